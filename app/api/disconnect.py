@@ -1,0 +1,41 @@
+"""A client that leaves takes its request with it."""
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+from starlette.types import Receive
+
+from app.domain.errors import ClientClosedRequest
+
+
+class cancel_on_disconnect:  # noqa: N801 - reads like asyncio.timeout, whose brother it is
+    """Cancels the code in the `async with` block when the client closes the connection.
+
+    The request's body must have been read before. Raises `ClientClosedRequest` in place of the cancellation.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._gone = False
+
+    async def __aenter__(self) -> Self:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("cancel_on_disconnect works in tasks only.")
+        self._task = task
+        self._watcher = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._watcher.cancel()
+        if self._gone and self._task.uncancel() == 0 and isinstance(error, asyncio.CancelledError):
+            raise ClientClosedRequest("The client closed the connection.") from None
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+        self._task.cancel()

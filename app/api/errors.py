@@ -1,0 +1,58 @@
+"""Every error leaves the gateway here, as the error object of the dialect that the client speaks."""
+
+import json
+import math
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from app.domain.errors import GatewayError, InvalidRequest, MethodNotAllowed, UnknownUrl
+
+
+def error_body(error: GatewayError) -> bytes:
+    """The OpenAI error object; `param` and `code` are always there, null where unknown."""
+    content = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+    return json.dumps({"error": content}, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def error_response(error: GatewayError) -> Response:
+    """The HTTP answer for an error, with what a client needs to decide about another try."""
+    response = Response(error_body(error), error.status, media_type="application/json")
+    if error.retry_after is not None:
+        response.headers["retry-after"] = str(math.ceil(error.retry_after))
+    if error.should_retry is not None:
+        response.headers["x-should-retry"] = str(error.should_retry).lower()
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        response.headers["www-authenticate"] = "Bearer"
+    return response
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Make the app answer all errors by `error_response`, those of the web framework included."""
+
+    async def answer_own(_: Request, error: Exception) -> Response:
+        if not isinstance(error, GatewayError):
+            raise error
+        return error_response(error)
+
+    async def answer_foreign(request: Request, error: Exception) -> Response:
+        if not isinstance(error, HTTPException):
+            raise error
+        response = error_response(_own(request, error))
+        for name, value in (error.headers or {}).items():
+            response.headers[name] = value
+        return response
+
+    app.add_exception_handler(GatewayError, answer_own)
+    app.add_exception_handler(HTTPException, answer_foreign)
+
+
+def _own(request: Request, error: HTTPException) -> GatewayError:
+    place = f"{request.method} {request.url.path[:200]}"
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return UnknownUrl(f"Invalid URL ({place}).")
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        return MethodNotAllowed(f"Not allowed here: {place}.")
+    return InvalidRequest(str(error.detail))

@@ -1,0 +1,70 @@
+"""The headers in which every dialect talks about sessions and prompts."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from app.chat.service import Opening
+from app.domain.chat import SessionRef
+from app.domain.errors import InvalidRequest
+
+MAX_SESSION_ID = 256
+_TRUE = frozenset({"true", "1", "on", "yes"})
+_IGNORED_AT_MOST = 32
+# What a session id may consist of to stand in a header as it is; everything else is percent-encoded.
+_PLAIN = " !#$&'()*+,/:;=?@[]^`{|}~\"<>\\"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionHints:
+    """What a request's headers say about its session."""
+
+    session: SessionRef | None
+    reset: bool
+    strict: bool
+    is_retry: bool
+    idempotency_key: str | None
+
+
+def session_hints(headers: Mapping[str, str], user: str | None) -> SessionHints:
+    """Read them.
+
+    Args:
+        user: The request's `user`, if it may open a session.
+
+    Raises:
+        InvalidRequest: The session id is too long.
+    """
+    given, source = headers.get("x-session-id", "").strip(), "header"
+    if not given and user:
+        given, source = user, "user"
+    if len(given) > MAX_SESSION_ID:
+        raise InvalidRequest(
+            f"A session id has at most {MAX_SESSION_ID} characters.",
+            param="user" if source == "user" else "X-Session-Id",
+        )
+    retries = headers.get("x-stainless-retry-count", "0")
+    return SessionHints(
+        session=SessionRef(given, "user" if source == "user" else "header") if given else None,
+        reset=headers.get("x-session-reset", "").lower() in _TRUE,
+        strict=headers.get("x-session-strict", "").lower() in _TRUE,
+        is_retry=retries.isdigit() and int(retries) > 0,
+        idempotency_key=headers.get("idempotency-key") or None,
+    )
+
+
+def opening_headers(opening: Opening, ignored: Collection[str]) -> dict[str, str]:
+    """What a response tells about how its prompt came about."""
+    prompt = opening.prompt
+    headers = {
+        "x-session-action": opening.action,
+        "x-prompt-chars": f"{prompt.size}/{prompt.limit.size}",
+        "x-context-dropped": str(prompt.dropped),
+        "x-context-shortened": str(prompt.shortened),
+        "x-provider": opening.provider,
+    }
+    if opening.session_id is not None:
+        headers["x-session-id"] = quote(opening.session_id, safe=_PLAIN, errors="replace")
+    if ignored:
+        headers["x-ignored-params"] = ", ".join(sorted(ignored)[:_IGNORED_AT_MOST])
+    return headers

@@ -1,0 +1,71 @@
+"""Nobody comes in without a key, except to the few addresses that are named public."""
+
+import hashlib
+import hmac
+from collections.abc import Collection, Sequence
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.api.errors import error_response
+from app.domain.caller import Caller, caller_of_key
+from app.domain.errors import InvalidApiKey
+from app.observe.logging import access_fields
+
+
+class ApiKeys:
+    """The keys that open the gateway; only their digests are kept.
+
+    Args:
+        keys: Each belongs to a caller of its own.
+    """
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._callers = [(_digest(key.encode()), caller_of_key(key)) for key in keys]
+
+    def caller(self, presented: bytes) -> Caller | None:
+        """The owner of a key, or None. Takes the same time whichever key it is, and however much of one is right."""
+        digest = _digest(presented)
+        found: Caller | None = None
+        for known, caller in self._callers:
+            if hmac.compare_digest(known, digest):
+                found = caller
+        return found
+
+
+class AuthMiddleware:
+    """Puts the caller into the request's scope, or answers 401. Later code reads `scope["caller"]` and so fails closed.
+
+    Args:
+        keys: Who may come in; None lets everybody in as one anonymous caller.
+        public_paths: Addresses that need no key.
+    """
+
+    def __init__(self, app: ASGIApp, *, keys: ApiKeys | None, public_paths: Collection[str]) -> None:
+        self._app = app
+        self._keys = keys
+        self._public_paths = frozenset(public_paths)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI call."""
+        if scope["type"] != "http" or scope["path"] in self._public_paths:
+            await self._app(scope, receive, send)
+            return
+        caller = Caller("anonymous") if self._keys is None else self._keys.caller(_presented(Headers(scope=scope)))
+        if caller is None:
+            refusal = InvalidApiKey("Incorrect or missing API key. Send it as 'Authorization: Bearer KEY'.")
+            await error_response(refusal)(scope, receive, send)
+            return
+        scope["caller"] = caller
+        access_fields.get({})["caller"] = caller.id
+        await self._app(scope, receive, send)
+
+
+def _presented(headers: Headers) -> bytes:
+    scheme, _, key = headers.get("authorization", "").strip().partition(" ")
+    # Starlette reads headers as Latin-1, which gives back every byte as it came.
+    return key.strip().encode("latin-1") if scheme.lower() == "bearer" else b""
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()

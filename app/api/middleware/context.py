@@ -1,0 +1,72 @@
+"""The outermost layer: every request gets an id, a clock and a line in the log, and every fault an answer."""
+
+import re
+import secrets
+import time
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.errors import error_response
+from app.domain.errors import InternalError
+from app.observe.logging import access_fields
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
+
+
+class RequestContextMiddleware:
+    """Takes the client's `X-Request-ID` if it is sane, or makes one; it comes back in every response and log line.
+
+    Adds `x-request-id` and `openai-processing-ms` (milliseconds until the response began). An exception that nobody
+    expected becomes a 500 that says nothing about it; the log has the rest.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._log = structlog.get_logger("kimi.access")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI call."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id = _request_id(Headers(scope=scope))
+        fields: dict[str, object] = {}
+        access_fields.set(fields)
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        status: int | None = None
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                headers["openai-processing-ms"] = str(round((time.perf_counter() - started) * 1000))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception:
+            self._log.exception("unexpected_error")
+            if status is not None:
+                raise  # half an answer is out: the server must cut the connection
+            internal = InternalError("The gateway made a mistake; its log says more under this request id.")
+            await error_response(internal)(scope, receive, send_with_headers)
+        finally:
+            self._log.info(
+                "request",
+                method=scope["method"],
+                path=scope["path"],
+                status=status,
+                ms=round((time.perf_counter() - started) * 1000, 1),
+                **fields,
+            )
+
+
+def _request_id(headers: Headers) -> str:
+    given = headers.get("x-request-id", "")
+    return given if _SANE_ID.fullmatch(given) else f"req_{secrets.token_hex(16)}"

@@ -1,0 +1,1 @@
+"""The OpenAI dialect: wire types, pure conversion, thin routes."""

@@ -1,0 +1,67 @@
+"""`/health` and `/ready`: for load balancers, orchestrators and people."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel
+
+from app.providers.base import BaseProvider
+
+
+class Health(BaseModel):
+    """The process is alive."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(BaseModel):
+    """May this worker be sent requests, and why."""
+
+    status: Literal["ready", "not_ready"]
+    providers: dict[str, dict[str, str]]
+
+
+class About(BaseModel):
+    """What is running here."""
+
+    name: str
+    docs: str
+    openai_base_url: str
+
+
+def ops_router(providers: Iterable[BaseProvider]) -> APIRouter:
+    """The routes that need no key and tell no secrets."""
+    router = APIRouter(tags=["operations"])
+
+    @router.get("/", summary="What is this", response_model=About)
+    async def about() -> About:
+        """A hint for those who open the address in a browser."""
+        return About(name="kimi-ai-2api", docs="/docs", openai_base_url="/v1")
+
+    @router.head("/", include_in_schema=False)
+    async def probe() -> Response:
+        return Response()
+
+    @router.get("/health", summary="Is the process alive", response_model=Health)
+    async def health() -> Health:
+        """Always 200 while the event loop turns; asks nobody."""
+        return Health()
+
+    @router.get(
+        "/ready",
+        summary="May this worker serve",
+        response_model=Readiness,
+        responses={503: {"model": Readiness, "description": "Send requests elsewhere"}},
+    )
+    async def ready(response: Response) -> Readiness:
+        """200 if at least one upstream can be used, as far as is known."""
+        states = {provider.name: provider.status() for provider in providers}
+        serving = any(state.ready for state in states.values())
+        response.status_code = 200 if serving else 503
+        details = {
+            name: {"status": "ready" if state.ready else "not_ready", **state.details} for name, state in states.items()
+        }
+        return Readiness(status="ready" if serving else "not_ready", providers=details)
+
+    return router

@@ -1,0 +1,211 @@
+"""An answer as server-sent events: opened late enough to fail honestly, kept alive while the upstream is silent, and
+typed out where it came in one piece."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+import structlog
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from app.api.disconnect import cancel_on_disconnect
+from app.chat.service import Ending, Event, Opening
+from app.domain.chat import Delta
+from app.domain.chunking import paced_pieces
+from app.domain.errors import ClientClosedRequest, GatewayError, InternalError
+
+PING = b": ping\n\n"
+# How far the upstream's side may run ahead of a slow reader, in events. Enough that a whole reply and its ending never
+# wait; little enough that a stream nobody reads takes no memory.
+_AHEAD = 32
+# Pieces without a pause between them go out together, up to so many bytes a write.
+_WRITE_BYTES = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPolicy:
+    """How streams are written; all times in seconds.
+
+    Args:
+        grace: How long the response waits for the upstream's first word, so that a failure gets its true status.
+        heartbeat: Silence after which a comment is sent.
+        piece_size: Graphemes in one piece of a reply that came whole.
+        piece_delay: Pause between two such pieces; 0 writes as fast as the client reads.
+        typing_ceiling: The most that all pauses of one answer add up to.
+    """
+
+    grace: float = 10.0
+    heartbeat: float = 15.0
+    piece_size: int = 4
+    piece_delay: float = 0.02
+    typing_ceiling: float = 3.0
+
+
+class EventEncoder(Protocol):
+    """Writes the events of one answer in a dialect."""
+
+    def opening(self) -> bytes:
+        """What comes before the text."""
+        ...
+
+    def text(self, text: str) -> bytes:
+        """A piece of text."""
+        ...
+
+    def ending(self, ending: Ending) -> bytes:
+        """What comes after the text."""
+        ...
+
+    def failure(self, error: GatewayError) -> bytes:
+        """What comes instead of the rest."""
+        ...
+
+
+class EventStream(Response):
+    """The response to a streamed call.
+
+    Args:
+        events: The call's events, not yet begun.
+        encoder: Makes the dialect's encoder when the opening is known.
+        headers_of: The response headers that tell about the opening.
+        policy: Times and sizes.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        events: AsyncGenerator[Event, None],
+        *,
+        encoder: Callable[[Opening], EventEncoder],
+        headers_of: Callable[[Opening], Mapping[str, str]],
+        policy: StreamPolicy,
+    ) -> None:
+        super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
+        del self.headers["content-length"]
+        self._events = events
+        self._encoder = encoder
+        self._headers_of = headers_of
+        self._policy = policy
+        self._log = structlog.get_logger("kimi.stream")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+        """Run the call and write its events. Until the first byte errors are raised, from then on they are events."""
+        opened = False
+        try:
+            async with cancel_on_disconnect(receive), _Pump(self._events) as pump:
+                opening = await pump.next()
+                if not isinstance(opening, Opening):
+                    raise TypeError("A call's first event is its opening.")
+                first = await self._first_word(pump)
+                self.headers.update(self._headers_of(opening))
+                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+                opened = True
+                await self._write(send, pump, self._encoder(opening), first)
+                await _write(send, b"", more=False)
+        except ClientClosedRequest:
+            if not opened:
+                raise
+
+    async def _first_word(self, pump: "_Pump") -> Event | None:
+        """The first event after the opening, or None if the upstream is silent for longer than the grace time."""
+        try:
+            return await pump.next(self._policy.grace)
+        except TimeoutError:
+            return None
+
+    async def _write(self, send: Send, pump: "_Pump", encoder: EventEncoder, event: Event | None) -> None:
+        unsent = encoder.opening()
+        if event is None:
+            await _write(send, unsent + PING)
+            unsent = b""
+        try:
+            while True:
+                event = event or await self._next_with_heartbeats(send, pump)
+                if isinstance(event, Ending):
+                    await _write(send, unsent + encoder.ending(event))
+                    return
+                if isinstance(event, Delta):
+                    await self._write_delta(send, encoder, event, unsent)
+                    unsent = b""
+                event = None
+        except GatewayError as error:
+            await _write(send, encoder.failure(error))
+        except Exception:  # noqa: BLE001 - whatever it is, the client must not take the answer for complete
+            self._log.exception("stream_failed")
+            await _write(send, encoder.failure(InternalError("The gateway made a mistake; its log says more.")))
+
+    async def _next_with_heartbeats(self, send: Send, pump: "_Pump") -> Event:
+        while True:
+            try:
+                return await pump.next(self._policy.heartbeat)
+            except TimeoutError:
+                await _write(send, PING)
+
+    async def _write_delta(self, send: Send, encoder: EventEncoder, delta: Delta, unsent: bytes) -> None:
+        if not delta.whole:
+            await _write(send, unsent + encoder.text(delta.text))
+            return
+        policy = self._policy
+        pieces = paced_pieces(
+            delta.text, size=policy.piece_size, delay=policy.piece_delay, ceiling=policy.typing_ceiling
+        )
+        for index, piece in enumerate(pieces):
+            if policy.piece_delay > 0:
+                if index:
+                    await asyncio.sleep(policy.piece_delay)
+                await _write(send, unsent + encoder.text(piece))
+                unsent = b""
+                continue
+            unsent += encoder.text(piece)
+            if len(unsent) > _WRITE_BYTES:
+                await _write(send, unsent)
+                unsent = b""
+        if unsent:
+            await _write(send, unsent)
+
+
+class _Pump:
+    """Runs a generator in a task of its own, a bounded number of events ahead of its reader.
+
+    So the call goes on, and the turn is remembered, while its text is still being typed out; and waiting for the next
+    event can be interrupted for a heartbeat without disturbing the call.
+    """
+
+    def __init__(self, events: AsyncGenerator[Event, None]) -> None:
+        self._events = events
+        self._queue: asyncio.Queue[Event | Exception] = asyncio.Queue(_AHEAD)
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def next(self, timeout: float | None = None) -> Event:
+        """The next event, or the exception that came instead of it; TimeoutError if neither comes in time."""
+        async with asyncio.timeout(timeout):
+            event = await self._queue.get()
+        if isinstance(event, Exception):
+            raise event
+        return event
+
+    async def _run(self) -> None:
+        try:
+            async with aclosing(self._events) as events:
+                async for event in events:
+                    await self._queue.put(event)
+        except Exception as error:  # noqa: BLE001 - it is raised where the events are read
+            await self._queue.put(error)
+
+
+async def _write(send: Send, body: bytes, *, more: bool = True) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": more})

@@ -1,0 +1,163 @@
+"""The only place where the gateway is put together: providers, stores, middleware, routes."""
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from app.api.errors import install_error_handlers
+from app.api.middleware.auth import ApiKeys, AuthMiddleware
+from app.api.middleware.body_limit import BodyLimitMiddleware
+from app.api.middleware.context import RequestContextMiddleware
+from app.api.openai.routes import chat_router
+from app.api.openapi import install_openapi
+from app.api.ops import ops_router
+from app.api.sessions import sessions_router
+from app.api.streaming import StreamPolicy
+from app.chat.service import ChatService, SessionPolicy
+from app.domain.prompt import PromptLimit
+from app.observe import logging as logs
+from app.providers.base import ModelSpec
+from app.providers.http import HttpClient
+from app.providers.kimi.nonce import NoncePolicy
+from app.providers.kimi.page import PageReader
+from app.providers.kimi.provider import KimiProvider
+from app.providers.registry import ProviderRegistry
+from app.providers.resilience.breaker import BreakerPolicy, CircuitBreaker
+from app.providers.resilience.bulkhead import Bulkhead
+from app.providers.resilience.guard import Guard, RetryPolicy
+from app.sessions.memory import MemorySessionStore
+from app.settings import Settings
+
+PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
+_READABLE_HEADERS = (
+    "openai-processing-ms retry-after x-context-dropped x-context-shortened x-ignored-params x-prompt-chars x-provider "
+    "x-request-id x-session-action x-session-id"
+)
+
+
+def build_app(settings: Settings) -> FastAPI:
+    """The gateway as an ASGI application. Nothing is opened before its lifespan begins."""
+    logs.configure(settings.log_level, settings.log_format)
+    registry = build_registry(settings)
+    sessions = MemorySessionStore(
+        max_sessions=settings.max_session_size,
+        time_to_live=settings.session_cache_ttl,
+        lock_wait=settings.session_lock_wait,
+    )
+    service = ChatService(
+        registry=registry,
+        sessions=sessions,
+        policy=SessionPolicy(settings.session_replay_seconds, settings.session_max_characters),
+        on_call=logs.log_call,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
+        async with AsyncExitStack() as stack:
+            for provider in registry.providers:
+                stack.push_async_callback(provider.aclose)
+                await provider.start()
+            yield
+
+    app = FastAPI(
+        title="kimi-ai-2api",
+        version="0.1.0",
+        description="The Kimi web chat as the OpenAI API.",
+        lifespan=lifespan,
+        redoc_url=None,
+        redirect_slashes=False,
+        middleware=_middleware(settings),
+    )
+    install_error_handlers(app)
+    install_openapi(app, public_paths=PUBLIC_PATHS)
+    app.include_router(ops_router(registry.providers))
+    app.include_router(
+        chat_router(
+            service=service,
+            registry=registry,
+            stream_policy=_stream_policy(settings),
+            session_from_user=settings.session_from_user,
+        )
+    )
+    app.include_router(sessions_router(sessions))
+    return app
+
+
+def build_registry(settings: Settings) -> ProviderRegistry:
+    """All providers, line by line."""
+    aliases = {} if "kimi" in settings.known_models else {"kimi": settings.default_model}
+    registry = ProviderRegistry(settings.default_model, aliases)
+    registry.register(_kimi_provider(settings))
+    return registry
+
+
+def _kimi_provider(settings: Settings) -> KimiProvider:
+    limit = PromptLimit(settings.context_max_length, settings.context_length_unit)
+    return KimiProvider(
+        models=[
+            ModelSpec(id=public, upstream_id=upstream, prompt_limit=limit, owned_by="moonshotai")
+            for public, upstream in settings.known_models.items()
+        ],
+        page=PageReader(
+            page_url=settings.chat_page_url, ajax_url=settings.upstream_url or None, timeout=settings.page_timeout
+        ),
+        nonce_policy=NoncePolicy(renew_after=settings.nonce_max_age),
+        client=HttpClient(max_reply_bytes=settings.max_reply_bytes),
+        guard=_guard(settings),
+        keep_upstream_session=settings.keep_upstream_session,
+    )
+
+
+def _guard(settings: Settings) -> Guard:
+    return Guard(
+        bulkhead=Bulkhead(
+            slots=settings.upstream_concurrency,
+            queue_size=settings.upstream_queue_size,
+            queue_timeout=settings.upstream_queue_timeout,
+        ),
+        breaker=CircuitBreaker(
+            BreakerPolicy(
+                failure_rate=settings.breaker_failure_rate,
+                minimum_calls=settings.breaker_minimum_calls,
+                open_seconds=settings.breaker_open_seconds,
+            )
+        ),
+        retry=RetryPolicy(retries=settings.max_retries),
+        timeout=settings.request_timeout,
+    )
+
+
+def _stream_policy(settings: Settings) -> StreamPolicy:
+    return StreamPolicy(
+        grace=settings.stream_grace_seconds,
+        heartbeat=settings.heartbeat_seconds,
+        piece_size=settings.typing_piece_size,
+        piece_delay=settings.typing_delay_seconds,
+        typing_ceiling=settings.typing_max_seconds,
+    )
+
+
+def _middleware(settings: Settings) -> list[Middleware]:
+    """In the order in which a request meets them."""
+    keys = None if settings.auth_disabled else ApiKeys(settings.api_keys)
+    if keys is None:
+        structlog.get_logger("kimi.build").warning(
+            "auth_disabled", meaning="everybody who reaches this port may use it"
+        )
+    layers = [Middleware(RequestContextMiddleware)]
+    if settings.cors_origins:
+        cors = Middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=_READABLE_HEADERS.split(),
+        )
+        layers.append(cors)
+    layers.append(Middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes))
+    layers.append(Middleware(AuthMiddleware, keys=keys, public_paths=PUBLIC_PATHS))
+    return layers

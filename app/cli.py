@@ -1,0 +1,129 @@
+"""The commands: serve, demo, doctor, simulator."""
+
+import argparse
+import asyncio
+import contextlib
+import secrets
+import sys
+import textwrap
+from collections.abc import Sequence
+
+import uvicorn
+from fastapi import FastAPI
+
+from app import doctor
+from app.build import build_app
+from app.settings import Settings, SettingsError, load_settings
+from app.simulator.behaviour import Behaviour
+from app.simulator.live import running, serve
+from app.simulator.site import Site
+
+# Longer than any proxy in front keeps an idle connection: else a request can meet one that is just being closed.
+_KEEP_ALIVE_SECONDS = 75
+_SIMULATED_LATENCY = 0.4
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the process's exit status."""
+    options = _parser().parse_args(arguments)
+    commands = {"serve": _serve, "demo": _demo, "doctor": _doctor, "simulator": _simulator}
+    try:
+        return commands[options.command](options)
+    except SettingsError as error:
+        print(f"The settings are wrong; see .env.example.\n{error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="main.py", description="The Kimi web chat as the OpenAI API.")
+    parser.set_defaults(command="serve", host=None, port=None)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, purpose in (
+        ("serve", "run the gateway (the default)"),
+        ("demo", "run the gateway with a simulated site; needs no network and no settings"),
+        ("simulator", "run the simulated site alone"),
+    ):
+        command = commands.add_parser(name, help=purpose)
+        command.add_argument("--host", help="address to listen on")
+        command.add_argument("--port", type=int, help="port to listen on")
+    check = commands.add_parser("doctor", help="check settings, site, nonce and one message")
+    check.add_argument(
+        "--limit", action="store_true", help="also find out how long a message may be (several messages)"
+    )
+    return parser
+
+
+def _serve(options: argparse.Namespace) -> int:
+    settings = load_settings(**_given(options))
+    return _run(build_app(settings), settings)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    with running(Behaviour(latency_s=_SIMULATED_LATENCY)) as site:
+        given = load_settings(auth_disabled=True)
+        key = given.api_keys[0] if given.api_keys else f"sk-demo-{secrets.token_hex(12)}"
+        settings = load_settings(
+            api_master_key=key,
+            auth_disabled=False,
+            chat_page_url=site.page_url,
+            upstream_url=site.ajax_url,
+            log_format="pretty",
+            log_level="WARNING",
+            api_host=options.host or "127.0.0.1",
+            api_port=given.nginx_port if options.port is None else options.port,
+        )
+        print(_demo_text(f"http://localhost:{settings.api_port}/v1", key, site.base_url), flush=True)
+        return _run(build_app(settings), settings)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    return asyncio.run(doctor.run(load_settings(), find_limit=options.limit))
+
+
+def _simulator(options: argparse.Namespace) -> int:
+    host, port = options.host or "127.0.0.1", 8090 if options.port is None else options.port
+    print(f"CHAT_PAGE_URL=http://{host}:{port}/chat/", flush=True)
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(serve(Site(), host, port))
+    return 0
+
+
+def _given(options: argparse.Namespace) -> dict[str, object]:
+    values = {"api_host": options.host, "api_port": options.port}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _run(app: FastAPI, settings: Settings) -> int:
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=settings.api_host,
+            port=settings.api_port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=settings.shutdown_grace_seconds,
+        )
+    )
+    server.run()
+    return 0 if server.started else 1
+
+
+def _demo_text(base_url: str, key: str, site: str) -> str:
+    return textwrap.dedent(f"""\
+        kimi-ai-2api demo: the gateway, with a simulator in place of the Kimi site ({site}). Ctrl+C ends it.
+
+          base URL  {base_url}
+          API key   {key}
+
+        Try it in another terminal:
+
+          curl -N {base_url}/chat/completions \\
+            -H "Authorization: Bearer {key}" -H "Content-Type: application/json" \\
+            -d '{{"stream": true, "user": "me", "messages": [{{"role": "user", "content": "Hello, my name is Ada."}}]}}'
+
+        Then ask "What is my name?" with the same "user": the session remembers.
+        """)

@@ -1,0 +1,73 @@
+"""`python main.py doctor`: what works between here and the site, in plain words."""
+
+from contextlib import AsyncExitStack
+
+from app.build import build_registry
+from app.domain.chat import Message
+from app.domain.errors import ContextTooLong, GatewayError
+from app.domain.prompt import Prompt, PromptLimit, compose
+from app.providers.base import BaseProvider, CompletionRequest, ModelSpec
+from app.settings import Settings
+
+_ADVICE = {
+    "cloudflare_challenge": "Cloudflare wants a browser. Wait, or use another network address; there is no way around.",
+    "nonce_missing": "Open CHAT_PAGE_URL in a browser: is it still the chat page? Then the site has changed.",
+    "nonce_rejected": "The site takes no nonce from here. Is UPSTREAM_URL on the same host as CHAT_PAGE_URL?",
+    "site_changed": "The site works differently now, or UPSTREAM_URL or KNOWN_MODELS is wrong.",
+    "upstream_rate_limited": "The site asks for fewer requests. Wait, and lower UPSTREAM_CONCURRENCY.",
+    "upstream_timeout": "The site is slow. Raise REQUEST_TIMEOUT if this happens often.",
+    "upstream_unavailable": "The site is down, or can't be reached from here. Check the address, DNS and any proxy.",
+}
+_LIMIT_FACTORS = (1.0, 1.5, 2.0, 4.0, 8.0)
+
+
+async def run(settings: Settings, *, find_limit: bool) -> int:
+    """Check one thing after the other and stop at the first that fails; returns the exit status."""
+    print(f"✓ settings: page {settings.chat_page_url}, models {', '.join(settings.known_models)}")
+    registry = build_registry(settings)
+    async with AsyncExitStack() as stack:
+        for provider in registry.providers:
+            stack.push_async_callback(provider.aclose)
+            await provider.start()
+        provider, spec = registry.resolve(settings.default_model)
+        try:
+            await _check_message(provider, spec)
+            if find_limit:
+                await _check_limit(provider, spec)
+        except GatewayError as error:
+            print(f"✗ {error.code or error.type}: {error.message}")
+            print(f"  {_ADVICE.get(error.code or '', 'The message above is all that is known.')}")
+            return 1
+    print("All is well.")
+    return 0
+
+
+async def _check_message(provider: BaseProvider, spec: ModelSpec) -> None:
+    prompt = compose([Message("user", "Please answer with the single word OK.")], spec.prompt_limit)
+    answer = await _ask(provider, spec, prompt)
+    print("✓ page, nonce and Cloudflare: " + ", ".join(f"{name} {state}" for name, state in _state(provider)))
+    print(f"✓ message: {spec.id} answered {answer[:80]!r}")
+
+
+async def _check_limit(provider: BaseProvider, spec: ModelSpec) -> None:
+    """Send longer and longer messages until the site refuses one."""
+    accepted = 0
+    for factor in _LIMIT_FACTORS:
+        size = int(spec.prompt_limit.size * factor)
+        text = ("Just say OK. " * size)[:size]
+        try:
+            await _ask(provider, spec, Prompt(text, size, PromptLimit(size, spec.prompt_limit.unit)))
+        except ContextTooLong:
+            print(f"✓ limit: {accepted} characters are accepted, {size} are not")
+            return
+        accepted = size
+    print(f"✓ limit: even {accepted} characters are accepted; CONTEXT_MAX_LENGTH may be raised")
+
+
+async def _ask(provider: BaseProvider, spec: ModelSpec, prompt: Prompt) -> str:
+    request = CompletionRequest(model=spec, prompt=prompt, messages=(Message("user", prompt.text),), caller_id="doctor")
+    return (await provider.create_completion(request)).text
+
+
+def _state(provider: BaseProvider) -> list[tuple[str, str]]:
+    return list(provider.status().details.items())

@@ -1,0 +1,1 @@
+"""What the gateway means, in plain Python: no web, no network, no settings."""

@@ -1,0 +1,189 @@
+"""What a session remembers, and what a request means for it. Pure: stores and locks are elsewhere.
+
+The messages that the client sent always win; memory only fills in what was not sent; nothing is added twice.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from app.domain.chat import ChatCall, FinishReason, Message
+from app.domain.errors import SessionNotFound
+
+Action = Literal["new", "continued", "replaced", "replayed", "reset", "stateless"]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionKey:
+    """Where a session is kept: no caller can reach another caller's session by guessing its id."""
+
+    caller_id: str
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class LastTurn:
+    """The latest answered request of a session, so that the same request sent again can be answered from it.
+
+    `at` is in seconds since the epoch.
+    """
+
+    fingerprint: str
+    idempotency_key: str | None
+    text: str
+    finish_reason: FinishReason
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A conversation as the gateway remembers it; times are in seconds since the epoch."""
+
+    id: str
+    created_at: float
+    updated_at: float
+    system: tuple[Message, ...]
+    turns: tuple[Message, ...]
+    last_turn: LastTurn
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """Everything, in the order in which an upstream would read it."""
+        return self.system + self.turns
+
+    @property
+    def characters(self) -> int:
+        """Code points of all texts."""
+        return sum(_characters(message) for message in self.messages)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """What a store knows under one key.
+
+    `client_keeps_history` outlives the session itself: the client has sent a whole conversation under this id before,
+    so it keeps its own, and a lone turn from it begins a new chat.
+    """
+
+    session: Session | None = None
+    client_keeps_history: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a request means for its session.
+
+    Args:
+        action: What is reported to the client.
+        messages: The conversation to be answered.
+        replay: The stored answer, if this request was answered a moment ago.
+        client_keeps_history: To be stored with the session.
+    """
+
+    action: Action
+    messages: tuple[Message, ...]
+    replay: LastTurn | None = None
+    client_keeps_history: bool = False
+
+
+def plan(call: ChatCall, record: SessionRecord, *, now: float, replay_seconds: float) -> Plan:
+    """Decide what to answer, and on the strength of what.
+
+    Args:
+        call: The request, whose session is known.
+        record: What the store holds under its key.
+        now: Seconds since the epoch.
+        replay_seconds: For how long a repeated request is answered with the stored answer.
+
+    Raises:
+        SessionNotFound: The client wants no new session in place of a missing one.
+    """
+    stored = record.session
+    if stored and _is_repeated(call, stored.last_turn) and now - stored.last_turn.at <= replay_seconds:
+        return Plan("replayed", call.messages, stored.last_turn, record.client_keeps_history)
+    full = is_full_history(call.messages)
+    keeps_history = record.client_keeps_history or full
+    if call.reset:
+        return Plan("reset", call.messages, None, keeps_history)
+    if stored is None:
+        if call.strict and not full:
+            raise SessionNotFound(
+                "This session doesn't exist or has expired, and X-Session-Strict asks for no new one."
+            )
+        return Plan("new", call.messages, None, keeps_history)
+    if full:
+        return Plan("replaced", call.messages, None, keeps_history)
+    if record.client_keeps_history and call.session and call.session.source == "user":
+        return Plan("new", call.messages, None, keeps_history)
+    system, turns = _split(call.messages)
+    return Plan("continued", (system or stored.system) + stored.turns + turns, None, keeps_history)
+
+
+def remember(
+    call: ChatCall,
+    decided: Plan,
+    answer: Message,
+    *,
+    finish_reason: FinishReason,
+    created_at: float,
+    now: float,
+    max_characters: int,
+) -> Session:
+    """The session after an answered turn; the oldest turns go first when it grows beyond `max_characters`."""
+    system, turns = _split(decided.messages)
+    session_id = call.session.id if call.session else ""
+    session = Session(
+        id=session_id,
+        created_at=created_at,
+        updated_at=now,
+        system=system,
+        turns=(*turns, answer),
+        last_turn=LastTurn(
+            fingerprint(call.model, call.messages), call.idempotency_key, answer.text, finish_reason, now
+        ),
+    )
+    return _trimmed(session, max_characters)
+
+
+def is_full_history(messages: Sequence[Message]) -> bool:
+    """Does the client send the conversation itself, rather than just its next turn?"""
+    user_turns = 0
+    for message in messages:
+        if message.role in ("assistant", "tool"):
+            return True
+        user_turns += message.role == "user"
+    return user_turns != 1
+
+
+def fingerprint(model: str, messages: Sequence[Message]) -> str:
+    """A digest that is the same for the same request."""
+    digest = hashlib.blake2b(model.encode(), digest_size=16)
+    for message in messages:
+        calls = "".join(f"\x1d{call.id}\x1d{call.name}\x1d{call.arguments}" for call in message.tool_calls)
+        parts = (message.role, message.name or "", message.tool_call_id or "", calls, message.text)
+        digest.update("\x1e".join(("", *parts)).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _is_repeated(call: ChatCall, last: LastTurn) -> bool:
+    same_key = call.idempotency_key is not None and call.idempotency_key == last.idempotency_key
+    return (same_key or call.is_retry) and fingerprint(call.model, call.messages) == last.fingerprint
+
+
+def _split(messages: Sequence[Message]) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
+    system = tuple(message for message in messages if message.role == "system")
+    return system, tuple(message for message in messages if message.role != "system")
+
+
+def _characters(message: Message) -> int:
+    return len(message.text) + sum(len(call.name) + len(call.arguments) for call in message.tool_calls)
+
+
+def _trimmed(session: Session, max_characters: int) -> Session:
+    excess = session.characters - max_characters
+    first = 0
+    while excess > 0 and first < len(session.turns) - 1:
+        excess -= _characters(session.turns[first])
+        first += 1
+    return replace(session, turns=session.turns[first:]) if first else session

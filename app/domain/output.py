@@ -1,0 +1,69 @@
+"""Ending an answer where the client wants it to end: at a stop text, or after so many tokens.
+
+For upstreams that can do neither. Works on an answer that comes whole and on one that comes in parts.
+"""
+
+from collections.abc import Sequence
+
+from app.domain.chat import FinishReason
+from app.domain.chunking import boundary_before
+from app.domain.tokens import BYTES_PER_TOKEN, utf8_size
+
+
+class OutputLimiter:
+    """Passes an answer on, part by part, up to the first stop text or the token limit, whichever comes first.
+
+    Args:
+        stop: Texts that end the answer. Empty ones are ignored.
+        max_tokens: The most tokens (as `tokens.estimate` counts them) to let through; None for no limit.
+    """
+
+    def __init__(self, stop: Sequence[str] = (), max_tokens: int | None = None) -> None:
+        self._stop = tuple(text for text in stop if text)
+        self._bytes_left = None if max_tokens is None else max_tokens * BYTES_PER_TOKEN
+        self._held = ""
+        self.finish_reason: FinishReason | None = None
+
+    def feed(self, text: str) -> str:
+        """Take the next part; returns what may be shown by now. Once `finish_reason` is set, nothing more will be."""
+        if self.finish_reason is not None:
+            return ""
+        text = self._held + text
+        found = self._first_stop(text)
+        if found is None:
+            ready = self._before_possible_stop(text)
+            self._held = text[ready:]
+            return self._within_tokens(text[:ready])
+        self._held = ""
+        self.finish_reason = "stop"
+        return self._within_tokens(text[:found])
+
+    def finish(self) -> str:
+        """The answer is over; returns what was held back because a stop text might have begun there."""
+        if self.finish_reason is not None:
+            return ""
+        held, self._held = self._held, ""
+        return self._within_tokens(held)
+
+    def _first_stop(self, text: str) -> int | None:
+        places = [place for stop in self._stop if (place := text.find(stop)) >= 0]
+        return min(places, default=None)
+
+    def _before_possible_stop(self, text: str) -> int:
+        """Where the longest end of the text begins that could be the beginning of a stop text."""
+        longest = max((len(stop) for stop in self._stop), default=1) - 1
+        for start in range(max(0, len(text) - longest), len(text)):
+            if any(stop.startswith(text[start:]) for stop in self._stop):
+                return boundary_before(text, start)
+        return len(text)
+
+    def _within_tokens(self, text: str) -> str:
+        if self._bytes_left is None:
+            return text
+        size = utf8_size(text)
+        if size <= self._bytes_left:
+            self._bytes_left -= size
+            return text
+        fitting = text.encode("utf-8", "surrogatepass")[: self._bytes_left].decode("utf-8", "ignore")
+        self.finish_reason = "length"
+        return text[: boundary_before(text, len(fitting))]

@@ -1,0 +1,40 @@
+"""What is written down about an answered (or failed) call."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from app.domain.chat import Usage
+from app.domain.conversation import Action
+
+Outcome = Literal["completed", "failed", "abandoned"]
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One call, when it is over; without any text of it.
+
+    Args:
+        caller_id: Whose call it was.
+        model: The model that was asked, by its public id.
+        provider: Who answered, or should have.
+        outcome: `abandoned` means that the client left first.
+        error_code: Of a failed call.
+        action: What the call meant for its session.
+        prompt_size: Size of the prompt, in the unit of the model's limit.
+        dropped: Messages that didn't fit into the prompt.
+        usage: Tokens, if an answer came.
+        seconds: From the call's beginning to its end.
+        upstream_seconds: Of these, until the upstream had answered (streams: its first part).
+    """
+
+    caller_id: str
+    model: str
+    provider: str
+    outcome: Outcome
+    error_code: str | None
+    action: Action
+    prompt_size: int
+    dropped: int
+    usage: Usage | None
+    seconds: float
+    upstream_seconds: float | None

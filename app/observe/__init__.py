@@ -1,0 +1,1 @@
+"""What the gateway lets its operator see."""

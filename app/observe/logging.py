@@ -1,0 +1,65 @@
+"""Logs: one line for each request, structured, without keys, nonces or texts."""
+
+import logging
+import logging.config
+import sys
+from collections.abc import MutableMapping
+from contextvars import ContextVar
+from typing import Literal, TextIO
+
+import structlog
+
+from app.domain.usage import CallRecord
+
+LogFormat = Literal["json", "pretty"]
+
+# What the line of the running request will say. The request's context opens it; whoever learns something adds to it.
+# One object for all tasks of a request, so that what a child task adds is seen by the one that writes the line.
+access_fields: ContextVar[MutableMapping[str, object]] = ContextVar("access_fields")
+
+
+def configure(level: str, log_format: LogFormat, stream: TextIO | None = None) -> None:
+    """Send all logs of the process, ours and the libraries', to `stream` (stderr if None) in one format."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
+    rendering: list[structlog.typing.Processor] = (
+        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(ensure_ascii=False)]
+        if log_format == "json"
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=level, force=True)
+    # These two tell about connections and requests at a level of detail that includes headers and bodies.
+    for name in ("urllib3", "asyncio"):
+        logging.getLogger(name).setLevel(max(logging.getLevelName(level), logging.INFO))
+
+
+def log_call(record: CallRecord) -> None:
+    """Add what became of a call to the line of its request."""
+    fields = access_fields.get({})
+    fields.update(
+        model=record.model,
+        provider=record.provider,
+        outcome=record.outcome,
+        session=record.action,
+        prompt_size=record.prompt_size,
+        dropped=record.dropped,
+        upstream_ms=None if record.upstream_seconds is None else round(record.upstream_seconds * 1000),
+    )
+    if record.usage is not None:
+        fields.update(prompt_tokens=record.usage.prompt_tokens, completion_tokens=record.usage.completion_tokens)

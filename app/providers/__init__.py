@@ -1,0 +1,1 @@
+"""Where answers come from: the protocol that every upstream is brought to, and the upstreams."""

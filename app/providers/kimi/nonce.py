@@ -1,0 +1,164 @@
+"""The nonce, and how the whole gateway gets by with as few page fetches as possible."""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from app.domain.errors import CloudflareChallenge, UpstreamError
+from app.providers.kimi.page import Clearance
+
+NonceState = Literal["pending", "fresh", "failing"]
+
+
+class FetchPage(Protocol):
+    """Fetches the chat page."""
+
+    async def __call__(self, *, new_visitor: bool = False) -> Clearance:
+        """The page's clearance; `new_visitor` comes without earlier cookies."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NoncePolicy:
+    """When to fetch the page again.
+
+    Args:
+        renew_after: Seconds after which a nonce is renewed in the background.
+        first_pause: Seconds without a fetch after the first failed one; doubled by each further failure.
+        longest_pause: No pause is longer.
+    """
+
+    renew_after: float = 6 * 3600.0
+    first_pause: float = 1.0
+    longest_pause: float = 60.0
+
+
+class NonceSource:
+    """Hands out one clearance to everybody, and fetches a new one once, however many ask for it.
+
+    After a failed fetch, or a fresh nonce that the site refuses, nothing is fetched for a while that grows with every
+    failure: until then everybody gets the same error at once.
+    """
+
+    def __init__(
+        self,
+        fetch: FetchPage,
+        policy: NoncePolicy,
+        *,
+        on_new: Callable[[Clearance], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._fetch = fetch
+        self._policy = policy
+        self._on_new = on_new
+        self._clock = clock
+        self._clearance: Clearance | None = None
+        self._fetching: asyncio.Task[Clearance] | None = None
+        self._failure: UpstreamError | None = None
+        self._failures = 0
+        self._retry_at = 0.0
+        self._failed = asyncio.Event()
+
+    @property
+    def state(self) -> NonceState:
+        """Is there one to work with?"""
+        if self._clearance is not None:
+            return "fresh"
+        return "pending" if self._failure is None else "failing"
+
+    @property
+    def failure(self) -> UpstreamError | None:
+        """Why there is none, or why the last renewal failed."""
+        return self._failure
+
+    async def current(self) -> Clearance:
+        """The clearance to use now.
+
+        Raises:
+            UpstreamError: There is none, and fetching one failed now or a moment ago.
+        """
+        return self._clearance or await self._fetched(new_visitor=False)
+
+    async def replace(self, refused: Clearance, refusal: UpstreamError) -> Clearance:
+        """Another clearance than the refused one: what somebody else has fetched since, or a new one.
+
+        Raises:
+            UpstreamError: As `current`.
+        """
+        if self._clearance is not None and self._clearance is not refused:
+            return self._clearance
+        self._clearance = None
+        return await self._fetched(new_visitor=isinstance(refusal, CloudflareChallenge))
+
+    def condemn(self, refused: Clearance, refusal: UpstreamError) -> None:
+        """Even this new clearance was refused: don't fetch further ones for a while."""
+        if self._clearance is refused:
+            self._clearance = None
+            self._note_failure(refusal)
+
+    def approve(self, clearance: Clearance) -> None:
+        """The site took a message with this clearance: earlier failures are over."""
+        if self._failures and self._clearance is clearance:
+            self._failures, self._failure, self._retry_at = 0, None, 0.0
+
+    async def keep_fresh(self) -> None:
+        """Fetch the first nonce, then renew it ahead of its age, until cancelled.
+
+        A failed renewal keeps the old one. Where there is none, it is fetched even if no request asks for it, so that
+        a worker that was taken out of service comes back.
+        """
+        while True:
+            self._failed.clear()
+            wait = self._seconds_until_due()
+            if wait > 0:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._failed.wait(), wait)
+            else:
+                with contextlib.suppress(UpstreamError):
+                    await self._fetched(new_visitor=False)
+
+    async def aclose(self) -> None:
+        """Give up a fetch that is under way."""
+        if self._fetching is not None:
+            self._fetching.cancel()
+            await asyncio.gather(self._fetching, return_exceptions=True)
+
+    def _seconds_until_due(self) -> float:
+        due = self._clearance.fetched_at + self._policy.renew_after if self._clearance else 0.0
+        return max(due, self._retry_at) - self._clock()
+
+    async def _fetched(self, *, new_visitor: bool) -> Clearance:
+        if self._fetching is None:
+            self._raise_if_too_early()
+            self._fetching = asyncio.create_task(self._fetch_once(new_visitor))
+        # One who gives up waiting must not take the fetch away from the others.
+        return await asyncio.shield(self._fetching)
+
+    async def _fetch_once(self, new_visitor: bool) -> Clearance:
+        try:
+            clearance = await self._fetch(new_visitor=new_visitor)
+        except UpstreamError as error:
+            self._note_failure(error)
+            raise
+        finally:
+            self._fetching = None
+        self._clearance = clearance
+        self._on_new(clearance)
+        return clearance
+
+    def _note_failure(self, error: UpstreamError) -> None:
+        self._failures += 1
+        pause = min(self._policy.longest_pause, self._policy.first_pause * 2 ** (self._failures - 1))
+        pause *= random.uniform(0.8, 1.2)  # noqa: S311 - keeps several workers from fetching in step
+        self._failure = error
+        self._retry_at = self._clock() + max(pause, min(error.retry_after or 0.0, self._policy.longest_pause))
+        self._failed.set()
+
+    def _raise_if_too_early(self) -> None:
+        wait = self._retry_at - self._clock()
+        if wait > 0 and self._failure is not None:
+            raise type(self._failure)(self._failure.message, code=self._failure.code, retry_after=max(1.0, wait))

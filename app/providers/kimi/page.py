@@ -1,0 +1,170 @@
+"""The chat page: what is read off it, and how it is fetched past Cloudflare.
+
+cloudscraper is synchronous, so it runs in threads of its own, never on the event loop.
+"""
+
+import asyncio
+import json
+import re
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from http.cookiejar import Cookie
+from urllib.parse import urljoin, urlsplit
+
+import cloudscraper
+import requests
+
+from app.domain.errors import CloudflareChallenge, NonceMissing, SiteChanged, UpstreamError, UpstreamUnavailable
+from app.providers.http import HttpReply
+from app.providers.kimi.wire import http_trouble
+
+_SCRIPT_VARIABLE = re.compile(r"\bkimi_ajax['\"]?\]?\s*=\s*(?=\{)")
+_AJAX_PATH = "/wp-admin/admin-ajax.php"
+_PAGE_BYTES = 5 * 1024 * 1024
+# Two fetches at once: the one that everybody waits for, and one that still hangs from before.
+_THREADS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Clearance:
+    """Everything that a message needs to be let in by the site. Never printed: it holds the nonce and cookies."""
+
+    nonce: str = field(repr=False)
+    ajax_url: str
+    page_url: str
+    user_agent: str
+    cookies: tuple[Cookie, ...] = field(default=(), repr=False)
+    fetched_at: float = 0.0
+
+
+def read_script(page: str) -> tuple[str, str | None]:
+    """The nonce and the `ajax_url` (None if there is none) of the page's `kimi_ajax` variable.
+
+    Raises:
+        NonceMissing: The page has no such variable, or no nonce in it.
+    """
+    for match in _SCRIPT_VARIABLE.finditer(page):
+        try:
+            # From the brace on it is JSON: decoding finds its end, whatever braces stand in its strings.
+            values, _ = json.JSONDecoder(strict=False).raw_decode(page, match.end())
+        except (ValueError, RecursionError):
+            continue
+        nonce, ajax_url = values.get("nonce"), values.get("ajax_url")
+        if isinstance(nonce, str | int) and not isinstance(nonce, bool) and str(nonce):
+            return str(nonce), ajax_url if isinstance(ajax_url, str) else None
+    raise NonceMissing("The Kimi site's chat page came without the nonce that messages need.")
+
+
+class PageReader:
+    """Fetches the chat page with cloudscraper.
+
+    Args:
+        page_url: Where the chat page is.
+        ajax_url: Where messages go; None to ask the page (a URL on the page's own host) and else to guess it.
+        timeout: Seconds that a fetch may take in all.
+    """
+
+    def __init__(self, *, page_url: str, ajax_url: str | None, timeout: float) -> None:
+        self._page_url = page_url
+        self._ajax_url = ajax_url
+        self._timeout = timeout
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="kimi-page")
+        self._scraper: _BoundedScraper | None = None
+
+    async def fetch(self, *, new_visitor: bool = False) -> Clearance:
+        """The page, past any cache on the way.
+
+        Args:
+            new_visitor: Come without the cookies of earlier visits.
+
+        Raises:
+            UpstreamError: It can't be had, or has no nonce.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await loop.run_in_executor(self._threads, self._fetch, new_visitor)
+        except TimeoutError as error:
+            raise UpstreamUnavailable(
+                f"The Kimi site's chat page didn't come within {self._timeout:g} seconds."
+            ) from error
+
+    def close(self) -> None:
+        """Let the threads go; a fetch that still runs ends by its own timeout."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _fetch(self, new_visitor: bool) -> Clearance:
+        scraper = self._scraper
+        if scraper is None or new_visitor:
+            # Costs tens of milliseconds (it reads a list of browsers), so it is kept for the next time.
+            scraper = self._scraper = _BoundedScraper()
+        try:
+            reply = scraper.fetch(self._page_url, self._timeout)
+        except requests.RequestException as error:
+            raise UpstreamUnavailable("The Kimi site's chat page can't be reached.") from error
+        except cloudscraper.exceptions.CloudflareException as error:
+            raise CloudflareChallenge("Cloudflare's check in front of the Kimi site can't be passed.") from error
+        finally:
+            # cloudscraper switches tracebacks off for the whole process when it raises.
+            if hasattr(sys, "tracebacklimit"):
+                del sys.tracebacklimit
+        return self._clearance(reply, scraper)
+
+    def _clearance(self, reply: "_Page", scraper: "_BoundedScraper") -> Clearance:
+        trouble = http_trouble(reply.http)
+        if trouble is not None:
+            raise trouble if isinstance(trouble, UpstreamError) else SiteChanged(trouble.message)
+        nonce, said = read_script(reply.http.body.decode("utf-8", "replace"))
+        return Clearance(
+            nonce=nonce,
+            ajax_url=self._ajax_url or _trusted(said, reply.url),
+            page_url=reply.url,
+            user_agent=str(scraper.headers["User-Agent"]),
+            cookies=tuple(scraper.cookies),
+            fetched_at=time.monotonic(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    url: str
+    http: HttpReply
+
+
+class _BoundedScraper(cloudscraper.CloudScraper):  # type: ignore[misc]  # cloudscraper ships no types
+    """A scraper that reads no more than so many bytes for so long: requests' own timeout is only for each read."""
+
+    _deadline = 0.0
+
+    def fetch(self, url: str, timeout: float) -> _Page:
+        self._deadline = time.monotonic() + timeout
+        response = self.get(
+            url,
+            params={"_": str(time.time_ns() // 1_000_000)},  # past caches that would serve an old nonce
+            headers={"Cache-Control": "no-cache", "Pragma": "no-cache"},
+            timeout=timeout,
+        )
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return _Page(response.url, HttpReply(response.status_code, headers, response.content))
+
+    def perform_request(self, method: str, url: str, **options: object) -> requests.Response:
+        response: requests.Response = super().perform_request(method, url, **{**options, "stream": True})
+        body = bytearray()
+        with response:
+            for part in response.iter_content(64 * 1024):
+                body += part
+                if len(body) > _PAGE_BYTES or time.monotonic() > self._deadline:
+                    raise requests.Timeout("The page is endless.")
+        response._content = bytes(body)  # noqa: SLF001 - where requests keeps a body that has been read
+        return response
+
+
+def _trusted(ajax_url: str | None, page_url: str) -> str:
+    """The page's word for where messages go, as long as that is the page's own host; else WordPress's usual place."""
+    if ajax_url:
+        absolute = urljoin(page_url, ajax_url)
+        if urlsplit(absolute).netloc == urlsplit(page_url).netloc and absolute.startswith(("http://", "https://")):
+            return absolute
+    return urljoin(page_url, _AJAX_PATH)

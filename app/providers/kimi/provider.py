@@ -1,0 +1,129 @@
+"""The flow of one message: nonce, post, answer; and once more with a fresh page if the site says so."""
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncGenerator, Sequence
+from urllib.parse import urlsplit
+
+from app.domain.chat import Completion, Delta
+from app.domain.errors import CloudflareChallenge, NonceRejected
+from app.providers.base import BaseProvider, CompletionRequest, ModelSpec, ProviderStatus
+from app.providers.http import HttpClient
+from app.providers.kimi import wire
+from app.providers.kimi.nonce import NoncePolicy, NonceSource
+from app.providers.kimi.page import Clearance, PageReader
+from app.providers.resilience.guard import Guard
+
+
+class KimiProvider(BaseProvider):
+    """Answers of the Kimi web chat.
+
+    Args:
+        models: The models that the site offers.
+        page: Fetches the chat page.
+        nonce_policy: When to fetch it again.
+        client: Sends the messages.
+        guard: Bounds and repeats what is sent.
+        keep_upstream_session: Use one upstream session id for all turns of a session, instead of one for each message.
+    """
+
+    name = "kimi-web"
+
+    def __init__(
+        self,
+        *,
+        models: Sequence[ModelSpec],
+        page: PageReader,
+        nonce_policy: NoncePolicy,
+        client: HttpClient,
+        guard: Guard,
+        keep_upstream_session: bool = False,
+    ) -> None:
+        self.models = tuple(models)
+        self._page = page
+        self._client = client
+        self._guard = guard
+        self._keep_upstream_session = keep_upstream_session
+        self._nonces = NonceSource(page.fetch, nonce_policy, on_new=self._keep_cookies)
+        self._renewal: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to fetch the nonce in the background."""
+        await self._client.open()
+        self._renewal = asyncio.create_task(self._nonces.keep_fresh())
+
+    async def aclose(self) -> None:
+        """Stop the renewal and close all connections."""
+        if self._renewal is not None:
+            self._renewal.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._renewal
+        await self._nonces.aclose()
+        self._page.close()
+        await self._client.aclose()
+
+    def status(self) -> ProviderStatus:
+        """Ready as long as a nonce is there or still to be fetched, and the breaker lets requests through."""
+        nonce, breaker = self._nonces.state, self._guard.breaker.state
+        details: dict[str, str] = {"nonce": nonce, "breaker": breaker}
+        if self._nonces.failure is not None:
+            details["nonce_failure"] = self._nonces.failure.code or ""
+        return ProviderStatus(ready=nonce != "failing" and breaker != "open", details=details)
+
+    async def create_completion(self, request: CompletionRequest) -> Completion:
+        """The site's answer, which comes whole."""
+        text = await self._guard.run(lambda: self._exchange(request), caller_id=request.caller_id)
+        return Completion(text)
+
+    async def stream_completion(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
+        """The same in one part: how it is typed out to the client is decided where the stream is written."""
+        completion = await self.create_completion(request)
+        yield Delta(completion.text, whole=True)
+
+    async def _exchange(self, request: CompletionRequest) -> str:
+        clearance = await self._nonces.current()
+        try:
+            return await self._send(request, clearance)
+        except (NonceRejected, CloudflareChallenge) as refusal:
+            fresh = await self._nonces.replace(clearance, refusal)
+        try:
+            return await self._send(request, fresh)
+        except (NonceRejected, CloudflareChallenge) as refusal:
+            self._nonces.condemn(fresh, refusal)
+            raise
+
+    async def _send(self, request: CompletionRequest, clearance: Clearance) -> str:
+        form = wire.message_form(
+            nonce=clearance.nonce,
+            message=request.prompt.text,
+            model=request.model.upstream_id,
+            session_id=self._upstream_session(request),
+        )
+        reply = await self._client.post_form(clearance.ajax_url, form, _headers(clearance))
+        text = wire.read_reply(reply, nonce=clearance.nonce)
+        self._nonces.approve(clearance)
+        return text
+
+    def _upstream_session(self, request: CompletionRequest) -> str:
+        if not self._keep_upstream_session or request.conversation_id is None:
+            return wire.new_session_id()
+        # The same on every worker, without any of them having to remember it.
+        digest = hashlib.sha256(request.conversation_id.encode()).hexdigest()
+        return f"session_{1_700_000_000_000 + int(digest[:8], 16)}_{digest[8:17]}"
+
+    def _keep_cookies(self, clearance: Clearance) -> None:
+        self._client.keep_cookies(clearance.page_url, clearance.cookies)
+
+
+def _headers(clearance: Clearance) -> dict[str, str]:
+    """The headers with which the site's own page would send a message."""
+    origin = urlsplit(clearance.page_url)
+    return {
+        "Accept": "application/json, text/javascript, */*; q=0.01",
+        "Accept-Language": "en-US,en;q=0.9",
+        "Origin": f"{origin.scheme}://{origin.netloc}",
+        "Referer": origin._replace(query="", fragment="").geturl(),
+        "User-Agent": clearance.user_agent,
+        "X-Requested-With": "XMLHttpRequest",
+    }

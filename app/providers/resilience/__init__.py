@@ -1,0 +1,1 @@
+"""Being a polite and patient guest of an upstream: bounded concurrency, retries, a circuit breaker, a deadline."""

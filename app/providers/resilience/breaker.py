@@ -1,0 +1,109 @@
+"""A circuit breaker: an upstream that keeps failing is left alone for a while."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from app.domain.errors import BreakerOpen, UpstreamError
+
+BreakerState = Literal["closed", "open", "half-open"]
+
+_LONGEST_OPEN = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerPolicy:
+    """When a breaker opens, and for how long.
+
+    Args:
+        failure_rate: Share of failed calls within the window from which on it opens.
+        minimum_calls: Fewer calls than this within the window say nothing.
+        window: Seconds that are looked back upon.
+        open_seconds: Pause before the first probe; doubled by each failed one, up to a minute.
+    """
+
+    failure_rate: float = 0.5
+    minimum_calls: int = 20
+    window: float = 30.0
+    open_seconds: float = 5.0
+
+
+class CircuitBreaker:
+    """Closed: calls go through. Open: none does. Half-open: one probe decides which of the two comes next."""
+
+    def __init__(self, policy: BreakerPolicy, clock: Callable[[], float] = time.monotonic) -> None:
+        self._policy = policy
+        self._clock = clock
+        self._outcomes: deque[tuple[float, bool]] = deque()
+        self._failures = 0
+        self._open_until: float | None = None
+        self._open_seconds = policy.open_seconds
+        self._probing = False
+
+    @property
+    def state(self) -> BreakerState:
+        """The state as the next call would find it."""
+        if self._open_until is None:
+            return "closed"
+        return "open" if self._clock() < self._open_until else "half-open"
+
+    def check(self) -> None:
+        """Raise BreakerOpen if a call made now would not go through."""
+        if self._open_until is None:
+            return
+        wait = self._open_until - self._clock()
+        if wait > 0 or self._probing:
+            raise BreakerOpen(
+                "The upstream has been failing; nothing is sent to it for a moment.", retry_after=max(wait, 1.0)
+            )
+
+    @contextmanager
+    def call(self) -> Generator[None, None, None]:
+        """Guard one call to the upstream and learn from how it ends.
+
+        Raises:
+            BreakerOpen: The call isn't made.
+        """
+        self.check()
+        probe = self._open_until is not None
+        self._probing = probe
+        try:
+            yield
+        except UpstreamError as error:
+            self._record(failed=error.is_outage, probe=probe)
+            raise
+        except BaseException:
+            # A cancelled call, or a fault of our own, says nothing about the upstream.
+            self._probing = self._probing and not probe
+            raise
+        else:
+            self._record(failed=False, probe=probe)
+
+    def _record(self, *, failed: bool, probe: bool) -> None:
+        if probe:
+            self._probing = False
+            self._reopen() if failed else self._close()
+            return
+        if self._open_until is not None:
+            return  # a call from before it opened: old news
+        now = self._clock()
+        self._outcomes.append((now, failed))
+        self._failures += failed
+        while self._outcomes and self._outcomes[0][0] < now - self._policy.window:
+            self._failures -= self._outcomes.popleft()[1]
+        calls = len(self._outcomes)
+        if calls >= self._policy.minimum_calls and self._failures >= calls * self._policy.failure_rate:
+            self._open_until = now + self._open_seconds
+
+    def _reopen(self) -> None:
+        self._open_seconds = min(_LONGEST_OPEN, self._open_seconds * 2)
+        self._open_until = self._clock() + self._open_seconds
+
+    def _close(self) -> None:
+        self._open_until = None
+        self._open_seconds = self._policy.open_seconds
+        self._outcomes.clear()
+        self._failures = 0

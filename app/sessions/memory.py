@@ -1,0 +1,90 @@
+"""Sessions in this process's memory: fast, and gone when it ends."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from cachetools import LRUCache, TTLCache
+
+from app.domain.conversation import Session, SessionKey, SessionRecord
+from app.domain.errors import SessionBusy
+
+# Clients that keep their own history are remembered longer than any session, and cost a few bytes each.
+_HISTORY_KEEPERS_PER_SESSION = 10
+
+
+@dataclass(slots=True)
+class _Turnstile:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
+
+
+class MemorySessionStore:
+    """A `SessionStore` on a TTLCache. When it is full, the session that was unused for longest goes first.
+
+    Args:
+        max_sessions: How many sessions are kept.
+        time_to_live: Seconds that a session is kept after its last turn.
+        lock_wait: Seconds that a request waits for another one of the same session.
+        clock: For tests that let time pass.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_sessions: int,
+        time_to_live: float,
+        lock_wait: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.time_to_live = time_to_live
+        self._lock_wait = lock_wait
+        self._sessions: TTLCache[SessionKey, Session] = TTLCache(max_sessions, time_to_live, timer=clock)
+        self._history_keepers: LRUCache[SessionKey, bool] = LRUCache(max_sessions * _HISTORY_KEEPERS_PER_SESSION)
+        self._turnstiles: dict[SessionKey, _Turnstile] = {}
+
+    @asynccontextmanager
+    async def lock(self, key: SessionKey) -> AsyncGenerator[None, None]:
+        """See `SessionStore.lock`."""
+        turnstile = self._turnstiles.setdefault(key, _Turnstile())
+        turnstile.users += 1
+        try:
+            await self._acquire(turnstile.lock)
+            try:
+                yield
+            finally:
+                turnstile.lock.release()
+        finally:
+            turnstile.users -= 1
+            if not turnstile.users:
+                del self._turnstiles[key]
+
+    async def load(self, key: SessionKey) -> SessionRecord:
+        """See `SessionStore.load`."""
+        return SessionRecord(self._sessions.get(key), self._history_keepers.get(key, False))
+
+    async def save(self, key: SessionKey, record: SessionRecord) -> None:
+        """See `SessionStore.save`."""
+        if record.session is not None:
+            self._sessions[key] = record.session
+        if record.client_keeps_history:
+            self._history_keepers[key] = True
+
+    async def delete(self, key: SessionKey) -> bool:
+        """See `SessionStore.delete`."""
+        return self._sessions.pop(key, None) is not None
+
+    async def sessions_of(self, caller_id: str) -> Sequence[Session]:
+        """See `SessionStore.sessions_of`."""
+        self._sessions.expire()
+        own = [self._sessions.get(key) for key in list(self._sessions) if key.caller_id == caller_id]
+        return sorted((session for session in own if session), key=lambda session: session.updated_at, reverse=True)
+
+    async def _acquire(self, lock: asyncio.Lock) -> None:
+        try:
+            async with asyncio.timeout(self._lock_wait):
+                await lock.acquire()
+        except TimeoutError as error:
+            raise SessionBusy("Another request of this session is still running.", retry_after=1.0) from error

@@ -1,0 +1,174 @@
+"""All settings: read from the environment and from `.env`, checked once at the start. See `.env.example`."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+_PLACEHOLDER = re.compile(
+    r"change.?me|your.{0,10}key|placeholder|example|^(?:sk-)?(?:x+|test|secret|password|token|key|api.?key|default|none)$",
+    re.IGNORECASE,
+)
+_SEQUENCES = ("0123456789012345", "1234567890123456", "abcdefghijklmnopqrstuvwxyz", "qwertyuiop")
+_SHORTEST_KEY = 8
+_FEWEST_CHARACTERS = 4
+_KNOWN_UPSTREAM_MODELS = {
+    "kimi-k2-instruct-0905": "moonshotai/Kimi-K2-Instruct-0905",
+    "kimi-k2-instruct": "moonshotai/Kimi-K2-Instruct",
+}
+_SITE = "https://kimi-ai.chat"
+
+
+class SettingsError(Exception):
+    """The settings can't be used; says which, and why, in one line each."""
+
+
+class Settings(BaseSettings):
+    """Every field is an environment variable of the same name in capitals."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", env_ignore_empty=True)
+
+    # Who may use the gateway
+    api_master_key: SecretStr = SecretStr("")
+    auth_disabled: bool = False
+    cors_origins: Annotated[list[str], NoDecode] = []
+
+    # Where it listens
+    api_host: str = "127.0.0.1"
+    api_port: int = Field(8000, ge=0, le=65535)
+    nginx_port: int = Field(8088, ge=1, le=65535)
+    max_body_bytes: int = Field(1024 * 1024, ge=1024)
+    shutdown_grace_seconds: int = Field(30, ge=0)
+
+    # Logs
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    log_format: Literal["json", "pretty"] = "json"
+
+    # Models
+    known_models: Annotated[dict[str, str], NoDecode] = _KNOWN_UPSTREAM_MODELS
+    default_model: str = "kimi-k2-instruct-0905"
+    context_max_length: int = Field(1000, ge=50)
+    context_length_unit: Literal["codepoints", "utf16", "bytes"] = "codepoints"
+
+    # Sessions
+    session_cache_ttl: float = Field(3600, gt=0)
+    max_session_size: int = Field(1000, ge=1)
+    session_max_characters: int = Field(200_000, ge=1000)
+    session_from_user: bool = True
+    session_lock_wait: float = Field(30, gt=0)
+    session_replay_seconds: float = Field(60, ge=0)
+
+    # The Kimi site
+    chat_page_url: str = f"{_SITE}/chat/"
+    upstream_url: str = ""
+    keep_upstream_session: bool = False
+    nonce_max_age: float = Field(6 * 3600, gt=0)
+    page_timeout: float = Field(20, gt=0)
+    request_timeout: float = Field(120, gt=0)
+    max_retries: int = Field(3, ge=0, le=20)
+    max_reply_bytes: int = Field(4 * 1024 * 1024, ge=1024)
+
+    # Being a polite guest there
+    upstream_concurrency: int = Field(32, ge=1)
+    upstream_queue_size: int = Field(1000, ge=0)
+    upstream_queue_timeout: float = Field(60, gt=0)
+    breaker_failure_rate: float = Field(0.5, gt=0, le=1)
+    breaker_minimum_calls: int = Field(20, ge=1)
+    breaker_open_seconds: float = Field(5, gt=0)
+
+    # Streams
+    stream_grace_seconds: float = Field(10, gt=0)
+    heartbeat_seconds: float = Field(15, gt=0)
+    typing_piece_size: int = Field(4, ge=1)
+    typing_delay_seconds: float = Field(0.02, ge=0)
+    typing_max_seconds: float = Field(3, ge=0)
+
+    @property
+    def api_keys(self) -> list[str]:
+        """The keys of `API_MASTER_KEY`."""
+        return [key for part in self.api_master_key.get_secret_value().split(",") if (key := part.strip())]
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _capitals(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _origins(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("known_models", mode="before")
+    @classmethod
+    def _model_map(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        models = {}
+        for part in filter(None, (part.strip() for part in value.split(","))):
+            public, _, upstream = (side.strip() for side in part.partition("="))
+            if not public:
+                raise ValueError("write public-name=upstream-name, separated by commas")
+            models[public] = upstream or _KNOWN_UPSTREAM_MODELS.get(public, public)
+        return models
+
+    @field_validator("chat_page_url", "upstream_url")
+    @classmethod
+    def _http_url(cls, value: str) -> str:
+        if value and not re.fullmatch(r"https?://[^\s/]+\S*", value):
+            raise ValueError("must be an http:// or https:// address")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Settings":
+        if not self.known_models:
+            raise ValueError("KNOWN_MODELS: at least one model is needed")
+        if self.default_model not in self.known_models:
+            raise ValueError(f"DEFAULT_MODEL: {self.default_model!r} is not one of KNOWN_MODELS")
+        if not self.chat_page_url:
+            raise ValueError("CHAT_PAGE_URL: an address is needed")
+        if not self.auth_disabled:
+            _check_keys(self.api_keys)
+        return self
+
+
+def load_settings(**overrides: object) -> Settings:
+    """The settings of this process.
+
+    Raises:
+        SettingsError: With a line for each wrong value. Values are not repeated: some are secrets.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]  # checked by pydantic, which is the point
+    except ValidationError as error:
+        raise SettingsError("\n".join(_line(fault["loc"], fault["msg"]) for fault in error.errors())) from None
+
+
+def _line(location: tuple[int | str, ...], message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    return f"{str(location[0]).upper()}: {message}" if location else message
+
+
+def _check_keys(keys: list[str]) -> None:
+    if not keys:
+        raise ValueError(
+            "API_MASTER_KEY: a key is needed (make one with: openssl rand -hex 24); "
+            "AUTH_DISABLED=true goes without, for local use"
+        )
+    for place, key in enumerate(keys, start=1):
+        if _is_trivial(key):
+            raise ValueError(
+                f"API_MASTER_KEY: key {place} is a placeholder or easy to guess (make one with: openssl rand -hex 24)"
+            )
+        if not key.isascii() or not key.isprintable() or " " in key:
+            raise ValueError(f"API_MASTER_KEY: key {place} must consist of printable ASCII characters without spaces")
+
+
+def _is_trivial(key: str) -> bool:
+    bare = key.lower().removeprefix("sk-")
+    return (
+        len(key) < _SHORTEST_KEY
+        or len(set(bare)) < _FEWEST_CHARACTERS
+        or any(bare in sequence for sequence in _SEQUENCES)
+        or _PLACEHOLDER.search(key) is not None
+    )

@@ -1,0 +1,101 @@
+"""The gateway as its users meet it: a uvicorn server with a real socket, in a thread of the test process."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TextIO, TypeVar
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+from app.build import build_app
+from app.observe import logging as logs
+from app.settings import load_settings
+from app.simulator.live import LiveSimulator
+
+T = TypeVar("T")
+
+ALICE_KEY = "sk-alice-4f9a1c77d2e0"
+BOB_KEY = "sk-bob-b81d03e65fa9"
+WAIT_SECONDS = 20.0
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that says when it listens, and lets tests look into its event loop."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = threading.Event()
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        self.ready.set()
+
+
+@dataclass(frozen=True, slots=True)
+class LiveGateway:
+    """A running gateway."""
+
+    base_url: str
+    loop: asyncio.AbstractEventLoop
+
+    @property
+    def openai_url(self) -> str:
+        """What an SDK takes as its base URL."""
+        return f"{self.base_url}/v1"
+
+    def client(self, key: str = ALICE_KEY) -> httpx.Client:
+        """An HTTP client that sends the key; close it."""
+        return httpx.Client(
+            base_url=self.base_url, headers={"Authorization": f"Bearer {key}"}, timeout=WAIT_SECONDS, trust_env=False
+        )
+
+    def run(self, work: Callable[[], Awaitable[T]]) -> T:
+        """The result of something that runs in the gateway's event loop."""
+
+        async def call() -> T:
+            return await work()
+
+        return asyncio.run_coroutine_threadsafe(call(), self.loop).result(WAIT_SECONDS)
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[LiveGateway]:
+    """Serve an app on a free port for as long as the context lasts."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
+        server = _Server(config)
+        thread = threading.Thread(target=server.run, args=([listener],), name="gateway", daemon=True)
+        thread.start()
+        try:
+            assert server.ready.wait(WAIT_SECONDS)
+            assert server.loop is not None
+            yield LiveGateway(f"http://127.0.0.1:{port}", server.loop)
+        finally:
+            server.should_exit = True
+            thread.join(WAIT_SECONDS)
+            assert not thread.is_alive()
+
+
+@contextmanager
+def gateway_for(site: LiveSimulator, log: TextIO, **settings: object) -> Iterator[LiveGateway]:
+    """A gateway in front of a simulated site; streams are written without pauses unless settings say otherwise."""
+    values: dict[str, object] = {
+        "_env_file": None,
+        "api_master_key": f"{ALICE_KEY},{BOB_KEY}",
+        "chat_page_url": site.page_url,
+        "typing_delay_seconds": 0,
+        **settings,
+    }
+    app = build_app(load_settings(**values))
+    logs.configure("DEBUG", "json", log)
+    with serving(app) as gateway:
+        yield gateway
