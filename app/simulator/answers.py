@@ -1,0 +1,132 @@
+"""Composes what the simulated site says: readable, honest about being no model, and able to recall. Pure."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import Final
+
+MOST_NUMBERS: Final = 5000
+MOST_WORDS: Final = 100_000
+ECHOED_CHARACTERS: Final = 200
+
+# Family, flags, a letter with a combining accent, a skin tone and Chinese: what naive chunking cuts apart.
+EMOJI_TEXT: Final = (
+    "Family: \U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466. "
+    "Flags: \U0001f1e8\U0001f1f3\U0001f1e9\U0001f1ea. "
+    "Accents: cafe\u0301, a\u0302\u0323. Thumb: \U0001f44d\U0001f3fd. 中文：你好，世界！"
+)
+_FILLER: Final = ("lorem", "ipsum", "dolor", "sit", "amet", "consectetur", "adipiscing", "elit")
+
+_TAG: Final = r"\[(System|User|Assistant|Tool)(?:[ :(][^\]\n]{0,60})?\]:[ ]?"
+_TAG_ON_ITS_LINE: Final = re.compile(rf"^[ \t]*{_TAG}", re.IGNORECASE | re.MULTILINE)
+_TAG_ANYWHERE: Final = re.compile(_TAG, re.IGNORECASE)
+
+_NAME_TOLD: Final = re.compile(
+    r"\b(?i:my name is|my name's|i am called|i'm called)\s+"
+    r"(?P<english>[^\W\d_][\w'’-]*(?:[ ][A-ZÀ-ÖØ-Þ][\w'’-]*)*)"
+    r"|(?:我叫|我的名字是|我的名字叫)\s*(?!什么|啥|谁)"
+    r"(?P<chinese>[^\s，。！？、；：,.!?;:]{1,20}?)(?=[\s，。！？、；：,.!?;:]|请|今年|很高兴|$)"
+)
+_TO_REMEMBER: Final = re.compile(r"\bremember(?:\s*[:：]|\s+that\b)\s*(.+?)(?=[.!?](?:\s|$)|\n|$)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of the conversation that a prompt holds. `role` is in lower case."""
+
+    role: str
+    text: str
+
+
+def split_turns(prompt: str) -> tuple[Turn, ...]:
+    """The turns of a prompt, in order; a prompt without role tags is one user turn.
+
+    Text before the first tag belongs to no turn.
+    """
+    tags = list(_tag_pattern(prompt).finditer(prompt))
+    if not tags:
+        return (Turn("user", prompt.strip()),)
+    ends = [tag.start() for tag in tags[1:]] + [len(prompt)]
+    return tuple(Turn(tag[1].lower(), prompt[tag.end() : end].strip()) for tag, end in zip(tags, ends, strict=True))
+
+
+def _tag_pattern(prompt: str) -> re.Pattern[str]:
+    # A tag counts at the start of a line, so that text which mentions one is not cut up. Only where the
+    # newlines were stripped on the way, and the prompt still opens with a tag, one counts anywhere.
+    text = prompt.strip()
+    one_line = "\n" not in text and _TAG_ANYWHERE.match(text) is not None
+    return _TAG_ANYWHERE if one_line else _TAG_ON_ITS_LINE
+
+
+def compose_answer(prompt: str) -> str:
+    """The answer to a prompt: what the last user turn asks for if that is a known skill, else an echo."""
+    said = [turn.text for turn in split_turns(prompt) if turn.role == "user"] or [""]
+    for pattern, skill in _SKILLS:
+        asked = pattern.search(said[-1])
+        if asked:
+            return skill(asked, said)
+    return _echo(prompt, said[-1])
+
+
+def _echo(prompt: str, last: str) -> str:
+    shown = last if len(last) <= ECHOED_CHARACTERS else last[:ECHOED_CHARACTERS] + "…"
+    return (
+        "This is the simulator of the Kimi site; no model is behind it. "
+        f"You wrote: {shown}\n\nThe prompt has {len(prompt)} characters."
+    )
+
+
+def _name_in(said: Sequence[str]) -> str | None:
+    told = [match for text in said for match in _NAME_TOLD.finditer(text)]
+    return (told[-1]["english"] or told[-1]["chinese"]) if told else None
+
+
+def _tell_name(_: re.Match[str], said: Sequence[str]) -> str:
+    name = _name_in(said)
+    return f"Your name is {name}." if name else "You have not told me your name."
+
+
+def _tell_name_in_chinese(_: re.Match[str], said: Sequence[str]) -> str:
+    name = _name_in(said)
+    return f"你叫{name}。" if name else "你还没有告诉我你的名字。"
+
+
+def _tell_remembered(_: re.Match[str], said: Sequence[str]) -> str:
+    told = [match[1] for text in said for match in _TO_REMEMBER.finditer(text)]
+    return f"You asked me to remember: {told[-1]}." if told else "You have not asked me to remember anything."
+
+
+def _repeat(asked: re.Match[str], _: Sequence[str]) -> str:
+    return asked[1]
+
+
+def _count(asked: re.Match[str], _: Sequence[str]) -> str:
+    last = int(asked[1])
+    if not 1 <= last <= MOST_NUMBERS:
+        return f"The simulator counts from 1 to {MOST_NUMBERS} at most."
+    return " ".join(str(number) for number in range(1, last + 1))
+
+
+def _lorem(asked: re.Match[str], _: Sequence[str]) -> str:
+    words = int(asked[1])
+    if not 1 <= words <= MOST_WORDS:
+        return f"The simulator writes 1 to {MOST_WORDS} words."
+    return " ".join(islice(cycle(_FILLER), words))
+
+
+def _emoji(_: re.Match[str], __: Sequence[str]) -> str:
+    return EMOJI_TEXT
+
+
+_Skill = Callable[[re.Match[str], Sequence[str]], str]
+# In this order: what is to be repeated may itself hold any of the other requests.
+_SKILLS: Final[tuple[tuple[re.Pattern[str], _Skill], ...]] = (
+    (re.compile(r"\brepeat after me\s*[:：]\s*(.+)", re.IGNORECASE | re.DOTALL), _repeat),
+    (re.compile(r"\bemoji test\b", re.IGNORECASE), _emoji),
+    (re.compile(r"\bcount to ([0-9]{1,9})\b", re.IGNORECASE), _count),
+    (re.compile(r"\blorem ([0-9]{1,9})\b", re.IGNORECASE), _lorem),
+    (re.compile(r"\bwhat did i ask you to remember\b", re.IGNORECASE), _tell_remembered),
+    (re.compile(r"\bwhat(?:'s|’s| is) my name\b|\bwho am i\b", re.IGNORECASE), _tell_name),
+    (re.compile(r"我叫什么|我叫啥|我是谁|我的名字是什么"), _tell_name_in_chinese),
+)
