@@ -1,12 +1,14 @@
 """The gateway as its users meet it: a uvicorn server with a real socket, in a thread of the test process."""
 
 import asyncio
+import json
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TextIO, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 import uvicorn
@@ -53,8 +55,28 @@ class LiveGateway:
     def client(self, key: str = ALICE_KEY) -> httpx.Client:
         """An HTTP client that sends the key; close it."""
         return httpx.Client(
-            base_url=self.base_url, headers={"Authorization": f"Bearer {key}"}, timeout=WAIT_SECONDS, trust_env=False
+            base_url=self.base_url,
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=WAIT_SECONDS,
+            limits=httpx.Limits(max_connections=None),
+            trust_env=False,
         )
+
+    def send(self, **fields: object) -> socket.socket:
+        """A chat request with Alice's key on a socket of its own, sent but not read; close it."""
+        body = json.dumps({"messages": [{"role": "user", "content": "Hello"}], **fields}).encode()
+        return self.send_raw(body, len(body))
+
+    def send_raw(self, body: bytes, announced: int) -> socket.socket:
+        """A chat request whose body is announced with a length of the test's choice."""
+        address = urlsplit(self.base_url)
+        head = (
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {ALICE_KEY}\r\n"
+            f"Content-Length: {announced}\r\n\r\n"
+        )
+        connection = socket.create_connection((address.hostname, address.port), timeout=WAIT_SECONDS)
+        connection.sendall(head.encode() + body)
+        return connection
 
     def run(self, work: Callable[[], Awaitable[T]]) -> T:
         """The result of something that runs in the gateway's event loop."""

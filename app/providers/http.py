@@ -10,8 +10,10 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import Cookie
 from http.cookies import CookieError, Morsel
+from urllib.parse import urlsplit
 
 import aiohttp
+import requests.utils
 from yarl import URL
 
 from app.domain.errors import UnexpectedReply, UpstreamUnavailable
@@ -38,6 +40,7 @@ class HttpClient:
     def __init__(self, *, max_reply_bytes: int) -> None:
         self._max_reply_bytes = max_reply_bytes
         self._session: aiohttp.ClientSession | None = None
+        self._proxies: dict[tuple[str, str], str | None] = {}
 
     async def open(self) -> None:
         """Make ready; no connection is made yet."""
@@ -46,7 +49,6 @@ class HttpClient:
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
             cookie_jar=aiohttp.CookieJar(unsafe=True, quote_cookie=False),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
-            trust_env=True,
         )
 
     async def aclose(self) -> None:
@@ -75,12 +77,26 @@ class HttpClient:
             UnexpectedReply: The answer is too long, or no HTTP.
         """
         try:
-            async with self._opened.post(url, data=form, headers=headers, allow_redirects=False) as response:
+            async with self._opened.post(
+                url, data=form, headers=headers, allow_redirects=False, proxy=self._proxy(url)
+            ) as response:
                 body = await self._read(response)
                 lowered = {name.lower(): value for name, value in response.headers.items()}
                 return HttpReply(response.status, lowered, body)
         except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
             raise _translated(error) from error
+
+    def _proxy(self, url: str) -> str | None:
+        """The proxy that the environment names for a URL, as cloudscraper's requests would find it.
+
+        Looked up once for each host; aiohttp's own `trust_env` does it in a thread for every request.
+        """
+        parts = urlsplit(url)
+        place = (parts.scheme, parts.netloc)
+        if place not in self._proxies:
+            proxies = requests.utils.get_environ_proxies(url)
+            self._proxies[place] = requests.utils.select_proxy(url, proxies)
+        return self._proxies[place]
 
     @property
     def _opened(self) -> aiohttp.ClientSession:

@@ -116,7 +116,8 @@ class NonceSource:
             wait = self._seconds_until_due()
             if wait > 0:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._failed.wait(), wait)
+                    async with asyncio.timeout(wait):
+                        await self._failed.wait()
             else:
                 with contextlib.suppress(UpstreamError):
                     await self._fetched(new_visitor=False)

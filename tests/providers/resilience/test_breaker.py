@@ -1,0 +1,121 @@
+"""The circuit breaker."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from app.domain.errors import BreakerOpen, MessageRefused, UnexpectedReply, UpstreamUnavailable
+from app.providers.resilience.breaker import BreakerPolicy, CircuitBreaker
+
+
+class Clock:
+    """Time that passes when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The breaker's clock."""
+    return Clock()
+
+
+@pytest.fixture
+def breaker(clock: Clock) -> CircuitBreaker:
+    """Opens at half of at least four calls within 30 s, for 5 s."""
+    return CircuitBreaker(BreakerPolicy(failure_rate=0.5, minimum_calls=4, window=30, open_seconds=5), clock)
+
+
+def call(breaker: CircuitBreaker, outcome: BaseException | None = None) -> None:
+    with contextlib.suppress(BaseException), breaker.call():
+        if outcome is not None:
+            raise outcome
+
+
+def state_of(breaker: CircuitBreaker) -> str:
+    return breaker.state
+
+
+def fail(breaker: CircuitBreaker, times: int = 1) -> None:
+    for _ in range(times):
+        call(breaker, UpstreamUnavailable("down"))
+
+
+def test_it_opens_when_enough_calls_fail_and_says_when_to_come_back(breaker: CircuitBreaker) -> None:
+    """Four failures open it; the next call is refused with the seconds that are left."""
+    fail(breaker, 4)
+    assert state_of(breaker) == "open"
+    with pytest.raises(BreakerOpen) as refusal:
+        breaker.check()
+    assert refusal.value.retry_after == 5
+
+
+def test_a_few_failures_among_many_successes_don_t_open_it(breaker: CircuitBreaker) -> None:
+    """Below the failure rate it stays closed."""
+    for _ in range(5):
+        call(breaker)
+        fail(breaker)
+        call(breaker)
+    assert state_of(breaker) == "closed"
+
+
+def test_failures_from_before_the_window_are_forgotten(breaker: CircuitBreaker, clock: Clock) -> None:
+    """Three old failures and a new one are not four failures."""
+    fail(breaker, 3)
+    clock.now += 31
+    fail(breaker)
+    assert state_of(breaker) == "closed"
+
+
+@pytest.mark.parametrize("answer", [MessageRefused("no"), UnexpectedReply("what?")])
+def test_an_upstream_that_answers_is_not_out_of_order(breaker: CircuitBreaker, answer: Exception) -> None:
+    """Refusals and nonsense don't open it: the upstream is there."""
+    for _ in range(10):
+        call(breaker, answer)
+    assert state_of(breaker) == "closed"
+
+
+def test_one_probe_decides_after_the_pause(breaker: CircuitBreaker, clock: Clock) -> None:
+    """Half-open lets a single call through; its success closes the breaker."""
+    fail(breaker, 4)
+    clock.now += 5
+    assert state_of(breaker) == "half-open"
+    with breaker.call(), pytest.raises(BreakerOpen):
+        breaker.check()
+    assert state_of(breaker) == "closed"
+
+
+def test_a_failed_probe_doubles_the_pause(breaker: CircuitBreaker, clock: Clock) -> None:
+    """After a failed probe it stays open for twice as long."""
+    fail(breaker, 4)
+    clock.now += 5
+    fail(breaker)
+    clock.now += 9
+    assert state_of(breaker) == "open"
+    clock.now += 1
+    assert state_of(breaker) == "half-open"
+
+
+def test_a_cancelled_probe_leaves_room_for_the_next(breaker: CircuitBreaker, clock: Clock) -> None:
+    """A client that leaves during the probe neither closes nor blocks the breaker."""
+    fail(breaker, 4)
+    clock.now += 5
+    call(breaker, asyncio.CancelledError())
+    assert state_of(breaker) == "half-open"
+    call(breaker)
+    assert state_of(breaker) == "closed"
+
+
+def test_late_outcomes_of_earlier_calls_don_t_disturb_an_open_breaker(breaker: CircuitBreaker, clock: Clock) -> None:
+    """A call that began before it opened and fails afterwards doesn't postpone the probe."""
+    with contextlib.suppress(UpstreamUnavailable), breaker.call():
+        fail(breaker, 4)
+        clock.now += 4
+        raise UpstreamUnavailable("down")
+    clock.now += 1
+    assert state_of(breaker) == "half-open"

@@ -1,0 +1,124 @@
+"""Retries and the deadline."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from app.domain.errors import (
+    CloudflareChallenge,
+    GatewayError,
+    MessageRefused,
+    UpstreamRateLimited,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from app.providers.resilience.breaker import BreakerPolicy, CircuitBreaker
+from app.providers.resilience.bulkhead import Bulkhead
+from app.providers.resilience.guard import Guard, RetryPolicy
+
+
+def guard(*, retries: int = 3, timeout: float = 30.0) -> Guard:
+    return Guard(
+        bulkhead=Bulkhead(slots=1, queue_size=1, queue_timeout=30),
+        breaker=CircuitBreaker(BreakerPolicy()),
+        retry=RetryPolicy(retries=retries, first_pause=0.0),
+        timeout=timeout,
+    )
+
+
+class Upstream:
+    """Fails in the given ways, one after the other, and then answers."""
+
+    def __init__(self, failures: Sequence[Exception]) -> None:
+        self._failures = list(failures)
+        self.calls = 0
+
+    async def __call__(self) -> str:
+        self.calls += 1
+        if self._failures:
+            raise self._failures.pop(0)
+        return "answer"
+
+
+async def test_a_passing_trouble_is_not_seen_by_the_caller() -> None:
+    """Transient failures are tried again until the answer comes."""
+    upstream = Upstream([UpstreamUnavailable("down")] * 3)
+    assert await guard(retries=3).run(upstream, caller_id="alice") == "answer"
+    assert upstream.calls == 4
+
+
+async def test_the_last_failure_is_raised_when_the_tries_are_used_up() -> None:
+    """MAX_RETRIES further tries, and no more."""
+    upstream = Upstream([UpstreamUnavailable("down")] * 9)
+    with pytest.raises(UpstreamUnavailable):
+        await guard(retries=2).run(upstream, caller_id="alice")
+    assert upstream.calls == 3
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        MessageRefused("no"),
+        CloudflareChallenge("browser?"),
+        UpstreamRateLimited("slower", retry_after=1),
+        UpstreamUnavailable("maintenance", retry_after=600),
+    ],
+)
+async def test_what_another_try_won_t_mend_is_passed_on_at_once(failure: GatewayError) -> None:
+    """Refusals are final, and a Retry-After is the client's to honour."""
+    upstream = Upstream([failure])
+    with pytest.raises(type(failure)):
+        await guard().run(upstream, caller_id="alice")
+    assert upstream.calls == 1
+
+
+async def test_the_deadline_ends_a_call_that_hangs_and_frees_its_slot() -> None:
+    """An upstream that never answers gives a timeout error, and the next request gets the slot."""
+    guarded = guard(timeout=0.01)
+
+    async def hang() -> str:
+        await asyncio.Event().wait()
+        return "never"
+
+    with pytest.raises(UpstreamTimeout):
+        await guarded.run(hang, caller_id="alice")
+    assert await guarded.run(Upstream([]), caller_id="alice") == "answer"
+
+
+async def test_no_try_begins_that_could_only_end_after_the_deadline() -> None:
+    """When the pause would reach beyond the deadline, the failure itself is told, at once."""
+    guarded = Guard(
+        bulkhead=Bulkhead(slots=1, queue_size=1, queue_timeout=30),
+        breaker=CircuitBreaker(BreakerPolicy()),
+        retry=RetryPolicy(retries=3, first_pause=3600, longest_pause=3600),
+        timeout=5,
+    )
+    upstream = Upstream([UpstreamUnavailable("down")])
+    with pytest.raises(UpstreamUnavailable):
+        await guarded.run(upstream, caller_id="alice")
+    assert upstream.calls == 1
+
+
+async def test_timeouts_open_the_breaker() -> None:
+    """An upstream that hangs counts as failing: after enough timeouts nothing is sent any more."""
+    guarded = guard(timeout=0.001)
+
+    async def hang() -> str:
+        await asyncio.Event().wait()
+        return "never"
+
+    for _ in range(BreakerPolicy().minimum_calls):
+        with pytest.raises(UpstreamTimeout):
+            await guarded.run(hang, caller_id="alice")
+    assert guarded.breaker.state == "open"
+
+
+@pytest.mark.parametrize("tries", range(1, 8))
+def test_pauses_grow_and_are_bounded(tries: int) -> None:
+    """Each pause lies between half and all of a doubling value with a ceiling."""
+    policy = RetryPolicy(retries=10, first_pause=0.5, longest_pause=8)
+    pause = policy.pause(UpstreamUnavailable("down"), tries)
+    longest = min(8, 0.5 * 2 ** (tries - 1))
+    assert pause is not None
+    assert longest / 2 <= pause <= longest
