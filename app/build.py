@@ -1,6 +1,6 @@
 """The only place where the gateway is put together: providers, stores, middleware, routes."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
@@ -20,7 +20,7 @@ from app.api.streaming import StreamPolicy
 from app.chat.service import ChatService, SessionPolicy
 from app.domain.prompt import PromptLimit
 from app.observe import logging as logs
-from app.providers.base import ModelSpec
+from app.providers.base import BaseProvider, ModelSpec
 from app.providers.http import HttpClient
 from app.providers.kimi.nonce import NoncePolicy
 from app.providers.kimi.page import PageReader
@@ -39,10 +39,16 @@ _READABLE_HEADERS = (
 )
 
 
-def build_app(settings: Settings) -> FastAPI:
-    """The gateway as an ASGI application. Nothing is opened before its lifespan begins."""
+def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()) -> FastAPI:
+    """The gateway as an ASGI application. Nothing is opened before its lifespan begins.
+
+    Args:
+        further_providers: Upstreams besides those that the settings name.
+    """
     logs.configure(settings.log_level, settings.log_format)
     registry = build_registry(settings)
+    for provider in further_providers:
+        registry.register(provider)
     sessions = MemorySessionStore(
         max_sessions=settings.max_session_size,
         time_to_live=settings.session_cache_ttl,
