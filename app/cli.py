@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     commands = {"serve": _serve, "demo": _demo, "doctor": _doctor, "simulator": _simulator}
     try:
-        return commands[options.command](options)
+        return commands[options.command or "serve"](options)
     except SettingsError as error:
         print(f"The settings are wrong; see .env.example.\n{error}", file=sys.stderr)
         return 2
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="main.py", description="The Kimi web chat as the OpenAI API.")
-    parser.set_defaults(command="serve", host=None, port=None)
+    parser.set_defaults(host=None, port=None)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, purpose in (
         ("serve", "run the gateway (the default)"),

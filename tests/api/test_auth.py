@@ -1,0 +1,81 @@
+"""Who comes in, and who doesn't."""
+
+import httpx
+import pytest
+
+from tests.conftest import StartGateway
+from tests.live import ALICE_KEY, BOB_KEY, LiveGateway
+
+HELLO = {"messages": [{"role": "user", "content": "Hello"}]}
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer wrong-key",
+        f"Basic {ALICE_KEY}",
+        ALICE_KEY,
+        f"Bearer {ALICE_KEY[:-1]}",
+        f"Bearer {ALICE_KEY}x",
+        f"Bearer {ALICE_KEY},{BOB_KEY}",
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/sessions", "/v1/unknown"])
+def test_without_a_valid_key_there_is_a_401_in_the_envelope(
+    gateway: LiveGateway, authorization: str | None, path: str
+) -> None:
+    """A missing, malformed or wrong key is refused as OpenAI refuses it, and the key isn't repeated."""
+    headers = {} if authorization is None else {"Authorization": authorization}
+    response = httpx.get(f"{gateway.base_url}{path}", headers=headers, trust_env=False)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["param"]) == (401, "invalid_api_key", None)
+    assert response.headers["x-request-id"]
+    assert ALICE_KEY[:-1] not in response.text
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+@pytest.mark.parametrize("key", [ALICE_KEY, BOB_KEY])
+def test_every_key_opens_whatever_the_case_of_the_scheme(gateway: LiveGateway, scheme: str, key: str) -> None:
+    """All keys of API_MASTER_KEY work, and the scheme's case doesn't matter."""
+    headers = {"Authorization": f"{scheme} {key}"}
+    assert httpx.get(f"{gateway.base_url}/v1/models", headers=headers, trust_env=False).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/ready", "/docs", "/openapi.json"])
+def test_the_public_addresses_need_no_key(gateway: LiveGateway, path: str) -> None:
+    """Load balancers and readers of the documentation come in without a key."""
+    assert httpx.get(f"{gateway.base_url}{path}", trust_env=False).status_code == 200
+
+
+def test_auth_disabled_lets_everybody_in(start_gateway: StartGateway) -> None:
+    """AUTH_DISABLED needs no key, and still serves sessions."""
+    with start_gateway(auth_disabled=True, api_master_key="") as gateway:
+        response = httpx.post(f"{gateway.base_url}/v1/chat/completions", json={**HELLO, "user": "ada"}, trust_env=False)
+        assert response.status_code == 200
+        assert httpx.get(f"{gateway.base_url}/v1/sessions/ada", trust_env=False).status_code == 200
+
+
+def test_browsers_of_allowed_origins_may_call_and_read_our_headers(start_gateway: StartGateway) -> None:
+    """A preflight needs no key, and answers (errors too) may be read by the allowed origin only."""
+    origin = "https://chat.example.org"
+    with start_gateway(cors_origins=f"{origin}, https://other.example.org") as gateway:
+        url = f"{gateway.base_url}/v1/chat/completions"
+        preflight = httpx.options(
+            url,
+            headers={
+                "Origin": origin,
+                "Access-Control-Request-Method": "POST",
+                "Access-Control-Request-Headers": "authorization,content-type,x-session-id",
+            },
+            trust_env=False,
+        )
+        refused = httpx.post(url, json=HELLO, headers={"Origin": origin}, trust_env=False)
+        stranger = httpx.post(url, json=HELLO, headers={"Origin": "https://evil.example"}, trust_env=False)
+    assert preflight.status_code == 200
+    assert preflight.headers["access-control-allow-origin"] == origin
+    assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, origin)
+    assert "x-session-action" in refused.headers["access-control-expose-headers"]
+    assert "access-control-allow-origin" not in stranger.headers

@@ -1,0 +1,116 @@
+"""Sessions in memory."""
+
+import asyncio
+
+import pytest
+
+from app.domain.chat import Message
+from app.domain.conversation import LastTurn, Session, SessionKey, SessionRecord
+from app.domain.errors import SessionBusy
+from app.sessions.memory import MemorySessionStore
+
+
+class Clock:
+    """Time that passes when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The store's clock."""
+    return Clock()
+
+
+@pytest.fixture
+def store(clock: Clock) -> MemorySessionStore:
+    """Two sessions at most, for 60 s."""
+    return MemorySessionStore(max_sessions=2, time_to_live=60, lock_wait=30, clock=clock)
+
+
+def record(session_id: str, updated_at: float = 0.0) -> SessionRecord:
+    last = LastTurn("f", None, "Hello", "stop", updated_at)
+    return SessionRecord(Session(session_id, 0.0, updated_at, (), (Message("user", "Hi"),), last))
+
+
+ADA, BEN, CLEO = (SessionKey("alice", name) for name in ("ada", "ben", "cleo"))
+
+
+async def test_a_turn_gives_a_session_its_whole_time_again(store: MemorySessionStore, clock: Clock) -> None:
+    """The time to live counts from the last turn, not from the first."""
+    await store.save(ADA, record("ada"))
+    clock.now += 59
+    await store.save(ADA, record("ada"))
+    clock.now += 59
+    assert (await store.load(ADA)).session is not None
+    clock.now += 2
+    assert (await store.load(ADA)).session is None
+    assert await store.sessions_of("alice") == []
+
+
+async def test_the_session_unused_for_longest_makes_room(store: MemorySessionStore) -> None:
+    """With the store full, a new session takes the place of the one that nobody has used for longest."""
+    await store.save(ADA, record("ada"))
+    await store.save(BEN, record("ben"))
+    await store.load(ADA)
+    await store.save(CLEO, record("cleo"))
+    assert (await store.load(BEN)).session is None
+    assert (await store.load(ADA)).session is not None
+
+
+async def test_it_is_remembered_who_keeps_a_history_after_the_session_is_gone(
+    store: MemorySessionStore, clock: Clock
+) -> None:
+    """That a client keeps its own history outlives the session, and deleting it."""
+    await store.save(ADA, SessionRecord(record("ada").session, client_keeps_history=True))
+    clock.now += 61
+    assert await store.load(ADA) == SessionRecord(None, client_keeps_history=True)
+    assert not await store.delete(ADA)
+
+
+async def test_sessions_are_listed_for_their_caller_only_latest_first(store: MemorySessionStore) -> None:
+    """No caller sees another's sessions."""
+    await store.save(SessionKey("alice", "old"), record("old", updated_at=1))
+    await store.save(SessionKey("alice", "new"), record("new", updated_at=2))
+    assert [session.id for session in await store.sessions_of("alice")] == ["new", "old"]
+    assert await store.sessions_of("bob") == []
+
+
+async def test_requests_of_one_session_come_after_each_other_in_order(store: MemorySessionStore) -> None:
+    """Ten requests of one session never overlap and are served as they came; another session's isn't held up."""
+    served: list[int] = []
+    inside = 0
+
+    async def request(number: int) -> None:
+        nonlocal inside
+        async with store.lock(ADA):
+            inside += 1
+            assert inside == 1
+            await asyncio.sleep(0)
+            served.append(number)
+            inside -= 1
+
+    async with store.lock(ADA):
+        requests = [asyncio.create_task(request(number)) for number in range(10)]
+        await asyncio.sleep(0)
+        async with store.lock(BEN):
+            assert served == []
+    await asyncio.gather(*requests)
+    assert served == list(range(10))
+
+
+async def test_waiting_for_a_session_is_bounded_and_leaves_no_lock_behind(clock: Clock) -> None:
+    """Who waits too long is told so; a cancelled or refused wait leaves nothing in the store."""
+    store = MemorySessionStore(max_sessions=2, time_to_live=60, lock_wait=0.001, clock=clock)
+    async with store.lock(ADA):
+        with pytest.raises(SessionBusy) as refusal:
+            async with store.lock(ADA):
+                raise AssertionError("the session was taken")
+        assert refusal.value.retry_after
+    assert store._turnstiles == {}
+    async with store.lock(ADA):
+        pass

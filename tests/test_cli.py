@@ -1,0 +1,172 @@
+"""The commands, as processes of their own."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.simulator.live import LiveSimulator
+from tests.live import ALICE_KEY, WAIT_SECONDS
+
+ROOT = Path(__file__).parent.parent
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """A clean environment with these settings; the checkout's own .env has no say over what is given here."""
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
+    return {**kept, **settings}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def process(*command: str, **settings: str) -> Iterator[subprocess.Popen[str]]:
+    """A running command; killed at the end if it hasn't ended by itself."""
+    with subprocess.Popen(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=environment(**settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def until_it_listens(running: subprocess.Popen[str]) -> None:
+    assert running.stderr is not None
+    for line in running.stderr:
+        if "Uvicorn running" in line:
+            return
+    raise AssertionError("the server never listened")
+
+
+def test_the_demo_s_curl_line_works_as_it_is_printed() -> None:
+    """What the demo prints can be pasted into a shell: it streams an answer, and the session remembers the name."""
+    with process("main.py", "demo", "--port", str(free_port()), LOG_LEVEL="INFO") as demo:
+        assert demo.stdout is not None
+        text = ""
+        while "remembers" not in text:
+            text += demo.stdout.readline()
+        command = text[text.index("curl -N") : text.index("Then ask")].strip()
+        _wait_for_port(command)
+        first = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=30, check=True)
+        assert first.stdout.endswith("data: [DONE]\n\n")
+        question = command.replace("Hello, my name is Ada.", "What is my name?").replace('"stream": true, ', "")
+        second = subprocess.run(question, shell=True, capture_output=True, text=True, timeout=30, check=True)
+        assert "Your name is Ada." in second.stdout
+
+
+def _wait_for_port(command: str) -> None:
+    """The demo prints before it listens: connect until it takes the connection."""
+    match = re.search(r"localhost:(\d+)", command)
+    assert match is not None
+    transport = httpx.HTTPTransport(retries=8)
+    with httpx.Client(transport=transport, trust_env=False, timeout=WAIT_SECONDS) as client:
+        assert client.get(f"http://127.0.0.1:{match[1]}/health").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({}, "API_MASTER_KEY: a key is needed"),
+        ({"API_MASTER_KEY": "changeme"}, "API_MASTER_KEY: key 1 is a placeholder"),
+        ({"API_MASTER_KEY": ALICE_KEY, "API_PORT": "eighty"}, "API_PORT: "),
+        ({"API_MASTER_KEY": ALICE_KEY, "LOG_LEVEL": "loud"}, "LOG_LEVEL: "),
+        ({"API_MASTER_KEY": ALICE_KEY, "DEFAULT_MODEL": "gpt-9"}, "DEFAULT_MODEL: "),
+    ],
+)
+@pytest.mark.parametrize("command", [["main.py"], ["-m", "uvicorn", "main:app"]])
+def test_wrong_settings_stop_the_start_with_a_line_that_names_them(
+    settings: dict[str, str], line: str, command: list[str]
+) -> None:
+    """No stack trace, no secret: just the setting and what is wrong with it, and a status that says failure."""
+    ended = run(*command, **settings)
+    assert ended.returncode != 0
+    assert re.search(f"^{re.escape(line)}", ended.stderr, re.MULTILINE)
+    assert "Traceback" not in ended.stderr
+    assert ALICE_KEY not in ended.stderr
+
+
+@pytest.mark.parametrize("command", [["main.py"], ["main.py", "serve"], ["-m", "uvicorn", "main:app"]])
+def test_a_stopped_server_lets_a_running_stream_end(site: LiveSimulator, command: list[str]) -> None:
+    """On SIGTERM an answer that is being typed out is typed to its end before the process exits."""
+    port = free_port()
+    site.site.update(reply="The whole of the answer.")
+    if "uvicorn" in command:
+        command = [*command, "--port", str(port)]
+    body = {"stream": True, "messages": [{"role": "user", "content": "Hello"}]}
+    headers = {"Authorization": f"Bearer {ALICE_KEY}"}
+    with process(
+        *command,
+        API_MASTER_KEY=ALICE_KEY,
+        API_PORT=str(port),
+        CHAT_PAGE_URL=site.page_url,
+        TYPING_DELAY_SECONDS="0.1",
+        LOG_FORMAT="pretty",
+    ) as server:
+        until_it_listens(server)
+        url = f"http://127.0.0.1:{port}/v1/chat/completions"
+        with httpx.stream("POST", url, json=body, headers=headers, trust_env=False, timeout=30) as response:
+            lines = response.iter_lines()
+            first = next(lines)
+            server.send_signal(signal.SIGTERM)
+            rest = list(lines)
+        server.communicate(timeout=30)
+    assert first.startswith("data: {")
+    assert rest[-2:] == ["data: [DONE]", ""]
+
+
+@pytest.mark.parametrize(
+    ("knobs", "status", "words"),
+    [
+        ({}, 0, "All is well."),
+        ({"page_failure": "challenge"}, 1, "Cloudflare wants a browser"),
+        ({"page_failure": "no_nonce"}, 1, "nonce_missing"),
+        ({"nonces_never_valid": True}, 1, "nonce_rejected"),
+        ({"failure": "unknown_action"}, 1, "site_changed"),
+        ({"failure": "server_error"}, 1, "upstream_unavailable"),
+    ],
+)
+def test_the_doctor_says_in_plain_words_what_is_wrong(
+    site: LiveSimulator, knobs: dict[str, object], status: int, words: str
+) -> None:
+    """Each trouble of the site has its line and its advice; the exit status tells scripts."""
+    site.site.update(**knobs)
+    ended = run("main.py", "doctor", CHAT_PAGE_URL=site.page_url, API_MASTER_KEY=ALICE_KEY, MAX_RETRIES="0")
+    assert (ended.returncode, words in ended.stdout) == (status, True), ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_doctor_finds_the_character_limit(site: LiveSimulator) -> None:
+    """With --limit it sends longer and longer messages and tells where the site stops taking them."""
+    site.site.update(char_limit=1700)
+    ended = run("main.py", "doctor", "--limit", CHAT_PAGE_URL=site.page_url, API_MASTER_KEY=ALICE_KEY)
+    assert "limit: 1500 characters are accepted, 2000 are not" in ended.stdout
