@@ -64,6 +64,8 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(sessions.aclose)
+            await sessions.start()
             for provider in registry.providers:
                 stack.push_async_callback(provider.aclose)
                 await provider.start()
@@ -80,7 +82,7 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
     )
     install_error_handlers(app)
     install_openapi(app, public_paths=PUBLIC_PATHS)
-    app.include_router(ops_router(registry.providers))
+    app.include_router(ops_router(registry.providers, sessions))
     app.include_router(
         chat_router(
             service=service,

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
 from app.providers.base import BaseProvider
+from app.sessions.base import SessionStore
 
 
 class Health(BaseModel):
@@ -18,7 +19,8 @@ class Health(BaseModel):
 class Readiness(BaseModel):
     """May this worker be sent requests, and why."""
 
-    status: Literal["ready", "not_ready"]
+    status: Literal["ready", "degraded", "not_ready"]
+    sessions: str
     providers: dict[str, dict[str, str]]
 
 
@@ -30,7 +32,7 @@ class About(BaseModel):
     openai_base_url: str
 
 
-def ops_router(providers: Iterable[BaseProvider]) -> APIRouter:
+def ops_router(providers: Iterable[BaseProvider], sessions: SessionStore) -> APIRouter:
     """The routes that need no key and tell no secrets."""
     router = APIRouter(tags=["operations"])
 
@@ -55,13 +57,17 @@ def ops_router(providers: Iterable[BaseProvider]) -> APIRouter:
         responses={503: {"model": Readiness, "description": "Send requests elsewhere"}},
     )
     async def ready(response: Response) -> Readiness:
-        """200 if at least one upstream can be used, as far as is known."""
+        """200 if at least one upstream can be used, as far as is known; `degraded` says that sessions can't be read."""
         states = {provider.name: provider.status() for provider in providers}
+        store = sessions.status()
         serving = any(state.ready for state in states.values())
         response.status_code = 200 if serving else 503
         details = {
             name: {"status": "ready" if state.ready else "not_ready", **state.details} for name, state in states.items()
         }
-        return Readiness(status="ready" if serving else "not_ready", providers=details)
+        # Without the session store everything but a session's next turn can still be answered: no reason to send all
+        # requests away.
+        status: Literal["ready", "degraded"] = "ready" if store == "ready" else "degraded"
+        return Readiness(status=status if serving else "not_ready", sessions=store, providers=details)
 
     return router

@@ -67,7 +67,7 @@ def sessions_router(store: SessionStore) -> APIRouter:
     )
     async def get_session(request: Request, session_id: str) -> SessionDetail:
         """A session with everything that is remembered of it."""
-        session = (await store.load(_key(request, session_id))).session
+        session = await store.load(_key(request, session_id))
         if session is None:
             raise _missing()
         messages = [SessionMessage(role=message.role, content=message.text) for message in session.messages]
@@ -81,9 +81,8 @@ def sessions_router(store: SessionStore) -> APIRouter:
     )
     async def delete_session(request: Request, session_id: str) -> SessionDeleted:
         """Forget a session, after the turn that may be running in it."""
-        key = _key(request, session_id)
-        async with store.lock(key):
-            if not await store.delete(key):
+        async with store.hold(_key(request, session_id)) as held:
+            if not await held.delete():
                 raise _missing()
         return SessionDeleted(id=session_id)
 

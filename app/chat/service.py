@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 from app.domain.caller import Caller
 from app.domain.chat import ChatCall, Completion, Delta, FinishReason, Message, Usage
-from app.domain.conversation import Action, Plan, SessionKey, SessionRecord, plan, remember
-from app.domain.errors import GatewayError
+from app.domain.conversation import Action, Plan, SessionKey, SessionRecord, is_full_history, plan, remember
+from app.domain.errors import GatewayError, SessionStoreUnavailable
 from app.domain.output import OutputLimiter
 from app.domain.prompt import Prompt, compose
 from app.domain.tokens import estimate
 from app.domain.usage import CallRecord, Outcome
 from app.providers.base import BaseProvider, CompletionRequest, ModelSpec
 from app.providers.registry import ProviderRegistry
-from app.sessions.base import SessionStore
+from app.sessions.base import HeldSession, SessionStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,7 @@ class _Turn:
     provider: BaseProvider
     spec: ModelSpec
     key: SessionKey | None
+    held: HeldSession | None
     decided: Plan
     prompt: Prompt
     started: float
@@ -191,13 +192,12 @@ class ChatService:
         provider, spec = self._registry.resolve(call.model)
         key = SessionKey(caller.id, call.session.id) if call.session else None
         async with AsyncExitStack() as stack:
-            record = SessionRecord()
-            if key is not None:
-                await stack.enter_async_context(self._sessions.lock(key))
-                record = await self._sessions.load(key)
-            decided = self._plan(call, record)
+            held = await self._hold(stack, call, key)
+            record = held.record if held else SessionRecord()
+            decided = self._plan(call, held)
             prompt = compose(decided.messages, spec.prompt_limit)
-            turn = _Turn(call, caller, provider, spec, key, decided, prompt, started, _session_began(decided, record))
+            began = _session_began(decided, record)
+            turn = _Turn(call, caller, provider, spec, key, held, decided, prompt, started, began)
             outcome: Outcome = "abandoned"
             error_code: str | None = None
             try:
@@ -210,10 +210,21 @@ class ChatService:
             finally:
                 self._on_call(_record(turn, outcome, error_code))
 
-    def _plan(self, call: ChatCall, record: SessionRecord) -> Plan:
-        if call.session is None:
+    async def _hold(self, stack: AsyncExitStack, call: ChatCall, key: SessionKey | None) -> HeldSession | None:
+        """The call's session, or None if it has none, or can do without while the store is down."""
+        if key is None:
+            return None
+        try:
+            return await stack.enter_async_context(self._sessions.hold(key))
+        except SessionStoreUnavailable:
+            if is_full_history(call.messages):
+                return None
+            raise
+
+    def _plan(self, call: ChatCall, held: HeldSession | None) -> Plan:
+        if held is None:
             return Plan("stateless", call.messages)
-        return plan(call, record, now=time.time(), replay_seconds=self._policy.replay_seconds)
+        return plan(call, held.record, now=time.time(), replay_seconds=self._policy.replay_seconds)
 
     def _ending(self, turn: _Turn, completion: Completion, limited: FinishReason | None) -> Ending:
         usage = completion.usage or Usage(estimate(turn.prompt.text), estimate(completion.text))
@@ -221,7 +232,7 @@ class ChatService:
         return Ending(limited or completion.finish_reason, usage)
 
     async def _remember(self, turn: _Turn, text: str, finish_reason: FinishReason) -> None:
-        if turn.key is None:
+        if turn.held is None:
             return
         session = remember(
             turn.call,
@@ -232,7 +243,12 @@ class ChatService:
             now=time.time(),
             max_characters=self._policy.max_characters,
         )
-        await self._sessions.save(turn.key, SessionRecord(session, turn.decided.client_keeps_history))
+        try:
+            await turn.held.save(SessionRecord(session, turn.decided.client_keeps_history))
+        except SessionStoreUnavailable:
+            # Whoever sends the whole conversation loses nothing; whoever relies on the memory must know.
+            if not is_full_history(turn.call.messages):
+                raise
 
 
 def _session_began(decided: Plan, record: SessionRecord) -> float:

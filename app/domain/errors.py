@@ -14,6 +14,7 @@
     ├── ClientClosedRequest         499  never seen by anyone: the client has left
     ├── InternalError               500
     ├── GatewayOverloaded           503  too many requests wait for the upstream
+    ├── SessionStoreUnavailable     503  what was said before can't be looked up
     └── UpstreamError
         ├── UpstreamRateLimited     429
         ├── UnexpectedReply         502  the upstream answered something that makes no sense
@@ -159,6 +160,13 @@ class GatewayOverloaded(GatewayError):
 
     status = 503
     code = "gateway_overloaded"
+
+
+class SessionStoreUnavailable(GatewayError):
+    """The session store can't be reached; going on would mean to forget silently."""
+
+    status = 503
+    code = "session_store_unavailable"
 
 
 class UpstreamError(GatewayError):

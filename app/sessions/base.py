@@ -7,34 +7,72 @@ from typing import Protocol
 from app.domain.conversation import Session, SessionKey, SessionRecord
 
 
-class SessionStore(Protocol):
-    """Keeps sessions for a while, each under its caller's key."""
+class HeldSession(Protocol):
+    """A session that nobody else can change for the moment."""
 
-    def lock(self, key: SessionKey) -> AbstractAsyncContextManager[None]:
-        """Hold the session for oneself: those who want the same one come after each other, in order.
+    @property
+    def record(self) -> SessionRecord:
+        """What was known under the key when it was taken; an empty record if nothing was."""
+        ...
+
+    async def save(self, record: SessionRecord) -> None:
+        """Keep a record in place of the old one; its time to live starts anew.
 
         Raises:
-            SessionBusy: On entering, if it didn't come free within a bounded time.
+            SessionStoreUnavailable: It could not be kept.
         """
         ...
 
-    async def load(self, key: SessionKey) -> SessionRecord:
-        """What is known under the key; an empty record if nothing is."""
+    async def delete(self) -> bool:
+        """Forget the session; was there one?
+
+        Raises:
+            SessionStoreUnavailable: Nobody knows.
+        """
         ...
 
-    async def save(self, key: SessionKey, record: SessionRecord) -> None:
-        """Keep a record; its time to live starts anew."""
+
+class SessionStore(Protocol):
+    """Keeps sessions for a while, each under its caller's key."""
+
+    def hold(self, key: SessionKey) -> AbstractAsyncContextManager[HeldSession]:
+        """Take a session for oneself: those who want the same one come after each other, in order.
+
+        Raises:
+            SessionBusy: On entering, if it didn't come free within a bounded time.
+            SessionStoreUnavailable: On entering, if the store can't be reached.
+        """
         ...
 
-    async def delete(self, key: SessionKey) -> bool:
-        """Forget the session; was there one?"""
+    async def load(self, key: SessionKey) -> Session | None:
+        """Look at a session without holding it.
+
+        Raises:
+            SessionStoreUnavailable: The store can't be reached.
+        """
         ...
 
     async def sessions_of(self, caller_id: str) -> Sequence[Session]:
-        """All sessions of a caller, latest first."""
+        """All sessions of a caller, latest first.
+
+        Raises:
+            SessionStoreUnavailable: The store can't be reached.
+        """
         ...
 
     @property
     def time_to_live(self) -> float:
         """Seconds that a session is kept after its last turn."""
+        ...
+
+    async def start(self) -> None:
+        """Open what is needed; must not depend on a server being up."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close everything that `start` opened."""
+        ...
+
+    def status(self) -> str:
+        """`ready`, or in one word why not; for `/ready`."""
         ...

@@ -46,14 +46,14 @@ class MemorySessionStore:
         self._turnstiles: dict[SessionKey, _Turnstile] = {}
 
     @asynccontextmanager
-    async def lock(self, key: SessionKey) -> AsyncGenerator[None, None]:
-        """See `SessionStore.lock`."""
+    async def hold(self, key: SessionKey) -> AsyncGenerator["_Held", None]:
+        """See `SessionStore.hold`."""
         turnstile = self._turnstiles.setdefault(key, _Turnstile())
         turnstile.users += 1
         try:
             await self._acquire(turnstile.lock)
             try:
-                yield
+                yield _Held(self, key)
             finally:
                 turnstile.lock.release()
         finally:
@@ -61,19 +61,23 @@ class MemorySessionStore:
             if not turnstile.users:
                 del self._turnstiles[key]
 
-    async def load(self, key: SessionKey) -> SessionRecord:
+    async def load(self, key: SessionKey) -> Session | None:
         """See `SessionStore.load`."""
+        return self._sessions.get(key)
+
+    def record(self, key: SessionKey) -> SessionRecord:
+        """All that is known under a key."""
         return SessionRecord(self._sessions.get(key), self._history_keepers.get(key, False))
 
-    async def save(self, key: SessionKey, record: SessionRecord) -> None:
-        """See `SessionStore.save`."""
+    def save(self, key: SessionKey, record: SessionRecord) -> None:
+        """Keep a record."""
         if record.session is not None:
             self._sessions[key] = record.session
         if record.client_keeps_history:
             self._history_keepers[key] = True
 
-    async def delete(self, key: SessionKey) -> bool:
-        """See `SessionStore.delete`."""
+    def delete(self, key: SessionKey) -> bool:
+        """Forget a session; was there one?"""
         return self._sessions.pop(key, None) is not None
 
     async def sessions_of(self, caller_id: str) -> Sequence[Session]:
@@ -82,9 +86,34 @@ class MemorySessionStore:
         own = [self._sessions.get(key) for key in list(self._sessions) if key.caller_id == caller_id]
         return sorted((session for session in own if session), key=lambda session: session.updated_at, reverse=True)
 
+    async def start(self) -> None:
+        """Nothing to open."""
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+    def status(self) -> str:
+        """See `SessionStore.status`."""
+        return "ready"
+
     async def _acquire(self, lock: asyncio.Lock) -> None:
         try:
             async with asyncio.timeout(self._lock_wait):
                 await lock.acquire()
         except TimeoutError as error:
             raise SessionBusy("Another request of this session is still running.", retry_after=1.0) from error
+
+
+class _Held:
+    """See `HeldSession`."""
+
+    def __init__(self, store: MemorySessionStore, key: SessionKey) -> None:
+        self._store = store
+        self._key = key
+        self.record = store.record(key)
+
+    async def save(self, record: SessionRecord) -> None:
+        self._store.save(self._key, record)
+
+    async def delete(self) -> bool:
+        return self._store.delete(self._key)

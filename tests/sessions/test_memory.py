@@ -40,42 +40,48 @@ def record(session_id: str, updated_at: float = 0.0) -> SessionRecord:
 ADA, BEN, CLEO = (SessionKey("alice", name) for name in ("ada", "ben", "cleo"))
 
 
+async def keep(store: MemorySessionStore, key: SessionKey, kept: SessionRecord) -> None:
+    async with store.hold(key) as held:
+        await held.save(kept)
+
+
 async def test_a_turn_gives_a_session_its_whole_time_again(store: MemorySessionStore, clock: Clock) -> None:
     """The time to live counts from the last turn, not from the first."""
-    await store.save(ADA, record("ada"))
+    await keep(store, ADA, record("ada"))
     clock.now += 59
-    await store.save(ADA, record("ada"))
+    await keep(store, ADA, record("ada"))
     clock.now += 59
-    assert (await store.load(ADA)).session is not None
+    assert await store.load(ADA) is not None
     clock.now += 2
-    assert (await store.load(ADA)).session is None
+    assert await store.load(ADA) is None
     assert await store.sessions_of("alice") == []
 
 
 async def test_the_session_unused_for_longest_makes_room(store: MemorySessionStore) -> None:
     """With the store full, a new session takes the place of the one that nobody has used for longest."""
-    await store.save(ADA, record("ada"))
-    await store.save(BEN, record("ben"))
+    await keep(store, ADA, record("ada"))
+    await keep(store, BEN, record("ben"))
     await store.load(ADA)
-    await store.save(CLEO, record("cleo"))
-    assert (await store.load(BEN)).session is None
-    assert (await store.load(ADA)).session is not None
+    await keep(store, CLEO, record("cleo"))
+    assert await store.load(BEN) is None
+    assert await store.load(ADA) is not None
 
 
 async def test_it_is_remembered_who_keeps_a_history_after_the_session_is_gone(
     store: MemorySessionStore, clock: Clock
 ) -> None:
     """That a client keeps its own history outlives the session, and deleting it."""
-    await store.save(ADA, SessionRecord(record("ada").session, client_keeps_history=True))
+    await keep(store, ADA, SessionRecord(record("ada").session, client_keeps_history=True))
     clock.now += 61
-    assert await store.load(ADA) == SessionRecord(None, client_keeps_history=True)
-    assert not await store.delete(ADA)
+    async with store.hold(ADA) as held:
+        assert held.record == SessionRecord(None, client_keeps_history=True)
+        assert not await held.delete()
 
 
 async def test_sessions_are_listed_for_their_caller_only_latest_first(store: MemorySessionStore) -> None:
     """No caller sees another's sessions."""
-    await store.save(SessionKey("alice", "old"), record("old", updated_at=1))
-    await store.save(SessionKey("alice", "new"), record("new", updated_at=2))
+    await keep(store, SessionKey("alice", "old"), record("old", updated_at=1))
+    await keep(store, SessionKey("alice", "new"), record("new", updated_at=2))
     assert [session.id for session in await store.sessions_of("alice")] == ["new", "old"]
     assert await store.sessions_of("bob") == []
 
@@ -87,17 +93,17 @@ async def test_requests_of_one_session_come_after_each_other_in_order(store: Mem
 
     async def request(number: int) -> None:
         nonlocal inside
-        async with store.lock(ADA):
+        async with store.hold(ADA):
             inside += 1
             assert inside == 1
             await asyncio.sleep(0)
             served.append(number)
             inside -= 1
 
-    async with store.lock(ADA):
+    async with store.hold(ADA):
         requests = [asyncio.create_task(request(number)) for number in range(10)]
         await asyncio.sleep(0)
-        async with store.lock(BEN):
+        async with store.hold(BEN):
             assert served == []
     await asyncio.gather(*requests)
     assert served == list(range(10))
@@ -106,11 +112,11 @@ async def test_requests_of_one_session_come_after_each_other_in_order(store: Mem
 async def test_waiting_for_a_session_is_bounded_and_leaves_no_lock_behind(clock: Clock) -> None:
     """Who waits too long is told so; a cancelled or refused wait leaves nothing in the store."""
     store = MemorySessionStore(max_sessions=2, time_to_live=60, lock_wait=0.001, clock=clock)
-    async with store.lock(ADA):
+    async with store.hold(ADA):
         with pytest.raises(SessionBusy) as refusal:
-            async with store.lock(ADA):
+            async with store.hold(ADA):
                 raise AssertionError("the session was taken")
         assert refusal.value.retry_after
     assert store._turnstiles == {}
-    async with store.lock(ADA):
+    async with store.hold(ADA):
         pass

@@ -197,6 +197,7 @@ def test_all_providers_details_are_told_without_secrets(site: LiveSimulator, cli
     ready = client.get("/ready")
     assert ready.json() == {
         "status": "ready",
+        "sessions": "ready",
         "providers": {"kimi-web": {"status": "ready", "nonce": "fresh", "breaker": "closed"}},
     }
 

@@ -1,0 +1,399 @@
+"""The site's answers, one by one: those of its plugin, of WordPress around it and of Cloudflare before it."""
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.errors import (
+    CloudflareChallenge,
+    ContextTooLong,
+    EmptyReply,
+    GatewayError,
+    InvalidRequest,
+    MessageRefused,
+    NonceRejected,
+    SiteChanged,
+    UnexpectedReply,
+    UpstreamBlocked,
+    UpstreamRateLimited,
+    UpstreamUnavailable,
+)
+from app.providers.http import HttpReply, retry_after
+from app.providers.kimi.wire import http_trouble, is_challenge, message_form, new_session_id, read_reply
+from tests.domain.strategies import UNTIMED, texts, wild_texts
+
+NONCE = "0a1b2c3d4e"
+HTML = b"<!DOCTYPE html><html><head><title>Oops</title></head><body><p>Secret plans</p></body></html>"
+JUST_A_MOMENT = b"<!DOCTYPE html><html><head><title>Just a moment...</title></head><body></body></html>"
+FATAL = b"<p>There has been a critical error on this website.</p>"
+
+
+def _read(status: int, body: bytes, **headers: str) -> str:
+    lowered = {name.replace("_", "-"): value for name, value in headers.items()}
+    return read_reply(HttpReply(status, lowered, body), nonce=NONCE)
+
+
+def _error(status: int, body: bytes, **headers: str) -> GatewayError:
+    with pytest.raises(GatewayError) as caught:
+        _read(status, body, **headers)
+    return caught.value
+
+
+def _success(message: object) -> bytes:
+    return json.dumps({"success": True, "data": {"message": message}}).encode()
+
+
+def _refused(data: object) -> bytes:
+    return json.dumps({"success": False, "data": data}).encode()
+
+
+def test_a_message_is_the_form_that_the_site_expects() -> None:
+    """The fields of the form are those of the site's own page."""
+    assert message_form(nonce=NONCE, message="Hi\n月", model="moonshotai/Kimi", session_id="session_1_a") == {
+        "action": "kimi_send_message",
+        "nonce": NONCE,
+        "message": "Hi\n月",
+        "model": "moonshotai/Kimi",
+        "session_id": "session_1_a",
+    }
+
+
+def test_session_ids_look_like_the_sites_own() -> None:
+    """An id is made of milliseconds and nine random characters, and no two are the same."""
+    ids = {new_session_id() for _ in range(50)}
+    assert len(ids) == 50
+    assert all(re.fullmatch(r"session_\d{13}_[a-z0-9]{9}", one) for one in ids)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        _success("Hello"),
+        b'{"success": true, "data": {"message": "Hello", "model": "x", "usage": {}}}',
+        b'\xef\xbb\xbf{"success":true,"data":{"message":"Hello"}}\n',
+        b' \n{"success":true,"data":{"message":"Hel\\u006co"}}',
+    ],
+)
+def test_an_answer_is_read(body: bytes) -> None:
+    """The text of a successful answer comes out, whatever else stands around it."""
+    assert _read(200, body) == "Hello"
+
+
+@UNTIMED
+@given(text=texts.filter(str.strip), escaped=st.booleans())
+def test_any_answer_comes_out_as_it_was_said(text: str, escaped: bool) -> None:
+    """Whatever the text, and whether the site escapes it or not, not a code point is changed."""
+    document = {"success": True, "data": {"message": text}}
+    assert _read(200, json.dumps(document, ensure_ascii=escaped).encode()) == text
+
+
+@pytest.mark.parametrize(
+    ("escaped", "text"),
+    [
+        (r"cut off \ud83d", "cut off \ufffd"),
+        (r"\ude00 at first", "\ufffd at first"),
+        (r"\ud83d in the middle", "\ufffd in the middle"),
+        (r"\ude00\ud83d", "\ufffd\ufffd"),
+        (r"\ud83d\ude00", "😀"),
+        (r"\ufeff\ud83d", "\ufeff\ufffd"),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_replaced(escaped: str, text: str) -> None:
+    """What a cut-off escape leaves behind becomes a replacement character, and whole pairs stay whole."""
+    assert _read(200, b'{"success":true,"data":{"message":"%b"}}' % escaped.encode()) == text
+
+
+@UNTIMED
+@given(text=wild_texts.filter(str.strip))
+def test_every_answer_can_be_written_to_the_client(text: str) -> None:
+    """Whatever the site's JSON holds, the answer can be encoded."""
+    assert _read(200, _success(text)).encode().decode() != ""
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        # WordPress's own refusals
+        (403, b"-1", NonceRejected),
+        (403, b"-1\n", NonceRejected),
+        (200, b"-1", NonceRejected),
+        (400, b"0", SiteChanged),
+        (200, b"0", SiteChanged),
+        # Something else than an answer
+        (200, HTML, SiteChanged),
+        (200, b"", SiteChanged),
+        (200, b"null", SiteChanged),
+        (200, b"[1, 2]", SiteChanged),
+        (200, b'"text"', SiteChanged),
+        (200, b"{}", SiteChanged),
+        (200, b'{"message": "Hello"}', SiteChanged),
+        (200, b'{"data": {"message": "Hello"}}', SiteChanged),
+        (200, b'{"success": true}', SiteChanged),
+        (200, b'{"success": true, "data": "Hello"}', SiteChanged),
+        (200, b'{"success": true, "data": {"text": "Hello"}}', SiteChanged),
+        (200, b'{"success": "true", "data": {"message": "Hello"}}', SiteChanged),
+        (200, _success(5), SiteChanged),
+        (200, _success(None), SiteChanged),
+        (200, b'{"success": true, "data": {"message": "Hel', SiteChanged),
+        (200, b'\xff{"success": true, "data": {"message": "Hello"}}', SiteChanged),
+        (200, b"[" * 100_000, SiteChanged),
+        (200, b'{"a": ' + b"1" * 5000 + b"}", SiteChanged),
+        (301, b"", SiteChanged),
+        (404, HTML, SiteChanged),
+        (405, b"", SiteChanged),
+        # Nothing said
+        (200, _success(""), EmptyReply),
+        (200, _success(" \n\t"), EmptyReply),
+        # Trouble
+        (500, FATAL, UpstreamUnavailable),
+        (502, HTML, UpstreamUnavailable),
+        (503, HTML, UpstreamUnavailable),
+        (504, HTML, UpstreamUnavailable),
+        (520, HTML, UpstreamUnavailable),
+        (408, b"", UpstreamUnavailable),
+        (500, _success("Hello"), UpstreamUnavailable),
+        (429, HTML, UpstreamRateLimited),
+        (413, HTML, ContextTooLong),
+        (401, HTML, UpstreamBlocked),
+        (403, HTML, UpstreamBlocked),
+        (451, HTML, UpstreamBlocked),
+        # The plugin's refusals that say nothing
+        (200, b'{"success": false}', UnexpectedReply),
+        (200, _refused(None), UnexpectedReply),
+        (200, _refused(""), UnexpectedReply),
+        (200, _refused([]), UnexpectedReply),
+        (200, _refused(5), UnexpectedReply),
+        (200, _refused({"message": {"a": 1}}), UnexpectedReply),
+        (403, b'{"success": false}', UnexpectedReply),
+        (429, b'{"success": false}', UpstreamRateLimited),
+        (500, b'{"success": false}', UpstreamUnavailable),
+    ],
+)
+def test_each_answer_means_what_it_means(status: int, body: bytes, kind: type[GatewayError]) -> None:
+    """The whole table of failures: status and body decide what went wrong."""
+    assert type(_error(status, body)) is kind
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "code"),
+    [
+        ("Invalid nonce.", NonceRejected, "nonce_rejected"),
+        ("Security check failed", NonceRejected, "nonce_rejected"),
+        ("Your session has expired.", NonceRejected, "nonce_rejected"),
+        ("安全验证失败，请刷新页面", NonceRejected, "nonce_rejected"),
+        ("页面已过期", NonceRejected, "nonce_rejected"),
+        ("Rate limit exceeded", UpstreamRateLimited, "upstream_rate_limited"),
+        ("Too many requests, slow down", UpstreamRateLimited, "upstream_rate_limited"),
+        ("Daily limit reached", UpstreamRateLimited, "upstream_rate_limited"),
+        ("请求过于频繁", UpstreamRateLimited, "upstream_rate_limited"),
+        ("Message is too long", ContextTooLong, "context_length_exceeded"),
+        ("The maximum message length is 1000", ContextTooLong, "context_length_exceeded"),
+        ("消息过长", ContextTooLong, "context_length_exceeded"),
+        ("Invalid model", SiteChanged, "site_changed"),
+        ("The model x/y does not exist", SiteChanged, "site_changed"),
+        ("Service temporarily unavailable", UpstreamUnavailable, "upstream_unavailable"),
+        ("The server is busy, please try again", UpstreamUnavailable, "upstream_unavailable"),
+        ("Request timed out", UpstreamUnavailable, "upstream_unavailable"),
+        ("服务器繁忙", UpstreamUnavailable, "upstream_unavailable"),
+        ("This violates our content policy", MessageRefused, "content_filter"),
+        ("内容违规", MessageRefused, "content_filter"),
+        ("Message cannot be empty", InvalidRequest, None),
+        ("消息不能为空", InvalidRequest, None),
+        ("Kaputt", UnexpectedReply, "upstream_refused"),
+    ],
+)
+def test_a_refusal_is_understood_by_its_words(said: str, kind: type[GatewayError], code: str | None) -> None:
+    """What the plugin says decides what becomes of the request, and is told to the client."""
+    error = _error(200, _refused(said))
+    assert type(error) is kind
+    assert error.code == code
+    assert kind is NonceRejected or said in error.message
+    assert error.param == ("messages" if error.status == 400 else None)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "Invalid nonce",
+        {"message": "Invalid nonce"},
+        {"message": "Invalid nonce", "code": 403},
+        [{"code": "bad", "message": "Invalid nonce"}, {"code": "x", "message": "y"}],
+        ["Invalid nonce"],
+    ],
+)
+@pytest.mark.parametrize("status", [200, 403, 500])
+def test_a_refusal_is_read_in_all_its_forms(data: object, status: int) -> None:
+    """WordPress's error data may be a text, an object or a list of errors, with different statuses."""
+    assert type(_error(status, _refused(data))) is NonceRejected
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(200, JUST_A_MOMENT), (202, b""), (403, JUST_A_MOMENT), (429, b""), (503, HTML), (403, b"-2"), (200, HTML)],
+)
+@pytest.mark.parametrize("value", ["challenge", "Challenge"])
+def test_cloudflare_says_so_in_a_header(status: int, body: bytes, value: str) -> None:
+    """`cf-mitigated: challenge` is a challenge with any status and body."""
+    assert type(_error(status, body, cf_mitigated=value)) is CloudflareChallenge
+
+
+@pytest.mark.parametrize("status", [403, 429, 503])
+@pytest.mark.parametrize(
+    "body",
+    [
+        JUST_A_MOMENT,
+        b'<html><script src="/cdn-cgi/challenge-platform/h/b/orchestrate/chl_page/v1"></script></html>',
+        b"<html><script>window._cf_chl_opt = {};</script></html>",
+        b'<html><form id="challenge-form" class="cf-chl-form"></form></html>',
+    ],
+)
+def test_a_challenge_page_is_known_without_the_header(status: int, body: bytes) -> None:
+    """The page that asks for a moment is recognised by itself, and tells to wait."""
+    error = _error(status, body)
+    assert type(error) is CloudflareChallenge
+    assert error.retry_after
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers"),
+    [
+        (200, _success("They write <title>Just a moment</title> and _cf_chl_opt"), {}),
+        (403, HTML, {}),
+        (403, b"-1", {"cf-mitigated": ""}),
+        (503, HTML, {"server": "cloudflare"}),
+        (403, b" " * 60_000 + JUST_A_MOMENT, {}),
+    ],
+)
+def test_not_everything_is_a_challenge(status: int, body: bytes, headers: dict[str, str]) -> None:
+    """An answer that talks of challenges, or a plain error behind Cloudflare, is none."""
+    assert not is_challenge(HttpReply(status, headers, body))
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "wait"),
+    [
+        (429, HTML, {"retry_after": "7"}, 7.0),
+        (429, HTML, {}, 5.0),
+        (503, HTML, {"retry_after": "600"}, 600.0),
+        (503, HTML, {}, None),
+        (200, _refused("Too many requests"), {"retry_after": "7"}, 7.0),
+        (200, _refused("Too many requests"), {}, 5.0),
+        (500, _refused("busy"), {"retry_after": "3"}, 3.0),
+        (403, HTML, {"retry_after": "9"}, 9.0),
+        (503, JUST_A_MOMENT, {"retry_after": "x"}, 10.0),
+    ],
+)
+def test_the_wait_that_the_site_asks_for_is_passed_on(
+    status: int, body: bytes, headers: dict[str, str], wait: float | None
+) -> None:
+    """`Retry-After` becomes part of the error, and a rate limit always tells some time to wait."""
+    assert _error(status, body, **headers).retry_after == wait
+
+
+@pytest.mark.parametrize("status", [200, 202, 301, 400, 401, 403, 404, 413, 429, 500, 502, 503, 504])
+def test_pages_of_the_site_are_never_quoted(status: int) -> None:
+    """No error shows a page that came in place of an answer."""
+    error = _error(status, HTML)
+    assert not re.search(r"[<>]|html|Oops|Secret", error.message)
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("<b>Kaputt</b>", "Kaputt"),
+        ("<p>Ka<br/>putt</p>\n\n\t<i>!</i>", "Ka putt !"),
+        ("&lt;b&gt;Kaputt&lt;/b&gt; &amp; more", "Kaputt & more"),
+        ("<script>alert('x')</script>Kaputt", "Kaputt"),
+        ("Kaputt<script>alert('x')", "Kaputt"),
+        ("<style>p { color: red }</style>Kaputt", "Kaputt"),
+        ("<a href='https://x'", ""),
+        (f"Kaputt {NONCE}", "Kaputt …"),
+        (f"Kaputt <b>{NONCE}</b>.", "Kaputt … ."),
+        (f"Kaputt &#48;{NONCE[1:]}", "Kaputt …"),
+        ("Ka\x00putt\x1b[31m", "Ka putt [31m"),
+        ("Ka\ud83dputt", "Ka?putt"),
+        ("x" * 300, "x" * 300),
+        ("x" * 301, "x" * 300 + "…"),
+    ],
+)
+def test_what_the_site_says_is_cleaned_before_it_is_shown(said: str, shown: str) -> None:
+    """No markup, nonce, control character or endless text gets from a refusal into an error."""
+    quoted = f": {shown}" if shown else "."
+    assert _error(200, _refused(said)).message == f"The Kimi site refused this message{quoted}"
+
+
+_MARKUP = ("<b>", "</b>", "<script>", "</script>", "<p class='x'", "<!--", "&lt;i&gt;", "&#60;", NONCE, "busy ", "\x1b")
+
+
+@UNTIMED
+@given(
+    said=st.lists(st.sampled_from(_MARKUP) | wild_texts, max_size=12).map("".join),
+    status=st.sampled_from([200, 403, 429, 500]),
+)
+def test_no_refusal_leaks_markup_or_the_nonce(said: str, status: int) -> None:
+    """Whatever a refusal holds, its error opens no tag, shows no nonce, has one line and a bounded size."""
+    message = _error(status, _refused({"message": said})).message
+    assert "<" not in message
+    assert NONCE not in message
+    assert not re.search(r"[\x00-\x1f\x7f]", message)
+    assert len(message) < 400
+    assert message.encode().decode() == message
+
+
+@UNTIMED
+@given(body=st.binary(max_size=60) | wild_texts.map(_success) | wild_texts.map(_refused), status=st.integers(200, 599))
+def test_no_answer_is_beyond_understanding(body: bytes, status: int) -> None:
+    """Any bytes with any status are an answer or one of the errors that clients know, never a crash."""
+    try:
+        outcome = "answer" if _read(status, body) else "nothing"
+    except GatewayError as error:
+        outcome = "error" if error.message else "nothing"
+    assert outcome != "nothing"
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(200, None), (429, UpstreamRateLimited), (503, UpstreamUnavailable), (404, SiteChanged)]
+)
+def test_the_page_has_the_same_troubles(status: int, kind: type[GatewayError] | None) -> None:
+    """Status and headers alone tell what is wrong with a page, too; a page that came is no trouble."""
+    trouble = http_trouble(HttpReply(status, {}, HTML))
+    assert (None if trouble is None else type(trouble)) is kind
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("120", 120.0),
+        (" 120 ", 120.0),
+        ("0", 0.0),
+        ("", None),
+        ("-5", None),
+        ("1.5", None),
+        ("soon", None),
+        ("٣", None),
+        ("²", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("Wed, 21 Oct 2015 07:28:00", 0.0),
+        ("Wed, 99 Oct 2015 07:28:00 GMT", None),
+    ],
+)
+def test_a_wait_is_given_in_seconds(value: str, seconds: float | None) -> None:
+    """`Retry-After` as a number is that many seconds, a date gone by is none, and nonsense is no answer."""
+    assert retry_after({"retry-after": value}) == seconds
+
+
+def test_no_wait_is_given() -> None:
+    """Without the header nothing is known."""
+    assert retry_after({}) is None
+
+
+def test_a_wait_is_given_as_a_date() -> None:
+    """A date to come is the time from now until then."""
+    moment = datetime.now(UTC) + timedelta(hours=2)
+    seconds = retry_after({"retry-after": format_datetime(moment, usegmt=True)})
+    assert seconds == pytest.approx(7200, abs=600)
