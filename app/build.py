@@ -14,7 +14,7 @@ from app.api.middleware.body_limit import BodyLimitMiddleware
 from app.api.middleware.context import RequestContextMiddleware
 from app.api.openai.routes import chat_router
 from app.api.openapi import install_openapi
-from app.api.ops import ops_router
+from app.api.ops import Drain, ops_router
 from app.api.sessions import sessions_router
 from app.api.streaming import StreamPolicy
 from app.chat.service import ChatService, SessionPolicy
@@ -45,7 +45,7 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
     Args:
         further_providers: Upstreams besides those that the settings name.
     """
-    logs.configure(settings.log_level, settings.log_format)
+    logs.configure(settings.log_level, settings.log_format, worker_id=settings.worker_id)
     registry = build_registry(settings)
     for provider in further_providers:
         registry.register(provider)
@@ -80,18 +80,21 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
         redirect_slashes=False,
         middleware=_middleware(settings),
     )
-    install_error_handlers(app)
-    install_openapi(app, public_paths=PUBLIC_PATHS)
-    app.include_router(ops_router(registry.providers, sessions))
-    app.include_router(
+    app.state.drain = drain = Drain()
+    routers = [
+        ops_router(registry.providers, sessions, drain),
         chat_router(
             service=service,
             registry=registry,
             stream_policy=_stream_policy(settings),
             session_from_user=settings.session_from_user,
-        )
-    )
-    app.include_router(sessions_router(sessions))
+        ),
+        sessions_router(sessions),
+    ]
+    for router in routers:
+        app.include_router(router)
+    install_error_handlers(app, [route for router in routers for route in router.routes])
+    install_openapi(app, public_paths=PUBLIC_PATHS)
     return app
 
 

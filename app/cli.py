@@ -3,16 +3,25 @@
 import argparse
 import asyncio
 import contextlib
+import os
 import secrets
+import signal
 import sys
 import textwrap
+import threading
 from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
 from app import doctor
+from app.api.ops import Drain
 from app.build import build_app
+from app.cluster.nginx import NginxPolicy
+from app.cluster.supervisor import ClusterError, ClusterPolicy, Supervisor, worker_command
+from app.observe import logging as logs
 from app.settings import Settings, SettingsError, load_settings
 from app.simulator.behaviour import Behaviour
 from app.simulator.live import running, serve
@@ -21,14 +30,19 @@ from app.simulator.site import Site
 # Longer than any proxy in front keeps an idle connection: else a request can meet one that is just being closed.
 _KEEP_ALIVE_SECONDS = 75
 _SIMULATED_LATENCY = 0.4
+_MARGIN_SECONDS = 10
+_ROOT = Path(__file__).parent.parent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the process's exit status."""
     options = _parser().parse_args(arguments)
-    commands = {"serve": _serve, "demo": _demo, "doctor": _doctor, "simulator": _simulator}
+    commands = {"serve": _serve, "cluster": _cluster, "demo": _demo, "doctor": _doctor, "simulator": _simulator}
     try:
         return commands[options.command or "serve"](options)
+    except ClusterError as error:
+        print(error, file=sys.stderr)
+        return 1
     except SettingsError as error:
         print(f"The settings are wrong; see .env.example.\n{error}", file=sys.stderr)
         return 2
@@ -48,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=purpose)
         command.add_argument("--host", help="address to listen on")
         command.add_argument("--port", type=int, help="port to listen on")
+    commands.add_parser("cluster", help="run several workers behind a local nginx")
     check = commands.add_parser("doctor", help="check settings, site, nonce and one message")
     check.add_argument(
         "--limit", action="store_true", help="also find out how long a message may be (several messages)"
@@ -60,11 +75,37 @@ def _serve(options: argparse.Namespace) -> int:
     return _run(build_app(settings), settings)
 
 
+def _cluster(_: argparse.Namespace) -> int:
+    settings = load_settings()
+    logs.configure(settings.log_level, settings.log_format, worker_id="supervisor")
+    policy = ClusterPolicy(
+        workers=settings.cluster_workers,
+        first_port=settings.cluster_first_port,
+        grace=settings.drain_seconds + settings.shutdown_grace_seconds,
+        nginx=NginxPolicy(
+            listen=f"{settings.bind_address}:{settings.nginx_port}",
+            sticky=settings.sticky,
+            max_body_bytes=settings.max_body_bytes,
+            # A whole answer may be silent for as long as queue and exchange take together.
+            read_timeout=settings.upstream_queue_timeout + settings.request_timeout + _MARGIN_SECONDS,
+            request_rate=settings.request_rate,
+            request_burst=settings.request_burst,
+            connections_per_key=settings.connections_per_key,
+            certificate=settings.tls_certificate,
+            certificate_key=settings.tls_certificate_key,
+        ),
+        template=(_ROOT / "nginx.conf").read_text(encoding="utf-8"),
+    )
+    supervisor = Supervisor(policy, worker_command=worker_command(_ROOT / "main.py"), environment=os.environ)
+    return asyncio.run(supervisor.run())
+
+
 def _demo(options: argparse.Namespace) -> int:
     with running(Behaviour(latency_s=_SIMULATED_LATENCY)) as site:
-        given = load_settings(auth_disabled=True)
+        given = load_settings(_env_file=None, auth_disabled=True)
         key = given.api_keys[0] if given.api_keys else f"sk-demo-{secrets.token_hex(12)}"
         settings = load_settings(
+            _env_file=None,
             api_master_key=key,
             auth_disabled=False,
             chat_page_url=site.page_url,
@@ -96,7 +137,7 @@ def _given(options: argparse.Namespace) -> dict[str, object]:
 
 
 def _run(app: FastAPI, settings: Settings) -> int:
-    server = uvicorn.Server(
+    server = _DrainingServer(
         uvicorn.Config(
             app,
             host=settings.api_host,
@@ -106,10 +147,29 @@ def _run(app: FastAPI, settings: Settings) -> int:
             server_header=False,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=settings.shutdown_grace_seconds,
-        )
+            forwarded_allow_ips=settings.forwarded_allow_ips,
+        ),
+        app.state.drain,
+        settings.drain_seconds,
     )
     server.run()
     return 0 if server.started else 1
+
+
+class _DrainingServer(uvicorn.Server):
+    """On SIGTERM lets `/ready` say so for a while, still serving, before it closes the door."""
+
+    def __init__(self, config: uvicorn.Config, drain: Drain, seconds: float) -> None:
+        super().__init__(config)
+        self._drain = drain
+        self._seconds = seconds
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if sig != signal.SIGTERM or self._drain.active or not self._seconds:
+            super().handle_exit(sig, frame)
+            return
+        self._drain.active = True
+        threading.Timer(self._seconds, super().handle_exit, (sig, frame)).start()
 
 
 def _demo_text(base_url: str, key: str, site: str) -> str:

@@ -16,6 +16,11 @@ _ADVICE = {
     "site_changed": "The site works differently now, or UPSTREAM_URL or KNOWN_MODELS is wrong.",
     "upstream_rate_limited": "The site asks for fewer requests. Wait, and lower UPSTREAM_CONCURRENCY.",
     "upstream_timeout": "The site is slow. Raise REQUEST_TIMEOUT if this happens often.",
+    "upstream_blocked": "The site's firewall refuses this machine's address, or what it sends. Wait, or ask the site.",
+    "upstream_refused": "The site takes no messages of this kind at the moment; its own words are above.",
+    "content_filter": "The site refused the test message, which is harmless: its filter may refuse everything now.",
+    "empty_reply": "The site's model gave no answer. Try again; if it stays so, try the other model.",
+    "context_length_exceeded": "The site takes shorter messages than it used to: lower CONTEXT_MAX_LENGTH.",
     "upstream_unavailable": "The site is down, or can't be reached from here. Check the address, DNS and any proxy.",
 }
 _LIMIT_FACTORS = (1.0, 1.5, 2.0, 4.0, 8.0)
@@ -43,9 +48,10 @@ async def run(settings: Settings, *, find_limit: bool) -> int:
 
 
 async def _check_message(provider: BaseProvider, spec: ModelSpec) -> None:
+    await provider.connect()
+    print("✓ page: " + ", ".join(f"{name} {state}" for name, state in provider.status().details.items()))
     prompt = compose([Message("user", "Please answer with the single word OK.")], spec.prompt_limit)
     answer = await _ask(provider, spec, prompt)
-    print("✓ page, nonce and Cloudflare: " + ", ".join(f"{name} {state}" for name, state in _state(provider)))
     print(f"✓ message: {spec.id} answered {answer[:80]!r}")
 
 
@@ -67,7 +73,3 @@ async def _check_limit(provider: BaseProvider, spec: ModelSpec) -> None:
 async def _ask(provider: BaseProvider, spec: ModelSpec, prompt: Prompt) -> str:
     request = CompletionRequest(model=spec, prompt=prompt, messages=(Message("user", prompt.text),), caller_id="doctor")
     return (await provider.create_completion(request)).text
-
-
-def _state(provider: BaseProvider) -> list[tuple[str, str]]:
-    return list(provider.status().details.items())

@@ -1,13 +1,16 @@
 """All settings: read from the environment and from `.env`, checked once at the start. See `.env.example`."""
 
 import re
+from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _PLACEHOLDER = re.compile(
-    r"change.?me|your.{0,10}key|placeholder|example|^(?:sk-)?(?:x+|test|secret|password|token|key|api.?key|default|none)$",
+    r"change.?me|your.{0,10}key|placeholder|example|"
+    r"^(?:sk-)?(?:x+|test|secret|passw(?:or)?d|token|key|api.?key|default|none|admin|root|user|kimi)[\d!._-]*$",
     re.IGNORECASE,
 )
 _SEQUENCES = ("0123456789012345", "1234567890123456", "abcdefghijklmnopqrstuvwxyz", "qwertyuiop")
@@ -40,6 +43,21 @@ class Settings(BaseSettings):
     nginx_port: int = Field(8088, ge=1, le=65535)
     max_body_bytes: int = Field(1024 * 1024, ge=1024)
     shutdown_grace_seconds: int = Field(30, ge=0)
+
+    drain_seconds: float = Field(1, ge=0)
+    forwarded_allow_ips: str = "127.0.0.1"
+
+    # Several workers behind nginx
+    bind_address: str = "127.0.0.1"
+    cluster_workers: int = Field(3, ge=1, le=256)
+    cluster_first_port: int = Field(8101, ge=1, le=65000)
+    worker_id: str = ""
+    sticky: Literal["ip", "session"] = "ip"
+    request_rate: str = Field("100r/s", pattern=r"^[1-9]\d*r/[sm]$")
+    request_burst: int = Field(200, ge=0)
+    connections_per_key: int = Field(1000, ge=1)
+    tls_certificate: Path | None = None
+    tls_certificate_key: Path | None = None
 
     # Logs
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
@@ -115,7 +133,7 @@ class Settings(BaseSettings):
     @field_validator("chat_page_url", "upstream_url")
     @classmethod
     def _http_url(cls, value: str) -> str:
-        if value and not re.fullmatch(r"https?://[^\s/]+\S*", value):
+        if value and not _is_http_url(value):
             raise ValueError("must be an http:// or https:// address")
         return value
 
@@ -127,6 +145,8 @@ class Settings(BaseSettings):
             raise ValueError(f"DEFAULT_MODEL: {self.default_model!r} is not one of KNOWN_MODELS")
         if not self.chat_page_url:
             raise ValueError("CHAT_PAGE_URL: an address is needed")
+        if (self.tls_certificate is None) != (self.tls_certificate_key is None):
+            raise ValueError("TLS_CERTIFICATE: goes together with TLS_CERTIFICATE_KEY")
         if not self.auth_disabled:
             _check_keys(self.api_keys)
         return self
@@ -142,6 +162,16 @@ def load_settings(**overrides: object) -> Settings:
         return Settings(**overrides)  # type: ignore[arg-type]  # checked by pydantic, which is the point
     except ValidationError as error:
         raise SettingsError("\n".join(_line(fault["loc"], fault["msg"]) for fault in error.errors())) from None
+    except UnicodeDecodeError:
+        raise SettingsError(".env: the file is not UTF-8") from None
+
+
+def _is_http_url(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and " " not in value
+    except ValueError:
+        return False
 
 
 def _line(location: tuple[int | str, ...], message: str) -> str:

@@ -151,6 +151,7 @@ def test_a_stopped_server_lets_a_running_stream_end(site: LiveSimulator, command
         ({"page_failure": "challenge"}, 1, "Cloudflare wants a browser"),
         ({"page_failure": "no_nonce"}, 1, "nonce_missing"),
         ({"nonces_never_valid": True}, 1, "nonce_rejected"),
+        ({"failure": "forbidden"}, 1, "firewall"),
         ({"failure": "unknown_action"}, 1, "site_changed"),
         ({"failure": "server_error"}, 1, "upstream_unavailable"),
     ],

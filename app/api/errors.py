@@ -2,13 +2,17 @@
 
 import json
 import math
+from collections.abc import Sequence
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Match
+from starlette.types import Scope
 
-from app.domain.errors import GatewayError, InvalidRequest, MethodNotAllowed, UnknownUrl
+from app.domain.errors import ClientClosedRequest, GatewayError, InvalidRequest, MethodNotAllowed, UnknownUrl
 
 
 def error_body(error: GatewayError) -> bytes:
@@ -29,8 +33,12 @@ def error_response(error: GatewayError) -> Response:
     return response
 
 
-def install_error_handlers(app: FastAPI) -> None:
-    """Make the app answer all errors by `error_response`, those of the web framework included."""
+def install_error_handlers(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
+    """Make the app answer all errors by `error_response`, those of the web framework included.
+
+    Args:
+        routes: All routes of the API, to tell which methods an address takes.
+    """
 
     async def answer_own(_: Request, error: Exception) -> Response:
         if not isinstance(error, GatewayError):
@@ -41,12 +49,25 @@ def install_error_handlers(app: FastAPI) -> None:
         if not isinstance(error, HTTPException):
             raise error
         response = error_response(_own(request, error))
-        for name, value in (error.headers or {}).items():
-            response.headers[name] = value
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            response.headers["allow"] = ", ".join(sorted(_methods(routes, request.scope)))
         return response
 
+    async def answer_nobody(_: Request, __: Exception) -> Response:
+        return error_response(ClientClosedRequest("The client closed the connection before its request was complete."))
+
     app.add_exception_handler(GatewayError, answer_own)
+    app.add_exception_handler(ClientDisconnect, answer_nobody)
     app.add_exception_handler(HTTPException, answer_foreign)
+
+
+def _methods(routes: Sequence[BaseRoute], scope: Scope) -> set[str]:
+    """The methods that the address takes; Starlette names those of one route only."""
+    methods: set[str] = set()
+    for route in routes:
+        if route.matches(scope)[0] != Match.NONE:
+            methods |= set(getattr(route, "methods", None) or ())
+    return methods
 
 
 def _own(request: Request, error: HTTPException) -> GatewayError:

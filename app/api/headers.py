@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from app.chat.service import Opening
 from app.domain.chat import SessionRef
@@ -35,7 +35,7 @@ def session_hints(headers: Mapping[str, str], user: str | None) -> SessionHints:
     Raises:
         InvalidRequest: The session id is too long.
     """
-    given, source = headers.get("x-session-id", "").strip(), "header"
+    given, source = _session_id(headers.get("x-session-id", "")), "header"
     if not given and user:
         given, source = user, "user"
     if len(given) > MAX_SESSION_ID:
@@ -43,14 +43,20 @@ def session_hints(headers: Mapping[str, str], user: str | None) -> SessionHints:
             f"A session id has at most {MAX_SESSION_ID} characters.",
             param="user" if source == "user" else "X-Session-Id",
         )
-    retries = headers.get("x-stainless-retry-count", "0")
+    retries = headers.get("x-stainless-retry-count", "")
     return SessionHints(
         session=SessionRef(given, "user" if source == "user" else "header") if given else None,
         reset=headers.get("x-session-reset", "").lower() in _TRUE,
         strict=headers.get("x-session-strict", "").lower() in _TRUE,
-        is_retry=retries.isdigit() and int(retries) > 0,
+        is_retry=retries.isascii() and retries.isdigit() and retries.strip("0") != "",
         idempotency_key=headers.get("idempotency-key") or None,
     )
+
+
+def _session_id(header: str) -> str:
+    """A header's session id: percent-encoded, as we send it, or plain UTF-8, which Starlette reads as Latin-1."""
+    raw = header.encode("latin-1", "replace")
+    return unquote(raw.decode("utf-8", "replace"), errors="replace").strip()
 
 
 def opening_headers(opening: Opening, ignored: Collection[str]) -> dict[str, str]:

@@ -32,7 +32,13 @@ class About(BaseModel):
     openai_base_url: str
 
 
-def ops_router(providers: Iterable[BaseProvider], sessions: SessionStore) -> APIRouter:
+class Drain:
+    """Set when the process is about to end: `/ready` then sends new requests elsewhere."""
+
+    active = False
+
+
+def ops_router(providers: Iterable[BaseProvider], sessions: SessionStore, drain: Drain) -> APIRouter:
     """The routes that need no key and tell no secrets."""
     router = APIRouter(tags=["operations"])
 
@@ -45,11 +51,13 @@ def ops_router(providers: Iterable[BaseProvider], sessions: SessionStore) -> API
     async def probe() -> Response:
         return Response()
 
+    @router.head("/health", include_in_schema=False)
     @router.get("/health", summary="Is the process alive", response_model=Health)
     async def health() -> Health:
         """Always 200 while the event loop turns; asks nobody."""
         return Health()
 
+    @router.head("/ready", include_in_schema=False)
     @router.get(
         "/ready",
         summary="May this worker serve",
@@ -60,7 +68,7 @@ def ops_router(providers: Iterable[BaseProvider], sessions: SessionStore) -> API
         """200 if at least one upstream can be used, as far as is known; `degraded` says that sessions can't be read."""
         states = {provider.name: provider.status() for provider in providers}
         store = sessions.status()
-        serving = any(state.ready for state in states.values())
+        serving = not drain.active and any(state.ready for state in states.values())
         response.status_code = 200 if serving else 503
         details = {
             name: {"status": "ready" if state.ready else "not_ready", **state.details} for name, state in states.items()

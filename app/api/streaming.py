@@ -16,7 +16,7 @@ from app.api.disconnect import cancel_on_disconnect
 from app.chat.service import Ending, Event, Opening
 from app.domain.chat import Delta
 from app.domain.chunking import paced_pieces
-from app.domain.errors import ClientClosedRequest, GatewayError, InternalError
+from app.domain.errors import ClientClosedRequest, GatewayError, GatewayStopping, InternalError
 
 PING = b": ping\n\n"
 # How far the upstream's side may run ahead of a slow reader, in events. Enough that a whole reply and its ending never
@@ -98,9 +98,7 @@ class EventStream(Response):
         opened = False
         try:
             async with cancel_on_disconnect(receive), _Pump(self._events) as pump:
-                opening = await pump.next()
-                if not isinstance(opening, Opening):
-                    raise TypeError("A call's first event is its opening.")
+                opening = await pump.opening()
                 first = await self._first_word(pump)
                 self.headers.update(self._headers_of(opening))
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -110,6 +108,12 @@ class EventStream(Response):
         except ClientClosedRequest:
             if not opened:
                 raise
+        except asyncio.CancelledError:
+            # The server ends, and its grace time is over.
+            if not opened:
+                raise
+            stopping = GatewayStopping("The gateway is being restarted.", retry_after=1)
+            await _write(send, self._encoder(opening).failure(stopping), more=False)
 
     async def _first_word(self, pump: "_Pump") -> Event | None:
         """The first event after the opening, or None if the upstream is silent for longer than the grace time."""
@@ -189,6 +193,13 @@ class _Pump:
     ) -> None:
         self._task.cancel()
         await asyncio.wait([self._task])
+
+    async def opening(self) -> Opening:
+        """The first event."""
+        event = await self.next()
+        if not isinstance(event, Opening):
+            raise TypeError("A call's first event is its opening.")
+        return event
 
     async def next(self, timeout: float | None = None) -> Event:
         """The next event, or the exception that came instead of it; TimeoutError if neither comes in time."""

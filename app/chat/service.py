@@ -8,7 +8,17 @@ from dataclasses import dataclass
 
 from app.domain.caller import Caller
 from app.domain.chat import ChatCall, Completion, Delta, FinishReason, Message, Usage
-from app.domain.conversation import Action, Plan, SessionKey, SessionRecord, is_full_history, plan, remember
+from app.domain.conversation import (
+    Action,
+    LastTurn,
+    Plan,
+    SessionKey,
+    SessionRecord,
+    fingerprint,
+    is_full_history,
+    plan,
+    remember,
+)
 from app.domain.errors import GatewayError, SessionStoreUnavailable
 from app.domain.output import OutputLimiter
 from app.domain.prompt import Prompt, compose
@@ -64,21 +74,51 @@ class SessionPolicy:
 
 
 @dataclass(slots=True)
+class _Progress:
+    """What has come of a call so far; becomes its record, however far it got."""
+
+    caller_id: str
+    model: str
+    provider: str
+    started: float
+    decided: Plan | None = None
+    prompt: Prompt | None = None
+    upstream_seconds: float | None = None
+    usage: Usage | None = None
+
+    def upstream_answered(self) -> None:
+        if self.upstream_seconds is None:
+            self.upstream_seconds = time.perf_counter() - self.started
+
+    def record(self, outcome: Outcome, error_code: str | None) -> CallRecord:
+        return CallRecord(
+            caller_id=self.caller_id,
+            model=self.model,
+            provider=self.provider,
+            outcome=outcome,
+            error_code=error_code,
+            action=self.decided.action if self.decided else None,
+            prompt_size=self.prompt.size if self.prompt else None,
+            dropped=self.prompt.dropped if self.prompt else None,
+            usage=self.usage,
+            seconds=time.perf_counter() - self.started,
+            upstream_seconds=self.upstream_seconds,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class _Turn:
-    """A call on its way: what was decided, and what has come of it so far."""
+    """A call that is ready to be answered."""
 
     call: ChatCall
     caller: Caller
     provider: BaseProvider
     spec: ModelSpec
-    key: SessionKey | None
     held: HeldSession | None
     decided: Plan
     prompt: Prompt
-    started: float
     session_began: float
-    upstream_seconds: float | None = None
-    usage: Usage | None = None
+    progress: _Progress
 
     @property
     def opening(self) -> Opening:
@@ -96,14 +136,10 @@ class _Turn:
             options=self.call.options,
         )
 
-    def upstream_answered(self) -> None:
-        if self.upstream_seconds is None:
-            self.upstream_seconds = time.perf_counter() - self.started
-
     def _conversation_id(self) -> str | None:
-        if self.key is None:
+        if self.call.session is None:
             return None
-        parts = f"{self.key.caller_id}\n{self.key.session_id}\n{self.session_began}"
+        parts = f"{self.caller.id}\n{self.call.session.id}\n{self.session_began}"
         return hashlib.sha256(parts.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -139,15 +175,14 @@ class ChatService:
         async with self._turn(call, caller) as turn:
             replay = turn.decided.replay
             if replay is not None:
-                completion = Completion(replay.text, replay.finish_reason)
-                return Answer(turn.opening, replay.text, self._ending(turn, completion, replay.finish_reason))
+                return Answer(turn.opening, replay.text, self._replayed(turn, replay))
             completion = await turn.provider.create_completion(turn.request)
-            turn.upstream_answered()
+            turn.progress.upstream_answered()
             limiter = OutputLimiter(call.stop, call.max_tokens)
             text = limiter.feed(completion.text) + limiter.finish()
             limited = Completion(text, completion.finish_reason, completion.usage)
             ending = self._ending(turn, limited, limiter.finish_reason)
-            await self._remember(turn, text, ending.finish_reason)
+            await self._remember(turn, text, ending)
             return Answer(turn.opening, text, ending)
 
     async def stream(self, call: ChatCall, caller: Caller) -> AsyncGenerator[Event, None]:
@@ -161,14 +196,14 @@ class ChatService:
             replay = turn.decided.replay
             if replay is not None:
                 yield Delta(replay.text, whole=True)
-                yield self._ending(turn, Completion(replay.text, replay.finish_reason), replay.finish_reason)
+                yield self._replayed(turn, replay)
                 return
             limiter = OutputLimiter(call.stop, call.max_tokens)
             shown: list[str] = []
             last = Delta("")
             async with aclosing(turn.provider.stream_completion(turn.request)) as deltas:
                 async for delta in deltas:
-                    turn.upstream_answered()
+                    turn.progress.upstream_answered()
                     last = delta
                     text = limiter.feed(delta.text)
                     if text:
@@ -182,40 +217,37 @@ class ChatService:
                 yield Delta(text, whole=last.whole)
             completion = Completion("".join(shown), last.finish_reason or "stop", last.usage)
             ending = self._ending(turn, completion, limiter.finish_reason)
-            await self._remember(turn, completion.text, ending.finish_reason)
+            await self._remember(turn, completion.text, ending)
             yield ending
 
     @asynccontextmanager
     async def _turn(self, call: ChatCall, caller: Caller) -> AsyncGenerator[_Turn, None]:
         """Everything before the upstream is asked, and what has to be done however it ends."""
-        started = time.perf_counter()
         provider, spec = self._registry.resolve(call.model)
-        key = SessionKey(caller.id, call.session.id) if call.session else None
-        async with AsyncExitStack() as stack:
-            held = await self._hold(stack, call, key)
-            record = held.record if held else SessionRecord()
-            decided = self._plan(call, held)
-            prompt = compose(decided.messages, spec.prompt_limit)
-            began = _session_began(decided, record)
-            turn = _Turn(call, caller, provider, spec, key, held, decided, prompt, started, began)
-            outcome: Outcome = "abandoned"
-            error_code: str | None = None
-            try:
-                yield turn
-                outcome = "completed"
-            except Exception as error:
-                outcome = "failed"
-                error_code = error.code if isinstance(error, GatewayError) else "internal_error"
-                raise
-            finally:
-                self._on_call(_record(turn, outcome, error_code))
+        progress = _Progress(caller.id, spec.id, provider.name, time.perf_counter())
+        outcome: Outcome = "abandoned"
+        error_code: str | None = None
+        try:
+            async with AsyncExitStack() as stack:
+                held = await self._hold(stack, call, caller)
+                progress.decided = decided = self._plan(call, held)
+                progress.prompt = prompt = _prompt(decided, spec)
+                began = _session_began(decided, held)
+                yield _Turn(call, caller, provider, spec, held, decided, prompt, began, progress)
+            outcome = "completed"
+        except Exception as error:
+            outcome = "failed"
+            error_code = error.code if isinstance(error, GatewayError) else "internal_error"
+            raise
+        finally:
+            self._on_call(progress.record(outcome, error_code))
 
-    async def _hold(self, stack: AsyncExitStack, call: ChatCall, key: SessionKey | None) -> HeldSession | None:
+    async def _hold(self, stack: AsyncExitStack, call: ChatCall, caller: Caller) -> HeldSession | None:
         """The call's session, or None if it has none, or can do without while the store is down."""
-        if key is None:
+        if call.session is None:
             return None
         try:
-            return await stack.enter_async_context(self._sessions.hold(key))
+            return await stack.enter_async_context(self._sessions.hold(SessionKey(caller.id, call.session.id)))
         except SessionStoreUnavailable:
             if is_full_history(call.messages):
                 return None
@@ -228,19 +260,32 @@ class ChatService:
 
     def _ending(self, turn: _Turn, completion: Completion, limited: FinishReason | None) -> Ending:
         usage = completion.usage or Usage(estimate(turn.prompt.text), estimate(completion.text))
-        turn.usage = usage
+        turn.progress.usage = usage
         return Ending(limited or completion.finish_reason, usage)
 
-    async def _remember(self, turn: _Turn, text: str, finish_reason: FinishReason) -> None:
+    def _replayed(self, turn: _Turn, replay: LastTurn) -> Ending:
+        turn.progress.usage = replay.usage
+        return Ending(replay.finish_reason, replay.usage)
+
+    async def _remember(self, turn: _Turn, text: str, ending: Ending) -> None:
         if turn.held is None:
             return
         session = remember(
             turn.call,
             turn.decided,
             Message("assistant", text),
-            finish_reason=finish_reason,
+            last_turn=LastTurn(
+                fingerprint=fingerprint(turn.call.model, turn.call.messages),
+                idempotency_key=turn.call.idempotency_key,
+                text=text,
+                finish_reason=ending.finish_reason,
+                usage=ending.usage,
+                prompt_size=turn.prompt.size,
+                dropped=turn.prompt.dropped,
+                shortened=turn.prompt.shortened,
+                at=time.time(),
+            ),
             created_at=turn.session_began,
-            now=time.time(),
             max_characters=self._policy.max_characters,
         )
         try:
@@ -251,23 +296,16 @@ class ChatService:
                 raise
 
 
-def _session_began(decided: Plan, record: SessionRecord) -> float:
-    if record.session is not None and decided.action in ("continued", "replaced"):
-        return record.session.created_at
+def _prompt(decided: Plan, spec: ModelSpec) -> Prompt:
+    """The prompt to send; of a replayed turn what is still known about the one that was sent."""
+    replay = decided.replay
+    if replay is None:
+        return compose(decided.messages, spec.prompt_limit)
+    return Prompt("", replay.prompt_size, spec.prompt_limit, replay.dropped, replay.shortened)
+
+
+def _session_began(decided: Plan, held: HeldSession | None) -> float:
+    session = held.record.session if held else None
+    if session is not None and decided.action in ("continued", "replaced"):
+        return session.created_at
     return time.time()
-
-
-def _record(turn: _Turn, outcome: Outcome, error_code: str | None) -> CallRecord:
-    return CallRecord(
-        caller_id=turn.caller.id,
-        model=turn.spec.id,
-        provider=turn.provider.name,
-        outcome=outcome,
-        error_code=error_code,
-        action=turn.decided.action,
-        prompt_size=turn.prompt.size,
-        dropped=turn.prompt.dropped,
-        usage=turn.usage,
-        seconds=time.perf_counter() - turn.started,
-        upstream_seconds=turn.upstream_seconds,
-    )

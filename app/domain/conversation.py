@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from app.domain.chat import ChatCall, FinishReason, Message
+from app.domain.chat import ChatCall, FinishReason, Message, Usage
 from app.domain.errors import SessionNotFound
 
 Action = Literal["new", "continued", "replaced", "replayed", "reset", "stateless"]
@@ -26,13 +26,26 @@ class SessionKey:
 class LastTurn:
     """The latest answered request of a session, so that the same request sent again can be answered from it.
 
-    `at` is in seconds since the epoch.
+    Args:
+        fingerprint: Of the request.
+        idempotency_key: Of the request, if it had one.
+        text: The answer.
+        finish_reason: Why it ended.
+        usage: What it took.
+        prompt_size: Size of the prompt that was sent.
+        dropped: Messages that were left out of it.
+        shortened: Messages of which only a part was in it.
+        at: When it was answered, in seconds since the epoch.
     """
 
     fingerprint: str
     idempotency_key: str | None
     text: str
     finish_reason: FinishReason
+    usage: Usage
+    prompt_size: int
+    dropped: int
+    shortened: int
     at: float
 
 
@@ -62,8 +75,8 @@ class Session:
 class SessionRecord:
     """What a store knows under one key.
 
-    `client_keeps_history` outlives the session itself: the client has sent a whole conversation under this id before,
-    so it keeps its own, and a lone turn from it begins a new chat.
+    `client_keeps_history` outlives the session itself: the client has sent a whole conversation under this `user`
+    before, so it keeps its own, and a lone turn from it begins a new chat.
     """
 
     session: Session | None = None
@@ -103,7 +116,8 @@ def plan(call: ChatCall, record: SessionRecord, *, now: float, replay_seconds: f
     if stored and _is_repeated(call, stored.last_turn) and now - stored.last_turn.at <= replay_seconds:
         return Plan("replayed", call.messages, stored.last_turn, record.client_keeps_history)
     full = is_full_history(call.messages)
-    keeps_history = record.client_keeps_history or full
+    by_user = call.session is not None and call.session.source == "user"
+    keeps_history = record.client_keeps_history or (full and by_user)
     if call.reset:
         return Plan("reset", call.messages, None, keeps_history)
     if stored is None:
@@ -114,7 +128,7 @@ def plan(call: ChatCall, record: SessionRecord, *, now: float, replay_seconds: f
         return Plan("new", call.messages, None, keeps_history)
     if full:
         return Plan("replaced", call.messages, None, keeps_history)
-    if record.client_keeps_history and call.session and call.session.source == "user":
+    if record.client_keeps_history and by_user:
         return Plan("new", call.messages, None, keeps_history)
     system, turns = _split(call.messages)
     return Plan("continued", (system or stored.system) + stored.turns + turns, None, keeps_history)
@@ -125,23 +139,19 @@ def remember(
     decided: Plan,
     answer: Message,
     *,
-    finish_reason: FinishReason,
+    last_turn: LastTurn,
     created_at: float,
-    now: float,
     max_characters: int,
 ) -> Session:
     """The session after an answered turn; the oldest turns go first when it grows beyond `max_characters`."""
     system, turns = _split(decided.messages)
-    session_id = call.session.id if call.session else ""
     session = Session(
-        id=session_id,
+        id=call.session.id if call.session else "",
         created_at=created_at,
-        updated_at=now,
+        updated_at=last_turn.at,
         system=system,
         turns=(*turns, answer),
-        last_turn=LastTurn(
-            fingerprint(call.model, call.messages), call.idempotency_key, answer.text, finish_reason, now
-        ),
+        last_turn=last_turn,
     )
     return _trimmed(session, max_characters)
 

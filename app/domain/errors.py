@@ -14,11 +14,13 @@
     ├── ClientClosedRequest         499  never seen by anyone: the client has left
     ├── InternalError               500
     ├── GatewayOverloaded           503  too many requests wait for the upstream
+    ├── GatewayStopping             503  the process ends before it could answer
     ├── SessionStoreUnavailable     503  what was said before can't be looked up
     └── UpstreamError
         ├── UpstreamRateLimited     429
         ├── UnexpectedReply         502  the upstream answered something that makes no sense
         │   ├── SiteChanged         502
+        │   ├── UpstreamRefused     502
         │   └── EmptyReply          502
         ├── UpstreamUnavailable     503
         │   └── UpstreamBlocked     503
@@ -162,6 +164,13 @@ class GatewayOverloaded(GatewayError):
     code = "gateway_overloaded"
 
 
+class GatewayStopping(GatewayError):
+    """The process is being stopped and could not wait for this answer."""
+
+    status = 503
+    code = "gateway_stopping"
+
+
 class SessionStoreUnavailable(GatewayError):
     """The session store can't be reached; going on would mean to forget silently."""
 
@@ -201,6 +210,13 @@ class SiteChanged(UnexpectedReply):
     should_retry = False
 
 
+class UpstreamRefused(UnexpectedReply):
+    """The upstream refuses this message and doesn't say why; sent again, it would be refused again."""
+
+    code = "upstream_refused"
+    should_retry = False
+
+
 class EmptyReply(UnexpectedReply):
     """The upstream answered with no text at all."""
 
@@ -218,6 +234,7 @@ class UpstreamUnavailable(UpstreamError):
 class UpstreamBlocked(UpstreamUnavailable):
     """The upstream's firewall refuses this gateway; trying again at once only makes it worse."""
 
+    code = "upstream_blocked"
     is_transient = False
 
 

@@ -29,7 +29,9 @@ _ELLIPSIS = " … "
 _USEFUL = 60
 _SYSTEM_SHARE = 3
 # A tag counts as such only together with its colon: `[user]` alone, as in a configuration file, stays as it is.
-_FORGED_TAG = re.compile(r"\[(?=(?:system|user|assistant|tool)\b[^\]\n]{0,80}\]:)", re.IGNORECASE)
+_FORGED_TAG = re.compile(
+    r"[\[［](?=\s{0,3}(?:system|user|assistant|tool)\b[^\]］\n]{0,80}[\]］]\s{0,3}[:：])", re.IGNORECASE
+)
 _NOT_IN_A_TAG = re.compile(r"[^\w.-]+")
 
 
@@ -209,5 +211,5 @@ def _tail(text: str, size: int, limit: PromptLimit) -> str:
 
 
 def _neutral(body: str) -> str:
-    """The body with every text that reads like one of our tags made harmless, at the same length."""
+    """The body with every text that reads like one of our tags made harmless; it gets no longer by that."""
     return _FORGED_TAG.sub("(", body)

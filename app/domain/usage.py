@@ -11,7 +11,7 @@ Outcome = Literal["completed", "failed", "abandoned"]
 
 @dataclass(frozen=True, slots=True)
 class CallRecord:
-    """One call, when it is over; without any text of it.
+    """One call, when it is over; without any text of it. What a call that ended early never knew is None.
 
     Args:
         caller_id: Whose call it was.
@@ -32,9 +32,9 @@ class CallRecord:
     provider: str
     outcome: Outcome
     error_code: str | None
-    action: Action
-    prompt_size: int
-    dropped: int
+    action: Action | None
+    prompt_size: int | None
+    dropped: int | None
     usage: Usage | None
     seconds: float
     upstream_seconds: float | None

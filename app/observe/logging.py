@@ -18,23 +18,32 @@ LogFormat = Literal["json", "pretty"]
 access_fields: ContextVar[MutableMapping[str, object]] = ContextVar("access_fields")
 
 
-def configure(level: str, log_format: LogFormat, stream: TextIO | None = None) -> None:
-    """Send all logs of the process, ours and the libraries', to `stream` (stderr if None) in one format."""
+def configure(level: str, log_format: LogFormat, stream: TextIO | None = None, *, worker_id: str = "") -> None:
+    """Send all logs of the process, ours and the libraries', to `stream` (stderr if None) in one format.
+
+    Args:
+        worker_id: In every line, if there are several workers.
+    """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    if worker_id:
+        shared.append(_with_worker(worker_id))
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
+    # Tracebacks without the values of variables: those hold keys, nonces and texts.
+    tracebacks = structlog.processors.ExceptionRenderer(
+        structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    )
+    plain = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
     rendering: list[structlog.typing.Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(ensure_ascii=False)]
-        if log_format == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        [tracebacks, structlog.processors.JSONRenderer(ensure_ascii=False)] if log_format == "json" else [plain]
     )
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
@@ -49,6 +58,14 @@ def configure(level: str, log_format: LogFormat, stream: TextIO | None = None) -
         logging.getLogger(name).setLevel(max(logging.getLevelName(level), logging.INFO))
 
 
+def _with_worker(worker_id: str) -> structlog.typing.Processor:
+    def add(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        event["worker"] = worker_id
+        return event
+
+    return add
+
+
 def log_call(record: CallRecord) -> None:
     """Add what became of a call to the line of its request."""
     fields = access_fields.get({})
@@ -56,6 +73,7 @@ def log_call(record: CallRecord) -> None:
         model=record.model,
         provider=record.provider,
         outcome=record.outcome,
+        error=record.error_code,
         session=record.action,
         prompt_size=record.prompt_size,
         dropped=record.dropped,

@@ -84,6 +84,13 @@ class BaseProvider(ABC):
     async def start(self) -> None:  # noqa: B027 - most providers have nothing to start
         """Open what is needed; must not depend on the upstream being up."""
 
+    async def connect(self) -> None:  # noqa: B027 - most providers need no introduction
+        """Do what has to be done once before the first request; requests do it by themselves.
+
+        Raises:
+            GatewayError: It can't be done now.
+        """
+
     async def aclose(self) -> None:  # noqa: B027 - nor anything to close
         """Close everything that `start` opened."""
 

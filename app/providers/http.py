@@ -19,6 +19,8 @@ from yarl import URL
 from app.domain.errors import UnexpectedReply, UpstreamUnavailable
 
 _CONNECT_SECONDS = 10.0
+_LONGEST_WAIT = 3600.0
+_LONGEST_DATE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,14 @@ class HttpClient:
         if self._session is not None:
             await self._session.close()
 
-    def keep_cookies(self, page_url: str, cookies: tuple[Cookie, ...]) -> None:
-        """Send these cookies along from now on, to the hosts and paths that they are meant for."""
+    def keep_cookies(self, page_url: str, cookies: tuple[Cookie, ...], *, instead: bool = False) -> None:
+        """Send these cookies along from now on, to the hosts and paths that they are meant for.
+
+        Args:
+            instead: And none of those that were kept before.
+        """
+        if instead:
+            self._opened.cookie_jar.clear()
         for cookie in cookies:
             morsel: Morsel[str] = Morsel()
             try:
@@ -114,17 +122,18 @@ class HttpClient:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the `Retry-After` header asks for (it may also give a date), or None."""
-    value = headers.get("retry-after", "").strip()
+    """Seconds that the `Retry-After` header asks for (it may also give a date), at most an hour; None without one."""
+    value = headers.get("retry-after", "").strip()[:_LONGEST_DATE]
     if value.isascii() and value.isdigit():
-        return float(value)
+        return min(float(value), _LONGEST_WAIT)
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        wait = (moment - datetime.now(UTC)).total_seconds()
+    except (ValueError, OverflowError):
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    return min(max(0.0, wait), _LONGEST_WAIT)
 
 
 def _translated(error: Exception) -> UpstreamUnavailable | UnexpectedReply:

@@ -1,13 +1,15 @@
 """Clients that leave, over real sockets."""
 
 import asyncio
+import logging
+from queue import SimpleQueue
 
 import httpx
 import pytest
 
 from app.simulator.live import LiveSimulator
 from tests.conftest import StartGateway
-from tests.live import LiveGateway
+from tests.live import WAIT_SECONDS, LiveGateway
 
 
 async def other_tasks() -> set[str]:
@@ -91,6 +93,31 @@ def test_an_abandoned_request_leaves_its_session_as_it_was(site: LiveSimulator, 
         again = {"user": "ada", "messages": [{"role": "user", "content": "What is my name?"}]}
         answer = http.post("/v1/chat/completions", json=again)
     assert "Ada" in answer.json()["choices"][0]["message"]["content"]
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_request_is_no_fault_of_ours(gateway: LiveGateway) -> None:
+    """Half a body and then nothing is logged as a request that its client closed, not as an error."""
+    statuses: SimpleQueue[object] = SimpleQueue()
+    access = logging.getLogger("kimi.access")
+    listener = QueueOfStatuses(statuses)
+    access.addHandler(listener)
+    try:
+        gateway.send_raw(b'{"messages": [{"role"', 1000).close()
+        assert statuses.get(timeout=WAIT_SECONDS) == 499
+    finally:
+        access.removeHandler(listener)
+
+
+class QueueOfStatuses(logging.Handler):
+    """Hands on the status of each access line."""
+
+    def __init__(self, statuses: SimpleQueue[object]) -> None:
+        super().__init__()
+        self._statuses = statuses
+
+    def emit(self, record: logging.LogRecord) -> None:
+        assert isinstance(record.msg, dict)
+        self._statuses.put(record.msg.get("status"))
 
 
 def test_a_body_that_never_comes_holds_up_nobody(gateway: LiveGateway) -> None:

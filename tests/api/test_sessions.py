@@ -112,6 +112,7 @@ def test_a_request_sent_again_gets_the_stored_answer(
     body = {"messages": [user("Hello")], "stream": stream}
     second = client.post("/v1/chat/completions", json=body, headers=headers)
     assert action(second) == "replayed"
+    assert second.headers["x-prompt-chars"] == first.headers["x-prompt-chars"]
     answer = first.json()["choices"][0]["message"]["content"]
     if not stream:
         assert second.json()["choices"][0]["message"]["content"] == answer
@@ -152,6 +153,29 @@ def test_any_id_can_be_read_and_forgotten(client: httpx.Client, session_id: str)
     assert client.get(url).json()["id"] == session_id
     assert client.delete(url).json() == {"id": session_id, "object": "session.deleted", "deleted": True}
     assert client.get(url).status_code == 404
+
+
+def test_an_id_is_the_same_session_however_it_is_sent(client: httpx.Client) -> None:
+    """As `user`, as UTF-8 in the header, and as the header that came back: one session."""
+    first = ask(client, user("My name is Ada."), user="桌子 1")
+    body = {"messages": [user("What is my name?")]}
+    raw = client.post("/v1/chat/completions", json=body, headers={b"X-Session-Id": "桌子 1".encode()})
+    returned = ask(client, user("Who am I?"), X_Session_Id=first.headers["x-session-id"])
+    assert (action(raw), action(returned)) == ("continued", "continued")
+    assert [session["id"] for session in client.get("/v1/sessions").json()["data"]] == ["桌子 1"]
+
+
+@pytest.mark.parametrize("count", ["²", "9" * 5000, "-1", "x", ""])
+def test_a_senseless_retry_count_is_no_retry(client: httpx.Client, count: str) -> None:
+    """Whatever stands in an SDK's retry header, the request is answered."""
+    headers = {b"x-stainless-retry-count": count.encode("latin-1"), b"x-session-id": b"s1"}
+    assert client.post("/v1/chat/completions", json={"messages": [user("Hi")]}, headers=headers).status_code == 200
+
+
+def test_a_405_names_all_methods_of_the_address(client: httpx.Client) -> None:
+    """Allow lists what every route at the address takes together."""
+    response = client.put("/v1/sessions/s1")
+    assert (response.status_code, response.headers["allow"]) == (405, "DELETE, GET")
 
 
 def test_an_id_that_is_too_long_is_refused(client: httpx.Client) -> None:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from app.domain.chat import Message
+from app.domain.chat import Message, Usage
 from app.domain.conversation import LastTurn, Session, SessionKey, SessionRecord
 from app.domain.errors import SessionBusy
 from app.sessions.memory import MemorySessionStore
@@ -33,7 +33,7 @@ def store(clock: Clock) -> MemorySessionStore:
 
 
 def record(session_id: str, updated_at: float = 0.0) -> SessionRecord:
-    last = LastTurn("f", None, "Hello", "stop", updated_at)
+    last = LastTurn("f", None, "Hello", "stop", Usage(1, 2), 2, 0, 0, updated_at)
     return SessionRecord(Session(session_id, 0.0, updated_at, (), (Message("user", "Hi"),), last))
 
 

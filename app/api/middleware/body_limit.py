@@ -6,6 +6,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.errors import error_response
 from app.domain.errors import BodyTooLarge
 
+# int() takes no number with more than a few thousand digits.
+_MOST_DIGITS = 1000
+
 
 class BodyLimitMiddleware:
     """Answers 413 to a body that says it is too large, and to one that turns out to be.
@@ -23,8 +26,7 @@ class BodyLimitMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        announced = Headers(scope=scope).get("content-length", "0")
-        if announced.isdigit() and int(announced) > self._max_bytes:
+        if self._announces_too_much(Headers(scope=scope).get("content-length", "")):
             await error_response(self._too_large())(scope, receive, send)
             return
         received = 0
@@ -39,6 +41,10 @@ class BodyLimitMiddleware:
             return message
 
         await self._app(scope, receive_counted, send)
+
+    def _announces_too_much(self, length: str) -> bool:
+        # What isn't a sane number is left to the count below.
+        return length.isascii() and length.isdigit() and len(length) < _MOST_DIGITS and int(length) > self._max_bytes
 
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"The request body is larger than {self._max_bytes} bytes (MAX_BODY_BYTES).")

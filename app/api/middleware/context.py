@@ -1,5 +1,6 @@
 """The outermost layer: every request gets an id, a clock and a line in the log, and every fault an answer."""
 
+import asyncio
 import re
 import secrets
 import time
@@ -9,10 +10,13 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import error_response
-from app.domain.errors import InternalError
+from app.domain.errors import GatewayStopping, InternalError
 from app.observe.logging import access_fields
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
+
+# A session's id is its user's, often an e-mail address: it stays out of the log.
+_SESSION_PATH = re.compile(r"^/v1/sessions/.+")
 
 
 class RequestContextMiddleware:
@@ -50,6 +54,13 @@ class RequestContextMiddleware:
 
         try:
             await self._app(scope, receive, send_with_headers)
+        except asyncio.CancelledError:
+            # The server ends, and its grace time is over; uvicorn would answer in plain text.
+            if status is not None:
+                raise
+            await error_response(GatewayStopping("The gateway is being restarted.", retry_after=1))(
+                scope, receive, send_with_headers
+            )
         except Exception:
             self._log.exception("unexpected_error")
             if status is not None:
@@ -60,7 +71,7 @@ class RequestContextMiddleware:
             self._log.info(
                 "request",
                 method=scope["method"],
-                path=scope["path"],
+                path=_SESSION_PATH.sub("/v1/sessions/…", scope["path"]),
                 status=status,
                 ms=round((time.perf_counter() - started) * 1000, 1),
                 **fields,

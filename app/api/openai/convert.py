@@ -27,6 +27,9 @@ _INCONSEQUENTIAL = frozenset(
 )
 _NAMEABLE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _MOST_STOPS = 16
+# pydantic names the member of a union that it tried: `stop.list[str]`.
+_UNION_MEMBER = re.compile(r"(?:str|int|float|bool|list|dict)(?:\[.*\])?")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def parse_request(body: bytes) -> ChatCompletionRequest:
@@ -36,7 +39,7 @@ def parse_request(body: bytes) -> ChatCompletionRequest:
         InvalidRequest: It is no JSON, or not of the right shape; `param` names the first field at fault.
     """
     try:
-        return ChatCompletionRequest.model_validate_json(body)
+        return ChatCompletionRequest.model_validate_json(body.removeprefix(_BYTE_ORDER_MARK))
     except ValidationError as error:
         raise _invalid(error) from error
 
@@ -144,6 +147,6 @@ def _param(location: Sequence[int | str]) -> str:
     for step in location:
         if isinstance(step, int):
             path += f"[{step}]"
-        elif step not in CONTENT_TAGS and not (path == "stop" and step in ("str", "list[str]")):
+        elif step not in CONTENT_TAGS and not _UNION_MEMBER.fullmatch(step):
             path += f".{step}" if path else step
     return path

@@ -4,6 +4,7 @@ cloudscraper is synchronous, so it runs in threads of its own, never on the even
 """
 
 import asyncio
+import contextlib
 import json
 import re
 import sys
@@ -11,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.cookiejar import Cookie
+from itertools import islice
 from urllib.parse import urljoin, urlsplit
 
 import cloudscraper
@@ -21,6 +23,9 @@ from app.providers.http import HttpReply
 from app.providers.kimi.wire import http_trouble
 
 _SCRIPT_VARIABLE = re.compile(r"\bkimi_ajax['\"]?\]?\s*=\s*(?=\{)")
+_NONCE = re.compile(r"[A-Za-z0-9_-]{4,128}")
+# A page that repeats the variable more often is playing with us.
+_MOST_VARIABLES = 20
 _AJAX_PATH = "/wp-admin/admin-ajax.php"
 _PAGE_BYTES = 5 * 1024 * 1024
 # Two fetches at once: the one that everybody waits for, and one that still hangs from before.
@@ -29,13 +34,17 @@ _THREADS = 2
 
 @dataclass(frozen=True, slots=True)
 class Clearance:
-    """Everything that a message needs to be let in by the site. Never printed: it holds the nonce and cookies."""
+    """Everything that a message needs to be let in by the site. Never printed: it holds the nonce and cookies.
+
+    `new_visitor` says that no cookie from before goes with it; `fetched_at` is a time of the monotonic clock.
+    """
 
     nonce: str = field(repr=False)
     ajax_url: str
     page_url: str
     user_agent: str
     cookies: tuple[Cookie, ...] = field(default=(), repr=False)
+    new_visitor: bool = False
     fetched_at: float = 0.0
 
 
@@ -45,14 +54,14 @@ def read_script(page: str) -> tuple[str, str | None]:
     Raises:
         NonceMissing: The page has no such variable, or no nonce in it.
     """
-    for match in _SCRIPT_VARIABLE.finditer(page):
+    for match in islice(_SCRIPT_VARIABLE.finditer(page), _MOST_VARIABLES):
         try:
             # From the brace on it is JSON: decoding finds its end, whatever braces stand in its strings.
             values, _ = json.JSONDecoder(strict=False).raw_decode(page, match.end())
         except (ValueError, RecursionError):
             continue
         nonce, ajax_url = values.get("nonce"), values.get("ajax_url")
-        if isinstance(nonce, str | int) and not isinstance(nonce, bool) and str(nonce):
+        if isinstance(nonce, str | int) and _NONCE.fullmatch(str(nonce)):
             return str(nonce), ajax_url if isinstance(ajax_url, str) else None
     raise NonceMissing("The Kimi site's chat page came without the nonce that messages need.")
 
@@ -106,13 +115,15 @@ class PageReader:
             raise UpstreamUnavailable("The Kimi site's chat page can't be reached.") from error
         except cloudscraper.exceptions.CloudflareException as error:
             raise CloudflareChallenge("Cloudflare's check in front of the Kimi site can't be passed.") from error
+        except ValueError as error:
+            raise SiteChanged("The Kimi site's chat page leads to an address that is none.") from error
         finally:
             # cloudscraper switches tracebacks off for the whole process when it raises.
             if hasattr(sys, "tracebacklimit"):
                 del sys.tracebacklimit
-        return self._clearance(reply, scraper)
+        return self._clearance(reply, scraper, new_visitor)
 
-    def _clearance(self, reply: "_Page", scraper: "_BoundedScraper") -> Clearance:
+    def _clearance(self, reply: "_Page", scraper: "_BoundedScraper", new_visitor: bool) -> Clearance:
         trouble = http_trouble(reply.http)
         if trouble is not None:
             raise trouble if isinstance(trouble, UpstreamError) else SiteChanged(trouble.message)
@@ -123,6 +134,7 @@ class PageReader:
             page_url=reply.url,
             user_agent=str(scraper.headers["User-Agent"]),
             cookies=tuple(scraper.cookies),
+            new_visitor=new_visitor,
             fetched_at=time.monotonic(),
         )
 
@@ -163,8 +175,8 @@ class _BoundedScraper(cloudscraper.CloudScraper):  # type: ignore[misc]  # cloud
 
 def _trusted(ajax_url: str | None, page_url: str) -> str:
     """The page's word for where messages go, as long as that is the page's own host; else WordPress's usual place."""
-    if ajax_url:
-        absolute = urljoin(page_url, ajax_url)
-        if urlsplit(absolute).netloc == urlsplit(page_url).netloc and absolute.startswith(("http://", "https://")):
+    with contextlib.suppress(ValueError):  # what can't be parsed is no address
+        absolute = urljoin(page_url, ajax_url or "")
+        if ajax_url and urlsplit(absolute)[:2] == urlsplit(page_url)[:2]:
             return absolute
     return urljoin(page_url, _AJAX_PATH)

@@ -1,7 +1,6 @@
 """The flow of one message: nonce, post, answer; and once more with a fresh page if the site says so."""
 
 import asyncio
-import contextlib
 import hashlib
 from collections.abc import AsyncGenerator, Sequence
 from urllib.parse import urlsplit
@@ -57,8 +56,7 @@ class KimiProvider(BaseProvider):
         """Stop the renewal and close all connections."""
         if self._renewal is not None:
             self._renewal.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._renewal
+            await asyncio.wait([self._renewal])
         await self._nonces.aclose()
         self._page.close()
         await self._client.aclose()
@@ -70,6 +68,10 @@ class KimiProvider(BaseProvider):
         if self._nonces.failure is not None:
             details["nonce_failure"] = self._nonces.failure.code or ""
         return ProviderStatus(ready=nonce != "failing" and breaker != "open", details=details)
+
+    async def connect(self) -> None:
+        """Fetch the page and its nonce, if that has not been done yet."""
+        await self._nonces.current()
 
     async def create_completion(self, request: CompletionRequest) -> Completion:
         """The site's answer, which comes whole."""
@@ -113,7 +115,7 @@ class KimiProvider(BaseProvider):
         return f"session_{1_700_000_000_000 + int(digest[:8], 16)}_{digest[8:17]}"
 
     def _keep_cookies(self, clearance: Clearance) -> None:
-        self._client.keep_cookies(clearance.page_url, clearance.cookies)
+        self._client.keep_cookies(clearance.page_url, clearance.cookies, instead=clearance.new_visitor)
 
 
 def _headers(clearance: Clearance) -> dict[str, str]:

@@ -19,9 +19,9 @@ from app.domain.errors import (
     MessageRefused,
     NonceRejected,
     SiteChanged,
-    UnexpectedReply,
     UpstreamBlocked,
     UpstreamRateLimited,
+    UpstreamRefused,
     UpstreamUnavailable,
 )
 from app.providers.http import HttpReply, retry_after
@@ -35,6 +35,7 @@ _SCRIPT = re.compile(r"<(script|style)\b.*?(</\1\s*>|$)", re.IGNORECASE | re.DOT
 _TAG = re.compile(r"<[^>]{0,2000}>?")
 _SPACE = re.compile(r"[\s\x00-\x1f\x7f]+")
 _QUOTED_LENGTH = 300
+_LOOKED_AT = 10_000
 _DEFAULT_RETRY_AFTER = 5.0
 _CHALLENGE_RETRY_AFTER = 10.0
 
@@ -94,7 +95,9 @@ def http_trouble(reply: HttpReply) -> GatewayError | None:
     if status == 200:
         return None
     if status == 429:
-        return UpstreamRateLimited("The Kimi site asks for fewer requests.", retry_after=wait or _DEFAULT_RETRY_AFTER)
+        return UpstreamRateLimited(
+            "The Kimi site asks for fewer requests.", retry_after=_DEFAULT_RETRY_AFTER if wait is None else wait
+        )
     if status == 413:
         return ContextTooLong("The Kimi site says that the message is too large.", param="messages")
     if status >= 500 or status == 408:
@@ -130,7 +133,7 @@ def _refusal(reply: HttpReply, said: str) -> GatewayError:
     quoted = f": {said}" if said else "."
     if reply.status == 429 or _RATE.search(said):
         return UpstreamRateLimited(
-            f"The Kimi site asks for fewer requests{quoted}", retry_after=wait or _DEFAULT_RETRY_AFTER
+            f"The Kimi site asks for fewer requests{quoted}", retry_after=_DEFAULT_RETRY_AFTER if wait is None else wait
         )
     if _STALE.search(said):
         return NonceRejected("The Kimi site refused the nonce.")
@@ -146,7 +149,7 @@ def _refusal(reply: HttpReply, said: str) -> GatewayError:
         )
     if _EMPTY.search(said):
         return InvalidRequest(f"The Kimi site won't take this message{quoted}", param="messages")
-    return UnexpectedReply(f"The Kimi site refused this message{quoted}", code="upstream_refused")
+    return UpstreamRefused(f"The Kimi site refused this message{quoted}")
 
 
 def _quotable(data: object, nonce: str) -> str:
@@ -157,7 +160,7 @@ def _quotable(data: object, nonce: str) -> str:
         data = data.get("message", "")
     if not isinstance(data, str):
         return ""
-    text = _TAG.sub(" ", _SCRIPT.sub(" ", html.unescape(data)))
+    text = _TAG.sub(" ", _SCRIPT.sub(" ", html.unescape(data[:_LOOKED_AT])))
     text = _SPACE.sub(" ", text.encode("utf-8", "replace").decode()).strip()
     if nonce:
         text = text.replace(nonce, "…")
@@ -165,6 +168,9 @@ def _quotable(data: object, nonce: str) -> str:
 
 
 def _json_object(body: bytes) -> dict[str, object] | None:
+    if body.startswith(b"<"):
+        # PHP may print its notices, as HTML, in front of the answer.
+        body = body[max(0, body.find(b'{"success"')) :]
     try:
         document = json.loads(body.decode("utf-8-sig"))
     except (ValueError, RecursionError):

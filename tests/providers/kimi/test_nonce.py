@@ -30,7 +30,9 @@ class Page:
         await self.opened.wait()
         if self.failure is not None:
             raise self.failure
-        return Clearance(f"nonce-{next(self._numbers)}", "http://site/ajax", "http://site/", "UA", (), self._clock.now)
+        return Clearance(
+            f"nonce-{next(self._numbers)}", "http://site/ajax", "http://site/", "UA", fetched_at=self._clock.now
+        )
 
 
 class Clock:

@@ -44,7 +44,7 @@ def ask(client: httpx.Client) -> httpx.Response:
         ("challenge_202", 503, "cloudflare_challenge"),
         ("challenge_429", 503, "cloudflare_challenge"),
         ("just_a_moment", 503, "cloudflare_challenge"),
-        ("forbidden", 503, "upstream_unavailable"),
+        ("forbidden", 503, "upstream_blocked"),
         ("reset", 503, "upstream_unavailable"),
         ("reset_mid_body", 503, "upstream_unavailable"),
         ("truncated_json", 502, "site_changed"),

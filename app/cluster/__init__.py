@@ -1,0 +1,1 @@
+"""Several workers behind a local nginx, without Docker: `python main.py cluster`."""

@@ -1,0 +1,79 @@
+"""Fills in the nginx template that docker compose and the local cluster share. Pure."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_VARIABLE = re.compile(r"\$\{([A-Z_]+)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class NginxPolicy:
+    """What an operator decides about nginx.
+
+    Args:
+        listen: Address and port, as in `127.0.0.1:8088`.
+        sticky: `ip` or `session`.
+        max_body_bytes: The largest request body.
+        read_timeout: Seconds of a worker's silence after which nginx gives up; above what a request may take.
+        request_rate: Requests with one key, as in `100r/s`.
+        request_burst: How many more may come at once.
+        connections_per_key: Requests with one key at the same time.
+        certificate, certificate_key: TLS files; None for plain HTTP.
+    """
+
+    listen: str
+    sticky: str
+    max_body_bytes: int
+    read_timeout: float
+    request_rate: str
+    request_burst: int
+    connections_per_key: int
+    certificate: Path | None = None
+    certificate_key: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerAddress:
+    """Where a worker listens; `resting` ones keep their place in the hash but get no requests."""
+
+    address: str
+    resting: bool = False
+
+
+def render(template: str, policy: NginxPolicy, workers: Sequence[WorkerAddress], run_dir: Path) -> str:
+    """The configuration for these workers.
+
+    Raises:
+        KeyError: The template names a variable that nobody fills in.
+    """
+    with_tls = policy.certificate is not None and policy.certificate_key is not None
+    values = {
+        "RUN_DIR": str(run_dir),
+        "ACCESS_LOG": "/dev/stdout",
+        "LISTEN": f"{policy.listen} ssl" if with_tls else policy.listen,
+        "STICKY": policy.sticky,
+        "WORKERS": "\n        ".join(_server(worker) for worker in workers),
+        "MAX_BODY_BYTES": str(policy.max_body_bytes),
+        "READ_TIMEOUT": f"{policy.read_timeout:g}s",
+        "REQUEST_RATE": policy.request_rate,
+        "REQUEST_BURST": str(policy.request_burst),
+        "CONNECTIONS_PER_KEY": str(policy.connections_per_key),
+        "RESOLVER": "",
+        "REAL_IP": "",
+        "TLS": _tls(policy) if with_tls else "",
+        "SECURITY_HEADERS": "add_header strict-transport-security max-age=31536000 always;" if with_tls else "",
+    }
+    return _VARIABLE.sub(lambda match: values[match[1]], template)
+
+
+def _server(worker: WorkerAddress) -> str:
+    return f"server {worker.address} max_fails=0{' down' if worker.resting else ''};"
+
+
+def _tls(policy: NginxPolicy) -> str:
+    return (
+        f"ssl_certificate {policy.certificate}; ssl_certificate_key {policy.certificate_key}; "
+        "ssl_protocols TLSv1.2 TLSv1.3; ssl_session_cache shared:tls:10m;"
+    )

@@ -1,0 +1,254 @@
+"""Keeps workers and nginx running, replaces workers one by one, and ends everything in the right order."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from app.cluster.nginx import NginxPolicy, WorkerAddress, render
+
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 15.0
+# A process that ran for so long before it died is restarted without a pause.
+_STABLE_SECONDS = 60.0
+_START_SECONDS = 30.0
+_POLL_SECONDS = 0.05
+# How long nginx's old processes may still hand out requests by an old configuration.
+_RELOAD_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterPolicy:
+    """What the supervisor runs.
+
+    Args:
+        workers: How many.
+        first_port: Of the first worker, on 127.0.0.1; the others follow.
+        grace: Seconds that a process gets to end its running requests.
+        nginx: nginx's part.
+        template: The nginx template's text.
+    """
+
+    workers: int
+    first_port: int
+    grace: float
+    nginx: NginxPolicy
+    template: str
+
+
+class ClusterError(Exception):
+    """The cluster can't run; says why."""
+
+
+class Supervisor:
+    """One nginx and N workers. SIGHUP replaces the workers one by one, SIGTERM ends everything."""
+
+    def __init__(self, policy: ClusterPolicy, *, worker_command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._policy = policy
+        self._log = structlog.get_logger("kimi.cluster")
+        self._run_dir = Path(tempfile.mkdtemp(prefix="kimi-cluster-"))
+        self._workers = [
+            _Process(
+                f"worker-{number}",
+                worker_command,
+                {**environment, "WORKER_ID": str(number), "API_HOST": "127.0.0.1", "API_PORT": str(port)},
+            )
+            for number, port in enumerate(range(policy.first_port, policy.first_port + policy.workers), start=1)
+        ]
+        self._nginx = _Process("nginx", self._nginx_command(), environment)
+
+    async def run(self) -> int:
+        """Run until a signal ends it; returns the exit status."""
+        stop, roll = asyncio.Event(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number, event in ((signal.SIGTERM, stop), (signal.SIGINT, stop), (signal.SIGHUP, roll)):
+            loop.add_signal_handler(number, event.set)
+        try:
+            return await self._run(stop, roll)
+        finally:
+            shutil.rmtree(self._run_dir, ignore_errors=True)
+
+    async def _run(self, stop: asyncio.Event, roll: asyncio.Event) -> int:
+        self._write_config(resting=None)
+        keepers = [asyncio.create_task(worker.keep_running()) for worker in self._workers]
+        status = 0
+        try:
+            if await self._all_listen(stop):
+                keepers.append(asyncio.create_task(self._nginx.keep_running()))
+                await _port_open(self._policy.nginx.listen)
+                self._log.info("cluster_ready", listen=self._policy.nginx.listen, workers=len(self._workers))
+                await self._serve(stop, roll)
+        except ClusterError as error:
+            self._log.error("cluster_failed", reason=str(error))
+            status = 1
+        finally:
+            # nginx first: it takes no new requests and waits for the running ones, which need their workers.
+            await self._nginx.end(signal.SIGQUIT, self._policy.grace)
+            await asyncio.gather(*(worker.end(signal.SIGTERM, self._policy.grace) for worker in self._workers))
+            await asyncio.gather(*keepers, return_exceptions=True)
+        return status
+
+    async def _serve(self, stop: asyncio.Event, roll: asyncio.Event) -> None:
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            while not stop.is_set():
+                rolled = asyncio.create_task(roll.wait())
+                await asyncio.wait({stopped, rolled}, return_when=asyncio.FIRST_COMPLETED)
+                rolled.cancel()
+                if roll.is_set() and not stop.is_set():
+                    roll.clear()
+                    await self._replace_workers(stop)
+        finally:
+            stopped.cancel()
+
+    async def _replace_workers(self, stop: asyncio.Event) -> None:
+        """One after the other: out of nginx's sight, ended, started, back in."""
+        for number, worker in enumerate(self._workers):
+            if stop.is_set():
+                return
+            await self._reload_nginx(resting=number)
+            await worker.restart(self._policy.grace)
+            await _port_open(self._address(number))
+            self._log.info("worker_replaced", name=worker.name)
+        await self._reload_nginx(resting=None)
+        self._log.info("workers_replaced")
+
+    async def _reload_nginx(self, resting: int | None) -> None:
+        self._write_config(resting)
+        self._nginx.send(signal.SIGHUP)
+        await asyncio.sleep(_RELOAD_SECONDS)
+
+    async def _all_listen(self, stop: asyncio.Event) -> bool:
+        """True when all workers listen, False if the cluster is told to stop before that."""
+
+        async def listening() -> None:
+            await asyncio.gather(*(_port_open(self._address(number)) for number in range(len(self._workers))))
+
+        waiting, stopped = asyncio.create_task(listening()), asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait([waiting, stopped], return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                waiting.result()
+            return waiting.done()
+        finally:
+            waiting.cancel()
+            stopped.cancel()
+
+    def _address(self, number: int) -> str:
+        return f"127.0.0.1:{self._policy.first_port + number}"
+
+    def _write_config(self, resting: int | None) -> None:
+        addresses = [
+            # nginx refuses an upstream of which every server is down.
+            WorkerAddress(self._address(number), resting=number == resting and len(self._workers) > 1)
+            for number in range(len(self._workers))
+        ]
+        text = render(self._policy.template, self._policy.nginx, addresses, self._run_dir)
+        (self._run_dir / "nginx.conf").write_text(text, encoding="utf-8")
+
+    def _nginx_command(self) -> list[str]:
+        binary = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+        if binary is None:
+            raise ClusterError("nginx is not installed (apt-get install nginx).")
+        return [
+            binary,
+            "-p",
+            str(self._run_dir),
+            "-c",
+            str(self._run_dir / "nginx.conf"),
+            "-e",
+            "stderr",
+            "-g",
+            "daemon off;",
+        ]
+
+
+class _Process:
+    """A child process that is started again whenever it ends by itself."""
+
+    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self.name = name
+        self._command = list(command)
+        self._environment = dict(environment)
+        self._process: asyncio.subprocess.Process | None = None
+        self._ending = False
+        self._restarting = False
+        self._log = structlog.get_logger("kimi.cluster")
+
+    async def keep_running(self) -> None:
+        pause = 0.0
+        loop = asyncio.get_running_loop()
+        while not self._ending:
+            started = loop.time()
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command, env=self._environment, start_new_session=True
+            )
+            status = await self._process.wait()
+            if self._restarting:
+                self._restarting, pause = False, 0.0
+                continue
+            if not self._ending:
+                stable = loop.time() - started > _STABLE_SECONDS
+                pause = 0.0 if stable else min(_LONGEST_PAUSE, pause * 2 or _FIRST_PAUSE)
+                self._log.error("process_died", name=self.name, status=status, restart_in=pause)
+                await asyncio.sleep(pause)
+
+    async def restart(self, grace: float) -> None:
+        self._restarting = True
+        await self._stop(signal.SIGTERM, grace)
+
+    async def end(self, number: signal.Signals, grace: float) -> None:
+        self._ending = True
+        await self._stop(number, grace)
+
+    def send(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+    async def _stop(self, number: signal.Signals, grace: float) -> None:
+        process = self._process
+        if process is None:
+            return
+        self.send(number)
+        try:
+            async with asyncio.timeout(grace):
+                await process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+async def _port_open(address: str) -> None:
+    """Wait until somebody listens at `host:port`.
+
+    Raises:
+        ClusterError: Nobody does in time.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        async with asyncio.timeout(_START_SECONDS):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection(host.replace("0.0.0.0", "127.0.0.1"), int(port))  # noqa: S104
+                except OSError:
+                    await asyncio.sleep(_POLL_SECONDS)
+                    continue
+                writer.close()
+                return
+    except TimeoutError as error:
+        raise ClusterError(f"Nobody listens on {address} after {_START_SECONDS:g} seconds.") from error
+
+
+def worker_command(main: Path) -> list[str]:
+    """How a worker is started."""
+    return [sys.executable, str(main), "serve"]

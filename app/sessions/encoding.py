@@ -1,0 +1,87 @@
+"""Sessions as bytes, for stores outside of this process.
+
+The first byte is the version of the format, the second says how the rest is packed. Whoever meets a version that it
+doesn't know, after an update was taken back, treats the session as missing instead of guessing.
+"""
+
+import json
+import zlib
+from typing import Any
+
+from app.domain.chat import Message, ToolCall
+from app.domain.conversation import LastTurn, Session
+
+_VERSION = b"\x01"
+_PLAIN = _VERSION + b"j"
+_COMPRESSED = _VERSION + b"z"
+
+# Smaller ones gain next to nothing; the fastest level already halves a conversation.
+_WORTH_COMPRESSING = 1024
+_LEVEL = 1
+
+
+class UnreadableSession(Exception):
+    """These bytes are no session that this version can read. Says why, without any of the texts."""
+
+
+def encode(session: Session) -> bytes:
+    """The session as bytes; `decode` gives an equal one."""
+    # Not as \\u escapes: two lone surrogates next to each other would come back as one character.
+    text = json.dumps(_to_json(session), ensure_ascii=False, separators=(",", ":"))
+    data = text.encode("utf-8", "surrogatepass")
+    if len(data) <= _WORTH_COMPRESSING:
+        return _PLAIN + data
+    return _COMPRESSED + zlib.compress(data, _LEVEL)
+
+
+def decode(data: bytes) -> Session:
+    """The session that was encoded.
+
+    Raises:
+        UnreadableSession: Another version wrote it, or it is damaged.
+    """
+    if data[:1] != _VERSION:
+        raise UnreadableSession(f"format {data[:1].hex() or 'empty'} is unknown")
+    head, body = data[:2], data[2:]
+    try:
+        if head == _COMPRESSED:
+            body = zlib.decompress(body)
+        return _from_json(json.loads(body.decode("utf-8", "surrogatepass")))
+    except (ValueError, TypeError, KeyError, AttributeError, zlib.error) as error:
+        # Not chained: the errors of these libraries quote what they stumbled over.
+        raise UnreadableSession(f"damaged ({type(error).__name__})") from None
+
+
+def _to_json(session: Session) -> dict[str, object]:
+    last = session.last_turn
+    return {
+        "id": session.id,
+        "created": session.created_at,
+        "updated": session.updated_at,
+        "system": [_message_to_json(message) for message in session.system],
+        "turns": [_message_to_json(message) for message in session.turns],
+        "last": [last.fingerprint, last.idempotency_key, last.text, last.finish_reason, last.at],
+    }
+
+
+def _from_json(value: Any) -> Session:
+    return Session(
+        id=value["id"],
+        created_at=value["created"],
+        updated_at=value["updated"],
+        system=tuple(_message_from_json(*fields) for fields in value["system"]),
+        turns=tuple(_message_from_json(*fields) for fields in value["turns"]),
+        last_turn=LastTurn(*value["last"]),
+    )
+
+
+def _message_to_json(message: Message) -> list[object]:
+    """Most messages are a role and a text; the rest is written only where there is something to write."""
+    if message.name is None and message.tool_call_id is None and not message.tool_calls:
+        return [message.role, message.text]
+    calls = [[call.id, call.name, call.arguments] for call in message.tool_calls]
+    return [message.role, message.text, message.name, message.tool_call_id, calls]
+
+
+def _message_from_json(role: Any, text: Any, name: Any = None, tool_call_id: Any = None, calls: Any = ()) -> Message:
+    return Message(role, text, name, tuple(ToolCall(*call) for call in calls), tool_call_id)

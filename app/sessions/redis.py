@@ -1,0 +1,714 @@
+"""Sessions in Redis, shared by all workers: one round trip to take a session, one to keep its next turn.
+
+What is stored, with ids hashed so that no text in them can reach into another key:
+
+    kimi:{caller}:index               when each session of the caller was saved (sorted set, ms)
+    kimi:{caller}:fence               counts the holders, so that each has a token of its own
+    kimi:{caller}:session:ID          its writer's token, a line feed, the encoded session
+    kimi:{caller}:lock:ID             the holder's token, for as long as it is alive
+    kimi:{caller}:queue:ID, seen:ID   workers that wait for the lock in order, and when each last asked
+    kimi:{caller}:keeper:ID           this client keeps its own history; outlives the session
+
+The braces put all keys of a caller on one node of a cluster, which is why scripts may touch several of them.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import random
+import secrets
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from contextvars import Context
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+import structlog
+from redis import exceptions as refusals
+from redis.asyncio import ConnectionPool, Redis
+
+from app.domain.conversation import Session, SessionKey, SessionRecord
+from app.domain.errors import SessionBusy, SessionStoreUnavailable
+from app.sessions.encoding import UnreadableSession, decode, encode
+
+T = TypeVar("T")
+
+# That a client keeps its own history is remembered for this long after its last turn, in seconds.
+_KEEPER_SECONDS = 30 * 24 * 3600.0
+
+# A worker that waits asks again after a pause between these two; one that hasn't asked for a ticket's life is gone.
+_FIRST_POLL, _LONGEST_POLL = 0.01, 0.1
+_TICKET_SECONDS = 1.0
+
+# While the server is away, it is looked for after a pause between these two, and nobody else waits for it.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+
+_CONNECTIONS = 32
+_LISTED_AT_ONCE = 100
+
+# Larger ones take more than half a millisecond to encode or decode: too long for the event loop.
+_LARGE_CHARACTERS, _LARGE_BYTES = 32_000, 16_000
+
+# All that redis-py raises, besides its own errors: sockets, streams, and uvloop for a transport that was just closed.
+_FAULTS = (refusals.RedisError, OSError, EOFError, RuntimeError)
+_BROKEN_CONNECTION = (refusals.ConnectionError, ConnectionError, EOFError, RuntimeError)
+
+# What is said about a fault: the most specific kind first.
+_REASONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
+    (refusals.BusyLoadingError, "is still loading its data"),
+    (
+        (refusals.AuthenticationError, refusals.AuthorizationError, refusals.NoPermissionError),
+        "refuses the gateway's credentials",
+    ),
+    ((refusals.TimeoutError, TimeoutError), "doesn't answer in time"),
+    (refusals.OutOfMemoryError, "is out of memory"),
+    (refusals.ReadOnlyError, "takes no writes"),
+    (refusals.ResponseError, "refuses the gateway's commands"),
+    (Exception, "can't be reached"),
+)
+
+
+class _Script:
+    """A Lua script: the server runs it as a whole, with nothing else in between."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+_NOW = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+"""
+
+# Takes the lock and reads the record, or stands in line: {token, session or false, keeps history} or false.
+# Asked again with the same owner, it answers the same.
+_TAKE = _Script(
+    _NOW
+    + """
+local lock, queue, seen, fence, session, keeper = unpack(KEYS)
+local owner, lock_ms, ticket_ms, fence_ms = unpack(ARGV)
+local token = redis.call('GET', lock)
+local mine = token and string.sub(token, -#owner) == owner
+if not mine and (token or redis.call('EXISTS', queue) == 1) then
+  for _, gone in ipairs(redis.call('ZRANGEBYSCORE', seen, '-inf', now - ticket_ms)) do
+    redis.call('ZREM', queue, gone)
+    redis.call('ZREM', seen, gone)
+  end
+  local first = redis.call('ZRANGE', queue, 0, 0)[1]
+  if token or (first and first ~= owner) then
+    redis.call('ZADD', queue, 'NX', now, owner)
+    redis.call('ZADD', seen, now, owner)
+    redis.call('PEXPIRE', queue, ticket_ms)
+    redis.call('PEXPIRE', seen, ticket_ms)
+    return false
+  end
+  redis.call('ZREM', queue, owner)
+  redis.call('ZREM', seen, owner)
+end
+if not mine then
+  token = redis.call('INCR', fence) .. ':' .. owner
+  redis.call('PEXPIRE', fence, fence_ms)
+  redis.call('SET', lock, token, 'PX', lock_ms)
+end
+return {token, redis.call('GET', session), redis.call('EXISTS', keeper)}
+"""
+)
+
+# Keeps a record and gives the lock back, if it is still the holder's: 1, or 0 if it isn't.
+# Asked again by the same holder, it answers the same. The cap's victims are of the same caller, so on the same node.
+_SAVE = _Script(
+    _NOW
+    + """
+local lock, session, keeper, index = unpack(KEYS)
+local token, data, live_ms, keeps, keeper_ms, member, cap, sessions = unpack(ARGV)
+if redis.call('GET', lock) ~= token then
+  return redis.call('GETRANGE', session, 0, #token) == token .. '\\n' and 1 or 0
+end
+if data ~= '' then
+  redis.call('SET', session, token .. '\\n' .. data, 'PX', live_ms)
+  redis.call('ZADD', index, now, member)
+  redis.call('ZREMRANGEBYSCORE', index, '-inf', now - live_ms)
+  redis.call('PEXPIRE', index, live_ms)
+  local excess = redis.call('ZCARD', index) - cap
+  if excess > 0 then
+    for _, oldest in ipairs(redis.call('ZRANGE', index, 0, excess - 1)) do
+      if oldest ~= member then
+        redis.call('DEL', sessions .. oldest)
+        redis.call('ZREM', index, oldest)
+      end
+    end
+  end
+end
+if keeps == '1' then
+  redis.call('SET', keeper, '1', 'PX', keeper_ms)
+end
+redis.call('DEL', lock)
+return 1
+"""
+)
+
+# Forgets a session and gives the lock back: was there one? -1 if the lock isn't the holder's any more.
+_DELETE = _Script("""
+local lock, session, index = unpack(KEYS)
+local token, member = unpack(ARGV)
+if redis.call('GET', lock) ~= token then
+  return -1
+end
+redis.call('ZREM', index, member)
+redis.call('DEL', lock)
+return redis.call('DEL', session)
+""")
+
+# Gives the lock, or the place in the line, back. By owner and not by token: who gave up may not know its token.
+_RELEASE = _Script("""
+local lock, queue, seen = unpack(KEYS)
+local owner = ARGV[1]
+redis.call('ZREM', queue, owner)
+redis.call('ZREM', seen, owner)
+local token = redis.call('GET', lock)
+if token and string.sub(token, -#owner) == owner then
+  redis.call('DEL', lock)
+end
+return 1
+""")
+
+# Lets a holder keep the lock for longer: 0 if it isn't the holder's any more.
+_RENEW = _Script("""
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+  return 0
+end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+""")
+
+# The caller's sessions, latest first, without those that have expired.
+_LIST = _Script(
+    _NOW
+    + """
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[1])
+return redis.call('ZREVRANGE', KEYS[1], 0, -1)
+"""
+)
+
+
+class RedisSessionStore:
+    """A `SessionStore` that all workers share.
+
+    Requests of one session are served in order: within this process by a queue of its own, across processes by one in
+    Redis in which each process has one place. A holder that dies loses the session after `lock_ttl`; a holder that was
+    only believed dead can't overwrite what its successor has saved.
+
+    Args:
+        url: `redis://`, `rediss://` or `unix://`, with password and database as usual.
+        max_sessions_per_caller: Each caller's oldest sessions beyond this number are forgotten.
+        time_to_live: Seconds that a session is kept after its last turn.
+        lock_wait: Seconds that a request waits for others of the same session.
+        lock_ttl: Seconds after which a dead worker's sessions are free again.
+        connect_timeout: Seconds that a new connection may take.
+        command_timeout: Seconds that anything asked of the server may take, connecting included.
+        key_prefix: Begins the name of everything that is stored.
+
+    Raises:
+        ValueError: The URL or the prefix can't be used.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        max_sessions_per_caller: int,
+        time_to_live: float,
+        lock_wait: float,
+        lock_ttl: float,
+        connect_timeout: float = 1.0,
+        command_timeout: float = 2.0,
+        key_prefix: str = "kimi",
+    ) -> None:
+        if "{" in key_prefix:
+            raise ValueError("A key prefix with a brace would tear a caller's keys apart in a cluster.")
+        self.time_to_live = time_to_live
+        self.lock_ttl = lock_ttl
+        self._lock_wait = lock_wait
+        self._max_sessions = max_sessions_per_caller
+        self._command_timeout = command_timeout
+        self._prefix = key_prefix
+        self._server = _Server(url, connect_timeout, command_timeout, probe_key=f"{key_prefix}:probe")
+        self._lines: dict[SessionKey, _Line] = {}
+        self._commands: set[asyncio.Task[Any]] = set()
+        self._renewals: set[asyncio.Task[Any]] = set()
+
+    @asynccontextmanager
+    async def hold(self, key: SessionKey) -> AsyncGenerator["_Held", None]:
+        """See `SessionStore.hold`."""
+        deadline = asyncio.get_running_loop().time() + self._lock_wait
+        place = _Place(self._lines, key)
+        try:
+            await place.come_first(deadline)
+            held = _Held(self, self._names(key), place)
+            await held.take(deadline)
+            try:
+                yield held
+            finally:
+                await held.leave()
+        finally:
+            place.leave()
+
+    async def load(self, key: SessionKey) -> Session | None:
+        """See `SessionStore.load`."""
+        (stored,) = await self._server.get([self._names(key).session])
+        return await self.decoded(stored)
+
+    async def sessions_of(self, caller_id: str) -> Sequence[Session]:
+        """See `SessionStore.sessions_of`."""
+        caller = self._caller(caller_id)
+        members = await self._server.run(_LIST, [f"{caller}:index"], _ms(self.time_to_live))
+        names = [f"{caller}:session:{member.decode()}" for member in members]
+        sessions: list[Session] = []
+        for start in range(0, len(names), _LISTED_AT_ONCE):
+            stored = await self._server.get(names[start : start + _LISTED_AT_ONCE])
+            sessions += [session for value in stored if (session := await self.decoded(value)) is not None]
+        return sorted(sessions, key=lambda session: session.updated_at, reverse=True)
+
+    async def start(self) -> None:
+        """See `SessionStore.start`."""
+        self._server.start()
+
+    async def aclose(self) -> None:
+        """See `SessionStore.aclose`. What is being saved or given back may end before, within its time."""
+        for task in self._renewals:
+            task.cancel()
+        if self._commands:
+            await asyncio.wait(self._commands, timeout=self._command_timeout)
+        left = self._commands | self._renewals
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await self._server.aclose()
+
+    def status(self) -> str:
+        """See `SessionStore.status`."""
+        return "ready" if self._server.is_up else "unavailable"
+
+    # For `_Held`.
+
+    async def ask_to_take(self, names: "_Names", owner: str) -> tuple[bytes, bytes | None, int] | None:
+        """Token, stored session and flag, or None if it is somebody else's turn."""
+        keys = (names.lock, names.queue, names.seen, names.fence, names.session, names.keeper)
+        arguments = (owner, _ms(self.lock_ttl), _ms(_TICKET_SECONDS), _ms(_KEEPER_SECONDS))
+        reply = await self._server.run(_TAKE, keys, *arguments)
+        return None if reply is None else tuple(reply)
+
+    async def save(self, names: "_Names", token: bytes, record: SessionRecord) -> bool:
+        """Was it kept? Not if somebody else has the lock. A blip of the server doesn't cost a turn of a minute."""
+        keys = (names.lock, names.session, names.keeper, names.index)
+        keeper_ms = _ms(max(_KEEPER_SECONDS, self.time_to_live))
+        arguments = (
+            token,
+            b"" if record.session is None else await _encoded(record.session),
+            _ms(self.time_to_live),
+            int(record.client_keeps_history),
+            keeper_ms,
+            names.member,
+            self._max_sessions,
+            names.sessions,
+        )
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._command_timeout
+        while True:
+            try:
+                return bool(await self._server.run(_SAVE, keys, *arguments, urgent=True))
+            except SessionStoreUnavailable:
+                if loop.time() + _FIRST_PAUSE > deadline:
+                    raise
+            await asyncio.sleep(_FIRST_PAUSE)
+
+    async def delete(self, names: "_Names", token: bytes) -> bool | None:
+        """Was there a session? None if somebody else has the lock."""
+        keys = (names.lock, names.session, names.index)
+        reply: int = await self._server.run(_DELETE, keys, token, names.member, urgent=True)
+        return None if reply < 0 else bool(reply)
+
+    async def release(self, names: "_Names", owner: str) -> None:
+        """Give the lock or the place in the line back; if the server can't be told, it finds out by itself."""
+        with contextlib.suppress(SessionStoreUnavailable):
+            await self._server.run(_RELEASE, (names.lock, names.queue, names.seen), owner, urgent=True)
+
+    async def renew(self, names: "_Names", token: bytes) -> bool:
+        """Is it still the holder's?"""
+        return bool(await self._server.run(_RENEW, (names.lock,), token, _ms(self.lock_ttl), urgent=True))
+
+    async def decoded(self, stored: bytes | None) -> Session | None:
+        """The session, or None if there is none that can be read."""
+        if stored is None:
+            return None
+        data = stored.partition(b"\n")[2]
+        try:
+            return decode(data) if len(data) < _LARGE_BYTES else await asyncio.to_thread(decode, data)
+        except UnreadableSession as error:
+            structlog.get_logger("kimi.sessions").warning("session.unreadable", reason=str(error))
+            return None
+
+    async def see_through(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do something to its end, even if the one who waits for it is cancelled."""
+        return await asyncio.shield(self.in_background(work))
+
+    def in_background(self, work: Coroutine[Any, Any, T], *, renewal: bool = False) -> asyncio.Task[T]:
+        """Do something that nobody may wait for, but that `aclose` knows of."""
+        tasks = self._renewals if renewal else self._commands
+        task = asyncio.get_running_loop().create_task(work)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        return task
+
+    def _caller(self, caller_id: str) -> str:
+        return f"{self._prefix}:{{{_digest(caller_id)}}}"
+
+    def _names(self, key: SessionKey) -> "_Names":
+        return _Names(self._caller(key.caller_id), _digest(key.session_id))
+
+
+class _Held:
+    """See `HeldSession`. The session is given back together with the first thing that is saved or deleted."""
+
+    def __init__(self, store: RedisSessionStore, names: "_Names", place: "_Place") -> None:
+        self.record = SessionRecord()
+        self._store = store
+        self._names = names
+        self._place = place
+        self._owner = secrets.token_hex(8)
+        self._token = b""
+        self._given_back = False
+        # Commands that outlive the request that asked for them still come in order.
+        self._in_order = asyncio.Lock()
+        self._renewal: asyncio.TimerHandle | asyncio.Task[None] | None = None
+
+    async def take(self, deadline: float) -> None:
+        """Get hold of the session, or leave no trace."""
+        try:
+            token, stored, keeps_history = await self._turn_has_come(deadline)
+            self._token = token
+            self.record = SessionRecord(await self._store.decoded(stored), bool(keeps_history))
+        except BaseException:
+            self._store.in_background(self._give_back())
+            raise
+        self._renewal = asyncio.get_running_loop().call_later(self._store.lock_ttl / 3, self._begin_renewing)
+
+    async def save(self, record: SessionRecord) -> None:
+        """See `HeldSession.save`."""
+        await self._store.see_through(self._save(record))
+
+    async def delete(self) -> bool:
+        """See `HeldSession.delete`."""
+        return await self._store.see_through(self._delete())
+
+    async def leave(self) -> None:
+        """Give the session back, unless that has been done."""
+        self._stop_renewing()
+        if not self._given_back:
+            await self._store.see_through(self._give_back())
+
+    async def _turn_has_come(self, deadline: float) -> tuple[bytes, bytes | None, int]:
+        loop = asyncio.get_running_loop()
+        pause = _FIRST_POLL
+        while True:
+            taken = await self._store.see_through(self._ask_to_take())
+            if taken is not None:
+                return taken
+            left = deadline - loop.time()
+            if left <= 0:
+                raise _busy()
+            await asyncio.sleep(min(left, pause * random.uniform(0.5, 1.0)))  # noqa: S311 - spreads load, keeps no secret
+            pause = min(pause * 2, _LONGEST_POLL)
+
+    async def _ask_to_take(self) -> tuple[bytes, bytes | None, int] | None:
+        async with self._in_order:
+            return await self._store.ask_to_take(self._names, self._owner)
+
+    async def _save(self, record: SessionRecord) -> None:
+        async with self._in_order:
+            self._check_held()
+            kept = await self._store.save(self._names, self._token, record)
+            self._was_given_back()
+        if not kept:
+            raise _taken_over()
+
+    async def _delete(self) -> bool:
+        async with self._in_order:
+            self._check_held()
+            existed = await self._store.delete(self._names, self._token)
+            self._was_given_back()
+        if existed is None:
+            raise _taken_over()
+        return existed
+
+    async def _give_back(self) -> None:
+        async with self._in_order:
+            if not self._given_back:
+                await self._store.release(self._names, self._owner)
+                self._was_given_back()
+
+    def _check_held(self) -> None:
+        if self._given_back:
+            raise RuntimeError("A held session is given back by the first save or delete.")
+
+    def _was_given_back(self) -> None:
+        self._given_back = True
+        self._stop_renewing()
+        self._place.leave()
+
+    def _begin_renewing(self) -> None:
+        self._renewal = self._store.in_background(self._keep_renewing(), renewal=True)
+
+    async def _keep_renewing(self) -> None:
+        """A worker that is alive keeps its lock however long the upstream takes; a dead one doesn't."""
+        held = True
+        while held:
+            with contextlib.suppress(SessionStoreUnavailable):
+                held = await self._store.renew(self._names, self._token)
+            await asyncio.sleep(self._store.lock_ttl / 3)
+
+    def _stop_renewing(self) -> None:
+        if self._renewal is not None:
+            self._renewal.cancel()
+            self._renewal = None
+
+
+class _Server:
+    """The one way to the server: each question is bounded in time, and Redis' own errors end here.
+
+    After a failure nobody waits for the server: a task looks for it again and again, and until it is back everybody
+    gets the error at once. Only what a finished turn depends on is `urgent` enough to be tried all the same.
+    """
+
+    def __init__(self, url: str, connect_timeout: float, command_timeout: float, *, probe_key: str) -> None:
+        self._pool = _pool(url, connect_timeout)
+        self._client = Redis(connection_pool=self._pool)
+        # Not redis-py's BlockingConnectionPool: it loses connections of tasks that are cancelled while they hand one in.
+        self._slots = asyncio.Semaphore(_CONNECTIONS)
+        self._command_timeout = command_timeout
+        self._probe_key = probe_key
+        self._log = structlog.get_logger("kimi.sessions")
+        self._failure: SessionStoreUnavailable | None = None
+        self._was_up = False
+        self._closed = False
+        self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def is_up(self) -> bool:
+        """As the last command showed."""
+        return self._was_up and self._failure is None
+
+    async def run(self, script: _Script, keys: Sequence[str], *arguments: bytes | str | int, urgent: bool = False) -> Any:
+        """What a script returns.
+
+        Raises:
+            SessionStoreUnavailable: It can't be told whether it ran.
+        """
+        return await self._ask(partial(self._evaluate, script, (*keys, *arguments), len(keys)), urgent=urgent)
+
+    async def get(self, keys: Sequence[str]) -> list[bytes | None]:
+        """The values of some keys.
+
+        Raises:
+            SessionStoreUnavailable: They can't be read.
+        """
+        values: list[bytes | None] = await self._ask(partial(self._client.mget, keys))
+        return values
+
+    def start(self) -> None:
+        """Find out whether the server is there, without waiting for it."""
+        self._look_for_it(0.0)
+
+    async def aclose(self) -> None:
+        """Close all connections; nothing is asked from here on."""
+        self._closed = True
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.wait([self._watch])
+        with contextlib.suppress(*_FAULTS):
+            await self._pool.aclose()
+
+    async def _evaluate(self, script: _Script, arguments: Sequence[bytes | str | int], key_count: int) -> Any:
+        try:
+            return await self._client.evalsha(script.digest, key_count, *arguments)
+        except refusals.NoScriptError:
+            # The server has started since: it learns the script by running it.
+            return await self._client.eval(script.text, key_count, *arguments)
+
+    async def _ask(self, command: Callable[[], Awaitable[T]], *, urgent: bool = False) -> T:
+        if self._closed:
+            raise SessionStoreUnavailable("The gateway is being stopped.")
+        if self._failure is not None and not urgent:
+            raise _again(self._failure)
+        try:
+            async with asyncio.timeout(self._command_timeout), self._slots:
+                try:
+                    answer = await command()
+                except _BROKEN_CONNECTION:
+                    # Most likely one that broke while it was idle. All commands may be sent twice.
+                    answer = await command()
+        except _FAULTS as fault:
+            # Not chained: these errors quote addresses and commands.
+            raise self._note_failure(fault) from None
+        self._note_success()
+        return answer
+
+    def _note_failure(self, fault: Exception) -> SessionStoreUnavailable:
+        reason = next(text for kind, text in _REASONS if isinstance(fault, kind))
+        failure = SessionStoreUnavailable(f"The session store {reason}.", retry_after=1.0)
+        if self._failure is None:
+            self._log.warning("session_store.unavailable", reason=reason, kind=type(fault).__name__)
+        self._failure = failure
+        self._look_for_it(_FIRST_PAUSE)
+        return _again(failure)
+
+    def _note_success(self) -> None:
+        if not self.is_up:
+            self._log.info("session_store.ready")
+        self._was_up, self._failure = True, None
+
+    def _look_for_it(self, pause: float) -> None:
+        if not self._closed and (self._watch is None or self._watch.done()):
+            # In no request's context: what it logs belongs to none.
+            self._watch = asyncio.get_running_loop().create_task(self._look(pause), context=Context())
+
+    async def _look(self, pause: float) -> None:
+        while True:
+            await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - keeps several workers from asking in step
+            with contextlib.suppress(*_FAULTS):
+                await self._pool.disconnect(inuse_connections=False)
+            # A write, because a full or a read-only server is as bad as none.
+            with contextlib.suppress(SessionStoreUnavailable):
+                await self._ask(partial(self._client.set, self._probe_key, b"", px=1000), urgent=True)
+            if self._failure is None:
+                return
+            pause = min(max(pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
+
+
+@dataclass(slots=True)
+class _Line:
+    """Those in this process who want the same session: only the first one asks Redis for it."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
+
+
+class _Place:
+    """A request's place in its line."""
+
+    def __init__(self, lines: dict[SessionKey, _Line], key: SessionKey) -> None:
+        self._lines = lines
+        self._key = key
+        self._line = lines.setdefault(key, _Line())
+        self._line.users += 1
+        self._is_first = False
+        self._left = False
+
+    async def come_first(self, deadline: float) -> None:
+        """Wait until all others have left."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._line.lock.acquire()
+        except TimeoutError as error:
+            raise _busy() from error
+        self._is_first = True
+
+    def leave(self) -> None:
+        """Let the next one come first; once is enough."""
+        if self._left:
+            return
+        self._left = True
+        if self._is_first:
+            self._line.lock.release()
+        self._line.users -= 1
+        if not self._line.users:
+            del self._lines[self._key]
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """The keys of one session. `caller` begins them all, `member` stands for the session."""
+
+    caller: str
+    member: str
+
+    @property
+    def index(self) -> str:
+        return f"{self.caller}:index"
+
+    @property
+    def fence(self) -> str:
+        return f"{self.caller}:fence"
+
+    @property
+    def sessions(self) -> str:
+        return f"{self.caller}:session:"
+
+    @property
+    def session(self) -> str:
+        return f"{self.caller}:session:{self.member}"
+
+    @property
+    def lock(self) -> str:
+        return f"{self.caller}:lock:{self.member}"
+
+    @property
+    def queue(self) -> str:
+        return f"{self.caller}:queue:{self.member}"
+
+    @property
+    def seen(self) -> str:
+        return f"{self.caller}:seen:{self.member}"
+
+    @property
+    def keeper(self) -> str:
+        return f"{self.caller}:keeper:{self.member}"
+
+
+def _pool(url: str, connect_timeout: float) -> ConnectionPool:
+    try:
+        pool = ConnectionPool.from_url(
+            url,
+            max_connections=_CONNECTIONS,
+            # Whole commands are bounded from outside; a second timeout in each costs a task.
+            socket_timeout=None,
+            socket_connect_timeout=connect_timeout,
+            # The third version would only bring messages that nobody asked for, and a longer greeting.
+            protocol=2,
+            driver_info=None,
+        )
+        pool.make_connection()
+    except (ValueError, TypeError, refusals.RedisError):
+        # Not chained: these errors quote parts of the URL.
+        raise ValueError("The Redis URL can't be used: redis://[[user]:password@]host[:port][/database].") from None
+    return pool
+
+
+async def _encoded(session: Session) -> bytes:
+    if session.characters < _LARGE_CHARACTERS:
+        return encode(session)
+    return await asyncio.to_thread(encode, session)
+
+
+def _busy() -> SessionBusy:
+    return SessionBusy("Another request of this session is still running.", retry_after=1.0)
+
+
+def _taken_over() -> SessionStoreUnavailable:
+    return SessionStoreUnavailable(
+        "The turn was not kept: its session was taken over by another request after its lock had expired."
+    )
+
+
+def _again(failure: SessionStoreUnavailable) -> SessionStoreUnavailable:
+    """An error like this one for each who meets it: a traceback belongs to one of them only."""
+    return SessionStoreUnavailable(failure.message, retry_after=failure.retry_after)
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000))

@@ -1,0 +1,267 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from app.api.headers import SessionHints
+from app.api.openai.convert import ignored_params, parse_request, to_call
+from app.domain.chat import ChatCall, Message, SessionRef, ToolCall
+from app.domain.errors import InvalidRequest
+from tests.domain.messages import assistant, system, tool, user
+from tests.domain.strategies import UNTIMED, texts
+
+NO_HINTS = SessionHints(session=None, reset=False, strict=False, is_retry=False, idempotency_key=None)
+HELLO = {"role": "user", "content": "Hello"}
+
+
+def _call(document: dict[str, Any], hints: SessionHints = NO_HINTS) -> ChatCall:
+    return to_call(parse_request(json.dumps(document).encode()), hints, "default-model")
+
+
+def _call_with(**fields: Any) -> ChatCall:
+    return _call({"messages": [HELLO], **fields})
+
+
+def _message(message: dict[str, Any]) -> Message:
+    return _call({"messages": [message]}).messages[0]
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"", "JSON"),
+        (b"{", "JSON"),
+        (b"\xff\xfe", "JSON"),
+        (b"{'messages': []}", "JSON"),
+        (b'{"messages": [{"role": "user", "content": "\\ud83d"}]}', "JSON"),
+        (b"[]", "must be a JSON object"),
+        (b"null", "must be a JSON object"),
+        (b'"text"', "must be a JSON object"),
+        (b"5", "must be a JSON object"),
+    ],
+)
+def test_a_body_that_is_no_json_object_is_refused(body: bytes, says: str) -> None:
+    """A body that can't be read at all is a 400 that says so; no field is to blame."""
+    with pytest.raises(InvalidRequest, match=says) as caught:
+        parse_request(body)
+    assert (caught.value.status, caught.value.param) == (400, None)
+
+
+@pytest.mark.parametrize(
+    ("document", "param"),
+    [
+        ({}, "messages"),
+        ({"messages": None}, "messages"),
+        ({"messages": []}, "messages"),
+        ({"messages": "Hello"}, "messages"),
+        ({"messages": ["Hello"]}, "messages[0]"),
+        ({"messages": [HELLO, {"content": "x"}]}, "messages[1].role"),
+        ({"messages": [{"role": "operator", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content"),
+        ({"messages": [HELLO, {"role": "user", "content": None}]}, "messages[1].content"),
+        ({"messages": [{"role": "system", "content": None}]}, "messages[0].content"),
+        ({"messages": [{"role": "developer"}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": {"type": "text"}}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": ["x"]}]}, "messages[0].content[0]"),
+        ({"messages": [{"role": "user", "content": [{"text": "x"}]}]}, "messages[0].content[0].type"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}, "messages[0].content[0].text"),
+        ({"messages": [{**HELLO, "name": 5}]}, "messages[0].name"),
+        ({"messages": [{"role": "assistant", "tool_calls": "x"}]}, "messages[0].tool_calls"),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"function": {"arguments": {}}}]}]},
+            "messages[0].tool_calls[0].function.arguments",
+        ),
+    ],
+)
+def test_a_fault_in_the_messages_is_named_by_its_place(document: dict[str, Any], param: str) -> None:
+    """A message of the wrong shape is a 400 whose `param` leads to the field at fault."""
+    with pytest.raises(InvalidRequest) as caught:
+        _call(document)
+    assert (caught.value.status, caught.value.param, caught.value.code) == (400, param, None)
+
+
+@pytest.mark.parametrize("kind", ["image_url", "input_audio", "file", "video_url"])
+def test_content_that_is_no_text_is_refused_by_its_part(kind: str) -> None:
+    """An image, a sound or a file for a text-only model is a 400 that names the part and its type."""
+    content = [{"type": "text", "text": "What is this?"}, {"type": kind, kind: {"url": "https://example.com/1.png"}}]
+    with pytest.raises(InvalidRequest, match=kind) as caught:
+        _call({"messages": [HELLO, {"role": "user", "content": content}]})
+    assert caught.value.param == "messages[1].content[1]"
+    assert "example.com" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"n": 2}, "n"),
+        ({"n": 0}, "n"),
+        ({"n": "many"}, "n"),
+        ({"model": 5}, "model"),
+        ({"stream": "perhaps"}, "stream"),
+        ({"stream_options": "usage"}, "stream_options"),
+        ({"stream_options": {"include_usage": "perhaps"}}, "stream_options.include_usage"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": -1}, "max_tokens"),
+        ({"max_tokens": 1.5}, "max_tokens"),
+        ({"max_completion_tokens": 0}, "max_completion_tokens"),
+        ({"stop": 5}, "stop"),
+        ({"stop": [5]}, "stop"),
+        ({"stop": {"text": "x"}}, "stop"),
+        ({"stop": ["x"] * 17}, "stop"),
+        ({"user": 5}, "user"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"tools": {}}, "tools"),
+        ({"tools": ["search"]}, "tools[0]"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
+        ({"response_format": "json"}, "response_format"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"modalities": "text"}, "modalities"),
+    ],
+)
+def test_what_can_not_be_done_is_refused_by_its_field(fields: dict[str, Any], param: str) -> None:
+    """A parameter that asks for the impossible, or is of the wrong type, is a 400 that names it."""
+    with pytest.raises(InvalidRequest) as caught:
+        _call_with(**fields)
+    assert (caught.value.status, caught.value.param) == (400, param)
+
+
+def test_a_refusal_does_not_repeat_what_was_sent() -> None:
+    """What a message holds doesn't get into an error's text, and from there into logs."""
+    with pytest.raises(InvalidRequest) as caught:
+        _call({"messages": [{"role": "user", "content": {"password": "hunter2-secret"}}], "n": "hunter2-secret"})
+    assert "hunter2-secret" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("message", "meant"),
+    [
+        ({"role": "user", "content": "Hi", "name": "Alice"}, user("Hi", "Alice")),
+        ({"role": "user", "content": ""}, user("")),
+        ({"role": "user", "content": [{"type": "text", "text": "Hi"}]}, user("Hi")),
+        ({"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, user("a\nb")),
+        ({"role": "user", "content": []}, user("")),
+        ({"role": "user", "content": [{"type": "text", "text": "a", "cache_control": {}}]}, user("a")),
+        ({"role": "system", "content": "S"}, system("S")),
+        ({"role": "developer", "content": "S"}, system("S")),
+        ({"role": "assistant", "content": "A"}, assistant("A")),
+        ({"role": "assistant"}, assistant("")),
+        ({"role": "assistant", "content": None, "tool_calls": None}, assistant("")),
+        ({"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}, assistant("No.")),
+        ({"role": "assistant", "content": "A", "reasoning_content": "hm", "audio": None}, assistant("A")),
+        (
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+            },
+            assistant("", ToolCall("c", "f", "{}")),
+        ),
+        ({"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}, assistant("", ToolCall("", "f", "{}"))),
+        ({"role": "tool", "content": "21", "tool_call_id": "c"}, tool("21", "c")),
+        ({"role": "tool", "content": None, "tool_call_id": "c"}, tool("", "c")),
+        ({"role": "function", "content": "21", "name": "f"}, Message("tool", "21", name="f")),
+    ],
+)
+def test_a_message_means_the_same_however_it_is_written(message: dict[str, Any], meant: Message) -> None:
+    """Strings, parts and null, old and new role names: all that clients send is understood."""
+    assert _message(message) == meant
+
+
+@UNTIMED
+@given(text=texts)
+def test_any_text_is_taken_as_it_is(text: str) -> None:
+    """Not a code point of a message is changed on the way in."""
+    assert _message({"role": "user", "content": text}).text == text
+
+
+@pytest.mark.parametrize(
+    ("fields", "stop", "max_tokens"),
+    [
+        ({}, (), None),
+        ({"stop": None, "max_tokens": None, "max_completion_tokens": None, "n": None}, (), None),
+        ({"stop": "END"}, ("END",), None),
+        ({"stop": ["a", "", "b"]}, ("a", "b"), None),
+        ({"stop": []}, (), None),
+        ({"stop": ""}, (), None),
+        ({"stop": [str(number) for number in range(16)]}, tuple(str(number) for number in range(16)), None),
+        ({"max_tokens": 5}, (), 5),
+        ({"max_tokens": "5"}, (), 5),
+        ({"max_completion_tokens": 7}, (), 7),
+        ({"max_tokens": 5, "max_completion_tokens": 7}, (), 7),
+        ({"n": 1}, (), None),
+        ({"n": "1"}, (), None),
+        ({"tool_choice": "auto", "response_format": {"type": "text"}, "modalities": ["text"]}, (), None),
+        ({"tool_choice": "none", "response_format": {}, "modalities": []}, (), None),
+    ],
+)
+def test_parameters_are_taken_leniently(fields: dict[str, Any], stop: tuple[str, ...], max_tokens: int | None) -> None:
+    """Null means absent, numbers may come as text, one stop text needs no list, the newer limit wins."""
+    call = _call_with(**fields)
+    assert (call.stop, call.max_tokens) == (stop, max_tokens)
+
+
+@pytest.mark.parametrize(("model", "meant"), [(None, "default-model"), ("", "default-model"), ("a/b:c", "a/b:c")])
+def test_the_model_is_the_one_asked_for_or_the_default(model: str | None, meant: str) -> None:
+    """A request without a model is for the default model."""
+    assert _call_with(model=model).model == meant
+    assert _call({"messages": [HELLO]}).model == "default-model"
+
+
+def test_what_the_headers_say_becomes_part_of_the_call() -> None:
+    """Session, reset, strictness, retry and key are carried over."""
+    session = SessionRef("s1", "header")
+    hints = SessionHints(session=session, reset=True, strict=True, is_retry=True, idempotency_key="k")
+    call = _call({"messages": [HELLO]}, hints)
+    assert (call.session, call.reset, call.strict, call.is_retry, call.idempotency_key) == (
+        session,
+        True,
+        True,
+        True,
+        "k",
+    )
+
+
+def test_without_hints_a_call_is_for_itself() -> None:
+    """Nothing in the body alone opens a session or marks a retry."""
+    call = _call_with(user="alice")
+    assert call == ChatCall("default-model", (user("Hello"),))
+
+
+def test_other_fields_go_along_for_upstreams_that_know_them() -> None:
+    """What the gateway doesn't act on itself is kept, unknown fields included, and null ones are not."""
+    call = _call_with(temperature=0.5, top_k=3, seed=None, stop="x", user="u", stream=True)
+    assert call.options == {"temperature": 0.5, "top_k": 3}
+
+
+@pytest.mark.parametrize(
+    ("fields", "ignored"),
+    [
+        ({}, []),
+        ({"temperature": 0.2, "top_p": 1, "seed": 1}, ["seed", "temperature", "top_p"]),
+        ({"temperature": None}, []),
+        ({"presence_penalty": 0, "frequency_penalty": 0}, ["frequency_penalty", "presence_penalty"]),
+        (
+            {"logprobs": True, "top_logprobs": 2, "logit_bias": {"50256": -100}},
+            ["logit_bias", "logprobs", "top_logprobs"],
+        ),
+        ({"tools": [{"type": "function"}], "tool_choice": "auto"}, ["tool_choice", "tools"]),
+        ({"top_k": 3, "repetition_penalty": 1.1}, ["repetition_penalty", "top_k"]),
+        ({"stop": "x", "max_tokens": 1, "max_completion_tokens": 1, "n": 1, "user": "u", "model": "m"}, []),
+        ({"stream": True, "stream_options": {"include_usage": True}}, []),
+        (
+            {"metadata": {}, "store": True, "service_tier": "auto", "safety_identifier": "x", "prompt_cache_key": "y"},
+            [],
+        ),
+        ({"bad\r\nname": 1, "": 1, "ümlaut": 1, "x" * 65: 1, "good-name.1": 1}, ["good-name.1"]),
+    ],
+)
+def test_parameters_without_effect_are_named(fields: dict[str, Any], ignored: list[str]) -> None:
+    """What is accepted but can't be honoured is listed, in order and only by names that can stand in a header."""
+    request = parse_request(json.dumps({"messages": [HELLO], **fields}).encode())
+    assert ignored_params(request) == ignored

@@ -1,0 +1,159 @@
+"""The stream as an OpenAI SDK reads it: by the SDK's own parser and types."""
+
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openai._streaming import SSEDecoder
+from openai.types.chat import ChatCompletionChunk
+
+from app.api.openai.sse import DONE, ChunkEncoder, usage_object
+from app.chat.service import Ending
+from app.domain.chat import FinishReason, Usage
+from app.domain.errors import GatewayError, MessageRefused, UpstreamTimeout
+from tests.domain.strategies import UNTIMED, texts, wild_texts
+
+ENDING = Ending("stop", Usage(3, 4))
+
+
+def _encoder(*, include_usage: bool = False, model: str = "kimi") -> ChunkEncoder:
+    return ChunkEncoder(completion_id="chatcmpl-1", created=1_700_000_000, model=model, include_usage=include_usage)
+
+
+def _stream(parts: list[str], *, include_usage: bool = False, ending: Ending = ENDING) -> bytes:
+    encoder = _encoder(include_usage=include_usage)
+    return encoder.opening() + b"".join(encoder.text(part) for part in parts) + encoder.ending(ending)
+
+
+def _events(stream: bytes, cuts: list[int] | None = None) -> list[str]:
+    """The data of each event, of a stream that arrives cut at these places."""
+    places = [0, *sorted(cuts or ()), len(stream)]
+    packets: Iterator[bytes] = (stream[start:end] for start, end in pairwise(places))
+    return [event.data for event in SSEDecoder().iter_bytes(packets)]
+
+
+def _chunks(stream: bytes) -> list[dict[str, Any]]:
+    *chunks, done = _events(stream)
+    assert done == "[DONE]"
+    return [json.loads(chunk) for chunk in chunks]
+
+
+@UNTIMED
+@given(parts=st.lists(texts, max_size=6), include_usage=st.booleans(), data=st.data())
+def test_any_text_comes_out_as_it_went_in(parts: list[str], include_usage: bool, data: st.DataObject) -> None:
+    """Whatever the text and wherever the network cuts it, the SDK reads exactly the pieces that were written."""
+    stream = _stream(parts, include_usage=include_usage)
+    cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=5))
+    *events, done = _events(stream, cuts)
+    chunks = [ChatCompletionChunk.model_validate_json(event) for event in events]
+    written = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices]
+    assert done == "[DONE]"
+    assert written == ["", *parts, None]
+
+
+def test_chunks_come_in_the_order_that_clients_rely_on() -> None:
+    """The role, the text, the one finish reason with an empty delta, and the mark of the end."""
+    choices = [chunk["choices"] for chunk in _chunks(_stream(["Hel", "lo"]))]
+    assert choices == [
+        [
+            {
+                "index": 0,
+                "delta": {"role": "assistant", "content": ""},
+                "logprobs": None,
+                "finish_reason": None,
+            }
+        ],
+        [{"index": 0, "delta": {"content": "Hel"}, "logprobs": None, "finish_reason": None}],
+        [{"index": 0, "delta": {"content": "lo"}, "logprobs": None, "finish_reason": None}],
+        [{"index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop"}],
+    ]
+    assert _stream([]).endswith(b"data: [DONE]\n\n")
+    assert DONE == b"data: [DONE]\n\n"
+
+
+@pytest.mark.parametrize("include_usage", [False, True])
+def test_all_chunks_are_of_one_completion(include_usage: bool) -> None:
+    """Id, time, model and kind are the same in every chunk."""
+    common = ("id", "object", "created", "model")
+    heads = [{name: chunk[name] for name in common} for chunk in _chunks(_stream(["a"], include_usage=include_usage))]
+    expected = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1_700_000_000,
+        "model": "kimi",
+    }
+    assert heads == [expected] * (4 if include_usage else 3)
+
+
+def test_usage_is_not_mentioned_unless_it_is_wanted() -> None:
+    """Without `include_usage` no chunk has the field, and none is without a choice."""
+    chunks = _chunks(_stream(["a", "b"]))
+    assert ["usage" in chunk for chunk in chunks] == [False] * 4
+    assert [len(chunk["choices"]) for chunk in chunks] == [1] * 4
+
+
+def test_usage_comes_last_and_is_null_before() -> None:
+    """With `include_usage` a last chunk without choices holds it, and all chunks before say null."""
+    *before, last = _chunks(_stream(["a", "b"], include_usage=True))
+    assert [chunk["usage"] for chunk in before] == [None] * 4
+    assert before[-1]["choices"][0]["finish_reason"] == "stop"
+    assert last["choices"] == []
+    assert last["usage"] == {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+
+
+@pytest.mark.parametrize("reason", ["stop", "length", "tool_calls", "content_filter"])
+def test_the_finish_reason_is_told_once(reason: FinishReason) -> None:
+    """Whatever ended the answer is in exactly one chunk, after all text."""
+    chunks = _chunks(_stream(["a"], ending=Ending(reason, Usage(1, 1))))
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, None, reason]
+
+
+@UNTIMED
+@given(model=texts)
+def test_any_model_name_can_be_told(model: str) -> None:
+    """A model's name may hold quotes, line ends and letters of any script."""
+    [event] = _events(_encoder(model=model).opening())
+    assert json.loads(event)["model"] == model
+
+
+@UNTIMED
+@given(message=wild_texts)
+def test_a_failure_is_one_event_and_no_end(message: str) -> None:
+    """Whatever a failure says, it is one error object, and no `[DONE]` makes the answer look complete."""
+    encoder = _encoder()
+    events = _events(encoder.opening() + encoder.text("half of") + encoder.failure(UpstreamTimeout(message)))
+    assert len(events) == 3
+    assert "[DONE]" not in events
+    assert json.loads(events[-1]) == {
+        "error": {
+            "message": message.encode("utf-8", "replace").decode(),
+            "type": "server_error",
+            "param": None,
+            "code": "upstream_timeout",
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (GatewayError("a"), {"message": "a", "type": "server_error", "param": None, "code": None}),
+        (
+            MessageRefused("b", param="messages", code="content_filter"),
+            {"message": "b", "type": "invalid_request_error", "param": "messages", "code": "content_filter"},
+        ),
+    ],
+)
+def test_a_failure_has_all_four_fields(error: GatewayError, expected: dict[str, object]) -> None:
+    """Message, type, param and code are always there, null where unknown."""
+    [event] = _events(_encoder().failure(error))
+    assert json.loads(event) == {"error": expected}
+
+
+def test_usage_adds_up() -> None:
+    """The total is the sum of what was read and written."""
+    assert usage_object(Usage(5, 0)) == {"prompt_tokens": 5, "completion_tokens": 0, "total_tokens": 5}

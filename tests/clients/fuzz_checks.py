@@ -1,0 +1,90 @@
+"""What must be true of every response, said to schemathesis, which loads this module by its name."""
+
+import json
+from typing import Any
+
+import schemathesis
+from schemathesis import Case, CheckContext, HookContext, Response
+
+# The test begins these two sessions before the run: one is read, the other deleted.
+KEPT_SESSION = "kept"
+DOOMED_SESSION = "doomed"
+
+_HELLO = {"role": "user", "content": "Hello"}
+# With any of these a chat is refused unless its value is just right, so that hardly one made-up chat would be answered.
+_CHOOSY = ("model", "n", "response_format", "tool_choice", "modalities")
+
+
+@schemathesis.hook
+def before_call(_: HookContext, case: Case[Any], kwargs: dict[str, Any]) -> None:
+    """Leads every second made-up request, as it is counted by its size, past the first refusal."""
+    session_id = (case.path_parameters or {}).get("session_id")
+    if isinstance(session_id, str) and len(session_id) % 2 == 0:
+        case.path_parameters["session_id"] = KEPT_SESSION if case.method == "GET" else DOOMED_SESSION
+    body: Any = case.body
+    if isinstance(body, dict) and isinstance(body.get("messages"), list) and len(body) % 2:
+        kept = {name: value for name, value in body.items() if name not in _CHOOSY}
+        case.body = kept | {"messages": [*body["messages"], _HELLO], "stream": len(body["messages"]) % 2 == 0}
+
+
+def _header(response: Response, name: str) -> str:
+    return ", ".join(response.headers.get(name, []))
+
+
+@schemathesis.check
+def errors_come_in_the_envelope(ctx: CheckContext, response: Response, case: Case[Any]) -> None:
+    """Whatever is not a success is the error object and nothing else; only /ready has a body of its own for its 503."""
+    if response.status_code < 300 or (response.status_code == 503 and case.path == "/ready"):
+        return
+    assert _header(response, "content-type") == "application/json"
+    document = json.loads(response.content)
+    assert list(document) == ["error"]
+    error = document["error"]
+    assert list(error) == ["message", "type", "param", "code"]
+    assert isinstance(error["message"], str)
+    assert error["message"]
+    assert error["type"] == "invalid_request_error"
+    assert all(value is None or isinstance(value, str) for value in (error["param"], error["code"]))
+
+
+@schemathesis.check
+def every_response_has_an_id_and_a_clock(ctx: CheckContext, response: Response, case: Case[Any]) -> None:
+    """Every response says by which id it is found in the log, and how long it took."""
+    assert len(_header(response, "x-request-id")) >= 8
+    assert _header(response, "openai-processing-ms").isdigit()
+
+
+@schemathesis.check
+def streams_are_complete(ctx: CheckContext, response: Response, case: Case[Any]) -> None:
+    """Every event stream is made of JSON chunks and ends with [DONE]."""
+    if not _header(response, "content-type").startswith("text/event-stream"):
+        return
+    assert not response.stream_cut_short
+    *events, done, rest = response.content.split(b"\n\n")
+    assert (done, rest) == (b"data: [DONE]", b"")
+    assert all(json.loads(event.removeprefix(b"data: "))["object"] == "chat.completion.chunk" for event in events)
+
+
+@schemathesis.check
+class everything_was_reached:  # noqa: N801 - named like the other checks in the report
+    """The run was worth something: all addresses have answered well, and the chat in each of its ways."""
+
+    def __init__(self) -> None:
+        self._tested: set[str] = set()
+        self._reached: set[str] = set()
+
+    def after_response(self, _: CheckContext, response: Response, case: Case[Any]) -> None:
+        """Note what was answered."""
+        self._tested.add(case.operation.label)
+        if response.status_code == 200:
+            self._reached.add(case.operation.label)
+            self._reached.add(_header(response, "content-type"))
+        else:
+            self._reached.add(f"{case.operation.label} {response.status_code}")
+
+    def after_run(self, _: CheckContext) -> None:
+        """Look whether anything is missing."""
+        chat = {"POST /v1/chat/completions 400", "application/json", "text/event-stream; charset=utf-8"}
+        missing = (self._tested | chat) - self._reached
+        if missing:
+            raise AssertionError(f"never seen: {', '.join(sorted(missing))}")

@@ -1,0 +1,115 @@
+"""The official SDK for Node.js against a running gateway."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.simulator.answers import EMOJI_TEXT
+from app.simulator.live import LiveSimulator
+from tests.conftest import StartGateway
+from tests.live import ALICE_KEY, WAIT_SECONDS, LiveGateway
+
+FOLDER = Path(__file__).parent / "node"
+
+
+@pytest.fixture(autouse=True)
+def _node_modules() -> None:
+    """The SDK is there; tests install nothing themselves."""
+    if shutil.which("node") is None:
+        pytest.skip("Node.js is not installed")
+    if not (FOLDER / "node_modules" / "openai").is_dir():
+        pytest.skip("the npm packages of tests/clients/node are missing: `./dev node-modules` installs them")
+
+
+def node(gateway: LiveGateway, scenario: str, *arguments: str, key: str = ALICE_KEY, retries: int = 0) -> Any:
+    """What came of a scenario of client.mjs."""
+    done = subprocess.run(
+        ["node", "client.mjs", scenario, *arguments],
+        cwd=FOLDER,
+        env={
+            "PATH": os.environ["PATH"],
+            "OPENAI_BASE_URL": gateway.openai_url,
+            "OPENAI_API_KEY": key,
+            "MAX_RETRIES": str(retries),
+        },
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+        timeout=2 * WAIT_SECONDS,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_plain_completion(gateway: LiveGateway, site: LiveSimulator) -> None:
+    """A plain completion has the site's reply, its usage and the request id of the response."""
+    site.site.update(reply=EMOJI_TEXT)
+    seen = node(gateway, "plain")
+    assert (seen["text"], seen["finishReason"], seen["model"]) == (EMOJI_TEXT, "stop", "kimi-k2-instruct-0905")
+    assert seen["usage"]["prompt_tokens"] == 2
+    assert seen["usage"]["total_tokens"] == 2 + seen["usage"]["completion_tokens"]
+    assert seen["requestId"] == seen["requestIdHeader"]
+    assert seen["requestId"].startswith("req_")
+
+
+def test_a_stream(gateway: LiveGateway, site: LiveSimulator) -> None:
+    """A stream comes in many pieces that join to the site's reply, ends once, and has the usage at its end."""
+    site.site.update(reply=EMOJI_TEXT)
+    seen = node(gateway, "stream")
+    assert len(seen["pieces"]) > 10
+    assert "".join(seen["pieces"]) == EMOJI_TEXT
+    assert seen["finishReasons"] == ["stop"]
+    assert seen["usage"]["total_tokens"] == seen["usage"]["prompt_tokens"] + seen["usage"]["completion_tokens"] > 0
+
+
+def test_a_session(gateway: LiveGateway) -> None:
+    """Calls with the same `user` are one conversation."""
+    assert node(gateway, "session") == {"text": "Your name is Mio."}
+
+
+def test_the_models(gateway: LiveGateway) -> None:
+    """The models can be listed and looked up."""
+    seen = node(gateway, "models", "kimi")
+    assert set(seen["ids"]) == {"kimi", "kimi-k2-instruct", "kimi-k2-instruct-0905"}
+    assert seen["retrieved"] == "kimi"
+
+
+def test_a_wrong_key(gateway: LiveGateway) -> None:
+    """A wrong key is the SDK's AuthenticationError."""
+    error = node(gateway, "plain", key="sk-nobodys-key")["error"]
+    assert (error["class"], error["status"], error["code"]) == ("AuthenticationError", 401, "invalid_api_key")
+    assert error["requestId"].startswith("req_")
+
+
+@pytest.mark.parametrize("scenario", ["plain", "stream"])
+def test_an_unknown_model(gateway: LiveGateway, scenario: str) -> None:
+    """An unknown model is the SDK's NotFoundError, which names the field, streamed or not."""
+    error = node(gateway, scenario, "gpt-4o")["error"]
+    assert (error["class"], error["status"], error["code"]) == ("NotFoundError", 404, "model_not_found")
+    assert (error["param"], error["type"]) == ("model", "invalid_request_error")
+
+
+def test_a_rate_limit_that_the_sdk_waits_out(start_gateway: StartGateway, site: LiveSimulator) -> None:
+    """The SDK's own retry gets over the site's 429 and its Retry-After; without retries it is a RateLimitError."""
+    site.site.update(failure="rate_limited", failure_times=2, retry_after_s=1, reply="At last.")
+    with start_gateway(max_retries=0) as gateway:
+        error = node(gateway, "plain")["error"]
+        seen = node(gateway, "plain", retries=1)
+    assert (error["class"], error["status"], error["code"]) == ("RateLimitError", 429, "upstream_rate_limited")
+    assert seen["text"] == "At last."
+    assert [message.outcome for message in site.site.messages] == ["rate_limited", "rate_limited", "accepted"]
+
+
+def test_a_failure_within_a_stream(start_gateway: StartGateway, site: LiveSimulator) -> None:
+    """When the site fails after the stream has opened with heartbeats, reading on throws the SDK's APIError."""
+    site.site.update(failure="hang")
+    settings = {"max_retries": 0, "stream_grace_seconds": 0.01, "heartbeat_seconds": 0.02, "request_timeout": 1}
+    with start_gateway(**settings) as gateway:
+        error = node(gateway, "stream")["error"]
+    assert (error["class"], error["isStatusError"], error["code"]) == ("APIError", False, "upstream_timeout")
