@@ -5,23 +5,20 @@ import asyncio
 import contextlib
 import os
 import secrets
-import signal
 import sys
 import textwrap
-import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
 from app import doctor
-from app.api.ops import Drain
 from app.build import build_app
 from app.cluster.nginx import NginxPolicy
 from app.cluster.supervisor import ClusterError, ClusterPolicy, Supervisor, worker_command
 from app.observe import logging as logs
+from app.server import GracefulServer
 from app.settings import Settings, SettingsError, load_settings
 from app.simulator.behaviour import Behaviour
 from app.simulator.live import running, serve
@@ -137,7 +134,7 @@ def _given(options: argparse.Namespace) -> dict[str, object]:
 
 
 def _run(app: FastAPI, settings: Settings) -> int:
-    server = _DrainingServer(
+    server = GracefulServer(
         uvicorn.Config(
             app,
             host=settings.api_host,
@@ -154,22 +151,6 @@ def _run(app: FastAPI, settings: Settings) -> int:
     )
     server.run()
     return 0 if server.started else 1
-
-
-class _DrainingServer(uvicorn.Server):
-    """On SIGTERM lets `/ready` say so for a while, still serving, before it closes the door."""
-
-    def __init__(self, config: uvicorn.Config, drain: Drain, seconds: float) -> None:
-        super().__init__(config)
-        self._drain = drain
-        self._seconds = seconds
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if sig != signal.SIGTERM or self._drain.active or not self._seconds:
-            super().handle_exit(sig, frame)
-            return
-        self._drain.active = True
-        threading.Timer(self._seconds, super().handle_exit, (sig, frame)).start()
 
 
 def _demo_text(base_url: str, key: str, site: str) -> str:

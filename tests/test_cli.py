@@ -1,5 +1,6 @@
 """The commands, as processes of their own."""
 
+import json
 import os
 import re
 import signal
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -142,6 +144,37 @@ def test_a_stopped_server_lets_a_running_stream_end(site: LiveSimulator, command
         server.communicate(timeout=30)
     assert first.startswith("data: {")
     assert rest[-2:] == ["data: [DONE]", ""]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_the_grace_time_cuts_off_is_told_in_the_envelope(site: LiveSimulator, stream: bool) -> None:
+    """An answer that can't be waited for ends as a 503, or as an error event in an opened stream."""
+    port = free_port()
+    site.site.update(failure="hang")
+    headers = {"Authorization": f"Bearer {ALICE_KEY}"}
+    body = {"stream": stream, "messages": [{"role": "user", "content": "Hello"}]}
+    with process(
+        "main.py",
+        API_MASTER_KEY=ALICE_KEY,
+        API_PORT=str(port),
+        CHAT_PAGE_URL=site.page_url,
+        SHUTDOWN_GRACE_SECONDS="1",
+        DRAIN_SECONDS="0",
+        STREAM_GRACE_SECONDS="0.01",
+        LOG_FORMAT="pretty",
+    ) as server:
+        until_it_listens(server)
+        url = f"http://127.0.0.1:{port}/v1/chat/completions"
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(httpx.post, url, json=body, headers=headers, trust_env=False, timeout=30)
+            assert site.site.wait_for(lambda counters: counters.in_flight == 1)
+            server.send_signal(signal.SIGTERM)
+            response = asked.result()
+        _, log = server.communicate(timeout=30)
+    last = response.text.strip().removeprefix("data: ") if not stream else response.text.strip().split("data: ")[-1]
+    assert json.loads(last)["error"]["code"] == "gateway_stopping"
+    assert response.status_code == (200 if stream else 503)
+    assert ALICE_KEY not in log
 
 
 @pytest.mark.parametrize(

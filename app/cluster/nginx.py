@@ -1,10 +1,12 @@
-"""Fills in the nginx template that docker compose and the local cluster share. Pure."""
+"""Fills in the nginx template that docker compose and the local cluster share."""
 
 import re
+import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+_MOST_FILES = 65536
 _VARIABLE = re.compile(r"\$\{([A-Z_]+)\}")
 
 
@@ -34,16 +36,8 @@ class NginxPolicy:
     certificate_key: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerAddress:
-    """Where a worker listens; `resting` ones keep their place in the hash but get no requests."""
-
-    address: str
-    resting: bool = False
-
-
-def render(template: str, policy: NginxPolicy, workers: Sequence[WorkerAddress], run_dir: Path) -> str:
-    """The configuration for these workers.
+def render(template: str, policy: NginxPolicy, workers: Sequence[str], run_dir: Path) -> str:
+    """The configuration for workers at these addresses.
 
     Raises:
         KeyError: The template names a variable that nobody fills in.
@@ -51,10 +45,11 @@ def render(template: str, policy: NginxPolicy, workers: Sequence[WorkerAddress],
     with_tls = policy.certificate is not None and policy.certificate_key is not None
     values = {
         "RUN_DIR": str(run_dir),
+        "OPEN_FILES": str(min(_MOST_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])),
         "ACCESS_LOG": "/dev/stdout",
         "LISTEN": f"{policy.listen} ssl" if with_tls else policy.listen,
         "STICKY": policy.sticky,
-        "WORKERS": "\n        ".join(_server(worker) for worker in workers),
+        "WORKERS": "\n        ".join(f"server {worker} max_fails=0;" for worker in workers),
         "MAX_BODY_BYTES": str(policy.max_body_bytes),
         "READ_TIMEOUT": f"{policy.read_timeout:g}s",
         "REQUEST_RATE": policy.request_rate,
@@ -66,10 +61,6 @@ def render(template: str, policy: NginxPolicy, workers: Sequence[WorkerAddress],
         "SECURITY_HEADERS": "add_header strict-transport-security max-age=31536000 always;" if with_tls else "",
     }
     return _VARIABLE.sub(lambda match: values[match[1]], template)
-
-
-def _server(worker: WorkerAddress) -> str:
-    return f"server {worker.address} max_fails=0{' down' if worker.resting else ''};"
 
 
 def _tls(policy: NginxPolicy) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from app.cluster.nginx import NginxPolicy, WorkerAddress, render
+from app.cluster.nginx import NginxPolicy, render
 
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 15.0
@@ -21,8 +21,6 @@ _LONGEST_PAUSE = 15.0
 _STABLE_SECONDS = 60.0
 _START_SECONDS = 30.0
 _POLL_SECONDS = 0.05
-# How long nginx's old processes may still hand out requests by an old configuration.
-_RELOAD_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +75,7 @@ class Supervisor:
             shutil.rmtree(self._run_dir, ignore_errors=True)
 
     async def _run(self, stop: asyncio.Event, roll: asyncio.Event) -> int:
-        self._write_config(resting=None)
+        self._write_config()
         keepers = [asyncio.create_task(worker.keep_running()) for worker in self._workers]
         status = 0
         try:
@@ -110,21 +108,14 @@ class Supervisor:
             stopped.cancel()
 
     async def _replace_workers(self, stop: asyncio.Event) -> None:
-        """One after the other: out of nginx's sight, ended, started, back in."""
+        """One after the other. nginx keeps its configuration: who is refused by a worker that ends goes to the next."""
         for number, worker in enumerate(self._workers):
             if stop.is_set():
                 return
-            await self._reload_nginx(resting=number)
             await worker.restart(self._policy.grace)
             await _port_open(self._address(number))
             self._log.info("worker_replaced", name=worker.name)
-        await self._reload_nginx(resting=None)
         self._log.info("workers_replaced")
-
-    async def _reload_nginx(self, resting: int | None) -> None:
-        self._write_config(resting)
-        self._nginx.send(signal.SIGHUP)
-        await asyncio.sleep(_RELOAD_SECONDS)
 
     async def _all_listen(self, stop: asyncio.Event) -> bool:
         """True when all workers listen, False if the cluster is told to stop before that."""
@@ -145,12 +136,8 @@ class Supervisor:
     def _address(self, number: int) -> str:
         return f"127.0.0.1:{self._policy.first_port + number}"
 
-    def _write_config(self, resting: int | None) -> None:
-        addresses = [
-            # nginx refuses an upstream of which every server is down.
-            WorkerAddress(self._address(number), resting=number == resting and len(self._workers) > 1)
-            for number in range(len(self._workers))
-        ]
+    def _write_config(self) -> None:
+        addresses = [self._address(number) for number in range(len(self._workers))]
         text = render(self._policy.template, self._policy.nginx, addresses, self._run_dir)
         (self._run_dir / "nginx.conf").write_text(text, encoding="utf-8")
 
@@ -191,6 +178,7 @@ class _Process:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command, env=self._environment, start_new_session=True
             )
+            self._log.info("process_started", name=self.name, pid=self._process.pid)
             status = await self._process.wait()
             if self._restarting:
                 self._restarting, pause = False, 0.0

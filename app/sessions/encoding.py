@@ -8,7 +8,7 @@ import json
 import zlib
 from typing import Any
 
-from app.domain.chat import Message, ToolCall
+from app.domain.chat import Message, ToolCall, Usage
 from app.domain.conversation import LastTurn, Session
 
 _VERSION = b"\x01"
@@ -60,18 +60,38 @@ def _to_json(session: Session) -> dict[str, object]:
         "updated": session.updated_at,
         "system": [_message_to_json(message) for message in session.system],
         "turns": [_message_to_json(message) for message in session.turns],
-        "last": [last.fingerprint, last.idempotency_key, last.text, last.finish_reason, last.at],
+        "last": {
+            "fingerprint": last.fingerprint,
+            "key": last.idempotency_key,
+            "text": last.text,
+            "finish": last.finish_reason,
+            "usage": [last.usage.prompt_tokens, last.usage.completion_tokens],
+            "prompt": [last.prompt_size, last.dropped, last.shortened],
+            "at": last.at,
+        },
     }
 
 
 def _from_json(value: Any) -> Session:
+    last = value["last"]
+    prompt_size, dropped, shortened = last["prompt"]
     return Session(
         id=value["id"],
         created_at=value["created"],
         updated_at=value["updated"],
         system=tuple(_message_from_json(*fields) for fields in value["system"]),
         turns=tuple(_message_from_json(*fields) for fields in value["turns"]),
-        last_turn=LastTurn(*value["last"]),
+        last_turn=LastTurn(
+            fingerprint=last["fingerprint"],
+            idempotency_key=last["key"],
+            text=last["text"],
+            finish_reason=last["finish"],
+            usage=Usage(*last["usage"]),
+            prompt_size=prompt_size,
+            dropped=dropped,
+            shortened=shortened,
+            at=last["at"],
+        ),
     )
 
 

@@ -245,6 +245,7 @@ class RedisSessionStore:
         place = _Place(self._lines, key)
         try:
             await place.come_first(deadline)
+            self._server.check()
             held = _Held(self, self._names(key), place)
             await held.take(deadline)
             try:
@@ -335,8 +336,11 @@ class RedisSessionStore:
             await self._server.run(_RELEASE, (names.lock, names.queue, names.seen), owner, urgent=True)
 
     async def renew(self, names: "_Names", token: bytes) -> bool:
-        """Is it still the holder's?"""
-        return bool(await self._server.run(_RENEW, (names.lock,), token, _ms(self.lock_ttl), urgent=True))
+        """Is it still the holder's, as far as is known?"""
+        try:
+            return bool(await self._server.run(_RENEW, (names.lock,), token, _ms(self.lock_ttl), urgent=True))
+        except SessionStoreUnavailable:
+            return True
 
     async def decoded(self, stored: bytes | None) -> Session | None:
         """The session, or None if there is none that can be read."""
@@ -405,8 +409,12 @@ class _Held:
     async def leave(self) -> None:
         """Give the session back, unless that has been done."""
         self._stop_renewing()
-        if not self._given_back:
-            await self._store.see_through(self._give_back())
+        if self._given_back:
+            return
+        giving_back = self._store.in_background(self._give_back())
+        # Nobody waits for a server that is away.
+        if self._store.status() == "ready":
+            await asyncio.shield(giving_back)
 
     async def _turn_has_come(self, deadline: float) -> tuple[bytes, bytes | None, int]:
         loop = asyncio.get_running_loop()
@@ -431,7 +439,11 @@ class _Held:
             kept = await self._store.save(self._names, self._token, record)
             self._was_given_back()
         if not kept:
-            raise _taken_over()
+            # The client may have gone, but whoever runs this should know that locks live too short.
+            structlog.get_logger("kimi.sessions").warning("session.turn_not_kept", reason="the lock was lost")
+            raise SessionStoreUnavailable(
+                "The turn was not kept: its session was taken over by another request after its lock had expired."
+            )
 
     async def _delete(self) -> bool:
         async with self._in_order:
@@ -439,7 +451,7 @@ class _Held:
             existed = await self._store.delete(self._names, self._token)
             self._was_given_back()
         if existed is None:
-            raise _taken_over()
+            raise SessionStoreUnavailable("The session's lock was lost while it was being deleted; please look again.")
         return existed
 
     async def _give_back(self) -> None:
@@ -462,10 +474,9 @@ class _Held:
 
     async def _keep_renewing(self) -> None:
         """A worker that is alive keeps its lock however long the upstream takes; a dead one doesn't."""
-        held = True
-        while held:
-            with contextlib.suppress(SessionStoreUnavailable):
-                held = await self._store.renew(self._names, self._token)
+        while True:
+            if not await self._store.renew(self._names, self._token):
+                return
             await asyncio.sleep(self._store.lock_ttl / 3)
 
     def _stop_renewing(self) -> None:
@@ -484,12 +495,12 @@ class _Server:
     def __init__(self, url: str, connect_timeout: float, command_timeout: float, *, probe_key: str) -> None:
         self._pool = _pool(url, connect_timeout)
         self._client = Redis(connection_pool=self._pool)
-        # Not redis-py's BlockingConnectionPool: it loses connections of tasks that are cancelled while they hand one in.
+        # Not redis-py's BlockingConnectionPool: a task that is cancelled while it hands its connection in loses it.
         self._slots = asyncio.Semaphore(_CONNECTIONS)
         self._command_timeout = command_timeout
         self._probe_key = probe_key
         self._log = structlog.get_logger("kimi.sessions")
-        self._failure: SessionStoreUnavailable | None = None
+        self._failure: str | None = None
         self._was_up = False
         self._closed = False
         self._watch: asyncio.Task[None] | None = None
@@ -499,7 +510,9 @@ class _Server:
         """As the last command showed."""
         return self._was_up and self._failure is None
 
-    async def run(self, script: _Script, keys: Sequence[str], *arguments: bytes | str | int, urgent: bool = False) -> Any:
+    async def run(
+        self, script: _Script, keys: Sequence[str], *arguments: bytes | str | int, urgent: bool = False
+    ) -> Any:
         """What a script returns.
 
         Raises:
@@ -513,12 +526,17 @@ class _Server:
         Raises:
             SessionStoreUnavailable: They can't be read.
         """
-        values: list[bytes | None] = await self._ask(partial(self._client.mget, keys))
-        return values
+        values: Any = await self._ask(partial(self._client.mget, keys))
+        return list(values)
 
     def start(self) -> None:
         """Find out whether the server is there, without waiting for it."""
         self._look_for_it(0.0)
+
+    def check(self) -> None:
+        """Raise SessionStoreUnavailable if the server is known to be away."""
+        if self._failure is not None:
+            raise _unavailable(self._failure)
 
     async def aclose(self) -> None:
         """Close all connections; nothing is asked from here on."""
@@ -539,8 +557,8 @@ class _Server:
     async def _ask(self, command: Callable[[], Awaitable[T]], *, urgent: bool = False) -> T:
         if self._closed:
             raise SessionStoreUnavailable("The gateway is being stopped.")
-        if self._failure is not None and not urgent:
-            raise _again(self._failure)
+        if not urgent:
+            self.check()
         try:
             async with asyncio.timeout(self._command_timeout), self._slots:
                 try:
@@ -556,12 +574,11 @@ class _Server:
 
     def _note_failure(self, fault: Exception) -> SessionStoreUnavailable:
         reason = next(text for kind, text in _REASONS if isinstance(fault, kind))
-        failure = SessionStoreUnavailable(f"The session store {reason}.", retry_after=1.0)
         if self._failure is None:
             self._log.warning("session_store.unavailable", reason=reason, kind=type(fault).__name__)
-        self._failure = failure
+        self._failure = reason
         self._look_for_it(_FIRST_PAUSE)
-        return _again(failure)
+        return _unavailable(reason)
 
     def _note_success(self) -> None:
         if not self.is_up:
@@ -678,7 +695,9 @@ def _pool(url: str, connect_timeout: float) -> ConnectionPool:
             protocol=2,
             driver_info=None,
         )
-        pool.make_connection()
+        # Even if the URL says otherwise: sessions are bytes.
+        pool.connection_kwargs["decode_responses"] = False
+        pool.connection_class(**pool.connection_kwargs)
     except (ValueError, TypeError, refusals.RedisError):
         # Not chained: these errors quote parts of the URL.
         raise ValueError("The Redis URL can't be used: redis://[[user]:password@]host[:port][/database].") from None
@@ -695,15 +714,8 @@ def _busy() -> SessionBusy:
     return SessionBusy("Another request of this session is still running.", retry_after=1.0)
 
 
-def _taken_over() -> SessionStoreUnavailable:
-    return SessionStoreUnavailable(
-        "The turn was not kept: its session was taken over by another request after its lock had expired."
-    )
-
-
-def _again(failure: SessionStoreUnavailable) -> SessionStoreUnavailable:
-    """An error like this one for each who meets it: a traceback belongs to one of them only."""
-    return SessionStoreUnavailable(failure.message, retry_after=failure.retry_after)
+def _unavailable(reason: str) -> SessionStoreUnavailable:
+    return SessionStoreUnavailable(f"The session store {reason}.", retry_after=1.0)
 
 
 def _digest(text: str) -> str:

@@ -1,0 +1,78 @@
+"""uvicorn, ending without losing a request."""
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+from types import FrameType
+
+import uvicorn
+
+from app.api.ops import Drain
+
+# How long a connection that was just accepted may take to send its request.
+_LAST_REQUEST_SECONDS = 0.3
+
+
+class GracefulServer(uvicorn.Server):
+    """On SIGTERM `/ready` says so for a while, still serving; then the door is closed.
+
+    uvicorn by itself would hang up on connections that the kernel has taken but nobody has accepted yet, and on those
+    whose request has not been read. A proxy in front has sent its request by then, and may not send a POST again.
+
+    Args:
+        drain: Read by `/ready`.
+        seconds: How long it says 503 before the door is closed.
+    """
+
+    def __init__(self, config: uvicorn.Config, drain: Drain, seconds: float) -> None:
+        super().__init__(config)
+        self._drain = drain
+        self._seconds = seconds
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM begins the drain; a second one, and any other signal, ends the server at once."""
+        if sig != signal.SIGTERM or self._drain.active:
+            super().handle_exit(sig, frame)
+            return
+        self._drain.active = True
+        threading.Timer(self._seconds, super().handle_exit, (sig, frame)).start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the door, serve who is inside, end."""
+        if self._drain.active:
+            await self._serve_the_last()
+        await super().shutdown(sockets)
+
+    async def _serve_the_last(self) -> None:
+        loop = asyncio.get_running_loop()
+        waiting: list[socket.socket] = []
+        for server in self.servers:
+            # A copy keeps the socket open for a moment after the server has let go of it.
+            copies = [socket.socket(fileno=os.dup(listener.fileno())) for listener in server.sockets]
+            server.close()
+            for copy in copies:
+                waiting.extend(_accept_all(copy))
+                copy.close()
+        for connection in waiting:
+            await loop.connect_accepted_socket(self._protocol, connection)
+        await asyncio.sleep(_LAST_REQUEST_SECONDS)
+
+    def _protocol(self) -> asyncio.Protocol:
+        """What uvicorn makes for each connection."""
+        factory = self.config.http_protocol_class
+        return factory(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)  # type: ignore[call-arg]  # as uvicorn itself calls it
+
+
+def _accept_all(listener: socket.socket) -> list[socket.socket]:
+    """All connections that wait to be accepted."""
+    listener.setblocking(False)
+    accepted: list[socket.socket] = []
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:  # BlockingIOError: nobody waits any more
+            return accepted
+        connection.setblocking(False)
+        accepted.append(connection)
