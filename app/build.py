@@ -1,7 +1,9 @@
 """The only place where the gateway is put together: providers, stores, middleware, routes."""
 
-from collections.abc import AsyncGenerator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 import structlog
 from fastapi import FastAPI
@@ -19,7 +21,10 @@ from app.api.sessions import sessions_router
 from app.api.streaming import StreamPolicy
 from app.chat.service import ChatService, SessionPolicy
 from app.domain.prompt import PromptLimit
+from app.domain.usage import CallRecord
 from app.observe import logging as logs
+from app.observe import loop_lag
+from app.observe.metrics import Metrics
 from app.providers.base import BaseProvider, ModelSpec
 from app.providers.http import HttpClient
 from app.providers.kimi.nonce import NoncePolicy
@@ -29,6 +34,7 @@ from app.providers.registry import ProviderRegistry
 from app.providers.resilience.breaker import BreakerPolicy, CircuitBreaker
 from app.providers.resilience.bulkhead import Bulkhead
 from app.providers.resilience.guard import Guard, RetryPolicy
+from app.sessions.base import SessionStore
 from app.sessions.memory import MemorySessionStore
 from app.settings import Settings
 
@@ -49,21 +55,20 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
     registry = build_registry(settings)
     for provider in further_providers:
         registry.register(provider)
-    sessions = MemorySessionStore(
-        max_sessions=settings.max_session_size,
-        time_to_live=settings.session_cache_ttl,
-        lock_wait=settings.session_lock_wait,
-    )
+    sessions = _session_store(settings)
+    metrics = Metrics(partial(_state, registry.providers, sessions))
     service = ChatService(
         registry=registry,
         sessions=sessions,
         policy=SessionPolicy(settings.session_replay_seconds, settings.session_max_characters),
-        on_call=logs.log_call,
+        on_call=partial(_on_call, metrics),
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
         async with AsyncExitStack() as stack:
+            lag = asyncio.create_task(loop_lag.watch(metrics.loop_lag))
+            stack.callback(lag.cancel)
             stack.push_async_callback(sessions.aclose)
             await sessions.start()
             for provider in registry.providers:
@@ -78,16 +83,17 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
         lifespan=lifespan,
         redoc_url=None,
         redirect_slashes=False,
-        middleware=_middleware(settings),
+        middleware=_middleware(settings, metrics),
     )
     app.state.drain = drain = Drain()
     routers = [
-        ops_router(registry.providers, sessions, drain),
+        ops_router(providers=registry.providers, sessions=sessions, drain=drain, metrics=metrics),
         chat_router(
             service=service,
             registry=registry,
             stream_policy=_stream_policy(settings),
             session_from_user=settings.session_from_user,
+            metrics=metrics,
         ),
         sessions_router(sessions),
     ]
@@ -96,6 +102,29 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
     install_error_handlers(app, [route for router in routers for route in router.routes])
     install_openapi(app, public_paths=PUBLIC_PATHS)
     return app
+
+
+def _session_store(settings: Settings) -> SessionStore:
+    return MemorySessionStore(
+        max_sessions=settings.max_session_size,
+        time_to_live=settings.session_cache_ttl,
+        lock_wait=settings.session_lock_wait,
+    )
+
+
+def _on_call(metrics: Metrics, record: CallRecord) -> None:
+    logs.log_call(record)
+    metrics.call_ended(record)
+
+
+def _state(providers: Iterable[BaseProvider], sessions: SessionStore) -> dict[str, dict[str, float]]:
+    """The numbers of the moment, for the metrics."""
+    state: dict[str, dict[str, float]] = {"kimi_session_store_up": {"store": float(sessions.status() == "ready")}}
+    for provider in providers:
+        status = provider.status()
+        for name, value in {"ready": float(status.ready), **status.gauges}.items():
+            state.setdefault(f"kimi_provider_{name}", {})[provider.name] = value
+    return state
 
 
 def build_registry(settings: Settings) -> ProviderRegistry:
@@ -152,14 +181,14 @@ def _stream_policy(settings: Settings) -> StreamPolicy:
     )
 
 
-def _middleware(settings: Settings) -> list[Middleware]:
+def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
     """In the order in which a request meets them."""
     keys = None if settings.auth_disabled else ApiKeys(settings.api_keys)
     if keys is None:
         structlog.get_logger("kimi.build").warning(
             "auth_disabled", meaning="everybody who reaches this port may use it"
         )
-    layers = [Middleware(RequestContextMiddleware)]
+    layers = [Middleware(RequestContextMiddleware, metrics=metrics)]
     if settings.cors_origins:
         cors = Middleware(
             CORSMiddleware,
@@ -170,5 +199,7 @@ def _middleware(settings: Settings) -> list[Middleware]:
         )
         layers.append(cors)
     layers.append(Middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes))
-    layers.append(Middleware(AuthMiddleware, keys=keys, public_paths=PUBLIC_PATHS))
+    metrics_keys = [*settings.api_keys, *filter(None, [settings.metrics_key.get_secret_value()])]
+    special = {"/metrics": ApiKeys(metrics_keys)} if keys is not None or settings.metrics_key else {}
+    layers.append(Middleware(AuthMiddleware, keys=keys, public_paths=PUBLIC_PATHS, special=special))
     return layers

@@ -35,6 +35,7 @@ class Settings(BaseSettings):
     # Who may use the gateway
     api_master_key: SecretStr = SecretStr("")
     auth_disabled: bool = False
+    metrics_key: SecretStr = SecretStr("")
     cors_origins: Annotated[list[str], NoDecode] = []
 
     # Where it listens
@@ -70,6 +71,7 @@ class Settings(BaseSettings):
     context_length_unit: Literal["codepoints", "utf16", "bytes"] = "codepoints"
 
     # Sessions
+    session_store_url: SecretStr = SecretStr("memory://")
     session_cache_ttl: float = Field(3600, gt=0)
     max_session_size: int = Field(1000, ge=1)
     session_max_characters: int = Field(200_000, ge=1000)
@@ -130,6 +132,13 @@ class Settings(BaseSettings):
             models[public] = upstream or _KNOWN_UPSTREAM_MODELS.get(public, public)
         return models
 
+    @field_validator("session_store_url")
+    @classmethod
+    def _store_url(cls, value: SecretStr) -> SecretStr:
+        if not re.match(r"(memory|redis|rediss|unix)://", value.get_secret_value()):
+            raise ValueError("must be memory://, or a redis://, rediss:// or unix:// address")
+        return value
+
     @field_validator("chat_page_url", "upstream_url")
     @classmethod
     def _http_url(cls, value: str) -> str:
@@ -149,6 +158,8 @@ class Settings(BaseSettings):
             raise ValueError("TLS_CERTIFICATE: goes together with TLS_CERTIFICATE_KEY")
         if not self.auth_disabled:
             _check_keys(self.api_keys)
+        if _is_trivial(self.metrics_key.get_secret_value() or "0f1e2d3c4b5a"):
+            raise ValueError("METRICS_KEY: it is a placeholder or easy to guess")
         return self
 
 

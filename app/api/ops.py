@@ -4,8 +4,11 @@ from collections.abc import Iterable
 from typing import Literal
 
 from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
+from app.observe.metrics import Metrics
 from app.providers.base import BaseProvider
 from app.sessions.base import SessionStore
 
@@ -38,8 +41,10 @@ class Drain:
     active = False
 
 
-def ops_router(providers: Iterable[BaseProvider], sessions: SessionStore, drain: Drain) -> APIRouter:
-    """The routes that need no key and tell no secrets."""
+def ops_router(
+    *, providers: Iterable[BaseProvider], sessions: SessionStore, drain: Drain, metrics: Metrics
+) -> APIRouter:
+    """The routes that tell no secrets; all but `/metrics` are open to everybody."""
     router = APIRouter(tags=["operations"])
 
     @router.get("/", summary="What is this", response_model=About)
@@ -77,5 +82,15 @@ def ops_router(providers: Iterable[BaseProvider], sessions: SessionStore, drain:
         # requests away.
         status: Literal["ready", "degraded"] = "ready" if store == "ready" else "degraded"
         return Readiness(status=status if serving else "not_ready", sessions=store, providers=details)
+
+    @router.get(
+        "/metrics",
+        summary="Numbers for Prometheus",
+        response_class=PlainTextResponse,
+        responses={200: {"content": {"text/plain": {}}, "description": "Prometheus' text format"}},
+    )
+    async def read_metrics() -> Response:
+        """Opened by METRICS_KEY, or by any API key."""
+        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
     return router

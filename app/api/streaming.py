@@ -17,6 +17,7 @@ from app.chat.service import Ending, Event, Opening
 from app.domain.chat import Delta
 from app.domain.chunking import paced_pieces
 from app.domain.errors import ClientClosedRequest, GatewayError, GatewayStopping, InternalError
+from app.observe.metrics import Metrics
 
 PING = b": ping\n\n"
 # How far the upstream's side may run ahead of a slow reader, in events. Enough that a whole reply and its ending never
@@ -73,6 +74,7 @@ class EventStream(Response):
         encoder: Makes the dialect's encoder when the opening is known.
         headers_of: The response headers that tell about the opening.
         policy: Times and sizes.
+        metrics: Told of streams and heartbeats.
     """
 
     media_type = "text/event-stream"
@@ -84,6 +86,7 @@ class EventStream(Response):
         encoder: Callable[[Opening], EventEncoder],
         headers_of: Callable[[Opening], Mapping[str, str]],
         policy: StreamPolicy,
+        metrics: Metrics,
     ) -> None:
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
         del self.headers["content-length"]
@@ -91,6 +94,7 @@ class EventStream(Response):
         self._encoder = encoder
         self._headers_of = headers_of
         self._policy = policy
+        self._metrics = metrics
         self._log = structlog.get_logger("kimi.stream")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
@@ -103,6 +107,7 @@ class EventStream(Response):
                 self.headers.update(self._headers_of(opening))
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
                 opened = True
+                self._metrics.stream_began()
                 await self._write(send, pump, self._encoder(opening), first)
                 await _write(send, b"", more=False)
         except ClientClosedRequest:
@@ -114,6 +119,9 @@ class EventStream(Response):
                 raise
             stopping = GatewayStopping("The gateway is being restarted.", retry_after=1)
             await _write(send, self._encoder(opening).failure(stopping), more=False)
+        finally:
+            if opened:
+                self._metrics.stream_ended()
 
     async def _first_word(self, pump: "_Pump") -> Event | None:
         """The first event after the opening, or None if the upstream is silent for longer than the grace time."""
@@ -125,7 +133,7 @@ class EventStream(Response):
     async def _write(self, send: Send, pump: "_Pump", encoder: EventEncoder, event: Event | None) -> None:
         unsent = encoder.opening()
         if event is None:
-            await _write(send, unsent + PING)
+            await self._ping(send, unsent)
             unsent = b""
         try:
             while True:
@@ -148,7 +156,11 @@ class EventStream(Response):
             try:
                 return await pump.next(self._policy.heartbeat)
             except TimeoutError:
-                await _write(send, PING)
+                await self._ping(send)
+
+    async def _ping(self, send: Send, unsent: bytes = b"") -> None:
+        self._metrics.heartbeat()
+        await _write(send, unsent + PING)
 
     async def _write_delta(self, send: Send, encoder: EventEncoder, delta: Delta, unsent: bytes) -> None:
         if not delta.whole:

@@ -53,10 +53,17 @@ class CompletionRequest:
 
 @dataclass(frozen=True, slots=True)
 class ProviderStatus:
-    """May this provider serve now? `details` are short facts without secrets, for `/ready`."""
+    """May this provider serve now?
+
+    Args:
+        ready: Yes or no.
+        details: Short facts without secrets, for `/ready`.
+        gauges: Numbers of the moment, for the metrics, under names like `queue_depth`.
+    """
 
     ready: bool
     details: Mapping[str, str]
+    gauges: Mapping[str, float] = field(default_factory=dict)
 
 
 class BaseProvider(ABC):

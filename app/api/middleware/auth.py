@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -39,19 +39,29 @@ class AuthMiddleware:
     Args:
         keys: Who may come in; None lets everybody in as one anonymous caller.
         public_paths: Addresses that need no key.
+        special: Addresses that other keys open.
     """
 
-    def __init__(self, app: ASGIApp, *, keys: ApiKeys | None, public_paths: Collection[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        keys: ApiKeys | None,
+        public_paths: Collection[str],
+        special: Mapping[str, ApiKeys] | None = None,
+    ) -> None:
         self._app = app
         self._keys = keys
         self._public_paths = frozenset(public_paths)
+        self._special = dict(special or {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI call."""
         if scope["type"] != "http" or scope["path"] in self._public_paths:
             await self._app(scope, receive, send)
             return
-        caller = Caller("anonymous") if self._keys is None else self._keys.caller(_presented(Headers(scope=scope)))
+        keys = self._special.get(scope["path"], self._keys)
+        caller = Caller("anonymous") if keys is None else keys.caller(_presented(Headers(scope=scope)))
         if caller is None:
             refusal = InvalidApiKey("Incorrect or missing API key. Send it as 'Authorization: Bearer KEY'.")
             await error_response(refusal)(scope, receive, send)

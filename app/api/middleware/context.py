@@ -12,9 +12,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.errors import error_response
 from app.domain.errors import GatewayStopping, InternalError
 from app.observe.logging import access_fields
+from app.observe.metrics import Metrics
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
 
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+# What is counted for a request that was never answered.
+_NO_RESPONSE = 499
 # A session's id is its user's, often an e-mail address: it stays out of the log.
 _SESSION_PATH = re.compile(r"^/v1/sessions/.+")
 
@@ -26,8 +30,9 @@ class RequestContextMiddleware:
     expected becomes a 500 that says nothing about it; the log has the rest.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self._app = app
+        self._metrics = metrics
         self._log = structlog.get_logger("kimi.access")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -42,6 +47,7 @@ class RequestContextMiddleware:
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         status: int | None = None
+        self._metrics.request_began()
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -68,14 +74,26 @@ class RequestContextMiddleware:
             internal = InternalError("The gateway made a mistake; its log says more under this request id.")
             await error_response(internal)(scope, receive, send_with_headers)
         finally:
+            seconds = time.perf_counter() - started
+            self._metrics.request_ended(
+                method=scope["method"] if scope["method"] in _METHODS else "other",
+                route=_route(scope),
+                status=status or _NO_RESPONSE,
+                seconds=seconds,
+            )
             self._log.info(
                 "request",
                 method=scope["method"],
                 path=_SESSION_PATH.sub("/v1/sessions/…", scope["path"]),
                 status=status,
-                ms=round((time.perf_counter() - started) * 1000, 1),
+                ms=round(seconds * 1000, 1),
                 **fields,
             )
+
+
+def _route(scope: Scope) -> str:
+    """A name from a bounded set: the path of the route that took the request, if one did."""
+    return str(getattr(scope.get("route"), "path", "unknown"))
 
 
 def _request_id(headers: Headers) -> str:

@@ -17,6 +17,7 @@ from app.api.openai.sse import ChunkEncoder, usage_object
 from app.api.streaming import EventStream, StreamPolicy
 from app.chat.service import Answer, ChatService, Opening
 from app.domain.errors import ModelNotFound
+from app.observe.metrics import Metrics
 from app.providers.base import ModelSpec
 from app.providers.registry import ProviderRegistry
 
@@ -55,7 +56,12 @@ _REQUEST_DOC = {
 
 
 def chat_router(
-    *, service: ChatService, registry: ProviderRegistry, stream_policy: StreamPolicy, session_from_user: bool
+    *,
+    service: ChatService,
+    registry: ProviderRegistry,
+    stream_policy: StreamPolicy,
+    session_from_user: bool,
+    metrics: Metrics,
 ) -> APIRouter:
     """The routes of the OpenAI dialect.
 
@@ -87,6 +93,7 @@ def chat_router(
                 encoder=partial(_encoder, include_usage=include_usage),
                 headers_of=headers_of,
                 policy=stream_policy,
+                metrics=metrics,
             )
         async with cancel_on_disconnect(request.receive):
             answer = await service.complete(call, caller)

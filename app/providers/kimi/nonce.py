@@ -61,6 +61,7 @@ class NonceSource:
         self._failure: UpstreamError | None = None
         self._failures = 0
         self._retry_at = 0.0
+        self.fetches = 0
         self._failed = asyncio.Event()
 
     @property
@@ -69,6 +70,11 @@ class NonceSource:
         if self._clearance is not None:
             return "fresh"
         return "pending" if self._failure is None else "failing"
+
+    @property
+    def age(self) -> float:
+        """Seconds since the nonce was fetched; 0 if there is none."""
+        return 0.0 if self._clearance is None else self._clock() - self._clearance.fetched_at
 
     @property
     def failure(self) -> UpstreamError | None:
@@ -140,6 +146,7 @@ class NonceSource:
         return await asyncio.shield(self._fetching)
 
     async def _fetch_once(self, new_visitor: bool) -> Clearance:
+        self.fetches += 1
         try:
             clearance = await self._fetch(new_visitor=new_visitor)
         except UpstreamError as error:

@@ -67,7 +67,14 @@ class KimiProvider(BaseProvider):
         details: dict[str, str] = {"nonce": nonce, "breaker": breaker}
         if self._nonces.failure is not None:
             details["nonce_failure"] = self._nonces.failure.code or ""
-        return ProviderStatus(ready=nonce != "failing" and breaker != "open", details=details)
+        gauges = {
+            "nonce_age_seconds": self._nonces.age,
+            "nonce_fetches": float(self._nonces.fetches),
+            "breaker_closed": float(breaker == "closed"),
+            "queue_depth": float(self._guard.bulkhead.queued),
+            "slots_free": float(self._guard.bulkhead.free),
+        }
+        return ProviderStatus(nonce != "failing" and breaker != "open", details, gauges)
 
     async def connect(self) -> None:
         """Fetch the page and its nonce, if that has not been done yet."""

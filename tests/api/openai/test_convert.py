@@ -116,6 +116,7 @@ def test_content_that_is_no_text_is_refused_by_its_part(kind: str) -> None:
         ({"tools": {}}, "tools"),
         ({"tools": ["search"]}, "tools[0]"),
         ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": 5}, "tool_choice"),
         ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
         ({"response_format": "json"}, "response_format"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
@@ -178,6 +179,12 @@ def test_a_message_means_the_same_however_it_is_written(message: dict[str, Any],
 def test_any_text_is_taken_as_it_is(text: str) -> None:
     """Not a code point of a message is changed on the way in."""
     assert _message({"role": "user", "content": text}).text == text
+
+
+def test_a_byte_order_mark_is_no_part_of_the_request() -> None:
+    """Windows tools put one in front of JSON; it is passed over."""
+    body = b"\xef\xbb\xbf" + json.dumps({"messages": [HELLO]}).encode()
+    assert to_call(parse_request(body), NO_HINTS, "m").messages == (user("Hello"),)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 import pytest
+from hypothesis import given
 
 from app.api.headers import MAX_SESSION_ID, SessionHints, opening_headers, session_hints
 from app.chat.service import Opening
 from app.domain.chat import SessionRef
 from app.domain.errors import InvalidRequest
 from app.domain.prompt import Prompt, PromptLimit
+from tests.domain.strategies import UNTIMED, texts
 
 NOTHING = SessionHints(session=None, reset=False, strict=False, is_retry=False, idempotency_key=None)
 PROMPT = Prompt("text", 986, PromptLimit(1000), dropped=2, shortened=1)
@@ -23,6 +25,10 @@ PROMPT = Prompt("text", 986, PromptLimit(1000), dropped=2, shortened=1)
         ({"x-session-id": " "}, "u", SessionRef("u", "user")),
         ({}, "u", SessionRef("u", "user")),
         ({}, "李雷 🎉", SessionRef("李雷 🎉", "user")),
+        ({"x-session-id": "%E6%9D%8E%20%E9%9B%B7"}, None, SessionRef("李 雷", "header")),
+        ({"x-session-id": "李雷".encode().decode("latin-1")}, None, SessionRef("李雷", "header")),
+        ({"x-session-id": "100%"}, None, SessionRef("100%", "header")),
+        ({"x-session-id": "\xff"}, None, SessionRef("\ufffd", "header")),
         ({"x-session-id": "a" * MAX_SESSION_ID}, None, SessionRef("a" * MAX_SESSION_ID, "header")),
         ({"x-session-id": "a"}, "u" * 300, SessionRef("a", "header")),
         ({"user-agent": "x", "x-forwarded-for": "192.0.2.1", "cookie": "id=1"}, None, None),
@@ -70,7 +76,18 @@ def test_switches_are_on_when_they_say_so(name: str, value: str, meant: bool) ->
 
 
 @pytest.mark.parametrize(
-    ("value", "is_retry"), [("0", False), ("1", True), ("12", True), ("", False), ("-1", False), ("x", False)]
+    ("value", "is_retry"),
+    [
+        ("0", False),
+        ("00", False),
+        ("1", True),
+        ("12", True),
+        ("", False),
+        ("-1", False),
+        ("x", False),
+        ("²", False),
+        ("1" * 5000, True),
+    ],
 )
 def test_an_sdk_tells_when_it_tries_again(value: str, is_retry: bool) -> None:
     """A retry count above nothing marks a retry; nonsense marks none."""
@@ -109,6 +126,15 @@ def test_a_session_id_can_stand_in_a_header(session_id: str, told: str) -> None:
     """The id comes back as it is where that is possible, and percent-encoded where it isn't."""
     headers = opening_headers(Opening("kimi", "kimi-site", session_id, "new", PROMPT), [])
     assert headers["x-session-id"] == told
+
+
+@UNTIMED
+@given(session_id=texts.map(str.strip).filter(bool))
+def test_the_id_that_is_told_leads_back_to_the_session(session_id: str) -> None:
+    """Whoever sends the id of a response in the header of the next request means the same session."""
+    told = opening_headers(Opening("kimi", "kimi-site", session_id, "new", PROMPT), [])["x-session-id"]
+    hints = session_hints({"x-session-id": told}, None)
+    assert hints.session == SessionRef(session_id, "header")
 
 
 def test_ignored_parameters_are_listed_up_to_a_number() -> None:

@@ -1,0 +1,131 @@
+"""Numbers for Prometheus. The core tells what happened by frozen records and knows nothing of Prometheus.
+
+Each worker counts for itself. Where several processes share a port (uvicorn --workers), PROMETHEUS_MULTIPROC_DIR makes
+the one that is asked add up all of them; the numbers of a moment (`kimi_provider_*`, `kimi_session_store_up`) are then
+left out, because one process can't know another's.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from app.domain.usage import CallRecord
+
+_SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 180)
+_LAG_SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5)
+
+ReadState = Callable[[], Mapping[str, Mapping[str, float]]]
+
+
+class Metrics:
+    """All metrics of a worker.
+
+    Args:
+        read_state: The numbers of the moment: gauge name -> provider -> value; read at each scrape.
+    """
+
+    def __init__(self, read_state: ReadState = dict) -> None:
+        self.registry = registry = CollectorRegistry()
+        registry.register(_State(read_state))
+        self._requests = Counter(
+            "kimi_http_requests_total", "Requests answered", ("method", "route", "status"), registry=registry
+        )
+        self._seconds = Histogram(
+            "kimi_http_request_seconds",
+            "Time to the end of the answer",
+            ("route",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._in_flight = Gauge(
+            "kimi_http_requests_in_flight", "Requests being answered", registry=registry, multiprocess_mode="livesum"
+        )
+        self._streams = Gauge(
+            "kimi_streams_active", "Open event streams", registry=registry, multiprocess_mode="livesum"
+        )
+        self._calls = Counter(
+            "kimi_calls_total",
+            "Calls for an answer, by how they ended",
+            ("model", "provider", "outcome", "error", "session"),
+            registry=registry,
+        )
+        self._upstream = Histogram(
+            "kimi_upstream_seconds",
+            "Time to the upstream's answer (its first part), queue and retries included",
+            ("provider",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._tokens = Counter("kimi_tokens_total", "Tokens read and written", ("model", "kind"), registry=registry)
+        self._dropped = Counter(
+            "kimi_context_dropped_messages_total", "Messages that did not fit", ("model",), registry=registry
+        )
+        self._heartbeats = Counter("kimi_heartbeats_total", "Comments sent in silent streams", registry=registry)
+        self._lag = Histogram(
+            "kimi_event_loop_lag_seconds", "How late the event loop wakes up", buckets=_LAG_SECONDS, registry=registry
+        )
+
+    def request_began(self) -> None:
+        """A request came in."""
+        self._in_flight.inc()
+
+    def request_ended(self, *, method: str, route: str, status: int, seconds: float) -> None:
+        """A request is over. `route` must be one of a bounded number of names."""
+        self._in_flight.dec()
+        self._requests.labels(method, route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def stream_began(self) -> None:
+        """A stream has opened."""
+        self._streams.inc()
+
+    def stream_ended(self) -> None:
+        """A stream has closed."""
+        self._streams.dec()
+
+    def heartbeat(self) -> None:
+        """A comment was sent to keep a silent stream open."""
+        self._heartbeats.inc()
+
+    def loop_lag(self, seconds: float) -> None:
+        """The event loop woke up so late."""
+        self._lag.observe(seconds)
+
+    def call_ended(self, record: CallRecord) -> None:
+        """A call for an answer is over."""
+        self._calls.labels(
+            record.model, record.provider, record.outcome, record.error_code or "", record.action or ""
+        ).inc()
+        if record.upstream_seconds is not None:
+            self._upstream.labels(record.provider).observe(record.upstream_seconds)
+        if record.usage is not None:
+            self._tokens.labels(record.model, "prompt").inc(record.usage.prompt_tokens)
+            self._tokens.labels(record.model, "completion").inc(record.usage.completion_tokens)
+        if record.dropped:
+            self._dropped.labels(record.model).inc(record.dropped)
+
+    def render(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self.registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call]  # its constructor lacks annotations
+        return generate_latest(together)
+
+
+class _State(Collector):
+    """Gauges that are read when somebody asks."""
+
+    def __init__(self, read: ReadState) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        for name, values in self._read().items():
+            gauge = GaugeMetricFamily(name, name.replace("_", " "), labels=("of",))
+            for place, value in values.items():
+                gauge.add_metric((place,), value)
+            yield gauge
