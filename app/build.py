@@ -1,6 +1,8 @@
 """The only place where the gateway is put together: providers, stores, middleware, routes."""
 
 import asyncio
+import multiprocessing
+import sys
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -36,6 +38,7 @@ from app.providers.resilience.bulkhead import Bulkhead
 from app.providers.resilience.guard import Guard, RetryPolicy
 from app.sessions.base import SessionStore
 from app.sessions.memory import MemorySessionStore
+from app.sessions.redis import RedisSessionStore
 from app.settings import Settings
 
 PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
@@ -105,11 +108,31 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
 
 
 def _session_store(settings: Settings) -> SessionStore:
+    url = settings.session_store_url.get_secret_value()
+    if not url.startswith("memory:"):
+        return RedisSessionStore(
+            url,
+            max_sessions_per_caller=settings.max_session_size,
+            time_to_live=settings.session_cache_ttl,
+            lock_wait=settings.session_lock_wait,
+            lock_ttl=settings.session_lock_ttl,
+        )
+    if _one_of_several_processes():
+        structlog.get_logger("kimi.build").warning(
+            "sessions_not_shared",
+            meaning="several processes share this port, each with sessions of its own: clients will be forgotten. "
+            "Set SESSION_STORE_URL to a Redis, or run ./dev cluster",
+        )
     return MemorySessionStore(
         max_sessions=settings.max_session_size,
         time_to_live=settings.session_cache_ttl,
         lock_wait=settings.session_lock_wait,
     )
+
+
+def _one_of_several_processes() -> bool:
+    """Is this a process of `uvicorn --workers N`? (Of `--reload` there is only one at a time.)"""
+    return multiprocessing.parent_process() is not None and "--reload" not in sys.argv
 
 
 def _on_call(metrics: Metrics, record: CallRecord) -> None:

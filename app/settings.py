@@ -77,6 +77,7 @@ class Settings(BaseSettings):
     session_max_characters: int = Field(200_000, ge=1000)
     session_from_user: bool = True
     session_lock_wait: float = Field(30, gt=0)
+    session_lock_ttl: float = Field(15, ge=1)
     session_replay_seconds: float = Field(60, ge=0)
 
     # The Kimi site

@@ -178,7 +178,9 @@ class _Process:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command, env=self._environment, start_new_session=True
             )
-            self._log.info("process_started", name=self.name, pid=self._process.pid)
+            self._log.info(
+                "process_started", name=self.name, pid=self._process.pid, port=self._environment.get("API_PORT")
+            )
             status = await self._process.wait()
             if self._restarting:
                 self._restarting, pause = False, 0.0
