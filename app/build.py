@@ -14,8 +14,8 @@ from starlette.middleware.cors import CORSMiddleware
 
 from app.api.errors import install_error_handlers
 from app.api.middleware.auth import ApiKeys, AuthMiddleware
-from app.api.middleware.body_limit import BodyLimitMiddleware
 from app.api.middleware.context import RequestContextMiddleware
+from app.api.middleware.limits import LimitsMiddleware
 from app.api.openai.routes import chat_router
 from app.api.openapi import install_openapi
 from app.api.ops import Drain, ops_router
@@ -25,7 +25,7 @@ from app.chat.service import ChatService, SessionPolicy
 from app.domain.prompt import PromptLimit
 from app.domain.usage import CallRecord
 from app.observe import logging as logs
-from app.observe import loop_lag
+from app.observe.loop_lag import LoopLag
 from app.observe.metrics import Metrics
 from app.providers.base import BaseProvider, ModelSpec
 from app.providers.http import HttpClient
@@ -34,6 +34,7 @@ from app.providers.kimi.page import PageReader
 from app.providers.kimi.provider import KimiProvider
 from app.providers.registry import ProviderRegistry
 from app.providers.resilience.breaker import BreakerPolicy, CircuitBreaker
+from app.providers.resilience.budget import RetryBudget
 from app.providers.resilience.bulkhead import Bulkhead
 from app.providers.resilience.guard import Guard, RetryPolicy
 from app.sessions.base import SessionStore
@@ -60,6 +61,7 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
         registry.register(provider)
     sessions = _session_store(settings)
     metrics = Metrics(partial(_state, registry.providers, sessions))
+    lag = LoopLag(metrics.loop_lag)
     service = ChatService(
         registry=registry,
         sessions=sessions,
@@ -70,8 +72,8 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
         async with AsyncExitStack() as stack:
-            lag = asyncio.create_task(loop_lag.watch(metrics.loop_lag))
-            stack.callback(lag.cancel)
+            watching = asyncio.create_task(lag.watch())
+            stack.callback(watching.cancel)
             stack.push_async_callback(sessions.aclose)
             await sessions.start()
             for provider in registry.providers:
@@ -86,7 +88,7 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
         lifespan=lifespan,
         redoc_url=None,
         redirect_slashes=False,
-        middleware=_middleware(settings, metrics),
+        middleware=_middleware(settings, metrics, lag),
     )
     app.state.drain = drain = Drain()
     routers = [
@@ -96,6 +98,7 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
             registry=registry,
             stream_policy=_stream_policy(settings),
             session_from_user=settings.session_from_user,
+            max_messages=settings.max_messages,
             metrics=metrics,
         ),
         sessions_router(sessions),
@@ -190,6 +193,7 @@ def _guard(settings: Settings) -> Guard:
             )
         ),
         retry=RetryPolicy(retries=settings.max_retries),
+        budget=RetryBudget(fraction=settings.retry_budget, reserve=max(10, settings.max_retries)),
         timeout=settings.request_timeout,
     )
 
@@ -204,7 +208,7 @@ def _stream_policy(settings: Settings) -> StreamPolicy:
     )
 
 
-def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
+def _middleware(settings: Settings, metrics: Metrics, lag: LoopLag) -> list[Middleware]:
     """In the order in which a request meets them."""
     keys = None if settings.auth_disabled else ApiKeys(settings.api_keys)
     if keys is None:
@@ -221,7 +225,15 @@ def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
             expose_headers=_READABLE_HEADERS.split(),
         )
         layers.append(cors)
-    layers.append(Middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes))
+    layers.append(
+        Middleware(
+            LimitsMiddleware,
+            max_bytes=settings.max_body_bytes,
+            max_headers=settings.max_headers,
+            loop_lag=lambda: lag.latest,
+            max_lag=settings.max_loop_lag_seconds,
+        )
+    )
     metrics_keys = [*settings.api_keys, *filter(None, [settings.metrics_key.get_secret_value()])]
     special = {"/metrics": ApiKeys(metrics_keys)} if keys is not None or settings.metrics_key else {}
     layers.append(Middleware(AuthMiddleware, keys=keys, public_paths=PUBLIC_PATHS, special=special))

@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     api_port: int = Field(8000, ge=0, le=65535)
     nginx_port: int = Field(8088, ge=1, le=65535)
     max_body_bytes: int = Field(1024 * 1024, ge=1024)
+    max_headers: int = Field(100, ge=10)
+    max_messages: int = Field(5000, ge=1)
+    max_loop_lag_seconds: float = Field(1, gt=0)
     shutdown_grace_seconds: int = Field(30, ge=0)
 
     drain_seconds: float = Field(1, ge=0)
@@ -88,6 +91,7 @@ class Settings(BaseSettings):
     page_timeout: float = Field(20, gt=0)
     request_timeout: float = Field(120, gt=0)
     max_retries: int = Field(3, ge=0, le=20)
+    retry_budget: float = Field(0.2, ge=0, le=1)
     max_reply_bytes: int = Field(4 * 1024 * 1024, ge=1024)
 
     # Being a polite guest there

@@ -4,7 +4,8 @@
     ├── InvalidRequest              400  the request itself is wrong
     │   ├── ContextTooLong          400  what must be sent is larger than the model takes
     │   ├── MessageRefused          400  the upstream won't answer this message
-    │   └── BodyTooLarge            413
+    │   ├── BodyTooLarge            413
+    │   └── HeadersTooLarge         431
     ├── InvalidApiKey               401
     ├── ModelNotFound               404
     ├── SessionNotFound             404
@@ -93,6 +94,13 @@ class BodyTooLarge(InvalidRequest):
 
     status = 413
     code = "request_too_large"
+
+
+class HeadersTooLarge(InvalidRequest):
+    """The request has more headers than the gateway takes."""
+
+    status = 431
+    code = "headers_too_large"
 
 
 class InvalidApiKey(GatewayError):

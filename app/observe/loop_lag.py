@@ -6,10 +6,22 @@ from collections.abc import Callable
 _EVERY = 0.5
 
 
-async def watch(report: Callable[[float], None]) -> None:
-    """Report the lag, in seconds, twice a second until cancelled."""
-    loop = asyncio.get_running_loop()
-    while True:
-        due = loop.time() + _EVERY
-        await asyncio.sleep(_EVERY)
-        report(max(0.0, loop.time() - due))
+class LoopLag:
+    """Measures the lag twice a second.
+
+    Args:
+        report: Told of every measurement, in seconds.
+    """
+
+    def __init__(self, report: Callable[[float], None]) -> None:
+        self._report = report
+        self.latest = 0.0
+
+    async def watch(self) -> None:
+        """Measure until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _EVERY
+            await asyncio.sleep(_EVERY)
+            self.latest = max(0.0, loop.time() - due)
+            self._report(self.latest)

@@ -44,12 +44,20 @@ def parse_request(body: bytes) -> ChatCompletionRequest:
         raise _invalid(error) from error
 
 
-def to_call(request: ChatCompletionRequest, hints: SessionHints, default_model: str) -> ChatCall:
+def to_call(request: ChatCompletionRequest, hints: SessionHints, *, default_model: str, max_messages: int) -> ChatCall:
     """What a request means.
+
+    Args:
+        request: As it came.
+        hints: What its headers say of its session.
+        default_model: The model of a request that names none.
+        max_messages: The most messages that are read.
 
     Raises:
         InvalidRequest: It asks for something that can't be done.
     """
+    if len(request.messages) > max_messages:
+        raise InvalidRequest(f"At most {max_messages} messages can be sent (MAX_MESSAGES).", param="messages")
     _refuse_impossible(request)
     return ChatCall(
         model=request.model or default_model,

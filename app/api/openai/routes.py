@@ -61,12 +61,14 @@ def chat_router(
     registry: ProviderRegistry,
     stream_policy: StreamPolicy,
     session_from_user: bool,
+    max_messages: int,
     metrics: Metrics,
 ) -> APIRouter:
     """The routes of the OpenAI dialect.
 
     Args:
         session_from_user: Does the request's `user` open a session?
+        max_messages: The most messages in a request.
     """
     router = APIRouter(prefix="/v1")
     started = int(time.time())
@@ -83,7 +85,7 @@ def chat_router(
         """The answer of a model, whole or as server-sent events."""
         wire = parse_request(await request.body())
         hints = session_hints(request.headers, wire.user if session_from_user else None)
-        call = to_call(wire, hints, registry.default_model)
+        call = to_call(wire, hints, default_model=registry.default_model, max_messages=max_messages)
         headers_of = partial(opening_headers, ignored=ignored_params(wire))
         caller = request.scope["caller"]
         if wire.stream:

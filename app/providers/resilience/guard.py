@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from app.domain.errors import UpstreamError, UpstreamTimeout
 from app.providers.resilience.breaker import CircuitBreaker
+from app.providers.resilience.budget import RetryBudget
 from app.providers.resilience.bulkhead import Bulkhead
 
 T = TypeVar("T")
@@ -42,13 +43,26 @@ class Guard:
     """Runs calls to one upstream: in a slot of its bulkhead, past its breaker, with retries, within a deadline.
 
     Args:
+        bulkhead: Bounds what is at the upstream at once.
+        breaker: Leaves a failing upstream alone.
+        retry: Which failures are tried again, and when.
+        budget: Bounds all retries together.
         timeout: Seconds for everything together: queue, tries and pauses.
     """
 
-    def __init__(self, *, bulkhead: Bulkhead, breaker: CircuitBreaker, retry: RetryPolicy, timeout: float) -> None:
+    def __init__(
+        self,
+        *,
+        bulkhead: Bulkhead,
+        breaker: CircuitBreaker,
+        retry: RetryPolicy,
+        budget: RetryBudget,
+        timeout: float,
+    ) -> None:
         self.bulkhead = bulkhead
         self.breaker = breaker
         self._retry = retry
+        self._budget = budget
         self._timeout = timeout
 
     async def run(self, attempt: Callable[[], Awaitable[T]], *, caller_id: str) -> T:
@@ -59,6 +73,7 @@ class Guard:
             GatewayOverloaded: No slot came free.
         """
         self.breaker.check()
+        self._budget.pay_in()
         deadline = asyncio.get_running_loop().time() + self._timeout
         async with self.bulkhead.slot(caller_id, at_most=self._timeout):
             return await self._with_retries(attempt, deadline)
@@ -72,6 +87,8 @@ class Guard:
                 failed_tries += 1
                 pause = self._retry.pause(error, failed_tries)
                 if pause is None or asyncio.get_running_loop().time() + pause >= deadline:
+                    raise
+                if not self._budget.take_out():
                     raise
             await asyncio.sleep(pause)
 

@@ -16,7 +16,8 @@ HELLO = {"role": "user", "content": "Hello"}
 
 
 def _call(document: dict[str, Any], hints: SessionHints = NO_HINTS) -> ChatCall:
-    return to_call(parse_request(json.dumps(document).encode()), hints, "default-model")
+    request = parse_request(json.dumps(document).encode())
+    return to_call(request, hints, default_model="default-model", max_messages=100)
 
 
 def _call_with(**fields: Any) -> ChatCall:
@@ -184,7 +185,7 @@ def test_any_text_is_taken_as_it_is(text: str) -> None:
 def test_a_byte_order_mark_is_no_part_of_the_request() -> None:
     """Windows tools put one in front of JSON; it is passed over."""
     body = b"\xef\xbb\xbf" + json.dumps({"messages": [HELLO]}).encode()
-    assert to_call(parse_request(body), NO_HINTS, "m").messages == (user("Hello"),)
+    assert to_call(parse_request(body), NO_HINTS, default_model="m", max_messages=9).messages == (user("Hello"),)
 
 
 @pytest.mark.parametrize(

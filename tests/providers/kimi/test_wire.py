@@ -18,9 +18,9 @@ from app.domain.errors import (
     MessageRefused,
     NonceRejected,
     SiteChanged,
-    UnexpectedReply,
     UpstreamBlocked,
     UpstreamRateLimited,
+    UpstreamRefused,
     UpstreamUnavailable,
 )
 from app.providers.http import HttpReply, retry_after
@@ -77,6 +77,7 @@ def test_session_ids_look_like_the_sites_own() -> None:
         b'{"success": true, "data": {"message": "Hello", "model": "x", "usage": {}}}',
         b'\xef\xbb\xbf{"success":true,"data":{"message":"Hello"}}\n',
         b' \n{"success":true,"data":{"message":"Hel\\u006co"}}',
+        b'<br />\n<b>Warning</b>: something in <b>/plugin.php</b><br />\n{"success":true,"data":{"message":"Hello"}}',
     ],
 )
 def test_an_answer_is_read(body: bytes) -> None:
@@ -163,13 +164,13 @@ def test_every_answer_can_be_written_to_the_client(text: str) -> None:
         (403, HTML, UpstreamBlocked),
         (451, HTML, UpstreamBlocked),
         # The plugin's refusals that say nothing
-        (200, b'{"success": false}', UnexpectedReply),
-        (200, _refused(None), UnexpectedReply),
-        (200, _refused(""), UnexpectedReply),
-        (200, _refused([]), UnexpectedReply),
-        (200, _refused(5), UnexpectedReply),
-        (200, _refused({"message": {"a": 1}}), UnexpectedReply),
-        (403, b'{"success": false}', UnexpectedReply),
+        (200, b'{"success": false}', UpstreamRefused),
+        (200, _refused(None), UpstreamRefused),
+        (200, _refused(""), UpstreamRefused),
+        (200, _refused([]), UpstreamRefused),
+        (200, _refused(5), UpstreamRefused),
+        (200, _refused({"message": {"a": 1}}), UpstreamRefused),
+        (403, b'{"success": false}', UpstreamRefused),
         (429, b'{"success": false}', UpstreamRateLimited),
         (500, b'{"success": false}', UpstreamUnavailable),
     ],
@@ -204,7 +205,7 @@ def test_each_answer_means_what_it_means(status: int, body: bytes, kind: type[Ga
         ("内容违规", MessageRefused, "content_filter"),
         ("Message cannot be empty", InvalidRequest, None),
         ("消息不能为空", InvalidRequest, None),
-        ("Kaputt", UnexpectedReply, "upstream_refused"),
+        ("Kaputt", UpstreamRefused, "upstream_refused"),
     ],
 )
 def test_a_refusal_is_understood_by_its_words(said: str, kind: type[GatewayError], code: str | None) -> None:
@@ -278,6 +279,7 @@ def test_not_everything_is_a_challenge(status: int, body: bytes, headers: dict[s
     ("status", "body", "headers", "wait"),
     [
         (429, HTML, {"retry_after": "7"}, 7.0),
+        (429, HTML, {"retry_after": "0"}, 0.0),
         (429, HTML, {}, 5.0),
         (503, HTML, {"retry_after": "600"}, 600.0),
         (503, HTML, {}, None),
@@ -380,6 +382,10 @@ def test_the_page_has_the_same_troubles(status: int, kind: type[GatewayError] | 
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
         ("Wed, 21 Oct 2015 07:28:00", 0.0),
         ("Wed, 99 Oct 2015 07:28:00 GMT", None),
+        ("Wed, 21 Oct 9999 07:28:00 GMT", 3600.0),
+        ("Wed, 21 Oct 99999999999999999999 07:28:00 GMT", None),
+        ("86400", 3600.0),
+        ("9" * 400, 3600.0),
     ],
 )
 def test_a_wait_is_given_in_seconds(value: str, seconds: float | None) -> None:
@@ -394,6 +400,18 @@ def test_no_wait_is_given() -> None:
 
 def test_a_wait_is_given_as_a_date() -> None:
     """A date to come is the time from now until then."""
-    moment = datetime.now(UTC) + timedelta(hours=2)
+    moment = datetime.now(UTC) + timedelta(minutes=40)
     seconds = retry_after({"retry-after": format_datetime(moment, usegmt=True)})
-    assert seconds == pytest.approx(7200, abs=600)
+    assert seconds == pytest.approx(2400, abs=600)
+
+
+@UNTIMED
+@given(
+    value=st.text(max_size=80)
+    | st.from_regex(r"\A\w{3}, \d+ \w{3} \d+ \d+:\d+:\d+ [+-]?\w+\Z")
+    | st.from_regex(r"\A\d+\Z")
+)
+def test_no_wait_is_beyond_understanding(value: str) -> None:
+    """Whatever the header says, it is a time of at most an hour or none."""
+    seconds = retry_after({"retry-after": value})
+    assert seconds is None or 0 <= seconds <= 3600

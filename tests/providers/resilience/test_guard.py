@@ -14,6 +14,7 @@ from app.domain.errors import (
     UpstreamUnavailable,
 )
 from app.providers.resilience.breaker import BreakerPolicy, CircuitBreaker
+from app.providers.resilience.budget import RetryBudget
 from app.providers.resilience.bulkhead import Bulkhead
 from app.providers.resilience.guard import Guard, RetryPolicy
 
@@ -23,6 +24,7 @@ def guard(*, retries: int = 3, timeout: float = 30.0) -> Guard:
         bulkhead=Bulkhead(slots=1, queue_size=1, queue_timeout=30),
         breaker=CircuitBreaker(BreakerPolicy()),
         retry=RetryPolicy(retries=retries, first_pause=0.0),
+        budget=RetryBudget(fraction=0.2, reserve=10),
         timeout=timeout,
     )
 
@@ -92,6 +94,7 @@ async def test_no_try_begins_that_could_only_end_after_the_deadline() -> None:
         bulkhead=Bulkhead(slots=1, queue_size=1, queue_timeout=30),
         breaker=CircuitBreaker(BreakerPolicy()),
         retry=RetryPolicy(retries=3, first_pause=3600, longest_pause=3600),
+        budget=RetryBudget(fraction=0.2, reserve=10),
         timeout=5,
     )
     upstream = Upstream([UpstreamUnavailable("down")])
@@ -122,3 +125,19 @@ def test_pauses_grow_and_are_bounded(tries: int) -> None:
     longest = min(8, 0.5 * 2 ** (tries - 1))
     assert pause is not None
     assert longest / 2 <= pause <= longest
+
+
+async def test_an_outage_is_not_multiplied_by_retries() -> None:
+    """Of a hundred requests that all fail, the retries are those saved up and a fifth of the requests."""
+    upstream = Upstream([UpstreamUnavailable("down")] * 1000)
+    guarded = Guard(
+        bulkhead=Bulkhead(slots=1, queue_size=1, queue_timeout=30),
+        breaker=CircuitBreaker(BreakerPolicy(minimum_calls=10_000)),
+        retry=RetryPolicy(retries=3, first_pause=0.0),
+        budget=RetryBudget(fraction=0.2, reserve=10),
+        timeout=30,
+    )
+    for _ in range(100):
+        with pytest.raises(UpstreamUnavailable):
+            await guarded.run(upstream, caller_id="alice")
+    assert 100 < upstream.calls <= 100 + 10 + 20

@@ -1,0 +1,306 @@
+import traceback
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings, SettingsError, load_settings
+
+GOOD_KEY = "sk-alice-4f9a1c77d2e0"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is set on the machine that runs the tests plays no part."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+        monkeypatch.delenv(name, raising=False)
+
+
+def _load(**values: object) -> Settings:
+    return load_settings(_env_file=None, **{"api_master_key": GOOD_KEY, **values})
+
+
+def _faults(**values: object) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        _load(**values)
+    return str(caught.value).splitlines()
+
+
+def test_a_key_is_all_that_has_to_be_set() -> None:
+    """With an API key and nothing else the settings are complete, and listen on this machine only."""
+    settings = _load()
+    assert settings.api_keys == [GOOD_KEY]
+    assert settings.api_host == "127.0.0.1"
+    assert settings.default_model in settings.known_models
+    assert (settings.context_max_length, settings.context_length_unit) == (1000, "codepoints")
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each setting is the environment variable of its name in capitals; lists are separated by commas."""
+    monkeypatch.setenv("API_MASTER_KEY", f"{GOOD_KEY}, sk-bob-b81d03e65fa9")
+    monkeypatch.setenv("API_PORT", "9000")
+    monkeypatch.setenv("SESSION_FROM_USER", "off")
+    monkeypatch.setenv("LOG_LEVEL", "debug")
+    monkeypatch.setenv("CORS_ORIGINS", "https://a.example, https://b.example,")
+    monkeypatch.setenv("CONTEXT_LENGTH_UNIT", "bytes")
+    monkeypatch.setenv("TYPING_DELAY_SECONDS", "0.5")
+    settings = load_settings(_env_file=None)
+    assert settings.api_keys == [GOOD_KEY, "sk-bob-b81d03e65fa9"]
+    assert (settings.api_port, settings.session_from_user, settings.log_level) == (9000, False, "DEBUG")
+    assert settings.cors_origins == ["https://a.example", "https://b.example"]
+    assert (settings.context_length_unit, settings.typing_delay_seconds) == ("bytes", 0.5)
+
+
+def test_settings_come_from_a_file_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A file is read, the environment wins over it, and what it holds for others is passed over."""
+    file = tmp_path / "settings.env"
+    file.write_text(f"# mine\nAPI_MASTER_KEY={GOOD_KEY}\nAPI_PORT=9000\nMAX_RETRIES=7\nSOMEONE_ELSES=1\n", "utf-8")
+    monkeypatch.setenv("API_PORT", "9001")
+    settings = load_settings(_env_file=file)
+    assert (settings.api_keys, settings.api_port, settings.max_retries) == ([GOOD_KEY], 9001, 7)
+
+
+def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    """A file that isn't UTF-8 stops the start with one line, which shows nothing of it."""
+    file = tmp_path / "settings.env"
+    file.write_bytes(f"API_MASTER_KEY={GOOD_KEY}".encode("utf-16"))
+    with pytest.raises(SettingsError, match="UTF-8") as caught:
+        load_settings(_env_file=file)
+    assert GOOD_KEY not in str(caught.value)
+
+
+def test_a_certificate_goes_with_its_key() -> None:
+    """Neither half of a TLS configuration is of use alone."""
+    [fault] = _faults(tls_certificate_key="/key.pem")
+    assert fault.startswith("TLS_CERTIFICATE: ")
+    settings = _load(tls_certificate="/cert.pem", tls_certificate_key="/key.pem")
+    assert (settings.tls_certificate, settings.tls_certificate_key) == (Path("/cert.pem"), Path("/key.pem"))
+
+
+def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable without a value, as compose files pass it on, leaves the default in place."""
+    for name in ("API_PORT", "KNOWN_MODELS", "CHAT_PAGE_URL", "LOG_LEVEL", "CORS_ORIGINS"):
+        monkeypatch.setenv(name, "")
+    assert _load() == load_settings(_env_file=None, api_master_key=GOOD_KEY)
+    assert _load().api_port == 8000
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("api_port", "many"),
+        ("api_port", "70000"),
+        ("api_port", "-1"),
+        ("nginx_port", "0"),
+        ("max_body_bytes", "10"),
+        ("shutdown_grace_seconds", "-1"),
+        ("drain_seconds", "-1"),
+        ("cluster_workers", "0"),
+        ("cluster_first_port", "65001"),
+        ("sticky", "cookie"),
+        ("request_rate", "fast"),
+        ("request_rate", "0r/s"),
+        ("request_rate", "5r/s; evil"),
+        ("request_burst", "-1"),
+        ("connections_per_key", "0"),
+        ("tls_certificate", "/cert.pem"),
+        ("log_level", "LOUD"),
+        ("log_format", "xml"),
+        ("auth_disabled", "perhaps"),
+        ("session_from_user", "perhaps"),
+        ("context_max_length", "49"),
+        ("context_max_length", "1000.5"),
+        ("context_length_unit", "words"),
+        ("session_cache_ttl", "0"),
+        ("session_cache_ttl", "nan"),
+        ("max_session_size", "0"),
+        ("session_max_characters", "999"),
+        ("session_lock_wait", "0"),
+        ("session_replay_seconds", "-1"),
+        ("keep_upstream_session", "2"),
+        ("nonce_max_age", "0"),
+        ("page_timeout", "0"),
+        ("request_timeout", "-5"),
+        ("max_retries", "21"),
+        ("max_retries", "-1"),
+        ("max_reply_bytes", "1"),
+        ("upstream_concurrency", "0"),
+        ("upstream_queue_size", "-1"),
+        ("upstream_queue_timeout", "0"),
+        ("breaker_failure_rate", "0"),
+        ("breaker_failure_rate", "1.1"),
+        ("breaker_minimum_calls", "0"),
+        ("breaker_open_seconds", "0"),
+        ("stream_grace_seconds", "0"),
+        ("heartbeat_seconds", "0"),
+        ("typing_piece_size", "0"),
+        ("typing_delay_seconds", "-0.1"),
+        ("typing_max_seconds", "-1"),
+        ("chat_page_url", "kimi-ai.chat"),
+        ("chat_page_url", "ftp://kimi-ai.chat/"),
+        ("chat_page_url", "https://"),
+        ("chat_page_url", "https:///chat"),
+        ("chat_page_url", "https://kimi-ai.chat/a b"),
+        ("chat_page_url", "https://[kimi-ai.chat/"),
+        ("chat_page_url", "https://kimi-ai.chat:99999/"),
+        ("chat_page_url", "https://kimi-ai.chat:0/"),
+        ("upstream_url", "/wp-admin/admin-ajax.php"),
+        ("known_models", "=upstream"),
+        ("known_models", "kimi-k2-instruct-0905,=x"),
+        ("known_models", "other=upstream"),
+        ("default_model", "unknown"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """A value that makes no sense stops the start with one line that begins with the name of its setting."""
+    monkeypatch.setenv(name.upper(), value)
+    [fault] = _faults()
+    setting = "DEFAULT_MODEL" if value == "other=upstream" else name.upper()
+    assert fault.startswith(f"{setting}: ")
+    assert len(fault) > len(setting) + 5
+
+
+@pytest.mark.parametrize(
+    ("values", "setting"),
+    [
+        ({"known_models": ""}, "KNOWN_MODELS"),
+        ({"known_models": {}}, "KNOWN_MODELS"),
+        ({"chat_page_url": ""}, "CHAT_PAGE_URL"),
+    ],
+)
+def test_what_is_needed_can_not_be_empty(values: dict[str, object], setting: str) -> None:
+    """At least one model and the address of the chat page there must be."""
+    [fault] = _faults(**values)
+    assert fault.startswith(f"{setting}: ")
+
+
+def test_several_wrong_values_are_told_at_once() -> None:
+    """Each wrong value has its line, so that all can be put right in one go."""
+    faults = _faults(api_port="x", max_retries=100, log_level="LOUD")
+    assert sorted(fault.split(":")[0] for fault in faults) == ["API_PORT", "LOG_LEVEL", "MAX_RETRIES"]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "changeme",
+        "change-me",
+        "CHANGE_ME_PLEASE",
+        "sk-change-me-now",
+        "your-api-key-here",
+        "your_secret_key",
+        "placeholder-1234",
+        "sk-example-4f9a1c77",
+        "password",
+        "password123",
+        "sk-secret",
+        "admin-2024!",
+        "sk-xxxxxxxxxxxxxxxx",
+        "aaaaaaaaaaaaaaaa",
+        "abababababababab",
+        "sk-00000000000000",
+        "12345678",
+        "0123456789",
+        "sk-1234567890",
+        "abcdefgh",
+        "qwertyuiop",
+        "4f9a1c7",
+        "sk-",
+        "x",
+    ],
+)
+def test_a_key_that_anyone_could_guess_is_refused(key: str) -> None:
+    """Placeholders, sequences and short keys do not protect a gateway, so it doesn't start with them."""
+    [fault] = _faults(api_master_key=key)
+    assert fault.startswith("API_MASTER_KEY: key 1 is a placeholder or easy to guess")
+    assert "openssl rand" in fault
+
+
+@pytest.mark.parametrize("key", ["", " ", ",", " , ,"])
+def test_no_key_is_refused(key: str) -> None:
+    """Without a key the gateway doesn't start, and the line tells the way out."""
+    [fault] = _faults(api_master_key=key)
+    assert fault.startswith("API_MASTER_KEY: a key is needed")
+    assert "AUTH_DISABLED" in fault
+
+
+@pytest.mark.parametrize("key", ["clé-4f9a1c77d2e0", "two words 4f9a1c77", "tab\t4f9a1c77d2e0", "null\x004f9a1c77d2"])
+def test_a_key_that_can_not_stand_in_a_header_is_refused(key: str) -> None:
+    """A key must be sendable by every client."""
+    [fault] = _faults(api_master_key=key)
+    assert fault.startswith("API_MASTER_KEY: key 1 must consist of printable ASCII")
+
+
+@pytest.mark.parametrize("keys", ["{good},changeme", "{good},short", "{good}, two words 4f9a"])
+def test_of_several_keys_the_wrong_one_is_pointed_out(keys: str) -> None:
+    """One bad key among good ones is enough for a refusal, which tells which one it is."""
+    [fault] = _faults(api_master_key=keys.format(good=GOOD_KEY))
+    assert fault.startswith("API_MASTER_KEY: key 2 ")
+
+
+@pytest.mark.parametrize(
+    ("given", "keys"),
+    [
+        (GOOD_KEY, [GOOD_KEY]),
+        (f" {GOOD_KEY} ,, sk-bob-b81d03e65fa9,", [GOOD_KEY, "sk-bob-b81d03e65fa9"]),
+        ("9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822c", ["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822c"]),
+        ("k=/+_-.~!4f9a", ["k=/+_-.~!4f9a"]),
+    ],
+)
+def test_good_keys_are_taken(given: str, keys: list[str]) -> None:
+    """One key or several, separated by commas, with spaces around or without."""
+    assert _load(api_master_key=given).api_keys == keys
+
+
+def test_without_auth_no_key_is_needed() -> None:
+    """Authentication can be switched off on purpose."""
+    assert load_settings(_env_file=None, auth_disabled=True).api_keys == []
+
+
+@pytest.mark.parametrize("key", ["changeme-4f9a1c77d2e0", "two words 4f9a1c77", "sh0rt!", "clé-4f9a1c77d2e0"])
+def test_a_refused_key_is_not_repeated(key: str) -> None:
+    """Neither the message nor the traceback of a refusal shows a key, a good one next to it included."""
+    with pytest.raises(SettingsError) as caught:
+        _load(api_master_key=f"{GOOD_KEY},{key}")
+    shown = "".join(traceback.format_exception(caught.value))
+    assert key not in shown
+    assert GOOD_KEY not in shown
+
+
+def test_a_key_is_not_shown_when_another_setting_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refusal of any setting keeps the keys to itself, and settings can be printed without showing them."""
+    monkeypatch.setenv("API_PORT", "x")
+    with pytest.raises(SettingsError) as caught:
+        _load()
+    assert GOOD_KEY not in "".join(traceback.format_exception(caught.value))
+    monkeypatch.delenv("API_PORT")
+    assert GOOD_KEY not in repr(_load()) + str(_load()) + _load().model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("given", "models"),
+    [
+        ("a=up/A", {"a": "up/A"}),
+        (" a = up/A , b=up/B ,", {"a": "up/A", "b": "up/B"}),
+        ("kimi-k2-instruct", {"kimi-k2-instruct": "moonshotai/Kimi-K2-Instruct"}),
+        ("kimi-k2-instruct-0905=", {"kimi-k2-instruct-0905": "moonshotai/Kimi-K2-Instruct-0905"}),
+        ("new/model", {"new/model": "new/model"}),
+        ("a=x=y", {"a": "x=y"}),
+        ("a=1,a=2", {"a": "2"}),
+    ],
+)
+def test_models_are_written_as_pairs(given: str, models: dict[str, str]) -> None:
+    """A model is `public=upstream`; a known name stands for its upstream's name, any other for itself."""
+    assert _load(known_models=given, default_model=next(iter(models))).known_models == models
+
+
+def test_models_can_be_given_as_a_map() -> None:
+    """Code that makes settings may give the map itself."""
+    assert _load(known_models={"a": "b"}, default_model="a").known_models == {"a": "b"}
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8099/chat/", "https://kimi.example", "https://kimi.example/a?b=c"])
+def test_addresses_of_any_host_are_taken(url: str) -> None:
+    """Page and endpoint may be anywhere, with a port or without a path."""
+    settings = _load(chat_page_url=url, upstream_url=url)
+    assert (settings.chat_page_url, settings.upstream_url) == (url, url)
