@@ -9,12 +9,13 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _PLACEHOLDER = re.compile(
-    r"change.?me|your.{0,10}key|placeholder|example|"
+    r"change.?me|your.{0,10}key|placeholder|example|qwerty|letmein|"
     r"^(?:sk-)?(?:x+|test|secret|passw(?:or)?d|token|key|api.?key|default|none|admin|root|user|kimi)[\d!._-]*$",
     re.IGNORECASE,
 )
 _SEQUENCES = ("0123456789012345", "1234567890123456", "abcdefghijklmnopqrstuvwxyz", "qwertyuiop")
 _SHORTEST_KEY = 8
+_SHORTEST_NUMBER = 24
 _FEWEST_CHARACTERS = 4
 _KNOWN_UPSTREAM_MODELS = {
     "kimi-k2-instruct-0905": "moonshotai/Kimi-K2-Instruct-0905",
@@ -30,7 +31,9 @@ class SettingsError(Exception):
 class Settings(BaseSettings):
     """Every field is an environment variable of the same name in capitals."""
 
-    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", extra="ignore", env_ignore_empty=True, allow_inf_nan=False
+    )
 
     # Who may use the gateway
     api_master_key: SecretStr = SecretStr("")
@@ -185,7 +188,12 @@ def load_settings(**overrides: object) -> Settings:
 def _is_http_url(value: str) -> bool:
     try:
         parts = urlsplit(value)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and " " not in value
+        return (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and parts.port != 0
+            and not re.search(r"\s", value)
+        )
     except ValueError:
         return False
 
@@ -215,6 +223,7 @@ def _is_trivial(key: str) -> bool:
     return (
         len(key) < _SHORTEST_KEY
         or len(set(bare)) < _FEWEST_CHARACTERS
+        or (bare.isdigit() and len(bare) < _SHORTEST_NUMBER)
         or any(bare in sequence for sequence in _SEQUENCES)
         or _PLACEHOLDER.search(key) is not None
     )

@@ -29,3 +29,10 @@ def test_an_unchanged_copy_of_the_example_is_refused() -> None:
     """Nobody runs the gateway with a key that everybody knows: the example has none."""
     with pytest.raises(Exception, match="API_MASTER_KEY: a key is needed"):
         load_settings(_env_file=EXAMPLE)
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
+def test_the_readme_names_every_setting(readme: str) -> None:
+    """No setting is known to .env.example alone."""
+    text = (EXAMPLE.parent / readme).read_text(encoding="utf-8")
+    assert [name for name in Settings.model_fields if f"`{name.upper()}`" not in text] == []

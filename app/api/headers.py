@@ -37,7 +37,7 @@ def session_hints(headers: Mapping[str, str], user: str | None) -> SessionHints:
     """
     given, source = _session_id(headers.get("x-session-id", "")), "header"
     if not given and user:
-        given, source = user, "user"
+        given, source = user.strip(), "user"
     if len(given) > MAX_SESSION_ID:
         raise InvalidRequest(
             f"A session id has at most {MAX_SESSION_ID} characters.",

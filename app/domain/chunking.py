@@ -10,6 +10,7 @@ import regex
 # Flags (pairs of regional indicators) are taken first: \X looks back over a whole run of them for each one, which
 # takes minutes for a long one.
 _GRAPHEME = regex.compile(r"[\U0001F1E6-\U0001F1FF]{2}[\p{GCB=Extend}\p{GCB=ZWJ}\p{GCB=SpacingMark}]*|\X")
+_FLAG_HALVES = ("\U0001f1e6", "\U0001f1ff")
 # How far back a cut looks for a safe place to start reading graphemes from. Longer ones are no text that anyone wrote.
 _LOOK_BACK = 256
 
@@ -44,6 +45,8 @@ def boundary_before(text: str, index: int) -> int:
     if index <= 0 or index >= len(text):
         return max(0, min(index, len(text)))
     start = max(0, index - _LOOK_BACK)
+    while start > 0 and _FLAG_HALVES[0] <= text[start] <= _FLAG_HALVES[1]:
+        start -= 1  # in a run of flags only its beginning tells which two belong together
     for match in _GRAPHEME.finditer(text, start):
         if match.end() > index:
             return index if match.start() == index else int(match.start())

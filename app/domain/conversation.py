@@ -177,8 +177,11 @@ def fingerprint(model: str, messages: Sequence[Message]) -> str:
 
 
 def _is_repeated(call: ChatCall, last: LastTurn) -> bool:
-    same_key = call.idempotency_key is not None and call.idempotency_key == last.idempotency_key
-    return (same_key or call.is_retry) and fingerprint(call.model, call.messages) == last.fingerprint
+    if call.idempotency_key and last.idempotency_key:
+        says_so = call.idempotency_key == last.idempotency_key
+    else:
+        says_so = call.is_retry
+    return says_so and fingerprint(call.model, call.messages) == last.fingerprint
 
 
 def _split(messages: Sequence[Message]) -> tuple[tuple[Message, ...], tuple[Message, ...]]:

@@ -29,7 +29,7 @@ class OutputLimiter:
         if self.finish_reason is not None:
             return ""
         text = self._held + text
-        found = self._first_stop(text)
+        found = self._stop_place(text)
         if found is None:
             ready = self._before_possible_stop(text)
             self._held = text[ready:]
@@ -45,9 +45,10 @@ class OutputLimiter:
         held, self._held = self._held, ""
         return self._within_tokens(held)
 
-    def _first_stop(self, text: str) -> int | None:
-        places = [place for stop in self._stop if (place := text.find(stop)) >= 0]
-        return min(places, default=None)
+    def _stop_place(self, text: str) -> int | None:
+        """Where the stop text begins that is complete first: the one at which a model would have ended."""
+        found = [(place + len(stop), place) for stop in self._stop if (place := text.find(stop)) >= 0]
+        return min(found)[1] if found else None
 
     def _before_possible_stop(self, text: str) -> int:
         """Where the longest end of the text begins that could be the beginning of a stop text."""

@@ -30,7 +30,7 @@ _USEFUL = 60
 _SYSTEM_SHARE = 3
 # A tag counts as such only together with its colon: `[user]` alone, as in a configuration file, stays as it is.
 _FORGED_TAG = re.compile(
-    r"[\[［](?=\s{0,3}(?:system|user|assistant|tool)\b[^\]］\n]{0,80}[\]］]\s{0,3}[:：])", re.IGNORECASE
+    r"[\[［](?=\s{0,3}(?:system|user|assistant|tool)\b[^\]］]{0,80}[\]］]\s{0,3}[:：])", re.IGNORECASE
 )
 _NOT_IN_A_TAG = re.compile(r"[^\w.-]+")
 
@@ -85,11 +85,11 @@ def compose(messages: Sequence[Message], limit: PromptLimit) -> Prompt:
         InvalidRequest: There is nothing to send.
     """
     system, turns, first_pending = _sections(messages)
-    pending = turns[first_pending:]
-    if not any(section.body.strip() for section in pending):
+    has_words = any(section.body.strip() for section in turns[first_pending:])
+    if not has_words and messages[-1].role != "tool":  # a tool may well have nothing to say
         raise InvalidRequest("The last message is empty: there is nothing to answer.", param="messages")
     kept = _select(system, turns, first_pending, limit)
-    if len(kept) == 1:
+    if len(kept) == 1 and has_words:
         text = kept[0].body
     else:
         text = _SEPARATOR.join(section.tag + _neutral(section.body) for section in kept)
@@ -100,9 +100,9 @@ def compose(messages: Sequence[Message], limit: PromptLimit) -> Prompt:
             f"but this model takes at most {limit.size} ({limit.setting}). Shorten the last message.",
             param="messages",
         )
-    everything = [*system, *turns]
-    shortened = sum(section not in everything for section in kept)
-    return Prompt(text, size, limit, dropped=len(everything) - len(kept), shortened=shortened)
+    whole = {id(section) for section in (*system, *turns)}
+    shortened = sum(id(section) not in whole for section in kept)
+    return Prompt(text, size, limit, dropped=len(whole) - len(kept), shortened=shortened)
 
 
 def _sections(messages: Sequence[Message]) -> tuple[list[_Section], list[_Section], int]:
@@ -163,11 +163,11 @@ def _select(system: list[_Section], turns: list[_Section], first_pending: int, l
     for section in reversed(turns[:first_pending]):
         cut = _cut_to(section, room, limit)
         if cut:
-            history.insert(0, cut)
+            history.append(cut)
         if cut is not section:
             break
         room -= _cost(section, limit)
-    return [*kept_system, *history, *pending]
+    return [*kept_system, *reversed(history), *pending]
 
 
 def _fits(sections: list[_Section], budget: int, limit: PromptLimit) -> bool:

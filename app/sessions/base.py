@@ -16,7 +16,9 @@ class HeldSession(Protocol):
         ...
 
     async def save(self, record: SessionRecord) -> None:
-        """Keep a record in place of the old one; its time to live starts anew.
+        """Keep a record in place of the old one, whose time to live starts anew, and let the session go.
+
+        To be called at most once, and not together with `delete`.
 
         Raises:
             SessionStoreUnavailable: It could not be kept.
@@ -24,7 +26,7 @@ class HeldSession(Protocol):
         ...
 
     async def delete(self) -> bool:
-        """Forget the session; was there one?
+        """Forget the session and let it go; was there one?
 
         Raises:
             SessionStoreUnavailable: Nobody knows.

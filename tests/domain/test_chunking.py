@@ -101,3 +101,11 @@ def test_flags_are_paired_from_the_first_one_on(lead: str) -> None:
     places = set(boundaries(text))
     assert {boundary_before(text, index) for index in range(len(text))} <= places
     assert {boundary_after(text, index) for index in range(len(text))} <= places
+
+
+@pytest.mark.parametrize("index", [255, 256, 257, 258, 399])
+def test_a_cut_in_a_long_row_of_flags_splits_none_of_them(index: int) -> None:
+    """Which two halves make a flag is told by the row's beginning, however far back that is."""
+    flags = "x" + "🇩🇪" * 200
+    assert boundary_before(flags, index) % 2 == 1
+    assert boundary_after(flags, index) % 2 == 1

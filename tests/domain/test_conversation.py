@@ -289,3 +289,9 @@ def test_instructions_outlive_the_turns() -> None:
     assert session.system == (system("s" * 10),)
     assert session.turns == (assistant("b" * 10), user("c" * 5), assistant("d" * 5))
     assert session.characters == 30
+
+
+def test_another_idempotency_key_is_another_request() -> None:
+    """The same words under a new key are meant: an SDK's retry count doesn't turn them into a repetition."""
+    again = replace(CALL, messages=(user("One"),), idempotency_key="key-2", is_retry=True)
+    assert _plan(again, SESSION).action == "continued"

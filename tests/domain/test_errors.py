@@ -52,6 +52,7 @@ def _is_error(name: str) -> bool:
         ("SessionNotFound", 404, "invalid_request_error", "session_not_found"),
         ("SessionBusy", 409, "invalid_request_error", "session_busy"),
         ("BodyTooLarge", 413, "invalid_request_error", "request_too_large"),
+        ("HeadersTooLarge", 431, "invalid_request_error", "headers_too_large"),
         ("UpstreamRateLimited", 429, "rate_limit_error", "upstream_rate_limited"),
         ("InternalError", 500, "server_error", "internal_error"),
         ("SiteChanged", 502, "server_error", "site_changed"),

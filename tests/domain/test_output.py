@@ -126,3 +126,11 @@ def test_what_was_held_back_is_shown_once() -> None:
     limiter = OutputLimiter(["END"])
     assert limiter.feed("a EN") == "a "
     assert (limiter.finish(), limiter.finish(), limiter.finish_reason) == ("EN", "", None)
+
+
+@pytest.mark.parametrize("parts", [["abcd"], ["a", "b", "c", "d"], ["ab", "cd"]])
+def test_of_two_stop_texts_the_one_that_is_complete_first_counts(parts: list[str]) -> None:
+    """One stop text within another gives the same answer however it comes."""
+    limiter = OutputLimiter(["abcd", "bc"])
+    assert "".join(limiter.feed(part) for part in parts) + limiter.finish() == "a"
+    assert limiter.finish_reason == "stop"

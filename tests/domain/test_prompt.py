@@ -243,3 +243,11 @@ def test_the_prompt_tells_its_size_and_limit() -> None:
     limit = PromptLimit(100, "bytes")
     prompt = compose([user("жжж")], limit)
     assert (prompt.size, prompt.limit) == (6, limit)
+
+
+def test_a_tool_that_had_nothing_to_say_is_answered() -> None:
+    """An empty tool result at the end is sent with its tag; an empty user message is refused elsewhere."""
+    call = ToolCall("c1", "save", "{}")
+    messages = [Message("user", "Save it."), Message("assistant", "", tool_calls=(call,))]
+    prompt = compose([*messages, Message("tool", "", tool_call_id="c1")], PromptLimit(1000))
+    assert prompt.text.endswith("[Tool save]: ")

@@ -18,8 +18,10 @@ _ROLES: dict[str, Role] = {
     "tool": "tool",
     "function": "tool",
 }
+# What is looked at; of the last two every value but "text" is refused.
 _HONOURED = frozenset(
     {"messages", "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "stop", "n", "user"}
+    | {"response_format", "modalities"}
 )
 # Of no consequence for the answer: nothing is lost when they are not looked at.
 _INCONSEQUENTIAL = frozenset(
@@ -80,8 +82,8 @@ def ignored_params(request: ChatCompletionRequest) -> list[str]:
 
 
 def _given(request: ChatCompletionRequest) -> dict[str, object]:
-    fields = {name: getattr(request, name) for name in request.model_fields_set}
-    return {name: value for name, value in fields.items() if value is not None}
+    fields = {name: getattr(request, name) for name in ChatCompletionRequest.model_fields}
+    return {name: value for name, value in (fields | (request.model_extra or {})).items() if value is not None}
 
 
 def _refuse_impossible(request: ChatCompletionRequest) -> None:

@@ -9,6 +9,8 @@ from app.domain.errors import GatewayError
 
 DONE = b"data: [DONE]\n\n"
 
+# Unicode's further line ends, which are none to SSE but to clients that split the stream with str.splitlines().
+_LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
 _json_string = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -53,7 +55,10 @@ class ChunkEncoder:
 
     def text(self, text: str) -> bytes:
         """A chunk of text."""
-        return self._before_text + _json_string(text).encode() + self._after_text
+        data = _json_string(text)
+        if not text.isascii():
+            data = data.translate(_LINE_ENDS)
+        return self._before_text + data.encode("utf-8", "replace") + self._after_text
 
     def ending(self, ending: Ending) -> bytes:
         """The chunk with the finish reason, the usage if it is wanted, and the end of the stream."""

@@ -61,7 +61,7 @@ def read_script(page: str) -> tuple[str, str | None]:
         except (ValueError, RecursionError):
             continue
         nonce, ajax_url = values.get("nonce"), values.get("ajax_url")
-        if isinstance(nonce, str | int) and _NONCE.fullmatch(str(nonce)):
+        if isinstance(nonce, str | int) and not isinstance(nonce, bool) and _NONCE.fullmatch(str(nonce)):
             return str(nonce), ajax_url if isinstance(ajax_url, str) else None
     raise NonceMissing("The Kimi site's chat page came without the nonce that messages need.")
 

@@ -39,16 +39,21 @@ _LOOKED_AT = 10_000
 _DEFAULT_RETRY_AFTER = 5.0
 _CHALLENGE_RETRY_AFTER = 10.0
 
-# What a refusal is about, by its words; the first row that matches wins.
+# What a refusal is about, by its words; `_refusal` has the order.
 _STALE = re.compile(r"nonce|security|expired|过期|安全验证|刷新页面", re.IGNORECASE)
 _RATE = re.compile(r"rate.?limit|too many|limit (?:reached|exceeded)|quota|slow down|频繁|次数", re.IGNORECASE)
 _LENGTH = re.compile(
-    r"too long|(?:maximum|max\.?) .{0,40}(?:character|length)|character limit|过长|字数", re.IGNORECASE
+    r"too long|too many char|(?:character|length) limit|(?:maximum|max\.?) .{0,40}(?:char|length)|过长|字数",
+    re.IGNORECASE,
 )
-_TROUBLE = re.compile(r"unavailable|overload|busy|try again|timed? ?out|temporar|繁忙|稍后", re.IGNORECASE)
+_TROUBLE = re.compile(r"unavailable|overload|busy|try again|timed? ?out|in time|temporar|繁忙|稍后", re.IGNORECASE)
 _POLICY = re.compile(r"policy|violat|inappropriate|prohibited|sensitive|moderation|违规|敏感", re.IGNORECASE)
-_EMPTY = re.compile(r"\bempty\b|\brequired\b|不能为空", re.IGNORECASE)
-_MODEL = re.compile(r"(?:invalid|unknown|unsupported) model|model .{0,60}(?:not|no longer)|模型", re.IGNORECASE)
+_EMPTY = re.compile(r"\bempty\b|message is required|不能为空", re.IGNORECASE)
+_MODEL = re.compile(
+    r"(?:invalid|unknown|unsupported) model|model .{0,40}(?:not (?:found|available|supported|exist)|no longer)|"
+    r"(?:无效|未知|不支持).{0,6}模型|模型.{0,6}不存在",
+    re.IGNORECASE,
+)
 
 
 def message_form(*, nonce: str, message: str, model: str, session_id: str) -> dict[str, str]:
@@ -111,7 +116,7 @@ def is_challenge(reply: HttpReply) -> bool:
     """Is this a Cloudflare challenge in place of an answer?"""
     if reply.headers.get("cf-mitigated", "").lower() == "challenge":
         return True
-    return reply.status in (403, 429, 503) and _CHALLENGE_PAGE.search(reply.body[:50_000]) is not None
+    return reply.status in (202, 403, 429, 503) and _CHALLENGE_PAGE.search(reply.body[:50_000]) is not None
 
 
 def _answer(document: Mapping[str, object] | None) -> str:
@@ -131,22 +136,21 @@ def _refusal(reply: HttpReply, said: str) -> GatewayError:
     """The error for a `success: false`, by what it says."""
     wait = retry_after(reply.headers)
     quoted = f": {said}" if said else "."
-    if reply.status == 429 or _RATE.search(said):
-        return UpstreamRateLimited(
-            f"The Kimi site asks for fewer requests{quoted}", retry_after=_DEFAULT_RETRY_AFTER if wait is None else wait
-        )
-    if _STALE.search(said):
-        return NonceRejected("The Kimi site refused the nonce.")
     if _LENGTH.search(said):
         return ContextTooLong(f"The Kimi site says that the message is too long{quoted}", param="messages")
-    if _MODEL.search(said):
-        return SiteChanged(f"The Kimi site doesn't know the configured model{quoted}")
-    if reply.status >= 500 or _TROUBLE.search(said):
-        return UpstreamUnavailable(f"The Kimi site can't answer at the moment{quoted}", retry_after=wait)
+    if reply.status == 429 or _RATE.search(said):
+        limit = _DEFAULT_RETRY_AFTER if wait is None else wait
+        return UpstreamRateLimited(f"The Kimi site asks for fewer requests{quoted}", retry_after=limit)
     if _POLICY.search(said):
         return MessageRefused(
             f"The Kimi site won't answer this message{quoted}", param="messages", code="content_filter"
         )
+    if _STALE.search(said):
+        return NonceRejected("The Kimi site refused the nonce.")
+    if _MODEL.search(said):
+        return SiteChanged(f"The Kimi site doesn't know the configured model{quoted}")
+    if reply.status >= 500 or _TROUBLE.search(said):
+        return UpstreamUnavailable(f"The Kimi site can't answer at the moment{quoted}", retry_after=wait)
     if _EMPTY.search(said):
         return InvalidRequest(f"The Kimi site won't take this message{quoted}", param="messages")
     return UpstreamRefused(f"The Kimi site refused this message{quoted}")

@@ -133,6 +133,15 @@ def test_what_can_not_be_done_is_refused_by_its_field(fields: dict[str, Any], pa
     assert (caught.value.status, caught.value.param) == (400, param)
 
 
+def test_there_is_a_number_of_messages_that_is_too_many() -> None:
+    """More messages than the gateway is set to read are a 400 that names the setting; as many are fine."""
+    request = parse_request(json.dumps({"messages": [HELLO] * 3}).encode())
+    assert len(to_call(request, NO_HINTS, default_model="m", max_messages=3).messages) == 3
+    with pytest.raises(InvalidRequest, match="MAX_MESSAGES") as caught:
+        to_call(request, NO_HINTS, default_model="m", max_messages=2)
+    assert caught.value.param == "messages"
+
+
 def test_a_refusal_does_not_repeat_what_was_sent() -> None:
     """What a message holds doesn't get into an error's text, and from there into logs."""
     with pytest.raises(InvalidRequest) as caught:
@@ -273,3 +282,12 @@ def test_parameters_without_effect_are_named(fields: dict[str, Any], ignored: li
     """What is accepted but can't be honoured is listed, in order and only by names that can stand in a header."""
     request = parse_request(json.dumps({"messages": [HELLO], **fields}).encode())
     assert ignored_params(request) == ignored
+
+
+def test_unknown_fields_are_passed_on_as_they_came_whatever_their_names() -> None:
+    """A field that is called like something of the model class is a field like any other, and null is absent."""
+    wire = parse_request(
+        b'{"messages":[{"role":"user","content":"Hi"}],"model_dump":1,"json":null,"modalities":["text"]}'
+    )
+    assert to_call(wire, NO_HINTS, default_model="m", max_messages=9).options == {"model_dump": 1}
+    assert ignored_params(wire) == ["model_dump"]

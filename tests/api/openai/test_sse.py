@@ -157,3 +157,12 @@ def test_a_failure_has_all_four_fields(error: GatewayError, expected: dict[str, 
 def test_usage_adds_up() -> None:
     """The total is the sum of what was read and written."""
     assert usage_object(Usage(5, 0)) == {"prompt_tokens": 5, "completion_tokens": 0, "total_tokens": 5}
+
+
+def test_no_text_makes_a_line_end_in_the_stream() -> None:
+    """Unicode's further line ends are escaped: clients that split with str.splitlines read the chunk whole."""
+    chunk = _encoder().text("one\u2028two\u2029three\x85four").decode()
+    assert len(chunk.splitlines()) == 2
+    assert (
+        json.loads(chunk.removeprefix("data: "))["choices"][0]["delta"]["content"] == "one\u2028two\u2029three\x85four"
+    )

@@ -203,3 +203,9 @@ async def test_a_configured_address_wins(page_site: _Site) -> None:
     """What the operator has set is used, whatever the page says."""
     configured = "https://api.example/ajax"
     assert await _ajax_url(page_site, "http://HOST/ajax.php", configured) == configured
+
+
+def test_true_is_no_nonce() -> None:
+    """A boolean where the nonce should be counts as none."""
+    with pytest.raises(NonceMissing):
+        read_script('var kimi_ajax = {"nonce":true};')
