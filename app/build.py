@@ -39,8 +39,8 @@ from app.providers.resilience.bulkhead import Bulkhead
 from app.providers.resilience.guard import Guard, RetryPolicy
 from app.sessions.base import SessionStore
 from app.sessions.memory import MemorySessionStore
-from app.sessions.redis import RedisSessionStore
-from app.settings import Settings
+from app.sessions.redis.store import RedisSessionStore
+from app.settings import Settings, SettingsError
 
 PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
 _READABLE_HEADERS = (
@@ -113,13 +113,16 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
 def _session_store(settings: Settings) -> SessionStore:
     url = settings.session_store_url.get_secret_value()
     if not url.startswith("memory:"):
-        return RedisSessionStore(
-            url,
-            max_sessions_per_caller=settings.max_session_size,
-            time_to_live=settings.session_cache_ttl,
-            lock_wait=settings.session_lock_wait,
-            lock_ttl=settings.session_lock_ttl,
-        )
+        try:
+            return RedisSessionStore(
+                url,
+                max_sessions_per_caller=settings.max_session_size,
+                time_to_live=settings.session_cache_ttl,
+                lock_wait=settings.session_lock_wait,
+                lock_ttl=settings.session_lock_ttl,
+            )
+        except ValueError as error:
+            raise SettingsError(f"SESSION_STORE_URL: {error}") from None
     if _one_of_several_processes():
         structlog.get_logger("kimi.build").warning(
             "sessions_not_shared",

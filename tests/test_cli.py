@@ -102,6 +102,7 @@ def _wait_for_port(command: str) -> None:
         ({"API_MASTER_KEY": "changeme"}, "API_MASTER_KEY: key 1 is a placeholder"),
         ({"API_MASTER_KEY": ALICE_KEY, "API_PORT": "eighty"}, "API_PORT: "),
         ({"API_MASTER_KEY": ALICE_KEY, "LOG_LEVEL": "loud"}, "LOG_LEVEL: "),
+        ({"API_MASTER_KEY": ALICE_KEY, "SESSION_STORE_URL": "redis://h:port/0"}, "SESSION_STORE_URL: "),
         ({"API_MASTER_KEY": ALICE_KEY, "DEFAULT_MODEL": "gpt-9"}, "DEFAULT_MODEL: "),
     ],
 )

@@ -21,9 +21,10 @@ import app
 from app.domain.chat import Message, ToolCall, Usage
 from app.domain.conversation import LastTurn, Session, SessionKey, SessionRecord
 from app.domain.errors import SessionBusy, SessionStoreUnavailable
-from app.sessions import redis as redis_store
 from app.sessions.encoding import UnreadableSession, decode, encode
-from app.sessions.redis import RedisSessionStore
+from app.sessions.redis import server as redis_connection
+from app.sessions.redis import store as redis_store
+from app.sessions.redis.store import RedisSessionStore
 from tests import redis_server as servers
 from tests.redis_server import PASSWORD, RedisServer
 
@@ -352,7 +353,7 @@ async def test_a_killed_worker_s_session_is_free_again(open_store: OpenStore, re
     script = """
 import asyncio, sys
 from app.domain.conversation import SessionKey
-from app.sessions.redis import RedisSessionStore
+from app.sessions.redis.store import RedisSessionStore
 
 async def main():
     store = RedisSessionStore(sys.argv[1], max_sessions_per_caller=9, time_to_live=60, lock_wait=9, lock_ttl=1)
@@ -659,7 +660,7 @@ async def test_a_finished_turn_is_tried_even_while_others_are_told_to_wait(
     open_store: OpenStore, persistent_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the store still takes the server for dead, a turn that took a minute isn't given up unasked."""
-    monkeypatch.setattr(redis_store, "_FIRST_PAUSE", 3600.0)
+    monkeypatch.setattr(redis_connection, "FIRST_PAUSE", 3600.0)
     store = open_store(persistent_redis)
     async with store.hold(ADA) as held:
         persistent_redis.kill()
@@ -773,7 +774,7 @@ async def test_more_requests_than_connections_wait_for_one(open_store: OpenStore
     assert not store._server._pool._in_use_connections
     with redis_server.client() as client:
         # It takes a moment to notice those that were closed.
-        await eventually(lambda: len(client.client_list()) <= redis_store._CONNECTIONS + 1)
+        await eventually(lambda: len(client.client_list()) <= redis_connection._CONNECTIONS + 1)
 
 
 # --- Secrets ---------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from app.domain.conversation import LastTurn, Session, SessionKey, SessionRecord
 from app.domain.errors import SessionBusy
 from app.sessions.base import SessionStore
 from app.sessions.memory import MemorySessionStore
-from app.sessions.redis import RedisSessionStore
+from app.sessions.redis.store import RedisSessionStore
 from tests import redis_server as servers
 from tests.redis_server import RedisServer
 

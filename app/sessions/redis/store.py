@@ -17,20 +17,18 @@ import contextlib
 import hashlib
 import random
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from contextvars import Context
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, TypeVar
 
 import structlog
-from redis import exceptions as refusals
-from redis.asyncio import ConnectionPool, Redis
 
 from app.domain.conversation import Session, SessionKey, SessionRecord
 from app.domain.errors import SessionBusy, SessionStoreUnavailable
 from app.sessions.encoding import UnreadableSession, decode, encode
+from app.sessions.redis.scripts import DELETE, LIST, RELEASE, RENEW, SAVE, TAKE
+from app.sessions.redis.server import FIRST_PAUSE, RedisServer
 
 T = TypeVar("T")
 
@@ -41,155 +39,10 @@ _KEEPER_SECONDS = 30 * 24 * 3600.0
 _FIRST_POLL, _LONGEST_POLL = 0.01, 0.1
 _TICKET_SECONDS = 1.0
 
-# While the server is away, it is looked for after a pause between these two, and nobody else waits for it.
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
-
-_CONNECTIONS = 32
 _LISTED_AT_ONCE = 100
 
 # Larger ones take more than half a millisecond to encode or decode: too long for the event loop.
 _LARGE_CHARACTERS, _LARGE_BYTES = 32_000, 16_000
-
-# All that redis-py raises, besides its own errors: sockets, streams, and uvloop for a transport that was just closed.
-_FAULTS = (refusals.RedisError, OSError, EOFError, RuntimeError)
-_BROKEN_CONNECTION = (refusals.ConnectionError, ConnectionError, EOFError, RuntimeError)
-
-# What is said about a fault: the most specific kind first.
-_REASONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
-    (refusals.BusyLoadingError, "is still loading its data"),
-    (
-        (refusals.AuthenticationError, refusals.AuthorizationError, refusals.NoPermissionError),
-        "refuses the gateway's credentials",
-    ),
-    ((refusals.TimeoutError, TimeoutError), "doesn't answer in time"),
-    (refusals.OutOfMemoryError, "is out of memory"),
-    (refusals.ReadOnlyError, "takes no writes"),
-    (refusals.ResponseError, "refuses the gateway's commands"),
-    (Exception, "can't be reached"),
-)
-
-
-class _Script:
-    """A Lua script: the server runs it as a whole, with nothing else in between."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-
-
-_NOW = """
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-"""
-
-# Takes the lock and reads the record, or stands in line: {token, session or false, keeps history} or false.
-# Asked again with the same owner, it answers the same.
-_TAKE = _Script(
-    _NOW
-    + """
-local lock, queue, seen, fence, session, keeper = unpack(KEYS)
-local owner, lock_ms, ticket_ms, fence_ms = unpack(ARGV)
-local token = redis.call('GET', lock)
-local mine = token and string.sub(token, -#owner) == owner
-if not mine and (token or redis.call('EXISTS', queue) == 1) then
-  for _, gone in ipairs(redis.call('ZRANGEBYSCORE', seen, '-inf', now - ticket_ms)) do
-    redis.call('ZREM', queue, gone)
-    redis.call('ZREM', seen, gone)
-  end
-  local first = redis.call('ZRANGE', queue, 0, 0)[1]
-  if token or (first and first ~= owner) then
-    redis.call('ZADD', queue, 'NX', now, owner)
-    redis.call('ZADD', seen, now, owner)
-    redis.call('PEXPIRE', queue, ticket_ms)
-    redis.call('PEXPIRE', seen, ticket_ms)
-    return false
-  end
-  redis.call('ZREM', queue, owner)
-  redis.call('ZREM', seen, owner)
-end
-if not mine then
-  token = redis.call('INCR', fence) .. ':' .. owner
-  redis.call('PEXPIRE', fence, fence_ms)
-  redis.call('SET', lock, token, 'PX', lock_ms)
-end
-return {token, redis.call('GET', session), redis.call('EXISTS', keeper)}
-"""
-)
-
-# Keeps a record and gives the lock back, if it is still the holder's: 1, or 0 if it isn't.
-# Asked again by the same holder, it answers the same. The cap's victims are of the same caller, so on the same node.
-_SAVE = _Script(
-    _NOW
-    + """
-local lock, session, keeper, index = unpack(KEYS)
-local token, data, live_ms, keeps, keeper_ms, member, cap, sessions = unpack(ARGV)
-if redis.call('GET', lock) ~= token then
-  return redis.call('GETRANGE', session, 0, #token) == token .. '\\n' and 1 or 0
-end
-if data ~= '' then
-  redis.call('SET', session, token .. '\\n' .. data, 'PX', live_ms)
-  redis.call('ZADD', index, now, member)
-  redis.call('ZREMRANGEBYSCORE', index, '-inf', now - live_ms)
-  redis.call('PEXPIRE', index, live_ms)
-  local excess = redis.call('ZCARD', index) - cap
-  if excess > 0 then
-    for _, oldest in ipairs(redis.call('ZRANGE', index, 0, excess - 1)) do
-      if oldest ~= member then
-        redis.call('DEL', sessions .. oldest)
-        redis.call('ZREM', index, oldest)
-      end
-    end
-  end
-end
-if keeps == '1' then
-  redis.call('SET', keeper, '1', 'PX', keeper_ms)
-end
-redis.call('DEL', lock)
-return 1
-"""
-)
-
-# Forgets a session and gives the lock back: was there one? -1 if the lock isn't the holder's any more.
-_DELETE = _Script("""
-local lock, session, index = unpack(KEYS)
-local token, member = unpack(ARGV)
-if redis.call('GET', lock) ~= token then
-  return -1
-end
-redis.call('ZREM', index, member)
-redis.call('DEL', lock)
-return redis.call('DEL', session)
-""")
-
-# Gives the lock, or the place in the line, back. By owner and not by token: who gave up may not know its token.
-_RELEASE = _Script("""
-local lock, queue, seen = unpack(KEYS)
-local owner = ARGV[1]
-redis.call('ZREM', queue, owner)
-redis.call('ZREM', seen, owner)
-local token = redis.call('GET', lock)
-if token and string.sub(token, -#owner) == owner then
-  redis.call('DEL', lock)
-end
-return 1
-""")
-
-# Lets a holder keep the lock for longer: 0 if it isn't the holder's any more.
-_RENEW = _Script("""
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
-  return 0
-end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
-""")
-
-# The caller's sessions, latest first, without those that have expired.
-_LIST = _Script(
-    _NOW
-    + """
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[1])
-return redis.call('ZREVRANGE', KEYS[1], 0, -1)
-"""
-)
 
 
 class RedisSessionStore:
@@ -233,7 +86,7 @@ class RedisSessionStore:
         self._max_sessions = max_sessions_per_caller
         self._command_timeout = command_timeout
         self._prefix = key_prefix
-        self._server = _Server(url, connect_timeout, command_timeout, probe_key=f"{key_prefix}:probe")
+        self._server = RedisServer(url, connect_timeout, command_timeout, probe_key=f"{key_prefix}:probe")
         self._lines: dict[SessionKey, _Line] = {}
         self._commands: set[asyncio.Task[Any]] = set()
         self._renewals: set[asyncio.Task[Any]] = set()
@@ -263,7 +116,7 @@ class RedisSessionStore:
     async def sessions_of(self, caller_id: str) -> Sequence[Session]:
         """See `SessionStore.sessions_of`."""
         caller = self._caller(caller_id)
-        members = await self._server.run(_LIST, [f"{caller}:index"], _ms(self.time_to_live))
+        members = await self._server.run(LIST, [f"{caller}:index"], _ms(self.time_to_live))
         names = [f"{caller}:session:{member.decode()}" for member in members]
         sessions: list[Session] = []
         for start in range(0, len(names), _LISTED_AT_ONCE):
@@ -297,7 +150,7 @@ class RedisSessionStore:
         """Token, stored session and flag, or None if it is somebody else's turn."""
         keys = (names.lock, names.queue, names.seen, names.fence, names.session, names.keeper)
         arguments = (owner, _ms(self.lock_ttl), _ms(_TICKET_SECONDS), _ms(_KEEPER_SECONDS))
-        reply = await self._server.run(_TAKE, keys, *arguments)
+        reply = await self._server.run(TAKE, keys, *arguments)
         return None if reply is None else tuple(reply)
 
     async def save(self, names: "_Names", token: bytes, record: SessionRecord) -> bool:
@@ -318,27 +171,27 @@ class RedisSessionStore:
         deadline = loop.time() + self._command_timeout
         while True:
             try:
-                return bool(await self._server.run(_SAVE, keys, *arguments, urgent=True))
+                return bool(await self._server.run(SAVE, keys, *arguments, urgent=True))
             except SessionStoreUnavailable:
-                if loop.time() + _FIRST_PAUSE > deadline:
+                if loop.time() + FIRST_PAUSE > deadline:
                     raise
-            await asyncio.sleep(_FIRST_PAUSE)
+            await asyncio.sleep(FIRST_PAUSE)
 
     async def delete(self, names: "_Names", token: bytes) -> bool | None:
         """Was there a session? None if somebody else has the lock."""
         keys = (names.lock, names.session, names.index)
-        reply: int = await self._server.run(_DELETE, keys, token, names.member, urgent=True)
+        reply: int = await self._server.run(DELETE, keys, token, names.member, urgent=True)
         return None if reply < 0 else bool(reply)
 
     async def release(self, names: "_Names", owner: str) -> None:
         """Give the lock or the place in the line back; if the server can't be told, it finds out by itself."""
         with contextlib.suppress(SessionStoreUnavailable):
-            await self._server.run(_RELEASE, (names.lock, names.queue, names.seen), owner, urgent=True)
+            await self._server.run(RELEASE, (names.lock, names.queue, names.seen), owner, urgent=True)
 
     async def renew(self, names: "_Names", token: bytes) -> bool:
         """Is it still the holder's, as far as is known?"""
         try:
-            return bool(await self._server.run(_RENEW, (names.lock,), token, _ms(self.lock_ttl), urgent=True))
+            return bool(await self._server.run(RENEW, (names.lock,), token, _ms(self.lock_ttl), urgent=True))
         except SessionStoreUnavailable:
             return True
 
@@ -485,124 +338,6 @@ class _Held:
             self._renewal = None
 
 
-class _Server:
-    """The one way to the server: each question is bounded in time, and Redis' own errors end here.
-
-    After a failure nobody waits for the server: a task looks for it again and again, and until it is back everybody
-    gets the error at once. Only what a finished turn depends on is `urgent` enough to be tried all the same.
-    """
-
-    def __init__(self, url: str, connect_timeout: float, command_timeout: float, *, probe_key: str) -> None:
-        self._pool = _pool(url, connect_timeout)
-        self._client = Redis(connection_pool=self._pool)
-        # Not redis-py's BlockingConnectionPool: a task that is cancelled while it hands its connection in loses it.
-        self._slots = asyncio.Semaphore(_CONNECTIONS)
-        self._command_timeout = command_timeout
-        self._probe_key = probe_key
-        self._log = structlog.get_logger("kimi.sessions")
-        self._failure: str | None = None
-        self._was_up = False
-        self._closed = False
-        self._watch: asyncio.Task[None] | None = None
-
-    @property
-    def is_up(self) -> bool:
-        """As the last command showed."""
-        return self._was_up and self._failure is None
-
-    async def run(
-        self, script: _Script, keys: Sequence[str], *arguments: bytes | str | int, urgent: bool = False
-    ) -> Any:
-        """What a script returns.
-
-        Raises:
-            SessionStoreUnavailable: It can't be told whether it ran.
-        """
-        return await self._ask(partial(self._evaluate, script, (*keys, *arguments), len(keys)), urgent=urgent)
-
-    async def get(self, keys: Sequence[str]) -> list[bytes | None]:
-        """The values of some keys.
-
-        Raises:
-            SessionStoreUnavailable: They can't be read.
-        """
-        values: Any = await self._ask(partial(self._client.mget, keys))
-        return list(values)
-
-    def start(self) -> None:
-        """Find out whether the server is there, without waiting for it."""
-        self._look_for_it(0.0)
-
-    def check(self) -> None:
-        """Raise SessionStoreUnavailable if the server is known to be away."""
-        if self._failure is not None:
-            raise _unavailable(self._failure)
-
-    async def aclose(self) -> None:
-        """Close all connections; nothing is asked from here on."""
-        self._closed = True
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.wait([self._watch])
-        with contextlib.suppress(*_FAULTS):
-            await self._pool.aclose()
-
-    async def _evaluate(self, script: _Script, arguments: Sequence[bytes | str | int], key_count: int) -> Any:
-        try:
-            return await self._client.evalsha(script.digest, key_count, *arguments)
-        except refusals.NoScriptError:
-            # The server has started since: it learns the script by running it.
-            return await self._client.eval(script.text, key_count, *arguments)
-
-    async def _ask(self, command: Callable[[], Awaitable[T]], *, urgent: bool = False) -> T:
-        if self._closed:
-            raise SessionStoreUnavailable("The gateway is being stopped.")
-        if not urgent:
-            self.check()
-        try:
-            async with asyncio.timeout(self._command_timeout), self._slots:
-                try:
-                    answer = await command()
-                except _BROKEN_CONNECTION:
-                    # Most likely one that broke while it was idle. All commands may be sent twice.
-                    answer = await command()
-        except _FAULTS as fault:
-            # Not chained: these errors quote addresses and commands.
-            raise self._note_failure(fault) from None
-        self._note_success()
-        return answer
-
-    def _note_failure(self, fault: Exception) -> SessionStoreUnavailable:
-        reason = next(text for kind, text in _REASONS if isinstance(fault, kind))
-        if self._failure is None:
-            self._log.warning("session_store.unavailable", reason=reason, kind=type(fault).__name__)
-        self._failure = reason
-        self._look_for_it(_FIRST_PAUSE)
-        return _unavailable(reason)
-
-    def _note_success(self) -> None:
-        if not self.is_up:
-            self._log.info("session_store.ready")
-        self._was_up, self._failure = True, None
-
-    def _look_for_it(self, pause: float) -> None:
-        if not self._closed and (self._watch is None or self._watch.done()):
-            # In no request's context: what it logs belongs to none.
-            self._watch = asyncio.get_running_loop().create_task(self._look(pause), context=Context())
-
-    async def _look(self, pause: float) -> None:
-        while True:
-            await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - keeps several workers from asking in step
-            with contextlib.suppress(*_FAULTS):
-                await self._pool.disconnect(inuse_connections=False)
-            # A write, because a full or a read-only server is as bad as none.
-            with contextlib.suppress(SessionStoreUnavailable):
-                await self._ask(partial(self._client.set, self._probe_key, b"", px=1000), urgent=True)
-            if self._failure is None:
-                return
-            pause = min(max(pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
-
-
 @dataclass(slots=True)
 class _Line:
     """Those in this process who want the same session: only the first one asks Redis for it."""
@@ -683,27 +418,6 @@ class _Names:
         return f"{self.caller}:keeper:{self.member}"
 
 
-def _pool(url: str, connect_timeout: float) -> ConnectionPool:
-    try:
-        pool = ConnectionPool.from_url(
-            url,
-            max_connections=_CONNECTIONS,
-            # Whole commands are bounded from outside; a second timeout in each costs a task.
-            socket_timeout=None,
-            socket_connect_timeout=connect_timeout,
-            # The third version would only bring messages that nobody asked for, and a longer greeting.
-            protocol=2,
-            driver_info=None,
-        )
-        # Even if the URL says otherwise: sessions are bytes.
-        pool.connection_kwargs["decode_responses"] = False
-        pool.connection_class(**pool.connection_kwargs)
-    except (ValueError, TypeError, refusals.RedisError):
-        # Not chained: these errors quote parts of the URL.
-        raise ValueError("The Redis URL can't be used: redis://[[user]:password@]host[:port][/database].") from None
-    return pool
-
-
 async def _encoded(session: Session) -> bytes:
     if session.characters < _LARGE_CHARACTERS:
         return encode(session)
@@ -712,10 +426,6 @@ async def _encoded(session: Session) -> bytes:
 
 def _busy() -> SessionBusy:
     return SessionBusy("Another request of this session is still running.", retry_after=1.0)
-
-
-def _unavailable(reason: str) -> SessionStoreUnavailable:
-    return SessionStoreUnavailable(f"The session store {reason}.", retry_after=1.0)
 
 
 def _digest(text: str) -> str:

@@ -1,0 +1,129 @@
+"""What is asked of Redis: Lua scripts, which the server runs as a whole.
+
+The keys that they work on are described in `store.py`.
+"""
+
+import hashlib
+
+
+class Script:
+    """A Lua script: the server runs it as a whole, with nothing else in between."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+_NOW = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+"""
+
+# Takes the lock and reads the record, or stands in line: {token, session or false, keeps history} or false.
+# Asked again with the same owner, it answers the same.
+TAKE = Script(
+    _NOW
+    + """
+local lock, queue, seen, fence, session, keeper = unpack(KEYS)
+local owner, lock_ms, ticket_ms, fence_ms = unpack(ARGV)
+local token = redis.call('GET', lock)
+local mine = token and string.sub(token, -#owner) == owner
+if not mine and (token or redis.call('EXISTS', queue) == 1) then
+  for _, gone in ipairs(redis.call('ZRANGEBYSCORE', seen, '-inf', now - ticket_ms)) do
+    redis.call('ZREM', queue, gone)
+    redis.call('ZREM', seen, gone)
+  end
+  local first = redis.call('ZRANGE', queue, 0, 0)[1]
+  if token or (first and first ~= owner) then
+    redis.call('ZADD', queue, 'NX', now, owner)
+    redis.call('ZADD', seen, now, owner)
+    redis.call('PEXPIRE', queue, ticket_ms)
+    redis.call('PEXPIRE', seen, ticket_ms)
+    return false
+  end
+  redis.call('ZREM', queue, owner)
+  redis.call('ZREM', seen, owner)
+end
+if not mine then
+  token = redis.call('INCR', fence) .. ':' .. owner
+  redis.call('PEXPIRE', fence, fence_ms)
+  redis.call('SET', lock, token, 'PX', lock_ms)
+end
+return {token, redis.call('GET', session), redis.call('EXISTS', keeper)}
+"""
+)
+
+# Keeps a record and gives the lock back, if it is still the holder's: 1, or 0 if it isn't.
+# Asked again by the same holder, it answers the same. The cap's victims are of the same caller, so on the same node.
+SAVE = Script(
+    _NOW
+    + """
+local lock, session, keeper, index = unpack(KEYS)
+local token, data, live_ms, keeps, keeper_ms, member, cap, sessions = unpack(ARGV)
+if redis.call('GET', lock) ~= token then
+  return redis.call('GETRANGE', session, 0, #token) == token .. '\\n' and 1 or 0
+end
+if data ~= '' then
+  redis.call('SET', session, token .. '\\n' .. data, 'PX', live_ms)
+  redis.call('ZADD', index, now, member)
+  redis.call('ZREMRANGEBYSCORE', index, '-inf', now - live_ms)
+  redis.call('PEXPIRE', index, live_ms)
+  local excess = redis.call('ZCARD', index) - cap
+  if excess > 0 then
+    for _, oldest in ipairs(redis.call('ZRANGE', index, 0, excess - 1)) do
+      if oldest ~= member then
+        redis.call('DEL', sessions .. oldest)
+        redis.call('ZREM', index, oldest)
+      end
+    end
+  end
+end
+if keeps == '1' then
+  redis.call('SET', keeper, '1', 'PX', keeper_ms)
+end
+redis.call('DEL', lock)
+return 1
+"""
+)
+
+# Forgets a session and gives the lock back: was there one? -1 if the lock isn't the holder's any more.
+DELETE = Script("""
+local lock, session, index = unpack(KEYS)
+local token, member = unpack(ARGV)
+if redis.call('GET', lock) ~= token then
+  return -1
+end
+redis.call('ZREM', index, member)
+redis.call('DEL', lock)
+return redis.call('DEL', session)
+""")
+
+# Gives the lock, or the place in the line, back. By owner and not by token: who gave up may not know its token.
+RELEASE = Script("""
+local lock, queue, seen = unpack(KEYS)
+local owner = ARGV[1]
+redis.call('ZREM', queue, owner)
+redis.call('ZREM', seen, owner)
+local token = redis.call('GET', lock)
+if token and string.sub(token, -#owner) == owner then
+  redis.call('DEL', lock)
+end
+return 1
+""")
+
+# Lets a holder keep the lock for longer: 0 if it isn't the holder's any more.
+RENEW = Script("""
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+  return 0
+end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+""")
+
+# The caller's sessions, latest first, without those that have expired.
+LIST = Script(
+    _NOW
+    + """
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[1])
+return redis.call('ZREVRANGE', KEYS[1], 0, -1)
+"""
+)

@@ -1,0 +1,185 @@
+"""The connection to Redis, and where its client's errors end."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
+from functools import partial
+from typing import Any, TypeVar
+
+import structlog
+from redis import exceptions as refusals
+from redis.asyncio import ConnectionPool, Redis
+
+from app.domain.errors import SessionStoreUnavailable
+from app.sessions.redis.scripts import Script
+
+T = TypeVar("T")
+
+# While the server is away, it is looked for after a pause between these two, and nobody else waits for it.
+FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 2.0
+
+_CONNECTIONS = 32
+
+# All that redis-py raises, besides its own errors: sockets, streams, and uvloop for a transport that was just closed.
+_FAULTS = (refusals.RedisError, OSError, EOFError, RuntimeError)
+_BROKEN_CONNECTION = (refusals.ConnectionError, ConnectionError, EOFError, RuntimeError)
+
+# What is said about a fault: the most specific kind first.
+_REASONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
+    (refusals.BusyLoadingError, "is still loading its data"),
+    (
+        (refusals.AuthenticationError, refusals.AuthorizationError, refusals.NoPermissionError),
+        "refuses the gateway's credentials",
+    ),
+    ((refusals.TimeoutError, TimeoutError), "doesn't answer in time"),
+    (refusals.OutOfMemoryError, "is out of memory"),
+    (refusals.ReadOnlyError, "takes no writes"),
+    (refusals.ResponseError, "refuses the gateway's commands"),
+    (Exception, "can't be reached"),
+)
+
+
+class RedisServer:
+    """The one way to the server: each question is bounded in time, and Redis' own errors end here.
+
+    After a failure nobody waits for the server: a task looks for it again and again, and until it is back everybody
+    gets the error at once. Only what a finished turn depends on is `urgent` enough to be tried all the same.
+    """
+
+    def __init__(self, url: str, connect_timeout: float, command_timeout: float, *, probe_key: str) -> None:
+        self._pool = _pool(url, connect_timeout)
+        self._client = Redis(connection_pool=self._pool)
+        # Not redis-py's BlockingConnectionPool: a task that is cancelled while it hands its connection in loses it.
+        self._slots = asyncio.Semaphore(_CONNECTIONS)
+        self._command_timeout = command_timeout
+        self._probe_key = probe_key
+        self._log = structlog.get_logger("kimi.sessions")
+        self._failure: str | None = None
+        self._was_up = False
+        self._closed = False
+        self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def is_up(self) -> bool:
+        """As the last command showed."""
+        return self._was_up and self._failure is None
+
+    async def run(
+        self, script: Script, keys: Sequence[str], *arguments: bytes | str | int, urgent: bool = False
+    ) -> Any:
+        """What a script returns.
+
+        Raises:
+            SessionStoreUnavailable: It can't be told whether it ran.
+        """
+        return await self._ask(partial(self._evaluate, script, (*keys, *arguments), len(keys)), urgent=urgent)
+
+    async def get(self, keys: Sequence[str]) -> list[bytes | None]:
+        """The values of some keys.
+
+        Raises:
+            SessionStoreUnavailable: They can't be read.
+        """
+        values: Any = await self._ask(partial(self._client.mget, keys))
+        return list(values)
+
+    def start(self) -> None:
+        """Find out whether the server is there, without waiting for it."""
+        self._look_for_it(0.0)
+
+    def check(self) -> None:
+        """Raise SessionStoreUnavailable if the server is known to be away."""
+        if self._failure is not None:
+            raise _unavailable(self._failure)
+
+    async def aclose(self) -> None:
+        """Close all connections; nothing is asked from here on."""
+        self._closed = True
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.wait([self._watch])
+        with contextlib.suppress(*_FAULTS):
+            await self._pool.aclose()
+
+    async def _evaluate(self, script: Script, arguments: Sequence[bytes | str | int], key_count: int) -> Any:
+        try:
+            return await self._client.evalsha(script.digest, key_count, *arguments)
+        except refusals.NoScriptError:
+            # The server has started since: it learns the script by running it.
+            return await self._client.eval(script.text, key_count, *arguments)
+
+    async def _ask(self, command: Callable[[], Awaitable[T]], *, urgent: bool = False) -> T:
+        if self._closed:
+            raise SessionStoreUnavailable("The gateway is being stopped.")
+        if not urgent:
+            self.check()
+        try:
+            async with asyncio.timeout(self._command_timeout), self._slots:
+                try:
+                    answer = await command()
+                except _BROKEN_CONNECTION:
+                    # Most likely one that broke while it was idle. All commands may be sent twice.
+                    answer = await command()
+        except _FAULTS as fault:
+            # Not chained: these errors quote addresses and commands.
+            raise self._note_failure(fault) from None
+        self._note_success()
+        return answer
+
+    def _note_failure(self, fault: Exception) -> SessionStoreUnavailable:
+        reason = next(text for kind, text in _REASONS if isinstance(fault, kind))
+        if self._failure is None:
+            self._log.warning("session_store.unavailable", reason=reason, kind=type(fault).__name__)
+        self._failure = reason
+        self._look_for_it(FIRST_PAUSE)
+        return _unavailable(reason)
+
+    def _note_success(self) -> None:
+        if not self.is_up:
+            self._log.info("session_store.ready")
+        self._was_up, self._failure = True, None
+
+    def _look_for_it(self, pause: float) -> None:
+        if not self._closed and (self._watch is None or self._watch.done()):
+            # In no request's context: what it logs belongs to none.
+            self._watch = asyncio.get_running_loop().create_task(self._look(pause), context=Context())
+
+    async def _look(self, pause: float) -> None:
+        while True:
+            await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - keeps several workers from asking in step
+            with contextlib.suppress(*_FAULTS):
+                await self._pool.disconnect(inuse_connections=False)
+            # A write, because a full or a read-only server is as bad as none.
+            with contextlib.suppress(SessionStoreUnavailable):
+                await self._ask(partial(self._client.set, self._probe_key, b"", px=1000), urgent=True)
+            if self._failure is None:
+                return
+            pause = min(max(pause * 2, FIRST_PAUSE), _LONGEST_PAUSE)
+
+
+def _pool(url: str, connect_timeout: float) -> ConnectionPool:
+    try:
+        pool = ConnectionPool.from_url(
+            url,
+            max_connections=_CONNECTIONS,
+            # Whole commands are bounded from outside; a second timeout in each costs a task.
+            socket_timeout=None,
+            socket_connect_timeout=connect_timeout,
+            # The third version would only bring messages that nobody asked for, and a longer greeting.
+            protocol=2,
+            driver_info=None,
+        )
+        # Even if the URL says otherwise: sessions are bytes.
+        pool.connection_kwargs["decode_responses"] = False
+        pool.connection_class(**pool.connection_kwargs)
+    except (ValueError, TypeError, refusals.RedisError):
+        # Not chained: these errors quote parts of the URL.
+        raise ValueError("The Redis URL can't be used: redis://[[user]:password@]host[:port][/database].") from None
+    return pool
+
+
+def _unavailable(reason: str) -> SessionStoreUnavailable:
+    return SessionStoreUnavailable(f"The session store {reason}.", retry_after=1.0)
