@@ -14,7 +14,7 @@ from tests.live import WAIT_SECONDS, LiveGateway
 
 async def other_tasks() -> set[str]:
     """The names of what runs in the gateway besides its server and its background work."""
-    lasting = ("LifespanOn.main", "Server.serve", "keep_fresh", "LiveGateway.run")
+    lasting = ("LifespanOn.main", "LoopLag.watch", "Server.serve", "keep_fresh", "LiveGateway.run")
     tasks = (task.get_coro() for task in asyncio.all_tasks())
     names = {getattr(coro, "__qualname__", "?") for coro in tasks}
     return {name for name in names if not any(part in name for part in lasting)}

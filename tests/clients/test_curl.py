@@ -161,7 +161,12 @@ def test_an_unknown_url(curl: Curl, path: str) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
-    [("GET", CHAT, {"POST"}), ("PUT", CHAT, {"POST"}), ("POST", "/v1/models", {"GET"}), ("DELETE", "/health", {"GET"})],
+    [
+        ("GET", CHAT, {"POST"}),
+        ("PUT", CHAT, {"POST"}),
+        ("POST", "/v1/models", {"GET"}),
+        ("DELETE", "/health", {"GET", "HEAD"}),
+    ],
 )
 def test_a_wrong_method(curl: Curl, method: str, path: str, allowed: set[str]) -> None:
     """A method that an address doesn't know is a 405 that says which ones it does."""

@@ -145,7 +145,7 @@ def test_the_sites_rate_limit(openai_client: OpenAI, site: LiveSimulator) -> Non
         ("overloaded", 503, "upstream_unavailable"),
         ("reset", 503, "upstream_unavailable"),
         ("reset_mid_body", 503, "upstream_unavailable"),
-        ("forbidden", 503, "upstream_unavailable"),
+        ("forbidden", 503, "upstream_blocked"),
         ("challenge", 503, "cloudflare_challenge"),
         ("challenge_429", 503, "cloudflare_challenge"),
         ("nonce_refused", 503, "nonce_rejected"),
