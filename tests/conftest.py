@@ -11,6 +11,7 @@ import pytest
 
 from app.simulator.behaviour import Behaviour
 from app.simulator.live import LiveSimulator, running
+from tests.clock import Clock
 from tests.live import LiveGateway, gateway_for
 
 StartGateway = Callable[..., AbstractContextManager[LiveGateway]]
@@ -22,6 +23,12 @@ class RunLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.nonces: set[str] = set()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Time for what takes a clock."""
+    return Clock()
 
 
 @pytest.fixture(scope="session")

@@ -1,29 +1,12 @@
 """Sessions in memory."""
 
-import asyncio
-
 import pytest
 
 from app.domain.chat import Message, Usage
 from app.domain.conversation import LastTurn, Session, SessionKey, SessionRecord
 from app.domain.errors import SessionBusy
 from app.sessions.memory import MemorySessionStore
-
-
-class Clock:
-    """Time that passes when the test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """The store's clock."""
-    return Clock()
+from tests.clock import Clock
 
 
 @pytest.fixture
@@ -84,29 +67,6 @@ async def test_sessions_are_listed_for_their_caller_only_latest_first(store: Mem
     await keep(store, SessionKey("alice", "new"), record("new", updated_at=2))
     assert [session.id for session in await store.sessions_of("alice")] == ["new", "old"]
     assert await store.sessions_of("bob") == []
-
-
-async def test_requests_of_one_session_come_after_each_other_in_order(store: MemorySessionStore) -> None:
-    """Ten requests of one session never overlap and are served as they came; another session's isn't held up."""
-    served: list[int] = []
-    inside = 0
-
-    async def request(number: int) -> None:
-        nonlocal inside
-        async with store.hold(ADA):
-            inside += 1
-            assert inside == 1
-            await asyncio.sleep(0)
-            served.append(number)
-            inside -= 1
-
-    async with store.hold(ADA):
-        requests = [asyncio.create_task(request(number)) for number in range(10)]
-        await asyncio.sleep(0)
-        async with store.hold(BEN):
-            assert served == []
-    await asyncio.gather(*requests)
-    assert served == list(range(10))
 
 
 async def test_waiting_for_a_session_is_bounded_and_leaves_no_lock_behind(clock: Clock) -> None:

@@ -8,6 +8,7 @@ import pytest
 from app.domain.errors import CloudflareChallenge, NonceMissing, NonceRejected, UpstreamError
 from app.providers.kimi.nonce import NoncePolicy, NonceSource
 from app.providers.kimi.page import Clearance
+from tests.clock import Clock
 
 REFUSAL = NonceRejected("no")
 
@@ -15,7 +16,7 @@ REFUSAL = NonceRejected("no")
 class Page:
     """Answers fetches with nonce-1, nonce-2 … when it is opened, or fails."""
 
-    def __init__(self, clock: "Clock") -> None:
+    def __init__(self, clock: Clock) -> None:
         self.fetches = 0
         self.new_visitors = 0
         self.failure: UpstreamError | None = None
@@ -33,22 +34,6 @@ class Page:
         return Clearance(
             f"nonce-{next(self._numbers)}", "http://site/ajax", "http://site/", "UA", fetched_at=self._clock.now
         )
-
-
-class Clock:
-    """Time that passes when the test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """The source's clock."""
-    return Clock()
 
 
 @pytest.fixture

@@ -7,22 +7,7 @@ import pytest
 
 from app.domain.errors import BreakerOpen, MessageRefused, UnexpectedReply, UpstreamUnavailable
 from app.providers.resilience.breaker import BreakerPolicy, CircuitBreaker
-
-
-class Clock:
-    """Time that passes when the test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """The breaker's clock."""
-    return Clock()
+from tests.clock import Clock
 
 
 @pytest.fixture

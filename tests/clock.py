@@ -1,0 +1,11 @@
+"""Time that passes when a test says so."""
+
+
+class Clock:
+    """A clock to be handed in where `time.monotonic` would be; tests move `now`, in seconds."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
