@@ -1,11 +1,13 @@
 """The only place where the gateway is put together: providers, stores, middleware, routes."""
 
 import asyncio
+import importlib
 import multiprocessing
 import sys
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 from fastapi import FastAPI
@@ -16,6 +18,7 @@ from app.api.errors import install_error_handlers
 from app.api.middleware.auth import ApiKeys, AuthMiddleware
 from app.api.middleware.context import RequestContextMiddleware
 from app.api.middleware.limits import LimitsMiddleware
+from app.api.middleware.tracing import TracingMiddleware
 from app.api.openai.routes import chat_router
 from app.api.openapi import install_openapi
 from app.api.ops import Drain, ops_router
@@ -23,6 +26,7 @@ from app.api.sessions import sessions_router
 from app.api.streaming import StreamPolicy
 from app.chat.service import ChatService, SessionPolicy
 from app.domain.prompt import PromptLimit
+from app.domain.tracing import Trace, no_trace
 from app.domain.usage import CallRecord
 from app.observe import logging as logs
 from app.observe.loop_lag import LoopLag
@@ -42,6 +46,9 @@ from app.sessions.memory import MemorySessionStore
 from app.sessions.redis.store import RedisSessionStore
 from app.settings import Settings, SettingsError
 
+if TYPE_CHECKING:  # the one module whose packages may be missing
+    from app.observe.tracing import Tracing
+
 PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
 _READABLE_HEADERS = (
     "openai-processing-ms retry-after x-context-dropped x-context-shortened x-ignored-params x-prompt-chars x-provider "
@@ -56,7 +63,9 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
         further_providers: Upstreams besides those that the settings name.
     """
     logs.configure(settings.log_level, settings.log_format, worker_id=settings.worker_id)
-    registry = build_registry(settings)
+    tracing = _tracing(settings)
+    trace: Trace = tracing.span if tracing else no_trace
+    registry = build_registry(settings, trace)
     for provider in further_providers:
         registry.register(provider)
     sessions = _session_store(settings)
@@ -67,11 +76,14 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
         sessions=sessions,
         policy=SessionPolicy(settings.session_replay_seconds, settings.session_max_characters),
         on_call=partial(_on_call, metrics),
+        trace=trace,
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
         async with AsyncExitStack() as stack:
+            if tracing is not None:
+                stack.callback(tracing.close)
             watching = asyncio.create_task(lag.watch())
             stack.callback(watching.cancel)
             stack.push_async_callback(sessions.aclose)
@@ -88,7 +100,7 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
         lifespan=lifespan,
         redoc_url=None,
         redirect_slashes=False,
-        middleware=_middleware(settings, metrics, lag),
+        middleware=_middleware(settings, metrics, lag, tracing),
     )
     app.state.drain = drain = Drain()
     routers = [
@@ -141,6 +153,18 @@ def _one_of_several_processes() -> bool:
     return multiprocessing.parent_process() is not None and "--reload" not in sys.argv
 
 
+def _tracing(settings: Settings) -> "Tracing | None":
+    if not settings.tracing_endpoint:
+        return None
+    try:
+        # The only import that isn't at the top of its file: its packages are an optional extra.
+        module = importlib.import_module("app.observe.tracing")
+    except ImportError as error:
+        raise SettingsError("TRACING_ENDPOINT: needs the packages of requirements-tracing.txt") from error
+    tracing: Tracing = module.Tracing(settings.tracing_endpoint, settings.worker_id)
+    return tracing
+
+
 def _on_call(metrics: Metrics, record: CallRecord) -> None:
     logs.log_call(record)
     metrics.call_ended(record)
@@ -156,15 +180,15 @@ def _state(providers: Iterable[BaseProvider], sessions: SessionStore) -> dict[st
     return state
 
 
-def build_registry(settings: Settings) -> ProviderRegistry:
+def build_registry(settings: Settings, trace: Trace = no_trace) -> ProviderRegistry:
     """All providers, line by line."""
     aliases = {} if "kimi" in settings.known_models else {"kimi": settings.default_model}
     registry = ProviderRegistry(settings.default_model, aliases)
-    registry.register(_kimi_provider(settings))
+    registry.register(_kimi_provider(settings, trace))
     return registry
 
 
-def _kimi_provider(settings: Settings) -> KimiProvider:
+def _kimi_provider(settings: Settings, trace: Trace) -> KimiProvider:
     limit = PromptLimit(settings.context_max_length, settings.context_length_unit)
     return KimiProvider(
         models=[
@@ -176,17 +200,19 @@ def _kimi_provider(settings: Settings) -> KimiProvider:
         ),
         nonce_policy=NoncePolicy(renew_after=settings.nonce_max_age),
         client=HttpClient(max_reply_bytes=settings.max_reply_bytes),
-        guard=_guard(settings),
+        guard=_guard(settings, trace),
         keep_upstream_session=settings.keep_upstream_session,
+        trace=trace,
     )
 
 
-def _guard(settings: Settings) -> Guard:
+def _guard(settings: Settings, trace: Trace) -> Guard:
     return Guard(
         bulkhead=Bulkhead(
             slots=settings.upstream_concurrency,
             queue_size=settings.upstream_queue_size,
             queue_timeout=settings.upstream_queue_timeout,
+            trace=trace,
         ),
         breaker=CircuitBreaker(
             BreakerPolicy(
@@ -211,7 +237,7 @@ def _stream_policy(settings: Settings) -> StreamPolicy:
     )
 
 
-def _middleware(settings: Settings, metrics: Metrics, lag: LoopLag) -> list[Middleware]:
+def _middleware(settings: Settings, metrics: Metrics, lag: LoopLag, tracing: "Tracing | None") -> list[Middleware]:
     """In the order in which a request meets them."""
     keys = None if settings.auth_disabled else ApiKeys(settings.api_keys)
     if keys is None:
@@ -219,6 +245,8 @@ def _middleware(settings: Settings, metrics: Metrics, lag: LoopLag) -> list[Midd
             "auth_disabled", meaning="everybody who reaches this port may use it"
         )
     layers = [Middleware(RequestContextMiddleware, metrics=metrics)]
+    if tracing is not None:
+        layers.append(Middleware(TracingMiddleware, open_span=tracing.request))
     if settings.cors_origins:
         cors = Middleware(
             CORSMiddleware,

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from app import doctor
 from app.build import build_app
 from app.cluster.nginx import NginxPolicy
-from app.cluster.supervisor import ClusterError, ClusterPolicy, Supervisor, worker_command
+from app.cluster.supervisor import ClusterError, ClusterPolicy, Supervisor, is_free, worker_command
 from app.observe import logging as logs
 from app.server import GracefulServer
 from app.settings import Settings, SettingsError, load_settings
@@ -98,8 +98,12 @@ def _cluster(_: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
+    given = load_settings(_env_file=None, auth_disabled=True)
+    port = given.nginx_port if options.port is None else options.port
+    if not is_free(f"{options.host or '127.0.0.1'}:{port}"):
+        print(f"Port {port} is taken: choose another one with --port.", file=sys.stderr)
+        return 1
     with running(Behaviour(latency_s=_SIMULATED_LATENCY)) as site:
-        given = load_settings(_env_file=None, auth_disabled=True)
         key = given.api_keys[0] if given.api_keys else f"sk-demo-{secrets.token_hex(12)}"
         settings = load_settings(
             _env_file=None,
@@ -110,7 +114,7 @@ def _demo(options: argparse.Namespace) -> int:
             log_format="pretty",
             log_level="WARNING",
             api_host=options.host or "127.0.0.1",
-            api_port=given.nginx_port if options.port is None else options.port,
+            api_port=port,
         )
         print(_demo_text(f"http://localhost:{settings.api_port}/v1", key, site.base_url), flush=True)
         return _run(build_app(settings), settings)

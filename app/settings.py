@@ -70,6 +70,8 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     log_format: Literal["json", "pretty"] = "json"
 
+    tracing_endpoint: str = ""
+
     # Models
     known_models: Annotated[dict[str, str], NoDecode] = _KNOWN_UPSTREAM_MODELS
     default_model: str = "kimi-k2-instruct-0905"
@@ -147,7 +149,7 @@ class Settings(BaseSettings):
             raise ValueError("must be memory://, or a redis://, rediss:// or unix:// address")
         return value
 
-    @field_validator("chat_page_url", "upstream_url")
+    @field_validator("chat_page_url", "upstream_url", "tracing_endpoint")
     @classmethod
     def _http_url(cls, value: str) -> str:
         if value and not _is_http_url(value):

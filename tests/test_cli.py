@@ -95,6 +95,20 @@ def _wait_for_port(command: str) -> None:
         assert client.get(f"http://127.0.0.1:{match[1]}/health").status_code == 200
 
 
+def test_a_taken_port_is_told_before_anything_else() -> None:
+    """Neither demo nor cluster prints addresses that lead nowhere, or tries for ever."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        demo = run("main.py", "demo", "--port", port)
+        cluster = run("main.py", "cluster", NGINX_PORT=port, API_MASTER_KEY=ALICE_KEY)
+    assert (demo.returncode, demo.stdout) == (1, "")
+    assert f"Port {port} is taken" in demo.stderr
+    assert cluster.returncode == 1
+    assert f"127.0.0.1:{port} is taken" in cluster.stderr
+
+
 @pytest.mark.parametrize(
     ("settings", "line"),
     [

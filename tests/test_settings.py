@@ -93,6 +93,15 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ("api_port", "-1"),
         ("nginx_port", "0"),
         ("max_body_bytes", "10"),
+        ("max_headers", "9"),
+        ("max_messages", "0"),
+        ("max_loop_lag_seconds", "0"),
+        ("metrics_key", "changeme"),
+        ("metrics_key", "short"),
+        ("session_store_url", "localhost:6379"),
+        ("session_store_url", "http://localhost"),
+        ("session_lock_ttl", "0"),
+        ("retry_budget", "1.5"),
         ("shutdown_grace_seconds", "-1"),
         ("drain_seconds", "-1"),
         ("cluster_workers", "0"),
@@ -265,6 +274,26 @@ def test_a_refused_key_is_not_repeated(key: str) -> None:
     shown = "".join(traceback.format_exception(caught.value))
     assert key not in shown
     assert GOOD_KEY not in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("metrics_key", "changeme-4f9a1c77d2e0"), ("session_store_url", "http://:p4ssw0rd-4f9a@redis.example/0")],
+)
+def test_other_secrets_are_not_repeated_either(name: str, value: str) -> None:
+    """A key for metrics or an address that holds a password doesn't get into the refusal or its traceback."""
+    with pytest.raises(SettingsError, match=name.upper()) as caught:
+        _load(**{name: value})
+    assert value not in "".join(traceback.format_exception(caught.value))
+
+
+def test_an_address_with_a_password_is_not_shown() -> None:
+    """Settings can be printed without showing the password of the session store."""
+    settings = _load(session_store_url="redis://:p4ssw0rd-4f9a@redis.example/0", metrics_key="m-4f9a1c77d2e0")
+    assert settings.session_store_url.get_secret_value().endswith("redis.example/0")
+    shown = repr(settings) + settings.model_dump_json()
+    assert "p4ssw0rd" not in shown
+    assert "m-4f9a1c77d2e0" not in shown
 
 
 def test_a_key_is_not_shown_when_another_setting_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from app.domain.errors import GatewayError, SessionStoreUnavailable
 from app.domain.output import OutputLimiter
 from app.domain.prompt import Prompt, compose
 from app.domain.tokens import estimate
+from app.domain.tracing import Trace, no_trace
 from app.domain.usage import CallRecord, Outcome
 from app.providers.base import BaseProvider, CompletionRequest, ModelSpec
 from app.providers.registry import ProviderRegistry
@@ -151,6 +152,7 @@ class ChatService:
         sessions: Remembers conversations.
         policy: How sessions are treated.
         on_call: Told of every call when it is over. Must return at once: it may run while a task is being cancelled.
+        trace: Marks the work of the session store.
     """
 
     def __init__(
@@ -160,11 +162,13 @@ class ChatService:
         sessions: SessionStore,
         policy: SessionPolicy,
         on_call: Callable[[CallRecord], None] = lambda _: None,
+        trace: Trace = no_trace,
     ) -> None:
         self._registry = registry
         self._sessions = sessions
         self._policy = policy
         self._on_call = on_call
+        self._trace = trace
 
     async def complete(self, call: ChatCall, caller: Caller) -> Answer:
         """The whole answer.
@@ -247,7 +251,8 @@ class ChatService:
         if call.session is None:
             return None
         try:
-            return await stack.enter_async_context(self._sessions.hold(SessionKey(caller.id, call.session.id)))
+            with self._trace("session.take"):
+                return await stack.enter_async_context(self._sessions.hold(SessionKey(caller.id, call.session.id)))
         except SessionStoreUnavailable:
             if is_full_history(call.messages):
                 return None
@@ -289,7 +294,8 @@ class ChatService:
             max_characters=self._policy.max_characters,
         )
         try:
-            await turn.held.save(SessionRecord(session, turn.decided.client_keeps_history))
+            with self._trace("session.save"):
+                await turn.held.save(SessionRecord(session, turn.decided.client_keeps_history))
         except SessionStoreUnavailable:
             # Whoever sends the whole conversation loses nothing; whoever relies on the memory must know.
             if not is_full_history(turn.call.messages):

@@ -5,6 +5,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -76,6 +77,7 @@ class Supervisor:
 
     async def _run(self, stop: asyncio.Event, roll: asyncio.Event) -> int:
         self._write_config()
+        self._check_ports()
         keepers = [asyncio.create_task(worker.keep_running()) for worker in self._workers]
         status = 0
         try:
@@ -132,6 +134,12 @@ class Supervisor:
         finally:
             waiting.cancel()
             stopped.cancel()
+
+    def _check_ports(self) -> None:
+        addresses = [self._address(number) for number in range(len(self._workers))]
+        for address in (self._policy.nginx.listen, *addresses):
+            if not is_free(address):
+                raise ClusterError(f"{address} is taken (see NGINX_PORT and CLUSTER_FIRST_PORT).")
 
     def _address(self, number: int) -> str:
         return f"127.0.0.1:{self._policy.first_port + number}"
@@ -216,6 +224,18 @@ class _Process:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+
+
+def is_free(address: str) -> bool:
+    """Can somebody listen at `host:port`?"""
+    host, _, port = address.rpartition(":")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except OSError:
+            return False
+        return True
 
 
 async def _port_open(address: str) -> None:

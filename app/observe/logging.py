@@ -53,6 +53,8 @@ def configure(level: str, log_format: LogFormat, stream: TextIO | None = None, *
         )
     )
     logging.basicConfig(handlers=[handler], level=level, force=True)
+    # One line for each request is enough, and this one has query strings in it.
+    logging.getLogger("uvicorn.access").disabled = True
     # These two tell about connections and requests at a level of detail that includes headers and bodies.
     for name in ("urllib3", "asyncio"):
         logging.getLogger(name).setLevel(max(logging.getLevelName(level), logging.INFO))

@@ -77,7 +77,7 @@ class RequestContextMiddleware:
             seconds = time.perf_counter() - started
             self._metrics.request_ended(
                 method=scope["method"] if scope["method"] in _METHODS else "other",
-                route=_route(scope),
+                route=route_of(scope),
                 status=status or _NO_RESPONSE,
                 seconds=seconds,
             )
@@ -91,7 +91,7 @@ class RequestContextMiddleware:
             )
 
 
-def _route(scope: Scope) -> str:
+def route_of(scope: Scope) -> str:
     """A name from a bounded set: the path of the route that took the request, if one did."""
     return str(getattr(scope.get("route"), "path", "unknown"))
 

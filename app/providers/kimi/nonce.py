@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from app.domain.errors import CloudflareChallenge, UpstreamError
+from app.domain.tracing import Trace, no_trace
 from app.providers.kimi.page import Clearance
 
 NonceState = Literal["pending", "fresh", "failing"]
@@ -50,11 +51,13 @@ class NonceSource:
         policy: NoncePolicy,
         *,
         on_new: Callable[[Clearance], None] = lambda _: None,
+        trace: Trace = no_trace,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fetch = fetch
         self._policy = policy
         self._on_new = on_new
+        self._trace = trace
         self._clock = clock
         self._clearance: Clearance | None = None
         self._fetching: asyncio.Task[Clearance] | None = None
@@ -148,7 +151,8 @@ class NonceSource:
     async def _fetch_once(self, new_visitor: bool) -> Clearance:
         self.fetches += 1
         try:
-            clearance = await self._fetch(new_visitor=new_visitor)
+            with self._trace("nonce"):
+                clearance = await self._fetch(new_visitor=new_visitor)
         except UpstreamError as error:
             self._note_failure(error)
             raise

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from app.domain.chat import Completion, Delta
 from app.domain.errors import CloudflareChallenge, NonceRejected
+from app.domain.tracing import Trace, no_trace
 from app.providers.base import BaseProvider, CompletionRequest, ModelSpec, ProviderStatus
 from app.providers.http import HttpClient
 from app.providers.kimi import wire
@@ -25,6 +26,7 @@ class KimiProvider(BaseProvider):
         client: Sends the messages.
         guard: Bounds and repeats what is sent.
         keep_upstream_session: Use one upstream session id for all turns of a session, instead of one for each message.
+        trace: Marks page fetches and messages.
     """
 
     name = "kimi-web"
@@ -38,13 +40,15 @@ class KimiProvider(BaseProvider):
         client: HttpClient,
         guard: Guard,
         keep_upstream_session: bool = False,
+        trace: Trace = no_trace,
     ) -> None:
         self.models = tuple(models)
         self._page = page
         self._client = client
         self._guard = guard
         self._keep_upstream_session = keep_upstream_session
-        self._nonces = NonceSource(page.fetch, nonce_policy, on_new=self._keep_cookies)
+        self._nonces = NonceSource(page.fetch, nonce_policy, on_new=self._keep_cookies, trace=trace)
+        self._trace = trace
         self._renewal: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -109,7 +113,8 @@ class KimiProvider(BaseProvider):
             model=request.model.upstream_id,
             session_id=self._upstream_session(request),
         )
-        reply = await self._client.post_form(clearance.ajax_url, form, _headers(clearance))
+        with self._trace("upstream"):
+            reply = await self._client.post_form(clearance.ajax_url, form, _headers(clearance))
         text = wire.read_reply(reply, nonce=clearance.nonce)
         self._nonces.approve(clearance)
         return text

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from app.domain.errors import GatewayOverloaded
+from app.domain.tracing import Trace, no_trace
 
 # What a client that was turned away is asked to wait, in seconds.
 _RETRY_AFTER = 5
@@ -18,12 +19,14 @@ class Bulkhead:
         slots: How many requests may be at the upstream at once.
         queue_size: How many more may wait.
         queue_timeout: For how many seconds one may wait.
+        trace: Marks the waiting.
     """
 
-    def __init__(self, *, slots: int, queue_size: int, queue_timeout: float) -> None:
+    def __init__(self, *, slots: int, queue_size: int, queue_timeout: float, trace: Trace = no_trace) -> None:
         self._free = slots
         self._queue_size = queue_size
         self._queue_timeout = queue_timeout
+        self._trace = trace
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         self._queued = 0
 
@@ -60,8 +63,9 @@ class Bulkhead:
         self._waiting.setdefault(caller_id, deque()).append(turn)
         self._queued += 1
         try:
-            async with asyncio.timeout(seconds):
-                await turn
+            with self._trace("queue"):
+                async with asyncio.timeout(seconds):
+                    await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():
                 self._release()  # the slot came in the same moment: it goes to the next
