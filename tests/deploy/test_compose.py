@@ -411,3 +411,15 @@ def test_gixy_is_content_with_composes_nginx(compose: Compose, tmp_path: Path, c
     given = {"TLS_CERTIFICATE": certificate, "TLS_CERTIFICATE_KEY": certificate}
     text = rendered_for_compose(config(compose, PRODUCTION, **given))
     assert gixy(text, tmp_path / "rendered.conf") <= set(GIXY_EXCEPTIONS) - {"weak_ssl_tls"}
+
+
+def test_prometheus_and_grafana_come_by_profile(compose: Compose) -> None:
+    """Without the profile neither is there; with it Prometheus has its key, and workers the name that it looks up."""
+    secrets = {"API_MASTER_KEY": KEY, "REDIS_PASSWORD": PASSWORD, "METRICS_KEY": "m-4f9a1c77d2e0"}
+    words = ("config", "--format", "json")
+    plain = json.loads(compose(*words, files=PRODUCTION, **secrets).stdout)
+    watched = json.loads(compose("--profile", "monitoring", *words, files=PRODUCTION, **secrets).stdout)
+    assert set(watched["services"]) - set(plain["services"]) == {"prometheus", "grafana"}
+    assert watched["secrets"]["metrics_key"]["environment"] == "METRICS_KEY"
+    workers = [service for name, service in watched["services"].items() if name.startswith("app")]
+    assert all(service["networks"]["default"]["aliases"] == ["workers"] for service in workers)
