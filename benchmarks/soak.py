@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 KEY = "sk-soak-4f9a1c77d2e0"
 CLIENTS = 24
 READ_EVERY = 30.0
-FAILURES = ("server_error", "reset", "rate_limited", "html", "nonce_refused", "truncated_json", None, None, None)
+FAILURES = ("server_error", "reset", "rate_limited", "html", "nonce_refused", "truncated_json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,9 @@ async def trouble(session: aiohttp.ClientSession, site: str, until: float) -> No
     """The site fails now and then."""
     while time.monotonic() < until:
         await asyncio.sleep(2)
-        async with session.patch(f"{site}/_simulator", json={"failure": random.choice(FAILURES)}) as response:
+        async with session.patch(
+            f"{site}/_simulator", json={"failure": random.choice(FAILURES), "failure_times": 5}
+        ) as response:
             await response.read()
 
 

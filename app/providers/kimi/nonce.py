@@ -145,6 +145,8 @@ class NonceSource:
         if self._fetching is None:
             self._raise_if_too_early()
             self._fetching = asyncio.create_task(self._fetch_once(new_visitor))
+            # Everybody who waits for it may leave: then nobody asks for its exception, which `failure` keeps anyway.
+            self._fetching.add_done_callback(lambda task: task.cancelled() or task.exception())
         # One who gives up waiting must not take the fetch away from the others.
         return await asyncio.shield(self._fetching)
 

@@ -27,6 +27,7 @@ _NONCE = re.compile(r"[A-Za-z0-9_-]{4,128}")
 # A page that repeats the variable more often is playing with us.
 _MOST_VARIABLES = 20
 _AJAX_PATH = "/wp-admin/admin-ajax.php"
+_PART_BYTES = 64 * 1024
 _PAGE_BYTES = 5 * 1024 * 1024
 # Two fetches at once: the one that everybody waits for, and one that still hangs from before.
 _THREADS = 2
@@ -165,7 +166,8 @@ class _BoundedScraper(cloudscraper.CloudScraper):  # type: ignore[misc]  # cloud
         response: requests.Response = super().perform_request(method, url, **{**options, "stream": True})
         body = bytearray()
         with response:
-            for part in response.iter_content(64 * 1024):
+            # read1 gives what is there: iter_content would wait for a whole part, for as long as a page drips.
+            while part := response.raw.read1(_PART_BYTES, decode_content=True):
                 body += part
                 if len(body) > _PAGE_BYTES or time.monotonic() > self._deadline:
                     raise requests.Timeout("The page is endless.")

@@ -78,19 +78,22 @@ class Bulkhead:
             raise
 
     def _forget(self, caller_id: str, turn: asyncio.Future[None]) -> None:
-        turns = self._waiting[caller_id]
+        turns = self._waiting.get(caller_id)
+        if turns is None or turn not in turns:
+            return  # passed over already
         turns.remove(turn)
         self._queued -= 1
         if not turns:
             del self._waiting[caller_id]
 
     def _release(self) -> None:
-        if not self._waiting:
-            self._free += 1
-            return
-        caller_id, turns = self._waiting.popitem(last=False)
-        turn = turns.popleft()
-        self._queued -= 1
-        if turns:
-            self._waiting[caller_id] = turns  # to the end of the row: the others come first
-        turn.set_result(None)
+        while self._waiting:
+            caller_id, turns = self._waiting.popitem(last=False)
+            turn = turns.popleft()
+            self._queued -= 1
+            if turns:
+                self._waiting[caller_id] = turns  # to the end of the row: the others come first
+            if not turn.done():  # one that has just given up is still in the row
+                turn.set_result(None)
+                return
+        self._free += 1
