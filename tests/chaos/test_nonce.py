@@ -1,0 +1,138 @@
+"""Trouble with the nonce and with Cloudflare: every message depends on a page that is fetched once for all."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pytest
+
+from app.simulator.behaviour import Behaviour
+from app.simulator.live import LiveSimulator, running
+from tests.chaos.conftest import Watch
+from tests.chaos.watch import Watched, calm
+
+# So that what is seen is the failure itself: the breaker has tests of its own.
+NO_BREAKER = {"breaker_minimum_calls": 10_000}
+CLIENTS = 8
+EACH = 40
+EVERY = 3 * CLIENTS
+
+Answers = Counter[tuple[int, str | None]]
+
+
+def test_nonces_that_change_all_the_time_are_hardly_noticed(site: LiveSimulator, watch: Watch) -> None:
+    """With another nonce after every 24 messages nearly all of 320 requests are answered, for one page each."""
+    changes = CLIENTS * EACH // EVERY - 1
+    with watch(**NO_BREAKER) as gateway, ThreadPoolExecutor() as pool:
+        rotating = pool.submit(_rotate, site, changes)
+        heard = sum(pool.map(_talk, [gateway] * CLIENTS), Answers())
+        assert rotating.result() == changes
+        assert heard.keys() <= {(200, None), (503, "nonce_rejected")}
+        answered, refused = heard[200, None], heard[503, "nonce_rejected"]
+        assert answered >= 0.9 * CLIENTS * EACH
+        outcomes = gateway.outcomes()
+        assert outcomes.pop(("failed", "nonce_rejected"), 0) == refused
+        assert outcomes == {("completed", ""): answered}
+        # A request that meets two changes in a row condemns the nonce between them, which costs a page more.
+        assert site.site.counters.pages <= 1 + changes + refused
+
+
+def _rotate(site: LiveSimulator, changes: int) -> int:
+    """Make the nonce stale after every so many messages, in step with the site's counters."""
+    return sum(_rotate_after(site, change * EVERY) for change in range(1, changes + 1))
+
+
+def _rotate_after(site: LiveSimulator, messages: int) -> bool:
+    came = site.site.wait_for(lambda counters: counters.messages >= messages)
+    if came:
+        site.site.rotate()
+    return came
+
+
+def _talk(gateway: Watched) -> Answers:
+    """What one client hears that asks one thing after the other, and comes back later when it is told to."""
+    answers = Answers()
+    for number in range(EACH):
+        heard = gateway.call(stream=number % 2 == 0).hear()
+        answers[heard.status, heard.code] += 1
+        if heard.status != 200:
+            gateway.until(lambda: gateway.readiness()[0] == 200)
+    return answers
+
+
+def test_nonces_that_are_never_valid_cost_the_site_next_to_nothing(site: LiveSimulator, watch: Watch) -> None:
+    """When even fresh nonces are refused all get a typed 503, for two messages each at most and hardly any page."""
+    with watch(**NO_BREAKER) as gateway:
+        gateway.until(lambda: gateway.readiness()[1]["nonce"] == "fresh")
+        site.site.update(nonces_never_valid=True)
+        heard = gateway.storm(20) + gateway.storm(20, stream=True)
+        assert {(one.status, one.code) for one in heard} == {(503, "nonce_rejected")}
+        assert gateway.outcomes() == {("failed", "nonce_rejected"): 40}
+        assert site.site.counters.messages <= 2 * 40
+        # One in vain, and one after each pause for as long as the storms last.
+        assert 2 <= site.site.counters.pages <= 5
+        assert gateway.readiness()[1]["nonce_failure"] == "nonce_rejected"
+
+
+def test_a_challenge_is_told_until_it_is_cleared(site: LiveSimulator, watch: Watch) -> None:
+    """Cloudflare in front of messages, or of all: typed 503s with Retry-After, one page, and peace until it's over."""
+    # Side by side, because each takes the ten seconds for which the gateway leaves Cloudflare alone.
+    with running(Behaviour()) as other, watch(**NO_BREAKER) as gateway:
+        _challenge(site, gateway, failure="challenge")
+        with watch(mend=partial(calm, other), chat_page_url=other.page_url, **NO_BREAKER) as another:
+            _challenge(other, another, failure="challenge", page_failure="challenge")
+
+
+def _challenge(site: LiveSimulator, gateway: Watched, **knobs: str) -> None:
+    gateway.until(lambda: gateway.readiness()[1]["nonce"] == "fresh")
+    site.site.update(**knobs)
+    heard = gateway.storm(10)
+    sent = site.site.counters.messages
+    heard += gateway.storm(10, stream=True)
+    assert {(one.status, one.code) for one in heard} == {(503, "cloudflare_challenge")}
+    assert all(one.retry_after for one in heard)
+    assert gateway.outcomes() == {("failed", "cloudflare_challenge"): 20}
+    assert (site.site.counters.messages, site.site.counters.pages) == (sent, 2)
+    # Each sends once, and those who get a fresh nonce in time once more.
+    assert sent <= 10 * (1 if "page_failure" in knobs else 2)
+    ready, details = gateway.readiness()
+    assert (ready, details["nonce"], details["nonce_failure"]) == (503, "failing", "cloudflare_challenge")
+
+
+@pytest.mark.parametrize("failure", ["challenge", "challenge_202", "just_a_moment"])
+def test_a_challenge_that_a_new_page_clears_is_seen_by_nobody(site: LiveSimulator, watch: Watch, failure: str) -> None:
+    """Where the page's new cookies let messages pass, one page is fetched for all, and everybody is answered."""
+    with watch() as gateway:
+        gateway.until(lambda: gateway.readiness()[1]["nonce"] == "fresh")
+        site.site.update(failure=failure, challenge_cleared_by_page=True)
+        heard = gateway.storm(10) + gateway.storm(10, stream=True)
+        assert {(one.status, one.code) for one in heard} == {(200, None)}
+        assert gateway.outcomes() == {("completed", ""): 20}
+        assert site.site.counters.pages == 2
+        assert 20 < site.site.counters.messages <= 30
+
+
+@pytest.mark.parametrize("page_failure", ["challenge", "no_nonce", "reset", "hang"])
+def test_a_page_that_fails_while_the_nonce_is_good_is_noticed_by_nobody(
+    site: LiveSimulator, watch: Watch, page_failure: str
+) -> None:
+    """The page is needed for a new nonce only: as long as the old one is taken, nothing is fetched and all is well."""
+    with watch() as gateway:
+        gateway.until(lambda: gateway.readiness()[1]["nonce"] == "fresh")
+        site.site.update(page_failure=page_failure)
+        heard = gateway.storm(10) + gateway.storm(10, stream=True)
+        assert {(one.status, one.code) for one in heard} == {(200, None)}
+        assert gateway.outcomes() == {("completed", ""): 20}
+        assert site.site.counters.pages == 1
+
+
+def test_pages_that_drip_do_not_keep_the_gateway_from_fetching_a_good_one(site: LiveSimulator, watch: Watch) -> None:
+    """PAGE_TIMEOUT ends fetches, threads included: after two endless pages the third one, which is good, is fetched."""
+    site.site.update(page_failure="slow_drip", drip_s=0.1)
+    with watch(page_timeout=0.3, max_retries=0) as gateway:
+        assert site.site.wait_for(lambda counters: counters.pages == 2)
+        heard = gateway.storm(5)
+        assert {(one.status, one.code) for one in heard} == {(503, "upstream_unavailable")}
+        site.site.update(page_failure=None)
+        # The third fetch is due two seconds after the second.
+        assert site.site.wait_for(lambda counters: counters.pages == 3, 4)
