@@ -20,11 +20,13 @@ class Trouble:
     Args:
         says: These bytes.
         repeats: And then these, again and again until the client leaves.
+        every: With so many seconds between them.
         holds: Nothing more comes, but the connection stays open until the client leaves.
     """
 
     says: bytes = b""
     repeats: bytes = b""
+    every: float = 0.0
     holds: bool = False
 
 
@@ -43,6 +45,7 @@ class RawSite:
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
         self._changed = threading.Condition()
+        self._closing = threading.Event()
         self._connections: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self.page_trouble: Trouble | None = None
@@ -65,11 +68,11 @@ class RawSite:
         """From now on all is well."""
         self.page_trouble = self.message_trouble = None
 
-    def wait_for(self, **counts: int) -> bool:
+    def wait_for(self, *, within: float = WAIT_SECONDS, **counts: int) -> bool:
         """Block until so many (of each kind, exactly) have been seen; False if they weren't in time."""
         with self._changed:
             return self._changed.wait_for(
-                lambda: all(getattr(self.seen, name) == count for name, count in counts.items()), WAIT_SECONDS
+                lambda: all(getattr(self.seen, name) == count for name, count in counts.items()), within
             )
 
     def serve(self) -> None:
@@ -85,6 +88,7 @@ class RawSite:
 
     def close(self) -> None:
         """Hang up on everybody."""
+        self._closing.set()
         with self._changed:
             for connection in self._connections:
                 with contextlib.suppress(OSError):
@@ -112,7 +116,7 @@ class RawSite:
             connection.sendall(self._page() if is_page else _whole(b"application/json", send_json_success(WELL)))
             return
         connection.sendall(trouble.says)
-        while trouble.repeats:
+        while trouble.repeats and not self._closing.wait(trouble.every):
             connection.sendall(trouble.repeats)
         if trouble.holds:
             connection.recv(1)

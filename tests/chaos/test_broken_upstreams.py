@@ -16,6 +16,11 @@ from tests.chaos.rawsite import RawSite, Trouble, closed_port, raw_site
 
 NOWHERE = "no-such-host.invalid"
 OK = b"HTTP/1.1 200 OK\r\n"
+HEAD_IS_UNBOUNDED = pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="known: urllib3 reads a head without a deadline",
+)
 # Says what a message meets, with the status and code for it.
 BROKEN_ANSWERS = {
     "garbage": (Trouble(b"\x16\x03\x01\x02\x00garbage\xff\r\n\r\n"), 502, "unexpected_reply"),
@@ -50,7 +55,18 @@ BROKEN_PAGES = {
         Trouble(b"HTTP/1.1 302 Found\r\nLocation: /chat/\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"),
         *(503, "upstream_unavailable"),
     ),
+    "half a body": (BROKEN_ANSWERS["half a body"][0], 503, "upstream_unavailable"),
+    "a chunk of no size": (BROKEN_ANSWERS["a chunk of no size"][0], 503, "upstream_unavailable"),
+    "what can't be unpacked": (
+        Trouble(OK + b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello"),
+        *(503, "upstream_unavailable"),
+    ),
     "no word": (SILENCES["no word"], 503, "upstream_unavailable"),
+}
+ENDLESS_PAGES = {
+    "head": Trouble(OK + b"X-Slow: ", repeats=b"x", every=0.05),
+    "body": Trouble(OK + b"Content-Length: 100000\r\n\r\n", repeats=b"x", every=0.05),
+    "chunks": Trouble(OK + b"Transfer-Encoding: chunked\r\n\r\n", repeats=b"1\r\nx\r\n", every=0.05),
 }
 
 
@@ -96,6 +112,17 @@ def test_a_page_that_cannot_be_read_is_a_typed_503(raw: RawSite, watch: Watch, n
         ready, details = gateway.readiness()
         assert (ready, details["nonce"], details["nonce_failure"]) == (503, "failing", code)
         assert raw.seen.messages == 0
+
+
+@pytest.mark.parametrize("name", [pytest.param("head", marks=HEAD_IS_UNBOUNDED), "body", "chunks"])
+def test_a_page_that_drips_is_let_go(raw: RawSite, watch: Watch, name: str) -> None:
+    """PAGE_TIMEOUT ends a fetch with its connection and its thread, of which there are but two, whatever drips."""
+    raw.page_trouble = ENDLESS_PAGES[name]
+    with watch(mend=raw.recover, chat_page_url=raw.page_url, page_timeout=0.3, max_retries=0) as gateway:
+        heard = gateway.storm(5)
+        assert {(one.status, one.code) for one in heard} == {(503, "upstream_unavailable")}
+        raw.recover()
+        assert raw.wait_for(open=0, within=3)
 
 
 def test_a_refused_connection_to_the_page_is_a_503_until_somebody_listens(watch: Watch) -> None:

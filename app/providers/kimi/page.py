@@ -17,6 +17,7 @@ from urllib.parse import urljoin, urlsplit
 
 import cloudscraper
 import requests
+import urllib3
 
 from app.domain.errors import CloudflareChallenge, NonceMissing, SiteChanged, UpstreamError, UpstreamUnavailable
 from app.providers.http import HttpReply
@@ -112,7 +113,7 @@ class PageReader:
             scraper = self._scraper = _BoundedScraper()
         try:
             reply = scraper.fetch(self._page_url, self._timeout)
-        except requests.RequestException as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise UpstreamUnavailable("The Kimi site's chat page can't be reached.") from error
         except cloudscraper.exceptions.CloudflareException as error:
             raise CloudflareChallenge("Cloudflare's check in front of the Kimi site can't be passed.") from error
