@@ -117,6 +117,7 @@ def test_a_page_that_drips_is_let_go(raw: RawSite, watch: Watch, name: str) -> N
     with watch(mend=raw.recover, chat_page_url=raw.page_url, page_timeout=0.3, max_retries=0) as gateway:
         heard = gateway.storm(5)
         assert {(one.status, one.code) for one in heard} == {(503, "upstream_unavailable")}
+        assert gateway.outcomes() == {("failed", "upstream_unavailable"): 5}
         raw.recover()
         assert raw.wait_for(open=0, within=3)
 

@@ -133,6 +133,7 @@ def test_pages_that_drip_do_not_keep_the_gateway_from_fetching_a_good_one(site: 
         assert site.site.wait_for(lambda counters: counters.pages == 2)
         heard = gateway.storm(5)
         assert {(one.status, one.code) for one in heard} == {(503, "upstream_unavailable")}
+        assert gateway.outcomes() == {("failed", "upstream_unavailable"): 5}
         site.site.update(page_failure=None)
         # The third fetch is due two seconds after the second.
         assert site.site.wait_for(lambda counters: counters.pages == 3, 4)
