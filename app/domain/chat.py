@@ -18,14 +18,101 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
+class Image:
+    """An image in a message.
+
+    Args:
+        url: Where it is; a `data:` URL holds the image itself.
+        place: The field of the request in which it came, to be named if it can't be used.
+        detail: How closely it is to be looked at, if the client says so.
+    """
+
+    url: str
+    place: str = ""
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a conversation. A `tool` message holds the result of the call named by `tool_call_id`."""
+    """One message of a conversation. A `tool` message holds the result of the call named by `tool_call_id`.
+
+    Args:
+        text: All texts of the message, joined.
+        reasoning: What the assistant thought before it answered.
+        parts: Texts and images in their order, if there are images; else empty.
+    """
 
     role: Role
     text: str
     name: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
+    reasoning: str = ""
+    parts: "tuple[str | Image, ...]" = ()
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """The images, in order."""
+        return tuple(part for part in self.parts if isinstance(part, Image))
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that the model may ask the client to call.
+
+    Args:
+        parameters: The JSON Schema of its arguments, an object.
+        strict: The client relies on arguments that fit the schema exactly.
+    """
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    """What a request says about tools.
+
+    Args:
+        tools: All that are described; never empty, and no name twice.
+        choice: Whether a tool is to be called.
+        allowed: The names of those that may be called now; None for all.
+        parallel: May several be called at once?
+    """
+
+    tools: tuple[Tool, ...]
+    choice: Literal["none", "auto", "required"] = "auto"
+    allowed: frozenset[str] | None = None
+    parallel: bool = True
+
+    @property
+    def callable_tools(self) -> tuple[Tool, ...]:
+        """The tools that may be called now."""
+        if self.choice == "none":
+            return ()
+        return tuple(tool for tool in self.tools if self.allowed is None or tool.name in self.allowed)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFormat:
+    """The form that the answer's text must have.
+
+    Args:
+        kind: `json_object` is any JSON object, `json_schema` one that fits `schema`.
+        name: The client's name for the schema.
+        strict: The client relies on an answer that fits exactly.
+    """
+
+    kind: Literal["text", "json_object", "json_schema"] = "text"
+    schema: Mapping[str, object] | None = None
+    name: str = ""
+    description: str = ""
+    strict: bool = False
+
+
+PLAIN_TEXT = OutputFormat()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +130,9 @@ class ChatCall:
     Args:
         model: The public model id that the client asked for.
         messages: What the client sent, oldest first; never empty.
+        tools: What the model may call; None if the request has no tools.
+        output_format: The form that the answer must have.
+        provider: The only provider that may answer; None leaves the choice to the routes.
         max_tokens: The most tokens that the answer may have; None for no limit.
         stop: Texts at which the answer ends; they are not part of it.
         session: None for a request that wants no memory.
@@ -55,6 +145,9 @@ class ChatCall:
 
     model: str
     messages: tuple[Message, ...]
+    tools: ToolUse | None = None
+    output_format: OutputFormat = PLAIN_TEXT
+    provider: str | None = None
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     session: SessionRef | None = None
@@ -67,14 +160,21 @@ class ChatCall:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens read and written."""
+    """Tokens read and written.
+
+    Args:
+        cached_tokens: Of those read, the ones that the upstream had read before.
+        reasoning_tokens: Of those written, the ones that were thought and not said.
+    """
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
-        """Both together."""
+        """Read and written together."""
         return self.prompt_tokens + self.completion_tokens
 
 
@@ -85,6 +185,25 @@ class Completion:
     text: str
     finish_reason: FinishReason = "stop"
     usage: Usage | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    reasoning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A part of a tool call.
+
+    Args:
+        index: Which of the answer's calls it belongs to, from 0; calls come one after the other.
+        id: Given by the first part of each call, and only there.
+        name: Likewise.
+        arguments: The next piece of the JSON text.
+    """
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +211,17 @@ class Delta:
     """A part of an answer, in order.
 
     Args:
-        text: The part; may be empty in the last one.
+        text: The part; may be empty.
         whole: It is the complete reply in one piece: whoever shows it may type it out bit by bit.
+        reasoning: A part of what is thought before the answer.
+        tool_call: A part of a tool call; such a delta has no text.
         finish_reason: Given by the last part of an upstream that says why it stopped.
         usage: Given by the last part of an upstream that counts.
     """
 
-    text: str
+    text: str = ""
     whole: bool = False
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    reasoning: str = ""
+    tool_call: ToolCallDelta | None = None

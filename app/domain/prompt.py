@@ -19,9 +19,9 @@ from typing import Literal
 from app.domain.chat import Message
 from app.domain.chunking import boundary_after, boundary_before
 from app.domain.errors import ContextTooLong, InvalidRequest
-from app.domain.tokens import utf8_size
+from app.domain.tokens import estimate, utf8_size
 
-Unit = Literal["codepoints", "utf16", "bytes"]
+Unit = Literal["codepoints", "utf16", "bytes", "tokens"]
 
 _SEPARATOR = "\n"
 _ELLIPSIS = " … "
@@ -49,6 +49,8 @@ class PromptLimit:
             return len(text)
         if self.unit == "bytes":
             return utf8_size(text)
+        if self.unit == "tokens":
+            return estimate(text)
         return len(text) + sum(1 for char in text if char > "\uffff") if not text.isascii() else len(text)
 
 

@@ -8,9 +8,15 @@ and frees what it holds when its task is cancelled (that is how it learns that t
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
-from app.domain.chat import Completion, Delta, Message
+from app.domain.chat import PLAIN_TEXT, Completion, Delta, Message, OutputFormat, ToolUse
 from app.domain.prompt import Prompt, PromptLimit
+
+
+# messages: takes a conversation message by message and ends its answer by `stop` and `max_tokens` itself; a model
+# without it gets one text, and its answer is ended by the gateway. options: takes further fields of the request.
+Ability = Literal["messages", "options", "tools", "json_object", "json_schema", "images"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +26,16 @@ class ModelSpec:
     Args:
         id: The public name, as clients write it.
         upstream_id: The upstream's own name for it.
-        prompt_limit: How large the one text may be that a conversation is made into.
+        prompt_limit: How large a conversation may be: as the one text it is made into, or in tokens.
         owned_by: Shown in the model list.
+        abilities: What it does by itself; what is missing is made by the gateway, or refused.
     """
 
     id: str
     upstream_id: str
     prompt_limit: PromptLimit
     owned_by: str
+    abilities: frozenset[Ability] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,10 @@ class CompletionRequest:
         caller_id: Whose request it is, for fair shares.
         conversation_id: The same for all turns of one session, and another when it starts anew; None without a session.
         options: Further fields of the client's request, for upstreams that know them.
+        tools: For models that call tools by themselves; others never get any.
+        output_format: For models that keep to it by themselves; others always get plain text.
+        max_tokens: Likewise, as `stop`, for models that take messages.
+        deadline: By when the answer must have begun, in the event loop's time; None for the provider's own limit alone.
     """
 
     model: ModelSpec
@@ -49,6 +61,11 @@ class CompletionRequest:
     caller_id: str
     conversation_id: str | None = None
     options: Mapping[str, object] = field(default_factory=dict)
+    tools: ToolUse | None = None
+    output_format: OutputFormat = PLAIN_TEXT
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    deadline: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
