@@ -13,7 +13,6 @@ from typing import Literal
 from app.domain.chat import PLAIN_TEXT, Completion, Delta, Message, OutputFormat, ToolUse
 from app.domain.prompt import Prompt, PromptLimit
 
-
 # messages: takes a conversation message by message and ends its answer by `stop` and `max_tokens` itself; a model
 # without it gets one text, and its answer is ended by the gateway. options: takes further fields of the request.
 Ability = Literal["messages", "options", "tools", "json_object", "json_schema", "images"]
