@@ -7,9 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-# Names of union members: they come up in pydantic's error locations, and must be told from field names there.
-CONTENT_TAGS = ("<text>", "<parts>", "<null>")
-
 
 class _Wire(BaseModel):
     model_config = ConfigDict(extra="allow")
@@ -37,6 +34,7 @@ class ToolCall(_Wire):
     function: FunctionCall = FunctionCall()
 
 
+# Union members are named in angle brackets: they come up in pydantic's error locations, and are told from fields so.
 def _content_tag(value: Any) -> str:
     if value is None:
         return "<null>"
