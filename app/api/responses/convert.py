@@ -1,0 +1,147 @@
+"""Between the wire and what it means. Pure; every fault of the request is found here and named by its `param`."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from app.api.bodies import given_fields, nameable
+from app.api.headers import SessionHints
+from app.api.responses.items import Placed, passed_over, to_messages
+from app.api.responses.schemas import ResponsesRequest, TextFormat
+from app.api.responses.tools import Toolbox, read_tools
+from app.domain.chat import PLAIN_TEXT, ChatCall, Message, OutputFormat
+from app.domain.errors import GatewayError, InvalidRequest
+
+# What is looked at; some only to be refused.
+_HONOURED = frozenset(
+    {"model", "input", "instructions", "previous_response_id", "store", "stream", "max_output_tokens", "tools"}
+    | {"tool_choice", "parallel_tool_calls", "text", "metadata", "background", "conversation", "prompt"}
+)
+# Of no consequence for the answer: nothing is lost when they are not looked at.
+_INCONSEQUENTIAL = frozenset(
+    {"include", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "user"}
+    | {"prompt_cache_options", "stream_options", "client_metadata"}
+)
+# The fields by which the layers below name what is wrong, in the words of this dialect.
+_FIELDS = {"messages": "input", "response_format": "text.format"}
+
+
+def understand_tools(request: ResponsesRequest) -> Toolbox:
+    """What a request says about tools.
+
+    Raises:
+        InvalidRequest: A tool or the choice of one is wrong.
+    """
+    return read_tools(request.tools or (), request.tool_choice, parallel=request.parallel_tool_calls is not False)
+
+
+def refuse_impossible(request: ResponsesRequest) -> None:
+    """Say no to what can't be done.
+
+    Raises:
+        InvalidRequest: The request asks for it.
+    """
+    if request.background:
+        raise InvalidRequest("Responses can't be made in the background here.", param="background")
+    if request.conversation is not None:
+        raise InvalidRequest(
+            "There are no conversation objects here; previous_response_id continues a conversation.",
+            param="conversation",
+        )
+    if request.prompt is not None:
+        raise InvalidRequest("There are no stored prompts here; send instructions and input.", param="prompt")
+
+
+def to_call(
+    request: ResponsesRequest,
+    items: Sequence[Placed],
+    toolbox: Toolbox,
+    hints: SessionHints,
+    *,
+    default_model: str,
+    max_messages: int,
+) -> ChatCall:
+    """What a request means.
+
+    Args:
+        request: As it came.
+        items: The whole conversation: what was kept and what came.
+        toolbox: What it says about tools.
+        hints: What its headers say of its session.
+        default_model: The model of a request that names none.
+        max_messages: The most items that are read.
+
+    Raises:
+        InvalidRequest: It asks for something that can't be done.
+    """
+    if len(items) > max_messages:
+        raise InvalidRequest(f"At most {max_messages} items can be sent (MAX_MESSAGES).", param="input")
+    return ChatCall(
+        model=request.model or default_model,
+        messages=conversation(request, items),
+        tools=toolbox.use,
+        output_format=_output_format(request.text.format if request.text else None),
+        max_tokens=request.max_output_tokens,
+        session=hints.session,
+        reset=hints.reset,
+        strict=hints.strict,
+        is_retry=hints.is_retry,
+        idempotency_key=hints.idempotency_key,
+        options=_options(request),
+    )
+
+
+def conversation(request: ResponsesRequest, items: Sequence[Placed]) -> tuple[Message, ...]:
+    """The messages of a request.
+
+    Raises:
+        InvalidRequest: There are none, or one can't be read.
+    """
+    messages = to_messages(items)
+    if request.instructions:
+        messages.insert(0, Message("system", request.instructions))
+    if not messages:
+        raise InvalidRequest("An input is needed.", param="input")
+    return tuple(messages)
+
+
+def ignored_params(request: ResponsesRequest, items: Sequence[Placed], toolbox: Toolbox) -> list[str]:
+    """What of a request the answer takes no account of, as far as its name can stand in a header."""
+    fields = given_fields(request).keys() - _HONOURED - _INCONSEQUENTIAL
+    tools = {f"tools.{kind}" for kind in toolbox.passed_over}
+    kinds = {f"input.{kind}" for kind in passed_over(items)}
+    return nameable(fields | tools | kinds)
+
+
+@contextmanager
+def in_own_words() -> Iterator[None]:
+    """Errors that pass through here name fields as this dialect does."""
+    try:
+        yield
+    except GatewayError as error:
+        error.param = _FIELDS.get(error.param or "", error.param)
+        raise
+
+
+def _output_format(form: TextFormat | None) -> OutputFormat:
+    if form is None or form.type == "text":
+        return PLAIN_TEXT
+    if form.type == "json_object":
+        return OutputFormat("json_object")
+    if form.type != "json_schema":
+        raise InvalidRequest("The format must be text, json_object or json_schema.", param="text.format.type")
+    if form.json_schema is None:
+        raise InvalidRequest("The format needs a schema.", param="text.format.schema")
+    return OutputFormat(
+        "json_schema", form.json_schema, form.name or "", form.description or "", strict=form.strict is True
+    )
+
+
+def _options(request: ResponsesRequest) -> dict[str, object]:
+    """Further fields, by the names that upstreams know."""
+    options = {
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "reasoning_effort": request.reasoning.effort if request.reasoning else None,
+        "verbosity": request.text.verbosity if request.text else None,
+    }
+    return {name: value for name, value in options.items() if value is not None}
