@@ -156,7 +156,7 @@ def _part(part: Part, place: str) -> str | Image:
 
 
 def _text(parts: Sequence[str | Image]) -> str:
-    return "\n".join(part for part in parts if isinstance(part, str))
+    return "\n".join(part if isinstance(part, str) else "[image]" for part in parts)
 
 
 def _with_images(parts: Sequence[str | Image]) -> tuple[str | Image, ...]:

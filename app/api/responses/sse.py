@@ -4,11 +4,11 @@ Each item is opened, grows and is closed before the next one is opened; every ev
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
+from app.api.encoding import json_bytes
 from app.api.responses.output import Output, OutputItem, ResponseDraft, Status, status_of, summary_part, text_part
 from app.api.responses.tools import Toolbox
-from app.api.sse import json_line
 from app.chat.service import Ending
 from app.domain.chat import ToolCallDelta
 from app.domain.errors import GatewayError
@@ -25,6 +25,8 @@ class ResponseEncoder:
         is_stored: Asked when the answer is over: is the response kept?
     """
 
+    ping: ClassVar[bytes] = b": ping\n\n"
+
     def __init__(self, draft: ResponseDraft, toolbox: Toolbox, *, is_stored: Callable[[], bool]) -> None:
         self._draft = draft
         self._output = Output(draft.id, toolbox)
@@ -40,23 +42,23 @@ class ResponseEncoder:
             "response.in_progress", response=response
         )
 
-    def text(self, piece: str) -> bytes:
+    def text(self, text: str) -> bytes:
         """A piece of what is said."""
-        item = self._output.add_text(piece)
-        return self._turn_to(item) + self._delta(piece)
+        item = self._output.add_text(text)
+        return self._turn_to(item) + self._delta(text)
 
-    def reasoning(self, piece: str) -> bytes:
+    def reasoning(self, text: str) -> bytes:
         """A piece of what is thought."""
-        item = self._output.add_reasoning(piece)
-        return self._turn_to(item) + self._delta(piece)
+        item = self._output.add_reasoning(text)
+        return self._turn_to(item) + self._delta(text)
 
-    def tool_call(self, delta: ToolCallDelta) -> bytes:
+    def tool_call(self, part: ToolCallDelta) -> bytes:
         """A piece of a call. A custom tool's input is known when its arguments are complete."""
-        item = self._output.add_call(delta)
+        item = self._output.add_call(part)
         opened = self._turn_to(item)
-        if item.kind == "custom_tool_call" or not delta.arguments:
+        if item.kind == "custom_tool_call" or not part.arguments:
             return opened
-        return opened + self._delta(delta.arguments)
+        return opened + self._delta(part.arguments)
 
     def ending(self, ending: Ending) -> bytes:
         """The end of the last item, and the whole response."""
@@ -95,7 +97,7 @@ class ResponseEncoder:
 
     def _delta(self, piece: str) -> bytes:
         """The next piece of the open item: all but the piece and its number is written once for the whole item."""
-        return self._before_delta + b'%d,"delta":%b}\n\n' % (self._next_number(), json_line(piece))
+        return self._before_delta + b'%d,"delta":%b}\n\n' % (self._next_number(), json_bytes(piece))
 
     def _close(self, status: Status) -> bytes:
         """The end of the open item, if there is one."""
@@ -129,7 +131,7 @@ class ResponseEncoder:
 
     def _event(self, kind: str, **fields: Any) -> bytes:
         document = {"type": kind, "sequence_number": self._next_number(), **fields}
-        return b"event: %b\ndata: %b\n\n" % (kind.encode(), json_line(document))
+        return b"event: %b\ndata: %b\n\n" % (kind.encode(), json_bytes(document))
 
     def _next_number(self) -> int:
         number = self._sequence_number

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from app.api.tools import tool_use
 from app.domain.chat import Tool, ToolUse
 from app.domain.errors import InvalidRequest
 
@@ -74,23 +75,25 @@ def read_tools(
     Raises:
         InvalidRequest: A tool isn't described as it must be, or the choice names one that isn't there.
     """
-    described: list[tuple[NamedTool, Tool]] = []
+    described: list[tuple[NamedTool, Tool, str]] = []
     passed_over: dict[str, None] = {}
     for entry in _flattened(tools):
         read = _tool(entry)
         if read is None:
             passed_over[entry.kind] = None
-            continue
-        if any(tool.name == read[1].name for _, tool in described):
-            raise InvalidRequest(f"There are two tools named {read[1].name!r}.", param=f"{entry.place}.name")
-        described.append(read)
-    mode, allowed = _choice(choice, [named for named, _ in described])
-    use = None
-    if described:
-        use = ToolUse(tuple(tool for _, tool in described), mode, allowed, parallel)
-    if mode == "required" and (use is None or not use.callable_tools):
+        else:
+            described.append((*read, f"{entry.place}.name"))
+    mode, allowed = _choice(choice, [named for named, _, _ in described])
+    use = tool_use(
+        [tool for _, tool, _ in described],
+        choice=mode,
+        allowed=allowed,
+        parallel=parallel,
+        param=lambda index: described[index][2],
+    )
+    if use is not None and mode == "required" and not use.callable_tools:
         raise InvalidRequest("There is no tool that this model could be made to call.", param="tool_choice")
-    return Toolbox(use, {tool.name: named for named, tool in described}, tuple(passed_over))
+    return Toolbox(use, {tool.name: named for named, tool, _ in described}, tuple(passed_over))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +163,7 @@ def _with_format(description: str, form: object) -> str:
 
 def _choice(
     choice: str | Mapping[str, Any] | None, tools: Sequence[NamedTool]
-) -> tuple[Literal["none", "auto", "required"], frozenset[str] | None]:
+) -> tuple[Literal["none", "auto", "required"], list[str] | None]:
     """Whether a tool is to be called, and the names of those that may be; None for all."""
     if choice is None:
         return "auto", None
@@ -168,11 +171,11 @@ def _choice(
         return _mode(choice, "tool_choice"), None
     if choice.get("type") == "allowed_tools":
         mode = _mode(choice.get("mode", "auto"), "tool_choice.mode")
-        return mode, frozenset(name for entry in _entries(choice) for name in _names_of(entry, tools))
+        return mode, [name for entry in _entries(choice) for name in _names_of(entry, tools)]
     names = _names_of(choice, tools)
     if not names:
         raise InvalidRequest("tool_choice names no function or custom tool of this request.", param="tool_choice")
-    return "required", frozenset(names)
+    return "required", names
 
 
 def _entries(choice: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -194,11 +197,10 @@ def _names_of(entry: Mapping[str, Any], tools: Sequence[NamedTool]) -> list[str]
     kind, name = _kind(entry), entry.get("name")
     if kind == "namespace":
         return [tool.function_name for tool in tools if tool.namespace == name]
+    namespace = entry.get("namespace")
     return [
         tool.function_name
         for tool in tools
-        if tool.is_custom == (kind == "custom")
-        and name in (tool.name, tool.function_name)
-        and entry.get("namespace", tool.namespace) == tool.namespace
-        and kind in ("function", "custom")
+        if kind == ("custom" if tool.is_custom else "function")
+        and (name == tool.function_name or (name, namespace) == (tool.name, tool.namespace))
     ]
