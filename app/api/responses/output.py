@@ -7,7 +7,7 @@ from typing import Any, Literal
 from app.api.responses.ids import output_item_id
 from app.api.responses.schemas import ResponsesRequest
 from app.api.responses.tools import NamedTool, Toolbox, custom_input
-from app.chat.service import Ending
+from app.chat.events import Ending
 from app.domain.chat import ToolCallDelta, Usage
 from app.domain.errors import GatewayError, InvalidRequest
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from app.api.encoding import json_bytes
 from app.api.responses.output import Output, OutputItem, ResponseDraft, Status, status_of, summary_part, text_part
 from app.api.responses.tools import Toolbox
-from app.chat.service import Ending
+from app.chat.events import Ending
 from app.domain.chat import ToolCallDelta
 from app.domain.errors import GatewayError
 

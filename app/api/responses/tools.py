@@ -197,10 +197,11 @@ def _names_of(entry: Mapping[str, Any], tools: Sequence[NamedTool]) -> list[str]
     kind, name = _kind(entry), entry.get("name")
     if kind == "namespace":
         return [tool.function_name for tool in tools if tool.namespace == name]
-    namespace = entry.get("namespace")
+    if kind not in ("function", "custom"):
+        return []
+    wanted = NamedTool(str(name), entry.get("namespace"), kind == "custom")
     return [
         tool.function_name
         for tool in tools
-        if kind == ("custom" if tool.is_custom else "function")
-        and (name == tool.function_name or (name, namespace) == (tool.name, tool.namespace))
+        if (tool.function_name, tool.is_custom) == (wanted.function_name, wanted.is_custom)
     ]

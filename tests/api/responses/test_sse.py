@@ -16,7 +16,7 @@ from app.api.responses.output import ResponseDraft, echo_of
 from app.api.responses.schemas import ResponsesRequest
 from app.api.responses.sse import ResponseEncoder
 from app.api.responses.tools import Toolbox, read_tools
-from app.chat.service import Ending
+from app.chat.events import Ending
 from app.domain.chat import ToolCallDelta, Usage
 from app.domain.errors import ContextTooLong, GatewayError, InvalidRequest, UpstreamRateLimited, UpstreamTimeout
 from tests.domain.strategies import UNTIMED, texts
