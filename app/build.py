@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
+from app.api.completions.routes import completions_router
 from app.api.errors import install_error_handlers
 from app.api.middleware.auth import ApiKeys, AuthMiddleware
 from app.api.middleware.context import RequestContextMiddleware
@@ -22,6 +23,8 @@ from app.api.middleware.tracing import TracingMiddleware
 from app.api.openai.routes import chat_router
 from app.api.openapi import install_openapi
 from app.api.ops import Drain, ops_router
+from app.api.responses.kept import KeptResponses
+from app.api.responses.routes import responses_router
 from app.api.sessions import sessions_router
 from app.api.streaming import StreamPolicy
 from app.chat.service import ChatService, SessionPolicy
@@ -41,8 +44,8 @@ from app.providers.resilience.breaker import BreakerPolicy, CircuitBreaker
 from app.providers.resilience.budget import RetryBudget
 from app.providers.resilience.bulkhead import Bulkhead
 from app.providers.resilience.guard import Guard, RetryPolicy
-from app.sessions.base import SessionStore
-from app.sessions.memory import MemorySessionStore
+from app.sessions.base import SessionStore, SnapshotStore
+from app.sessions.memory import MemorySessionStore, MemorySnapshotStore
 from app.sessions.redis.store import RedisSessionStore
 from app.settings import Settings, SettingsError
 
@@ -111,6 +114,15 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
             max_messages=settings.max_messages,
             metrics=metrics,
         ),
+        responses_router(
+            service=service,
+            registry=registry,
+            kept=KeptResponses(_snapshot_store(settings, sessions), max_characters=settings.session_max_characters),
+            stream_policy=_stream_policy(settings),
+            max_messages=settings.max_messages,
+            metrics=metrics,
+        ),
+        completions_router(service=service, registry=registry, stream_policy=_stream_policy(settings), metrics=metrics),
         sessions_router(sessions),
     ]
     for router in routers:
@@ -144,6 +156,14 @@ def _session_store(settings: Settings) -> SessionStore:
         time_to_live=settings.session_cache_ttl,
         lock_wait=settings.session_lock_wait,
     )
+
+
+def _snapshot_store(settings: Settings, sessions: SessionStore) -> SnapshotStore:
+    """Next to the sessions."""
+    most, time_to_live = settings.max_stored_responses, settings.response_cache_ttl
+    if isinstance(sessions, RedisSessionStore):
+        return sessions.snapshots(max_snapshots_per_caller=most, time_to_live=time_to_live)
+    return MemorySnapshotStore(max_snapshots=most, time_to_live=time_to_live)
 
 
 def _one_of_several_processes() -> bool:

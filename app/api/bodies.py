@@ -1,12 +1,13 @@
 """A request's body as a wire type; what is wrong with it is named by its place, as clients write it."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from app.domain.errors import InvalidRequest
+from app.domain.errors import GatewayError, InvalidRequest
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -37,6 +38,20 @@ def given_fields(request: BaseModel) -> dict[str, object]:
 def nameable(names: Iterable[str]) -> list[str]:
     """Those names that can stand in a header, in order."""
     return sorted(name for name in names if _NAMEABLE.fullmatch(name))
+
+
+@contextmanager
+def naming_fields(names: Mapping[str, str]) -> Iterator[None]:
+    """Errors that pass through here name fields as a dialect does.
+
+    Args:
+        names: The dialect's names of fields, by those that the layers below use.
+    """
+    try:
+        yield
+    except GatewayError as error:
+        error.param = names.get(error.param or "", error.param)
+        raise
 
 
 def _invalid(error: ValidationError) -> InvalidRequest:

@@ -1,6 +1,6 @@
 """The API's own description, where it says more than FastAPI can see.
 
-The chat route reads its body itself (once, and fast), so its request model is added here.
+Some routes read their bodies themselves (once, and fast), so their request models are added here.
 """
 
 from typing import Any
@@ -8,8 +8,12 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
-from app.api.openai.schemas import ChatCompletionRequest, ErrorEnvelope
+from app.api.completions.schemas import CompletionRequest
+from app.api.docs import ErrorEnvelope
+from app.api.openai.schemas import ChatCompletionRequest
+from app.api.responses.schemas import ResponsesRequest
 
+_MODELS = (ChatCompletionRequest, CompletionRequest, ResponsesRequest, ErrorEnvelope)
 _REF = "#/components/schemas/{model}"
 
 
@@ -26,9 +30,7 @@ def install_openapi(app: FastAPI, *, public_paths: frozenset[str]) -> None:
 
 
 def _completed(document: dict[str, Any], public_paths: frozenset[str]) -> dict[str, Any]:
-    _, definitions = models_json_schema(
-        [(ChatCompletionRequest, "validation"), (ErrorEnvelope, "validation")], ref_template=_REF
-    )
+    _, definitions = models_json_schema([(model, "validation") for model in _MODELS], ref_template=_REF)
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     schemas.update(definitions["$defs"])

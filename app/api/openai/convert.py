@@ -68,7 +68,7 @@ def to_call(request: ChatCompletionRequest, hints: SessionHints, *, default_mode
         output_format=_output_format(request.response_format),
         provider=hints.provider,
         max_tokens=request.max_completion_tokens or request.max_tokens,
-        stop=_stops(request.stop),
+        stop=stop_texts(request.stop),
         session=hints.session,
         reset=hints.reset,
         strict=hints.strict,
@@ -135,7 +135,12 @@ def _output_format(wanted: ResponseFormat | None) -> OutputFormat:
     return OutputFormat("json_schema", given.schema_, given.name, given.description or "", bool(given.strict))
 
 
-def _stops(stop: str | Sequence[str] | None) -> tuple[str, ...]:
+def stop_texts(stop: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The texts that end an answer; one or several, or none.
+
+    Raises:
+        InvalidRequest: There are too many.
+    """
     stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
     if len(stops) > _MOST_STOPS:
         raise InvalidRequest(f"At most {_MOST_STOPS} stop texts can be given.", param="stop")

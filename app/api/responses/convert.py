@@ -1,7 +1,7 @@
 """Between the wire and what it means. Pure; every fault of the request is found here and named by its `param`."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import json
+from collections.abc import Sequence
 
 from app.api.bodies import given_fields, nameable
 from app.api.headers import SessionHints
@@ -9,7 +9,8 @@ from app.api.responses.items import Placed, passed_over, to_messages
 from app.api.responses.schemas import ResponsesRequest, TextFormat
 from app.api.responses.tools import Toolbox, read_tools
 from app.domain.chat import PLAIN_TEXT, ChatCall, Message, OutputFormat
-from app.domain.errors import GatewayError, InvalidRequest
+from app.domain.errors import InvalidRequest
+from app.domain.tokens import estimate
 
 # What is looked at; some only to be refused.
 _HONOURED = frozenset(
@@ -22,7 +23,7 @@ _INCONSEQUENTIAL = frozenset(
     | {"prompt_cache_options", "stream_options", "client_metadata"}
 )
 # The fields by which the layers below name what is wrong, in the words of this dialect.
-_FIELDS = {"messages": "input", "response_format": "text.format"}
+FIELD_NAMES = {"messages": "input", "response_format": "text.format"}
 
 
 def understand_tools(request: ResponsesRequest) -> Toolbox:
@@ -80,6 +81,7 @@ def to_call(
         messages=conversation(request, items),
         tools=toolbox.use,
         output_format=_output_format(request.text.format if request.text else None),
+        provider=hints.provider,
         max_tokens=request.max_output_tokens,
         session=hints.session,
         reset=hints.reset,
@@ -104,22 +106,21 @@ def conversation(request: ResponsesRequest, items: Sequence[Placed]) -> tuple[Me
     return tuple(messages)
 
 
+def input_tokens(messages: Sequence[Message], toolbox: Toolbox) -> int:
+    """Estimated tokens of everything that is sent: instructions, conversation and tools; images count nothing."""
+    texts = [message.reasoning + message.text for message in messages]
+    texts += [call.name + call.arguments for message in messages for call in message.tool_calls]
+    tools = toolbox.use.tools if toolbox.use else ()
+    texts += [tool.name + tool.description + json.dumps(tool.parameters, ensure_ascii=False) for tool in tools]
+    return estimate("\n".join(texts))
+
+
 def ignored_params(request: ResponsesRequest, items: Sequence[Placed], toolbox: Toolbox) -> list[str]:
     """What of a request the answer takes no account of, as far as its name can stand in a header."""
     fields = given_fields(request).keys() - _HONOURED - _INCONSEQUENTIAL
     tools = {f"tools.{kind}" for kind in toolbox.passed_over}
     kinds = {f"input.{kind}" for kind in passed_over(items)}
     return nameable(fields | tools | kinds)
-
-
-@contextmanager
-def in_own_words() -> Iterator[None]:
-    """Errors that pass through here name fields as this dialect does."""
-    try:
-        yield
-    except GatewayError as error:
-        error.param = _FIELDS.get(error.param or "", error.param)
-        raise
 
 
 def _output_format(form: TextFormat | None) -> OutputFormat:

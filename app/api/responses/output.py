@@ -7,8 +7,8 @@ from typing import Any, Literal
 from app.api.responses.ids import output_item_id
 from app.api.responses.schemas import ResponsesRequest
 from app.api.responses.tools import NamedTool, Toolbox, custom_input
-from app.chat.events import Ending
-from app.domain.chat import ToolCallDelta, Usage
+from app.chat.events import Answer, Ending
+from app.domain.chat import Delta, ToolCallDelta, Usage
 from app.domain.errors import GatewayError, InvalidRequest
 
 Status = Literal["in_progress", "completed", "incomplete"]
@@ -101,6 +101,25 @@ class Output:
         self._response_id = response_id
         self._toolbox = toolbox
         self.items: list[OutputItem] = []
+
+    def add(self, delta: Delta) -> None:
+        """Any part of an answer."""
+        if delta.reasoning:
+            self.add_reasoning(delta.reasoning)
+        if delta.tool_call is not None:
+            self.add_call(delta.tool_call)
+        if delta.text:
+            self.add_text(delta.text)
+
+    def add_answer(self, answer: Answer) -> None:
+        """A whole answer."""
+        self.add(Delta(answer.text, reasoning=answer.reasoning))
+        for index, call in enumerate(answer.tool_calls):
+            self.add_call(ToolCallDelta(index, call.id, call.name, call.arguments))
+
+    def close(self) -> OutputItem | None:
+        """The answer is over: one without any part is an empty message, which is returned."""
+        return None if self.items else self.add_text("")
 
     def add_text(self, piece: str) -> OutputItem:
         """A piece of what is said."""

@@ -62,9 +62,9 @@ class ResponseEncoder:
 
     def ending(self, ending: Ending) -> bytes:
         """The end of the last item, and the whole response."""
-        written = b"" if self._output.items else self._turn_to(self._output.add_text(""))
+        empty = self._output.close()
         status = status_of(ending)
-        written += self._close(status)
+        written = (self._turn_to(empty) if empty else b"") + self._close(status)
         response = self._draft.ended(self._output, ending, stored=self._is_stored())
         return written + self._event(f"response.{status}", response=response)
 

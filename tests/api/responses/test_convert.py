@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from app.api.bodies import parse_body
+from app.api.bodies import naming_fields, parse_body
 from app.api.headers import SessionHints
-from app.api.responses.convert import ignored_params, in_own_words, refuse_impossible, to_call, understand_tools
+from app.api.responses.convert import FIELD_NAMES, ignored_params, refuse_impossible, to_call, understand_tools
 from app.api.responses.items import items_of_input, items_of_kept, kept_items, to_messages
 from app.api.responses.schemas import ResponsesRequest
 from app.domain.chat import ChatCall, Image, Message, OutputFormat, ToolCall
@@ -196,6 +196,6 @@ def test_a_fault_is_refused_with_its_place(fields: dict[str, Any], param: str) -
 
 def test_faults_found_further_down_are_named_in_this_dialects_words() -> None:
     """The layers below say `messages`; who sent an `input` is told of that."""
-    with pytest.raises(ContextTooLong) as refusal, in_own_words():
+    with pytest.raises(ContextTooLong) as refusal, naming_fields(FIELD_NAMES):
         raise ContextTooLong("Too long.", param="messages")
     assert refusal.value.param == "input"
