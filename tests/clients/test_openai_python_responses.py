@@ -1,24 +1,24 @@
 """The responses dialect with the official Python SDK, against a running gateway."""
 
+import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TextIO
 
 import pytest
 from openai import APIError, BadRequestError, InternalServerError, NotFoundError, OpenAI, pydantic_function_tool
-from openai.types.responses import FunctionToolParam, ResponseFunctionToolCall
+from openai.types.responses import CustomToolParam, FunctionToolParam, ResponseFunctionToolCall
 from pydantic import BaseModel
 
-from app.build import build_app
 from app.domain.chat import Completion, Delta, Message, ToolCall, ToolCallDelta, Usage
 from app.domain.errors import UpstreamTimeout
-from app.observe import logging as logs
-from app.settings import load_settings
+from app.providers.base import CompletionRequest
 from app.simulator.live import LiveSimulator
 from tests.clients.sdk import MODEL, connect
 from tests.conftest import StartGateway
-from tests.live import ALICE_KEY, BOB_KEY, LiveGateway, serving
-from tests.scripted import ScriptedProvider
+from tests.live import BOB_KEY, LiveGateway
+from tests.scripted import ScriptedProvider, gateway_with
 
 WEATHER: FunctionToolParam = {
     "type": "function",
@@ -32,14 +32,11 @@ Scripted = Callable[[ScriptedProvider], AbstractContextManager[OpenAI]]
 
 @pytest.fixture
 def scripted(site: LiveSimulator, log_stream: TextIO) -> Scripted:
-    """The SDK at a gateway with a provider of the test's own, which does tools and JSON by itself."""
+    """The SDK at a gateway with a provider of the test's own, not the site."""
 
     @contextmanager
     def run(provider: ScriptedProvider) -> Iterator[OpenAI]:
-        settings = load_settings(_env_file=None, api_master_key=ALICE_KEY, chat_page_url=site.page_url)
-        app = build_app(settings, [provider])
-        logs.configure("DEBUG", "json", log_stream)
-        with serving(app) as gateway, connect(gateway) as client:
+        with gateway_with(site, log_stream, provider) as gateway, connect(gateway) as client:
             yield client
 
     return run
@@ -75,6 +72,7 @@ def test_a_stream_ends_with_the_response_that_is_kept(openai_client: OpenAI, sit
     assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == final.output_text
     assert [event.sequence_number for event in events] == list(range(len(events)))
     assert events[-1].type == "response.completed"
+    assert events[-1].response.to_dict()["store"] is True
     assert openai_client.responses.retrieve(final.id).output_text == final.output_text == "One two three. " * 20
 
 
@@ -292,6 +290,43 @@ def test_codex_is_served_unchanged(scripted: Scripted) -> None:
     assert request.tools is not None
     assert [tool.name for tool in request.tools.tools] == ["weather", "apply_patch", "mcp__x__go"]
     assert request.options == {"reasoning_effort": "medium"}
+
+
+def test_a_model_that_only_writes_text_calls_a_custom_tool(scripted: Scripted) -> None:
+    """What the gateway reads out of the text comes as the call of a tool that takes any text, plain and streamed."""
+
+    def reply(request: CompletionRequest) -> Completion:
+        tag = re.search(r"<(tool_call\w+)>", request.prompt.text)
+        assert tag is not None
+        call = json.dumps({"name": "shell", "arguments": {"input": "ls\n-l"}})
+        return Completion(f"Let me look. <{tag[1]}>{call}</{tag[1]}>")
+
+    shell: CustomToolParam = {"type": "custom", "name": "shell", "description": "Runs commands."}
+    with scripted(ScriptedProvider("text", reply)) as client:
+        plain = client.responses.create(model="text-model", input="Look.", tools=[shell])
+        with client.responses.stream(model="text-model", input="Look.", tools=[shell]) as stream:
+            streamed = stream.get_final_response()
+    for response in (plain, streamed):
+        said, called = response.output
+        assert (response.output_text, said.type) == ("Let me look.", "message")
+        assert called.type == "custom_tool_call"
+        assert (called.name, called.input) == ("shell", "ls\n-l")
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": [{"type": "web_search"}, {**WEATHER, "parameters": {"type": 7}}]}, "tools[1].parameters"),
+        ({"text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": 7}}}}, "text.format"),
+    ],
+)
+def test_a_schema_that_cant_be_used_is_named_by_its_place(
+    openai_client: OpenAI, fields: dict[str, Any], param: str
+) -> None:
+    """Also where other tools come before it, and in the words of this dialect."""
+    with pytest.raises(BadRequestError, match=re.escape(param)) as refusal:
+        openai_client.responses.create(model=MODEL, input="Hello", **fields)
+    assert refusal.value.param == param
 
 
 def test_tools_that_nobody_can_run_are_named(openai_client: OpenAI) -> None:

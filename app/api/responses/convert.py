@@ -23,7 +23,7 @@ _INCONSEQUENTIAL = frozenset(
     | {"prompt_cache_options", "stream_options", "client_metadata"}
 )
 # The fields by which the layers below name what is wrong, in the words of this dialect.
-FIELD_NAMES = {"messages": "input", "response_format": "text.format"}
+FIELD_NAMES = {"messages": "input"}
 
 
 def understand_tools(request: ResponsesRequest) -> Toolbox:
@@ -127,13 +127,18 @@ def _output_format(form: TextFormat | None) -> OutputFormat:
     if form is None or form.type == "text":
         return PLAIN_TEXT
     if form.type == "json_object":
-        return OutputFormat("json_object")
+        return OutputFormat("json_object", place="text.format")
     if form.type != "json_schema":
         raise InvalidRequest("The format must be text, json_object or json_schema.", param="text.format.type")
     if form.json_schema is None:
         raise InvalidRequest("The format needs a schema.", param="text.format.schema")
     return OutputFormat(
-        "json_schema", form.json_schema, form.name or "", form.description or "", strict=form.strict is True
+        "json_schema",
+        form.json_schema,
+        form.name or "",
+        form.description or "",
+        strict=form.strict is True,
+        place="text.format",
     )
 
 

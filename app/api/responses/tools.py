@@ -135,7 +135,8 @@ def _tool(entry: _Entry) -> tuple[NamedTool, Tool] | None:
     parameters = fields.get("parameters")
     if parameters is not None and not isinstance(parameters, dict):
         raise InvalidRequest("A function's parameters are a JSON Schema, an object.", param=f"{place}.parameters")
-    return named, Tool(named.function_name, description, parameters or {}, strict=fields.get("strict") is True)
+    strict = fields.get("strict") is True
+    return named, Tool(named.function_name, description, parameters or {}, strict, f"{place}.parameters")
 
 
 def _name(fields: Mapping[str, Any], place: str) -> str:

@@ -132,10 +132,10 @@ def test_kept_items_mean_what_they_meant() -> None:
     ("form", "expected"),
     [
         ({"type": "text"}, OutputFormat()),
-        ({"type": "json_object"}, OutputFormat("json_object")),
+        ({"type": "json_object"}, OutputFormat("json_object", place="text.format")),
         (
             {"type": "json_schema", "name": "n", "schema": {"type": "object"}, "strict": True},
-            OutputFormat("json_schema", {"type": "object"}, "n", strict=True),
+            OutputFormat("json_schema", {"type": "object"}, "n", strict=True, place="text.format"),
         ),
     ],
 )
