@@ -15,10 +15,14 @@ from app.domain.chat import Completion, Delta, Message, ToolCall, ToolCallDelta,
 from app.domain.errors import UpstreamTimeout
 from app.providers.base import CompletionRequest
 from app.simulator.live import LiveSimulator
+from tests import redis_server as servers
 from tests.clients.sdk import MODEL, connect
 from tests.conftest import StartGateway
 from tests.live import BOB_KEY, LiveGateway
+from tests.redis_server import RedisServer
 from tests.scripted import ScriptedProvider, gateway_with
+
+shared_redis, redis_server = servers.shared_redis, servers.redis_server
 
 WEATHER: FunctionToolParam = {
     "type": "function",
@@ -104,6 +108,26 @@ def test_a_conversation_goes_on_from_a_response(
     with connect(gateway, BOB_KEY) as bob, pytest.raises(BadRequestError) as refusal:
         bob.responses.create(model=MODEL, input="Who is she?", previous_response_id=first.id)
     assert (refusal.value.code, refusal.value.param) == ("previous_response_not_found", "previous_response_id")
+
+
+def test_any_worker_goes_on_from_a_response_in_redis(
+    start_gateway: StartGateway, redis_server: RedisServer, site: LiveSimulator
+) -> None:
+    """What one worker has kept, another one continues, reads and forgets."""
+    site.site.update(reply="Hello Ada.")
+    with (
+        start_gateway(session_store_url=redis_server.url) as one,
+        start_gateway(session_store_url=redis_server.url) as other,
+        connect(one) as here,
+        connect(other) as there,
+    ):
+        first = here.responses.create(model=MODEL, input="I am Ada.")
+        second = there.responses.create(model=MODEL, input="Who am I?", previous_response_id=first.id)
+        assert here.responses.retrieve(second.id).output_text == "Hello Ada."
+        there.responses.delete(first.id)
+        with pytest.raises(NotFoundError):
+            here.responses.retrieve(first.id)
+    assert site.site.messages[-1].message.startswith("[User]: I am Ada.\n[Assistant]: Hello Ada.")
 
 
 def test_items_that_are_kept_can_be_referred_to(openai_client: OpenAI, site: LiveSimulator) -> None:
