@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 
 from app.domain.errors import GatewayError, InvalidRequest
 
@@ -15,6 +16,7 @@ Body = TypeVar("Body", bound=BaseModel)
 _UNION_MEMBER = re.compile(r"(?:str|int|float|bool|list|dict)(?:\[.*\])?|<\w+>")
 _NAMEABLE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_NO_NUMBERS = (b"NaN", b"Infinity")
 
 
 def parse_body(kind: type[Body], body: bytes) -> Body:
@@ -23,10 +25,16 @@ def parse_body(kind: type[Body], body: bytes) -> Body:
     Raises:
         InvalidRequest: It is no JSON, or not of the right shape; `param` names the first field at fault.
     """
+    body = body.removeprefix(_BYTE_ORDER_MARK)
     try:
-        return kind.model_validate_json(body.removeprefix(_BYTE_ORDER_MARK))
+        if any(word in body for word in _NO_NUMBERS):
+            # pydantic reads them where any value may stand, and they would go out again as no JSON.
+            from_json(body, allow_inf_nan=False)
+        return kind.model_validate_json(body)
     except ValidationError as error:
         raise _invalid(error) from error
+    except ValueError as error:
+        raise InvalidRequest(f"The request body could not be parsed as JSON ({error}).") from error
 
 
 def given_fields(request: BaseModel) -> dict[str, object]:

@@ -41,6 +41,14 @@ def test_the_field_at_fault_is_named_as_clients_write_it(body: bytes, param: str
     assert refusal.value.param == param
 
 
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
+def test_what_is_no_number_in_json_is_refused_anywhere(word: str) -> None:
+    """Also in fields that the type doesn't know; as a text it is a text."""
+    with pytest.raises(InvalidRequest, match="could not be parsed as JSON"):
+        parse_body(_Body, f'{{"further": [{word}]}}'.encode())
+    assert parse_body(_Body, f'{{"plain": "{word}"}}'.encode()).plain == word
+
+
 def test_a_byte_order_mark_is_no_fault() -> None:
     """What some editors put before the JSON is skipped."""
     assert parse_body(_Body, b'\xef\xbb\xbf{"plain": "x"}').plain == "x"

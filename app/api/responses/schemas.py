@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 
 class _Wire(BaseModel):
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
 
 class Part(_Wire):
@@ -158,7 +158,7 @@ class Reasoning(_Wire):
 class ResponsesRequest(_Wire):
     """A request for a response. What has no effect is accepted and named in `X-Ignored-Params`."""
 
-    model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": True})
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False, json_schema_extra={"additionalProperties": True})
 
     model: str | None = Field(None, description="a model of `GET /v1/models`; the gateway's default if absent")
     input: Input | None = Field(None, description="a text, or the items of the conversation, oldest first")
