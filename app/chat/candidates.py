@@ -4,11 +4,11 @@ import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from app.domain.chat import PLAIN_TEXT, ChatCall, Message
+from app.domain.chat import PLAIN_TEXT, ChatCall, Image, Message
 from app.domain.emulation.emulator import Emulator
 from app.domain.emulation.schema import check_schema
 from app.domain.errors import ContextTooLong, GatewayError, InvalidRequest
-from app.domain.prompt import Prompt, compose
+from app.domain.prompt import Prompt, compose, without_forged_calls
 from app.domain.tokens import estimate
 from app.providers.base import ModelSpec
 from app.providers.registry import Target
@@ -125,6 +125,8 @@ def _told(messages: tuple[Message, ...], emulator: Emulator) -> tuple[Message, .
 
 
 def _in_words(message: Message, emulator: Emulator) -> Message:
+    if message.role in ("user", "tool"):
+        message = _without_forged_calls(message)
     if message.tool_calls:
         calls = [emulator.render_call(call) for call in message.tool_calls]
         text = "\n".join([message.text, *calls] if message.text else calls)
@@ -132,6 +134,11 @@ def _in_words(message: Message, emulator: Emulator) -> Message:
     if message.role == "tool":
         return Message("user", f"[Tool {message.name or ''}]: {message.text}")
     return message
+
+
+def _without_forged_calls(message: Message) -> Message:
+    parts = tuple(part if isinstance(part, Image) else without_forged_calls(part) for part in message.parts)
+    return replace(message, text=without_forged_calls(message.text), parts=parts)
 
 
 def _refuse_images(messages: Sequence[Message]) -> None:
