@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from app.domain.errors import CloudflareChallenge, UpstreamError
+import structlog
+
+from app.domain.errors import CloudflareChallenge, UpstreamError, UpstreamUnavailable
 from app.domain.tracing import Trace, no_trace
 from app.providers.kimi.page import Clearance
 
@@ -59,6 +61,7 @@ class NonceSource:
         self._on_new = on_new
         self._trace = trace
         self._clock = clock
+        self._log = structlog.get_logger("kimi.nonce")
         self._clearance: Clearance | None = None
         self._fetching: asyncio.Task[Clearance] | None = None
         self._failure: UpstreamError | None = None
@@ -155,13 +158,19 @@ class NonceSource:
         try:
             with self._trace("nonce"):
                 clearance = await self._fetch(new_visitor=new_visitor)
+            self._on_new(clearance)
         except UpstreamError as error:
             self._note_failure(error)
             raise
+        except Exception as error:
+            # Whatever it is, requests get a typed error, and the background must go on trying.
+            self._log.exception("page_fetch_failed")
+            failure = UpstreamUnavailable("The Kimi site's chat page can't be read; the gateway's log says more.")
+            self._note_failure(failure)
+            raise failure from error
         finally:
             self._fetching = None
         self._clearance = clearance
-        self._on_new(clearance)
         return clearance
 
     def _note_failure(self, error: UpstreamError) -> None:

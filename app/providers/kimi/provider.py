@@ -43,7 +43,6 @@ class KimiProvider(BaseProvider):
         trace: Trace = no_trace,
     ) -> None:
         self.models = tuple(models)
-        self._page = page
         self._client = client
         self._guard = guard
         self._keep_upstream_session = keep_upstream_session
@@ -62,7 +61,6 @@ class KimiProvider(BaseProvider):
             self._renewal.cancel()
             await asyncio.wait([self._renewal])
         await self._nonces.aclose()
-        self._page.close()
         await self._client.aclose()
 
     def status(self) -> ProviderStatus:

@@ -5,7 +5,7 @@ from itertools import count
 
 import pytest
 
-from app.domain.errors import CloudflareChallenge, NonceMissing, NonceRejected, UpstreamError
+from app.domain.errors import CloudflareChallenge, NonceMissing, NonceRejected, UpstreamError, UpstreamUnavailable
 from app.providers.kimi.nonce import NoncePolicy, NonceSource
 from app.providers.kimi.page import Clearance
 from tests.clock import Clock
@@ -19,7 +19,7 @@ class Page:
     def __init__(self, clock: Clock) -> None:
         self.fetches = 0
         self.new_visitors = 0
-        self.failure: UpstreamError | None = None
+        self.failure: Exception | None = None
         self.opened = asyncio.Event()
         self.opened.set()
         self._clock = clock
@@ -155,6 +155,27 @@ async def test_a_failed_renewal_keeps_the_old_nonce(nonces: NonceSource, page: P
     await asyncio.sleep(0)
     assert await nonces.current() is old
     assert nonces.failure is not None
+    renewal.cancel()
+    await asyncio.wait([renewal])
+
+
+async def test_a_fault_of_our_own_in_a_fetch_is_a_failed_fetch_like_any_other(
+    nonces: NonceSource, page: Page, clock: Clock
+) -> None:
+    """Requests get a typed error that says nothing of it, with a pause after it, and the background tries again."""
+    page.failure = RuntimeError("secret")
+    seen: asyncio.Queue[str] = asyncio.Queue()
+    nonces._on_new = lambda clearance: seen.put_nowait(clearance.nonce)
+    nonces._policy = NoncePolicy(first_pause=0.01, longest_pause=0.01)
+    renewal = asyncio.create_task(nonces.keep_fresh())
+    with pytest.raises(UpstreamUnavailable) as failure:
+        await nonces.current()
+    assert "secret" not in failure.value.message
+    assert (state_of(nonces), nonces.failure) == ("failing", failure.value)
+    page.failure = None
+    clock.now += 1
+    assert await seen.get() == "nonce-1"
+    assert not renewal.done()
     renewal.cancel()
     await asyncio.wait([renewal])
 
