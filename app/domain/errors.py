@@ -201,6 +201,7 @@ class UpstreamRateLimited(UpstreamError):
     status = 429
     type = "rate_limit_error"
     code = "upstream_rate_limited"
+    is_outage = False
 
 
 class UnexpectedReply(UpstreamError):

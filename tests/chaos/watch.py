@@ -91,8 +91,8 @@ class Watched:
         return self.gateway.run(self._inside.session_users)
 
     def serves(self) -> None:
-        """The trouble is over: as soon as `/ready` says so, requests are answered in both modes."""
-        self.until(lambda: self.readiness()[0] == 200)
+        """The trouble is over: as soon as the gateway shows it, requests are answered in both modes."""
+        self.until(lambda: self.readiness()[0] == 200 and self.gauge("pause_seconds") == 0)
         for stream in (False, True):
             heard = self.call(stream=stream).hear()
             assert (heard.status, heard.code, heard.complete) == (200, None, True)

@@ -88,7 +88,7 @@ def test_a_code_of_its_own_stays_with_the_one_error() -> None:
 @pytest.mark.parametrize(
     ("name", "is_outage", "is_transient"),
     [
-        ("UpstreamRateLimited", True, False),
+        ("UpstreamRateLimited", False, False),
         ("UnexpectedReply", False, False),
         ("SiteChanged", False, False),
         ("UpstreamRefused", False, False),

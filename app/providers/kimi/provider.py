@@ -73,6 +73,7 @@ class KimiProvider(BaseProvider):
             "nonce_age_seconds": self._nonces.age,
             "nonce_fetches": float(self._nonces.fetches),
             "breaker_closed": float(breaker == "closed"),
+            "pause_seconds": self._guard.pause.seconds,
             "queue_depth": float(self._guard.bulkhead.queued),
             "slots_free": float(self._guard.bulkhead.free),
         }
