@@ -219,6 +219,7 @@ def _guard(settings: Settings, trace: Trace) -> Guard:
                 failure_rate=settings.breaker_failure_rate,
                 minimum_calls=settings.breaker_minimum_calls,
                 open_seconds=settings.breaker_open_seconds,
+                shut_out_seconds=settings.breaker_challenge_seconds,
             )
         ),
         retry=RetryPolicy(retries=settings.max_retries),

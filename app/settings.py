@@ -106,6 +106,7 @@ class Settings(BaseSettings):
     breaker_failure_rate: float = Field(0.5, gt=0, le=1)
     breaker_minimum_calls: int = Field(20, ge=1)
     breaker_open_seconds: float = Field(5, gt=0)
+    breaker_challenge_seconds: float = Field(60, gt=0)
 
     # Streams
     stream_grace_seconds: float = Field(10, gt=0)

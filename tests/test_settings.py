@@ -140,6 +140,7 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ("breaker_failure_rate", "1.1"),
         ("breaker_minimum_calls", "0"),
         ("breaker_open_seconds", "0"),
+        ("breaker_challenge_seconds", "0"),
         ("stream_grace_seconds", "0"),
         ("heartbeat_seconds", "0"),
         ("typing_piece_size", "0"),

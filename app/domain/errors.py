@@ -193,6 +193,8 @@ class UpstreamError(GatewayError):
     is_outage: ClassVar[bool] = True
     # May the same request succeed when it is sent again in a moment?
     is_transient: ClassVar[bool] = False
+    # Is nobody let in, so that it makes no sense to find out by further requests?
+    shuts_out: ClassVar[bool] = False
 
 
 class UpstreamRateLimited(UpstreamError):
@@ -252,6 +254,7 @@ class CloudflareChallenge(UpstreamError):
 
     status = 503
     code = "cloudflare_challenge"
+    shuts_out = True
 
 
 class NonceMissing(UpstreamError):

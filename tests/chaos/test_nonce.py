@@ -13,6 +13,8 @@ from tests.chaos.watch import Watched, calm
 
 # So that what is seen is the failure itself: the breaker has tests of its own.
 NO_BREAKER = {"breaker_minimum_calls": 10_000}
+# Less than the ten seconds after which the page is fetched again.
+CHALLENGED = {"breaker_challenge_seconds": 8, **NO_BREAKER}
 CLIENTS = 8
 EACH = 40
 EVERY = 3 * CLIENTS
@@ -77,9 +79,9 @@ def test_nonces_that_are_never_valid_cost_the_site_next_to_nothing(site: LiveSim
 def test_a_challenge_is_told_until_it_is_cleared(site: LiveSimulator, watch: Watch) -> None:
     """Cloudflare in front of messages, or of all: typed 503s with Retry-After, one page, and peace until it's over."""
     # Side by side, because each takes the ten seconds for which the gateway leaves Cloudflare alone.
-    with running(Behaviour()) as other, watch(**NO_BREAKER) as gateway:
+    with running(Behaviour()) as other, watch(**CHALLENGED) as gateway:
         _challenge(site, gateway, failure="challenge")
-        with watch(mend=partial(calm, other), chat_page_url=other.page_url, **NO_BREAKER) as another:
+        with watch(mend=partial(calm, other), chat_page_url=other.page_url, **CHALLENGED) as another:
             _challenge(other, another, failure="challenge", page_failure="challenge")
 
 
@@ -97,6 +99,7 @@ def _challenge(site: LiveSimulator, gateway: Watched, **knobs: str) -> None:
     assert sent <= 10 * (1 if "page_failure" in knobs else 2)
     ready, details = gateway.readiness()
     assert (ready, details["nonce"], details["nonce_failure"]) == (503, "failing", "cloudflare_challenge")
+    assert details["breaker"] == "open"
 
 
 @pytest.mark.parametrize("failure", ["challenge", "challenge_202", "just_a_moment"])

@@ -41,8 +41,8 @@ class RetryPolicy:
 
 
 class Guard:
-    """Runs calls to one upstream: in a slot of its bulkhead, past its breaker, with retries, within a deadline; none while
-    the upstream has asked for a pause.
+    """Runs calls to one upstream: in a slot of its bulkhead, past its breaker, with retries, within a deadline; none
+    while the upstream has asked for a pause.
 
     Args:
         bulkhead: Bounds what is at the upstream at once.
