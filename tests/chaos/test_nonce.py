@@ -74,6 +74,13 @@ def test_nonces_that_are_never_valid_cost_the_site_next_to_nothing(site: LiveSim
         # One in vain, and one after each pause for as long as the storms last.
         assert 2 <= site.site.counters.pages <= 5
         assert gateway.readiness()[1]["nonce_failure"] == "nonce_rejected"
+        # The page goes on loading, but as long as messages are refused /ready is not taken in by that.
+        gateway.until(lambda: _status_and_nonce(gateway) == (503, "untried"))
+
+
+def _status_and_nonce(gateway: Watched) -> tuple[int, str]:
+    status, details = gateway.readiness()
+    return status, details["nonce"]
 
 
 def test_a_challenge_is_told_until_it_is_cleared(site: LiveSimulator, watch: Watch) -> None:

@@ -64,7 +64,7 @@ class KimiProvider(BaseProvider):
         await self._client.aclose()
 
     def status(self) -> ProviderStatus:
-        """Ready as long as a nonce is there or still to be fetched, and the breaker lets requests through."""
+        """Ready as long as a good nonce is there or still to be fetched, and the breaker lets requests through."""
         nonce, breaker = self._nonces.state, self._guard.breaker.state
         details: dict[str, str] = {"nonce": nonce, "breaker": breaker}
         if self._nonces.failure is not None:
@@ -77,7 +77,7 @@ class KimiProvider(BaseProvider):
             "queue_depth": float(self._guard.bulkhead.queued),
             "slots_free": float(self._guard.bulkhead.free),
         }
-        return ProviderStatus(nonce != "failing" and breaker != "open", details, gauges)
+        return ProviderStatus(nonce in ("fresh", "pending") and breaker != "open", details, gauges)
 
     async def connect(self) -> None:
         """Fetch the page and its nonce, if that has not been done yet."""

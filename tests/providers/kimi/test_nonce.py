@@ -122,6 +122,45 @@ async def test_a_fresh_nonce_that_is_refused_too_stops_the_fetching(
     assert refusal.value.retry_after == pytest.approx(1, abs=0.3)
 
 
+async def test_a_nonce_after_a_refused_one_is_untried_until_a_message_is_taken(
+    nonces: NonceSource, clock: Clock
+) -> None:
+    """While the page loads and messages are refused, no new nonce counts as a good one; an answer ends that."""
+    for _ in range(3):
+        nonces.condemn(await nonces.current(), REFUSAL)
+        assert state_of(nonces) == "failing"
+        clock.now += 10
+        fetched = await nonces.current()
+        assert state_of(nonces) == "untried"
+    nonces.approve(fetched)
+    assert state_of(nonces) == "fresh"
+    await nonces.replace(fetched, REFUSAL)
+    assert state_of(nonces) == "fresh"
+
+
+async def test_an_untried_nonce_that_nobody_tries_is_given_a_chance(nonces: NonceSource, clock: Clock) -> None:
+    """Without messages, which go to other workers meanwhile, it is taken for good after a pause that grows."""
+    for waited in (1, 2, 4):
+        nonces.condemn(await nonces.current(), REFUSAL)
+        clock.now += 10
+        await nonces.current()
+        clock.now += waited - 0.1
+        assert state_of(nonces) == "untried"
+        clock.now += 0.1
+        assert state_of(nonces) == "fresh"
+
+
+async def test_a_nonce_after_a_failed_fetch_is_as_good_as_any(nonces: NonceSource, page: Page, clock: Clock) -> None:
+    """A page that couldn't be had says nothing about the nonce that it brings later."""
+    page.failure = NonceMissing("gone")
+    with pytest.raises(NonceMissing):
+        await nonces.current()
+    page.failure = None
+    clock.now += 10
+    await nonces.current()
+    assert state_of(nonces) == "fresh"
+
+
 async def test_a_nonce_that_was_replaced_meanwhile_can_t_be_condemned(nonces: NonceSource) -> None:
     """A late refusal of an old nonce says nothing about the new one."""
     old = await nonces.current()
@@ -208,6 +247,7 @@ async def test_a_worker_without_a_nonce_gets_one_again_without_a_request(
     nonces._policy = NoncePolicy(first_pause=0.0)
     nonces.condemn(await nonces.current(), REFUSAL)
     assert await seen.get() == "nonce-2"
+    await nonces.current()
     assert state_of(nonces) == "fresh"
     renewal.cancel()
     await asyncio.wait([renewal])
