@@ -64,12 +64,12 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
     """
     logs.configure(settings.log_level, settings.log_format, worker_id=settings.worker_id)
     tracing = _tracing(settings)
-    trace: Trace = tracing.span if tracing else no_trace
+    metrics = Metrics(lambda: _state(registry.providers, sessions))
+    trace = metrics.timing(tracing.span if tracing else no_trace)
     registry = build_registry(settings, trace)
     for provider in further_providers:
         registry.register(provider)
     sessions = _session_store(settings)
-    metrics = Metrics(partial(_state, registry.providers, sessions))
     lag = LoopLag(metrics.loop_lag)
     service = ChatService(
         registry=registry,
@@ -82,6 +82,7 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
         async with AsyncExitStack() as stack:
+            stack.callback(metrics.close)
             if tracing is not None:
                 stack.callback(tracing.close)
             watching = asyncio.create_task(lag.watch())
@@ -173,6 +174,8 @@ def _on_call(metrics: Metrics, record: CallRecord) -> None:
 def _state(providers: Iterable[BaseProvider], sessions: SessionStore) -> dict[str, dict[str, float]]:
     """The numbers of the moment, for the metrics."""
     state: dict[str, dict[str, float]] = {"kimi_session_store_up": {"store": float(sessions.status() == "ready")}}
+    if (count := sessions.count()) is not None:
+        state["kimi_sessions"] = {"store": float(count)}
     for provider in providers:
         status = provider.status()
         for name, value in {"ready": float(status.ready), **status.gauges}.items():

@@ -2,6 +2,7 @@
 typed out where it came in one piece."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -95,6 +96,7 @@ class EventStream(Response):
         self._headers_of = headers_of
         self._policy = policy
         self._metrics = metrics
+        self._began = time.perf_counter()
         self._log = structlog.get_logger("kimi.stream")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
@@ -131,7 +133,7 @@ class EventStream(Response):
             return None
 
     async def _write(self, send: Send, pump: "_Pump", encoder: EventEncoder, event: Event | None) -> None:
-        unsent = encoder.opening()
+        unsent, silent = encoder.opening(), True
         if event is None:
             await self._ping(send, unsent)
             unsent = b""
@@ -142,6 +144,9 @@ class EventStream(Response):
                     await _write(send, unsent + encoder.ending(event))
                     return
                 if isinstance(event, Delta):
+                    if silent:
+                        silent = False
+                        self._metrics.first_text(time.perf_counter() - self._began)
                     await self._write_delta(send, encoder, event, unsent)
                     unsent = b""
                 event = None

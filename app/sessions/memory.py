@@ -92,6 +92,10 @@ class MemorySessionStore:
     async def aclose(self) -> None:
         """Nothing to close."""
 
+    def count(self) -> int:
+        """See `SessionStore.count`."""
+        return len(self._sessions)
+
     def status(self) -> str:
         """See `SessionStore.status`."""
         return "ready"

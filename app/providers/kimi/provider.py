@@ -114,7 +114,7 @@ class KimiProvider(BaseProvider):
         )
         with self._trace("upstream"):
             reply = await self._client.post_form(clearance.ajax_url, form, _headers(clearance))
-        text = wire.read_reply(reply, nonce=clearance.nonce)
+            text = wire.read_reply(reply, nonce=clearance.nonce)
         self._nonces.approve(clearance)
         return text
 

@@ -140,6 +140,9 @@ class RedisSessionStore:
         await asyncio.gather(*left, return_exceptions=True)
         await self._server.aclose()
 
+    def count(self) -> None:
+        """See `SessionStore.count`."""
+
     def status(self) -> str:
         """See `SessionStore.status`."""
         return "ready" if self._server.is_up else "unavailable"
