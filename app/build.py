@@ -74,6 +74,7 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
         sessions=sessions,
         policy=SessionPolicy(settings.session_replay_seconds, settings.session_max_characters),
         on_call=partial(_on_call, metrics),
+        on_texts=logs.log_texts if settings.log_texts else None,
         trace=trace,
     )
 

@@ -76,6 +76,7 @@ class Settings(BaseSettings):
     # Logs
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     log_format: Literal["json", "pretty"] = "json"
+    log_texts: bool = False
 
     tracing_endpoint: str = ""
 

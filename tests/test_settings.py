@@ -115,6 +115,7 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ("tls_certificate", "/cert.pem"),
         ("log_level", "LOUD"),
         ("log_format", "xml"),
+        ("log_texts", "perhaps"),
         ("auth_disabled", "perhaps"),
         ("session_from_user", "perhaps"),
         ("context_max_length", "49"),
