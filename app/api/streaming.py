@@ -216,6 +216,8 @@ class EventStream(Response):
             if len(unsent) > _WRITE_BYTES:
                 await _write(send, unsent)
                 unsent = b""
+                # A client that reads as fast as this writes never lets a write wait, and so nobody else run.
+                await asyncio.sleep(0)
         if unsent:
             await _write(send, unsent)
 

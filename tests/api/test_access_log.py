@@ -49,7 +49,7 @@ def test_the_calls_of_one_session_can_be_found_together(site: LiveSimulator) -> 
     assert len({first, of_bob, none, of_another_key}) == 4
     assert none is None
     assert [line for line in lines if "example.com" in str(line)] == []
-    assert [line["session_action"] for line in requests_in(lines)] == ["new", "replayed", "new", "stateless", "new"]
+    assert [line["session_action"] for line in requests_in(lines)] == ["new", "continued", "new", "stateless", "new"]
 
 
 @pytest.mark.parametrize("stream", [False, True])
