@@ -251,6 +251,7 @@ def _stream_policy(settings: Settings) -> StreamPolicy:
         piece_size=settings.typing_piece_size,
         piece_delay=settings.typing_delay_seconds,
         typing_ceiling=settings.typing_max_seconds,
+        write_timeout=settings.stream_write_timeout,
     )
 
 

@@ -120,6 +120,7 @@ class Settings(BaseSettings):
     # Streams
     stream_grace_seconds: float = Field(10, gt=0)
     heartbeat_seconds: float = Field(15, gt=0)
+    stream_write_timeout: float = Field(60, gt=0)
     typing_piece_size: int = Field(4, ge=1)
     typing_delay_seconds: float = Field(0.02, ge=0)
     typing_max_seconds: float = Field(3, ge=0)

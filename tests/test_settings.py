@@ -144,6 +144,7 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ("breaker_challenge_seconds", "0"),
         ("stream_grace_seconds", "0"),
         ("heartbeat_seconds", "0"),
+        ("stream_write_timeout", "0"),
         ("typing_piece_size", "0"),
         ("typing_delay_seconds", "-0.1"),
         ("typing_max_seconds", "-1"),

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.api.disconnect import cancel_on_disconnect
+from app.api.stall import cancel_on_stall
 from app.chat.events import Ending, Event, Opening
 from app.domain.chat import Delta, ToolCallDelta
 from app.domain.chunking import paced_pieces
@@ -37,6 +38,7 @@ class StreamPolicy:
         piece_size: Graphemes in one piece of a reply that came whole.
         piece_delay: Pause between two such pieces; 0 writes as fast as the client reads.
         typing_ceiling: The most that all pauses of one answer add up to.
+        write_timeout: How long a client may read nothing while there is something to read.
     """
 
     grace: float = 10.0
@@ -44,6 +46,7 @@ class StreamPolicy:
     piece_size: int = 4
     piece_delay: float = 0.02
     typing_ceiling: float = 3.0
+    write_timeout: float = 60.0
 
 
 class EventEncoder(Protocol):
@@ -113,7 +116,12 @@ class EventStream(Response):
         """Run the call and write its events. Until the first byte errors are raised, from then on they are events."""
         encoder: EventEncoder | None = None
         try:
-            async with cancel_on_disconnect(receive), _Pump(self._events) as pump:
+            async with (
+                cancel_on_disconnect(receive),
+                cancel_on_stall(send, self._policy.write_timeout) as watched,
+                _Pump(self._events) as pump,
+            ):
+                send = watched.send
                 opening, first = await self._beginning(pump)
                 self.headers.update(self._headers_of(opening))
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
