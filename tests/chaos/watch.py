@@ -153,7 +153,7 @@ class _Inside:
         self._provider = _kimi(service)
 
     async def session_users(self) -> int:
-        return sum(turnstile.users for turnstile in self._store._turnstiles.values())
+        return sum(line.users for line in self._store._lines.values())
 
     async def idle_connections(self) -> int:
         return sum(len(connections) for connections in self._connector._conns.values())
@@ -161,7 +161,7 @@ class _Inside:
     async def leftovers(self) -> dict[str, object]:
         """What should have been given back, by name."""
         held: dict[str, object] = {
-            "session turnstiles": self._store._turnstiles,
+            "lines for sessions": self._store._lines,
             "places in the queue": self._provider._guard.bulkhead._waiting,
             "connections in use": self._connector._acquired,
         }
