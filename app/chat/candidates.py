@@ -33,6 +33,11 @@ class Candidate:
     emulator: Emulator | None
 
     @property
+    def text(self) -> str:
+        """All that is said in what is sent, for people."""
+        return self.prompt.text or "\n".join(f"{message.role}: {message.text}" for message in self.messages)
+
+    @property
     def takes_all(self) -> bool:
         """Does the conversation fit as it is?"""
         return not self.prompt.dropped and not self.prompt.shortened and self.prompt.size <= self.prompt.limit.size
