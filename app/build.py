@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
+from app.api.anthropic.errors import ANTHROPIC
 from app.api.errors import install_error_handlers
 from app.api.middleware.auth import ApiKeys, AuthMiddleware
 from app.api.middleware.context import RequestContextMiddleware
@@ -51,9 +52,11 @@ if TYPE_CHECKING:  # the one module whose packages may be missing
 
 PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
 _READABLE_HEADERS = (
-    "openai-processing-ms retry-after x-context-dropped x-context-shortened x-ignored-params x-prompt-chars x-provider "
-    "x-request-id x-session-action x-session-id"
+    "openai-processing-ms request-id retry-after x-context-dropped x-context-shortened x-ignored-params x-prompt-chars "
+    "x-provider x-request-id x-session-action x-session-id"
 )
+# Besides OpenAI's.
+_DIALECTS = (ANTHROPIC,)
 
 
 def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()) -> FastAPI:
@@ -244,7 +247,7 @@ def _middleware(settings: Settings, metrics: Metrics, lag: LoopLag, tracing: "Tr
         structlog.get_logger("kimi.build").warning(
             "auth_disabled", meaning="everybody who reaches this port may use it"
         )
-    layers = [Middleware(RequestContextMiddleware, metrics=metrics)]
+    layers = [Middleware(RequestContextMiddleware, metrics=metrics, dialects=_DIALECTS)]
     if tracing is not None:
         layers.append(Middleware(TracingMiddleware, open_span=tracing.request))
     if settings.cors_origins:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
+from app.api.dialects import Dialect
 from app.domain.errors import ClientClosedRequest, GatewayError, InvalidRequest, MethodNotAllowed, UnknownUrl
 
 
@@ -21,9 +22,19 @@ def error_body(error: GatewayError) -> bytes:
     return json.dumps({"error": content}, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
-def error_response(error: GatewayError) -> Response:
-    """The HTTP answer for an error, with what a client needs to decide about another try."""
-    response = Response(error_body(error), error.status, media_type="application/json")
+# Spoken wherever no other dialect is.
+OPENAI = Dialect(error_body=lambda error, _: error_body(error))
+
+
+def error_response(error: GatewayError, scope: Scope) -> Response:
+    """The HTTP answer for an error, with what a client needs to decide about another try.
+
+    Args:
+        scope: The request's; the outermost middleware has put its `dialect` and its `request_id` into it.
+    """
+    dialect: Dialect = scope.get("dialect", OPENAI)
+    body = dialect.error_body(error, scope.get("request_id", ""))
+    response = Response(body, error.status, media_type="application/json")
     if error.retry_after is not None:
         response.headers["retry-after"] = str(math.ceil(error.retry_after))
     if error.should_retry is not None:
@@ -40,21 +51,22 @@ def install_error_handlers(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
         routes: All routes of the API, to tell which methods an address takes.
     """
 
-    async def answer_own(_: Request, error: Exception) -> Response:
+    async def answer_own(request: Request, error: Exception) -> Response:
         if not isinstance(error, GatewayError):
             raise error
-        return error_response(error)
+        return error_response(error, request.scope)
 
     async def answer_foreign(request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
             raise error
-        response = error_response(_own(request, error))
+        response = error_response(_own(request, error), request.scope)
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             response.headers["allow"] = ", ".join(sorted(_methods(routes, request.scope)))
         return response
 
-    async def answer_nobody(_: Request, __: Exception) -> Response:
-        return error_response(ClientClosedRequest("The client closed the connection before its request was complete."))
+    async def answer_nobody(request: Request, _: Exception) -> Response:
+        gone = ClientClosedRequest("The client closed the connection before its request was complete.")
+        return error_response(gone, request.scope)
 
     app.add_exception_handler(GatewayError, answer_own)
     app.add_exception_handler(ClientDisconnect, answer_nobody)

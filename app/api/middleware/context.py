@@ -4,12 +4,14 @@ import asyncio
 import re
 import secrets
 import time
+from collections.abc import Sequence
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.errors import error_response
+from app.api.dialects import Dialect, dialect_of
+from app.api.errors import OPENAI, error_response
 from app.domain.errors import GatewayStopping, InternalError
 from app.observe.logging import access_fields
 from app.observe.metrics import Metrics
@@ -28,11 +30,15 @@ class RequestContextMiddleware:
 
     Adds `x-request-id` and `openai-processing-ms` (milliseconds until the response began). An exception that nobody
     expected becomes a 500 that says nothing about it; the log has the rest.
+
+    Args:
+        dialects: Those besides OpenAI's; all errors of a request are written in the dialect that is found here.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, dialects: Sequence[Dialect] = ()) -> None:
         self._app = app
         self._metrics = metrics
+        self._dialects = tuple(dialects)
         self._log = structlog.get_logger("kimi.access")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,7 +47,8 @@ class RequestContextMiddleware:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id = _request_id(Headers(scope=scope))
+        scope["request_id"] = request_id = _request_id(Headers(scope=scope))
+        scope["dialect"] = dialect = dialect_of(scope, self._dialects, OPENAI)
         fields: dict[str, object] = {}
         access_fields.set(fields)
         structlog.contextvars.clear_contextvars()
@@ -55,6 +62,7 @@ class RequestContextMiddleware:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
+                headers[dialect.request_id_header] = request_id
                 headers["openai-processing-ms"] = str(round((time.perf_counter() - started) * 1000))
             await send(message)
 
@@ -64,15 +72,14 @@ class RequestContextMiddleware:
             # The server ends, and its grace time is over; uvicorn would answer in plain text.
             if status is not None:
                 raise
-            await error_response(GatewayStopping("The gateway is being restarted.", retry_after=1))(
-                scope, receive, send_with_headers
-            )
+            stopping = GatewayStopping("The gateway is being restarted.", retry_after=1)
+            await error_response(stopping, scope)(scope, receive, send_with_headers)
         except Exception:
             self._log.exception("unexpected_error")
             if status is not None:
                 raise  # half an answer is out: the server must cut the connection
             internal = InternalError("The gateway made a mistake; its log says more under this request id.")
-            await error_response(internal)(scope, receive, send_with_headers)
+            await error_response(internal, scope)(scope, receive, send_with_headers)
         finally:
             seconds = time.perf_counter() - started
             self._metrics.request_ended(
