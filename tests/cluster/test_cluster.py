@@ -128,7 +128,7 @@ def test_nginx_s_own_errors_under_messages_are_anthropic_s(three: Cluster) -> No
     assert response.json() == {
         "type": "error",
         "error": {
-            "message": "The request body is larger than 1048576 bytes.",
+            "message": "The request body is larger than 65536 bytes.",
             "type": "request_too_large",
             "details": {"error_code": "request_too_large"},
         },
