@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from app.api.anthropic.errors import ANTHROPIC
+from app.api.anthropic.errors import ANTHROPIC_ERRORS
 from app.api.errors import install_error_handlers
 from app.api.middleware.auth import ApiKeys, AuthMiddleware
 from app.api.middleware.context import RequestContextMiddleware
@@ -56,7 +56,7 @@ _READABLE_HEADERS = (
     "x-provider x-request-id x-session-action x-session-id"
 )
 # Besides OpenAI's.
-_DIALECTS = (ANTHROPIC,)
+_ERROR_FORMS = (ANTHROPIC_ERRORS,)
 
 
 def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()) -> FastAPI:
@@ -247,7 +247,7 @@ def _middleware(settings: Settings, metrics: Metrics, lag: LoopLag, tracing: "Tr
         structlog.get_logger("kimi.build").warning(
             "auth_disabled", meaning="everybody who reaches this port may use it"
         )
-    layers = [Middleware(RequestContextMiddleware, metrics=metrics, dialects=_DIALECTS)]
+    layers = [Middleware(RequestContextMiddleware, metrics=metrics, error_forms=_ERROR_FORMS)]
     if tracing is not None:
         layers.append(Middleware(TracingMiddleware, open_span=tracing.request))
     if settings.cors_origins:

@@ -1,43 +1,45 @@
-"""Which dialect a client speaks: known before its key is, since even a refusal is said in it."""
+"""What a dialect brings to the gateway, and what it gets to build on."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from starlette.types import Scope
+from fastapi import APIRouter
+from pydantic import BaseModel
 
-from app.domain.errors import GatewayError
+from app.api.errors import OPENAI_ERRORS, ErrorForm
+from app.api.streaming import StreamPolicy
+from app.chat.service import ChatService
+from app.observe.metrics import Metrics
+from app.providers.registry import ProviderRegistry
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the routes of every dialect are made of.
+
+    Args:
+        session_from_user: Does the request's `user` open a session?
+        max_messages: The most messages in a request.
+    """
+
+    service: ChatService
+    registry: ProviderRegistry
+    stream_policy: StreamPolicy
+    session_from_user: bool
+    max_messages: int
+    metrics: Metrics
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """What middlewares and error handlers have to know of a dialect.
+    """A way in which clients talk to the gateway.
 
     Args:
-        error_body: The body of an error's response, from the error and the request's id.
-        paths: The addresses that are the dialect's own; those below them are too.
-        shared_paths: Addresses that several dialects have.
-        marks: Request headers, in small letters, that tell its clients from others at shared addresses.
-        request_id_header: Where its clients look for the request's id, besides `x-request-id`.
+        router: Makes its routes. At addresses that dialects share, the one that is registered first is asked first.
+        models: The wire types that its routes read by themselves, for the API's description.
+        error_form: How its errors are written.
     """
 
-    error_body: Callable[[GatewayError, str], bytes]
-    paths: tuple[str, ...] = ()
-    shared_paths: tuple[str, ...] = ()
-    marks: frozenset[bytes] = frozenset()
-    request_id_header: str = "x-request-id"
-
-    def is_spoken(self, scope: Scope) -> bool:
-        """Is this request one of the dialect's?"""
-        path = scope["path"]
-        if _is_below(path, self.paths):
-            return True
-        return _is_below(path, self.shared_paths) and any(name in self.marks for name, _ in scope["headers"])
-
-
-def dialect_of(scope: Scope, dialects: Iterable[Dialect], default: Dialect) -> Dialect:
-    """The first dialect that the request is in, else the default."""
-    return next((dialect for dialect in dialects if dialect.is_spoken(scope)), default)
-
-
-def _is_below(path: str, prefixes: Iterable[str]) -> bool:
-    return any(path == prefix or path.startswith(f"{prefix}/") for prefix in prefixes)
+    router: Callable[[Parts], APIRouter]
+    models: tuple[type[BaseModel], ...]
+    error_form: ErrorForm = OPENAI_ERRORS

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
@@ -12,7 +13,6 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
-from app.api.dialects import Dialect
 from app.domain.errors import ClientClosedRequest, GatewayError, InvalidRequest, MethodNotAllowed, UnknownUrl
 
 
@@ -22,18 +22,52 @@ def error_body(error: GatewayError) -> bytes:
     return json.dumps({"error": content}, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
-# Spoken wherever no other dialect is.
-OPENAI = Dialect(error_body=lambda error, _: error_body(error))
+@dataclass(frozen=True, slots=True)
+class ErrorForm:
+    """How a dialect writes its errors, and at which requests it does.
+
+    Args:
+        body: The body of an error's response, from the error and the request's id.
+        paths: The addresses that are the dialect's own; those below them are too.
+        shared_paths: Addresses that several dialects have.
+        marks: Request headers, in small letters, that tell its clients from others at shared addresses.
+        request_id_header: Where its clients look for a request's id, besides `x-request-id`.
+    """
+
+    body: Callable[[GatewayError, str], bytes]
+    paths: tuple[str, ...] = ()
+    shared_paths: tuple[str, ...] = ()
+    marks: frozenset[bytes] = frozenset()
+    request_id_header: str = "x-request-id"
+
+    def is_expected(self, scope: Scope) -> bool:
+        """Does the client of this request expect errors in this form?"""
+        path = scope["path"]
+        if _is_below(path, self.paths):
+            return True
+        return _is_below(path, self.shared_paths) and any(name in self.marks for name, _ in scope["headers"])
+
+
+# What is spoken wherever no other dialect is.
+OPENAI_ERRORS = ErrorForm(body=lambda error, _: error_body(error))
+
+
+def error_form_of(scope: Scope, forms: Iterable[ErrorForm]) -> ErrorForm:
+    """The first form that the request's client expects, else OpenAI's.
+
+    The address tells, before anything else is known of a request: even a refusal at the door is said in its dialect.
+    """
+    return next((form for form in forms if form.is_expected(scope)), OPENAI_ERRORS)
 
 
 def error_response(error: GatewayError, scope: Scope) -> Response:
     """The HTTP answer for an error, with what a client needs to decide about another try.
 
     Args:
-        scope: The request's; the outermost middleware has put its `dialect` and its `request_id` into it.
+        scope: The request's; the outermost middleware has put its `error_form` and its `request_id` into it.
     """
-    dialect: Dialect = scope.get("dialect", OPENAI)
-    body = dialect.error_body(error, scope.get("request_id", ""))
+    form: ErrorForm = scope.get("error_form", OPENAI_ERRORS)
+    body = form.body(error, scope.get("request_id", ""))
     response = Response(body, error.status, media_type="application/json")
     if error.retry_after is not None:
         response.headers["retry-after"] = str(math.ceil(error.retry_after))
@@ -71,6 +105,10 @@ def install_error_handlers(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     app.add_exception_handler(GatewayError, answer_own)
     app.add_exception_handler(ClientDisconnect, answer_nobody)
     app.add_exception_handler(HTTPException, answer_foreign)
+
+
+def _is_below(path: str, prefixes: Iterable[str]) -> bool:
+    return any(path == prefix or path.startswith(f"{prefix}/") for prefix in prefixes)
 
 
 def _methods(routes: Sequence[BaseRoute], scope: Scope) -> set[str]:

@@ -5,9 +5,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from app.api.anthropic.errors import ANTHROPIC
-from app.api.dialects import dialect_of
-from app.api.errors import OPENAI
+from app.api.anthropic.errors import ANTHROPIC_ERRORS
+from app.api.errors import OPENAI_ERRORS, error_form_of
 from app.observe.loop_lag import LoopLag
 from tests.conftest import StartGateway
 from tests.live import ALICE_KEY, LiveGateway
@@ -40,7 +39,7 @@ def test_the_address_tells_the_dialect_and_a_header_where_it_is_shared(
 ) -> None:
     """Messages are Anthropic's, chats OpenAI's whatever the headers say; of models both have a list."""
     scope = {"path": path, "headers": [(header, b"1")]}
-    assert dialect_of(scope, [ANTHROPIC], OPENAI) is (ANTHROPIC if is_anthropic else OPENAI)
+    assert error_form_of(scope, [ANTHROPIC_ERRORS]) is (ANTHROPIC_ERRORS if is_anthropic else OPENAI_ERRORS)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,7 @@
 """Errors as Anthropic's API writes them."""
 
-import json
-
-from app.api.dialects import Dialect
+from app.api.encoding import json_bytes
+from app.api.errors import ErrorForm
 from app.domain.errors import ContextTooLong, GatewayError
 
 # By HTTP status; every other 4xx is an invalid request, every other 5xx the API's own fault. A 503 stays a 503 where
@@ -27,7 +26,7 @@ def error_body(error: GatewayError, request_id: str) -> bytes:
     if error.code is not None:
         content["details"] = {"error_code": error.code}
     document = {"type": "error", "error": content, "request_id": request_id or None}
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return json_bytes(document)
 
 
 def error_type(error: GatewayError) -> str:
@@ -44,8 +43,8 @@ def _message(error: GatewayError) -> str:
     return error.message
 
 
-ANTHROPIC = Dialect(
-    error_body=error_body,
+ANTHROPIC_ERRORS = ErrorForm(
+    body=error_body,
     paths=("/v1/messages",),
     shared_paths=("/v1/models",),
     marks=frozenset({b"anthropic-version", b"x-api-key"}),

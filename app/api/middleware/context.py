@@ -10,8 +10,7 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.dialects import Dialect, dialect_of
-from app.api.errors import OPENAI, error_response
+from app.api.errors import ErrorForm, error_form_of, error_response
 from app.domain.errors import GatewayStopping, InternalError
 from app.observe.logging import access_fields
 from app.observe.metrics import Metrics
@@ -32,13 +31,13 @@ class RequestContextMiddleware:
     expected becomes a 500 that says nothing about it; the log has the rest.
 
     Args:
-        dialects: Those besides OpenAI's; all errors of a request are written in the dialect that is found here.
+        error_forms: Those besides OpenAI's; all errors of a request are written in the form that is found here.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, dialects: Sequence[Dialect] = ()) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, error_forms: Sequence[ErrorForm] = ()) -> None:
         self._app = app
         self._metrics = metrics
-        self._dialects = tuple(dialects)
+        self._error_forms = tuple(error_forms)
         self._log = structlog.get_logger("kimi.access")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,7 +47,7 @@ class RequestContextMiddleware:
             return
         started = time.perf_counter()
         scope["request_id"] = request_id = _request_id(Headers(scope=scope))
-        scope["dialect"] = dialect = dialect_of(scope, self._dialects, OPENAI)
+        scope["error_form"] = form = error_form_of(scope, self._error_forms)
         fields: dict[str, object] = {}
         access_fields.set(fields)
         structlog.contextvars.clear_contextvars()
@@ -62,7 +61,7 @@ class RequestContextMiddleware:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
-                headers[dialect.request_id_header] = request_id
+                headers[form.request_id_header] = request_id
                 headers["openai-processing-ms"] = str(round((time.perf_counter() - started) * 1000))
             await send(message)
 
