@@ -14,13 +14,14 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from app.api.anthropic.errors import ANTHROPIC_ERRORS
+from app.api.anthropic.routes import ANTHROPIC
+from app.api.dialects import Parts
 from app.api.errors import install_error_handlers
 from app.api.middleware.auth import ApiKeys, AuthMiddleware
 from app.api.middleware.context import RequestContextMiddleware
 from app.api.middleware.limits import LimitsMiddleware
 from app.api.middleware.tracing import TracingMiddleware
-from app.api.openai.routes import chat_router
+from app.api.openai.routes import OPENAI
 from app.api.openapi import install_openapi
 from app.api.ops import Drain, ops_router
 from app.api.sessions import sessions_router
@@ -37,7 +38,7 @@ from app.providers.http import HttpClient
 from app.providers.kimi.nonce import NoncePolicy
 from app.providers.kimi.page import PageReader
 from app.providers.kimi.provider import KimiProvider
-from app.providers.registry import ProviderRegistry
+from app.providers.registry import ProviderRegistry, RouteRow
 from app.providers.resilience.breaker import BreakerPolicy, CircuitBreaker
 from app.providers.resilience.budget import RetryBudget
 from app.providers.resilience.bulkhead import Bulkhead
@@ -52,11 +53,11 @@ if TYPE_CHECKING:  # the one module whose packages may be missing
 
 PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
 _READABLE_HEADERS = (
-    "openai-processing-ms request-id retry-after x-context-dropped x-context-shortened x-ignored-params x-prompt-chars "
-    "x-provider x-request-id x-session-action x-session-id"
+    "openai-processing-ms request-id retry-after x-context-dropped x-context-shortened x-fallback x-ignored-params "
+    "x-prompt-chars x-prompt-tokens x-provider x-request-id x-session-action x-session-id"
 )
-# Besides OpenAI's.
-_ERROR_FORMS = (ANTHROPIC_ERRORS,)
+# In the order in which they are asked whether a request is theirs.
+_DIALECTS = (ANTHROPIC, OPENAI)
 
 
 def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()) -> FastAPI:
@@ -68,9 +69,7 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
     logs.configure(settings.log_level, settings.log_format, worker_id=settings.worker_id)
     tracing = _tracing(settings)
     trace: Trace = tracing.span if tracing else no_trace
-    registry = build_registry(settings, trace)
-    for provider in further_providers:
-        registry.register(provider)
+    registry = build_registry(settings, trace, further_providers)
     sessions = _session_store(settings)
     metrics = Metrics(partial(_state, registry.providers, sessions))
     lag = LoopLag(metrics.loop_lag)
@@ -106,22 +105,24 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
         middleware=_middleware(settings, metrics, lag, tracing),
     )
     app.state.drain = drain = Drain()
+    parts = Parts(
+        service=service,
+        registry=registry,
+        stream_policy=_stream_policy(settings),
+        session_from_user=settings.session_from_user,
+        max_messages=settings.max_messages,
+        metrics=metrics,
+    )
     routers = [
         ops_router(providers=registry.providers, sessions=sessions, drain=drain, metrics=metrics),
-        chat_router(
-            service=service,
-            registry=registry,
-            stream_policy=_stream_policy(settings),
-            session_from_user=settings.session_from_user,
-            max_messages=settings.max_messages,
-            metrics=metrics,
-        ),
+        *(dialect.router(parts) for dialect in _DIALECTS),
         sessions_router(sessions),
     ]
     for router in routers:
         app.include_router(router)
     install_error_handlers(app, [route for router in routers for route in router.routes])
-    install_openapi(app, public_paths=PUBLIC_PATHS)
+    wire_types = [model for dialect in _DIALECTS for model in dialect.models]
+    install_openapi(app, public_paths=PUBLIC_PATHS, wire_types=wire_types)
     return app
 
 
@@ -183,12 +184,26 @@ def _state(providers: Iterable[BaseProvider], sessions: SessionStore) -> dict[st
     return state
 
 
-def build_registry(settings: Settings, trace: Trace = no_trace) -> ProviderRegistry:
+def build_registry(
+    settings: Settings, trace: Trace = no_trace, further_providers: Iterable[BaseProvider] = ()
+) -> ProviderRegistry:
     """All providers, line by line."""
-    aliases = {} if "kimi" in settings.known_models else {"kimi": settings.default_model}
-    registry = ProviderRegistry(settings.default_model, aliases)
+    registry = ProviderRegistry(settings.default_model, _routes(settings))
     registry.register(_kimi_provider(settings, trace))
+    for provider in further_providers:
+        registry.register(provider)
+    try:
+        registry.check_routes()
+    except ValueError as error:
+        raise SettingsError(f"MODEL_ROUTES: {error}") from None
     return registry
+
+
+def _routes(settings: Settings) -> dict[str, RouteRow]:
+    routes = {name: RouteRow(row.targets, row.weights) for name, row in settings.model_routes.items()}
+    if "kimi" not in settings.known_models:
+        routes.setdefault("kimi", RouteRow((settings.default_model,)))
+    return routes
 
 
 def _kimi_provider(settings: Settings, trace: Trace) -> KimiProvider:
@@ -247,7 +262,9 @@ def _middleware(settings: Settings, metrics: Metrics, lag: LoopLag, tracing: "Tr
         structlog.get_logger("kimi.build").warning(
             "auth_disabled", meaning="everybody who reaches this port may use it"
         )
-    layers = [Middleware(RequestContextMiddleware, metrics=metrics, error_forms=_ERROR_FORMS)]
+    layers = [
+        Middleware(RequestContextMiddleware, metrics=metrics, error_forms=[dialect.error_form for dialect in _DIALECTS])
+    ]
     if tracing is not None:
         layers.append(Middleware(TracingMiddleware, open_span=tracing.request))
     if settings.cors_origins:

@@ -1,11 +1,14 @@
 """The list of models, page by page, as Anthropic's clients read it. Pure."""
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 
 from app.api.anthropic.schemas import ModelInfo, ModelPage
 from app.domain.errors import InvalidRequest
 from app.domain.prompt import PromptLimit
+
+_LARGEST_PAGE = 1000
 
 
 def model_info(name: str, limit: PromptLimit, since: datetime) -> ModelInfo:
@@ -22,19 +25,20 @@ def model_info(name: str, limit: PromptLimit, since: datetime) -> ModelInfo:
     )
 
 
-def model_page(models: Sequence[ModelInfo], *, limit: int, after_id: str = "", before_id: str = "") -> ModelPage:
+def model_page(models: Sequence[ModelInfo], *, limit: str, after_id: str = "", before_id: str = "") -> ModelPage:
     """At most `limit` models, from the beginning, or next after one, or next before one.
 
     Raises:
-        InvalidRequest: There is no model of that id.
+        InvalidRequest: The limit is none, or there is no model of that id.
     """
+    size = _size(limit)
     if before_id:
         end = _place(models, before_id, "before_id")
-        begin = max(0, end - limit)
+        begin = max(0, end - size)
         has_more = begin > 0
     else:
         begin = _place(models, after_id, "after_id") + 1 if after_id else 0
-        end = begin + limit
+        end = begin + size
         has_more = end < len(models)
     page = list(models[begin:end])
     return ModelPage(
@@ -43,6 +47,12 @@ def model_page(models: Sequence[ModelInfo], *, limit: int, after_id: str = "", b
         first_id=page[0].id if page else None,
         last_id=page[-1].id if page else None,
     )
+
+
+def _size(limit: str) -> int:
+    if re.fullmatch("[0-9]{1,4}", limit) and 1 <= int(limit) <= _LARGEST_PAGE:
+        return int(limit)
+    raise InvalidRequest(f"limit is a number from 1 to {_LARGEST_PAGE}.", param="limit")
 
 
 def _place(models: Sequence[ModelInfo], model_id: str, param: str) -> int:

@@ -3,9 +3,9 @@
 import secrets
 from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 from starlette.routing import Match
@@ -55,7 +55,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         504: "`timeout_error`: the upstream didn't answer in time",
     }.items()
 }
-_COUNT_ERRORS = {status: _ERRORS[status] for status in (400, 401, 404, 413, 500, 503)}
+_COUNT_ERRORS: dict[int | str, dict[str, Any]] = {status: _ERRORS[status] for status in (400, 401, 404, 413, 500, 503)}
 _STREAM_DOC = {"description": "The answer, or with `stream: true` its events", "content": {"text/event-stream": {}}}
 _HEADER_DOC = [
     {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": description}
@@ -138,9 +138,7 @@ def messages_router(parts: Parts) -> APIRouter:
 
     # Described as OpenAI's, whose addresses these are too.
     @router.get("/models", include_in_schema=False)
-    async def list_models(
-        limit: Annotated[int, Query(ge=1, le=1000)] = 20, after_id: str = "", before_id: str = ""
-    ) -> ModelPage:
+    async def list_models(limit: str = "20", after_id: str = "", before_id: str = "") -> ModelPage:
         infos = [model_info(name, target.spec.prompt_limit, started) for name, target in parts.registry.model_ids()]
         return model_page(infos, limit=limit, after_id=after_id, before_id=before_id)
 
@@ -163,7 +161,7 @@ def _encoder(opening: Opening, *, show_reasoning: bool, request_id: str) -> Mess
     return MessageEncoder(
         message_id=_new_id(),
         model=opening.model,
-        input_tokens=estimate(prompt.text),
+        input_tokens=prompt.size if prompt.limit.unit == "tokens" else estimate(prompt.text),
         show_reasoning=show_reasoning,
         request_id=request_id,
     )

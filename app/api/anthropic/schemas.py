@@ -80,7 +80,7 @@ class WireTool(_Wire):
     strict: bool | None = None
 
 
-class ToolChoice(_Wire):
+class WireToolChoice(_Wire):
     """Whether a tool is to be used."""
 
     type: Literal["auto", "any", "tool", "none"]
@@ -117,7 +117,7 @@ class Prompted(_Wire):
     messages: list[WireMessage] = Field(min_length=1, description="the conversation, oldest message first")
     system: Content | None = None
     tools: list[WireTool] | None = None
-    tool_choice: ToolChoice | None = None
+    tool_choice: WireToolChoice | None = None
     thinking: Thinking | None = None
     output_format: WireFormat | None = None
     output_config: OutputConfig | None = None

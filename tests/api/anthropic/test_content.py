@@ -72,7 +72,9 @@ def test_a_round_of_tools() -> None:
     clock = {"type": "tool_use", "id": "toolu_2", "name": "clock", "input": {}}
     messages = read(
         {"role": "user", "content": "Weather and time?"},
-        assistant({"type": "thinking", "thinking": "Two tools.", "signature": "s"}, text("Let me see."), weather, clock),
+        assistant(
+            {"type": "thinking", "thinking": "Two tools.", "signature": "s"}, text("Let me see."), weather, clock
+        ),
         user(
             {"type": "tool_result", "tool_use_id": "toolu_1", "content": [text("rain"), text("wind")]},
             {"type": "tool_result", "tool_use_id": "toolu_2", "content": "no such clock", "is_error": True},

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from app.api.anthropic.errors import error_body
 from app.domain import errors
 from app.domain.errors import ContextTooLong, GatewayError, InvalidRequest, ModelNotFound, UpstreamTimeout
+from tests.domain.strategies import UNTIMED
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,7 @@ def test_the_message_names_the_place(error: GatewayError, message: str) -> None:
     assert json.loads(error_body(error, ""))["error"]["message"] == message
 
 
+@UNTIMED
 @given(message=st.text(st.characters(codec=None)))
 def test_any_message_can_be_told(message: str) -> None:
     """Whatever an error says, its body is JSON; an unknown request id is null."""

@@ -16,6 +16,7 @@ from app.chat.events import Answer, Ending, Opening
 from app.domain.chat import FinishReason, ToolCall, ToolCallDelta, Usage
 from app.domain.errors import UnexpectedReply, UpstreamTimeout
 from app.domain.prompt import Prompt, PromptLimit
+from tests.domain.strategies import UNTIMED
 
 _EVENT = TypeAdapter[Any](RawMessageStreamEvent)
 USAGE = Usage(30, 12, cached_tokens=10, reasoning_tokens=4)
@@ -179,6 +180,7 @@ def test_a_failure_ends_the_stream_without_a_stop() -> None:
     }
 
 
+@UNTIMED
 @given(pieces=st.lists(st.text(), min_size=1))
 def test_any_text_comes_through(pieces: list[str]) -> None:
     """Line ends of every kind, quotes and letters of any script arrive as they were, each event on two lines."""
