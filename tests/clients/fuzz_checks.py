@@ -14,15 +14,18 @@ DOOMED_SESSION = "doomed"
 KEPT_RESPONSE = "FUZZ_KEPT_RESPONSE"
 DOOMED_RESPONSE = "FUZZ_DOOMED_RESPONSE"
 
-_HELLO = {"role": "user", "content": "Hello"}
+_HELLO: Any = {"role": "user", "content": "Hello"}
 # With any of these a chat is refused unless its value is just right, so that hardly one made-up chat would be answered.
 _CHOOSY = (
     *("model", "n", "response_format", "tool_choice", "tools", "functions", "function_call", "modalities"),
-    *("best_of", "logprobs", "suffix"),
+    *("best_of", "logprobs", "suffix", "system", "output_format"),
     *("background", "conversation", "previous_response_id", "prompt", "text"),
 )
 # By the field that holds the conversation, what is put in its place.
 _ASKED: dict[str, Any] = {"messages": [_HELLO], "input": [_HELLO], "prompt": "Hello"}
+# Under these addresses Anthropic's dialect is spoken.
+_ANTHROPIC = "/v1/messages"
+_ANTHROPIC_TYPES = ("invalid_request_error", "authentication_error", "not_found_error", "request_too_large")
 
 
 @schemathesis.hook
@@ -38,8 +41,10 @@ def before_call(_: HookContext, case: Case[Any], kwargs: dict[str, Any]) -> None
         body = case.body = {name: value for name, value in body.items() if not _asks_for_a_form(name, value)}
     if isinstance(body, dict) and len(body) % 2:
         field = next((name for name in _ASKED if name in body), "")
-        asked = {field: _ASKED[field], "stream": len(str(body)) % 2 == 0} if field else {}
-        case.body = {name: value for name, value in body.items() if name not in _CHOOSY} | asked
+        kept = {name: value for name, value in body.items() if name not in _CHOOSY}
+        if case.path.startswith(_ANTHROPIC):
+            kept |= {"model": "kimi", "max_tokens": 100, "thinking": None, "output_config": None}
+        case.body = kept | ({field: _ASKED[field], "stream": len(str(body)) % 2 == 0} if field else {})
 
 
 def _asks_for_a_form(name: str, value: Any) -> bool:
@@ -62,6 +67,12 @@ def errors_come_in_the_envelope(ctx: CheckContext, response: Response, case: Cas
         return
     assert _header(response, "content-type") == "application/json"
     document = json.loads(response.content)
+    if case.path.startswith(_ANTHROPIC):
+        assert list(document) == ["type", "error", "request_id"]
+        assert document["request_id"] == _header(response, "request-id")
+        assert document["error"]["type"] in _ANTHROPIC_TYPES
+        assert document["error"]["message"]
+        return
     assert list(document) == ["error"]
     error = document["error"]
     assert list(error) == ["message", "type", "param", "code"]
@@ -80,10 +91,13 @@ def every_response_has_an_id_and_a_clock(ctx: CheckContext, response: Response, 
 
 @schemathesis.check
 def streams_are_complete(ctx: CheckContext, response: Response, case: Case[Any]) -> None:
-    """Every event stream is made of JSON chunks, and ends with [DONE] or, of a response, with its end."""
+    """Every event stream is made of JSON, and ends with [DONE] or with the event that its dialect has for it."""
     if not _header(response, "content-type").startswith("text/event-stream"):
         return
     assert not response.stream_cut_short
+    if case.path.startswith(_ANTHROPIC):
+        assert response.content.endswith(b'event: message_stop\ndata: {"type":"message_stop"}\n\n')
+        return
     *events, done, rest = response.content.split(b"\n\n")
     assert rest == b""
     if case.path == "/v1/responses":

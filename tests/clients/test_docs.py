@@ -66,6 +66,8 @@ def test_the_description_tells_all_addresses(document: Any) -> None:
         "/v1/responses/input_tokens": {"post"},
         "/v1/responses/{response_id}": {"get", "delete"},
         "/v1/responses/{response_id}/input_items": {"get"},
+        "/v1/messages": {"post"},
+        "/v1/messages/count_tokens": {"post"},
         "/v1/models": {"get"},
         "/v1/models/{model}": {"get"},
         "/v1/sessions": {"get"},
@@ -100,6 +102,16 @@ def test_the_description_names_the_other_requests(document: Any, path: str, fiel
     assert fields <= set(request["properties"])
     assert set(operation["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
     assert len(operation["responses"]) > 9
+
+
+def test_the_description_names_the_messages_request_and_its_errors(document: Any) -> None:
+    """Anthropic's dialect is described by its own request, answer, stream and errors."""
+    messages = document["paths"]["/v1/messages"]["post"]
+    request = document["components"]["schemas"][schema_of(messages["requestBody"]["content"])]
+    assert sorted(request["required"]) == ["max_tokens", "messages", "model"]
+    assert set(messages["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
+    errors = [answer for status, answer in messages["responses"].items() if status != "200"]
+    assert {schema_of(answer["content"]) for answer in errors} == {"AnthropicErrorEnvelope"}
 
 
 def test_the_description_knows_of_no_422(document: Any) -> None:

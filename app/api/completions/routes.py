@@ -13,22 +13,18 @@ from app.api.bodies import naming_fields, parse_body
 from app.api.completions.convert import FIELD_NAMES, ignored_params, prompts_of, to_calls
 from app.api.completions.schemas import CompletionRequest, TextCompletion
 from app.api.completions.sse import CompletionEncoder, finish_reason
+from app.api.dialects import Dialect, Parts
 from app.api.disconnect import cancel_on_disconnect
 from app.api.docs import ANSWER_ERRORS, STREAM_DOC, request_doc
 from app.api.encoding import json_bytes
 from app.api.headers import opening_headers, session_hints
 from app.api.openai.sse import usage_object
-from app.api.streaming import EventStream, StreamPolicy
+from app.api.streaming import EventStream
 from app.chat.events import Answer, Event, Opening
-from app.chat.service import ChatService
 from app.domain.chat import Usage
-from app.observe.metrics import Metrics
-from app.providers.registry import ProviderRegistry
 
 
-def completions_router(
-    *, service: ChatService, registry: ProviderRegistry, stream_policy: StreamPolicy, metrics: Metrics
-) -> APIRouter:
+def completions_router(parts: Parts) -> APIRouter:
     """The route of the legacy completions dialect."""
     router = APIRouter(prefix="/v1", tags=["completions"])
 
@@ -43,27 +39,32 @@ def completions_router(
         """The answers to one or several prompts, which are asked one after the other."""
         wire = parse_body(CompletionRequest, await request.body())
         prompts = prompts_of(wire)
-        calls = to_calls(wire, prompts, session_hints(request.headers, None), default_model=registry.default_model)
+        calls = to_calls(
+            wire, prompts, session_hints(request.headers, None), default_model=parts.registry.default_model
+        )
         headers_of = partial(opening_headers, ignored=ignored_params(wire))
         caller = request.scope["caller"]
         echoed = prompts if wire.echo else [""] * len(prompts)
         if wire.stream:
             include_usage = bool(wire.stream_options and wire.stream_options.include_usage)
             return EventStream(
-                _named(service.stream(calls[0], caller)),
+                _named(parts.service.stream(calls[0], caller)),
                 encoder=partial(_encoder, include_usage=include_usage, echo=echoed[0]),
                 headers_of=headers_of,
-                policy=stream_policy,
-                metrics=metrics,
+                policy=parts.stream_policy,
+                metrics=parts.metrics,
             )
         with naming_fields(FIELD_NAMES):
             async with cancel_on_disconnect(request.receive):
-                answers = [await service.complete(call, caller) for call in calls]
+                answers = [await parts.service.complete(call, caller) for call in calls]
         return Response(
             _completion(answers, echoed), headers=headers_of(answers[-1].opening), media_type="application/json"
         )
 
     return router
+
+
+COMPLETIONS = Dialect(router=completions_router, models=(CompletionRequest,))
 
 
 async def _named(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from app.api.bodies import naming_fields, parse_body
+from app.api.dialects import Dialect, Parts
 from app.api.disconnect import cancel_on_disconnect
 from app.api.docs import ANSWER_ERRORS, STREAM_DOC, errors, request_doc
 from app.api.encoding import json_bytes
@@ -27,30 +28,15 @@ from app.api.responses.kept import KeptResponses
 from app.api.responses.output import ResponseDraft, echo_of
 from app.api.responses.schemas import InputTokens, ItemList, ResponseDeleted, ResponseObject, ResponsesRequest
 from app.api.responses.turn import ResponseTurn
-from app.api.streaming import EventStream, StreamPolicy
-from app.chat.service import ChatService
+from app.api.streaming import EventStream
 from app.domain.errors import InvalidRequest
-from app.observe.metrics import Metrics
-from app.providers.registry import ProviderRegistry
 
 _NOT_KEPT = errors({404: "`response_not_found`: never kept, expired, or another key's"})
 
 
-def responses_router(
-    *,
-    service: ChatService,
-    registry: ProviderRegistry,
-    kept: KeptResponses,
-    stream_policy: StreamPolicy,
-    max_messages: int,
-    metrics: Metrics,
-) -> APIRouter:
-    """The routes of the responses dialect. Each caller sees its own responses only.
-
-    Args:
-        kept: Where responses are kept.
-        max_messages: The most items of a conversation.
-    """
+def responses_router(parts: Parts) -> APIRouter:
+    """The routes of the responses dialect. Each caller sees its own responses only."""
+    kept = KeptResponses(parts.snapshots, max_characters=parts.snapshot_max_characters)
     router = APIRouter(prefix="/v1/responses", tags=["responses"])
 
     @router.post(
@@ -69,22 +55,24 @@ def responses_router(
         caller = request.scope["caller"]
         own = items_of_input(wire.input)
         items = await kept.conversation(caller.id, wire.previous_response_id, own)
-        call = to_call(wire, items, toolbox, hints, default_model=registry.default_model, max_messages=max_messages)
+        call = to_call(
+            wire, items, toolbox, hints, default_model=parts.registry.default_model, max_messages=parts.max_messages
+        )
         store = wire.store is not False
         draft = ResponseDraft(new_response_id(), int(time.time()), call.model, echo_of(wire), store)
         turn = ResponseTurn(draft, items=items, toolbox=toolbox, kept=kept, caller_id=caller.id)
         headers_of = partial(opening_headers, ignored=ignored_params(wire, own, toolbox))
         if wire.stream:
             return EventStream(
-                turn.streamed(service.stream(call, caller)),
+                turn.streamed(parts.service.stream(call, caller)),
                 encoder=lambda _: turn.encoder(),
                 headers_of=headers_of,
-                policy=stream_policy,
-                metrics=metrics,
+                policy=parts.stream_policy,
+                metrics=parts.metrics,
             )
         with naming_fields(FIELD_NAMES):
             async with cancel_on_disconnect(request.receive):
-                answer = await service.complete(call, caller)
+                answer = await parts.service.complete(call, caller)
                 response = await turn.whole(answer)
         return Response(json_bytes(response), headers=headers_of(answer.opening), media_type="application/json")
 
@@ -135,6 +123,9 @@ def responses_router(
         return _page(found.items, after=after, limit=_limit(limit), order=_order(order))
 
     return router
+
+
+RESPONSES = Dialect(router=responses_router, models=(ResponsesRequest,))
 
 
 def _limit(given: str) -> int:
