@@ -86,7 +86,9 @@ class KimiProvider(BaseProvider):
 
     async def create_completion(self, request: CompletionRequest) -> Completion:
         """The site's answer, which comes whole."""
-        text = await self._guard.run(lambda: self._exchange(request), caller_id=request.caller_id)
+        text = await self._guard.run(
+            lambda: self._exchange(request), caller_id=request.caller_id, deadline=request.deadline
+        )
         return Completion(text)
 
     async def stream_completion(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
