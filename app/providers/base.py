@@ -83,10 +83,15 @@ class ProviderStatus:
 
 
 class BaseProvider(ABC):
-    """An upstream. `name` identifies it in headers, logs and metrics."""
+    """An upstream. `name` identifies it in headers, logs and metrics; `models` may change while it runs."""
 
     name: str
     models: Sequence[ModelSpec]
+
+    def find(self, model_id: str) -> ModelSpec | None:
+        """Its row for a model, by the public id with or without `name/` before it; None if it doesn't serve it."""
+        bare = model_id.removeprefix(f"{self.name}/")
+        return next((spec for spec in self.models if spec.id in (bare, model_id)), None)
 
     @abstractmethod
     async def create_completion(self, request: CompletionRequest) -> Completion:

@@ -74,7 +74,8 @@ class HttpStream:
         """Read the end, if it comes at once: then the connection can be used again."""
         with contextlib.suppress(TimeoutError, UpstreamUnavailable):
             async with asyncio.timeout(_FINISH_SECONDS):
-                await self.next_part()
+                while await self.next_part():
+                    pass
 
 
 class HttpClient:

@@ -1,7 +1,7 @@
 """Server-sent events as upstreams really send them, byte by byte if need be. Pure.
 
-Follows the event stream format of the HTML standard (any line end, comments, a byte order mark, several data lines), and
-is lenient where upstreams stray from it: an event may end with the stream, and bare JSON lines count as data.
+Follows the event stream format of the HTML standard (any line end, comments, a byte order mark, several data lines),
+and is lenient where upstreams stray from it: an event may end with the stream, and bare JSON lines count as data.
 """
 
 from app.domain.errors import UnexpectedReply
