@@ -96,11 +96,6 @@ class BaseProvider(ABC):
         """The model of that id, without this provider's name in front; one that isn't listed may exist as well."""
         return next((spec for spec in self.models if spec.id == model_id), None)
 
-    def find(self, model_id: str) -> ModelSpec | None:
-        """Its row for a model, by the public id with or without `name/` before it; None if it doesn't serve it."""
-        bare = model_id.removeprefix(f"{self.name}/")
-        return next((spec for spec in self.models if spec.id in (bare, model_id)), None)
-
     @abstractmethod
     async def create_completion(self, request: CompletionRequest) -> Completion:
         """The whole answer.

@@ -46,6 +46,7 @@ class KimiProvider(BaseProvider):
         self._page = page
         self._client = client
         self._guard = guard
+        self.timeout = guard.timeout
         self._keep_upstream_session = keep_upstream_session
         self._nonces = NonceSource(page.fetch, nonce_policy, on_new=self._keep_cookies, trace=trace)
         self._trace = trace

@@ -76,7 +76,7 @@ class Catalog:
             self._failure = None
             self._models = (*self._upstream.models, *self._discovered(document))
 
-    def spec(self, upstream_id: str, *, public_id: str, size: int | None = None) -> ModelSpec:
+    def spec(self, upstream_id: str, *, public_id: str, size: int | None = None, listed: bool = True) -> ModelSpec:
         """The row of a model that isn't configured."""
         limit = self._upstream.default_limit
         return ModelSpec(
@@ -85,6 +85,7 @@ class Catalog:
             prompt_limit=limit if size is None else PromptLimit(size, "tokens", limit.setting),
             owned_by=self._upstream.name,
             abilities=self._upstream.default_abilities,
+            listed=listed,
         )
 
     async def _keep_fresh(self) -> None:

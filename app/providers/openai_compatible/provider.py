@@ -40,6 +40,7 @@ class OpenAICompatibleProvider(BaseProvider):
         self, upstream: Upstream, *, client: HttpClient, guard: Guard, max_reply_bytes: int, trace: Trace = no_trace
     ) -> None:
         self.name = upstream.name
+        self.timeout = guard.timeout
         self._upstream = upstream
         self._client = client
         self._guard = guard
@@ -55,15 +56,13 @@ class OpenAICompatibleProvider(BaseProvider):
         return self._catalog.models
 
     def find(self, model_id: str) -> ModelSpec | None:
-        """As for every provider; and a row made for `name/anything` if any model may be asked for."""
+        """As for every provider, also by the upstream's own name; a row is made of it if any model may be asked for."""
         found = super().find(model_id)
-        bare = model_id.removeprefix(f"{self.name}/")
-        if found is not None or bare == model_id:
-            return found
-        by_their_name = next((spec for spec in self.models if spec.upstream_id == bare), None)
-        if by_their_name is not None or not self._upstream.any_model:
-            return by_their_name
-        return self._catalog.spec(bare, public_id=model_id) if 0 < len(bare) <= _LONGEST_ID else None
+        if found is None:
+            found = next((spec for spec in self.models if spec.upstream_id == model_id), None)
+        if found is None and self._upstream.any_model and 0 < len(model_id) <= _LONGEST_ID:
+            found = self._catalog.spec(model_id, public_id=f"{self.name}/{model_id}", listed=False)
+        return found
 
     async def start(self) -> None:
         """Begin to read the list of models in the background, if that is wanted."""

@@ -30,6 +30,9 @@ class Dialect:
     check_path: str = "/models"
 
 
+PLAIN = Dialect()
+
+
 @dataclass(frozen=True, slots=True)
 class Upstream:
     """One upstream.
@@ -52,7 +55,7 @@ class Upstream:
     key: str = field(default="", repr=False)
     key_name: str = ""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    dialect: Dialect = Dialect()
+    dialect: Dialect = PLAIN
     models: tuple[ModelSpec, ...] = ()
     any_model: bool = False
     discover: bool = False

@@ -66,7 +66,7 @@ class Guard:
         self.breaker = breaker
         self._retry = retry
         self._budget = budget
-        self._timeout = timeout
+        self.timeout = timeout
         self._idle_timeout = idle_timeout
 
     async def run(self, attempt: Callable[[], Awaitable[T]], *, caller_id: str, deadline: float | None = None) -> T:
@@ -112,7 +112,7 @@ class Guard:
         self.breaker.check()
         self._budget.pay_in()
         now = asyncio.get_running_loop().time()
-        until = now + self._timeout if deadline is None else min(deadline, now + self._timeout)
+        until = now + self.timeout if deadline is None else min(deadline, now + self.timeout)
         async with self.bulkhead.slot(caller_id, at_most=until - now):
             yield until
 
