@@ -75,12 +75,7 @@ class OpenAICompatibleProvider(BaseProvider):
         Raises:
             GatewayError: It isn't, or doesn't.
         """
-        reply = await self._client.get(f"{self._upstream.base_url}{self._upstream.dialect.check_path}", self._headers)
-        if reply.status in (404, 405, 501) and self.models:
-            body = one_word_body(self.models[0].upstream_id, self._upstream.dialect)
-            reply = await self._client.post_json(self._url, body, self._headers)
-        if reply.status != 200 or json_object(reply.body) is None:
-            raise failure(reply, self._upstream)
+        await self._guard.run(self._check, caller_id="")
         await self._catalog.refresh()
 
     async def aclose(self) -> None:
@@ -110,6 +105,14 @@ class OpenAICompatibleProvider(BaseProvider):
         """The upstream's stream, delta by delta."""
         body = chat_body(request, self._upstream.dialect, stream=True)
         return self._guard.stream(lambda: self._stream(body), caller_id=request.caller_id, deadline=request.deadline)
+
+    async def _check(self) -> None:
+        reply = await self._client.get(f"{self._upstream.base_url}{self._upstream.dialect.check_path}", self._headers)
+        if reply.status in (404, 405, 501) and self.models:
+            body = one_word_body(self.models[0].upstream_id, self._upstream.dialect)
+            reply = await self._client.post_json(self._url, body, self._headers)
+        if reply.status != 200 or json_object(reply.body) is None:
+            raise failure(reply, self._upstream)
 
     async def _complete(self, body: bytes) -> Completion:
         with self._trace("upstream"):

@@ -57,7 +57,7 @@ class RawUpstream:
                     writer.write(piece)
                     await writer.drain()
                     await asyncio.sleep(0)
-                if self.hold is None and not pieces[0].lower().startswith(b"http/1.1 200 ok\r\ncontent-length"):
+                if self.hold is None and b"\r\nContent-Length:" not in pieces[0]:
                     return
                 if self.hold is not None:
                     await self._wait(reader, self.hold)
