@@ -13,7 +13,7 @@ from openai.types.chat import ChatCompletionMessageParam
 from app.simulator.live import LiveSimulator
 from tests.clients.sdk import connect, said, text_of
 from tests.conftest import StartGateway
-from tests.live import LiveGateway
+from tests.live import UPSTREAM_KEY, LiveGateway
 
 FOLDER = Path(__file__).parent / "node"
 KIMI, LARGE = "kimi-k2-instruct-0905", "kimi-k2-0905-preview"
@@ -27,8 +27,8 @@ WEATHER: Any = {
 @pytest.fixture
 def moonshot(site: LiveSimulator, start_gateway: StartGateway) -> Iterator[LiveGateway]:
     """A gateway with the Kimi site and, behind it, Moonshot's API, both simulated."""
-    site.site.update(api_key="sk-moonshot-simulated")
-    settings = {"moonshot_api_key": "sk-moonshot-simulated", "moonshot_base_url": site.api_url, "model_routes": ROUTE}
+    site.site.update(api_key=UPSTREAM_KEY)
+    settings = {"moonshot_api_key": UPSTREAM_KEY, "moonshot_base_url": site.api_url, "model_routes": ROUTE}
     with start_gateway(max_retries=0, **settings) as gateway:
         yield gateway
 

@@ -13,7 +13,7 @@ from app.providers.config import (
     configured,
     read_providers_file,
 )
-from app.providers.openai_compatible.presets import PRESETS
+from app.providers.openai_compatible.presets import PRESETS, Preset
 from app.providers.openai_compatible.upstream import Upstream
 from app.providers.resilience.breaker import BreakerPolicy
 
@@ -178,3 +178,23 @@ def test_a_row_shows_no_secret() -> None:
     """Whoever prints a row sees neither key nor headers."""
     values: dict[str, Any] = {"key": "sk-secret", "headers": {"X-Token": "tok-secret"}}
     assert "secret" not in repr(Upstream("a", "http://x", **values))
+
+
+DOCS = (Path(__file__).parent.parent.parent / "docs" / "providers.md").read_text(encoding="utf-8")
+
+
+def test_the_documentation_s_example_is_understood(tmp_path: Path) -> None:
+    """What a reader copies from docs/providers.md is a file that the gateway takes."""
+    file = read(tmp_path, DOCS.partition("```toml\n")[2].partition("```")[0])
+    environment = {"WORK_LLM_KEY": "sk-1", "SECOND_DEEPSEEK_KEY": "sk-2", "GPU_TOKEN": "tok"}
+    assert [row.name for row, _ in configured(file, {}, environment, DEFAULTS)] == ["work", "deepseek-2", "gpu"]
+    fields = {name for entry in file.providers for name in entry.model_fields_set}
+    assert fields == set(type(file.providers[0]).model_fields)
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_the_documentation_knows_every_preset(preset: Preset) -> None:
+    """Name, address and what switches it on are in one row of its table."""
+    row = next(line for line in DOCS.splitlines() if line.startswith(f"| `{preset.name}`"))
+    assert (preset.key_env or f"{preset.name.upper()}_BASE_URL") in row
+    assert preset.base_url in row
