@@ -1,0 +1,53 @@
+"""Claude Code, as anybody would run it, with nothing set but the gateway's address, key and model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.simulator.live import LiveSimulator
+from tests.agents.programs import CLAUDE_CODE, needs_node_agents
+from tests.live import ALICE_KEY, LiveGateway
+from tests.processes import run
+from tests.script import Call, new_fruit, tool_user
+
+pytestmark = needs_node_agents
+READ_FILE = Call("Bash", {"command": "cp note.txt copy.txt && cat copy.txt", "description": "Copy the note"})
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """The folder that Claude Code works in."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return folder
+
+
+def claude(gateway: LiveGateway, work: Path, task: str, *options: str, key: str = "ANTHROPIC_API_KEY") -> Any:
+    """The result that `claude -p` prints. Nothing but the gateway is called."""
+    home = work.parent / "home"
+    home.mkdir()
+    environment = {
+        "HOME": str(home),
+        "ANTHROPIC_BASE_URL": gateway.base_url,
+        key: ALICE_KEY,
+        "ANTHROPIC_MODEL": "kimi",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        "CLAUDE_CODE_MAX_RETRIES": "0",
+    }
+    printed = run([CLAUDE_CODE, "-p", task, "--output-format", "json", *options], work, environment)
+    return json.loads(printed)
+
+
+@pytest.mark.parametrize("key", ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"])
+def test_claude_code_completes_a_task(roomy_gateway: LiveGateway, site: LiveSimulator, work: Path, key: str) -> None:
+    """Claude Code runs the command that the model calls for, and ends with an answer that knows its output."""
+    fruit = new_fruit()
+    (work / "note.txt").write_text(f"The note says: {fruit}.", encoding="utf-8")
+    site.site.play(tool_user(READ_FILE))
+    task = "Copy note.txt to copy.txt and tell me the fruit in it."
+    seen = claude(roomy_gateway, work, task, "--allowedTools", "Bash", key=key)
+    assert fruit in (work / "copy.txt").read_text(encoding="utf-8")
+    assert (seen["result"], seen["is_error"], seen["num_turns"]) == (f"The fruit is {fruit}.", False, 2)
+    assert seen["usage"]["input_tokens"] > 1000

@@ -1,0 +1,75 @@
+"""Codex CLI, as anybody would run it, with nothing set but the gateway as its provider."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.simulator.live import LiveSimulator
+from tests.agents.programs import CODEX, needs_node_agents
+from tests.live import ALICE_KEY, LiveGateway
+from tests.processes import run
+from tests.script import Call, new_fruit, tool_user
+
+pytestmark = needs_node_agents
+# The first two lines keep it from calling home; with the last one it doesn't ask before it runs a command.
+CONFIG = """
+check_for_update_on_startup = false
+analytics.enabled = false
+model = "kimi"
+model_provider = "gateway"
+sandbox_mode = "danger-full-access"
+
+[model_providers.gateway]
+name = "The gateway"
+base_url = "{base_url}"
+env_key = "GATEWAY_KEY"
+wire_api = "responses"
+request_max_retries = 0
+stream_max_retries = 0
+"""
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """The folder that Codex works in."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return folder
+
+
+def codex(gateway: LiveGateway, work: Path, task: str) -> list[dict[str, Any]]:
+    """The events that `codex exec` prints."""
+    home = work.parent / "home"
+    home.mkdir()
+    (home / "config.toml").write_text(CONFIG.format(base_url=gateway.openai_url), encoding="utf-8")
+    environment = {"HOME": str(home), "CODEX_HOME": str(home), "GATEWAY_KEY": ALICE_KEY}
+    printed = run([CODEX, "exec", "--json", "--skip-git-repo-check", task], work, environment)
+    return [json.loads(line) for line in printed.splitlines()]
+
+
+def items(events: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    """The completed items of one kind."""
+    done = [event["item"] for event in events if event["type"] == "item.completed"]
+    return [item for item in done if item["type"] == kind]
+
+
+def test_codex_completes_a_task(roomy_gateway: LiveGateway, site: LiveSimulator, work: Path) -> None:
+    """Codex runs the command that the model calls for, and ends with an answer that knows its output."""
+    fruit = new_fruit()
+    (work / "note.txt").write_text(f"The note says: {fruit}.", encoding="utf-8")
+    site.site.play(tool_user(Call("exec_command", {"cmd": "cp note.txt copy.txt && cat copy.txt"})))
+    events = codex(roomy_gateway, work, "Copy note.txt to copy.txt and tell me the fruit in it.")
+    assert fruit in (work / "copy.txt").read_text(encoding="utf-8")
+    assert [item["exit_code"] for item in items(events, "command_execution")] == [0]
+    assert [item["text"] for item in items(events, "agent_message")] == [f"The fruit is {fruit}."]
+    assert events[-1]["type"] == "turn.completed"
+    assert events[-1]["usage"]["input_tokens"] > 1000
+
+
+def test_codex_says_that_there_is_no_room(gateway: LiveGateway, work: Path) -> None:
+    """With the site's real limit, which its tools don't fit into, Codex says so at once."""
+    events = codex(gateway, work, "Say hello.")
+    assert events[-1]["type"] == "turn.failed"
+    assert "room" in events[-1]["error"]["message"]
