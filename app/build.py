@@ -36,7 +36,7 @@ from app.providers.http import HttpClient
 from app.providers.kimi.nonce import NoncePolicy
 from app.providers.kimi.page import PageReader
 from app.providers.kimi.provider import KimiProvider
-from app.providers.registry import ProviderRegistry
+from app.providers.registry import ProviderRegistry, RouteRow
 from app.providers.resilience.breaker import BreakerPolicy, CircuitBreaker
 from app.providers.resilience.budget import RetryBudget
 from app.providers.resilience.bulkhead import Bulkhead
@@ -51,8 +51,8 @@ if TYPE_CHECKING:  # the one module whose packages may be missing
 
 PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
 _READABLE_HEADERS = (
-    "openai-processing-ms retry-after x-context-dropped x-context-shortened x-ignored-params x-prompt-chars x-provider "
-    "x-request-id x-session-action x-session-id"
+    "openai-processing-ms retry-after x-context-dropped x-context-shortened x-fallback x-ignored-params x-prompt-chars "
+    "x-prompt-tokens x-provider x-request-id x-session-action x-session-id"
 )
 
 
@@ -65,9 +65,7 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
     logs.configure(settings.log_level, settings.log_format, worker_id=settings.worker_id)
     tracing = _tracing(settings)
     trace: Trace = tracing.span if tracing else no_trace
-    registry = build_registry(settings, trace)
-    for provider in further_providers:
-        registry.register(provider)
+    registry = build_registry(settings, trace, further_providers)
     sessions = _session_store(settings)
     metrics = Metrics(partial(_state, registry.providers, sessions))
     lag = LoopLag(metrics.loop_lag)
@@ -180,12 +178,26 @@ def _state(providers: Iterable[BaseProvider], sessions: SessionStore) -> dict[st
     return state
 
 
-def build_registry(settings: Settings, trace: Trace = no_trace) -> ProviderRegistry:
+def build_registry(
+    settings: Settings, trace: Trace = no_trace, further_providers: Iterable[BaseProvider] = ()
+) -> ProviderRegistry:
     """All providers, line by line."""
-    aliases = {} if "kimi" in settings.known_models else {"kimi": settings.default_model}
-    registry = ProviderRegistry(settings.default_model, aliases)
+    registry = ProviderRegistry(settings.default_model, _routes(settings))
     registry.register(_kimi_provider(settings, trace))
+    for provider in further_providers:
+        registry.register(provider)
+    try:
+        registry.check_routes()
+    except ValueError as error:
+        raise SettingsError(f"MODEL_ROUTES: {error}") from None
     return registry
+
+
+def _routes(settings: Settings) -> dict[str, RouteRow]:
+    routes = {name: RouteRow(row.targets, row.weights) for name, row in settings.model_routes.items()}
+    if "kimi" not in settings.known_models:
+        routes.setdefault("kimi", RouteRow((settings.default_model,)))
+    return routes
 
 
 def _kimi_provider(settings: Settings, trace: Trace) -> KimiProvider:

@@ -34,7 +34,8 @@ async def run(settings: Settings, *, find_limit: bool) -> int:
         for provider in registry.providers:
             stack.push_async_callback(provider.aclose)
             await provider.start()
-        provider, spec = registry.resolve(settings.default_model)
+        target = registry.resolve(settings.default_model)[0]
+        provider, spec = target.provider, target.spec
         try:
             await _check_message(provider, spec)
             if find_limit:

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -26,6 +26,13 @@ _SITE = "https://kimi-ai.chat"
 
 class SettingsError(Exception):
     """The settings can't be used; says which, and why, in one line each."""
+
+
+class Route(NamedTuple):
+    """A row of `MODEL_ROUTES`: targets in order, or with weights."""
+
+    targets: tuple[str, ...]
+    weights: tuple[float, ...] | None = None
 
 
 class Settings(BaseSettings):
@@ -75,6 +82,7 @@ class Settings(BaseSettings):
     # Models
     known_models: Annotated[dict[str, str], NoDecode] = _KNOWN_UPSTREAM_MODELS
     default_model: str = "kimi-k2-instruct-0905"
+    model_routes: Annotated[dict[str, Route], NoDecode] = {}
     context_max_length: int = Field(1000, ge=50)
     context_length_unit: Literal["codepoints", "utf16", "bytes"] = "codepoints"
 
@@ -142,6 +150,14 @@ class Settings(BaseSettings):
             models[public] = upstream or _KNOWN_UPSTREAM_MODELS.get(public, public)
         return models
 
+    @field_validator("model_routes", mode="before")
+    @classmethod
+    def _routes(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        rows = [part for part in (part.strip() for part in value.split(",")) if part]
+        return dict(_route(row) for row in rows)
+
     @field_validator("session_store_url")
     @classmethod
     def _store_url(cls, value: SecretStr) -> SecretStr:
@@ -198,6 +214,21 @@ def _is_http_url(value: str) -> bool:
         )
     except ValueError:
         return False
+
+
+def _route(row: str) -> tuple[str, Route]:
+    """`name=first>second`, or `name=some*3|others*1`."""
+    name, _, given = (side.strip() for side in row.partition("="))
+    weighted = "*" in given
+    targets = [target.strip() for target in given.split("|" if weighted else ">")]
+    if not name or not all(targets):
+        raise ValueError("write name=first>second or name=some*3|others*1, separated by commas")
+    if not weighted:
+        return name, Route(tuple(targets))
+    pairs = [target.rpartition("*") for target in targets]
+    if any(not target or not re.fullmatch(r"\d+(\.\d+)?", weight) or float(weight) <= 0 for target, _, weight in pairs):
+        raise ValueError("every target of a weighted route needs a weight above 0, as in some*3|others*1")
+    return name, Route(tuple(target for target, _, _ in pairs), tuple(float(weight) for _, _, weight in pairs))
 
 
 def _line(location: tuple[int | str, ...], message: str) -> str:

@@ -1,6 +1,5 @@
 """Every error leaves the gateway here, as the error object of the dialect that the client speaks."""
 
-import json
 import math
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -12,13 +11,14 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
+from app.api.encoding import json_bytes
 from app.domain.errors import ClientClosedRequest, GatewayError, InvalidRequest, MethodNotAllowed, UnknownUrl
 
 
 def error_body(error: GatewayError) -> bytes:
     """The OpenAI error object; `param` and `code` are always there, null where unknown."""
     content = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
-    return json.dumps({"error": content}, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return json_bytes({"error": content})
 
 
 def error_response(error: GatewayError) -> Response:

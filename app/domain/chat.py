@@ -37,7 +37,7 @@ class Message:
     """One message of a conversation. A `tool` message holds the result of the call named by `tool_call_id`.
 
     Args:
-        text: All texts of the message, joined.
+        text: All texts of the message, joined; `[image]` stands where an image is.
         reasoning: What the assistant thought before it answered.
         parts: Texts and images in their order, if there are images; else empty.
     """
@@ -180,13 +180,14 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A whole answer. `usage` is None where the upstream doesn't count."""
+    """A whole answer. `usage` is None where the upstream doesn't count, `stop` where no stop text ended it."""
 
     text: str
     finish_reason: FinishReason = "stop"
     usage: Usage | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning: str = ""
+    stop: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +218,7 @@ class Delta:
         tool_call: A part of a tool call; such a delta has no text.
         finish_reason: Given by the last part of an upstream that says why it stopped.
         usage: Given by the last part of an upstream that counts.
+        stop: The stop text that ended the answer, with its last part.
     """
 
     text: str = ""
@@ -225,3 +227,4 @@ class Delta:
     usage: Usage | None = None
     reasoning: str = ""
     tool_call: ToolCallDelta | None = None
+    stop: str | None = None

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from app.domain.chat import ChatCall, FinishReason, Message, Usage
+from app.domain.chat import ChatCall, FinishReason, Message, ToolCall, Usage
 from app.domain.errors import SessionNotFound
 
 Action = Literal["new", "continued", "replaced", "replayed", "reset", "stateless"]
@@ -30,6 +30,7 @@ class LastTurn:
         fingerprint: Of the request.
         idempotency_key: Of the request, if it had one.
         text: The answer.
+        tool_calls: The calls in it.
         finish_reason: Why it ended.
         usage: What it took.
         prompt_size: Size of the prompt that was sent.
@@ -47,6 +48,7 @@ class LastTurn:
     dropped: int
     shortened: int
     at: float
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +145,11 @@ def remember(
     created_at: float,
     max_characters: int,
 ) -> Session:
-    """The session after an answered turn; the oldest turns go first when it grows beyond `max_characters`."""
-    system, turns = _split(decided.messages)
+    """The session after an answered turn; the oldest turns go first when it grows beyond `max_characters`.
+
+    Only words are remembered: no images, which would soon be all that there is room for, and no thoughts.
+    """
+    system, turns = _split([replace(message, parts=(), reasoning="") for message in decided.messages])
     session = Session(
         id=call.session.id if call.session else "",
         created_at=created_at,
@@ -171,7 +176,8 @@ def fingerprint(model: str, messages: Sequence[Message]) -> str:
     digest = hashlib.blake2b(model.encode(), digest_size=16)
     for message in messages:
         calls = "".join(f"\x1d{call.id}\x1d{call.name}\x1d{call.arguments}" for call in message.tool_calls)
-        parts = (message.role, message.name or "", message.tool_call_id or "", calls, message.text)
+        images = "".join(f"\x1d{image.url}" for image in message.images)
+        parts = (message.role, message.name or "", message.tool_call_id or "", calls, images, message.text)
         digest.update("\x1e".join(("", *parts)).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 

@@ -22,6 +22,7 @@
         ├── UnexpectedReply         502  the upstream answered something that makes no sense
         │   ├── SiteChanged         502
         │   ├── UpstreamRefused     502
+        │   ├── MalformedAnswer     502
         │   └── EmptyReply          502
         ├── UpstreamUnavailable     503
         │   └── UpstreamBlocked     503
@@ -53,6 +54,8 @@ class GatewayError(Exception):
     code: str | None = None
     # Said to the OpenAI SDKs in `x-should-retry`; None leaves it to their rule (408, 409, 429 and 5xx are retried).
     should_retry: ClassVar[bool | None] = None
+    # May another upstream answer the same request all the same?
+    try_elsewhere: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -81,6 +84,7 @@ class ContextTooLong(InvalidRequest):
     """The part of the conversation that must be sent is larger than the model's limit."""
 
     code = "context_length_exceeded"
+    try_elsewhere = True
 
 
 class MessageRefused(InvalidRequest):
@@ -170,6 +174,7 @@ class GatewayOverloaded(GatewayError):
 
     status = 503
     code = "gateway_overloaded"
+    try_elsewhere = True
 
 
 class GatewayStopping(GatewayError):
@@ -189,6 +194,7 @@ class SessionStoreUnavailable(GatewayError):
 class UpstreamError(GatewayError):
     """The upstream is at fault, or in trouble."""
 
+    try_elsewhere = True
     # Does this count against the upstream's health in the circuit breaker?
     is_outage: ClassVar[bool] = True
     # May the same request succeed when it is sent again in a moment?
@@ -223,6 +229,12 @@ class UpstreamRefused(UnexpectedReply):
 
     code = "upstream_refused"
     should_retry = False
+
+
+class MalformedAnswer(UnexpectedReply):
+    """The model was asked for an answer of a certain form (JSON, a tool call), twice, and gave another."""
+
+    code = "invalid_json_from_upstream"
 
 
 class EmptyReply(UnexpectedReply):

@@ -25,6 +25,7 @@ class CallRecord:
         usage: Tokens, if an answer came.
         seconds: From the call's beginning to its end.
         upstream_seconds: Of these, until the upstream had answered (streams: its first part).
+        passed_over: The providers that couldn't answer, each with the code of its reason.
     """
 
     caller_id: str
@@ -38,3 +39,4 @@ class CallRecord:
     usage: Usage | None
     seconds: float
     upstream_seconds: float | None
+    passed_over: tuple[tuple[str, str], ...] = ()

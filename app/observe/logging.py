@@ -81,5 +81,7 @@ def log_call(record: CallRecord) -> None:
         dropped=record.dropped,
         upstream_ms=None if record.upstream_seconds is None else round(record.upstream_seconds * 1000),
     )
+    if record.passed_over:
+        fields["passed_over"] = [f"{provider}={reason}" for provider, reason in record.passed_over]
     if record.usage is not None:
         fields.update(prompt_tokens=record.usage.prompt_tokens, completion_tokens=record.usage.completion_tokens)

@@ -60,6 +60,12 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self._passed_over = Counter(
+            "kimi_passed_over_total",
+            "Targets of calls that could not answer, and why",
+            ("provider", "reason"),
+            registry=registry,
+        )
         self._tokens = Counter("kimi_tokens_total", "Tokens read and written", ("model", "kind"), registry=registry)
         self._dropped = Counter(
             "kimi_context_dropped_messages_total", "Messages that did not fit", ("model",), registry=registry
@@ -102,6 +108,8 @@ class Metrics:
         ).inc()
         if record.upstream_seconds is not None:
             self._upstream.labels(record.provider).observe(record.upstream_seconds)
+        for provider, reason in record.passed_over:
+            self._passed_over.labels(provider, reason).inc()
         if record.usage is not None:
             self._tokens.labels(record.model, "prompt").inc(record.usage.prompt_tokens)
             self._tokens.labels(record.model, "completion").inc(record.usage.completion_tokens)

@@ -12,7 +12,7 @@ from openai._streaming import SSEDecoder
 from openai.types.chat import ChatCompletionChunk
 
 from app.api.openai.sse import DONE, ChunkEncoder, usage_object
-from app.chat.service import Ending
+from app.chat.events import Ending
 from app.domain.chat import FinishReason, Usage
 from app.domain.errors import GatewayError, MessageRefused, UpstreamTimeout
 from tests.domain.strategies import UNTIMED, texts, wild_texts
