@@ -38,11 +38,15 @@ def test_a_stream(gateway: LiveGateway, site: LiveSimulator) -> None:
 
 
 def test_a_tool_is_called_and_its_result_answered(gateway: LiveGateway, site: LiveSimulator) -> None:
-    """The SDK's tool runner runs the tool that the model calls, and the answer knows what the tool said."""
+    """The SDK's tool runner runs the tool that the model calls, and the model answers with what it said.
+
+    The runner would rather leave the conversation with the server; it has to send the model all of it.
+    """
     fruit = new_fruit()
     site.site.play(tool_user(READ_NOTE))
     seen = node(gateway, "tools", fruit)
     assert seen == {"text": f"The fruit is {fruit}.", "called": ["shopping"], "stopReason": "end_turn"}
+    assert "Which fruit is in the note?" in site.site.messages[-1].message
 
 
 def test_streamed_tools(gateway: LiveGateway, site: LiveSimulator) -> None:

@@ -24,10 +24,11 @@ def node(gateway: LiveGateway, scenario: str, fruit: str = "") -> Any:
 
 @pytest.mark.parametrize("scenario", ["tools", "streamedTools", "responses"])
 def test_a_tool_is_called_and_its_result_answered(gateway: LiveGateway, site: LiveSimulator, scenario: str) -> None:
-    """The SDK runs the tool that the model calls, and the model's answer knows what the tool said."""
+    """The SDK runs the tool that the model calls, and the model, told all again, answers with what it said."""
     fruit = new_fruit()
     site.site.play(tool_user(READ_NOTE))
     assert node(gateway, scenario, fruit) == {"text": f"The fruit is {fruit}.", "called": ["shopping"]}
+    assert "Which fruit is in the note?" in site.site.messages[-1].message
 
 
 def test_a_streamed_response_with_a_tool(gateway: LiveGateway, site: LiveSimulator) -> None:
