@@ -14,12 +14,14 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
+from app.api.anthropic.routes import ANTHROPIC
+from app.api.dialects import Parts
 from app.api.errors import install_error_handlers
 from app.api.middleware.auth import ApiKeys, AuthMiddleware
 from app.api.middleware.context import RequestContextMiddleware
 from app.api.middleware.limits import LimitsMiddleware
 from app.api.middleware.tracing import TracingMiddleware
-from app.api.openai.routes import chat_router
+from app.api.openai.routes import OPENAI
 from app.api.openapi import install_openapi
 from app.api.ops import Drain, ops_router
 from app.api.sessions import sessions_router
@@ -51,9 +53,11 @@ if TYPE_CHECKING:  # the one module whose packages may be missing
 
 PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
 _READABLE_HEADERS = (
-    "openai-processing-ms retry-after x-context-dropped x-context-shortened x-fallback x-ignored-params x-prompt-chars "
-    "x-prompt-tokens x-provider x-request-id x-session-action x-session-id"
+    "openai-processing-ms request-id retry-after x-context-dropped x-context-shortened x-fallback x-ignored-params "
+    "x-prompt-chars x-prompt-tokens x-provider x-request-id x-session-action x-session-id"
 )
+# In the order in which they are asked whether a request is theirs.
+_DIALECTS = (ANTHROPIC, OPENAI)
 
 
 def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()) -> FastAPI:
@@ -101,22 +105,24 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
         middleware=_middleware(settings, metrics, lag, tracing),
     )
     app.state.drain = drain = Drain()
+    parts = Parts(
+        service=service,
+        registry=registry,
+        stream_policy=_stream_policy(settings),
+        session_from_user=settings.session_from_user,
+        max_messages=settings.max_messages,
+        metrics=metrics,
+    )
     routers = [
         ops_router(providers=registry.providers, sessions=sessions, drain=drain, metrics=metrics),
-        chat_router(
-            service=service,
-            registry=registry,
-            stream_policy=_stream_policy(settings),
-            session_from_user=settings.session_from_user,
-            max_messages=settings.max_messages,
-            metrics=metrics,
-        ),
+        *(dialect.router(parts) for dialect in _DIALECTS),
         sessions_router(sessions),
     ]
     for router in routers:
         app.include_router(router)
     install_error_handlers(app, [route for router in routers for route in router.routes])
-    install_openapi(app, public_paths=PUBLIC_PATHS)
+    wire_types = [model for dialect in _DIALECTS for model in dialect.models]
+    install_openapi(app, public_paths=PUBLIC_PATHS, wire_types=wire_types)
     return app
 
 
@@ -256,7 +262,9 @@ def _middleware(settings: Settings, metrics: Metrics, lag: LoopLag, tracing: "Tr
         structlog.get_logger("kimi.build").warning(
             "auth_disabled", meaning="everybody who reaches this port may use it"
         )
-    layers = [Middleware(RequestContextMiddleware, metrics=metrics)]
+    layers = [
+        Middleware(RequestContextMiddleware, metrics=metrics, error_forms=[dialect.error_form for dialect in _DIALECTS])
+    ]
     if tracing is not None:
         layers.append(Middleware(TracingMiddleware, open_span=tracing.request))
     if settings.cors_origins:

@@ -107,9 +107,34 @@ def test_nginx_s_own_errors_are_in_the_envelope(three: Cluster, raw: bytes, stat
         connection.sendall(raw)
         response = httpx_response(connection)
     assert response.status_code == status
-    assert response.json()["error"]["code"] == code
+    assert response.json()["error"] | {"message": ""} == {
+        "message": "",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": code,
+    }
+    assert "request-id" not in response.headers
     assert response.headers["content-type"] == "application/json"
     assert response.headers["x-request-id"]
+
+
+def test_nginx_s_own_errors_under_messages_are_anthropic_s(three: Cluster) -> None:
+    """Below /v1/messages nginx speaks Anthropic's dialect, down to the header with the request's id."""
+    raw = b"POST /v1/messages?beta=true HTTP/1.1\r\nHost: x\r\nX-Request-ID: my-request-0002\r\n"
+    with _connect(three) as connection:
+        connection.sendall(raw + b"Content-Length: 2000000\r\n\r\n")
+        response = httpx_response(connection)
+    assert response.status_code == 413
+    assert response.json() == {
+        "type": "error",
+        "error": {
+            "message": "The request body is larger than 65536 bytes.",
+            "type": "request_too_large",
+            "details": {"error_code": "request_too_large"},
+        },
+        "request_id": "my-request-0002",
+    }
+    assert response.headers["request-id"] == response.headers["x-request-id"] == "my-request-0002"
 
 
 def test_the_app_s_own_errors_pass_untouched(three: Cluster) -> None:
@@ -135,6 +160,11 @@ def test_too_many_requests_are_a_429_that_says_when_to_come_back(shared_site: Li
         assert responses[-1].json()["error"]["code"] == "rate_limit_exceeded"
         assert responses[-1].headers["retry-after"] == "1"
         assert bob.get("/v1/models").status_code == 200
+        refused = alice.post("/v1/messages", json={})
+        assert (refused.status_code, refused.json()["error"]["type"]) == (429, "rate_limit_error")
+        del alice.headers["authorization"]
+        carols = [alice.get("/v1/models", headers={"x-api-key": "sk-carol"}).status_code for _ in range(4)]
+        assert carols == [401, 401, 401, 429]
 
 
 def test_half_a_request_does_no_harm(three: Cluster) -> None:
