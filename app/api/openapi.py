@@ -16,12 +16,6 @@ from app.api.openai.schemas import ErrorEnvelope
 _REF = "#/components/schemas/{model}"
 
 
-_KEYS = {
-    "apiKey": {"type": "http", "scheme": "bearer"},
-    "xApiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
-}
-
-
 def install_openapi(app: FastAPI, *, public_paths: frozenset[str], wire_types: Sequence[type[BaseModel]]) -> None:
     """Make `/openapi.json` tell the whole truth: request models, keys, and our errors instead of FastAPI's.
 
@@ -49,13 +43,15 @@ def _completed(
     schemas.update(definitions["$defs"])
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    components["securitySchemes"] = _KEYS
+    components["securitySchemes"] = {
+        "apiKey": {"type": "http", "scheme": "bearer", "description": "or as it is, in the header `x-api-key`"}
+    }
     envelope = {"application/json": {"schema": {"$ref": _REF.format(model=ErrorEnvelope.__name__)}}}
     for path, operations in document["paths"].items():
         for operation in operations.values():
             operation["responses"].pop("422", None)
             if path not in public_paths:
-                operation["security"] = [{name: []} for name in _KEYS]
+                operation["security"] = [{"apiKey": []}]
                 operation["responses"].setdefault(
                     "401", {"description": "The API key is missing or unknown", "content": envelope}
                 )

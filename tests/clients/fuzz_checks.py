@@ -10,7 +10,7 @@ from schemathesis import Case, CheckContext, HookContext, Response
 KEPT_SESSION = "kept"
 DOOMED_SESSION = "doomed"
 
-_HELLO = {"role": "user", "content": "Hello"}
+_HELLO: Any = {"role": "user", "content": "Hello"}
 # With any of these a chat is refused unless its value is just right, so that hardly one made-up chat would be answered.
 _CHOOSY = ("model", "n", "response_format", "tools", "tool_choice", "modalities", "system", "output_format")
 # Under these addresses Anthropic's dialect is spoken.
