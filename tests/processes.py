@@ -10,7 +10,7 @@ from typing import Any
 from tests.live import WAIT_SECONDS
 
 
-def run(command: Sequence[str | Path], folder: Path, environment: Mapping[str, str]) -> str:
+def run(command: Sequence[str | Path], folder: Path, environment: Mapping[str, str], *, exit_status: int = 0) -> str:
     """What a program prints. It runs in `folder` and sees nothing of the tests' own environment but the PATH."""
     done = subprocess.run(
         command,
@@ -23,7 +23,7 @@ def run(command: Sequence[str | Path], folder: Path, environment: Mapping[str, s
         check=False,
         timeout=2 * WAIT_SECONDS,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == exit_status, done.stdout + done.stderr
     return done.stdout
 
 

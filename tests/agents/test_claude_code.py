@@ -24,8 +24,8 @@ def work(tmp_path: Path) -> Path:
     return folder
 
 
-def claude(gateway: LiveGateway, work: Path, task: str, *options: str, key: str = "ANTHROPIC_API_KEY") -> Any:
-    """The result that `claude -p` prints. Nothing but the gateway is called."""
+def claude(gateway: LiveGateway, work: Path, task: str, *, key: str = "ANTHROPIC_API_KEY", exit_status: int = 0) -> Any:
+    """The result that `claude -p` prints. It may run commands; it calls nothing but the gateway."""
     home = work.parent / "home"
     home.mkdir()
     environment = {
@@ -36,8 +36,8 @@ def claude(gateway: LiveGateway, work: Path, task: str, *options: str, key: str 
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "CLAUDE_CODE_MAX_RETRIES": "0",
     }
-    printed = run([CLAUDE_CODE, "-p", task, "--output-format", "json", *options], work, environment)
-    return json.loads(printed)
+    command = [CLAUDE_CODE, "-p", task, "--output-format", "json", "--allowedTools", "Bash"]
+    return json.loads(run(command, work, environment, exit_status=exit_status))
 
 
 @pytest.mark.parametrize("key", ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"])
@@ -47,7 +47,14 @@ def test_claude_code_completes_a_task(roomy_gateway: LiveGateway, site: LiveSimu
     (work / "note.txt").write_text(f"The note says: {fruit}.", encoding="utf-8")
     site.site.play(tool_user(READ_FILE))
     task = "Copy note.txt to copy.txt and tell me the fruit in it."
-    seen = claude(roomy_gateway, work, task, "--allowedTools", "Bash", key=key)
+    seen = claude(roomy_gateway, work, task, key=key)
     assert fruit in (work / "copy.txt").read_text(encoding="utf-8")
     assert (seen["result"], seen["is_error"], seen["num_turns"]) == (f"The fruit is {fruit}.", False, 2)
     assert seen["usage"]["input_tokens"] > 1000
+
+
+def test_claude_code_says_that_there_is_no_room(gateway: LiveGateway, work: Path) -> None:
+    """With the site's real limit, which its tools don't fit into, Claude Code says so at once."""
+    seen = claude(gateway, work, "Say hello.", exit_status=1)
+    assert seen["is_error"] is True
+    assert "too long" in seen["result"]

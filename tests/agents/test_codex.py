@@ -39,13 +39,14 @@ def work(tmp_path: Path) -> Path:
     return folder
 
 
-def codex(gateway: LiveGateway, work: Path, task: str) -> list[dict[str, Any]]:
+def codex(gateway: LiveGateway, work: Path, task: str, *, exit_status: int = 0) -> list[dict[str, Any]]:
     """The events that `codex exec` prints."""
     home = work.parent / "home"
     home.mkdir()
     (home / "config.toml").write_text(CONFIG.format(base_url=gateway.openai_url), encoding="utf-8")
     environment = {"HOME": str(home), "CODEX_HOME": str(home), "GATEWAY_KEY": ALICE_KEY}
-    printed = run([CODEX, "exec", "--json", "--skip-git-repo-check", task], work, environment)
+    command = [CODEX, "exec", "--json", "--skip-git-repo-check", task]
+    printed = run(command, work, environment, exit_status=exit_status)
     return [json.loads(line) for line in printed.splitlines()]
 
 
@@ -70,6 +71,6 @@ def test_codex_completes_a_task(roomy_gateway: LiveGateway, site: LiveSimulator,
 
 def test_codex_says_that_there_is_no_room(gateway: LiveGateway, work: Path) -> None:
     """With the site's real limit, which its tools don't fit into, Codex says so at once."""
-    events = codex(gateway, work, "Say hello.")
+    events = codex(gateway, work, "Say hello.", exit_status=1)
     assert events[-1]["type"] == "turn.failed"
     assert "room" in events[-1]["error"]["message"]
