@@ -74,3 +74,13 @@ def test_codex_says_that_there_is_no_room(gateway: LiveGateway, work: Path) -> N
     events = codex(gateway, work, "Say hello.", exit_status=1)
     assert events[-1]["type"] == "turn.failed"
     assert "room" in events[-1]["error"]["message"]
+
+
+def test_codex_finds_the_tools_that_it_has_in_a_namespace(
+    roomy_gateway: LiveGateway, site: LiveSimulator, work: Path
+) -> None:
+    """A call of a tool that Codex has put into a namespace reaches that tool: it complains of the made-up agent."""
+    close = tool_user(Call("multi_agent_v1__close_agent", {"target": "nobody"}))
+    site.site.play(lambda prompt: "It is gone." if "invalid agent id" in prompt else close(prompt))
+    events = codex(roomy_gateway, work, "Close the agent.")
+    assert [item["text"] for item in items(events, "agent_message")] == ["It is gone."]

@@ -55,6 +55,7 @@ def test_streamed_tools(gateway: LiveGateway, site: LiveSimulator) -> None:
     site.site.play(tool_user(READ_NOTE))
     seen = node(gateway, "streamedTools", fruit)
     assert seen == {"text": f"The fruit is {fruit}.", "called": ["shopping"], "reasons": ["tool_use", "end_turn"]}
+    assert "Which fruit is in the note?" in site.site.messages[-1].message
 
 
 def test_tokens_are_counted_and_models_listed(gateway: LiveGateway) -> None:
