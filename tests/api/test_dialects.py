@@ -49,6 +49,8 @@ def test_the_address_tells_the_dialect_and_a_header_where_it_is_shared(
         ("POST", "/v1/messages", {"x-api-key": "wrong"}, 401, "authentication_error"),
         ("GET", "/v1/models", VERSION, 401, "authentication_error"),
         ("GET", "/v1/messages/unknown", {"x-api-key": ALICE_KEY}, 404, "not_found_error"),
+        ("GET", "/v1/messages/count_tokens", {"x-api-key": ALICE_KEY}, 405, "invalid_request_error"),
+        ("DELETE", "/v1/messages", {"x-api-key": ALICE_KEY}, 405, "invalid_request_error"),
         ("PUT", "/v1/messages", {"x-api-key": ALICE_KEY}, 413, "request_too_large"),
     ],
 )

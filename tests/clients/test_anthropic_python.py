@@ -179,6 +179,22 @@ def test_a_round_of_tools(site: LiveSimulator, log_stream: TextIO, stream: bool)
     )
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_tool_at_the_site(claude: Anthropic, site: LiveSimulator, stream: bool) -> None:
+    """The web chat, which knows no tools, can call one all the same."""
+    call = '<|tool_call_begin|>functions.weather:0<|tool_call_argument_begin|>{"city":"Rome"}<|tool_call_end|>'
+    site.site.update(reply=f"<|tool_calls_section_begin|>{call}<|tool_calls_section_end|>")
+    arguments: dict[str, Any] = {"model": MODEL, "max_tokens": 100, "messages": said("Rome?"), "tools": [WEATHER]}
+    if stream:
+        with claude.messages.stream(**arguments) as events:
+            message: Message = events.get_final_message()
+    else:
+        message = claude.messages.create(**arguments)
+    [block] = message.content
+    assert block.type == "tool_use"
+    assert (block.name, block.input, message.stop_reason) == ("weather", {"city": "Rome"}, "tool_use")
+
+
 def test_thoughts_are_only_for_those_who_want_them(site: LiveSimulator, log_stream: TextIO) -> None:
     """Without `thinking` the first block is the text, whole and streamed."""
     provider = able(in_parts(Completion("Yes.", reasoning="Hm.")))
