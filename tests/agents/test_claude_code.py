@@ -40,7 +40,7 @@ def claude(
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "CLAUDE_CODE_MAX_RETRIES": "0",
     }
-    command = [CLAUDE_CODE, "-p", task, "--output-format", "json", "--allowedTools", "Bash", *more]
+    command: list[str | Path] = [CLAUDE_CODE, "-p", task, "--output-format", "json", "--allowedTools", "Bash", *more]
     return json.loads(run(command, work, environment, exit_status=exit_status))
 
 
