@@ -55,7 +55,7 @@ def codex(gateway: LiveGateway, work: Path, task: str, *, more: str = "", exit_s
     home.mkdir()
     (home / "config.toml").write_text(CONFIG.format(base_url=gateway.openai_url, more=more), encoding="utf-8")
     environment = {"HOME": str(home), "CODEX_HOME": str(home), "GATEWAY_KEY": ALICE_KEY}
-    command = [CODEX, "exec", "--json", "--skip-git-repo-check", task]
+    command: list[str | Path] = [CODEX, "exec", "--json", "--skip-git-repo-check", task]
     printed = run(command, work, environment, exit_status=exit_status)
     return [json.loads(line) for line in printed.splitlines()]
 
