@@ -12,7 +12,7 @@ DOOMED_SESSION = "doomed"
 
 _HELLO: Any = {"role": "user", "content": "Hello"}
 # With any of these a chat is refused unless its value is just right, so that hardly one made-up chat would be answered.
-_CHOOSY = ("model", "n", "response_format", "tools", "tool_choice", "modalities", "system", "output_format")
+_CHOOSY = ("model", "n", "response_format", "tools", "tool_choice", "modalities", "system", "output_format", "thread")
 # Under these addresses Anthropic's dialect is spoken.
 _ANTHROPIC = "/v1/messages"
 _ANTHROPIC_TYPES = ("invalid_request_error", "authentication_error", "not_found_error", "request_too_large")
