@@ -18,7 +18,7 @@ _HELLO: Any = {"role": "user", "content": "Hello"}
 # With any of these a chat is refused unless its value is just right, so that hardly one made-up chat would be answered.
 _CHOOSY = (
     *("model", "n", "response_format", "tool_choice", "tools", "functions", "function_call", "modalities"),
-    *("best_of", "logprobs", "suffix", "system", "output_format"),
+    *("best_of", "logprobs", "suffix", "system", "output_format", "thread"),
     *("background", "conversation", "previous_response_id", "prompt", "text"),
 )
 # By the field that holds the conversation, what is put in its place.
