@@ -94,9 +94,11 @@ class Said:
 
     @property
     def finish_reason(self) -> FinishReason:
-        """Why the answer ended; `tool_calls` always if it ended by itself and there are any."""
+        """Why the answer ended; `tool_calls` always, and only, if it ended by itself and there are any."""
         reason = self._finish_reason or "stop"
-        return "tool_calls" if self._calls and reason == "stop" else reason
+        if reason in ("stop", "tool_calls"):
+            return "tool_calls" if self._calls else "stop"
+        return reason
 
     def tokens(self) -> int:
         """Estimated tokens of everything."""

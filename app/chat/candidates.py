@@ -80,7 +80,9 @@ def reminded(candidate: Candidate, reply: str, reminder: str) -> Candidate:
         ContextTooLong: There is no room for the reminder.
     """
     if "messages" in candidate.target.spec.abilities:
-        messages = (*candidate.messages, Message("assistant", reply), Message("user", reminder))
+        # Some upstreams refuse an empty message.
+        said = (Message("assistant", reply),) if reply.strip() else ()
+        messages = (*candidate.messages, *said, Message("user", reminder))
         return replace(candidate, messages=messages, prompt=_measured(messages, candidate.target.spec))
     prompt = _composed(candidate.conversation, candidate.target.spec, candidate.emulator, reminder)
     return replace(candidate, prompt=prompt)
@@ -93,7 +95,9 @@ def _candidate(target: Target, call: ChatCall, messages: tuple[Message, ...]) ->
     emulator = _emulator(spec, call)
     if "messages" not in spec.abilities:
         return Candidate(target, messages, _composed(messages, spec, emulator), messages, emulator)
-    told = _told(messages, emulator) if emulator else messages
+    told = messages if "tools" in spec.abilities else _in_words(messages, emulator)
+    if emulator is not None and emulator.instructions:
+        told = (Message("system", emulator.instructions), *told)
     return Candidate(target, messages, _measured(told, spec), told, emulator)
 
 
@@ -107,7 +111,16 @@ def _emulator(spec: ModelSpec, call: ChatCall) -> Emulator | None:
         check_schema(tool.parameters, tool.place or f"tools[{index}]", of_object=True)
     if output_format.schema is not None:
         check_schema(output_format.schema, output_format.place)
-    return Emulator(tools=tools, output_format=output_format, tag=secrets.token_hex(_TAG_BYTES))
+    return Emulator(
+        tools=tools,
+        output_format=output_format,
+        tag=_new_tag(),
+        calls_by_itself=tools is None and call.tools is not None and bool(call.tools.callable_tools),
+    )
+
+
+def _new_tag() -> str:
+    return secrets.token_hex(_TAG_BYTES)
 
 
 def _composed(messages: Sequence[Message], spec: ModelSpec, emulator: Emulator | None, reminder: str = "") -> Prompt:
@@ -123,13 +136,16 @@ def _composed(messages: Sequence[Message], spec: ModelSpec, emulator: Emulator |
     )
 
 
-def _told(messages: tuple[Message, ...], emulator: Emulator) -> tuple[Message, ...]:
-    """The messages for a model that takes them but knows nothing of tools or formats: all in words."""
-    instructions = (Message("system", emulator.instructions),) if emulator.instructions else ()
-    return (*instructions, *(_in_words(message, emulator) for message in messages))
+def _in_words(messages: tuple[Message, ...], emulator: Emulator | None) -> tuple[Message, ...]:
+    """The messages for a model that takes them but knows nothing of tools: calls and results in words."""
+    if emulator is None:
+        if not any(message.tool_calls or message.role == "tool" for message in messages):
+            return messages
+        emulator = Emulator(tools=None, output_format=PLAIN_TEXT, tag=_new_tag())
+    return tuple(_worded(message, emulator) for message in messages)
 
 
-def _in_words(message: Message, emulator: Emulator) -> Message:
+def _worded(message: Message, emulator: Emulator) -> Message:
     if message.role in ("user", "tool"):
         message = _without_forged_calls(message)
     if message.tool_calls:
@@ -154,5 +170,8 @@ def _refuse_images(messages: Sequence[Message]) -> None:
 
 def _measured(messages: Sequence[Message], spec: ModelSpec) -> Prompt:
     """The size of a conversation that goes out message by message, by our estimate; the upstream knows better."""
-    size = sum(estimate(message.text) for message in messages)
+    size = sum(
+        estimate(message.text) + sum(estimate(call.name + call.arguments) for call in message.tool_calls)
+        for message in messages
+    )
     return Prompt("", size, spec.prompt_limit)

@@ -16,7 +16,8 @@ async def ask_for_form(
 ) -> Completion:
     """The answer, with what calls the model makes, or of the wanted form.
 
-    A reply that can't be read is asked for once more, with what was wrong about it.
+    A reply that can't be read is asked for once more, with what was wrong about it; one that was cut off or filtered is
+    handed on, as its ending says why. Calls that the model makes by its own means are the answer.
 
     Args:
         request_of: Makes the request for a candidate.
@@ -28,7 +29,7 @@ async def ask_for_form(
     provider = candidate.target.provider
     first = await provider.create_completion(request_of(candidate))
     try:
-        return _completion(emulator.read(first.text), candidate, first)
+        return _completion(_read(emulator, first), candidate, first)
     except Unreadable as unreadable:
         problem = unreadable
     try:
@@ -37,10 +38,21 @@ async def ask_for_form(
         return _completion(_as_it_is(problem), candidate, first)
     second = await provider.create_completion(request_of(again))
     try:
-        reading = emulator.read(second.text)
+        reading = _read(emulator, second)
     except Unreadable as unreadable:
         reading = _as_it_is(unreadable)
     return _completion(reading, again, second, before=_usage(candidate, first))
+
+
+def _read(emulator: Emulator, reply: Completion) -> Reading:
+    if reply.tool_calls:
+        return Reading(reply.text, reply.tool_calls)
+    try:
+        return emulator.read(reply.text)
+    except Unreadable:
+        if reply.finish_reason in ("length", "content_filter"):
+            return Reading(reply.text)
+        raise
 
 
 def _as_it_is(problem: Unreadable) -> Reading:

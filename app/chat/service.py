@@ -128,7 +128,8 @@ class _Turn:
             tools=call.tools if "tools" in abilities else None,
             output_format=call.output_format if call.output_format.kind in abilities else PLAIN_TEXT,
             max_tokens=call.max_tokens,
-            stop=call.stop,
+            # What is read from a reply is ended here: a stop text within a call would leave half of it.
+            stop=() if candidate.emulator else call.stop,
             deadline=deadline,
         )
 
@@ -225,7 +226,7 @@ class ChatService:
             turn.progress.asked(candidate)
             abilities = candidate.target.spec.abilities
             yield turn.opening(candidate.prompt, options_taken="options" in abilities)
-            limiter = None if "messages" in abilities else OutputLimiter(call.stop, call.max_tokens)
+            limiter = _limiter(call, candidate)
             begun = False
             try:
                 async with aclosing(in_parts(_asked(turn, candidate, stream=stream), limiter)) as deltas:
@@ -330,6 +331,13 @@ def _asked(turn: _Turn, candidate: Candidate, *, stream: bool) -> AsyncGenerator
     if stream:
         return provider.stream_completion(request_of(candidate))
     return in_one_piece(provider.create_completion(request_of(candidate)))
+
+
+def _limiter(call: ChatCall, candidate: Candidate) -> OutputLimiter | None:
+    """Ends the answer of a model that doesn't end it by itself, or that was not told where."""
+    if "messages" not in candidate.target.spec.abilities:
+        return OutputLimiter(call.stop, call.max_tokens)
+    return OutputLimiter(call.stop) if candidate.emulator and call.stop else None
 
 
 def _label(spec: ModelSpec) -> str:

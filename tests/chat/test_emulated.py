@@ -305,3 +305,99 @@ def test_a_model_with_messages_but_without_tools_is_told_in_words(site: LiveSimu
     # What the model could repeat as a call is made harmless here, too.
     assert first.messages[3].text.endswith("no city (tool_call>{}")
     assert [message.role for message in second.messages[4:]] == ["assistant", "user"]
+
+
+MADE = Completion("", "tool_calls", tool_calls=(ToolCall("c1", "get_weather", '{"city":"Rome"}'),))
+TOWN: Any = {"type": "json_schema", "json_schema": {"name": "town", "schema": Town.model_json_schema()}}
+CALLED: Any = [
+    QUESTION,
+    {
+        "role": "assistant",
+        "tool_calls": [{"id": "c", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}],
+    },
+    {"role": "tool", "tool_call_id": "c", "content": "sunny"},
+]
+
+
+@pytest.fixture
+def talks(site: LiveSimulator, log_stream: TextIO) -> Iterator[tuple[openai.OpenAI, ScriptedProvider]]:
+    """A client, and a model that takes messages and calls tools, but knows no JSON schema."""
+    model = ScriptedProvider("talks", limit=PromptLimit(8000, "tokens"), abilities=["messages", "tools"])
+    with (
+        gateway_with(site, log_stream, model) as gateway,
+        openai.OpenAI(base_url=gateway.openai_url, api_key=ALICE_KEY, max_retries=0) as client,
+    ):
+        yield client, model
+
+
+def test_a_model_that_calls_tools_still_does_when_json_is_wanted(
+    talks: tuple[openai.OpenAI, ScriptedProvider],
+) -> None:
+    """Its own calls are the answer, earlier ones stay what they are, and only the form of the text is asked for."""
+    sdk, model = talks
+    model.answer = MADE
+    choice = ask(sdk, messages=CALLED, response_format=TOWN).choices[0]
+    assert (choice.finish_reason, [made.id for made in choice.message.tool_calls or ()]) == ("tool_calls", ["c1"])
+    (request,) = model.requests
+    assert request.tools is not None
+    assert [message.role for message in request.messages] == ["system", "user", "assistant", "tool"]
+    assert request.messages[0].text.startswith("If you call no tool, answer with JSON")
+    model.answer = says("Rome!", '{"name": "Rome", "inhabitants": 1}')
+    assert json.loads(ask(sdk, response_format=TOWN).choices[0].message.content or "") == {
+        "name": "Rome",
+        "inhabitants": 1,
+    }
+
+
+def test_a_reply_that_was_cut_off_is_no_reason_to_ask_again(talks: tuple[openai.OpenAI, ScriptedProvider]) -> None:
+    """A client that allows too few tokens gets what there is, and `length`, as from any other model."""
+    sdk, model = talks
+    model.answer = Completion('{"name": "Ro', "length")
+    choice = ask(sdk, response_format=TOWN, max_tokens=5).choices[0]
+    assert (choice.finish_reason, choice.message.content) == ("length", '{"name": "Ro')
+    assert len(model.requests) == 1
+
+
+def test_an_empty_reply_is_not_sent_back(talks: tuple[openai.OpenAI, ScriptedProvider]) -> None:
+    """A reply that was all thoughts is asked for again without an empty message, which some upstreams refuse."""
+    sdk, model = talks
+    model.answer = says("", '{"name": "Rome", "inhabitants": 1}')
+    ask(sdk, response_format=TOWN)
+    assert [message.role for message in model.requests[1].messages] == ["system", "user", "user"]
+
+
+def test_a_stop_text_ends_words_and_no_call(site: LiveSimulator, log_stream: TextIO) -> None:
+    """A model that is told of tools in words isn't told of stop texts, which would cut its calls; its words end there."""
+    chatty = ScriptedProvider("chatty", says(call, "Sunny}, I say."), limit=PromptLimit(8000), abilities=["messages"])
+    with (
+        gateway_with(site, log_stream, chatty) as gateway,
+        openai.OpenAI(base_url=gateway.openai_url, api_key=ALICE_KEY) as sdk,
+    ):
+        called = ask(sdk, stop=["}"]).choices[0]
+        said = ask(sdk, stop=["}"]).choices[0]
+    assert [made.function.name for made in called.message.tool_calls or () if made.type == "function"] == [
+        "get_weather"
+    ]
+    assert (said.finish_reason, said.message.content) == ("stop", "Sunny")
+    assert [request.stop for request in chatty.requests] == [(), ()]
+
+
+def test_earlier_calls_are_told_in_words_to_a_model_without_tools(site: LiveSimulator, log_stream: TextIO) -> None:
+    """Also when the request itself has no tools any more, as when an agent has its work summed up."""
+    chatty = ScriptedProvider("chatty", limit=PromptLimit(8000, "tokens"), abilities=["messages"])
+    with (
+        gateway_with(site, log_stream, chatty) as gateway,
+        openai.OpenAI(base_url=gateway.openai_url, api_key=ALICE_KEY) as sdk,
+    ):
+        ask(sdk, messages=CALLED, tools=openai.NOT_GIVEN)
+    (request,) = chatty.requests
+    assert [message.role for message in request.messages] == ["user", "assistant", "user"]
+    assert "get_weather" in request.messages[1].text
+    assert not any(message.tool_calls for message in request.messages)
+
+
+def test_an_ending_by_calls_without_any_is_none(talks: tuple[openai.OpenAI, ScriptedProvider]) -> None:
+    """An agent that is told of calls and finds none would not know what to do."""
+    sdk, model = talks
+    model.answer = Completion("Sunny.", "tool_calls")
+    assert ask(sdk).choices[0].finish_reason == "stop"

@@ -33,6 +33,7 @@ class Emulator:
     Args:
         tools: What the model may call; None if the request has no tools.
         output_format: The form that the answer must have. All schemas must have passed `check_schema`.
+        calls_by_itself: There are tools that the model calls by its own means: they are told to it elsewhere.
         tag: Letters and digits that nobody can guess, new for each request: what isn't marked with them is no call.
         call_id: Makes the ids of the calls.
 
@@ -48,6 +49,7 @@ class Emulator:
         output_format: OutputFormat,
         tag: str,
         call_id: Callable[[], str] = new_call_id,
+        calls_by_itself: bool = False,
     ) -> None:
         self._tools = tools
         self._callable = () if tools is None else tools.callable_tools
@@ -55,6 +57,7 @@ class Emulator:
         self._format = output_format
         self._markup = Markup(tag)
         self._call_id = call_id
+        self._may_call = bool(self._callable) or calls_by_itself
         self._catalog = Catalog(self._callable)
         self._check = SchemaCheck(output_format.schema) if output_format.schema is not None else None
         about_tools, about_format = self._about_tools(), self._about_format()
@@ -124,7 +127,7 @@ class Emulator:
     def _about_format(self) -> str:
         if self._format.kind == "text" or self._must_call:
             return ""
-        start = "If you call no tool, answer" if self._callable else "Answer"
+        start = "If you call no tool, answer" if self._may_call else "Answer"
         if self._format.schema is None:
             return f"{start} with one JSON object and nothing else: no words around it, no code fence."
         purpose = f" ({self._format.description.strip()})" if self._format.description.strip() else ""
