@@ -102,8 +102,8 @@ class ProviderRegistry:
         own = [Target(provider, spec) for provider in self._providers.values() for spec in provider.models]
         for target in own:
             names.setdefault(target.spec.id, target)
-        if len(self._providers) > 1:
-            names |= {f"{target.provider.name}/{target.spec.id}": target for target in own}
+        for target in own if len(self._providers) > 1 else ():
+            names.setdefault(f"{target.provider.name}/{target.spec.id}", target)
         return list(names.items())
 
     @property
@@ -116,13 +116,18 @@ class ProviderRegistry:
         if row is not None:
             yield from self._all(row.order())
             return
-        target = self._target(f"{provider}/{model}") if provider else None
-        target = target or self._target(model)
+        target = self._target(model) if provider is None else self._pinned(self._providers[provider], model)
         if target is not None:
             yield target
 
     def _all(self, names: Iterable[str]) -> list[Target]:
         return [target for name in names if (target := self._target(name)) is not None]
+
+    def _pinned(self, provider: BaseProvider, name: str) -> Target | None:
+        """A model of this provider, by its id, with or without the provider's name in front."""
+        spec = next((spec for spec in provider.models if spec.id == name), None)
+        spec = spec or provider.find(name.removeprefix(f"{provider.name}/"))
+        return None if spec is None else Target(provider, spec)
 
     def _target(self, name: str) -> Target | None:
         for provider in self._providers.values():

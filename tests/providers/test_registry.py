@@ -1,10 +1,12 @@
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.errors import InvalidRequest, ModelNotFound
+from app.providers.base import ModelSpec
 from app.providers.registry import ProviderRegistry, RouteRow
 from tests.domain.strategies import UNTIMED
 from tests.scripted import ScriptedProvider
@@ -72,6 +74,36 @@ def test_of_two_providers_with_the_same_model_the_first_answers() -> None:
 def test_a_pinned_provider_answers_alone() -> None:
     """Of a route only the pinned provider's targets are left."""
     assert _asked(_registry(r=RouteRow(MODELS)), "r", "c") == ["c"]
+
+
+class _AnyModel(ScriptedProvider):
+    """Whatever name it is asked for may exist."""
+
+    def find(self, model_id: str) -> ModelSpec:
+        return super().find(model_id) or replace(self.models[0], id=f"any/{model_id}", upstream_id=model_id)
+
+
+@pytest.mark.parametrize(
+    ("model", "upstream_id"), [("new", "new"), ("any/new", "new"), ("lab/new", "lab/new"), ("any/any/new", "any/new")]
+)
+def test_a_pin_does_not_change_what_a_name_means(model: str, upstream_id: str) -> None:
+    """Also where the provider is pinned, its name in front of a model's is no part of the model's name."""
+    registry = _registry()
+    registry.register(_AnyModel("any"))
+    (target,) = registry.resolve(model, "any")
+    assert (target.provider.name, target.spec.upstream_id) == ("any", upstream_id)
+
+
+def test_of_names_that_mean_two_things_the_list_tells_what_is_asked() -> None:
+    """A route, or a model id with a slash, may look like another provider's model: the list and the lookup agree."""
+    registry = _registry(**{"b/b-model": RouteRow(("c-model",))})
+    slashed = ScriptedProvider("slashed")
+    slashed.models = [replace(slashed.models[0], id="a/a-model")]
+    registry.register(slashed)
+    listed = dict(registry.model_ids())
+    assert listed["b/b-model"].provider.name == "c"
+    assert listed["a/a-model"].provider.name == "slashed"
+    assert all(registry.resolve(name)[0] == target for name, target in listed.items())
 
 
 def test_what_cannot_be_resolved_is_refused_by_its_field() -> None:
