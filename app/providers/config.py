@@ -249,7 +249,7 @@ def _upstream(entry: ProviderEntry, preset: Preset, choice: Choice, environment:
         any_model=preset.any_model if entry.any_model is None else entry.any_model,
         discover=preset.discover if entry.discover is None else entry.discover,
         default_limit=PromptLimit(size, "tokens", f"context_length of {name}"),
-        default_abilities=_with_text(entry.abilities or preset.abilities),
+        default_abilities=_with_text(preset.abilities if entry.abilities is None else entry.abilities),
     )
     return replace(upstream, models=tuple(_specs(entry, preset, upstream)))
 
@@ -325,6 +325,7 @@ def _place(location: tuple[int | str, ...], document: Mapping[str, Any]) -> str:
         elif not re.search(r"[\[(]", step) and step not in ("str", "FromEnvironment"):  # no member of a union
             place += f".{step}" if place else step
         if isinstance(step, int) and place == f"providers[{step}]":
-            name = document["providers"][step].get("name")
+            row = document["providers"][step]
+            name = row.get("name") if isinstance(row, dict) else None
             place += f" ({name})" if isinstance(name, str) and re.fullmatch(_NAME, name) else ""
     return f"{place}: " if place else ""

@@ -111,6 +111,12 @@ def test_a_preset_is_on_when_its_key_or_address_is_set(name: str) -> None:
     assert all({"messages", "options"} <= spec.abilities for spec in found.models)
 
 
+def test_a_provider_without_abilities_has_none(tmp_path: Path) -> None:
+    """An empty list means nothing beyond text, also where the preset would know better."""
+    text = '[[providers]]\nname = "ollama"\nbase_url = "http://localhost:11434"\nabilities = []\n'
+    assert upstreams(read(tmp_path, text))["ollama"].default_abilities == {"messages", "options"}
+
+
 def test_settings_choose_address_and_models_of_a_preset() -> None:
     """Known models keep what is known of them, unknown ones get the preset's defaults."""
     choice = Choice("sk-1", "https://proxy.example.org/kimi", {"kimi-k2": "kimi-k2-0905-preview", "new": "new"})
@@ -136,6 +142,7 @@ def test_an_entry_replaces_the_preset_of_its_name_and_keeps_its_key_at_home(tmp_
     ("text", "said"),
     [
         ("[[providers]", "it is no TOML"),
+        ('providers = ["work"]', "providers[0]: Input should be"),
         ('[[providers]]\nname = "Work!"', "providers[0].name: String should match"),
         ('[[providers]]\nname = "work"', "providers[0] (work): base_url is missing"),
         ('[[providers]]\nname = "work"\nkey = "sk-1"', "providers[0] (work).key: Extra inputs are not permitted"),
