@@ -100,7 +100,7 @@ class Catalog:
         found: dict[str, ModelSpec] = {}
         for row in rows[:_MOST_MODELS] if isinstance(rows, list) else ():
             model_id = row.get("id") if isinstance(row, dict) else None
-            if isinstance(model_id, str) and 0 < len(model_id) <= _LONGEST_ID and model_id not in known:
+            if isinstance(model_id, str) and _is_name(model_id) and model_id not in known:
                 found[model_id] = self._row(model_id, row)
         return list(found.values())
 
@@ -109,4 +109,9 @@ class Catalog:
         size = next((size for size in sizes if isinstance(size, int) and not isinstance(size, bool) and size > 0), None)
         spec = self.spec(model_id, public_id=model_id, size=size)
         owner = row.get("owned_by")
-        return replace(spec, owned_by=owner) if isinstance(owner, str) and 0 < len(owner) <= _LONGEST_ID else spec
+        return replace(spec, owned_by=owner) if isinstance(owner, str) and _is_name(owner) else spec
+
+
+def _is_name(text: str) -> bool:
+    """Can it be shown? Half a surrogate pair in one name would take the whole list of models down."""
+    return 0 < len(text) <= _LONGEST_ID and text.isprintable()

@@ -25,6 +25,8 @@ _FINISH_REASONS: Mapping[str, FinishReason] = {
 }
 # The upstream gave up: what came before is no complete answer.
 _BROKEN_OFF = frozenset({"error", "insufficient_system_resource", "network_error", "abort"})
+# More than this is no count of anything.
+_MOST_TOKENS = 10**12
 
 
 @dataclass(slots=True)
@@ -225,5 +227,5 @@ def _usage(value: object) -> Usage | None:
 
 
 def _count(value: object) -> int | None:
-    is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS
     return value if is_count and isinstance(value, int) else None

@@ -14,8 +14,9 @@ LIST: dict[str, Any] = {
     "data": [
         {"id": "vendor-m", "context_length": 5},
         {"id": "big", "max_model_len": 4096, "owned_by": "them"},
-        {"id": "plain"},
+        {"id": "plain", "owned_by": "\ud800"},
         {"id": ""},
+        {"id": "half a pair \ud800"},
         {"name": "no id"},
         "nonsense",
         {"id": "plain", "context_length": 9},
