@@ -203,7 +203,7 @@ class ChatService:
                     said.add(delta)
                     yield delta
                 turn.progress.usage = replay.usage
-                yield Ending(replay.finish_reason, replay.usage)
+                yield Ending(replay.finish_reason, replay.usage, replay.stop)
                 return
             async with aclosing(self._asked_in_turn(turn, stream=stream)) as events:
                 async for event in events:
@@ -309,6 +309,7 @@ class ChatService:
                 dropped=prompt.dropped,
                 shortened=prompt.shortened,
                 at=time.time(),
+                stop=said.stop,
             ),
             created_at=turn.session_began,
             max_characters=self._policy.max_characters,

@@ -43,6 +43,7 @@ class LastTurn:
         dropped: Messages that were left out of it.
         shortened: Messages of which only a part was in it.
         at: When it was answered, in seconds since the epoch.
+        stop: The stop text that ended it, if one did.
     """
 
     fingerprint: str
@@ -55,6 +56,7 @@ class LastTurn:
     shortened: int
     at: float
     tool_calls: tuple[ToolCall, ...] = ()
+    stop: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ The first byte is the version of the format, the second says how the rest is pac
 doesn't know, after an update was taken back, treats the session as missing instead of guessing.
 """
 
+import dataclasses
 import json
 import zlib
 from typing import Any
@@ -65,10 +66,11 @@ def _to_json(session: Session) -> dict[str, object]:
             "key": last.idempotency_key,
             "text": last.text,
             "finish": last.finish_reason,
-            "usage": [last.usage.prompt_tokens, last.usage.completion_tokens],
+            "usage": dataclasses.astuple(last.usage),
             "prompt": [last.prompt_size, last.dropped, last.shortened],
             "at": last.at,
             "calls": _calls_to_json(last.tool_calls),
+            "stop": last.stop,
         },
     }
 
@@ -92,7 +94,9 @@ def _from_json(value: Any) -> Session:
             dropped=dropped,
             shortened=shortened,
             at=last["at"],
-            tool_calls=_calls_from_json(last.get("calls", ())),  # absent before there were any
+            # Absent before there were any.
+            tool_calls=_calls_from_json(last.get("calls", ())),
+            stop=last.get("stop"),
         ),
     )
 

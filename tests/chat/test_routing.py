@@ -5,7 +5,7 @@ from typing import Any, TextIO
 import httpx
 import pytest
 
-from app.domain.chat import Completion, Delta, Usage
+from app.domain.chat import Completion, Delta, ToolCall, Usage
 from app.domain.errors import (
     ContextTooLong,
     GatewayError,
@@ -165,3 +165,46 @@ def test_a_model_that_takes_messages_gets_everything_as_it_is(site: LiveSimulato
     assert response.json()["usage"]["prompt_tokens_details"] == {"cached_tokens": 3}
     assert response.json()["usage"]["total_tokens"] == 18
     assert "x-ignored-params" not in response.headers
+
+
+def test_a_replay_is_told_like_the_first_time(site: LiveSimulator, log_stream: TextIO) -> None:
+    """Text, calls, usage and the stop text come again as they were, whichever dialect asks, whole and streamed."""
+    calls = (ToolCall("c1", "f", '{"a":1}'), ToolCall("c2", "g", "{}"))
+    answer = Completion("Two.", "tool_calls", Usage(11, 7, 3, 2), calls)
+    native = ScriptedProvider("native", answer, abilities=["messages", "tools"])
+    tools = [{"name": "f", "input_schema": {}}, {"name": "g", "input_schema": {}}]
+    functions = [{"type": "function", "function": {"name": tool["name"]}} for tool in tools]
+    bodies: dict[str, dict[str, Any]] = {
+        "/v1/chat/completions": {"model": "r", "messages": HELLO, "tools": functions},
+        "/v1/responses": {"model": "r", "input": "Hello", "tools": [{"type": "function", **tool} for tool in tools]},
+        "/v1/messages": {"model": "r", "messages": HELLO, "tools": tools, "max_tokens": 99},
+    }
+    with gateway_with(site, log_stream, native) as gateway, gateway.client() as client:
+        for path, body in bodies.items():
+            headers = {"X-Session-Id": path, "Idempotency-Key": "k"}
+            first, second = (client.post(path, json=body, headers=headers) for _ in range(2))
+            stream = client.post(path, json={**body, "stream": True}, headers=headers)
+            assert (first.status_code, second.headers["x-session-action"]) == (200, "replayed")
+            assert _lasting(second.json()) == _lasting(first.json())
+            assert stream.headers["x-session-action"] == "replayed"
+            assert "c1" in stream.text
+            assert "c2" in stream.text
+    assert len(native.requests) == len(bodies)
+
+
+def _lasting(value: Any) -> Any:
+    """An answer without what is new each time: ids of its own and times."""
+    if isinstance(value, dict):
+        return {name: _lasting(part) for name, part in value.items() if name not in ("id", "created", "created_at")}
+    return [_lasting(part) for part in value] if isinstance(value, list) else value
+
+
+def test_the_stop_text_of_a_replay_is_told(site: LiveSimulator, log_stream: TextIO) -> None:
+    """An answer that a stop text ended says so again when it is sent again."""
+    text = ScriptedProvider("text", Completion("One. END Two."))
+    body = {"model": "r", "messages": HELLO, "max_tokens": 99, "stop_sequences": ["END"]}
+    headers = {"X-Session-Id": "s", "Idempotency-Key": "k"}
+    with gateway_with(site, log_stream, text) as gateway, gateway.client() as client:
+        answers = [client.post("/v1/messages", json=body, headers=headers).json() for _ in range(2)]
+    assert [answer["stop_sequence"] for answer in answers] == ["END", "END"]
+    assert len(text.requests) == 1

@@ -853,11 +853,12 @@ sessions = st.builds(
         idempotency_key=st.none() | any_text,
         text=any_text,
         finish_reason=st.sampled_from(["stop", "length", "tool_calls", "content_filter"]),
-        usage=st.builds(Usage, counts, counts),
+        usage=st.builds(Usage, counts, counts, counts, counts),
         prompt_size=counts,
         dropped=counts,
         shortened=counts,
         at=moments,
+        stop=st.none() | any_text,
     ),
 )
 
