@@ -240,6 +240,7 @@ class _Pump:
     def __init__(self, events: AsyncGenerator[Event, None]) -> None:
         self._events = events
         self._queue: asyncio.Queue[Event | Exception] = asyncio.Queue(_AHEAD)
+        self._is_leaving = False
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run())
@@ -248,6 +249,7 @@ class _Pump:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._is_leaving = True
         self._task.cancel()
         await asyncio.wait([self._task])
 
@@ -271,6 +273,12 @@ class _Pump:
             async with aclosing(self._events) as events:
                 async for event in events:
                     await self._queue.put(event)
+            # Nobody waits for this after an ending.
+            await self._queue.put(InternalError("The answer ended without saying so."))
+        except asyncio.CancelledError:
+            if self._is_leaving:
+                raise
+            await self._queue.put(InternalError("The answer was given up by the gateway."))
         except Exception as error:  # noqa: BLE001 - it is raised where the events are read
             await self._queue.put(error)
 
