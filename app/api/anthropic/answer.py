@@ -66,7 +66,7 @@ def message_object(answer: Answer, *, message_id: str, show_reasoning: bool) -> 
 def _input(call: ToolCall) -> dict[str, object]:
     try:
         arguments = json.loads(call.arguments or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         arguments = None
     if not isinstance(arguments, dict):
         raise UnexpectedReply("The model called a tool with arguments that are no JSON object.")

@@ -72,7 +72,9 @@ class ChunkEncoder:
         return self._before + b'{"reasoning_content":' + json_bytes(text) + b"}" + self._after
 
     def tool_call(self, part: ToolCallDelta) -> bytes:
-        """A chunk of a tool call."""
+        """A chunk of a tool call; the older form knows one call only."""
+        if self._legacy and part.index:
+            return b""
         function: dict[str, object] = {"arguments": part.arguments}
         if part.name is not None:
             function = {"name": part.name, **function}

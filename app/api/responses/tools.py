@@ -62,7 +62,7 @@ def custom_input(arguments: str) -> str:
     """A custom tool's input, from the arguments of a function."""
     try:
         given = json.loads(arguments)["input"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return arguments
     return given if isinstance(given, str) else arguments
 
