@@ -367,7 +367,7 @@ def test_an_empty_reply_is_not_sent_back(talks: tuple[openai.OpenAI, ScriptedPro
 
 
 def test_a_stop_text_ends_words_and_no_call(site: LiveSimulator, log_stream: TextIO) -> None:
-    """A model that is told of tools in words isn't told of stop texts, which would cut its calls; its words end there."""
+    """A model that is told of tools in words isn't told of stop texts, which would cut calls; its words end there."""
     chatty = ScriptedProvider("chatty", says(call, "Sunny}, I say."), limit=PromptLimit(8000), abilities=["messages"])
     with (
         gateway_with(site, log_stream, chatty) as gateway,
