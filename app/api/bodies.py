@@ -1,7 +1,7 @@
 """A request's body as a wire type; what is wrong with it is named by its place, as clients write it."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -19,8 +19,21 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NO_NUMBERS = (b"NaN", b"Infinity")
 
 
-def parse_body(kind: type[Body], body: bytes) -> Body:
+def bracketed(location: Sequence[int | str]) -> str:
+    """A place as OpenAI names it: `messages[0].content[1].text`."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location).removeprefix(".")
+
+
+def dotted(location: Sequence[int | str]) -> str:
+    """A place as Anthropic names it: `messages.0.content.1.text`."""
+    return ".".join(map(str, location))
+
+
+def parse_body(kind: type[Body], body: bytes, place: Callable[[Sequence[int | str]], str] = bracketed) -> Body:
     """Read a body.
+
+    Args:
+        place: How the dialect names a place in it.
 
     Raises:
         InvalidRequest: It is no JSON, or not of the right shape; `param` names the first field at fault.
@@ -32,7 +45,7 @@ def parse_body(kind: type[Body], body: bytes) -> Body:
             from_json(body, allow_inf_nan=False)
         return kind.model_validate_json(body)
     except ValidationError as error:
-        raise _invalid(error) from error
+        raise _invalid(error, place) from error
     except ValueError as error:
         raise InvalidRequest(f"The request body could not be parsed as JSON ({error}).") from error
 
@@ -62,24 +75,13 @@ def naming_fields(names: Mapping[str, str]) -> Iterator[None]:
         raise
 
 
-def _invalid(error: ValidationError) -> InvalidRequest:
+def _invalid(error: ValidationError, place: Callable[[Sequence[int | str]], str]) -> InvalidRequest:
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     if first["type"] == "json_invalid":
         return InvalidRequest(
             f"The request body could not be parsed as JSON ({first['msg'].removeprefix('Invalid JSON: ')})."
         )
-    param = _param(first["loc"])
+    param = place([step for step in first["loc"] if isinstance(step, int) or not _UNION_MEMBER.fullmatch(step)])
     if not param:
         return InvalidRequest("The request body must be a JSON object.")
     return InvalidRequest(f"{param}: {first['msg']}.", param=param)
-
-
-def _param(location: Sequence[int | str]) -> str:
-    """A location as `messages[0].content[1].text`."""
-    path = ""
-    for step in location:
-        if isinstance(step, int):
-            path += f"[{step}]"
-        elif not _UNION_MEMBER.fullmatch(step):
-            path += f".{step}" if path else step
-    return path

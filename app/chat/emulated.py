@@ -64,12 +64,7 @@ def _as_it_is(problem: Unreadable) -> Reading:
 def _completion(reading: Reading, candidate: Candidate, reply: Completion, before: Usage | None = None) -> Completion:
     usage = _usage(candidate, reply)
     if before is not None:
-        usage = Usage(
-            usage.prompt_tokens + before.prompt_tokens,
-            usage.completion_tokens + before.completion_tokens,
-            usage.cached_tokens + before.cached_tokens,
-            usage.reasoning_tokens + before.reasoning_tokens,
-        )
+        usage += before
     return Completion(reading.text, reply.finish_reason, usage, reading.calls, reply.reasoning)
 
 

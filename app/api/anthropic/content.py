@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from app.api.anthropic.schemas import ContentBlock, Source, WireMessage
+from app.api.content import text_and_parts
 from app.domain.chat import Image, Message, ToolCall
 from app.domain.errors import InvalidRequest
 
 # Claude Code's note to Anthropic's billing; the API itself takes it out. It differs from request to request.
 _BILLING_NOTE = "x-anthropic-billing-header:"
-_IMAGE_STANDS_HERE = "[image]"
 
 
 def domain_messages(system: str | list[ContentBlock] | None, messages: Sequence[WireMessage]) -> tuple[Message, ...]:
@@ -85,7 +85,7 @@ class _Turn:
 
     def message(self) -> Iterator[Message]:
         if self.parts:
-            text, parts = _joined(self.parts)
+            text, parts = text_and_parts(self.parts)
             yield Message("user", text, parts=parts)
         self.parts = []
 
@@ -112,16 +112,10 @@ def _result(block: ContentBlock, place: str) -> Message:
             parts += _parts(inner, f"{place}.content.{index}")
     elif block.content is not None:
         raise InvalidRequest("A tool's result is a text or a list of blocks.", param=f"{place}.content")
-    text, with_images = _joined(parts)
+    text, with_images = text_and_parts(parts)
     if block.is_error and not text.lower().startswith("error"):
         text = f"Error: {text}"
     return Message("tool", text, tool_call_id=_needed(block.tool_use_id, f"{place}.tool_use_id"), parts=with_images)
-
-
-def _joined(parts: Sequence[str | Image]) -> tuple[str, tuple[str | Image, ...]]:
-    """The text of a message, and its parts if there are images among them."""
-    text = "\n".join(part if isinstance(part, str) else _IMAGE_STANDS_HERE for part in parts)
-    return text, tuple(parts) if any(isinstance(part, Image) for part in parts) else ()
 
 
 def _parts(block: ContentBlock, place: str) -> Iterator[str | Image]:

@@ -1,14 +1,12 @@
 """Between Anthropic's wire and what it means. Pure; every fault of the request is found here and its place named."""
 
 import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Literal, TypeVar
 
-from pydantic import ValidationError
-
 from app.api.anthropic.content import domain_messages
-from app.api.anthropic.schemas import CONTENT_TAGS, CountTokensRequest, MessagesRequest, Prompted, WireTool
+from app.api.anthropic.schemas import CountTokensRequest, MessagesRequest, Prompted, WireTool
+from app.api.bodies import dotted, nameable, parse_body
 from app.api.headers import SessionHints
 from app.api.tools import tool_use
 from app.domain.chat import PLAIN_TEXT, ChatCall, OutputFormat, Tool, ToolUse
@@ -25,14 +23,10 @@ _OPTIONS = ("temperature", "top_p", "top_k")
 _INCONSEQUENTIAL = frozenset(
     {"cache_control", "diagnostics", "inference_geo", "metadata", "service_tier", "speed", "user_profile_id"}
 )
-_NAMEABLE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _MOST_STOPS = 64
 # By this code the SDKs' tool runners know that they are to send the whole conversation each time.
 _NO_THREADS_CODE = "thread_unsupported_request"
 _NO_THREADS = "No conversations are kept here between messages: send the whole of it, without `thread`."
-# pydantic names the member of a union or the model that it tried.
-_UNION_MEMBER = re.compile(r"(?:str|int|float|bool|list|dict)(?:\[.*\])?|Source")
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def parse_request(kind: type[Request], body: bytes) -> Request:
@@ -41,10 +35,7 @@ def parse_request(kind: type[Request], body: bytes) -> Request:
     Raises:
         InvalidRequest: It is no JSON, or not of the right shape; the first field at fault is named.
     """
-    try:
-        return kind.model_validate_json(body.removeprefix(_BYTE_ORDER_MARK))
-    except ValidationError as error:
-        raise _invalid(error) from error
+    return parse_body(kind, body, place=dotted)
 
 
 def to_call(request: MessagesRequest, hints: SessionHints, *, max_messages: int) -> ChatCall:
@@ -92,7 +83,7 @@ def unserved(request: MessagesRequest) -> list[str]:
     names = [name for name, value in (request.model_extra or {}).items() if value is not None]
     names = [name for name in names if name not in _INCONSEQUENTIAL]
     names += [f"tools.{tool.name}" for tool in request.tools or () if not _is_custom(tool)]
-    return sorted({name for name in names if _NAMEABLE.fullmatch(name)})
+    return nameable(set(names))
 
 
 def shows_reasoning(request: MessagesRequest) -> bool:
@@ -158,27 +149,11 @@ def _tools(request: Prompted) -> ToolUse | None:
 def _tool(tool: WireTool, place: str) -> Tool:
     if tool.input_schema is None:
         raise InvalidRequest("Field required.", param=f"{place}.input_schema")
-    return Tool(tool.name, tool.description or "", tool.input_schema, bool(tool.strict))
+    return Tool(tool.name, tool.description or "", tool.input_schema, bool(tool.strict), f"{place}.input_schema")
 
 
 def _output_format(request: MessagesRequest) -> OutputFormat:
-    wanted = (request.output_config.format if request.output_config else None) or request.output_format
-    return PLAIN_TEXT if wanted is None else OutputFormat("json_schema", wanted.schema_, strict=True)
-
-
-def _invalid(error: ValidationError) -> InvalidRequest:
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    if first["type"] == "json_invalid":
-        return InvalidRequest(
-            f"The request body could not be parsed as JSON ({first['msg'].removeprefix('Invalid JSON: ')})."
-        )
-    param = _param(first["loc"])
-    if not param:
-        return InvalidRequest("The request body must be a JSON object.")
-    return InvalidRequest(f"{param}: {first['msg']}.", param=param)
-
-
-def _param(location: Sequence[int | str]) -> str:
-    """A location as `messages.0.content.1.text`."""
-    steps = (str(step) for step in location)
-    return ".".join(step for step in steps if step not in CONTENT_TAGS and not _UNION_MEMBER.fullmatch(step))
+    wanted = request.output_config.format if request.output_config else None
+    place = "output_format" if wanted is None else "output_config.format"
+    wanted = wanted or request.output_format
+    return PLAIN_TEXT if wanted is None else OutputFormat("json_schema", wanted.schema_, strict=True, place=place)

@@ -34,6 +34,7 @@ from app.api.anthropic.schemas import (
 from app.api.anthropic.sse import MessageEncoder
 from app.api.dialects import Dialect, Parts
 from app.api.disconnect import cancel_on_disconnect
+from app.api.docs import STREAM_DOC
 from app.api.encoding import json_bytes
 from app.api.headers import opening_headers, session_hints
 from app.api.streaming import EventStream
@@ -56,7 +57,6 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 _COUNT_ERRORS: dict[int | str, dict[str, Any]] = {status: _ERRORS[status] for status in (400, 401, 404, 413, 500, 503)}
-_STREAM_DOC = {"description": "The answer, or with `stream: true` its events", "content": {"text/event-stream": {}}}
 _HEADER_DOC = [
     {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": description}
     for name, description in {
@@ -90,7 +90,7 @@ def messages_router(parts: Parts) -> APIRouter:
         "/messages",
         summary="Answer a conversation, in Anthropic's dialect",
         response_model=None,
-        responses={200: {"model": AnswerMessage, **_STREAM_DOC}, **_ERRORS},
+        responses={200: {"model": AnswerMessage, **STREAM_DOC}, **_ERRORS},
         openapi_extra=_request_doc(MessagesRequest.__name__),
         tags=["messages"],
     )

@@ -8,14 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-# Names of union members: they come up in pydantic's error locations, and must be told from field names there.
-CONTENT_TAGS = frozenset({"<text>", "<blocks>", "<object>", "<null>"})
-
 
 class _Wire(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
+# Union members are named in angle brackets: they come up in pydantic's error locations, and are told from fields so.
 def _content_tag(value: Any) -> str:
     if value is None:
         return "<null>"
@@ -44,7 +42,9 @@ class ContentBlock(_Wire):
     )
     text: str | None = None
     thinking: str | None = None
-    source: Source | str | None = Field(None, description="of an image or a document; of a search result its address")
+    source: "Annotated[_Source | _Text, Discriminator(_content_tag)] | None" = Field(
+        None, description="of an image or a document; of a search result its address"
+    )
     title: str | None = None
     context: str | None = None
     id: str | None = None
@@ -56,6 +56,7 @@ class ContentBlock(_Wire):
     content: "Annotated[_Text | _Blocks | _Object | _Null, Discriminator(_content_tag)]" = None
 
 
+_Source = Annotated[Source, Tag("<object>")]
 _Text = Annotated[str, Tag("<text>")]
 _Blocks = Annotated[list[ContentBlock], Tag("<blocks>")]
 _Object = Annotated[dict[str, Any], Tag("<object>")]

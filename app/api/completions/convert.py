@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from app.api.bodies import given_fields, nameable
 from app.api.completions.schemas import CompletionRequest
 from app.api.headers import SessionHints
-from app.api.openai.convert import stop_texts
+from app.api.wire import stop_texts
 from app.domain.chat import ChatCall, Message
 from app.domain.errors import InvalidRequest
 

@@ -18,8 +18,8 @@ from app.api.disconnect import cancel_on_disconnect
 from app.api.docs import ANSWER_ERRORS, STREAM_DOC, request_doc
 from app.api.encoding import json_bytes
 from app.api.headers import opening_headers, session_hints
-from app.api.openai.sse import usage_object
 from app.api.streaming import EventStream
+from app.api.wire import usage_object
 from app.chat.events import Answer, Event, Opening
 from app.domain.chat import Usage
 
@@ -91,13 +91,7 @@ def _completion(answers: Sequence[Answer], echoed: Sequence[str]) -> bytes:
         }
         for index, (answer, echo) in enumerate(zip(answers, echoed, strict=True))
     ]
-    usages = [answer.ending.usage for answer in answers]
-    usage = Usage(
-        sum(usage.prompt_tokens for usage in usages),
-        sum(usage.completion_tokens for usage in usages),
-        sum(usage.cached_tokens for usage in usages),
-        sum(usage.reasoning_tokens for usage in usages),
-    )
+    usage = sum((answer.ending.usage for answer in answers), Usage(0, 0))
     document = {
         "id": _new_id(),
         "object": "text_completion",

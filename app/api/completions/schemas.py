@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from app.api.openai.schemas import StreamOptions, Usage
+from app.api.wire import StreamOptions, Usage
 
 
 # Union members are named in angle brackets: they come up in pydantic's error locations, and are told from fields so.

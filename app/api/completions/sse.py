@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from app.api.encoding import json_bytes
 from app.api.errors import error_body
-from app.api.openai.sse import DONE, usage_object
+from app.api.wire import DONE, usage_object
 from app.chat.events import Ending
 from app.domain.chat import FinishReason, ToolCallDelta
 from app.domain.errors import GatewayError

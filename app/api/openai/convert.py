@@ -1,8 +1,9 @@
 """Between the wire and what it means. Pure; every fault of the request is found here and named by its `param`."""
 
-from collections.abc import Sequence
+from functools import partial
 
 from app.api.bodies import given_fields, nameable, parse_body
+from app.api.content import Part, text_and_parts
 from app.api.headers import SessionHints
 from app.api.openai.schemas import (
     ChatCompletionRequest,
@@ -14,6 +15,7 @@ from app.api.openai.schemas import (
     ToolChoice,
 )
 from app.api.tools import tool_use
+from app.api.wire import stop_texts
 from app.domain.chat import PLAIN_TEXT, ChatCall, Image, Message, OutputFormat, Role, Tool, ToolCall, ToolUse
 from app.domain.errors import InvalidRequest
 
@@ -34,7 +36,6 @@ _HONOURED = frozenset(
 _INCONSEQUENTIAL = frozenset(
     {"metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
 )
-_MOST_STOPS = 16
 
 
 def parse_request(body: bytes) -> ChatCompletionRequest:
@@ -96,10 +97,11 @@ def speaks_of_functions(request: ChatCompletionRequest) -> bool:
 
 
 def _functions(request: ChatCompletionRequest) -> ToolUse | None:
-    tools = [_tool(function) for function in request.functions or ()]
+    tools = [_tool(function, f"functions[{index}]") for index, function in enumerate(request.functions or ())]
+    use = partial(tool_use, tools, parallel=False, param=lambda index: f"functions[{index}].name")
     if isinstance(request.function_call, NamedFunction):
-        return tool_use(tools, choice="required", allowed=[request.function_call.name], parallel=False)
-    return tool_use(tools, choice=request.function_call or "auto", parallel=False)
+        return use(choice="required", allowed=[request.function_call.name])
+    return use(choice=request.function_call or "auto")
 
 
 def _tools(request: ChatCompletionRequest) -> ToolUse | None:
@@ -108,7 +110,7 @@ def _tools(request: ChatCompletionRequest) -> ToolUse | None:
         if tool.function is None:
             what = "needs a function" if tool.type == "function" else f"of type {tool.type[:40]!r} is not known here"
             raise InvalidRequest(f"A tool {what}.", param=f"tools[{index}]")
-        tools.append(_tool(tool.function))
+        tools.append(_tool(tool.function, f"tools[{index}]"))
     choice, parallel = request.tool_choice, request.parallel_tool_calls is not False
     if not isinstance(choice, ToolChoice):
         return tool_use(tools, choice=choice or "auto", parallel=parallel)
@@ -120,8 +122,8 @@ def _tools(request: ChatCompletionRequest) -> ToolUse | None:
     return tool_use(tools, choice="required", allowed=[choice.function.name], parallel=parallel)
 
 
-def _tool(function: FunctionDefinition) -> Tool:
-    return Tool(function.name, function.description or "", function.parameters or {}, bool(function.strict))
+def _tool(function: FunctionDefinition, place: str) -> Tool:
+    return Tool(function.name, function.description or "", function.parameters or {}, bool(function.strict), place)
 
 
 def _output_format(wanted: ResponseFormat | None) -> OutputFormat:
@@ -133,18 +135,6 @@ def _output_format(wanted: ResponseFormat | None) -> OutputFormat:
     if given is None or given.schema_ is None:
         raise InvalidRequest("A json_schema format needs a schema.", param="response_format.json_schema.schema")
     return OutputFormat("json_schema", given.schema_, given.name, given.description or "", bool(given.strict))
-
-
-def stop_texts(stop: str | Sequence[str] | None) -> tuple[str, ...]:
-    """The texts that end an answer; one or several, or none.
-
-    Raises:
-        InvalidRequest: There are too many.
-    """
-    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
-    if len(stops) > _MOST_STOPS:
-        raise InvalidRequest(f"At most {_MOST_STOPS} stop texts can be given.", param="stop")
-    return tuple(text for text in stops if text)
 
 
 def _message(message: ChatMessage, index: int) -> Message:
@@ -175,16 +165,13 @@ def _legacy_id(name: str) -> str:
     return f"call_{name}"
 
 
-def _content(content: str | list[ContentPart] | None, place: str) -> tuple[str, tuple[str | Image, ...]]:
-    """The text of a message, and its parts if there are images among them."""
+def _content(content: str | list[ContentPart] | None, place: str) -> tuple[str, tuple[Part, ...]]:
     if not isinstance(content, list):
         return content or "", ()
-    parts = tuple(_part(part, f"{place}[{index}]") for index, part in enumerate(content))
-    text = "\n".join(part if isinstance(part, str) else "[image]" for part in parts)
-    return text, parts if any(isinstance(part, Image) for part in parts) else ()
+    return text_and_parts([_part(part, f"{place}[{index}]") for index, part in enumerate(content)])
 
 
-def _part(part: ContentPart, place: str) -> str | Image:
+def _part(part: ContentPart, place: str) -> Part:
     if part.type == "refusal":
         return str((part.model_extra or {}).get("refusal") or "")
     if part.type == "image_url" and part.image_url is not None:

@@ -14,8 +14,9 @@ from app.api.encoding import json_bytes
 from app.api.headers import opening_headers, session_hints
 from app.api.openai.convert import ignored_params, parse_request, speaks_of_functions, to_call
 from app.api.openai.schemas import ChatCompletion, ChatCompletionRequest, ModelList, ModelObject
-from app.api.openai.sse import ChunkEncoder, finish_reason, usage_object
+from app.api.openai.sse import ChunkEncoder, finish_reason
 from app.api.streaming import EventStream
+from app.api.wire import usage_object
 from app.chat.events import Answer, Opening
 from app.domain.errors import ModelNotFound
 from app.providers.registry import Target

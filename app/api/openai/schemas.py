@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from app.api.wire import StreamOptions, Usage
+
 
 class _Wire(BaseModel):
     model_config = ConfigDict(extra="allow")
@@ -141,12 +143,6 @@ FunctionChoices = Annotated[
 ]
 
 
-class StreamOptions(_Wire):
-    """Options of a streamed answer."""
-
-    include_usage: bool | None = Field(None, description="send a last chunk with the usage")
-
-
 class ChatCompletionRequest(_Wire):
     """A request for an answer. Fields that the upstream has no use for are accepted and named in `X-Ignored-Params`."""
 
@@ -176,28 +172,6 @@ class ChatCompletionRequest(_Wire):
     function_call: FunctionChoices | None = Field(None, description="as tool_choice, in the older form")
     response_format: ResponseFormat | None = Field(None, description="text, any JSON object, or one that fits a schema")
     modalities: list[str] | None = None
-
-
-class PromptTokensDetails(BaseModel):
-    """Of the tokens read."""
-
-    cached_tokens: int
-
-
-class CompletionTokensDetails(BaseModel):
-    """Of the tokens written."""
-
-    reasoning_tokens: int
-
-
-class Usage(BaseModel):
-    """Tokens, estimated at four bytes of UTF-8 each where the upstream doesn't count."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: PromptTokensDetails | None = None
-    completion_tokens_details: CompletionTokensDetails | None = None
 
 
 class AssistantMessage(BaseModel):

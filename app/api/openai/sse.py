@@ -4,25 +4,10 @@ from typing import ClassVar
 
 from app.api.encoding import json_bytes
 from app.api.errors import error_body
+from app.api.wire import DONE, usage_object
 from app.chat.events import Ending
-from app.domain.chat import ToolCallDelta, Usage
+from app.domain.chat import ToolCallDelta
 from app.domain.errors import GatewayError
-
-DONE = b"data: [DONE]\n\n"
-
-
-def usage_object(usage: Usage) -> dict[str, object]:
-    """The `usage` of an answer; details only where an upstream told some."""
-    document: dict[str, object] = {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.total_tokens,
-    }
-    if usage.cached_tokens:
-        document["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens}
-    if usage.reasoning_tokens:
-        document["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
-    return document
 
 
 def finish_reason(ending: Ending, *, legacy: bool) -> str:

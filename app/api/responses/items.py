@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from app.api.content import text_and_parts
 from app.api.responses.ids import input_item_id
 from app.api.responses.schemas import (
     CallOutputItem,
@@ -115,9 +116,9 @@ class _Draft:
 
 def _add(draft: _Draft, item: MessageItem | FunctionCallItem | CustomCallItem | ReasoningItem, place: str) -> None:
     if isinstance(item, MessageItem):
-        draft.text = _text(_parts(item.content, f"{place}.content"))
+        draft.text, _ = text_and_parts(_parts(item.content, f"{place}.content"))
     elif isinstance(item, ReasoningItem):
-        thought = _text(_parts(item.content or item.summary or [], place))
+        thought, _ = text_and_parts(_parts(item.content or item.summary or [], place))
         draft.reasoning = "\n".join(filter(None, [draft.reasoning, thought]))
     elif isinstance(item, CustomCallItem):
         named = NamedTool(item.name, item.namespace, is_custom=True)
@@ -129,10 +130,10 @@ def _add(draft: _Draft, item: MessageItem | FunctionCallItem | CustomCallItem | 
 
 def _message(item: MessageItem | CallOutputItem, place: str) -> Message:
     if isinstance(item, CallOutputItem):
-        parts = _parts(item.output, f"{place}.output")
-        return Message("tool", _text(parts), tool_call_id=item.call_id, parts=_with_images(parts))
-    parts = _parts(item.content, f"{place}.content")
-    return Message(_ROLES[item.role], _text(parts), parts=_with_images(parts))
+        text, parts = text_and_parts(_parts(item.output, f"{place}.output"))
+        return Message("tool", text, tool_call_id=item.call_id, parts=parts)
+    text, parts = text_and_parts(_parts(item.content, f"{place}.content"))
+    return Message(_ROLES[item.role], text, parts=parts)
 
 
 def _parts(content: str | Sequence[Part], place: str) -> list[str | Image]:
@@ -153,14 +154,6 @@ def _part(part: Part, place: str) -> str | Image:
     if part.text is None:
         raise InvalidRequest("A text part needs a text.", param=f"{place}.text")
     return part.text
-
-
-def _text(parts: Sequence[str | Image]) -> str:
-    return "\n".join(part if isinstance(part, str) else "[image]" for part in parts)
-
-
-def _with_images(parts: Sequence[str | Image]) -> tuple[str | Image, ...]:
-    return tuple(parts) if any(isinstance(part, Image) for part in parts) else ()
 
 
 def _kept(item: Item, response_id: str, index: int) -> dict[str, Any]:

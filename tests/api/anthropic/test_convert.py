@@ -83,7 +83,10 @@ def test_only_the_header_opens_a_session() -> None:
 )
 def test_tools_and_their_choice(choice: dict[str, Any] | None, expected: dict[str, Any]) -> None:
     """The client's tools and each way to choose among them."""
-    tools = (Tool("weather", "Of a city.", {"type": "object"}), Tool("clock", "", CLOCK["input_schema"], strict=True))
+    tools = (
+        Tool("weather", "Of a city.", {"type": "object"}, place="tools.0.input_schema"),
+        Tool("clock", "", CLOCK["input_schema"], strict=True, place="tools.1.input_schema"),
+    )
     assert call(tools=[WEATHER, CLOCK], tool_choice=choice).tools == ToolUse(tools, **expected)
 
 
@@ -122,6 +125,11 @@ def test_a_tool_that_only_anthropic_can_serve_is_left_out_and_named() -> None:
         ({"max_tokens": None}, "max_tokens"),
         ({"model": ""}, "model"),
         ({"system": [{"type": "text", "text": 1}]}, "system.0.text"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image", "source": {"data": "AA"}}]}]},
+            f"{FIRST}.source.type",
+        ),
+        ({"messages": [{"role": "user", "content": [{"type": "image", "source": 5}]}]}, f"{FIRST}.source"),
         ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
     ],
 )
@@ -132,7 +140,7 @@ def test_a_fault_is_named_by_its_place(fields: dict[str, Any], param: str) -> No
     assert caught.value.param == param
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'"a"', b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'"a"', b"\xff", body()[:-1] + b', "x": NaN}'])
 def test_what_is_no_request_is_refused(content: bytes) -> None:
     """A body that is no JSON object is a fault of the request."""
     with pytest.raises(InvalidRequest):
@@ -188,9 +196,10 @@ def test_a_schema_for_the_answer() -> None:
     """Both places in which a schema may come mean the same."""
     schema = {"type": "object"}
     wanted = {"type": "json_schema", "schema": schema}
-    expected = OutputFormat("json_schema", schema, strict=True)
-    assert call(output_format=wanted).output_format == expected
-    assert call(output_config={"format": wanted, "effort": "high"}).output_format == expected
+    old = OutputFormat("json_schema", schema, strict=True, place="output_format")
+    new = OutputFormat("json_schema", schema, strict=True, place="output_config.format")
+    assert call(output_format=wanted).output_format == old
+    assert call(output_config={"format": wanted, "effort": "high"}).output_format == new
     assert call(output_config={"effort": "high"}).output_format == PLAIN_TEXT
 
 

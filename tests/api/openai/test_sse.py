@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from openai._streaming import SSEDecoder
 from openai.types.chat import ChatCompletionChunk
 
-from app.api.openai.sse import DONE, ChunkEncoder, usage_object
+from app.api.openai.sse import ChunkEncoder
+from app.api.wire import DONE, usage_object
 from app.chat.events import Ending
 from app.domain.chat import FinishReason, ToolCallDelta, Usage
 from app.domain.errors import GatewayError, MessageRefused, UpstreamTimeout
