@@ -19,6 +19,7 @@ from app.providers.resilience.bulkhead import Bulkhead
 from app.providers.resilience.guard import Guard, RetryPolicy
 
 KEY = "sk-upstream-71c0ffee5ab1e"
+LAST_CHUNK = b"0\r\n\r\n"
 LIMIT = PromptLimit(1000, "tokens")
 ABILITIES: frozenset[Ability] = frozenset({"messages", "options", "tools", "json_object", "json_schema", "images"})
 MODEL = ModelSpec(id="m", upstream_id="vendor-m", prompt_limit=LIMIT, owned_by="vendor", abilities=ABILITIES)
@@ -56,8 +57,8 @@ class RawUpstream:
                 for piece in pieces:
                     writer.write(piece)
                     await writer.drain()
-                    await asyncio.sleep(0)
-                if self.hold is None and b"\r\nContent-Length:" not in pieces[0]:
+                    await _let_it_be_read()
+                if self.hold is None and b"\r\nContent-Length:" not in pieces[0] and pieces[-1] != LAST_CHUNK:
                     return
                 if self.hold is not None:
                     await self._wait(reader, self.hold)
@@ -73,6 +74,12 @@ class RawUpstream:
         for wait in waits:
             wait.cancel()
         raise ConnectionResetError
+
+
+async def _let_it_be_read() -> None:
+    """A few rounds of the event loop, which the client shares: each piece comes by itself."""
+    for _ in range(6):
+        await asyncio.sleep(0)
 
 
 async def _read(reader: asyncio.StreamReader) -> Sent | None:
