@@ -202,6 +202,8 @@ class UpstreamError(GatewayError):
     is_outage: ClassVar[bool] = True
     # May the same request succeed when it is sent again in a moment?
     is_transient: ClassVar[bool] = False
+    # Is nobody let in, so that it makes no sense to find out by further requests?
+    shuts_out: ClassVar[bool] = False
 
 
 class UpstreamRateLimited(UpstreamError):
@@ -210,6 +212,7 @@ class UpstreamRateLimited(UpstreamError):
     status = 429
     type = "rate_limit_error"
     code = "upstream_rate_limited"
+    is_outage = False
 
 
 class UpstreamModelMissing(UpstreamError):
@@ -294,6 +297,7 @@ class CloudflareChallenge(UpstreamError):
 
     status = 503
     code = "cloudflare_challenge"
+    shuts_out = True
 
 
 class NonceMissing(UpstreamError):

@@ -1,6 +1,7 @@
 """An upstream that sends exactly the bytes that a test wants, over a real socket, and remembers what it was sent."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -46,9 +47,12 @@ class RawUpstream:
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     left: asyncio.Event = field(default_factory=asyncio.Event)
     connections: int = 0
+    serving: set["asyncio.Task[None]"] = field(default_factory=set)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        if (task := asyncio.current_task()) is not None:
+            self.serving.add(task)
         try:
             while (sent := await _read(reader)) is not None:
                 self.requests.append(sent)
@@ -67,6 +71,8 @@ class RawUpstream:
         finally:
             self.left.set()
             writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
     async def _wait(self, reader: asyncio.StreamReader, hold: asyncio.Event) -> None:
         waits = [asyncio.create_task(hold.wait()), asyncio.create_task(reader.read(1))]
@@ -105,6 +111,10 @@ async def raw_upstream(*answers: Sequence[bytes], hold: bool = False) -> AsyncGe
         if upstream.hold is not None:
             upstream.hold.set()
         server.close()
+        for task in upstream.serving:
+            task.cancel()
+        if upstream.serving:
+            await asyncio.wait(upstream.serving)
 
 
 @asynccontextmanager
