@@ -135,7 +135,7 @@ class Guard:
             await asyncio.sleep(pause)
 
     async def _once(self, attempt: Callable[[], Awaitable[T]], until: float) -> T:
-        with self._call():
+        with self._watched():
             return await _by(until, attempt())
 
     async def _begin(
@@ -143,7 +143,7 @@ class Guard:
     ) -> "_Begun[T]":
         """One try up to its first part; from then on `outer` closes it and tells the breaker how it ended."""
         async with AsyncExitStack() as stack:
-            begun = stack.enter_context(self._call())
+            begun = stack.enter_context(self._watched())
             rest = await stack.enter_async_context(aclosing(attempt()))
             first = await _by(until, anext(rest, None))
             begun()
@@ -151,8 +151,8 @@ class Guard:
             return _Begun(first, rest)
 
     @contextmanager
-    def _call(self) -> Generator[Callable[[], None], None, None]:
-        """One try, from which the breaker and the pause learn."""
+    def _watched(self) -> Generator[Callable[[], None], None, None]:
+        """One try, if none of those that watch the upstream objects; they learn from how it ends."""
         self.pause.check()
         with self.breaker.call() as begun:
             try:
