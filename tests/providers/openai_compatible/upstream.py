@@ -111,10 +111,10 @@ async def raw_upstream(*answers: Sequence[bytes], hold: bool = False) -> AsyncGe
         if upstream.hold is not None:
             upstream.hold.set()
         server.close()
-        for task in upstream.serving:
-            task.cancel()
+        # The provider has closed its connections by now: each is served to its end.
         if upstream.serving:
-            await asyncio.wait(upstream.serving)
+            _, unfinished = await asyncio.wait(upstream.serving, timeout=10)
+            assert not unfinished
 
 
 @asynccontextmanager
