@@ -68,22 +68,24 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
     """
     logs.configure(settings.log_level, settings.log_format, worker_id=settings.worker_id)
     tracing = _tracing(settings)
-    trace: Trace = tracing.span if tracing else no_trace
+    metrics = Metrics(lambda: _state(registry.providers, sessions))
+    trace = metrics.timing(tracing.span if tracing else no_trace)
     registry = build_registry(settings, trace, further_providers)
     sessions = _session_store(settings)
-    metrics = Metrics(partial(_state, registry.providers, sessions))
     lag = LoopLag(metrics.loop_lag)
     service = ChatService(
         registry=registry,
         sessions=sessions,
         policy=SessionPolicy(settings.session_replay_seconds, settings.session_max_characters),
         on_call=partial(_on_call, metrics),
+        on_texts=logs.log_texts if settings.log_texts else None,
         trace=trace,
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
         async with AsyncExitStack() as stack:
+            stack.callback(metrics.close)
             if tracing is not None:
                 stack.callback(tracing.close)
             watching = asyncio.create_task(lag.watch())
@@ -177,6 +179,8 @@ def _on_call(metrics: Metrics, record: CallRecord) -> None:
 def _state(providers: Iterable[BaseProvider], sessions: SessionStore) -> dict[str, dict[str, float]]:
     """The numbers of the moment, for the metrics."""
     state: dict[str, dict[str, float]] = {"kimi_session_store_up": {"store": float(sessions.status() == "ready")}}
+    if (count := sessions.count()) is not None:
+        state["kimi_sessions"] = {"store": float(count)}
     for provider in providers:
         status = provider.status()
         for name, value in {"ready": float(status.ready), **status.gauges}.items():
@@ -237,6 +241,7 @@ def _guard(settings: Settings, trace: Trace) -> Guard:
                 failure_rate=settings.breaker_failure_rate,
                 minimum_calls=settings.breaker_minimum_calls,
                 open_seconds=settings.breaker_open_seconds,
+                shut_out_seconds=settings.breaker_challenge_seconds,
             )
         ),
         retry=RetryPolicy(retries=settings.max_retries),
@@ -252,6 +257,7 @@ def _stream_policy(settings: Settings) -> StreamPolicy:
         piece_size=settings.typing_piece_size,
         piece_delay=settings.typing_delay_seconds,
         typing_ceiling=settings.typing_max_seconds,
+        write_timeout=settings.stream_write_timeout,
     )
 
 

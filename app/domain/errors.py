@@ -199,6 +199,8 @@ class UpstreamError(GatewayError):
     is_outage: ClassVar[bool] = True
     # May the same request succeed when it is sent again in a moment?
     is_transient: ClassVar[bool] = False
+    # Is nobody let in, so that it makes no sense to find out by further requests?
+    shuts_out: ClassVar[bool] = False
 
 
 class UpstreamRateLimited(UpstreamError):
@@ -207,6 +209,7 @@ class UpstreamRateLimited(UpstreamError):
     status = 429
     type = "rate_limit_error"
     code = "upstream_rate_limited"
+    is_outage = False
 
 
 class UnexpectedReply(UpstreamError):
@@ -263,6 +266,7 @@ class CloudflareChallenge(UpstreamError):
 
     status = 503
     code = "cloudflare_challenge"
+    shuts_out = True
 
 
 class NonceMissing(UpstreamError):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import signal
 import socket
 import ssl
@@ -17,6 +18,8 @@ from app.simulator.live import LiveSimulator, running
 from tests.cluster.running import Cluster, cluster
 from tests.cluster.test_nginx_config import make_certificate
 from tests.live import ALICE_KEY
+
+SECURITY_HEADERS = {"x-content-type-options", "x-frame-options", "referrer-policy"}
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +118,40 @@ def test_nginx_s_own_errors_are_in_the_envelope(three: Cluster, raw: bytes, stat
     }
     assert "request-id" not in response.headers
     assert response.headers["content-type"] == "application/json"
-    assert response.headers["x-request-id"]
+    assert response.headers.get_list("x-request-id") != []
+    assert response.headers.keys() >= SECURITY_HEADERS
+
+
+@pytest.mark.parametrize(
+    ("path", "logged"),
+    [
+        ("/v1/chat/completions?key=hidden", "/v1/chat/completions"),
+        ("/v1/sessions/someone%40hidden", "/v1/sessions/…"),
+        ("/v1/%73essions/hidden", "…"),
+        ("/v1//sessions/hidden", "…"),
+        ("/x/../v1/sessions/hidden", "…"),
+    ],
+)
+def test_nginx_logs_what_was_asked_for_where_it_refuses(three: Cluster, path: str, logged: str) -> None:
+    """The line has the request's own method and path, not those of the error, and no session id in any disguise."""
+    with _connect(three) as connection:
+        head = f"PUT {path} HTTP/1.1\r\nHost: x\r\nX-Request-ID: {(name := secrets.token_hex(8))}\r\n"
+        connection.sendall(f"{head}Content-Length: 2000000\r\n\r\n".encode())
+        assert httpx_response(connection).status_code == 413
+    line = three.wait_for(None, request_id=name)
+    assert (line["method"], line["path"], line["status"]) == ("PUT", logged, 413)
+    assert "hidden" not in json.dumps(line)
+
+
+def test_every_answer_has_the_security_headers_once(three: Cluster) -> None:
+    """Those of the app, of nginx's own 404s and of what it hides; each with one request id."""
+    with three.client() as client:
+        for path, status in (("/health", 200), ("/nothing", 404), ("/metrics", 404), ("/_error/429", 404)):
+            response = client.get(path)
+            assert (response.status_code, len(response.headers.get_list("x-request-id"))) == (status, 1)
+            assert response.headers.keys() >= SECURITY_HEADERS
+            assert "retry-after" not in response.headers
+            assert status == 200 or response.json()["error"]["code"] == "unknown_url"
 
 
 def test_nginx_s_own_errors_under_messages_are_anthropic_s(three: Cluster) -> None:

@@ -1,6 +1,7 @@
 """The outermost layer: every request gets an id, a clock and a line in the log, and every fault an answer."""
 
 import asyncio
+import logging
 import re
 import secrets
 import time
@@ -20,6 +21,8 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # What is counted for a request that was never answered.
 _NO_RESPONSE = 499
+# Asked every few seconds by whatever watches over the process.
+_PROBES = frozenset({"/health", "/ready"})
 # A session's id is its user's, often an e-mail address: it stays out of the log.
 _SESSION_PATH = re.compile(r"^/v1/sessions/.+")
 
@@ -87,7 +90,8 @@ class RequestContextMiddleware:
                 status=status or _NO_RESPONSE,
                 seconds=seconds,
             )
-            self._log.info(
+            self._log.log(
+                logging.DEBUG if scope["path"] in _PROBES else logging.INFO,
                 "request",
                 method=scope["method"],
                 path=_SESSION_PATH.sub("/v1/sessions/…", scope["path"]),

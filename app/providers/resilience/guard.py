@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from app.domain.errors import UpstreamError, UpstreamTimeout
+from app.domain.errors import UpstreamError, UpstreamRateLimited, UpstreamTimeout
 from app.providers.resilience.breaker import CircuitBreaker
 from app.providers.resilience.budget import RetryBudget
 from app.providers.resilience.bulkhead import Bulkhead
+from app.providers.resilience.pause import RequestedPause
 
 T = TypeVar("T")
 
@@ -40,7 +41,8 @@ class RetryPolicy:
 
 
 class Guard:
-    """Runs calls to one upstream: in a slot of its bulkhead, past its breaker, with retries, within a deadline.
+    """Runs calls to one upstream: in a slot of its bulkhead, past its breaker, with retries, within a deadline; none
+    while the upstream has asked for a pause.
 
     Args:
         bulkhead: Bounds what is at the upstream at once.
@@ -61,6 +63,7 @@ class Guard:
     ) -> None:
         self.bulkhead = bulkhead
         self.breaker = breaker
+        self.pause = RequestedPause()
         self._retry = retry
         self._budget = budget
         self._timeout = timeout
@@ -69,10 +72,11 @@ class Guard:
         """The result of `attempt`, which is called again after transient failures.
 
         Raises:
-            UpstreamError: The last failure, or `BreakerOpen`, or `UpstreamTimeout`.
+            UpstreamError: The last failure, or `BreakerOpen`, or `UpstreamTimeout`; or a refusal that still holds.
             GatewayOverloaded: No slot came free.
         """
         self.breaker.check()
+        self.pause.check()
         self._budget.pay_in()
         deadline = asyncio.get_running_loop().time() + self._timeout
         async with self.bulkhead.slot(caller_id, at_most=self._timeout):
@@ -93,9 +97,13 @@ class Guard:
             await asyncio.sleep(pause)
 
     async def _once(self, attempt: Callable[[], Awaitable[T]], deadline: float) -> T:
+        self.pause.check()
         with self.breaker.call():
             try:
                 async with asyncio.timeout_at(deadline):
                     return await attempt()
+            except UpstreamRateLimited as refusal:
+                self.pause.note(refusal)
+                raise
             except TimeoutError as error:
                 raise UpstreamTimeout(f"The upstream didn't answer within {self._timeout:g} seconds.") from error
