@@ -15,6 +15,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from app.api.anthropic.routes import ANTHROPIC
+from app.api.completions.routes import COMPLETIONS
 from app.api.dialects import Parts
 from app.api.errors import install_error_handlers
 from app.api.middleware.auth import ApiKeys, AuthMiddleware
@@ -24,6 +25,7 @@ from app.api.middleware.tracing import TracingMiddleware
 from app.api.openai.routes import OPENAI
 from app.api.openapi import install_openapi
 from app.api.ops import Drain, ops_router
+from app.api.responses.routes import RESPONSES
 from app.api.sessions import sessions_router
 from app.api.streaming import StreamPolicy
 from app.chat.service import ChatService, SessionPolicy
@@ -34,30 +36,43 @@ from app.observe import logging as logs
 from app.observe.loop_lag import LoopLag
 from app.observe.metrics import Metrics
 from app.providers.base import BaseProvider, ModelSpec
+from app.providers.config import (
+    Choice,
+    ProvidersFile,
+    ProvidersFileError,
+    Traffic,
+    configured,
+    read_providers_file,
+)
 from app.providers.http import HttpClient
 from app.providers.kimi.nonce import NoncePolicy
 from app.providers.kimi.page import PageReader
 from app.providers.kimi.provider import KimiProvider
+from app.providers.openai_compatible.presets import PRESETS
+from app.providers.openai_compatible.provider import OpenAICompatibleProvider
+from app.providers.openai_compatible.upstream import Upstream
 from app.providers.registry import ProviderRegistry, RouteRow
 from app.providers.resilience.breaker import BreakerPolicy, CircuitBreaker
 from app.providers.resilience.budget import RetryBudget
 from app.providers.resilience.bulkhead import Bulkhead
 from app.providers.resilience.guard import Guard, RetryPolicy
-from app.sessions.base import SessionStore
-from app.sessions.memory import MemorySessionStore
+from app.sessions.base import SessionStore, SnapshotStore
+from app.sessions.memory import MemorySessionStore, MemorySnapshotStore
 from app.sessions.redis.store import RedisSessionStore
-from app.settings import Settings, SettingsError
+from app.settings import Settings, SettingsError, environment
 
 if TYPE_CHECKING:  # the one module whose packages may be missing
     from app.observe.tracing import Tracing
 
 PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
+# At each upstream with an API, from this worker; PROVIDERS_FILE may say otherwise.
+_API_CONCURRENCY = 100
 _READABLE_HEADERS = (
     "openai-processing-ms request-id retry-after x-context-dropped x-context-shortened x-fallback x-ignored-params "
     "x-prompt-chars x-prompt-tokens x-provider x-request-id x-session-action x-session-id"
 )
 # In the order in which they are asked whether a request is theirs.
-_DIALECTS = (ANTHROPIC, OPENAI)
+_DIALECTS = (ANTHROPIC, OPENAI, RESPONSES, COMPLETIONS)
 
 
 def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()) -> FastAPI:
@@ -114,6 +129,8 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
         session_from_user=settings.session_from_user,
         max_messages=settings.max_messages,
         metrics=metrics,
+        snapshots=_snapshot_store(settings, sessions),
+        snapshot_max_characters=settings.session_max_characters,
     )
     routers = [
         ops_router(providers=registry.providers, sessions=sessions, drain=drain, metrics=metrics),
@@ -154,6 +171,14 @@ def _session_store(settings: Settings) -> SessionStore:
     )
 
 
+def _snapshot_store(settings: Settings, sessions: SessionStore) -> SnapshotStore:
+    """Next to the sessions."""
+    most, time_to_live = settings.max_stored_responses, settings.response_cache_ttl
+    if isinstance(sessions, RedisSessionStore):
+        return sessions.snapshots(max_snapshots_per_caller=most, time_to_live=time_to_live)
+    return MemorySnapshotStore(max_snapshots=most, time_to_live=time_to_live)
+
+
 def _one_of_several_processes() -> bool:
     """Is this a process of `uvicorn --workers N`? (Of `--reload` there is only one at a time.)"""
     return multiprocessing.parent_process() is not None and "--reload" not in sys.argv
@@ -192,10 +217,14 @@ def build_registry(
     settings: Settings, trace: Trace = no_trace, further_providers: Iterable[BaseProvider] = ()
 ) -> ProviderRegistry:
     """All providers, line by line."""
-    registry = ProviderRegistry(settings.default_model, _routes(settings))
+    file = _providers_file(settings)
+    registry = ProviderRegistry(settings.default_model, _routes(settings, file))
     registry.register(_kimi_provider(settings, trace))
-    for provider in further_providers:
-        registry.register(provider)
+    try:
+        for provider in (*_api_providers(settings, file, trace), *further_providers):
+            registry.register(provider)
+    except (ValueError, ProvidersFileError) as error:
+        raise SettingsError(f"PROVIDERS_FILE: {error}") from None
     try:
         registry.check_routes()
     except ValueError as error:
@@ -203,8 +232,21 @@ def build_registry(
     return registry
 
 
-def _routes(settings: Settings) -> dict[str, RouteRow]:
-    routes = {name: RouteRow(row.targets, row.weights) for name, row in settings.model_routes.items()}
+def _providers_file(settings: Settings) -> ProvidersFile:
+    try:
+        return read_providers_file(settings.providers_file) if settings.providers_file else ProvidersFile()
+    except ProvidersFileError as error:
+        lines = str(error).splitlines()
+        raise SettingsError("\n".join(f"PROVIDERS_FILE: {line}" for line in lines)) from None
+
+
+def _routes(settings: Settings, file: ProvidersFile) -> dict[str, RouteRow]:
+    """The file's, and those of the setting, which win."""
+    routes = {
+        name: RouteRow(tuple(targets), tuple(targets.values()) if isinstance(targets, dict) else None)
+        for name, targets in file.routes.items()
+    }
+    routes |= {name: RouteRow(row.targets, row.weights) for name, row in settings.model_routes.items()}
     if "kimi" not in settings.known_models:
         routes.setdefault("kimi", RouteRow((settings.default_model,)))
     return routes
@@ -228,6 +270,54 @@ def _kimi_provider(settings: Settings, trace: Trace) -> KimiProvider:
     )
 
 
+def _api_providers(settings: Settings, file: ProvidersFile, trace: Trace) -> list[OpenAICompatibleProvider]:
+    """The presets that are switched on, and the file's rows."""
+    choices = {name: Choice(*settings.preset_choice(name)) for name in PRESETS}
+    defaults = Traffic(
+        concurrency=_API_CONCURRENCY,
+        queue=settings.upstream_queue_size,
+        queue_timeout=settings.upstream_queue_timeout,
+        timeout=settings.request_timeout,
+        idle_timeout=settings.stream_idle_timeout,
+        retries=settings.max_retries,
+        breaker=_breaker_policy(settings),
+    )
+    return [
+        _api_provider(settings, upstream, traffic, trace)
+        for upstream, traffic in configured(file, choices, environment(), defaults)
+    ]
+
+
+def _api_provider(settings: Settings, upstream: Upstream, traffic: Traffic, trace: Trace) -> OpenAICompatibleProvider:
+    guard = Guard(
+        bulkhead=Bulkhead(
+            slots=traffic.concurrency, queue_size=traffic.queue, queue_timeout=traffic.queue_timeout, trace=trace
+        ),
+        breaker=CircuitBreaker(traffic.breaker),
+        retry=RetryPolicy(retries=traffic.retries),
+        budget=RetryBudget(fraction=settings.retry_budget, reserve=max(10, traffic.retries)),
+        timeout=traffic.timeout,
+        idle_timeout=traffic.idle_timeout,
+    )
+    return OpenAICompatibleProvider(
+        upstream,
+        # One each: no upstream sees a connection that another has used.
+        client=HttpClient(max_reply_bytes=settings.max_reply_bytes, keep_cookies=False),
+        guard=guard,
+        max_reply_bytes=settings.max_reply_bytes,
+        trace=trace,
+    )
+
+
+def _breaker_policy(settings: Settings) -> BreakerPolicy:
+    return BreakerPolicy(
+        failure_rate=settings.breaker_failure_rate,
+        minimum_calls=settings.breaker_minimum_calls,
+        open_seconds=settings.breaker_open_seconds,
+        shut_out_seconds=settings.breaker_challenge_seconds,
+    )
+
+
 def _guard(settings: Settings, trace: Trace) -> Guard:
     return Guard(
         bulkhead=Bulkhead(
@@ -236,14 +326,7 @@ def _guard(settings: Settings, trace: Trace) -> Guard:
             queue_timeout=settings.upstream_queue_timeout,
             trace=trace,
         ),
-        breaker=CircuitBreaker(
-            BreakerPolicy(
-                failure_rate=settings.breaker_failure_rate,
-                minimum_calls=settings.breaker_minimum_calls,
-                open_seconds=settings.breaker_open_seconds,
-                shut_out_seconds=settings.breaker_challenge_seconds,
-            )
-        ),
+        breaker=CircuitBreaker(_breaker_policy(settings)),
         retry=RetryPolicy(retries=settings.max_retries),
         budget=RetryBudget(fraction=settings.retry_budget, reserve=max(10, settings.max_retries)),
         timeout=settings.request_timeout,

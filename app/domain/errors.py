@@ -9,6 +9,7 @@
     ├── InvalidApiKey               401
     ├── ModelNotFound               404
     ├── SessionNotFound             404
+    ├── ResponseNotFound            404
     ├── UnknownUrl                  404
     ├── MethodNotAllowed            405
     ├── SessionBusy                 409
@@ -18,7 +19,10 @@
     ├── GatewayStopping             503  the process ends before it could answer
     ├── SessionStoreUnavailable     503  what was said before can't be looked up
     └── UpstreamError
+        ├── UpstreamModelMissing    404  the upstream has no model of the name that it was asked for
         ├── UpstreamRateLimited     429
+        ├── UpstreamKeyRejected     502  the operator's key for the upstream is wrong
+        ├── UpstreamQuotaExhausted  502  the operator's account there is empty
         ├── UnexpectedReply         502  the upstream answered something that makes no sense
         │   ├── SiteChanged         502
         │   ├── UpstreamRefused     502
@@ -131,6 +135,14 @@ class SessionNotFound(GatewayError):
     code = "session_not_found"
 
 
+class ResponseNotFound(GatewayError):
+    """The caller has no response of that id that is kept, or it has expired."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "response_not_found"
+
+
 class UnknownUrl(GatewayError):
     """There is nothing at this address."""
 
@@ -210,6 +222,34 @@ class UpstreamRateLimited(UpstreamError):
     type = "rate_limit_error"
     code = "upstream_rate_limited"
     is_outage = False
+
+
+class UpstreamModelMissing(UpstreamError):
+    """The upstream doesn't know the model, or won't let this gateway use it."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "model_not_found"
+    is_outage = False
+    should_retry = False
+
+
+class UpstreamKeyRejected(UpstreamError):
+    """The upstream won't take the key that the gateway's operator has set for it; no client can mend that."""
+
+    status = 502
+    code = "upstream_key_rejected"
+    is_outage = False
+    should_retry = False
+
+
+class UpstreamQuotaExhausted(UpstreamError):
+    """The operator's account at the upstream has no money or quota left: waiting a moment changes nothing."""
+
+    status = 502
+    code = "upstream_quota_exhausted"
+    is_outage = False
+    should_retry = False
 
 
 class UnexpectedReply(UpstreamError):

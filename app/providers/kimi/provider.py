@@ -45,6 +45,7 @@ class KimiProvider(BaseProvider):
         self.models = tuple(models)
         self._client = client
         self._guard = guard
+        self.timeout = guard.timeout
         self._keep_upstream_session = keep_upstream_session
         self._nonces = NonceSource(page.fetch, nonce_policy, on_new=self._keep_cookies, trace=trace)
         self._trace = trace
@@ -85,7 +86,9 @@ class KimiProvider(BaseProvider):
 
     async def create_completion(self, request: CompletionRequest) -> Completion:
         """The site's answer, which comes whole."""
-        text = await self._guard.run(lambda: self._exchange(request), caller_id=request.caller_id)
+        text = await self._guard.run(
+            lambda: self._exchange(request), caller_id=request.caller_id, deadline=request.deadline
+        )
         return Completion(text)
 
     async def stream_completion(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:

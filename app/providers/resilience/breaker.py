@@ -62,8 +62,11 @@ class CircuitBreaker:
             raise self._refusal(max(wait, 1.0))
 
     @contextmanager
-    def call(self) -> Generator[None, None, None]:
+    def call(self) -> Generator[Callable[[], None], None, None]:
         """Guard one call to the upstream and learn from how it ends.
+
+        What it gives may be called when the upstream has begun to answer: a probe has then done its work, and nobody
+        needs to wait for the end of a long answer.
 
         Raises:
             BreakerOpen: The call isn't made.
@@ -71,8 +74,15 @@ class CircuitBreaker:
         self.check()
         probe = self._open_until is not None
         self._probing = probe
+
+        def begun() -> None:
+            nonlocal probe
+            if probe:
+                self._record(None, probe=True)
+                probe = False
+
         try:
-            yield
+            yield begun
         except UpstreamError as error:
             self._record(error if error.is_outage else None, probe=probe)
             raise

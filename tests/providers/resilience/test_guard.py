@@ -1,7 +1,8 @@
 """Retries and the deadline."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 import pytest
 
@@ -21,13 +22,16 @@ from app.providers.resilience.pause import RequestedPause
 from tests.clock import Clock
 
 
-def guard(*, retries: int = 3, timeout: float = 30.0) -> Guard:
+def guard(
+    *, retries: int = 3, timeout: float = 30.0, idle_timeout: float = 30.0, breaker: CircuitBreaker | None = None
+) -> Guard:
     return Guard(
         bulkhead=Bulkhead(slots=1, queue_size=1, queue_timeout=30),
-        breaker=CircuitBreaker(BreakerPolicy()),
+        breaker=breaker or CircuitBreaker(BreakerPolicy()),
         retry=RetryPolicy(retries=retries, first_pause=0.0),
         budget=RetryBudget(fraction=0.2, reserve=10),
         timeout=timeout,
+        idle_timeout=idle_timeout,
     )
 
 
@@ -184,3 +188,107 @@ async def test_an_outage_is_not_multiplied_by_retries() -> None:
         with pytest.raises(UpstreamUnavailable):
             await guarded.run(upstream, caller_id="alice")
     assert 100 < upstream.calls <= 100 + 10 + 20
+
+
+class Stream:
+    """Gives the parts of each try in turn; an exception among them is raised, and `...` waits for ever."""
+
+    def __init__(self, *tries: Sequence[object]) -> None:
+        self._tries = list(tries)
+        self.calls = 0
+        self.closed = 0
+
+    async def __call__(self) -> AsyncGenerator[str, None]:
+        self.calls += 1
+        try:
+            for part in self._tries.pop(0):
+                if isinstance(part, Exception):
+                    raise part
+                if part is ...:
+                    await asyncio.Event().wait()
+                yield str(part)
+        finally:
+            self.closed += 1
+
+
+async def read(guarded: Guard, stream: Stream) -> list[str]:
+    async with aclosing(guarded.stream(stream, caller_id="alice")) as parts:
+        return [part async for part in parts]
+
+
+async def test_a_stream_is_tried_again_until_its_first_part() -> None:
+    """Failures before the first part are not seen; each failed try is closed before the next begins."""
+    stream = Stream([UpstreamUnavailable("down")], [UpstreamUnavailable("down")], ["a", "b"])
+    assert await read(guard(), stream) == ["a", "b"]
+    assert (stream.calls, stream.closed) == (3, 3)
+
+
+async def test_a_stream_that_breaks_off_is_not_begun_again() -> None:
+    """Once a part has gone out, its failure is the stream's."""
+    stream = Stream(["a", UpstreamUnavailable("broke off")], ["b"])
+    guarded = guard()
+    parts = guarded.stream(stream, caller_id="alice")
+    assert await anext(parts) == "a"
+    with pytest.raises(UpstreamUnavailable):
+        await anext(parts)
+    assert (stream.calls, stream.closed, guarded.bulkhead.free) == (1, 1, 1)
+
+
+async def test_a_stream_holds_its_slot_until_it_is_closed() -> None:
+    """The next request waits for the last part, or for a client that leaves; then everything is free."""
+    guarded, stream = guard(), Stream(["a", ...])
+    parts = guarded.stream(stream, caller_id="alice")
+    assert await anext(parts) == "a"
+    assert guarded.bulkhead.free == 0
+    await parts.aclose()
+    assert (stream.closed, guarded.bulkhead.free) == (1, 1)
+
+
+async def test_a_silent_stream_ends_with_a_timeout() -> None:
+    """The first part has to come by the deadline, and each further one within the idle time."""
+    for guarded, stream in (
+        (guard(timeout=0.01), Stream([...])),
+        (guard(idle_timeout=0.01), Stream(["a", ...])),
+    ):
+        with pytest.raises(UpstreamTimeout):
+            await read(guarded, stream)
+        assert (stream.closed, guarded.bulkhead.free) == (1, 1)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_a_request_s_own_deadline_counts_if_it_is_earlier(streaming: bool) -> None:
+    """Whoever has less time than the guard gives waits no longer than that."""
+    guarded = guard(timeout=3600)
+
+    async def hang() -> str:
+        await asyncio.Event().wait()
+        return "never"
+
+    deadline = asyncio.get_running_loop().time() + 0.01
+    stream = guarded.stream(Stream([...]), caller_id="alice", deadline=deadline)
+    answer = anext(stream) if streaming else guarded.run(hang, caller_id="alice", deadline=deadline)
+    with pytest.raises(UpstreamTimeout):
+        await answer
+
+
+async def test_streams_that_break_off_open_the_breaker() -> None:
+    """An upstream that begins every answer and ends none is failing."""
+    guarded = guard()
+    for _ in range(BreakerPolicy().minimum_calls):
+        with pytest.raises(UpstreamUnavailable):
+            await read(guarded, Stream(["a", UpstreamUnavailable("broke off")]))
+    assert guarded.breaker.state == "open"
+
+
+async def test_a_probe_that_begins_to_answer_closes_the_breaker(clock: Clock) -> None:
+    """Others need not wait for the end of a long answer; streams that are left say nothing."""
+    breaker = CircuitBreaker(BreakerPolicy(minimum_calls=1), clock)
+    guarded = guard(retries=0, breaker=breaker)
+    with pytest.raises(UpstreamUnavailable):
+        await read(guarded, Stream([UpstreamUnavailable("down")]))
+    clock.now += BreakerPolicy().open_seconds
+    parts = guarded.stream(Stream(["a", ...]), caller_id="alice")
+    assert await anext(parts) == "a"
+    breaker.check()
+    await parts.aclose()
+    assert breaker.state == "closed"
