@@ -17,6 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from app.api.errors import install_error_handlers
 from app.api.middleware.auth import ApiKeys, AuthMiddleware
 from app.api.middleware.context import RequestContextMiddleware
+from app.api.middleware.direct import DirectMiddleware
 from app.api.middleware.limits import LimitsMiddleware
 from app.api.middleware.tracing import TracingMiddleware
 from app.api.openai.routes import chat_router
@@ -91,16 +92,7 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
                 await provider.start()
             yield
 
-    app = FastAPI(
-        title="kimi-ai-2api",
-        version="0.1.0",
-        description="The Kimi web chat as the OpenAI API.",
-        lifespan=lifespan,
-        redoc_url=None,
-        redirect_slashes=False,
-        middleware=_middleware(settings, metrics, lag, tracing),
-    )
-    app.state.drain = drain = Drain()
+    drain = Drain()
     routers = [
         ops_router(providers=registry.providers, sessions=sessions, drain=drain, metrics=metrics),
         chat_router(
@@ -113,9 +105,20 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
         ),
         sessions_router(sessions),
     ]
+    routes = [route for router in routers for route in router.routes]
+    app = FastAPI(
+        title="kimi-ai-2api",
+        version="0.1.0",
+        description="The Kimi web chat as the OpenAI API.",
+        lifespan=lifespan,
+        redoc_url=None,
+        redirect_slashes=False,
+        middleware=[*_middleware(settings, metrics, lag, tracing), Middleware(DirectMiddleware, routes=routes)],
+    )
+    app.state.drain = drain
     for router in routers:
         app.include_router(router)
-    install_error_handlers(app, [route for router in routers for route in router.routes])
+    install_error_handlers(app, routes)
     install_openapi(app, public_paths=PUBLIC_PATHS)
     return app
 

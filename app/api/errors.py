@@ -33,6 +33,16 @@ def error_response(error: GatewayError) -> Response:
     return response
 
 
+def answer(error: Exception) -> Response | None:
+    """The HTTP answer for an error of ours, or for a client that has left; None for any other."""
+    if isinstance(error, GatewayError):
+        return error_response(error)
+    if isinstance(error, ClientDisconnect):
+        gone = ClientClosedRequest("The client closed the connection before its request was complete.")
+        return error_response(gone)
+    return None
+
+
 def install_error_handlers(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     """Make the app answer all errors by `error_response`, those of the web framework included.
 
@@ -41,9 +51,10 @@ def install_error_handlers(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     """
 
     async def answer_own(_: Request, error: Exception) -> Response:
-        if not isinstance(error, GatewayError):
+        response = answer(error)
+        if response is None:
             raise error
-        return error_response(error)
+        return response
 
     async def answer_foreign(request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
@@ -53,11 +64,8 @@ def install_error_handlers(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
             response.headers["allow"] = ", ".join(sorted(_methods(routes, request.scope)))
         return response
 
-    async def answer_nobody(_: Request, __: Exception) -> Response:
-        return error_response(ClientClosedRequest("The client closed the connection before its request was complete."))
-
     app.add_exception_handler(GatewayError, answer_own)
-    app.add_exception_handler(ClientDisconnect, answer_nobody)
+    app.add_exception_handler(ClientDisconnect, answer_own)
     app.add_exception_handler(HTTPException, answer_foreign)
 
 

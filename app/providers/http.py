@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import Cookie
 from http.cookies import CookieError, Morsel
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import aiohttp
 import requests.utils
@@ -19,6 +19,7 @@ from yarl import URL
 from app.domain.errors import UnexpectedReply, UpstreamUnavailable
 
 _CONNECT_SECONDS = 10.0
+_FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 _LONGEST_WAIT = 3600.0
 _LONGEST_DATE = 64
 
@@ -84,9 +85,10 @@ class HttpClient:
             UpstreamUnavailable: No connection, or it was lost on the way.
             UnexpectedReply: The answer is too long, or no HTTP.
         """
+        data = urlencode(form, errors="replace").encode()
         try:
             async with self._opened.post(
-                url, data=form, headers=headers, allow_redirects=False, proxy=self._proxy(url)
+                url, data=data, headers={**headers, **_FORM}, allow_redirects=False, proxy=self._proxy(url)
             ) as response:
                 body = await self._read(response)
                 lowered = {name.lower(): value for name, value in response.headers.items()}
