@@ -65,7 +65,7 @@ def _candidate(target: Target, call: ChatCall, messages: tuple[Message, ...]) ->
 
 
 def _refuse_images(messages: Sequence[Message]) -> None:
-    image: Image | None = next((image for message in messages for image in message.images), None)
+    image: Image | None = next((image for message in messages if message.parts for image in message.images), None)
     if image is not None:
         raise InvalidRequest("This model reads text only, no images.", param=image.place or "messages")
 

@@ -28,7 +28,7 @@ class DirectMiddleware:
         self._routes = {
             route.path: route
             for route in routes
-            if isinstance(route, APIRoute) and "POST" in route.methods and "{" not in route.path
+            if isinstance(route, APIRoute) and "POST" in (route.methods or ()) and "{" not in route.path
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
