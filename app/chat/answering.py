@@ -1,24 +1,20 @@
-"""Asking one provider, and gathering what it says."""
+"""The parts of an answer: making them, ending them, gathering them."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 
 from app.domain.chat import Completion, Delta, FinishReason, ToolCall, ToolCallDelta, Usage
 from app.domain.output import OutputLimiter
 from app.domain.tokens import estimate
-from app.providers.base import BaseProvider, CompletionRequest
 
 
-async def ask(
-    provider: BaseProvider, request: CompletionRequest, *, stream: bool, limiter: OutputLimiter | None
-) -> AsyncGenerator[Delta, None]:
+async def in_parts(parts: AsyncGenerator[Delta, None], limiter: OutputLimiter | None) -> AsyncGenerator[Delta, None]:
     """The answer in parts.
 
     Args:
-        stream: Take the parts as the provider has them, instead of the whole at once.
+        parts: As they come from the provider; closed in the end.
         limiter: Ends the answer where the client wants it to end, if the provider can't.
     """
-    parts = provider.stream_completion(request) if stream else _in_one_piece(provider, request)
     async with aclosing(parts), aclosing(_limited(parts, limiter) if limiter else parts) as deltas:
         async for delta in deltas:
             yield delta
@@ -35,8 +31,9 @@ def as_deltas(completion: Completion) -> list[Delta]:
     return deltas
 
 
-async def _in_one_piece(provider: BaseProvider, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
-    for delta in as_deltas(await provider.create_completion(request)):
+async def in_one_piece(answer: Awaitable[Completion]) -> AsyncGenerator[Delta, None]:
+    """A whole answer as the parts it is handed on in."""
+    for delta in as_deltas(await answer):
         yield delta
 
 

@@ -1,23 +1,36 @@
 """Which of a route's targets can take a conversation, and what would be sent to each. Pure."""
 
+import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from app.domain.chat import ChatCall, Image, Message
+from app.domain.chat import PLAIN_TEXT, ChatCall, Message
+from app.domain.emulation.emulator import Emulator
+from app.domain.emulation.schema import check_schema
 from app.domain.errors import ContextTooLong, GatewayError, InvalidRequest
 from app.domain.prompt import Prompt, compose
 from app.domain.tokens import estimate
 from app.providers.base import ModelSpec
 from app.providers.registry import Target
 
+_TAG_BYTES = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A target, and what it would be sent."""
+    """A target, and what it would be sent.
+
+    Args:
+        conversation: All messages, whatever becomes of them for this target.
+        messages: What goes to a target that takes messages.
+        emulator: Makes up for what the target's model can't do; None if it can do all that is asked for.
+    """
 
     target: Target
+    conversation: tuple[Message, ...]
     prompt: Prompt
     messages: tuple[Message, ...]
+    emulator: Emulator | None
 
     @property
     def takes_all(self) -> bool:
@@ -55,17 +68,74 @@ def candidates(
     yield from later
 
 
+def reminded(candidate: Candidate, reply: str, reminder: str) -> Candidate:
+    """The same once more, after a reply that was of no use.
+
+    Raises:
+        ContextTooLong: There is no room for the reminder.
+    """
+    if "messages" in candidate.target.spec.abilities:
+        messages = (*candidate.messages, Message("assistant", reply), Message("user", reminder))
+        return replace(candidate, messages=messages, prompt=_measured(messages, candidate.target.spec))
+    prompt = _composed(candidate.conversation, candidate.target.spec, candidate.emulator, reminder)
+    return replace(candidate, prompt=prompt)
+
+
 def _candidate(target: Target, call: ChatCall, messages: tuple[Message, ...]) -> Candidate:
     spec = target.spec
     if "images" not in spec.abilities:
         _refuse_images(call.messages)
-    if "messages" in spec.abilities:
-        return Candidate(target, _measured(messages, spec), messages)
-    return Candidate(target, compose(messages, spec.prompt_limit), messages)
+    emulator = _emulator(spec, call)
+    if "messages" not in spec.abilities:
+        return Candidate(target, messages, _composed(messages, spec, emulator), messages, emulator)
+    told = _told(messages, emulator) if emulator else messages
+    return Candidate(target, messages, _measured(told, spec), told, emulator)
+
+
+def _emulator(spec: ModelSpec, call: ChatCall) -> Emulator | None:
+    tools = None if "tools" in spec.abilities else call.tools
+    kind = call.output_format.kind
+    output_format = PLAIN_TEXT if kind == "text" or kind in spec.abilities else call.output_format
+    if tools is None and output_format is PLAIN_TEXT:
+        return None
+    for index, tool in enumerate(tools.tools if tools else ()):
+        check_schema(tool.parameters, f"tools[{index}]")
+    if output_format.schema is not None:
+        check_schema(output_format.schema, "response_format")
+    return Emulator(tools=tools, output_format=output_format, tag=secrets.token_hex(_TAG_BYTES))
+
+
+def _composed(messages: Sequence[Message], spec: ModelSpec, emulator: Emulator | None, reminder: str = "") -> Prompt:
+    if emulator is None:
+        return compose(messages, spec.prompt_limit)
+    instructions = "\n".join(part for part in (emulator.instructions, reminder) if part)
+    return compose(
+        messages,
+        spec.prompt_limit,
+        instructions=instructions,
+        instructions_param=emulator.param,
+        render_call=emulator.render_call,
+    )
+
+
+def _told(messages: tuple[Message, ...], emulator: Emulator) -> tuple[Message, ...]:
+    """The messages for a model that takes them but knows nothing of tools or formats: all in words."""
+    instructions = (Message("system", emulator.instructions),) if emulator.instructions else ()
+    return (*instructions, *(_in_words(message, emulator) for message in messages))
+
+
+def _in_words(message: Message, emulator: Emulator) -> Message:
+    if message.tool_calls:
+        calls = [emulator.render_call(call) for call in message.tool_calls]
+        text = "\n".join([message.text, *calls] if message.text else calls)
+        return replace(message, text=text, tool_calls=())
+    if message.role == "tool":
+        return Message("user", f"[Tool {message.name or ''}]: {message.text}")
+    return message
 
 
 def _refuse_images(messages: Sequence[Message]) -> None:
-    image: Image | None = next((image for message in messages if message.parts for image in message.images), None)
+    image = next((image for message in messages for image in message.images), None)
     if image is not None:
         raise InvalidRequest("This model reads text only, no images.", param=image.place or "messages")
 

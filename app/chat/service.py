@@ -6,9 +6,11 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
-from app.chat.answering import Said, as_deltas, ask
+from app.chat.answering import Said, as_deltas, in_one_piece, in_parts
 from app.chat.candidates import Candidate, PassedOver, candidates
+from app.chat.emulated import ask_for_form
 from app.chat.events import Answer, Ending, Event, Opening
 from app.domain.caller import Caller
 from app.domain.chat import PLAIN_TEXT, ChatCall, Completion, Delta, Message, Usage
@@ -109,7 +111,7 @@ class _Turn:
             fallback=tuple(f"{provider}={reason}" for provider, reason in self.progress.passed_over),
         )
 
-    def request(self, candidate: Candidate) -> CompletionRequest:
+    def request(self, candidate: Candidate, *, deadline: float) -> CompletionRequest:
         call, abilities = self.call, candidate.target.spec.abilities
         return CompletionRequest(
             model=candidate.target.spec,
@@ -122,7 +124,7 @@ class _Turn:
             output_format=call.output_format if call.output_format.kind in abilities else PLAIN_TEXT,
             max_tokens=call.max_tokens,
             stop=call.stop,
-            deadline=asyncio.get_running_loop().time() + candidate.target.provider.timeout,
+            deadline=deadline,
         )
 
     def _conversation_id(self) -> str | None:
@@ -217,8 +219,7 @@ class ChatService:
             limiter = None if "messages" in abilities else OutputLimiter(call.stop, call.max_tokens)
             begun = False
             try:
-                answer = ask(candidate.target.provider, turn.request(candidate), stream=stream, limiter=limiter)
-                async with aclosing(answer) as deltas:
+                async with aclosing(in_parts(_asked(turn, candidate, stream=stream), limiter)) as deltas:
                     async for delta in deltas:
                         begun = True
                         yield delta
@@ -306,6 +307,17 @@ class ChatService:
             # Whoever sends the whole conversation loses nothing; whoever relies on the memory must know.
             if not is_full_history(turn.call.messages):
                 raise
+
+
+def _asked(turn: _Turn, candidate: Candidate, *, stream: bool) -> AsyncGenerator[Delta, None]:
+    """The answer of one provider, not yet begun."""
+    provider = candidate.target.provider
+    request_of = partial(turn.request, deadline=asyncio.get_running_loop().time() + provider.timeout)
+    if candidate.emulator is not None:
+        return in_one_piece(ask_for_form(candidate, candidate.emulator, request_of))
+    if stream:
+        return provider.stream_completion(request_of(candidate))
+    return in_one_piece(provider.create_completion(request_of(candidate)))
 
 
 def _label(spec: ModelSpec) -> str:

@@ -1,13 +1,10 @@
 """Routes and fallback, through a running gateway whose further providers follow a script."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, TextIO
 
 import httpx
 import pytest
 
-from app.build import build_app
 from app.domain.chat import Completion, Delta, Usage
 from app.domain.errors import (
     ContextTooLong,
@@ -19,32 +16,12 @@ from app.domain.errors import (
     UpstreamUnavailable,
 )
 from app.domain.prompt import PromptLimit
-from app.observe import logging as logs
-from app.settings import load_settings
 from app.simulator.live import LiveSimulator
-from tests.live import ALICE_KEY, LiveGateway, serving
-from tests.scripted import ScriptedProvider
+from tests.live import LiveGateway
+from tests.scripted import ScriptedProvider, gateway_with
 
 HELLO = [{"role": "user", "content": "Hello"}]
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
-
-
-@contextmanager
-def _gateway(
-    site: LiveSimulator, log: TextIO, *providers: ScriptedProvider, **settings: object
-) -> Iterator[LiveGateway]:
-    values: dict[str, object] = {
-        "_env_file": None,
-        "api_master_key": ALICE_KEY,
-        "chat_page_url": site.page_url,
-        "typing_delay_seconds": 0,
-        "model_routes": "r=" + ">".join(f"{provider.name}-model" for provider in providers),
-        **settings,
-    }
-    app = build_app(load_settings(**values), providers)
-    logs.configure("DEBUG", "json", log)
-    with serving(app) as gateway:
-        yield gateway
 
 
 def _ask(gateway: LiveGateway, *, headers: dict[str, str] | None = None, **fields: Any) -> httpx.Response:
@@ -73,7 +50,7 @@ def test_the_next_target_answers_when_one_cannot(
 ) -> None:
     """Whatever keeps one upstream from answering, the next one answers, and headers tell who and why."""
     broken, working = ScriptedProvider("broken", failure), ScriptedProvider("working")
-    with _gateway(site, log_stream, broken, working) as gateway:
+    with gateway_with(site, log_stream, broken, working) as gateway:
         response = _ask(gateway, stream=stream)
     assert response.status_code == 200
     assert "Hello." in response.text
@@ -85,7 +62,7 @@ def test_the_next_target_answers_when_one_cannot(
 def test_a_refusal_of_the_message_is_not_carried_elsewhere(site: LiveSimulator, log_stream: TextIO) -> None:
     """What one upstream refuses for its content is told to the client, and no other upstream sees it."""
     choosy, other = ScriptedProvider("choosy", MessageRefused("No.")), ScriptedProvider("other")
-    with _gateway(site, log_stream, choosy, other) as gateway:
+    with gateway_with(site, log_stream, choosy, other) as gateway:
         response = _ask(gateway)
     assert response.status_code == 400
     assert response.json()["error"]["code"] == "message_refused"
@@ -96,7 +73,7 @@ def test_nobody_else_is_asked_after_the_first_word(site: LiveSimulator, log_stre
     """An answer that breaks off is an error in its stream; another upstream's words never continue it."""
     breaking = ScriptedProvider("breaking", [Delta("Once "), UpstreamUnavailable("Gone.")])
     other = ScriptedProvider("other")
-    with _gateway(site, log_stream, breaking, other) as gateway:
+    with gateway_with(site, log_stream, breaking, other) as gateway:
         response = _ask(gateway, stream=True)
     assert '"content":"Once "' in response.text
     assert '"code":"upstream_unavailable"' in response.text
@@ -108,7 +85,7 @@ def test_if_nobody_can_answer_the_upstreams_trouble_is_told(site: LiveSimulator,
     """A larger model that is down says more than a small one for which the request was too long."""
     large = ScriptedProvider("large", UpstreamUnavailable("Down.", retry_after=7))
     small = ScriptedProvider("small", limit=PromptLimit(50))
-    with _gateway(site, log_stream, large, small) as gateway:
+    with gateway_with(site, log_stream, large, small) as gateway:
         response = _ask(gateway, messages=[{"role": "user", "content": "x" * 60}])
     assert (response.status_code, response.headers["retry-after"]) == (503, "7")
 
@@ -117,7 +94,7 @@ def test_a_long_conversation_goes_to_the_target_that_takes_all_of_it(site: LiveS
     """A target that would have to drop messages is passed over for one that takes the conversation whole."""
     small, large = ScriptedProvider("small", limit=PromptLimit(100)), ScriptedProvider("large")
     history = [*HELLO, {"role": "assistant", "content": "y" * 200}, {"role": "user", "content": "And?"}]
-    with _gateway(site, log_stream, small, large) as gateway:
+    with gateway_with(site, log_stream, small, large) as gateway:
         response = _ask(gateway, messages=history)
         short = _ask(gateway)
     assert response.headers["x-provider"] == "large"
@@ -134,7 +111,7 @@ def test_if_no_target_takes_all_of_it_the_first_takes_what_it_can(site: LiveSimu
         ScriptedProvider("large", UpstreamTimeout("Slow.")),
     )
     history = [*HELLO, {"role": "assistant", "content": "y" * 200}, {"role": "user", "content": "And?"}]
-    with _gateway(site, log_stream, small, large) as gateway:
+    with gateway_with(site, log_stream, small, large) as gateway:
         response = _ask(gateway, messages=history)
     assert response.headers["x-provider"] == "small"
     assert (response.headers["x-context-dropped"], response.headers["x-context-shortened"]) == ("1", "1")
@@ -145,7 +122,7 @@ def test_images_go_to_a_target_that_sees(site: LiveSimulator, log_stream: TextIO
     blind = ScriptedProvider("blind")
     seeing = ScriptedProvider("seeing", limit=PromptLimit(4000, "tokens"), abilities=["messages", "images"])
     messages = [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, PICTURE]}]
-    with _gateway(site, log_stream, blind, seeing) as gateway:
+    with gateway_with(site, log_stream, blind, seeing) as gateway:
         response = _ask(gateway, messages=messages)
         refused = _ask(gateway, messages=messages, headers={"X-Provider": "blind"})
     assert response.headers["x-provider"] == "seeing"
@@ -157,7 +134,7 @@ def test_images_go_to_a_target_that_sees(site: LiveSimulator, log_stream: TextIO
 def test_a_session_goes_on_when_its_target_changes(site: LiveSimulator, log_stream: TextIO) -> None:
     """The transcript is the gateway's: whoever answers next reads what another upstream has said."""
     first, second = ScriptedProvider("first", Completion("I am One.")), ScriptedProvider("second")
-    with _gateway(site, log_stream, first, second) as gateway:
+    with gateway_with(site, log_stream, first, second) as gateway:
         _ask(gateway, user="ada")
         first.answer = UpstreamUnavailable("Down.")
         response = _ask(gateway, user="ada", messages=[{"role": "user", "content": "Who are you?"}])
@@ -168,7 +145,7 @@ def test_a_session_goes_on_when_its_target_changes(site: LiveSimulator, log_stre
 def test_a_pinned_provider_has_nobody_to_stand_in(site: LiveSimulator, log_stream: TextIO) -> None:
     """`X-Provider` asks one provider and takes its error."""
     broken, working = ScriptedProvider("broken", UpstreamUnavailable("Down.")), ScriptedProvider("working")
-    with _gateway(site, log_stream, broken, working) as gateway:
+    with gateway_with(site, log_stream, broken, working) as gateway:
         assert _ask(gateway, headers={"X-Provider": "broken"}).status_code == 503
         assert _ask(gateway, headers={"X-Provider": "working"}).headers["x-provider"] == "working"
         unknown = _ask(gateway, headers={"X-Provider": "nobody"})
@@ -179,7 +156,7 @@ def test_a_model_that_takes_messages_gets_everything_as_it_is(site: LiveSimulato
     """Messages, limits and further fields go to the upstream, nothing is ignored, and its own counts are passed on."""
     answer = Completion("Hi END there", usage=Usage(11, 7, cached_tokens=3, reasoning_tokens=2), reasoning="Hm.")
     native = ScriptedProvider("native", answer, abilities=["messages", "options"], limit=PromptLimit(99, "tokens"))
-    with _gateway(site, log_stream, native) as gateway:
+    with gateway_with(site, log_stream, native) as gateway:
         response = _ask(gateway, stop=["END"], max_tokens=1, temperature=0.5, top_k=3)
     request = native.requests[0]
     assert (request.stop, request.max_tokens, request.options) == (("END",), 1, {"temperature": 0.5, "top_k": 3})

@@ -22,9 +22,18 @@ def before_call(_: HookContext, case: Case[Any], kwargs: dict[str, Any]) -> None
     if isinstance(session_id, str) and len(session_id) % 2 == 0:
         case.path_parameters["session_id"] = KEPT_SESSION if case.method == "GET" else DOOMED_SESSION
     body: Any = case.body
+    if isinstance(body, dict):
+        body = case.body = {name: value for name, value in body.items() if not _asks_for_a_form(name, value)}
     if isinstance(body, dict) and isinstance(body.get("messages"), list) and len(body) % 2:
         kept = {name: value for name, value in body.items() if name not in _CHOOSY}
         case.body = kept | {"messages": [*body["messages"], _HELLO], "stream": len(body["messages"]) % 2 == 0}
+
+
+def _asks_for_a_form(name: str, value: Any) -> bool:
+    """Would the simulated model, which says the same to everybody, be at fault?"""
+    if name == "response_format":
+        return isinstance(value, dict) and value.get("type") != "text"
+    return name in ("tool_choice", "function_call") and (isinstance(value, dict) or value == "required")
 
 
 def _header(response: Response, name: str) -> str:
