@@ -97,6 +97,9 @@ class MemorySessionStore:
         return "ready"
 
     async def _acquire(self, lock: asyncio.Lock) -> None:
+        if not lock.locked():  # then it is acquired without a pause, and nobody has to watch the time
+            await lock.acquire()
+            return
         try:
             async with asyncio.timeout(self._lock_wait):
                 await lock.acquire()

@@ -84,19 +84,22 @@ def to_call(request: ChatCompletionRequest, hints: SessionHints, *, default_mode
         strict=hints.strict,
         is_retry=hints.is_retry,
         idempotency_key=hints.idempotency_key,
-        options={name: value for name, value in _given(request).items() if name not in _HONOURED},
+        options=_others(request),
     )
 
 
 def ignored_params(request: ChatCompletionRequest) -> list[str]:
     """The fields of a request that the answer takes no account of, as far as their names can stand in a header."""
-    names = _given(request).keys() - _HONOURED - _INCONSEQUENTIAL
+    names = _others(request).keys() - _INCONSEQUENTIAL
     return sorted(name for name in names if _NAMEABLE.fullmatch(name))
 
 
-def _given(request: ChatCompletionRequest) -> dict[str, object]:
-    fields = {name: getattr(request, name) for name in ChatCompletionRequest.model_fields}
-    return {name: value for name, value in (fields | (request.model_extra or {})).items() if value is not None}
+def _others(request: ChatCompletionRequest) -> dict[str, object]:
+    """The fields that came and are not looked at here."""
+    extra = request.model_extra or {}
+    names = request.model_fields_set - _HONOURED
+    given = {name: extra[name] if name in extra else getattr(request, name) for name in names}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _refuse_impossible(request: ChatCompletionRequest) -> None:
