@@ -18,10 +18,10 @@ from app.build import build_app
 from app.cluster.nginx import NginxPolicy
 from app.cluster.supervisor import ClusterError, ClusterPolicy, Supervisor, is_free, worker_command
 from app.observe import logging as logs
-from app.server import GracefulServer
+from app.server import GracefulServer, allow_open_files
 from app.settings import Settings, SettingsError, load_settings
 from app.simulator.behaviour import Behaviour
-from app.simulator.live import running, serve
+from app.simulator.live import LiveSimulator, running, serve
 from app.simulator.site import Site
 
 # Longer than any proxy in front keeps an idle connection: else a request can meet one that is just being closed.
@@ -111,6 +111,7 @@ def _demo(options: argparse.Namespace) -> int:
             auth_disabled=False,
             chat_page_url=site.page_url,
             upstream_url=site.ajax_url,
+            **_simulated_upstreams(site, given.default_model),
             log_format="pretty",
             log_level="WARNING",
             api_host=options.host or "127.0.0.1",
@@ -118,6 +119,18 @@ def _demo(options: argparse.Namespace) -> int:
         )
         print(_demo_text(f"http://localhost:{settings.api_port}/v1", key, site.base_url), flush=True)
         return _run(build_app(settings), settings)
+
+
+def _simulated_upstreams(site: LiveSimulator, default_model: str) -> dict[str, object]:
+    """Nothing that the environment names may be asked; in the place of Moonshot's API stands the simulator's."""
+    switches = [name for name in Settings.model_fields if name.endswith(("_api_key", "_base_url"))]
+    return {
+        **dict.fromkeys(switches, ""),
+        "providers_file": None,
+        "moonshot_api_key": "sk-simulated",
+        "moonshot_base_url": site.api_url,
+        "model_routes": f"kimi=kimi-web/{default_model}>moonshot/kimi-k2-0905-preview",
+    }
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -138,6 +151,7 @@ def _given(options: argparse.Namespace) -> dict[str, object]:
 
 
 def _run(app: FastAPI, settings: Settings) -> int:
+    allow_open_files()
     server = GracefulServer(
         uvicorn.Config(
             app,

@@ -1,10 +1,12 @@
 """All settings: read from the environment and from `.env`, checked once at the start. See `.env.example`."""
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -33,6 +35,14 @@ class Route(NamedTuple):
 
     targets: tuple[str, ...]
     weights: tuple[float, ...] | None = None
+
+
+class PresetChoice(NamedTuple):
+    """The settings of an upstream that is known by name; empty where nothing is set."""
+
+    key: str
+    base_url: str
+    models: dict[str, str]
 
 
 class Settings(BaseSettings):
@@ -76,6 +86,7 @@ class Settings(BaseSettings):
     # Logs
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     log_format: Literal["json", "pretty"] = "json"
+    log_texts: bool = False
 
     tracing_endpoint: str = ""
 
@@ -85,6 +96,35 @@ class Settings(BaseSettings):
     model_routes: Annotated[dict[str, Route], NoDecode] = {}
     context_max_length: int = Field(1000, ge=50)
     context_length_unit: Literal["codepoints", "utf16", "bytes"] = "codepoints"
+
+    # Upstreams besides the Kimi site: a key (of local ones the address) switches each on; the file has the rest
+    providers_file: Path | None = None
+    moonshot_api_key: SecretStr = SecretStr("")
+    moonshot_base_url: str = ""
+    moonshot_models: Annotated[dict[str, str], NoDecode] = {}
+    moonshot_cn_api_key: SecretStr = SecretStr("")
+    moonshot_cn_base_url: str = ""
+    moonshot_cn_models: Annotated[dict[str, str], NoDecode] = {}
+    deepseek_api_key: SecretStr = SecretStr("")
+    deepseek_base_url: str = ""
+    deepseek_models: Annotated[dict[str, str], NoDecode] = {}
+    qianfan_api_key: SecretStr = SecretStr("")
+    qianfan_base_url: str = ""
+    qianfan_models: Annotated[dict[str, str], NoDecode] = {}
+    openai_api_key: SecretStr = SecretStr("")
+    openai_models: Annotated[dict[str, str], NoDecode] = {}
+    openrouter_api_key: SecretStr = SecretStr("")
+    openrouter_base_url: str = ""
+    openrouter_models: Annotated[dict[str, str], NoDecode] = {}
+    siliconflow_api_key: SecretStr = SecretStr("")
+    siliconflow_base_url: str = ""
+    siliconflow_models: Annotated[dict[str, str], NoDecode] = {}
+    ollama_base_url: str = ""
+    ollama_models: Annotated[dict[str, str], NoDecode] = {}
+    vllm_base_url: str = ""
+    vllm_models: Annotated[dict[str, str], NoDecode] = {}
+    lmstudio_base_url: str = ""
+    lmstudio_models: Annotated[dict[str, str], NoDecode] = {}
 
     # Sessions
     session_store_url: SecretStr = SecretStr("memory://")
@@ -114,13 +154,23 @@ class Settings(BaseSettings):
     breaker_failure_rate: float = Field(0.5, gt=0, le=1)
     breaker_minimum_calls: int = Field(20, ge=1)
     breaker_open_seconds: float = Field(5, gt=0)
+    breaker_challenge_seconds: float = Field(60, gt=0)
 
     # Streams
+    stream_idle_timeout: float = Field(60, gt=0)
     stream_grace_seconds: float = Field(10, gt=0)
     heartbeat_seconds: float = Field(15, gt=0)
+    stream_write_timeout: float = Field(60, gt=0)
     typing_piece_size: int = Field(4, ge=1)
     typing_delay_seconds: float = Field(0.02, ge=0)
     typing_max_seconds: float = Field(3, ge=0)
+
+    def preset_choice(self, preset: str) -> PresetChoice:
+        """What is set for an upstream that is known by name, such as `moonshot-cn`."""
+        prefix = preset.replace("-", "_")
+        key: SecretStr = getattr(self, f"{prefix}_api_key", SecretStr(""))
+        base_url: str = getattr(self, f"{prefix}_base_url", "")
+        return PresetChoice(key.get_secret_value().strip(), base_url, getattr(self, f"{prefix}_models"))
 
     @property
     def api_keys(self) -> list[str]:
@@ -158,6 +208,20 @@ class Settings(BaseSettings):
         rows = [part for part in (part.strip() for part in value.split(",")) if part]
         return dict(_route(row) for row in rows)
 
+    @field_validator(
+        *("moonshot_models", "moonshot_cn_models", "deepseek_models", "qianfan_models", "openai_models"),
+        *("openrouter_models", "siliconflow_models", "ollama_models", "vllm_models", "lmstudio_models"),
+        mode="before",
+    )
+    @classmethod
+    def _preset_models(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        rows = [part.partition("=") for part in value.split(",") if part.strip()]
+        if not all(public.strip() for public, _, _ in rows):
+            raise ValueError("write names of models, or public-name=upstream-name, separated by commas")
+        return {public.strip(): own.strip() or public.strip() for public, _, own in rows}
+
     @field_validator("session_store_url")
     @classmethod
     def _store_url(cls, value: SecretStr) -> SecretStr:
@@ -165,7 +229,11 @@ class Settings(BaseSettings):
             raise ValueError("must be memory://, or a redis://, rediss:// or unix:// address")
         return value
 
-    @field_validator("chat_page_url", "upstream_url", "tracing_endpoint")
+    @field_validator(
+        *("chat_page_url", "upstream_url", "tracing_endpoint"),
+        *("moonshot_base_url", "moonshot_cn_base_url", "deepseek_base_url", "qianfan_base_url", "openrouter_base_url"),
+        *("siliconflow_base_url", "ollama_base_url", "vllm_base_url", "lmstudio_base_url"),
+    )
     @classmethod
     def _http_url(cls, value: str) -> str:
         if value and not _is_http_url(value):
@@ -201,6 +269,12 @@ def load_settings(**overrides: object) -> Settings:
         raise SettingsError("\n".join(_line(fault["loc"], fault["msg"]) for fault in error.errors())) from None
     except UnicodeDecodeError:
         raise SettingsError(".env: the file is not UTF-8") from None
+
+
+def environment() -> dict[str, str]:
+    """All variables of the environment and of `.env`, for what names them itself; the environment wins."""
+    from_file = {name: value for name, value in dotenv_values(".env").items() if value is not None}
+    return {**from_file, **os.environ}
 
 
 def _is_http_url(value: str) -> bool:

@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 ALICE_KEY = "sk-alice-4f9a1c77d2e0"
 BOB_KEY = "sk-bob-b81d03e65fa9"
+UPSTREAM_KEY = "sk-moonshot-simulated-5e0d"
 WAIT_SECONDS = 20.0
 
 

@@ -115,6 +115,7 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ("tls_certificate", "/cert.pem"),
         ("log_level", "LOUD"),
         ("log_format", "xml"),
+        ("log_texts", "perhaps"),
         ("auth_disabled", "perhaps"),
         ("session_from_user", "perhaps"),
         ("context_max_length", "49"),
@@ -140,8 +141,10 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ("breaker_failure_rate", "1.1"),
         ("breaker_minimum_calls", "0"),
         ("breaker_open_seconds", "0"),
+        ("breaker_challenge_seconds", "0"),
         ("stream_grace_seconds", "0"),
         ("heartbeat_seconds", "0"),
+        ("stream_write_timeout", "0"),
         ("typing_piece_size", "0"),
         ("typing_delay_seconds", "-0.1"),
         ("typing_max_seconds", "-1"),
@@ -333,3 +336,24 @@ def test_addresses_of_any_host_are_taken(url: str) -> None:
     """Page and endpoint may be anywhere, with a port or without a path."""
     settings = _load(chat_page_url=url, upstream_url=url)
     assert (settings.chat_page_url, settings.upstream_url) == (url, url)
+
+
+def test_upstreams_are_set_by_key_address_and_models() -> None:
+    """Each known upstream has its settings; models are names, or public names with the upstream's own."""
+    settings = load_settings(
+        _env_file=None,
+        auth_disabled=True,
+        moonshot_cn_api_key=" sk-1 ",
+        moonshot_cn_base_url="https://example.org/v1",
+        moonshot_cn_models="a, b = theirs,",
+    )
+    assert settings.preset_choice("moonshot-cn") == ("sk-1", "https://example.org/v1", {"a": "a", "b": "theirs"})
+    assert settings.preset_choice("ollama") == ("", "", {})
+    assert "sk-1" not in repr(settings)
+
+
+@pytest.mark.parametrize(("name", "value"), [("deepseek_base_url", "example.org"), ("openai_models", "=gpt")])
+def test_a_wrong_setting_of_an_upstream_is_named(name: str, value: str) -> None:
+    """As for every other setting."""
+    with pytest.raises(SettingsError, match=f"^{name.upper()}: "):
+        load_settings(_env_file=None, auth_disabled=True, **{name: value})

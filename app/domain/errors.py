@@ -18,7 +18,10 @@
     ├── GatewayStopping             503  the process ends before it could answer
     ├── SessionStoreUnavailable     503  what was said before can't be looked up
     └── UpstreamError
+        ├── UpstreamModelMissing    404  the upstream has no model of the name that it was asked for
         ├── UpstreamRateLimited     429
+        ├── UpstreamKeyRejected     502  the operator's key for the upstream is wrong
+        ├── UpstreamQuotaExhausted  502  the operator's account there is empty
         ├── UnexpectedReply         502  the upstream answered something that makes no sense
         │   ├── SiteChanged         502
         │   ├── UpstreamRefused     502
@@ -199,6 +202,8 @@ class UpstreamError(GatewayError):
     is_outage: ClassVar[bool] = True
     # May the same request succeed when it is sent again in a moment?
     is_transient: ClassVar[bool] = False
+    # Is nobody let in, so that it makes no sense to find out by further requests?
+    shuts_out: ClassVar[bool] = False
 
 
 class UpstreamRateLimited(UpstreamError):
@@ -207,6 +212,35 @@ class UpstreamRateLimited(UpstreamError):
     status = 429
     type = "rate_limit_error"
     code = "upstream_rate_limited"
+    is_outage = False
+
+
+class UpstreamModelMissing(UpstreamError):
+    """The upstream doesn't know the model, or won't let this gateway use it."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "model_not_found"
+    is_outage = False
+    should_retry = False
+
+
+class UpstreamKeyRejected(UpstreamError):
+    """The upstream won't take the key that the gateway's operator has set for it; no client can mend that."""
+
+    status = 502
+    code = "upstream_key_rejected"
+    is_outage = False
+    should_retry = False
+
+
+class UpstreamQuotaExhausted(UpstreamError):
+    """The operator's account at the upstream has no money or quota left: waiting a moment changes nothing."""
+
+    status = 502
+    code = "upstream_quota_exhausted"
+    is_outage = False
+    should_retry = False
 
 
 class UnexpectedReply(UpstreamError):
@@ -263,6 +297,7 @@ class CloudflareChallenge(UpstreamError):
 
     status = 503
     code = "cloudflare_challenge"
+    shuts_out = True
 
 
 class NonceMissing(UpstreamError):

@@ -86,7 +86,7 @@ class ProviderStatus:
 
 
 class BaseProvider(ABC):
-    """An upstream. `name` identifies it in headers, logs and metrics."""
+    """An upstream. `name` identifies it in headers, logs and metrics; `models` may change while it runs."""
 
     name: str
     models: Sequence[ModelSpec]

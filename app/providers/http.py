@@ -4,13 +4,15 @@ aiohttp, because a cancelled task aborts the exchange at once, and because it co
 """
 
 import asyncio
-from collections.abc import Mapping
+import contextlib
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import Cookie
 from http.cookies import CookieError, Morsel
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import aiohttp
 import requests.utils
@@ -19,9 +21,10 @@ from yarl import URL
 from app.domain.errors import UnexpectedReply, UpstreamUnavailable
 
 _CONNECT_SECONDS = 10.0
-_FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 _LONGEST_WAIT = 3600.0
 _LONGEST_DATE = 64
+_FINISH_SECONDS = 0.1
+_TROUBLE = (aiohttp.ClientError, OSError, asyncio.IncompleteReadError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,24 +36,69 @@ class HttpReply:
     body: bytes
 
 
+class HttpStream:
+    """An answer that is read part by part. Header names are in lower case."""
+
+    def __init__(self, response: aiohttp.ClientResponse, max_reply_bytes: int) -> None:
+        self._response = response
+        self._max_reply_bytes = max_reply_bytes
+        self.status = response.status
+        self.headers: Mapping[str, str] = _lowered(response)
+
+    async def next_part(self) -> bytes:
+        """The next bytes as they come in; none at all at the end.
+
+        Raises:
+            UpstreamUnavailable: The connection was lost.
+        """
+        try:
+            return await self._response.content.readany()
+        except _TROUBLE as error:
+            raise _translated(error) from error
+
+    async def whole(self) -> HttpReply:
+        """The answer, read to its end.
+
+        Raises:
+            UpstreamUnavailable: The connection was lost.
+            UnexpectedReply: The answer is too long.
+        """
+        body = bytearray()
+        while part := await self.next_part():
+            body += part
+            if len(body) > self._max_reply_bytes:
+                raise UnexpectedReply(f"The upstream's answer is longer than {self._max_reply_bytes} bytes.")
+        return HttpReply(self.status, self.headers, bytes(body))
+
+    async def finish(self) -> None:
+        """Read the end, if it comes at once: then the connection can be used again."""
+        with contextlib.suppress(TimeoutError, UpstreamUnavailable):
+            async with asyncio.timeout(_FINISH_SECONDS):
+                while await self.next_part():
+                    pass
+
+
 class HttpClient:
-    """Posts forms, keeps cookies, follows no redirects. Open it inside a running event loop.
+    """Posts forms and JSON, keeps cookies, follows no redirects. Open it inside a running event loop.
 
     Args:
         max_reply_bytes: A longer answer is refused.
+        keep_cookies: Not wanted where clients of several upstreams share one client.
     """
 
-    def __init__(self, *, max_reply_bytes: int) -> None:
+    def __init__(self, *, max_reply_bytes: int, keep_cookies: bool = True) -> None:
         self._max_reply_bytes = max_reply_bytes
+        self._keep_cookies = keep_cookies
         self._session: aiohttp.ClientSession | None = None
         self._proxies: dict[tuple[str, str], str | None] = {}
 
     async def open(self) -> None:
         """Make ready; no connection is made yet."""
+        jar = aiohttp.CookieJar(unsafe=True, quote_cookie=False) if self._keep_cookies else aiohttp.DummyCookieJar()
         self._session = aiohttp.ClientSession(
             # How many requests run at once is decided by each provider's bulkhead.
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
-            cookie_jar=aiohttp.CookieJar(unsafe=True, quote_cookie=False),
+            cookie_jar=jar,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
         )
 
@@ -85,16 +133,42 @@ class HttpClient:
             UpstreamUnavailable: No connection, or it was lost on the way.
             UnexpectedReply: The answer is too long, or no HTTP.
         """
-        data = urlencode(form, errors="replace").encode()
+        async with self._exchange("POST", url, headers, form) as stream:
+            return await stream.whole()
+
+    async def get(self, url: str, headers: Mapping[str, str]) -> HttpReply:
+        """Fetch something; returns the whole answer, whatever its status. Raises as `post_form`."""
+        async with self._exchange("GET", url, headers, None) as stream:
+            return await stream.whole()
+
+    async def post_json(self, url: str, body: bytes, headers: Mapping[str, str]) -> HttpReply:
+        """Send JSON; returns the whole answer, whatever its status. Raises as `post_form`."""
+        async with self.stream_json(url, body, headers) as stream:
+            return await stream.whole()
+
+    def stream_json(self, url: str, body: bytes, headers: Mapping[str, str]) -> AbstractAsyncContextManager[HttpStream]:
+        """Send JSON; gives the answer, whatever its status, as soon as its headers are there.
+
+        Leaving the context drops the connection unless the answer has been read to its end.
+
+        Raises:
+            UpstreamUnavailable: No connection, or it was lost on the way.
+            UnexpectedReply: The answer is no HTTP.
+        """
+        return self._exchange("POST", url, {"Content-Type": "application/json", **headers}, body)
+
+    @asynccontextmanager
+    async def _exchange(
+        self, method: str, url: str, headers: Mapping[str, str], data: Mapping[str, str] | bytes | None
+    ) -> AsyncGenerator[HttpStream, None]:
         try:
-            async with self._opened.post(
-                url, data=data, headers={**headers, **_FORM}, allow_redirects=False, proxy=self._proxy(url)
-            ) as response:
-                body = await self._read(response)
-                lowered = {name.lower(): value for name, value in response.headers.items()}
-                return HttpReply(response.status, lowered, body)
-        except (aiohttp.ClientError, OSError, asyncio.IncompleteReadError) as error:
+            response = await self._opened.request(
+                method, url, data=data, headers=headers, allow_redirects=False, proxy=self._proxy(url)
+            )
+        except _TROUBLE as error:
             raise _translated(error) from error
+        async with response:
+            yield HttpStream(response, self._max_reply_bytes)
 
     def _proxy(self, url: str) -> str | None:
         """The proxy that the environment names for a URL, as cloudscraper's requests would find it.
@@ -114,14 +188,6 @@ class HttpClient:
             raise RuntimeError("The HTTP client has not been opened.")
         return self._session
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        body = bytearray()
-        async for part in response.content.iter_any():
-            body += part
-            if len(body) > self._max_reply_bytes:
-                raise UnexpectedReply(f"The upstream's answer is longer than {self._max_reply_bytes} bytes.")
-        return bytes(body)
-
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that the `Retry-After` header asks for (it may also give a date), at most an hour; None without one."""
@@ -136,6 +202,10 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     except (ValueError, OverflowError):
         return None
     return min(max(0.0, wait), _LONGEST_WAIT)
+
+
+def _lowered(response: aiohttp.ClientResponse) -> Mapping[str, str]:
+    return {name.lower(): value for name, value in response.headers.items()}
 
 
 def _translated(error: Exception) -> UpstreamUnavailable | UnexpectedReply:

@@ -75,6 +75,10 @@ class SessionStore(Protocol):
         """Close everything that `start` opened."""
         ...
 
+    def count(self) -> int | None:
+        """How many sessions are kept; None if only a server would know."""
+        ...
+
     def status(self) -> str:
         """`ready`, or in one word why not; for `/ready`."""
         ...

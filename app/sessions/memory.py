@@ -4,21 +4,14 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 from cachetools import LRUCache, TTLCache
 
 from app.domain.conversation import Session, SessionKey, SessionRecord
-from app.domain.errors import SessionBusy
+from app.sessions.line import Line, Place
 
 # Clients that keep their own history are remembered longer than any session, and cost a few bytes each.
 _HISTORY_KEEPERS_PER_SESSION = 10
-
-
-@dataclass(slots=True)
-class _Turnstile:
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    users: int = 0
 
 
 class MemorySessionStore:
@@ -43,23 +36,17 @@ class MemorySessionStore:
         self._lock_wait = lock_wait
         self._sessions: TTLCache[SessionKey, Session] = TTLCache(max_sessions, time_to_live, timer=clock)
         self._history_keepers: LRUCache[SessionKey, bool] = LRUCache(max_sessions * _HISTORY_KEEPERS_PER_SESSION)
-        self._turnstiles: dict[SessionKey, _Turnstile] = {}
+        self._lines: dict[SessionKey, Line] = {}
 
     @asynccontextmanager
     async def hold(self, key: SessionKey) -> AsyncGenerator["_Held", None]:
         """See `SessionStore.hold`."""
-        turnstile = self._turnstiles.setdefault(key, _Turnstile())
-        turnstile.users += 1
+        place = Place(self._lines, key)
         try:
-            await self._acquire(turnstile.lock)
-            try:
-                yield _Held(self, key)
-            finally:
-                turnstile.lock.release()
+            await place.come_first(asyncio.get_running_loop().time() + self._lock_wait)
+            yield _Held(self, key)
         finally:
-            turnstile.users -= 1
-            if not turnstile.users:
-                del self._turnstiles[key]
+            place.leave()
 
     async def load(self, key: SessionKey) -> Session | None:
         """See `SessionStore.load`."""
@@ -92,19 +79,13 @@ class MemorySessionStore:
     async def aclose(self) -> None:
         """Nothing to close."""
 
+    def count(self) -> int:
+        """See `SessionStore.count`."""
+        return len(self._sessions)
+
     def status(self) -> str:
         """See `SessionStore.status`."""
         return "ready"
-
-    async def _acquire(self, lock: asyncio.Lock) -> None:
-        if not lock.locked():  # then it is acquired without a pause, and nobody has to watch the time
-            await lock.acquire()
-            return
-        try:
-            async with asyncio.timeout(self._lock_wait):
-                await lock.acquire()
-        except TimeoutError as error:
-            raise SessionBusy("Another request of this session is still running.", retry_after=1.0) from error
 
 
 class _Held:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, Final
 
+from app.simulator.api_desk import ApiDesk
 from app.simulator.behaviour import CHALLENGES, Behaviour, merge
 
 ACTION: Final = "kimi_send_message"
@@ -107,6 +108,7 @@ class Site:
         self._tickets = count()
         self._in_flight: set[int] = set()
         self._messages: dict[int, ReceivedMessage] = {}
+        self.api = ApiDesk()
 
     @property
     def behaviour(self) -> Behaviour:
@@ -160,6 +162,7 @@ class Site:
             self._behaviour = Behaviour()
             self._counters = Counters()
             self._messages.clear()
+            self.api.reset()
             self.forget_in_flight()
 
     def forget_in_flight(self) -> None:
@@ -204,6 +207,12 @@ class Site:
                 refused_nonce=int(verdict == "nonce_refused" and not failure),
             )
             return Receipt(ticket, behaviour, failure, verdict)
+
+    def take_api_failure(self) -> tuple[Behaviour, str | None]:
+        """How a request to the OpenAI API is to be treated."""
+        with self._changed:
+            behaviour = self._behaviour
+            return behaviour, self._take_failure("api_failure")
 
     def finish(self, receipt: Receipt) -> None:
         """The answer is about to be complete."""

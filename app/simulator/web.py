@@ -19,6 +19,7 @@ from app.simulator.failures import (
     fail,
     too_long,
 )
+from app.simulator.openai_api import add_openai_api
 from app.simulator.site import Post, Receipt, Site
 from app.simulator.wordpress import render_page, send_json_success, settings_script
 
@@ -39,6 +40,7 @@ def build_simulator(site: Site) -> web.Application:
     application.router.add_get("/", _go_to_page)
     application.router.add_get(PAGE_PATH, _serve_page)
     application.router.add_post(AJAX_PATH, _answer_message)
+    add_openai_api(application, site)
     application.router.add_get("/_simulator", _show_state)
     application.router.add_patch("/_simulator", _change_behaviour)
     application.router.add_post("/_simulator/rotate", _rotate)
@@ -162,4 +164,6 @@ async def _show_messages(request: web.Request) -> web.StreamResponse:
 
 
 def _state(site: Site) -> web.Response:
-    return web.json_response({"behaviour": asdict(site.behaviour), "counters": asdict(site.counters)})
+    return web.json_response(
+        {"behaviour": asdict(site.behaviour), "counters": asdict(site.counters), "api": asdict(site.api.counters)}
+    )

@@ -10,9 +10,12 @@ from schemathesis import Case, CheckContext, HookContext, Response
 KEPT_SESSION = "kept"
 DOOMED_SESSION = "doomed"
 
-_HELLO = {"role": "user", "content": "Hello"}
+_HELLO: Any = {"role": "user", "content": "Hello"}
 # With any of these a chat is refused unless its value is just right, so that hardly one made-up chat would be answered.
-_CHOOSY = ("model", "n", "response_format", "tool_choice", "modalities")
+_CHOOSY = ("model", "n", "response_format", "tools", "tool_choice", "modalities", "system", "output_format")
+# Under these addresses Anthropic's dialect is spoken.
+_ANTHROPIC = "/v1/messages"
+_ANTHROPIC_TYPES = ("invalid_request_error", "authentication_error", "not_found_error", "request_too_large")
 
 
 @schemathesis.hook
@@ -26,7 +29,10 @@ def before_call(_: HookContext, case: Case[Any], kwargs: dict[str, Any]) -> None
         body = case.body = {name: value for name, value in body.items() if not _asks_for_a_form(name, value)}
     if isinstance(body, dict) and isinstance(body.get("messages"), list) and len(body) % 2:
         kept = {name: value for name, value in body.items() if name not in _CHOOSY}
-        case.body = kept | {"messages": [*body["messages"], _HELLO], "stream": len(body["messages"]) % 2 == 0}
+        if case.path.startswith(_ANTHROPIC):
+            kept |= {"model": "kimi", "max_tokens": 100, "thinking": None, "output_config": None}
+            kept |= {"messages": [_HELLO]} if len(body) % 4 == 1 else {}
+        case.body = {"messages": [*body["messages"], _HELLO], **kept, "stream": len(body["messages"]) % 2 == 0}
 
 
 def _asks_for_a_form(name: str, value: Any) -> bool:
@@ -47,6 +53,12 @@ def errors_come_in_the_envelope(ctx: CheckContext, response: Response, case: Cas
         return
     assert _header(response, "content-type") == "application/json"
     document = json.loads(response.content)
+    if case.path.startswith(_ANTHROPIC):
+        assert list(document) == ["type", "error", "request_id"]
+        assert document["request_id"] == _header(response, "request-id")
+        assert document["error"]["type"] in _ANTHROPIC_TYPES
+        assert document["error"]["message"]
+        return
     assert list(document) == ["error"]
     error = document["error"]
     assert list(error) == ["message", "type", "param", "code"]
@@ -65,10 +77,13 @@ def every_response_has_an_id_and_a_clock(ctx: CheckContext, response: Response, 
 
 @schemathesis.check
 def streams_are_complete(ctx: CheckContext, response: Response, case: Case[Any]) -> None:
-    """Every event stream is made of JSON chunks and ends with [DONE]."""
+    """Every event stream is made of JSON, and ends with [DONE] or with the event that its dialect has for it."""
     if not _header(response, "content-type").startswith("text/event-stream"):
         return
     assert not response.stream_cut_short
+    if case.path.startswith(_ANTHROPIC):
+        assert response.content.endswith(b'event: message_stop\ndata: {"type":"message_stop"}\n\n')
+        return
     *events, done, rest = response.content.split(b"\n\n")
     assert (done, rest) == (b"data: [DONE]", b"")
     assert all(json.loads(event.removeprefix(b"data: "))["object"] == "chat.completion.chunk" for event in events)

@@ -43,7 +43,7 @@ class DirectMiddleware:
             response: Response = await route.endpoint(request)
             await response(scope, receive, send)
         except Exception as error:
-            refusal = answer(error)
+            refusal = answer(error, scope)
             if refusal is None:
                 raise
             await refusal(scope, receive, send)

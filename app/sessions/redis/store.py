@@ -19,14 +19,15 @@ import random
 import secrets
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import structlog
 
 from app.domain.conversation import Session, SessionKey, SessionRecord
-from app.domain.errors import SessionBusy, SessionStoreUnavailable
+from app.domain.errors import SessionStoreUnavailable
 from app.sessions.encoding import UnreadableSession, decode, encode
+from app.sessions.line import Line, Place, busy
 from app.sessions.redis.scripts import DELETE, LIST, RELEASE, RENEW, SAVE, TAKE
 from app.sessions.redis.server import FIRST_PAUSE, RedisServer
 
@@ -87,7 +88,7 @@ class RedisSessionStore:
         self._command_timeout = command_timeout
         self._prefix = key_prefix
         self._server = RedisServer(url, connect_timeout, command_timeout, probe_key=f"{key_prefix}:probe")
-        self._lines: dict[SessionKey, _Line] = {}
+        self._lines: dict[SessionKey, Line] = {}
         self._commands: set[asyncio.Task[Any]] = set()
         self._renewals: set[asyncio.Task[Any]] = set()
 
@@ -95,7 +96,7 @@ class RedisSessionStore:
     async def hold(self, key: SessionKey) -> AsyncGenerator["_Held", None]:
         """See `SessionStore.hold`."""
         deadline = asyncio.get_running_loop().time() + self._lock_wait
-        place = _Place(self._lines, key)
+        place = Place(self._lines, key)
         try:
             await place.come_first(deadline)
             self._server.check()
@@ -139,6 +140,9 @@ class RedisSessionStore:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
         await self._server.aclose()
+
+    def count(self) -> None:
+        """See `SessionStore.count`."""
 
     def status(self) -> str:
         """See `SessionStore.status`."""
@@ -228,7 +232,7 @@ class RedisSessionStore:
 class _Held:
     """See `HeldSession`. The session is given back together with the first thing that is saved or deleted."""
 
-    def __init__(self, store: RedisSessionStore, names: "_Names", place: "_Place") -> None:
+    def __init__(self, store: RedisSessionStore, names: "_Names", place: Place) -> None:
         self.record = SessionRecord()
         self._store = store
         self._names = names
@@ -278,7 +282,7 @@ class _Held:
                 return taken
             left = deadline - loop.time()
             if left <= 0:
-                raise _busy()
+                raise busy()
             await asyncio.sleep(min(left, pause * random.uniform(0.5, 1.0)))  # noqa: S311 - spreads load, keeps no secret
             pause = min(pause * 2, _LONGEST_POLL)
 
@@ -338,46 +342,6 @@ class _Held:
             self._renewal = None
 
 
-@dataclass(slots=True)
-class _Line:
-    """Those in this process who want the same session: only the first one asks Redis for it."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    users: int = 0
-
-
-class _Place:
-    """A request's place in its line."""
-
-    def __init__(self, lines: dict[SessionKey, _Line], key: SessionKey) -> None:
-        self._lines = lines
-        self._key = key
-        self._line = lines.setdefault(key, _Line())
-        self._line.users += 1
-        self._is_first = False
-        self._left = False
-
-    async def come_first(self, deadline: float) -> None:
-        """Wait until all others have left."""
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._line.lock.acquire()
-        except TimeoutError as error:
-            raise _busy() from error
-        self._is_first = True
-
-    def leave(self) -> None:
-        """Let the next one come first; once is enough."""
-        if self._left:
-            return
-        self._left = True
-        if self._is_first:
-            self._line.lock.release()
-        self._line.users -= 1
-        if not self._line.users:
-            del self._lines[self._key]
-
-
 @dataclass(frozen=True, slots=True)
 class _Names:
     """The keys of one session. `caller` begins them all, `member` stands for the session."""
@@ -422,10 +386,6 @@ async def _encoded(session: Session) -> bytes:
     if session.characters < _LARGE_CHARACTERS:
         return encode(session)
     return await asyncio.to_thread(encode, session)
-
-
-def _busy() -> SessionBusy:
-    return SessionBusy("Another request of this session is still running.", retry_after=1.0)
 
 
 def _digest(text: str) -> str:
