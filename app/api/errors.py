@@ -31,14 +31,14 @@ class ErrorForm:
         paths: The addresses that are the dialect's own; those below them are too.
         shared_paths: Addresses that several dialects have.
         marks: Request headers, in small letters, that tell its clients from others at shared addresses.
-        request_id_header: Where its clients look for a request's id, besides `x-request-id`.
+        request_id_headers: Where its clients look for a request's id.
     """
 
     body: Callable[[GatewayError, str], bytes]
     paths: tuple[str, ...] = ()
     shared_paths: tuple[str, ...] = ()
     marks: frozenset[bytes] = frozenset()
-    request_id_header: str = "x-request-id"
+    request_id_headers: tuple[bytes, ...] = (b"x-request-id",)
 
     def is_expected(self, scope: Scope) -> bool:
         """Does the client of this request expect errors in this form?"""
