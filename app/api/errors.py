@@ -120,9 +120,12 @@ def _is_below(path: str, prefixes: Iterable[str]) -> bool:
 
 def _methods(routes: Sequence[BaseRoute], scope: Scope) -> set[str]:
     """The methods that the address takes; Starlette names those of one route only."""
+    matching = [route for route in routes if route.matches(scope)[0] != Match.NONE]
+    # Where a name goes before a placeholder, the address is the name's.
+    path = getattr(matching[0], "path", None) if matching else None
     methods: set[str] = set()
-    for route in routes:
-        if route.matches(scope)[0] != Match.NONE:
+    for route in matching:
+        if getattr(route, "path", None) == path:
             methods |= set(getattr(route, "methods", None) or ())
     return methods
 
