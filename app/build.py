@@ -15,15 +15,18 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from app.api.anthropic.routes import ANTHROPIC
+from app.api.completions.routes import COMPLETIONS
 from app.api.dialects import Parts
 from app.api.errors import install_error_handlers
 from app.api.middleware.auth import ApiKeys, AuthMiddleware
 from app.api.middleware.context import RequestContextMiddleware
+from app.api.middleware.direct import DirectMiddleware
 from app.api.middleware.limits import LimitsMiddleware
 from app.api.middleware.tracing import TracingMiddleware
 from app.api.openai.routes import OPENAI
 from app.api.openapi import install_openapi
 from app.api.ops import Drain, ops_router
+from app.api.responses.routes import RESPONSES
 from app.api.sessions import sessions_router
 from app.api.streaming import StreamPolicy
 from app.chat.service import ChatService, SessionPolicy
@@ -54,8 +57,8 @@ from app.providers.resilience.breaker import BreakerPolicy, CircuitBreaker
 from app.providers.resilience.budget import RetryBudget
 from app.providers.resilience.bulkhead import Bulkhead
 from app.providers.resilience.guard import Guard, RetryPolicy
-from app.sessions.base import SessionStore
-from app.sessions.memory import MemorySessionStore
+from app.sessions.base import SessionStore, SnapshotStore
+from app.sessions.memory import MemorySessionStore, MemorySnapshotStore
 from app.sessions.redis.store import RedisSessionStore
 from app.settings import Settings, SettingsError, environment
 
@@ -70,7 +73,7 @@ _READABLE_HEADERS = (
     "x-prompt-chars x-prompt-tokens x-provider x-request-id x-session-action x-session-id"
 )
 # In the order in which they are asked whether a request is theirs.
-_DIALECTS = (ANTHROPIC, OPENAI)
+_DIALECTS = (ANTHROPIC, OPENAI, RESPONSES, COMPLETIONS)
 
 
 def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()) -> FastAPI:
@@ -110,16 +113,7 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
                 await provider.start()
             yield
 
-    app = FastAPI(
-        title="kimi-ai-2api",
-        version="0.1.0",
-        description="The Kimi web chat as the OpenAI API.",
-        lifespan=lifespan,
-        redoc_url=None,
-        redirect_slashes=False,
-        middleware=_middleware(settings, metrics, lag, tracing),
-    )
-    app.state.drain = drain = Drain()
+    drain = Drain()
     parts = Parts(
         service=service,
         registry=registry,
@@ -127,15 +121,28 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
         session_from_user=settings.session_from_user,
         max_messages=settings.max_messages,
         metrics=metrics,
+        snapshots=_snapshot_store(settings, sessions),
+        snapshot_max_characters=settings.session_max_characters,
     )
     routers = [
         ops_router(providers=registry.providers, sessions=sessions, drain=drain, metrics=metrics),
         *(dialect.router(parts) for dialect in _DIALECTS),
         sessions_router(sessions),
     ]
+    routes = [route for router in routers for route in router.routes]
+    app = FastAPI(
+        title="kimi-ai-2api",
+        version="0.1.0",
+        description="The Kimi web chat as the OpenAI API.",
+        lifespan=lifespan,
+        redoc_url=None,
+        redirect_slashes=False,
+        middleware=[*_middleware(settings, metrics, lag, tracing), Middleware(DirectMiddleware, routes=routes)],
+    )
+    app.state.drain = drain
     for router in routers:
         app.include_router(router)
-    install_error_handlers(app, [route for router in routers for route in router.routes])
+    install_error_handlers(app, routes)
     wire_types = [model for dialect in _DIALECTS for model in dialect.models]
     install_openapi(app, public_paths=PUBLIC_PATHS, wire_types=wire_types)
     return app
@@ -165,6 +172,14 @@ def _session_store(settings: Settings) -> SessionStore:
         time_to_live=settings.session_cache_ttl,
         lock_wait=settings.session_lock_wait,
     )
+
+
+def _snapshot_store(settings: Settings, sessions: SessionStore) -> SnapshotStore:
+    """Next to the sessions."""
+    most, time_to_live = settings.max_stored_responses, settings.response_cache_ttl
+    if isinstance(sessions, RedisSessionStore):
+        return sessions.snapshots(max_snapshots_per_caller=most, time_to_live=time_to_live)
+    return MemorySnapshotStore(max_snapshots=most, time_to_live=time_to_live)
 
 
 def _one_of_several_processes() -> bool:

@@ -135,6 +135,8 @@ class Settings(BaseSettings):
     session_lock_wait: float = Field(30, gt=0)
     session_lock_ttl: float = Field(15, ge=1)
     session_replay_seconds: float = Field(60, ge=0)
+    response_cache_ttl: float = Field(3600, gt=0)
+    max_stored_responses: int = Field(10_000, ge=1)
 
     # The Kimi site
     chat_page_url: str = f"{_SITE}/chat/"

@@ -11,6 +11,7 @@ from app.api.streaming import StreamPolicy
 from app.chat.service import ChatService
 from app.observe.metrics import Metrics
 from app.providers.registry import ProviderRegistry
+from app.sessions.base import SnapshotStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,8 @@ class Parts:
     Args:
         session_from_user: Does the request's `user` open a session?
         max_messages: The most messages in a request.
+        snapshots: Where a dialect keeps what its clients may come back to.
+        snapshot_max_characters: The most that is kept of one conversation.
     """
 
     service: ChatService
@@ -28,6 +31,8 @@ class Parts:
     session_from_user: bool
     max_messages: int
     metrics: Metrics
+    snapshots: SnapshotStore
+    snapshot_max_characters: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from app.api.openai.schemas import ErrorEnvelope
+from app.api.docs import ErrorEnvelope
 
 _REF = "#/components/schemas/{model}"
 

@@ -104,9 +104,9 @@ def _emulator(spec: ModelSpec, call: ChatCall) -> Emulator | None:
     if tools is None and output_format is PLAIN_TEXT:
         return None
     for index, tool in enumerate(tools.tools if tools else ()):
-        check_schema(tool.parameters, f"tools[{index}]", of_object=True)
+        check_schema(tool.parameters, tool.place or f"tools[{index}]", of_object=True)
     if output_format.schema is not None:
-        check_schema(output_format.schema, "response_format")
+        check_schema(output_format.schema, output_format.place)
     return Emulator(tools=tools, output_format=output_format, tag=secrets.token_hex(_TAG_BYTES))
 
 

@@ -9,6 +9,7 @@
     ├── InvalidApiKey               401
     ├── ModelNotFound               404
     ├── SessionNotFound             404
+    ├── ResponseNotFound            404
     ├── UnknownUrl                  404
     ├── MethodNotAllowed            405
     ├── SessionBusy                 409
@@ -132,6 +133,14 @@ class SessionNotFound(GatewayError):
     status = 404
     type = "invalid_request_error"
     code = "session_not_found"
+
+
+class ResponseNotFound(GatewayError):
+    """The caller has no response of that id that is kept, or it has expired."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "response_not_found"
 
 
 class UnknownUrl(GatewayError):

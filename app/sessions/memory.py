@@ -8,10 +8,15 @@ from contextlib import asynccontextmanager
 from cachetools import LRUCache, TTLCache
 
 from app.domain.conversation import Session, SessionKey, SessionRecord
+from app.domain.errors import SessionStoreUnavailable
+from app.sessions.base import SnapshotKey
 from app.sessions.line import Line, Place
 
 # Clients that keep their own history are remembered longer than any session, and cost a few bytes each.
 _HISTORY_KEEPERS_PER_SESSION = 10
+# Few snapshots are larger: so much memory is reckoned for each of the most that are kept, and for itself.
+_SNAPSHOT_BYTES = 8 * 1024
+_SNAPSHOT_OVERHEAD = 256
 
 
 class MemorySessionStore:
@@ -101,3 +106,44 @@ class _Held:
 
     async def delete(self) -> bool:
         return self._store.delete(self._key)
+
+
+class MemorySnapshotStore:
+    """A `SnapshotStore` on a TTLCache, bounded in memory: many large snapshots are kept in smaller numbers.
+
+    Args:
+        max_snapshots: How many are kept, if they are of a common size.
+        time_to_live: Seconds that each is kept.
+        clock: For tests that let time pass.
+    """
+
+    def __init__(self, *, max_snapshots: int, time_to_live: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._snapshots: TTLCache[SnapshotKey, bytes] = TTLCache(
+            max_snapshots * _SNAPSHOT_BYTES, time_to_live, timer=clock, getsizeof=_snapshot_size
+        )
+        self._max_snapshots = max_snapshots
+
+    async def load(self, key: SnapshotKey) -> bytes | None:
+        """See `SnapshotStore.load`."""
+        return self._snapshots.get(key)
+
+    async def save(self, key: SnapshotKey, data: bytes) -> None:
+        """See `SnapshotStore.save`.
+
+        Raises:
+            SessionStoreUnavailable: It is larger than all memory for snapshots.
+        """
+        try:
+            self._snapshots[key] = data
+        except ValueError as error:
+            raise SessionStoreUnavailable("This is too large to be kept.") from error
+        while len(self._snapshots) > self._max_snapshots:
+            self._snapshots.popitem()
+
+    async def delete(self, key: SnapshotKey) -> bool:
+        """See `SnapshotStore.delete`."""
+        return self._snapshots.pop(key, None) is not None
+
+
+def _snapshot_size(data: bytes) -> int:
+    return len(data) + _SNAPSHOT_OVERHEAD

@@ -272,7 +272,9 @@ def test_tokens_are_counted(claude: Anthropic, site: LiveSimulator) -> None:
 def test_the_models_page_by_page(claude: Anthropic, gateway: LiveGateway) -> None:
     """The SDK finds every model that OpenAI's clients find, over as many pages as it takes, forwards and backwards."""
     with gateway.client() as http:
-        expected = [model["id"] for model in http.get("/v1/models").json()["data"]]
+        openai = http.get("/v1/models").json()
+    expected = [model["id"] for model in openai["data"]]
+    assert openai["object"] == "list"
     models = list(claude.models.list(limit=1))
     assert [model.id for model in models] == expected
     assert [ModelInfo.model_validate_json(model.to_json(), strict=True).type for model in models] == ["model"] * 3

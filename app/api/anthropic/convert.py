@@ -27,6 +27,9 @@ _INCONSEQUENTIAL = frozenset(
 )
 _NAMEABLE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _MOST_STOPS = 64
+# By this code the SDKs' tool runners know that they are to send the whole conversation each time.
+_NO_THREADS_CODE = "thread_unsupported_request"
+_NO_THREADS = "No conversations are kept here between messages: send the whole of it, without `thread`."
 # pydantic names the member of a union or the model that it tried.
 _UNION_MEMBER = re.compile(r"(?:str|int|float|bool|list|dict)(?:\[.*\])?|Source")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -56,6 +59,8 @@ def to_call(request: MessagesRequest, hints: SessionHints, *, max_messages: int)
         InvalidRequest: It asks for something that can't be done.
     """
     _refuse_too_many(request, max_messages)
+    if request.thread is not None:
+        raise InvalidRequest(_NO_THREADS, param="thread", code=_NO_THREADS_CODE)
     stops = request.stop_sequences or ()
     if len(stops) > _MOST_STOPS:
         raise InvalidRequest(f"At most {_MOST_STOPS} stop sequences can be given.", param="stop_sequences")

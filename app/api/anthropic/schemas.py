@@ -133,6 +133,7 @@ class MessagesRequest(Prompted):
     top_p: float | None = None
     top_k: int | None = None
     metadata: dict[str, Any] | None = Field(None, description="accepted; opens no session")
+    thread: dict[str, Any] | None = Field(None, description="refused: send the whole conversation each time")
 
 
 class CountTokensRequest(Prompted):

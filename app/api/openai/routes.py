@@ -3,56 +3,22 @@
 import secrets
 import time
 from functools import partial
-from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from app.api.dialects import Dialect, Parts
 from app.api.disconnect import cancel_on_disconnect
+from app.api.docs import ANSWER_ERRORS, STREAM_DOC, ErrorEnvelope, request_doc
 from app.api.encoding import json_bytes
 from app.api.headers import opening_headers, session_hints
 from app.api.openai.convert import ignored_params, parse_request, speaks_of_functions, to_call
-from app.api.openai.schemas import ChatCompletion, ChatCompletionRequest, ErrorEnvelope, ModelList, ModelObject
+from app.api.openai.schemas import ChatCompletion, ChatCompletionRequest, ModelList, ModelObject
 from app.api.openai.sse import ChunkEncoder, finish_reason, usage_object
 from app.api.streaming import EventStream
 from app.chat.events import Answer, Opening
 from app.domain.errors import ModelNotFound
 from app.providers.registry import Target
-
-_CHAT_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorEnvelope, "description": description}
-    for status, description in {
-        400: "The request is wrong (`param` says where) or too long (`context_length_exceeded`)",
-        401: "The API key is missing or unknown",
-        404: "`model_not_found`, or `session_not_found` with `X-Session-Strict`",
-        409: "`session_busy`: another request of this session is running",
-        413: "The body is too large",
-        429: "The upstream asks for fewer requests",
-        500: "A fault of the gateway",
-        502: "The upstream answered nonsense",
-        503: "The upstream can't be used at the moment",
-        504: "The upstream didn't answer in time",
-    }.items()
-}
-_STREAM_DOC = {"description": "The answer, or with `stream: true` its chunks", "content": {"text/event-stream": {}}}
-_REQUEST_DOC = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{ChatCompletionRequest.__name__}"}}},
-    },
-    "parameters": [
-        {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": description}
-        for name, description in {
-            "X-Session-Id": "the session to remember this turn in",
-            "X-Session-Reset": "`true` begins the session anew",
-            "X-Session-Strict": "`true` answers 404 instead of beginning an expired session anew",
-            "Idempotency-Key": "the same for the same turn sent again within a minute, which then gets the same answer",
-            "X-Provider": "the only provider that may answer",
-            "X-Request-ID": "8 to 128 of A-Z a-z 0-9 . _ -; comes back in the response and in the logs",
-        }.items()
-    ],
-}
 
 
 def chat_router(parts: Parts) -> APIRouter:
@@ -64,8 +30,8 @@ def chat_router(parts: Parts) -> APIRouter:
         "/chat/completions",
         summary="Answer a conversation",
         response_model=None,
-        responses={200: {"model": ChatCompletion, **_STREAM_DOC}, **_CHAT_ERRORS},
-        openapi_extra=_REQUEST_DOC,
+        responses={200: {"model": ChatCompletion, **STREAM_DOC}, **ANSWER_ERRORS},
+        openapi_extra=request_doc(ChatCompletionRequest),
         tags=["chat"],
     )
     async def create_chat_completion(request: Request) -> Response:

@@ -59,7 +59,7 @@ class Emulator:
         self._check = SchemaCheck(output_format.schema) if output_format.schema is not None else None
         about_tools, about_format = self._about_tools(), self._about_format()
         self.instructions = "\n".join(filter(None, (about_tools, about_format)))
-        self.param = "response_format" if len(about_format) > len(about_tools) else "tools"
+        self.param = output_format.place if len(about_format) > len(about_tools) else "tools"
 
     def render_call(self, call: ToolCall) -> str:
         """An earlier call of the assistant as it looks in the prompt: in the form that the model is asked for."""

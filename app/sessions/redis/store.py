@@ -14,7 +14,6 @@ The braces put all keys of a caller on one node of a cluster, which is why scrip
 
 import asyncio
 import contextlib
-import hashlib
 import random
 import secrets
 from collections.abc import AsyncGenerator, Coroutine, Sequence
@@ -29,7 +28,8 @@ from app.domain.errors import SessionStoreUnavailable
 from app.sessions.encoding import UnreadableSession, decode, encode
 from app.sessions.line import Line, Place, busy
 from app.sessions.redis.scripts import DELETE, LIST, RELEASE, RENEW, SAVE, TAKE
-from app.sessions.redis.server import FIRST_PAUSE, RedisServer
+from app.sessions.redis.server import FIRST_PAUSE, RedisServer, digest, milliseconds
+from app.sessions.redis.snapshots import RedisSnapshotStore
 
 T = TypeVar("T")
 
@@ -117,7 +117,7 @@ class RedisSessionStore:
     async def sessions_of(self, caller_id: str) -> Sequence[Session]:
         """See `SessionStore.sessions_of`."""
         caller = self._caller(caller_id)
-        members = await self._server.run(LIST, [f"{caller}:index"], _ms(self.time_to_live))
+        members = await self._server.run(LIST, [f"{caller}:index"], milliseconds(self.time_to_live))
         names = [f"{caller}:session:{member.decode()}" for member in members]
         sessions: list[Session] = []
         for start in range(0, len(names), _LISTED_AT_ONCE):
@@ -148,23 +148,32 @@ class RedisSessionStore:
         """See `SessionStore.status`."""
         return "ready" if self._server.is_up else "unavailable"
 
+    def snapshots(self, *, max_snapshots_per_caller: int, time_to_live: float) -> RedisSnapshotStore:
+        """A store of snapshots next to the sessions, open for as long as this one is."""
+        return RedisSnapshotStore(
+            self._server,
+            max_snapshots_per_caller=max_snapshots_per_caller,
+            time_to_live=time_to_live,
+            key_prefix=self._prefix,
+        )
+
     # For `_Held`.
 
     async def ask_to_take(self, names: "_Names", owner: str) -> tuple[bytes, bytes | None, int] | None:
         """Token, stored session and flag, or None if it is somebody else's turn."""
         keys = (names.lock, names.queue, names.seen, names.fence, names.session, names.keeper)
-        arguments = (owner, _ms(self.lock_ttl), _ms(_TICKET_SECONDS), _ms(_KEEPER_SECONDS))
+        arguments = (owner, milliseconds(self.lock_ttl), milliseconds(_TICKET_SECONDS), milliseconds(_KEEPER_SECONDS))
         reply = await self._server.run(TAKE, keys, *arguments)
         return None if reply is None else tuple(reply)
 
     async def save(self, names: "_Names", token: bytes, record: SessionRecord) -> bool:
         """Was it kept? Not if somebody else has the lock. A blip of the server doesn't cost a turn of a minute."""
         keys = (names.lock, names.session, names.keeper, names.index)
-        keeper_ms = _ms(max(_KEEPER_SECONDS, self.time_to_live))
+        keeper_ms = milliseconds(max(_KEEPER_SECONDS, self.time_to_live))
         arguments = (
             token,
             b"" if record.session is None else await _encoded(record.session),
-            _ms(self.time_to_live),
+            milliseconds(self.time_to_live),
             int(record.client_keeps_history),
             keeper_ms,
             names.member,
@@ -195,7 +204,7 @@ class RedisSessionStore:
     async def renew(self, names: "_Names", token: bytes) -> bool:
         """Is it still the holder's, as far as is known?"""
         try:
-            return bool(await self._server.run(RENEW, (names.lock,), token, _ms(self.lock_ttl), urgent=True))
+            return bool(await self._server.run(RENEW, (names.lock,), token, milliseconds(self.lock_ttl), urgent=True))
         except SessionStoreUnavailable:
             return True
 
@@ -223,10 +232,10 @@ class RedisSessionStore:
         return task
 
     def _caller(self, caller_id: str) -> str:
-        return f"{self._prefix}:{{{_digest(caller_id)}}}"
+        return f"{self._prefix}:{{{digest(caller_id)}}}"
 
     def _names(self, key: SessionKey) -> "_Names":
-        return _Names(self._caller(key.caller_id), _digest(key.session_id))
+        return _Names(self._caller(key.caller_id), digest(key.session_id))
 
 
 class _Held:
@@ -386,11 +395,3 @@ async def _encoded(session: Session) -> bytes:
     if session.characters < _LARGE_CHARACTERS:
         return encode(session)
     return await asyncio.to_thread(encode, session)
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-
-def _ms(seconds: float) -> int:
-    return max(1, round(seconds * 1000))

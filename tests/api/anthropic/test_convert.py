@@ -144,6 +144,14 @@ def test_a_body_may_begin_with_a_byte_order_mark() -> None:
     assert parse_request(MessagesRequest, b"\xef\xbb\xbf" + body()).model == "kimi"
 
 
+@pytest.mark.parametrize("thread", [{"type": "create"}, {"type": "continue", "previous_message_id": "msg_1"}])
+def test_a_thread_is_refused(thread: dict[str, Any]) -> None:
+    """A conversation that the server would have to keep is refused with the code that makes SDKs send all of it."""
+    with pytest.raises(InvalidRequest) as refused:
+        call(thread=thread)
+    assert (refused.value.param, refused.value.code) == ("thread", "thread_unsupported_request")
+
+
 def test_what_has_no_effect_is_named() -> None:
     """Unknown fields are named unless they change nothing about the answer; options are named apart."""
     request = read(
