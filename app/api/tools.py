@@ -43,4 +43,8 @@ def tool_use(
         if choice == "required":
             raise InvalidRequest("A tool call is required, but there are no tools.", param="tool_choice")
         return None
-    return ToolUse(tuple(tools), choice, None if allowed is None else frozenset(allowed), parallel)
+    if allowed is None:
+        return ToolUse(tuple(tools), choice, None, parallel)
+    if not allowed and choice == "required":
+        raise InvalidRequest("There is no tool that this model could be made to call.", param="tool_choice")
+    return ToolUse(tuple(tools), choice if allowed else "none", frozenset(allowed), parallel)

@@ -91,8 +91,6 @@ def read_tools(
         parallel=parallel,
         param=lambda index: described[index][2],
     )
-    if use is not None and mode == "required" and not use.callable_tools:
-        raise InvalidRequest("There is no tool that this model could be made to call.", param="tool_choice")
     return Toolbox(use, {tool.name: named for named, tool, _ in described}, tuple(passed_over))
 
 

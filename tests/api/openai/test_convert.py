@@ -131,6 +131,13 @@ def test_content_that_is_neither_text_nor_image_is_refused_by_its_part(kind: str
         ({"tools": [F, F]}, "tools[1].function.name"),
         ({"tools": [F], "tool_choice": "sometimes"}, "tool_choice"),
         ({"tools": [F], "tool_choice": {"type": "function"}}, "tool_choice"),
+        (
+            {
+                "tools": [F],
+                "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": []}},
+            },
+            "tool_choice",
+        ),
         ({"tools": [F], "tool_choice": {"type": "function", "function": {"name": "g"}}}, "tool_choice"),
         ({"functions": [{"name": "f"}], "function_call": {"name": "g"}}, "tool_choice"),
         ({"modalities": ["text", "audio"]}, "modalities"),
@@ -246,6 +253,12 @@ def test_parameters_are_taken_leniently(fields: dict[str, Any], stop: tuple[str,
     [
         ({"tools": [F, G]}, "auto", None, True),
         ({"tools": [F, G], "tool_choice": "none"}, "none", None, True),
+        (
+            {"tools": [F], "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}}},
+            "none",
+            set(),
+            True,
+        ),
         ({"tools": [F, G], "tool_choice": "required", "parallel_tool_calls": False}, "required", None, False),
         ({"tools": [F, G], "tool_choice": {"type": "function", "function": {"name": "g"}}}, "required", {"g"}, True),
         (
