@@ -27,15 +27,7 @@ def tool_use(
     Raises:
         InvalidRequest: A name comes twice, or one is to be called that there is none of.
     """
-    known: set[str] = set()
-    for index, tool in enumerate(tools):
-        if not tool.name:
-            raise InvalidRequest("A tool needs a name.", param=param(index))
-        if tool.name in known:
-            raise InvalidRequest(f"Two tools have the name {tool.name[:100]!r}.", param=param(index))
-        known.add(tool.name)
-    if len(tools) > _MOST_TOOLS:
-        raise InvalidRequest(f"At most {_MOST_TOOLS} tools can be given.", param="tools")
+    known = _names(tools, param)
     for name in allowed or ():
         if name not in known:
             raise InvalidRequest(f"tool_choice names {name[:100]!r}, which is none of the tools.", param="tool_choice")
@@ -48,3 +40,16 @@ def tool_use(
     if not allowed and choice == "required":
         raise InvalidRequest("There is no tool that this model could be made to call.", param="tool_choice")
     return ToolUse(tuple(tools), choice if allowed else "none", frozenset(allowed), parallel)
+
+
+def _names(tools: Sequence[Tool], param: Callable[[int], str]) -> set[str]:
+    known: set[str] = set()
+    for index, tool in enumerate(tools):
+        if not tool.name:
+            raise InvalidRequest("A tool needs a name.", param=param(index))
+        if tool.name in known:
+            raise InvalidRequest(f"Two tools have the name {tool.name[:100]!r}.", param=param(index))
+        known.add(tool.name)
+    if len(tools) > _MOST_TOOLS:
+        raise InvalidRequest(f"At most {_MOST_TOOLS} tools can be given.", param="tools")
+    return known

@@ -254,7 +254,7 @@ def test_parameters_are_taken_leniently(fields: dict[str, Any], stop: tuple[str,
         ({"tools": [F, G]}, "auto", None, True),
         ({"tools": [F, G], "tool_choice": "none"}, "none", None, True),
         (
-            {"tools": [F], "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}}},
+            {"tools": [F, G], "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}}},
             "none",
             set(),
             True,
