@@ -401,3 +401,11 @@ def test_an_ending_by_calls_without_any_is_none(talks: tuple[openai.OpenAI, Scri
     sdk, model = talks
     model.answer = Completion("Sunny.", "tool_calls")
     assert ask(sdk).choices[0].finish_reason == "stop"
+
+
+def test_a_provider_gets_nothing_that_its_model_does_not_know(sdk: openai.OpenAI, text_model: ScriptedProvider) -> None:
+    """Tools, formats and further fields are in the prompt or nowhere: no provider has to look for what it can't use."""
+    text_model.answer = says('{"name": "Rome", "inhabitants": 1}')
+    ask(sdk, response_format=TOWN, temperature=0.5)
+    (request,) = text_model.requests
+    assert (request.tools, request.output_format.kind, request.options) == (None, "text", {})

@@ -140,6 +140,7 @@ def test_thoughts_that_are_not_shown_keep_the_stream_alive() -> None:
     ("ending", "reason", "stop"),
     [
         (Ending("stop", USAGE), "end_turn", None),
+        (Ending("tool_calls", USAGE, "END"), "tool_use", None),
         (Ending("stop", USAGE, "END"), "stop_sequence", "END"),
         (Ending("length", USAGE), "max_tokens", None),
         (Ending("tool_calls", USAGE), "tool_use", None),
