@@ -137,6 +137,7 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
         lifespan=lifespan,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # we have our own
         middleware=[*_middleware(settings, metrics, lag, tracing), Middleware(DirectMiddleware, routes=routes)],
     )
     app.state.drain = drain
