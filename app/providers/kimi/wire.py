@@ -126,6 +126,8 @@ def _answer(document: Mapping[str, object] | None) -> str:
         raise SiteChanged("The Kimi site's answer has another shape than usual: it may have changed.")
     if not message.strip():
         raise EmptyReply("The Kimi site answered with an empty message.")
+    if message.isascii():
+        return message
     # Half a surrogate pair (from a cut-off \\ud83d escape) can't be written as UTF-8.
     return message.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
