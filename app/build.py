@@ -14,14 +14,18 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
+from app.api.anthropic.routes import ANTHROPIC
+from app.api.completions.routes import COMPLETIONS
+from app.api.dialects import Parts
 from app.api.errors import install_error_handlers
 from app.api.middleware.auth import ApiKeys, AuthMiddleware
 from app.api.middleware.context import RequestContextMiddleware
 from app.api.middleware.limits import LimitsMiddleware
 from app.api.middleware.tracing import TracingMiddleware
-from app.api.openai.routes import chat_router
+from app.api.openai.routes import OPENAI
 from app.api.openapi import install_openapi
 from app.api.ops import Drain, ops_router
+from app.api.responses.routes import RESPONSES
 from app.api.sessions import sessions_router
 from app.api.streaming import StreamPolicy
 from app.chat.service import ChatService, SessionPolicy
@@ -52,8 +56,8 @@ from app.providers.resilience.breaker import BreakerPolicy, CircuitBreaker
 from app.providers.resilience.budget import RetryBudget
 from app.providers.resilience.bulkhead import Bulkhead
 from app.providers.resilience.guard import Guard, RetryPolicy
-from app.sessions.base import SessionStore
-from app.sessions.memory import MemorySessionStore
+from app.sessions.base import SessionStore, SnapshotStore
+from app.sessions.memory import MemorySessionStore, MemorySnapshotStore
 from app.sessions.redis.store import RedisSessionStore
 from app.settings import Settings, SettingsError, environment
 
@@ -64,9 +68,11 @@ PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
 # At each upstream with an API, from this worker; PROVIDERS_FILE may say otherwise.
 _API_CONCURRENCY = 100
 _READABLE_HEADERS = (
-    "openai-processing-ms retry-after x-context-dropped x-context-shortened x-fallback x-ignored-params x-prompt-chars "
-    "x-prompt-tokens x-provider x-request-id x-session-action x-session-id"
+    "openai-processing-ms request-id retry-after x-context-dropped x-context-shortened x-fallback x-ignored-params "
+    "x-prompt-chars x-prompt-tokens x-provider x-request-id x-session-action x-session-id"
 )
+# In the order in which they are asked whether a request is theirs.
+_DIALECTS = (ANTHROPIC, OPENAI, RESPONSES, COMPLETIONS)
 
 
 def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()) -> FastAPI:
@@ -77,22 +83,24 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
     """
     logs.configure(settings.log_level, settings.log_format, worker_id=settings.worker_id)
     tracing = _tracing(settings)
-    trace: Trace = tracing.span if tracing else no_trace
+    metrics = Metrics(lambda: _state(registry.providers, sessions))
+    trace = metrics.timing(tracing.span if tracing else no_trace)
     registry = build_registry(settings, trace, further_providers)
     sessions = _session_store(settings)
-    metrics = Metrics(partial(_state, registry.providers, sessions))
     lag = LoopLag(metrics.loop_lag)
     service = ChatService(
         registry=registry,
         sessions=sessions,
         policy=SessionPolicy(settings.session_replay_seconds, settings.session_max_characters),
         on_call=partial(_on_call, metrics),
+        on_texts=logs.log_texts if settings.log_texts else None,
         trace=trace,
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
         async with AsyncExitStack() as stack:
+            stack.callback(metrics.close)
             if tracing is not None:
                 stack.callback(tracing.close)
             watching = asyncio.create_task(lag.watch())
@@ -114,22 +122,26 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
         middleware=_middleware(settings, metrics, lag, tracing),
     )
     app.state.drain = drain = Drain()
+    parts = Parts(
+        service=service,
+        registry=registry,
+        stream_policy=_stream_policy(settings),
+        session_from_user=settings.session_from_user,
+        max_messages=settings.max_messages,
+        metrics=metrics,
+        snapshots=_snapshot_store(settings, sessions),
+        snapshot_max_characters=settings.session_max_characters,
+    )
     routers = [
         ops_router(providers=registry.providers, sessions=sessions, drain=drain, metrics=metrics),
-        chat_router(
-            service=service,
-            registry=registry,
-            stream_policy=_stream_policy(settings),
-            session_from_user=settings.session_from_user,
-            max_messages=settings.max_messages,
-            metrics=metrics,
-        ),
+        *(dialect.router(parts) for dialect in _DIALECTS),
         sessions_router(sessions),
     ]
     for router in routers:
         app.include_router(router)
     install_error_handlers(app, [route for router in routers for route in router.routes])
-    install_openapi(app, public_paths=PUBLIC_PATHS)
+    wire_types = [model for dialect in _DIALECTS for model in dialect.models]
+    install_openapi(app, public_paths=PUBLIC_PATHS, wire_types=wire_types)
     return app
 
 
@@ -159,6 +171,14 @@ def _session_store(settings: Settings) -> SessionStore:
     )
 
 
+def _snapshot_store(settings: Settings, sessions: SessionStore) -> SnapshotStore:
+    """Next to the sessions."""
+    most, time_to_live = settings.max_stored_responses, settings.response_cache_ttl
+    if isinstance(sessions, RedisSessionStore):
+        return sessions.snapshots(max_snapshots_per_caller=most, time_to_live=time_to_live)
+    return MemorySnapshotStore(max_snapshots=most, time_to_live=time_to_live)
+
+
 def _one_of_several_processes() -> bool:
     """Is this a process of `uvicorn --workers N`? (Of `--reload` there is only one at a time.)"""
     return multiprocessing.parent_process() is not None and "--reload" not in sys.argv
@@ -184,6 +204,8 @@ def _on_call(metrics: Metrics, record: CallRecord) -> None:
 def _state(providers: Iterable[BaseProvider], sessions: SessionStore) -> dict[str, dict[str, float]]:
     """The numbers of the moment, for the metrics."""
     state: dict[str, dict[str, float]] = {"kimi_session_store_up": {"store": float(sessions.status() == "ready")}}
+    if (count := sessions.count()) is not None:
+        state["kimi_sessions"] = {"store": float(count)}
     for provider in providers:
         status = provider.status()
         for name, value in {"ready": float(status.ready), **status.gauges}.items():
@@ -292,6 +314,7 @@ def _breaker_policy(settings: Settings) -> BreakerPolicy:
         failure_rate=settings.breaker_failure_rate,
         minimum_calls=settings.breaker_minimum_calls,
         open_seconds=settings.breaker_open_seconds,
+        shut_out_seconds=settings.breaker_challenge_seconds,
     )
 
 
@@ -317,6 +340,7 @@ def _stream_policy(settings: Settings) -> StreamPolicy:
         piece_size=settings.typing_piece_size,
         piece_delay=settings.typing_delay_seconds,
         typing_ceiling=settings.typing_max_seconds,
+        write_timeout=settings.stream_write_timeout,
     )
 
 
@@ -327,7 +351,9 @@ def _middleware(settings: Settings, metrics: Metrics, lag: LoopLag, tracing: "Tr
         structlog.get_logger("kimi.build").warning(
             "auth_disabled", meaning="everybody who reaches this port may use it"
         )
-    layers = [Middleware(RequestContextMiddleware, metrics=metrics)]
+    layers = [
+        Middleware(RequestContextMiddleware, metrics=metrics, error_forms=[dialect.error_form for dialect in _DIALECTS])
+    ]
     if tracing is not None:
         layers.append(Middleware(TracingMiddleware, open_span=tracing.request))
     if settings.cors_origins:

@@ -18,7 +18,7 @@ from app.build import build_app
 from app.cluster.nginx import NginxPolicy
 from app.cluster.supervisor import ClusterError, ClusterPolicy, Supervisor, is_free, worker_command
 from app.observe import logging as logs
-from app.server import GracefulServer
+from app.server import GracefulServer, allow_open_files
 from app.settings import Settings, SettingsError, load_settings
 from app.simulator.behaviour import Behaviour
 from app.simulator.live import LiveSimulator, running, serve
@@ -151,6 +151,7 @@ def _given(options: argparse.Namespace) -> dict[str, object]:
 
 
 def _run(app: FastAPI, settings: Settings) -> int:
+    allow_open_files()
     server = GracefulServer(
         uvicorn.Config(
             app,

@@ -1,7 +1,9 @@
 """uvicorn, ending without losing a request."""
 
 import asyncio
+import contextlib
 import os
+import resource
 import signal
 import socket
 import threading
@@ -13,6 +15,13 @@ from app.api.ops import Drain
 
 # How long a connection that was just accepted may take to send its request.
 _LAST_REQUEST_SECONDS = 0.3
+
+
+def allow_open_files() -> None:
+    """As many as the process may have: each waiting request takes two, and the usual soft limit is 1024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # some systems promise more than they give
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class GracefulServer(uvicorn.Server):

@@ -86,6 +86,7 @@ class Settings(BaseSettings):
     # Logs
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     log_format: Literal["json", "pretty"] = "json"
+    log_texts: bool = False
 
     tracing_endpoint: str = ""
 
@@ -134,6 +135,8 @@ class Settings(BaseSettings):
     session_lock_wait: float = Field(30, gt=0)
     session_lock_ttl: float = Field(15, ge=1)
     session_replay_seconds: float = Field(60, ge=0)
+    response_cache_ttl: float = Field(3600, gt=0)
+    max_stored_responses: int = Field(10_000, ge=1)
 
     # The Kimi site
     chat_page_url: str = f"{_SITE}/chat/"
@@ -153,11 +156,13 @@ class Settings(BaseSettings):
     breaker_failure_rate: float = Field(0.5, gt=0, le=1)
     breaker_minimum_calls: int = Field(20, ge=1)
     breaker_open_seconds: float = Field(5, gt=0)
+    breaker_challenge_seconds: float = Field(60, gt=0)
 
     # Streams
     stream_idle_timeout: float = Field(60, gt=0)
     stream_grace_seconds: float = Field(10, gt=0)
     heartbeat_seconds: float = Field(15, gt=0)
+    stream_write_timeout: float = Field(60, gt=0)
     typing_piece_size: int = Field(4, ge=1)
     typing_delay_seconds: float = Field(0.02, ge=0)
     typing_max_seconds: float = Field(3, ge=0)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -107,6 +108,21 @@ def test_a_taken_port_is_told_before_anything_else() -> None:
     assert f"Port {port} is taken" in demo.stderr
     assert cluster.returncode == 1
     assert f"127.0.0.1:{port} is taken" in cluster.stderr
+
+
+def test_a_worker_may_open_as_many_files_as_the_machine_allows(site: LiveSimulator) -> None:
+    """A soft limit of a few files, as shells have, doesn't bound how many requests can wait."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limited = (
+        f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (256, {most})); "
+        "os.execv(sys.executable, [sys.executable, 'main.py', 'serve'])"
+    )
+    settings = {"API_MASTER_KEY": ALICE_KEY, "CHAT_PAGE_URL": site.page_url, "API_PORT": str(free_port())}
+    with process("-c", limited, **settings) as server:
+        until_it_listens(server)
+        limits = Path(f"/proc/{server.pid}/limits").read_text(encoding="ascii")
+    (soft,) = re.findall(r"Max open files\s+(\d+)", limits)
+    assert int(soft) == most
 
 
 @pytest.mark.parametrize(

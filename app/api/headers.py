@@ -61,8 +61,15 @@ def _session_id(header: str) -> str:
     return unquote(raw.decode("utf-8", "replace"), errors="replace").strip()
 
 
-def opening_headers(opening: Opening, ignored: Collection[str]) -> dict[str, str]:
-    """What a response tells about who answers, and how the prompt came about."""
+def opening_headers(
+    opening: Opening, ignored: Collection[str], unserved: Collection[str] = frozenset()
+) -> dict[str, str]:
+    """What a response tells about who answers, and how the prompt came about.
+
+    Args:
+        ignored: Fields of the request that count only for an upstream that takes options.
+        unserved: What has no effect whoever answers.
+    """
     prompt = opening.prompt
     size = "x-prompt-tokens" if prompt.limit.unit == "tokens" else "x-prompt-chars"
     headers = {
@@ -76,6 +83,7 @@ def opening_headers(opening: Opening, ignored: Collection[str]) -> dict[str, str
         headers["x-session-id"] = quote(opening.session_id, safe=_PLAIN, errors="replace")
     if opening.fallback:
         headers["x-fallback"] = ", ".join(opening.fallback)
-    if ignored and not opening.options_taken:
-        headers["x-ignored-params"] = ", ".join(sorted(ignored)[:_IGNORED_AT_MOST])
+    names = {*unserved, *(() if opening.options_taken else ignored)}
+    if names:
+        headers["x-ignored-params"] = ", ".join(sorted(names)[:_IGNORED_AT_MOST])
     return headers

@@ -2,6 +2,7 @@
 typed out where it came in one piece."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.api.disconnect import cancel_on_disconnect
+from app.api.stall import cancel_on_stall
 from app.chat.events import Ending, Event, Opening
 from app.domain.chat import Delta, ToolCallDelta
 from app.domain.chunking import paced_pieces
@@ -36,6 +38,7 @@ class StreamPolicy:
         piece_size: Graphemes in one piece of a reply that came whole.
         piece_delay: Pause between two such pieces; 0 writes as fast as the client reads.
         typing_ceiling: The most that all pauses of one answer add up to.
+        write_timeout: How long a client may read nothing while there is something to read.
     """
 
     grace: float = 10.0
@@ -43,6 +46,7 @@ class StreamPolicy:
     piece_size: int = 4
     piece_delay: float = 0.02
     typing_ceiling: float = 3.0
+    write_timeout: float = 60.0
 
 
 class EventEncoder(Protocol):
@@ -105,13 +109,19 @@ class EventStream(Response):
         self._headers_of = headers_of
         self._policy = policy
         self._metrics = metrics
+        self._began = time.perf_counter()
         self._log = structlog.get_logger("kimi.stream")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
         """Run the call and write its events. Until the first byte errors are raised, from then on they are events."""
         encoder: EventEncoder | None = None
         try:
-            async with cancel_on_disconnect(receive), _Pump(self._events) as pump:
+            async with (
+                cancel_on_disconnect(receive),
+                cancel_on_stall(send, self._policy.write_timeout) as watched,
+                _Pump(self._events) as pump,
+            ):
+                send = watched.send
                 opening, first = await self._beginning(pump)
                 self.headers.update(self._headers_of(opening))
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -152,7 +162,7 @@ class EventStream(Response):
             return opening, None
 
     async def _write(self, send: Send, pump: "_Pump", encoder: EventEncoder, event: Event | None) -> None:
-        unsent = encoder.opening()
+        unsent, silent = encoder.opening(), True
         if event is None:
             await self._ping(send, unsent + encoder.ping)
             unsent = b""
@@ -163,6 +173,9 @@ class EventStream(Response):
                     await _write(send, unsent + encoder.ending(event))
                     return
                 if isinstance(event, Delta):
+                    if silent:
+                        silent = False
+                        self._metrics.first_text(time.perf_counter() - self._began)
                     await self._write_delta(send, encoder, event, unsent)
                     unsent = b""
                 event = None
@@ -211,6 +224,8 @@ class EventStream(Response):
             if len(unsent) > _WRITE_BYTES:
                 await _write(send, unsent)
                 unsent = b""
+                # A client that reads as fast as this writes never lets a write wait, and so nobody else run.
+                await asyncio.sleep(0)
         if unsent:
             await _write(send, unsent)
 

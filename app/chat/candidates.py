@@ -4,11 +4,11 @@ import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from app.domain.chat import PLAIN_TEXT, ChatCall, Message
+from app.domain.chat import PLAIN_TEXT, ChatCall, Image, Message
 from app.domain.emulation.emulator import Emulator
 from app.domain.emulation.schema import check_schema
 from app.domain.errors import ContextTooLong, GatewayError, InvalidRequest
-from app.domain.prompt import Prompt, compose
+from app.domain.prompt import Prompt, compose, without_forged_calls
 from app.domain.tokens import estimate
 from app.providers.base import ModelSpec
 from app.providers.registry import Target
@@ -31,6 +31,11 @@ class Candidate:
     prompt: Prompt
     messages: tuple[Message, ...]
     emulator: Emulator | None
+
+    @property
+    def text(self) -> str:
+        """All that is said in what is sent, for people."""
+        return self.prompt.text or "\n".join(f"{message.role}: {message.text}" for message in self.messages)
 
     @property
     def takes_all(self) -> bool:
@@ -99,9 +104,9 @@ def _emulator(spec: ModelSpec, call: ChatCall) -> Emulator | None:
     if tools is None and output_format is PLAIN_TEXT:
         return None
     for index, tool in enumerate(tools.tools if tools else ()):
-        check_schema(tool.parameters, f"tools[{index}]")
+        check_schema(tool.parameters, tool.place or f"tools[{index}]", of_object=True)
     if output_format.schema is not None:
-        check_schema(output_format.schema, "response_format")
+        check_schema(output_format.schema, output_format.place)
     return Emulator(tools=tools, output_format=output_format, tag=secrets.token_hex(_TAG_BYTES))
 
 
@@ -125,6 +130,8 @@ def _told(messages: tuple[Message, ...], emulator: Emulator) -> tuple[Message, .
 
 
 def _in_words(message: Message, emulator: Emulator) -> Message:
+    if message.role in ("user", "tool"):
+        message = _without_forged_calls(message)
     if message.tool_calls:
         calls = [emulator.render_call(call) for call in message.tool_calls]
         text = "\n".join([message.text, *calls] if message.text else calls)
@@ -132,6 +139,11 @@ def _in_words(message: Message, emulator: Emulator) -> Message:
     if message.role == "tool":
         return Message("user", f"[Tool {message.name or ''}]: {message.text}")
     return message
+
+
+def _without_forged_calls(message: Message) -> Message:
+    parts = tuple(part if isinstance(part, Image) else without_forged_calls(part) for part in message.parts)
+    return replace(message, text=without_forged_calls(message.text), parts=parts)
 
 
 def _refuse_images(messages: Sequence[Message]) -> None:

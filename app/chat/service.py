@@ -60,9 +60,13 @@ class _Progress:
     prompt: Prompt | None = None
     upstream_seconds: float | None = None
     usage: Usage | None = None
+    session: str | None = None
     passed_over: list[tuple[str, str]] = field(default_factory=list)
+    candidate: Candidate | None = None
+    said: Said = field(default_factory=Said)
 
     def asked(self, candidate: Candidate) -> None:
+        self.candidate = candidate
         self.provider = candidate.target.provider.name
         self.model = _label(candidate.target.spec)
         self.prompt = candidate.prompt
@@ -84,6 +88,7 @@ class _Progress:
             usage=self.usage,
             seconds=time.perf_counter() - self.started,
             upstream_seconds=self.upstream_seconds,
+            session=self.session,
             passed_over=tuple(self.passed_over),
         )
 
@@ -142,6 +147,7 @@ class ChatService:
         sessions: Remembers conversations.
         policy: How sessions are treated.
         on_call: Told of every call when it is over. Must return at once: it may run while a task is being cancelled.
+        on_texts: Told at the same time what was sent to the upstream and what it answered; None if nobody may know.
         trace: Marks the work of the session store.
     """
 
@@ -152,12 +158,14 @@ class ChatService:
         sessions: SessionStore,
         policy: SessionPolicy,
         on_call: Callable[[CallRecord], None] = lambda _: None,
+        on_texts: Callable[[str, str], None] | None = None,
         trace: Trace = no_trace,
     ) -> None:
         self._registry = registry
         self._sessions = sessions
         self._policy = policy
         self._on_call = on_call
+        self._on_texts = on_texts
         self._trace = trace
 
     async def complete(self, call: ChatCall, caller: Caller) -> Answer:
@@ -185,6 +193,7 @@ class ChatService:
 
     async def _events(self, call: ChatCall, caller: Caller, said: Said, *, stream: bool) -> AsyncGenerator[Event, None]:
         async with self._turn(call, caller) as turn:
+            turn.progress.said = said
             replay = turn.decided.replay
             if replay is not None:
                 turn.progress.prompt = prompt = _replayed_prompt(replay, turn.targets[0])
@@ -245,6 +254,7 @@ class ChatService:
         """Everything before an upstream is asked, and what has to be done however it ends."""
         targets = self._registry.resolve(call.model, call.provider)
         progress = _Progress(caller.id, _label(targets[0].spec), targets[0].provider.name, time.perf_counter())
+        progress.session = SessionKey(caller.id, call.session.id).digest if call.session else None
         outcome: Outcome = "abandoned"
         error_code: str | None = None
         try:
@@ -259,6 +269,8 @@ class ChatService:
             raise
         finally:
             self._on_call(progress.record(outcome, error_code))
+            if self._on_texts is not None and progress.candidate is not None:
+                self._on_texts(progress.candidate.text, progress.said.text)
 
     async def _hold(self, stack: AsyncExitStack, call: ChatCall, caller: Caller) -> HeldSession | None:
         """The call's session, or None if it has none, or can do without while the store is down."""

@@ -63,12 +63,14 @@ class Tool:
     Args:
         parameters: The JSON Schema of its arguments, an object.
         strict: The client relies on arguments that fit the schema exactly.
+        place: The field of the request in which its parameters came, to be named if they can't be used.
     """
 
     name: str
     description: str = ""
     parameters: Mapping[str, object] = field(default_factory=dict)
     strict: bool = False
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,7 @@ class OutputFormat:
         kind: `json_object` is any JSON object, `json_schema` one that fits `schema`.
         name: The client's name for the schema.
         strict: The client relies on an answer that fits exactly.
+        place: The field of the request in which it came, to be named if it can't be used.
     """
 
     kind: Literal["text", "json_object", "json_schema"] = "text"
@@ -110,6 +113,7 @@ class OutputFormat:
     name: str = ""
     description: str = ""
     strict: bool = False
+    place: str = "response_format"
 
 
 PLAIN_TEXT = OutputFormat()

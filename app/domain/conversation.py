@@ -21,6 +21,12 @@ class SessionKey:
     caller_id: str
     session_id: str
 
+    @property
+    def digest(self) -> str:
+        """Stands for the key where a session's id, often an e-mail address, must not appear."""
+        text = f"{self.caller_id}\n{self.session_id}"
+        return "session-" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
 
 @dataclass(frozen=True, slots=True)
 class LastTurn:

@@ -9,6 +9,7 @@
     ├── InvalidApiKey               401
     ├── ModelNotFound               404
     ├── SessionNotFound             404
+    ├── ResponseNotFound            404
     ├── UnknownUrl                  404
     ├── MethodNotAllowed            405
     ├── SessionBusy                 409
@@ -134,6 +135,14 @@ class SessionNotFound(GatewayError):
     code = "session_not_found"
 
 
+class ResponseNotFound(GatewayError):
+    """The caller has no response of that id that is kept, or it has expired."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "response_not_found"
+
+
 class UnknownUrl(GatewayError):
     """There is nothing at this address."""
 
@@ -202,6 +211,8 @@ class UpstreamError(GatewayError):
     is_outage: ClassVar[bool] = True
     # May the same request succeed when it is sent again in a moment?
     is_transient: ClassVar[bool] = False
+    # Is nobody let in, so that it makes no sense to find out by further requests?
+    shuts_out: ClassVar[bool] = False
 
 
 class UpstreamRateLimited(UpstreamError):
@@ -210,6 +221,7 @@ class UpstreamRateLimited(UpstreamError):
     status = 429
     type = "rate_limit_error"
     code = "upstream_rate_limited"
+    is_outage = False
 
 
 class UpstreamModelMissing(UpstreamError):
@@ -294,6 +306,7 @@ class CloudflareChallenge(UpstreamError):
 
     status = 503
     code = "cloudflare_challenge"
+    shuts_out = True
 
 
 class NonceMissing(UpstreamError):

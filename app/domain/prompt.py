@@ -266,9 +266,13 @@ def _tail(text: str, size: int, limit: PromptLimit) -> str:
     return text[boundary_after(text, len(text) - len(kept)) :]
 
 
+def without_forged_calls(text: str) -> str:
+    """A text with all that a model could repeat as a call of a tool made harmless, at the same length."""
+    if "tool_call" in text:
+        text = _FORGED_CALL.sub("(", text)
+    return _FORGED_KIMI_CALL.sub("functions ", text) if "functions." in text else text
+
+
 def _neutral(body: str) -> str:
     """The body with all that reads like a tag of ours or like a tool call made harmless; it gets no longer by that."""
-    body = _FORGED_TAG.sub("(", body)
-    if "tool_call" in body:
-        body = _FORGED_CALL.sub("(", body)
-    return _FORGED_KIMI_CALL.sub("functions ", body) if "functions." in body else body
+    return without_forged_calls(_FORGED_TAG.sub("(", body))

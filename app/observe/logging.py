@@ -1,4 +1,4 @@
-"""Logs: one line for each request, structured, without keys, nonces or texts."""
+"""Logs: one line for each request, structured, without keys, nonces or, unless somebody asks for them, texts."""
 
 import logging
 import logging.config
@@ -76,7 +76,8 @@ def log_call(record: CallRecord) -> None:
         provider=record.provider,
         outcome=record.outcome,
         error=record.error_code,
-        session=record.action,
+        session=record.session,
+        session_action=record.action,
         prompt_size=record.prompt_size,
         dropped=record.dropped,
         upstream_ms=None if record.upstream_seconds is None else round(record.upstream_seconds * 1000),
@@ -85,3 +86,8 @@ def log_call(record: CallRecord) -> None:
         fields["passed_over"] = [f"{provider}={reason}" for provider, reason in record.passed_over]
     if record.usage is not None:
         fields.update(prompt_tokens=record.usage.prompt_tokens, completion_tokens=record.usage.completion_tokens)
+
+
+def log_texts(prompt: str, answer: str) -> None:
+    """What was said in a call, as a line of its own: for debugging, and only where an operator wants it."""
+    structlog.get_logger("kimi.texts").debug("texts", prompt=prompt, answer=answer)

@@ -1,18 +1,24 @@
 """Numbers for Prometheus. The core tells what happened by frozen records and knows nothing of Prometheus.
 
 Each worker counts for itself. Where several processes share a port (uvicorn --workers), PROMETHEUS_MULTIPROC_DIR makes
-the one that is asked add up all of them; the numbers of a moment (`kimi_provider_*`, `kimi_session_store_up`) are then
-left out, because one process can't know another's.
+the one that is asked add up all of them; the numbers of a moment (`kimi_provider_*`, `kimi_session_store_up`,
+`kimi_sessions`) are then left out, because one process can't know another's.
 """
 
+import asyncio
 import os
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
+from app.domain.errors import GatewayError
+from app.domain.tracing import Trace
 from app.domain.usage import CallRecord
 
 _SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 180)
@@ -60,6 +66,25 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self._first_text = Histogram(
+            "kimi_stream_first_text_seconds",
+            "Time until a stream's first text is written",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._steps = Histogram(
+            "kimi_step_seconds",
+            "Time of each step of a call: each try at the upstream, each page fetch, each wait in the queue ...",
+            ("step",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._step_failures = Counter(
+            "kimi_step_failures_total",
+            "Steps that failed, those that were tried again too",
+            ("step", "error"),
+            registry=registry,
+        )
         self._passed_over = Counter(
             "kimi_passed_over_total",
             "Targets of calls that could not answer, and why",
@@ -93,6 +118,10 @@ class Metrics:
         """A stream has closed."""
         self._streams.dec()
 
+    def first_text(self, seconds: float) -> None:
+        """A stream's first text goes out, so long after its request had come."""
+        self._first_text.observe(seconds)
+
     def heartbeat(self) -> None:
         """A comment was sent to keep a silent stream open."""
         self._heartbeats.inc()
@@ -100,6 +129,22 @@ class Metrics:
     def loop_lag(self, seconds: float) -> None:
         """The event loop woke up so late."""
         self._lag.observe(seconds)
+
+    def timing(self, trace: Trace) -> Trace:
+        """The same spans, each of which is timed and counted under its name, too."""
+        return partial(self._step, trace)
+
+    @contextmanager
+    def _step(self, trace: Trace, name: str, /) -> Generator[None, None, None]:
+        started = time.perf_counter()
+        try:
+            with trace(name):
+                yield
+        except BaseException as error:
+            self._step_failures.labels(name, _kind(error)).inc()
+            raise
+        finally:
+            self._steps.labels(name).observe(time.perf_counter() - started)
 
     def call_ended(self, record: CallRecord) -> None:
         """A call for an answer is over."""
@@ -123,6 +168,20 @@ class Metrics:
         together = CollectorRegistry()
         MultiProcessCollector(together)  # type: ignore[no-untyped-call]  # its constructor lacks annotations
         return generate_latest(together)
+
+    def close(self) -> None:
+        """The process ends: what it had in flight is no longer part of the sum."""
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]  # it lacks annotations
+
+
+def _kind(error: BaseException) -> str:
+    """One of a bounded number of names."""
+    if isinstance(error, GatewayError):
+        return error.code or ""
+    if isinstance(error, asyncio.CancelledError):
+        return "cancelled"  # the client has left, or the time for the whole call is over
+    return "timeout" if isinstance(error, TimeoutError) else "internal_error"
 
 
 class _State(Collector):

@@ -7,8 +7,6 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from app.simulator.answers import compose_answer
-from app.simulator.behaviour import Behaviour
 from app.simulator.failures import (
     JSON,
     MESSAGE_FAILURES,
@@ -89,7 +87,7 @@ async def _answer_message(request: web.Request) -> web.StreamResponse:
     post = await _read_post(request)
     receipt = site.receive(post)
     try:
-        response = await _respond(request, receipt, post)
+        response = await _respond(request, receipt, site.reply_to(post.message))
     except (asyncio.CancelledError, ConnectionError):
         site.abandon(receipt)
         raise
@@ -98,20 +96,16 @@ async def _answer_message(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def _respond(request: web.Request, receipt: Receipt, post: Post) -> web.StreamResponse:
+async def _respond(request: web.Request, receipt: Receipt, reply: str) -> web.StreamResponse:
     behaviour = receipt.behaviour
     if receipt.verdict in ("accepted", receipt.failure):
         await asyncio.sleep(behaviour.latency_s)
-    healthy = Canned(200, send_json_success(_reply(behaviour, post.message)), JSON)
+    healthy = Canned(200, send_json_success(reply), JSON)
     if receipt.failure:
         return await fail(MESSAGE_FAILURES, receipt.failure, Exchange(request, behaviour, healthy))
     if receipt.verdict == "too_long":
         return too_long(behaviour).response(behaviour)
     return REFUSALS.get(receipt.verdict, healthy).response(behaviour)
-
-
-def _reply(behaviour: Behaviour, message: str) -> str:
-    return compose_answer(message) if behaviour.reply is None else behaviour.reply
 
 
 async def _read_post(request: web.Request) -> Post:

@@ -91,8 +91,8 @@ class Watched:
         return self.gateway.run(self._inside.session_users)
 
     def serves(self) -> None:
-        """The trouble is over: as soon as `/ready` says so, requests are answered in both modes."""
-        self.until(lambda: self.readiness()[0] == 200)
+        """The trouble is over: as soon as the gateway shows it, requests are answered in both modes."""
+        self.until(lambda: self.readiness()[0] == 200 and self.gauge("pause_seconds") == 0)
         for stream in (False, True):
             heard = self.call(stream=stream).hear()
             assert (heard.status, heard.code, heard.complete) == (200, None, True)
@@ -153,7 +153,7 @@ class _Inside:
         self._provider = _kimi(service)
 
     async def session_users(self) -> int:
-        return sum(turnstile.users for turnstile in self._store._turnstiles.values())
+        return sum(line.users for line in self._store._lines.values())
 
     async def idle_connections(self) -> int:
         return self._pool.idle
@@ -161,7 +161,7 @@ class _Inside:
     async def leftovers(self) -> dict[str, object]:
         """What should have been given back, by name."""
         held: dict[str, object] = {
-            "session turnstiles": self._store._turnstiles,
+            "lines for sessions": self._store._lines,
             "places in the queue": self._provider._guard.bulkhead._waiting,
             "connections in use": self._pool.in_use,
         }

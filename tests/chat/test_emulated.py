@@ -291,7 +291,7 @@ def test_a_model_with_messages_but_without_tools_is_told_in_words(site: LiveSimu
             "role": "assistant",
             "tool_calls": [{"id": "c", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}],
         },
-        {"role": "tool", "tool_call_id": "c", "content": "no city"},
+        {"role": "tool", "tool_call_id": "c", "content": "no city <tool_call>{}"},
     ]
     with (
         gateway_with(site, log_stream, chatty) as gateway,
@@ -302,4 +302,6 @@ def test_a_model_with_messages_but_without_tools_is_told_in_words(site: LiveSimu
     first, second = chatty.requests
     assert [message.role for message in first.messages] == ["system", "user", "assistant", "user"]
     assert not any(message.tool_calls for message in first.messages)
+    # What the model could repeat as a call is made harmless here, too.
+    assert first.messages[3].text.endswith("no city (tool_call>{}")
     assert [message.role for message in second.messages[4:]] == ["assistant", "user"]

@@ -91,7 +91,7 @@ def test_a_code_of_its_own_stays_with_the_one_error() -> None:
 @pytest.mark.parametrize(
     ("name", "is_outage", "is_transient"),
     [
-        ("UpstreamRateLimited", True, False),
+        ("UpstreamRateLimited", False, False),
         ("UpstreamModelMissing", False, False),
         ("UpstreamKeyRejected", False, False),
         ("UpstreamQuotaExhausted", False, False),
@@ -113,6 +113,7 @@ def test_each_upstream_error_knows_what_it_means_for_others(name: str, is_outage
     kind = _classes()[name]
     assert issubclass(kind, errors.UpstreamError)
     assert (kind.is_outage, kind.is_transient) == (is_outage, is_transient)
+    assert kind.shuts_out == (name == "CloudflareChallenge")
 
 
 def test_sdks_are_told_not_to_repeat_what_will_fail_again() -> None:

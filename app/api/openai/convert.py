@@ -1,13 +1,10 @@
 """Between the wire and what it means. Pure; every fault of the request is found here and named by its `param`."""
 
-import re
 from collections.abc import Sequence
 
-from pydantic import ValidationError
-
+from app.api.bodies import given_fields, nameable, parse_body
 from app.api.headers import SessionHints
 from app.api.openai.schemas import (
-    UNION_TAGS,
     ChatCompletionRequest,
     ChatMessage,
     ContentPart,
@@ -37,11 +34,7 @@ _HONOURED = frozenset(
 _INCONSEQUENTIAL = frozenset(
     {"metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
 )
-_NAMEABLE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _MOST_STOPS = 16
-# pydantic names the member of a union that it tried: `stop.list[str]`.
-_UNION_MEMBER = re.compile(r"(?:str|int|float|bool|list|dict)(?:\[.*\])?")
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def parse_request(body: bytes) -> ChatCompletionRequest:
@@ -50,10 +43,7 @@ def parse_request(body: bytes) -> ChatCompletionRequest:
     Raises:
         InvalidRequest: It is no JSON, or not of the right shape; `param` names the first field at fault.
     """
-    try:
-        return ChatCompletionRequest.model_validate_json(body.removeprefix(_BYTE_ORDER_MARK))
-    except ValidationError as error:
-        raise _invalid(error) from error
+    return parse_body(ChatCompletionRequest, body)
 
 
 def to_call(request: ChatCompletionRequest, hints: SessionHints, *, default_model: str, max_messages: int) -> ChatCall:
@@ -78,25 +68,19 @@ def to_call(request: ChatCompletionRequest, hints: SessionHints, *, default_mode
         output_format=_output_format(request.response_format),
         provider=hints.provider,
         max_tokens=request.max_completion_tokens or request.max_tokens,
-        stop=_stops(request.stop),
+        stop=stop_texts(request.stop),
         session=hints.session,
         reset=hints.reset,
         strict=hints.strict,
         is_retry=hints.is_retry,
         idempotency_key=hints.idempotency_key,
-        options={name: value for name, value in _given(request).items() if name not in _HONOURED},
+        options={name: value for name, value in given_fields(request).items() if name not in _HONOURED},
     )
 
 
 def ignored_params(request: ChatCompletionRequest) -> list[str]:
     """The fields of a request that the answer takes no account of, as far as their names can stand in a header."""
-    names = _given(request).keys() - _HONOURED - _INCONSEQUENTIAL
-    return sorted(name for name in names if _NAMEABLE.fullmatch(name))
-
-
-def _given(request: ChatCompletionRequest) -> dict[str, object]:
-    fields = {name: getattr(request, name) for name in ChatCompletionRequest.model_fields}
-    return {name: value for name, value in (fields | (request.model_extra or {})).items() if value is not None}
+    return nameable(given_fields(request).keys() - _HONOURED - _INCONSEQUENTIAL)
 
 
 def _refuse_impossible(request: ChatCompletionRequest) -> None:
@@ -151,7 +135,12 @@ def _output_format(wanted: ResponseFormat | None) -> OutputFormat:
     return OutputFormat("json_schema", given.schema_, given.name, given.description or "", bool(given.strict))
 
 
-def _stops(stop: str | Sequence[str] | None) -> tuple[str, ...]:
+def stop_texts(stop: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The texts that end an answer; one or several, or none.
+
+    Raises:
+        InvalidRequest: There are too many.
+    """
     stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
     if len(stops) > _MOST_STOPS:
         raise InvalidRequest(f"At most {_MOST_STOPS} stop texts can be given.", param="stop")
@@ -205,27 +194,3 @@ def _part(part: ContentPart, place: str) -> str | Image:
     if part.text is None:
         raise InvalidRequest("A text part needs a text.", param=f"{place}.text")
     return part.text
-
-
-def _invalid(error: ValidationError) -> InvalidRequest:
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    if first["type"] == "json_invalid":
-        return InvalidRequest(
-            f"The request body could not be parsed as JSON ({first['msg'].removeprefix('Invalid JSON: ')})."
-        )
-    param = _param(first["loc"])
-    message = first["msg"]
-    if not param:
-        return InvalidRequest("The request body must be a JSON object.")
-    return InvalidRequest(f"{param}: {message}.", param=param)
-
-
-def _param(location: Sequence[int | str]) -> str:
-    """A location as `messages[0].content[1].text`."""
-    path = ""
-    for step in location:
-        if isinstance(step, int):
-            path += f"[{step}]"
-        elif step not in UNION_TAGS and not _UNION_MEMBER.fullmatch(step):
-            path += f".{step}" if path else step
-    return path

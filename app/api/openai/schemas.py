@@ -7,9 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-# Names of union members: they come up in pydantic's error locations, and must be told from field names there.
-UNION_TAGS = ("<text>", "<parts>", "<null>", "<word>", "<choice>")
-
 
 class _Wire(BaseModel):
     model_config = ConfigDict(extra="allow")
@@ -45,6 +42,7 @@ class ToolCall(_Wire):
     function: FunctionCall = FunctionCall()
 
 
+# Union members are named in angle brackets: they come up in pydantic's error locations, and are told from fields so.
 def _content_tag(value: Any) -> str:
     if value is None:
         return "<null>"
@@ -251,18 +249,3 @@ class ModelList(BaseModel):
 
     object: Literal["list"] = "list"
     data: list[ModelObject]
-
-
-class ErrorObject(BaseModel):
-    """What went wrong."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class ErrorEnvelope(BaseModel):
-    """The body of every error."""
-
-    error: ErrorObject

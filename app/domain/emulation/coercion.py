@@ -11,8 +11,8 @@ from decimal import Decimal
 from app.domain.emulation.jsontext import loads
 from app.domain.emulation.references import resolve
 
-_INTEGER = re.compile(r"-?(?:0|[1-9]\d{0,300})")
-_NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,300})(?:\.\d{1,300})?(?:[eE][+-]?\d{1,3})?")
+_INTEGER = re.compile(r"-?(?:0|[1-9]\d{0,300})", re.ASCII)
+_NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,300})(?:\.\d{1,300})?(?:[eE][+-]?\d{1,3})?", re.ASCII)
 _BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
 
 

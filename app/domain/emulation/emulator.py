@@ -59,7 +59,7 @@ class Emulator:
         self._check = SchemaCheck(output_format.schema) if output_format.schema is not None else None
         about_tools, about_format = self._about_tools(), self._about_format()
         self.instructions = "\n".join(filter(None, (about_tools, about_format)))
-        self.param = "response_format" if len(about_format) > len(about_tools) else "tools"
+        self.param = output_format.place if len(about_format) > len(about_tools) else "tools"
 
     def render_call(self, call: ToolCall) -> str:
         """An earlier call of the assistant as it looks in the prompt: in the form that the model is asked for."""
@@ -109,14 +109,14 @@ class Emulator:
         form = f"{self._markup.opening}{_EXAMPLE}{self._markup.closing}"
         return (
             f"You can call these tools:\n{signatures(self._callable)}\n"
-            f"To call one, write exactly this, with valid JSON and no code fence, and end your reply:\n{form}\n"
+            f"To call one, end your reply with exactly this (valid JSON, no code fence):\n{form}\n"
             f"{self._rule(self._tools)}"
         )
 
     def _rule(self, tools: ToolUse) -> str:
         several = " Several calls: one such block each." if tools.parallel else " At most one call."
         if not self._must_call:
-            return f"Call a tool only if it is needed; else answer without.{several}"
+            return f"Call a tool only if it is needed.{several}"
         if len(self._callable) == 1:
             return f"Now you must call {self._callable[0].name}.{several}"
         return f"Now you must call at least one tool.{several}" if tools.parallel else "Now you must call one tool."

@@ -43,7 +43,6 @@ class KimiProvider(BaseProvider):
         trace: Trace = no_trace,
     ) -> None:
         self.models = tuple(models)
-        self._page = page
         self._client = client
         self._guard = guard
         self.timeout = guard.timeout
@@ -63,11 +62,10 @@ class KimiProvider(BaseProvider):
             self._renewal.cancel()
             await asyncio.wait([self._renewal])
         await self._nonces.aclose()
-        self._page.close()
         await self._client.aclose()
 
     def status(self) -> ProviderStatus:
-        """Ready as long as a nonce is there or still to be fetched, and the breaker lets requests through."""
+        """Ready as long as a good nonce is there or still to be fetched, and the breaker lets requests through."""
         nonce, breaker = self._nonces.state, self._guard.breaker.state
         details: dict[str, str] = {"nonce": nonce, "breaker": breaker}
         if self._nonces.failure is not None:
@@ -76,10 +74,11 @@ class KimiProvider(BaseProvider):
             "nonce_age_seconds": self._nonces.age,
             "nonce_fetches": float(self._nonces.fetches),
             "breaker_closed": float(breaker == "closed"),
+            "pause_seconds": self._guard.pause.seconds,
             "queue_depth": float(self._guard.bulkhead.queued),
             "slots_free": float(self._guard.bulkhead.free),
         }
-        return ProviderStatus(nonce != "failing" and breaker != "open", details, gauges)
+        return ProviderStatus(nonce in ("fresh", "pending") and breaker != "open", details, gauges)
 
     async def connect(self) -> None:
         """Fetch the page and its nonce, if that has not been done yet."""
@@ -118,7 +117,7 @@ class KimiProvider(BaseProvider):
         )
         with self._trace("upstream"):
             reply = await self._client.post_form(clearance.ajax_url, form, _headers(clearance))
-        text = wire.read_reply(reply, nonce=clearance.nonce)
+            text = wire.read_reply(reply, nonce=clearance.nonce)
         self._nonces.approve(clearance)
         return text
 

@@ -2,15 +2,16 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from app.domain.errors import UpstreamError, UpstreamTimeout
+from app.domain.errors import UpstreamError, UpstreamRateLimited, UpstreamTimeout
 from app.providers.resilience.breaker import CircuitBreaker
 from app.providers.resilience.budget import RetryBudget
 from app.providers.resilience.bulkhead import Bulkhead
+from app.providers.resilience.pause import RequestedPause
 
 T = TypeVar("T")
 
@@ -41,7 +42,8 @@ class RetryPolicy:
 
 
 class Guard:
-    """Runs calls to one upstream: in a slot of its bulkhead, past its breaker, with retries, within a deadline.
+    """Runs calls to one upstream: in a slot of its bulkhead, past its breaker, with retries, within a deadline; none
+    while the upstream has asked for a pause.
 
     Args:
         bulkhead: Bounds what is at the upstream at once.
@@ -64,6 +66,7 @@ class Guard:
     ) -> None:
         self.bulkhead = bulkhead
         self.breaker = breaker
+        self.pause = RequestedPause()
         self._retry = retry
         self._budget = budget
         self.timeout = timeout
@@ -78,7 +81,7 @@ class Guard:
             deadline: An earlier end than the guard's own timeout gives, in the event loop's time.
 
         Raises:
-            UpstreamError: The last failure, or `BreakerOpen`, or `UpstreamTimeout`.
+            UpstreamError: The last failure, or `BreakerOpen`, or `UpstreamTimeout`; or a refusal that still holds.
             GatewayOverloaded: No slot came free.
         """
         async with self._slot(caller_id, deadline) as until:
@@ -110,6 +113,7 @@ class Guard:
     async def _slot(self, caller_id: str, deadline: float | None) -> AsyncGenerator[float, None]:
         """A slot at the upstream, and by when the answer must be there."""
         self.breaker.check()
+        self.pause.check()
         self._budget.pay_in()
         now = asyncio.get_running_loop().time()
         until = now + self.timeout if deadline is None else min(deadline, now + self.timeout)
@@ -131,7 +135,7 @@ class Guard:
             await asyncio.sleep(pause)
 
     async def _once(self, attempt: Callable[[], Awaitable[T]], until: float) -> T:
-        with self.breaker.call():
+        with self._watched():
             return await _by(until, attempt())
 
     async def _begin(
@@ -139,12 +143,23 @@ class Guard:
     ) -> "_Begun[T]":
         """One try up to its first part; from then on `outer` closes it and tells the breaker how it ended."""
         async with AsyncExitStack() as stack:
-            begun = stack.enter_context(self.breaker.call())
+            begun = stack.enter_context(self._watched())
             rest = await stack.enter_async_context(aclosing(attempt()))
             first = await _by(until, anext(rest, None))
             begun()
             await outer.enter_async_context(stack.pop_all())
             return _Begun(first, rest)
+
+    @contextmanager
+    def _watched(self) -> Generator[Callable[[], None], None, None]:
+        """One try, if none of those that watch the upstream objects; they learn from how it ends."""
+        self.pause.check()
+        with self.breaker.call() as begun:
+            try:
+                yield begun
+            except UpstreamRateLimited as refusal:
+                self.pause.note(refusal)
+                raise
 
     async def _next(self, rest: AsyncGenerator[T, None]) -> T | None:
         try:

@@ -18,6 +18,7 @@ from app.providers.resilience.breaker import BreakerPolicy, CircuitBreaker
 from app.providers.resilience.budget import RetryBudget
 from app.providers.resilience.bulkhead import Bulkhead
 from app.providers.resilience.guard import Guard, RetryPolicy
+from app.providers.resilience.pause import RequestedPause
 from tests.clock import Clock
 
 
@@ -106,6 +107,47 @@ async def test_no_try_begins_that_could_only_end_after_the_deadline() -> None:
     with pytest.raises(UpstreamUnavailable):
         await guarded.run(upstream, caller_id="alice")
     assert upstream.calls == 1
+
+
+async def test_a_429_holds_for_everybody_as_long_as_it_says(clock: Clock) -> None:
+    """Meanwhile all get it at once, with the seconds that are left, in the queue too; then it is asked."""
+    guarded = guard()
+    guarded.pause = RequestedPause(clock)
+    upstream = Upstream([UpstreamRateLimited("slower", retry_after=7)])
+    calls = [guarded.run(upstream, caller_id=name) for name in ("alice", "bob")]
+    refusals = await asyncio.gather(*calls, return_exceptions=True)
+    assert [(type(one), getattr(one, "retry_after", None)) for one in refusals] == [(UpstreamRateLimited, 7)] * 2
+    clock.now += 5
+    with pytest.raises(UpstreamRateLimited, match="slower") as refusal:
+        await guarded.run(upstream, caller_id="alice")
+    assert (refusal.value.retry_after, upstream.calls) == (2, 1)
+    clock.now += 2
+    assert await guarded.run(upstream, caller_id="alice") == "answer"
+
+
+@pytest.mark.parametrize(("asked", "kept"), [(None, 0), (0, 0), (3600, 300)])
+def test_a_429_is_believed_within_bounds(clock: Clock, asked: float | None, kept: float) -> None:
+    """Without a time there is no pause, and after five minutes it is seen whether an hour was really meant."""
+    pause = RequestedPause(clock)
+    pause.note(UpstreamRateLimited("slower", retry_after=asked))
+    assert pause.seconds == kept
+
+
+def test_a_later_shorter_wish_does_not_end_a_longer_one(clock: Clock) -> None:
+    """Answers that were under way at the same time may name different seconds: the latest end counts."""
+    pause = RequestedPause(clock)
+    pause.note(UpstreamRateLimited("slower", retry_after=20))
+    pause.note(UpstreamRateLimited("slower", retry_after=5))
+    assert pause.seconds == 20
+
+
+async def test_429s_do_not_open_the_breaker() -> None:
+    """An upstream that says what it wants is no upstream in trouble, however often it says so."""
+    guarded = guard()
+    for _ in range(BreakerPolicy().minimum_calls):
+        with pytest.raises(UpstreamRateLimited):
+            await guarded.run(Upstream([UpstreamRateLimited("slower")]), caller_id="alice")
+    assert guarded.breaker.state == "closed"
 
 
 async def test_timeouts_open_the_breaker() -> None:
