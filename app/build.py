@@ -58,11 +58,11 @@ from app.providers.resilience.bulkhead import Bulkhead
 from app.providers.resilience.guard import Guard, RetryPolicy
 from app.sessions.base import SessionStore, SnapshotStore
 from app.sessions.memory import MemorySessionStore, MemorySnapshotStore
-from app.sessions.redis.store import RedisSessionStore
 from app.settings import Settings, SettingsError, environment
 
-if TYPE_CHECKING:  # the one module whose packages may be missing
+if TYPE_CHECKING:  # imported only where they are wanted: see `_tracing` and `_redis_sessions`
     from app.observe.tracing import Tracing
+    from app.sessions.redis.store import RedisSessionStore
 
 PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
 # At each upstream with an API, from this worker; PROVIDERS_FILE may say otherwise.
@@ -145,19 +145,9 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
     return app
 
 
-def _session_store(settings: Settings) -> SessionStore:
-    url = settings.session_store_url.get_secret_value()
-    if not url.startswith("memory:"):
-        try:
-            return RedisSessionStore(
-                url,
-                max_sessions_per_caller=settings.max_session_size,
-                time_to_live=settings.session_cache_ttl,
-                lock_wait=settings.session_lock_wait,
-                lock_ttl=settings.session_lock_ttl,
-            )
-        except ValueError as error:
-            raise SettingsError(f"SESSION_STORE_URL: {error}") from None
+def _session_store(settings: Settings) -> "MemorySessionStore | RedisSessionStore":
+    if not settings.session_store_url.get_secret_value().startswith("memory:"):
+        return _redis_sessions(settings)
     if _one_of_several_processes():
         structlog.get_logger("kimi.build").warning(
             "sessions_not_shared",
@@ -171,12 +161,28 @@ def _session_store(settings: Settings) -> SessionStore:
     )
 
 
-def _snapshot_store(settings: Settings, sessions: SessionStore) -> SnapshotStore:
+def _redis_sessions(settings: Settings) -> "RedisSessionStore":
+    # Redis's client takes 6 MB, which most gateways have no use for.
+    module = importlib.import_module("app.sessions.redis.store")
+    try:
+        store: RedisSessionStore = module.RedisSessionStore(
+            settings.session_store_url.get_secret_value(),
+            max_sessions_per_caller=settings.max_session_size,
+            time_to_live=settings.session_cache_ttl,
+            lock_wait=settings.session_lock_wait,
+            lock_ttl=settings.session_lock_ttl,
+        )
+    except ValueError as error:
+        raise SettingsError(f"SESSION_STORE_URL: {error}") from None
+    return store
+
+
+def _snapshot_store(settings: Settings, sessions: "MemorySessionStore | RedisSessionStore") -> SnapshotStore:
     """Next to the sessions."""
     most, time_to_live = settings.max_stored_responses, settings.response_cache_ttl
-    if isinstance(sessions, RedisSessionStore):
-        return sessions.snapshots(max_snapshots_per_caller=most, time_to_live=time_to_live)
-    return MemorySnapshotStore(max_snapshots=most, time_to_live=time_to_live)
+    if isinstance(sessions, MemorySessionStore):
+        return MemorySnapshotStore(max_snapshots=most, time_to_live=time_to_live)
+    return sessions.snapshots(max_snapshots_per_caller=most, time_to_live=time_to_live)
 
 
 def _one_of_several_processes() -> bool:
@@ -188,7 +194,7 @@ def _tracing(settings: Settings) -> "Tracing | None":
     if not settings.tracing_endpoint:
         return None
     try:
-        # The only import that isn't at the top of its file: its packages are an optional extra.
+        # Not at the top of the file: its packages are an optional extra.
         module = importlib.import_module("app.observe.tracing")
     except ImportError as error:
         raise SettingsError("TRACING_ENDPOINT: needs the packages of requirements-tracing.txt") from error
