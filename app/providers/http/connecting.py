@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import ssl
 from collections.abc import Callable
 from socket import gaierror
@@ -17,6 +18,7 @@ _CONNECT_SECONDS = 10.0
 # So long the first address may take before the next one is tried beside it.
 _HEAD_START_SECONDS = 0.25
 _LONGEST_HEAD = 16 * 1024
+_STATUS = re.compile(rb"HTTP/1\.\d (\d{3})\b")
 _NO_CONNECTION = "No connection to the upstream can be made."
 
 
@@ -103,16 +105,16 @@ class _Tunnel(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._head += data
         head, end, rest = self._head.partition(b"\r\n\r\n")
-        if end or len(head) > _LONGEST_HEAD:
-            status = head.split(b" ", 2)[1:2]
-            # Nobody has said anything yet that could be answered.
-            if not end or rest or not status or not head.startswith(b"HTTP/1."):
-                self._fail("The proxy on the way to the upstream doesn't speak HTTP.")
-            elif not status[0].startswith(b"2"):
-                said = status[0][:3].decode("ascii", "replace")
-                self._fail(f"The proxy on the way to the upstream refuses the connection (status {said}).")
-            elif not self.opened.done():
-                self.opened.set_result(None)
+        if not end and len(head) <= _LONGEST_HEAD:
+            return
+        status = _STATUS.match(head)
+        if status is not None and status[1][:1] != b"2":
+            self._fail(f"The proxy on the way to the upstream refuses the connection (status {int(status[1])}).")
+        # Behind the proxy nobody has been asked anything yet.
+        elif status is None or not end or rest:
+            self._fail("The proxy on the way to the upstream doesn't speak HTTP.")
+        elif not self.opened.done():
+            self.opened.set_result(None)
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - asyncio's interface
         self._fail("The proxy on the way to the upstream closed the connection.")

@@ -31,13 +31,17 @@ class Decoder:
         self._inflater: zlib._Decompress | None = None
         self._packed = b""
         self._ended = False
+        self._behind = b""
 
     def feed(self, packed: bytes) -> None:
         """Take what has come in; `take` gives what is in it."""
-        # After its end there may be a second archive; anything else there is padding.
-        if not self._ended or (self._is_gzip and packed.startswith(_GZIP_BEGINS)):
+        if not self._ended:
             self._packed += packed
-            self._ended = False
+            return
+        # After its end there may be a second archive; anything else there is padding.
+        self._behind = self._behind[: len(_GZIP_BEGINS)] + packed
+        if self._is_gzip and self._behind.startswith(_GZIP_BEGINS):
+            self._packed, self._behind, self._ended = self._behind, b"", False
 
     def take(self) -> bytes:
         """The next piece of what has been fed; none at all if more has to be fed.

@@ -3,7 +3,7 @@
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TypeAlias
 
 from aiohappyeyeballs import AddrInfoType
@@ -12,12 +12,18 @@ _FRESH_SECONDS = 60.0
 
 Place: TypeAlias = tuple[str, int]
 Addresses: TypeAlias = Sequence[AddrInfoType]
+LookUp: TypeAlias = Callable[[str, int], Coroutine[None, None, Addresses]]
 
 
 class Names:
-    """Looks up for all who ask at once, once. Use it in one event loop only."""
+    """Looks up for all who ask at once, once. Use it in one event loop only.
 
-    def __init__(self) -> None:
+    Args:
+        look_up: Asks the system.
+    """
+
+    def __init__(self, look_up: LookUp | None = None) -> None:
+        self._look_up = look_up or _look_up
         self._known: dict[Place, tuple[float, Addresses]] = {}
         self._asking: dict[Place, asyncio.Task[Addresses]] = {}
 
@@ -41,7 +47,7 @@ class Names:
             return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
         task = self._asking.get(place)
         if task is None:
-            task = self._asking[place] = loop.create_task(_look_up(host, port))
+            task = self._asking[place] = loop.create_task(self._look_up(host, port))
             task.add_done_callback(lambda done: self._answered(place, done))
         return await asyncio.shield(task)
 
