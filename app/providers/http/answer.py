@@ -25,8 +25,7 @@ class Source(Protocol):
 class Answer:
     """What has come of one answer. One task at a time reads it.
 
-    `status` is 0 until the head is there; header names are in lower case. `ended` says that nothing more will come,
-    `complete` that nothing is missing.
+    `status` is 0 until the head is there; header names are in lower case. `ended` says that nothing more will come.
     """
 
     __slots__ = ("_parts", "_source", "_trouble", "_unread", "_waiter", "ended", "headers", "new_cookies", "status")
@@ -41,11 +40,6 @@ class Answer:
         self.headers: Mapping[str, str] = {}
         self.new_cookies: Sequence[str] = ()
         self.ended = False
-
-    @property
-    def complete(self) -> bool:
-        """Has it come to its own end?"""
-        return self.ended and self._trouble is None
 
     def begin(self, status: int, headers: Mapping[str, str], new_cookies: Sequence[str]) -> None:
         """The head is there."""

@@ -86,7 +86,7 @@ class Connection(asyncio.Protocol):
     def free(self) -> bool:
         """End the exchange; can there be another one? If not, the connection is dropped at once."""
         answer, self._answer = self._answer, None
-        if answer is None or not (self._usable and answer.complete) or self._transport.get_write_buffer_size():
+        if answer is None or not (self._usable and answer.ended) or self._transport.get_write_buffer_size():
             self.abort()
             return False
         self.resume()
@@ -145,8 +145,7 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field of the head, or one of the trailers, which nobody wants."""
-        if self._answer is not None and not self._answer.status:
-            self._fields.append((name, value))
+        self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The head is there."""

@@ -2,6 +2,8 @@
 
 import asyncio
 import gzip
+import socket
+import struct
 import zlib
 
 import pytest
@@ -130,6 +132,24 @@ async def test_what_is_wrong_with_an_answer_is_said(name: str) -> None:
     async with server(talk) as upstream, client() as http:
         with pytest.raises(error, match=words):
             await http.get(upstream.url, {})
+
+
+async def test_a_body_without_a_length_ends_with_its_connection_unless_that_is_torn() -> None:
+    """Closed in good order it is whole; after a reset nobody knows what is missing."""
+
+    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK + b"\r\nhello")
+        await heard.wait()
+        endpoint = writer.get_extra_info("socket")
+        endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    heard = asyncio.Event()
+    async with server(talk) as upstream, client() as http, http.stream_json(upstream.url, b"{}", {}) as stream:
+        assert await stream.next_part() == b"hello"
+        heard.set()
+        with pytest.raises(UpstreamUnavailable, match="in the middle"):
+            await stream.next_part()
 
 
 async def test_what_has_come_is_read_before_the_trouble() -> None:

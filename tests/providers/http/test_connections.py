@@ -87,7 +87,7 @@ async def test_a_name_is_found() -> None:
 
 
 async def test_many_ask_for_a_name_and_it_is_looked_up_once() -> None:
-    """At the same time and afterwards; a failure is told to all who wait, and not kept."""
+    """At the same time and afterwards; a failure is told to all who wait, and not kept; who leaves takes nothing."""
     asked = []
     found: Addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 80))]
 
@@ -101,7 +101,11 @@ async def test_many_ask_for_a_name_and_it_is_looked_up_once() -> None:
     names = Names(look_up)
     failed = await asyncio.gather(*(names.addresses("h", 80) for _ in range(3)), return_exceptions=True)
     assert [type(one) for one in failed] == [socket.gaierror] * 3
-    assert await asyncio.gather(*(names.addresses("h", 80) for _ in range(3))) == [found] * 3
+    leaving = asyncio.create_task(names.addresses("h", 80))
+    waiting = [asyncio.create_task(names.addresses("h", 80)) for _ in range(3)]
+    await until(lambda: len(asked) == 2)
+    leaving.cancel()
+    assert await asyncio.gather(*waiting) == [found] * 3
     assert await names.addresses("h", 80) == found
     assert asked == ["h", "h"]
 
@@ -158,6 +162,11 @@ async def test_the_last_used_connection_is_used_first_and_old_ones_not_at_all() 
             connection.idle_since -= 15
         pool._drop_old()
         assert pool.idle == 2
+        last = waiting[-1]
+        await http.get(upstream.url, {})
+        assert (upstream.connections, waiting[-1]) == (5, last)
+        async with http.stream_json(upstream.url, b"{}", {}):
+            assert last not in waiting
         for connection in waiting:
             connection.idle_since -= 15
         await http.get(upstream.url, {})
