@@ -20,6 +20,7 @@ from app.api.dialects import Parts
 from app.api.errors import install_error_handlers
 from app.api.middleware.auth import ApiKeys, AuthMiddleware
 from app.api.middleware.context import RequestContextMiddleware
+from app.api.middleware.direct import DirectMiddleware
 from app.api.middleware.limits import LimitsMiddleware
 from app.api.middleware.tracing import TracingMiddleware
 from app.api.openai.routes import OPENAI
@@ -112,16 +113,7 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
                 await provider.start()
             yield
 
-    app = FastAPI(
-        title="kimi-ai-2api",
-        version="0.1.0",
-        description="The Kimi web chat as the OpenAI API.",
-        lifespan=lifespan,
-        redoc_url=None,
-        redirect_slashes=False,
-        middleware=_middleware(settings, metrics, lag, tracing),
-    )
-    app.state.drain = drain = Drain()
+    drain = Drain()
     parts = Parts(
         service=service,
         registry=registry,
@@ -137,9 +129,21 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
         *(dialect.router(parts) for dialect in _DIALECTS),
         sessions_router(sessions),
     ]
+    routes = [route for router in routers for route in router.routes]
+    app = FastAPI(
+        title="kimi-ai-2api",
+        version="0.1.0",
+        description="The Kimi web chat as the OpenAI API.",
+        lifespan=lifespan,
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # we have our own
+        middleware=[*_middleware(settings, metrics, lag, tracing), Middleware(DirectMiddleware, routes=routes)],
+    )
+    app.state.drain = drain
     for router in routers:
         app.include_router(router)
-    install_error_handlers(app, [route for router in routers for route in router.routes])
+    install_error_handlers(app, routes)
     wire_types = [model for dialect in _DIALECTS for model in dialect.models]
     install_openapi(app, public_paths=PUBLIC_PATHS, wire_types=wire_types)
     return app

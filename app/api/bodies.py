@@ -39,8 +39,9 @@ def parse_body(kind: type[Body], body: bytes) -> Body:
 
 def given_fields(request: BaseModel) -> dict[str, object]:
     """The fields that a request has, those included that its type doesn't know; null means absent."""
-    fields = {name: getattr(request, name) for name in type(request).model_fields}
-    return {name: value for name, value in (fields | (request.model_extra or {})).items() if value is not None}
+    extra = request.model_extra or {}
+    fields = {name: extra[name] if name in extra else getattr(request, name) for name in request.model_fields_set}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def nameable(names: Iterable[str]) -> list[str]:

@@ -31,14 +31,14 @@ class ErrorForm:
         paths: The addresses that are the dialect's own; those below them are too.
         shared_paths: Addresses that several dialects have.
         marks: Request headers, in small letters, that tell its clients from others at shared addresses.
-        request_id_header: Where its clients look for a request's id, besides `x-request-id`.
+        request_id_headers: Where its clients look for a request's id.
     """
 
     body: Callable[[GatewayError, str], bytes]
     paths: tuple[str, ...] = ()
     shared_paths: tuple[str, ...] = ()
     marks: frozenset[bytes] = frozenset()
-    request_id_header: str = "x-request-id"
+    request_id_headers: tuple[bytes, ...] = (b"x-request-id",)
 
     def is_expected(self, scope: Scope) -> bool:
         """Does the client of this request expect errors in this form?"""
@@ -78,6 +78,16 @@ def error_response(error: GatewayError, scope: Scope) -> Response:
     return response
 
 
+def answer(error: Exception, scope: Scope) -> Response | None:
+    """The HTTP answer for an error of ours, or for a client that has left; None for any other."""
+    if isinstance(error, GatewayError):
+        return error_response(error, scope)
+    if isinstance(error, ClientDisconnect):
+        gone = ClientClosedRequest("The client closed the connection before its request was complete.")
+        return error_response(gone, scope)
+    return None
+
+
 def install_error_handlers(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     """Make the app answer all errors by `error_response`, those of the web framework included.
 
@@ -86,9 +96,10 @@ def install_error_handlers(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     """
 
     async def answer_own(request: Request, error: Exception) -> Response:
-        if not isinstance(error, GatewayError):
+        response = answer(error, request.scope)
+        if response is None:
             raise error
-        return error_response(error, request.scope)
+        return response
 
     async def answer_foreign(request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
@@ -98,12 +109,8 @@ def install_error_handlers(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
             response.headers["allow"] = ", ".join(sorted(_methods(routes, request.scope)))
         return response
 
-    async def answer_nobody(request: Request, _: Exception) -> Response:
-        gone = ClientClosedRequest("The client closed the connection before its request was complete.")
-        return error_response(gone, request.scope)
-
     app.add_exception_handler(GatewayError, answer_own)
-    app.add_exception_handler(ClientDisconnect, answer_nobody)
+    app.add_exception_handler(ClientDisconnect, answer_own)
     app.add_exception_handler(HTTPException, answer_foreign)
 
 

@@ -15,9 +15,23 @@ async def in_parts(parts: AsyncGenerator[Delta, None], limiter: OutputLimiter | 
         parts: As they come from the provider; closed in the end.
         limiter: Ends the answer where the client wants it to end, if the provider can't.
     """
-    async with aclosing(parts), aclosing(_limited(parts, limiter) if limiter else parts) as deltas:
-        async for delta in deltas:
-            yield delta
+    whole = False
+    reason: FinishReason | None = None
+    usage: Usage | None = None
+    async with aclosing(parts):
+        async for delta in parts:
+            if limiter is None:
+                yield delta
+                continue
+            whole, reason, usage = delta.whole or whole, delta.finish_reason or reason, delta.usage or usage
+            text = limiter.feed(delta.text)
+            if text or delta.reasoning or delta.tool_call:
+                yield Delta(text, whole=delta.whole, reasoning=delta.reasoning, tool_call=delta.tool_call)
+            if limiter.finish_reason is not None:
+                break
+    if limiter is not None:
+        rest, ended = limiter.finish(), limiter.finish_reason
+        yield Delta(rest, whole=whole, finish_reason=ended or reason, usage=usage, stop=limiter.stopped_by)
 
 
 def as_deltas(completion: Completion) -> list[Delta]:
@@ -35,21 +49,6 @@ async def in_one_piece(answer: Awaitable[Completion]) -> AsyncGenerator[Delta, N
     """A whole answer as the parts it is handed on in."""
     for delta in as_deltas(await answer):
         yield delta
-
-
-async def _limited(deltas: AsyncGenerator[Delta, None], limiter: OutputLimiter) -> AsyncGenerator[Delta, None]:
-    whole = False
-    reason: FinishReason | None = None
-    usage: Usage | None = None
-    async for delta in deltas:
-        whole, reason, usage = delta.whole or whole, delta.finish_reason or reason, delta.usage or usage
-        text = limiter.feed(delta.text)
-        if text or delta.reasoning or delta.tool_call:
-            yield Delta(text, whole=delta.whole, reasoning=delta.reasoning, tool_call=delta.tool_call)
-        if limiter.finish_reason is not None:
-            break
-    rest = limiter.finish()
-    yield Delta(rest, whole=whole, finish_reason=limiter.finish_reason or reason, usage=usage, stop=limiter.stopped_by)
 
 
 class Said:

@@ -1,7 +1,6 @@
 """One call from beginning to end: model, session, prompt, provider, memory, record."""
 
 import asyncio
-import hashlib
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
@@ -135,8 +134,7 @@ class _Turn:
     def _conversation_id(self) -> str | None:
         if self.call.session is None:
             return None
-        parts = f"{self.caller.id}\n{self.call.session.id}\n{self.session_began}"
-        return hashlib.sha256(parts.encode("utf-8", "surrogatepass")).hexdigest()
+        return f"{self.caller.id}\n{self.call.session.id}\n{self.session_began}"
 
 
 class ChatService:

@@ -155,7 +155,7 @@ def remember(
 
     Only words are remembered: no images, which would soon be all that there is room for, and no thoughts.
     """
-    system, turns = _split([replace(message, parts=(), reasoning="") for message in decided.messages])
+    system, turns = _split([_in_words(message) for message in decided.messages])
     session = Session(
         id=call.session.id if call.session else "",
         created_at=created_at,
@@ -201,8 +201,15 @@ def _split(messages: Sequence[Message]) -> tuple[tuple[Message, ...], tuple[Mess
     return system, tuple(message for message in messages if message.role != "system")
 
 
+def _in_words(message: Message) -> Message:
+    return replace(message, parts=(), reasoning="") if message.parts or message.reasoning else message
+
+
 def _characters(message: Message) -> int:
-    return len(message.text) + sum(len(call.name) + len(call.arguments) for call in message.tool_calls)
+    characters = len(message.text)
+    if message.tool_calls:
+        characters += sum(len(call.name) + len(call.arguments) for call in message.tool_calls)
+    return characters
 
 
 def _trimmed(session: Session, max_characters: int) -> Session:

@@ -33,6 +33,8 @@ class OutputLimiter:
         """Take the next part; returns what may be shown by now. Once `finish_reason` is set, nothing more will be."""
         if self.finish_reason is not None:
             return ""
+        if not self._stop:
+            return self._within_tokens(text)
         text = self._held + text
         found = self._stop_place(text)
         if found is None:

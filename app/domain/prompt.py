@@ -38,6 +38,7 @@ _FORGED_TAG = re.compile(
 # request's own. The model may repeat it, and then it must not be one.
 _FORGED_CALL = re.compile(r"<(?=\|tool_calls?_|/?tool_calls?\s{0,9}>)")
 _FORGED_KIMI_CALL = re.compile(r"functions\.(?=[\w.\-]{1,128}:\d)")
+_PLAIN_TAGS = {role: f"[{role.capitalize()}]: " for role in ("system", "user", "assistant", "tool")}
 _NOT_IN_A_TAG = re.compile(r"[^\w.-]+")
 
 
@@ -79,7 +80,7 @@ class Prompt:
     shortened: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Section:
     tag: str
     body: str
@@ -186,6 +187,8 @@ def _first_pending(turns: Sequence[Message]) -> int:
 
 def _tag(message: Message, tool_names: dict[str, str]) -> str:
     name = message.name or tool_names.get(message.tool_call_id or "") or ""
+    if not name:
+        return _PLAIN_TAGS[message.role]
     label = f"{message.role.capitalize()} {_NOT_IN_A_TAG.sub('', name)[:64]}".rstrip()
     return f"[{label}]: "
 
@@ -275,4 +278,6 @@ def without_forged_calls(text: str) -> str:
 
 def _neutral(body: str) -> str:
     """The body with all that reads like a tag of ours or like a tool call made harmless; it gets no longer by that."""
-    return without_forged_calls(_FORGED_TAG.sub("(", body))
+    if "[" in body or "［" in body:
+        body = _FORGED_TAG.sub("(", body)
+    return without_forged_calls(body)

@@ -8,9 +8,10 @@ the one that is asked add up all of them; the numbers of a moment (`kimi_provide
 import asyncio
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from types import TracebackType
+from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -24,7 +25,47 @@ from app.domain.usage import CallRecord
 _SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 180)
 _LAG_SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5)
 
+F = TypeVar("F", Counter, Histogram)
+
 ReadState = Callable[[], Mapping[str, Mapping[str, float]]]
+
+
+class _Children(dict[tuple[str, ...], F], Generic[F]):
+    """The members of a family of metrics, by their labels: looked up at each use, which `labels` isn't made for."""
+
+    def __init__(self, kind: Callable[..., F], *description: object, **options: object) -> None:
+        super().__init__()
+        self._family: F = kind(*description, **options)
+
+    def __missing__(self, labels: tuple[str, ...]) -> F:
+        child: F = self._family.labels(*labels)
+        self[labels] = child
+        return child
+
+
+class _Step:
+    """A span that is timed."""
+
+    __slots__ = ("_failures", "_name", "_seconds", "_span", "_started")
+
+    def __init__(self, trace: Trace, seconds: _Children[Histogram], failures: _Children[Counter], name: str, /) -> None:
+        self._span = trace(name)
+        self._seconds = seconds
+        self._failures = failures
+        self._name = name
+        self._started = 0.0
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+        self._span.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._span.__exit__(kind, error, traceback)
+        if error is not None:
+            self._failures[self._name, _kind(error)].inc()
+        self._seconds[self._name,].observe(time.perf_counter() - self._started)
 
 
 class Metrics:
@@ -37,10 +78,11 @@ class Metrics:
     def __init__(self, read_state: ReadState = dict) -> None:
         self.registry = registry = CollectorRegistry()
         registry.register(_State(read_state))
-        self._requests = Counter(
-            "kimi_http_requests_total", "Requests answered", ("method", "route", "status"), registry=registry
+        self._requests = _Children(
+            Counter, "kimi_http_requests_total", "Requests answered", ("method", "route", "status"), registry=registry
         )
-        self._seconds = Histogram(
+        self._seconds = _Children(
+            Histogram,
             "kimi_http_request_seconds",
             "Time to the end of the answer",
             ("route",),
@@ -53,13 +95,15 @@ class Metrics:
         self._streams = Gauge(
             "kimi_streams_active", "Open event streams", registry=registry, multiprocess_mode="livesum"
         )
-        self._calls = Counter(
+        self._calls = _Children(
+            Counter,
             "kimi_calls_total",
             "Calls for an answer, by how they ended",
             ("model", "provider", "outcome", "error", "session"),
             registry=registry,
         )
-        self._upstream = Histogram(
+        self._upstream = _Children(
+            Histogram,
             "kimi_upstream_seconds",
             "Time to the upstream's answer (its first part), queue and retries included",
             ("provider",),
@@ -72,28 +116,33 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
-        self._steps = Histogram(
+        self._steps = _Children(
+            Histogram,
             "kimi_step_seconds",
             "Time of each step of a call: each try at the upstream, each page fetch, each wait in the queue ...",
             ("step",),
             buckets=_SECONDS,
             registry=registry,
         )
-        self._step_failures = Counter(
+        self._step_failures = _Children(
+            Counter,
             "kimi_step_failures_total",
             "Steps that failed, those that were tried again too",
             ("step", "error"),
             registry=registry,
         )
-        self._passed_over = Counter(
+        self._passed_over = _Children(
+            Counter,
             "kimi_passed_over_total",
             "Targets of calls that could not answer, and why",
             ("provider", "reason"),
             registry=registry,
         )
-        self._tokens = Counter("kimi_tokens_total", "Tokens read and written", ("model", "kind"), registry=registry)
-        self._dropped = Counter(
-            "kimi_context_dropped_messages_total", "Messages that did not fit", ("model",), registry=registry
+        self._tokens = _Children(
+            Counter, "kimi_tokens_total", "Tokens read and written", ("model", "kind"), registry=registry
+        )
+        self._dropped = _Children(
+            Counter, "kimi_context_dropped_messages_total", "Messages that did not fit", ("model",), registry=registry
         )
         self._heartbeats = Counter("kimi_heartbeats_total", "Comments sent in silent streams", registry=registry)
         self._lag = Histogram(
@@ -107,8 +156,8 @@ class Metrics:
     def request_ended(self, *, method: str, route: str, status: int, seconds: float) -> None:
         """A request is over. `route` must be one of a bounded number of names."""
         self._in_flight.dec()
-        self._requests.labels(method, route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        self._requests[method, route, str(status)].inc()
+        self._seconds[route,].observe(seconds)
 
     def stream_began(self) -> None:
         """A stream has opened."""
@@ -132,34 +181,20 @@ class Metrics:
 
     def timing(self, trace: Trace) -> Trace:
         """The same spans, each of which is timed and counted under its name, too."""
-        return partial(self._step, trace)
-
-    @contextmanager
-    def _step(self, trace: Trace, name: str, /) -> Generator[None, None, None]:
-        started = time.perf_counter()
-        try:
-            with trace(name):
-                yield
-        except BaseException as error:
-            self._step_failures.labels(name, _kind(error)).inc()
-            raise
-        finally:
-            self._steps.labels(name).observe(time.perf_counter() - started)
+        return partial(_Step, trace, self._steps, self._step_failures)
 
     def call_ended(self, record: CallRecord) -> None:
         """A call for an answer is over."""
-        self._calls.labels(
-            record.model, record.provider, record.outcome, record.error_code or "", record.action or ""
-        ).inc()
+        self._calls[record.model, record.provider, record.outcome, record.error_code or "", record.action or ""].inc()
         if record.upstream_seconds is not None:
-            self._upstream.labels(record.provider).observe(record.upstream_seconds)
+            self._upstream[record.provider,].observe(record.upstream_seconds)
         for provider, reason in record.passed_over:
-            self._passed_over.labels(provider, reason).inc()
+            self._passed_over[provider, reason].inc()
         if record.usage is not None:
-            self._tokens.labels(record.model, "prompt").inc(record.usage.prompt_tokens)
-            self._tokens.labels(record.model, "completion").inc(record.usage.completion_tokens)
+            self._tokens[record.model, "prompt"].inc(record.usage.prompt_tokens)
+            self._tokens[record.model, "completion"].inc(record.usage.completion_tokens)
         if record.dropped:
-            self._dropped.labels(record.model).inc(record.dropped)
+            self._dropped[record.model,].inc(record.dropped)
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""

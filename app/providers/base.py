@@ -49,6 +49,7 @@ class CompletionRequest:
         messages: The same conversation message by message, whole.
         caller_id: Whose request it is, for fair shares.
         conversation_id: The same for all turns of one session, and another when it starts anew; None without a session.
+            It holds the client's own name for the session: to be digested before it goes anywhere.
         options: Further fields of the client's request, for upstreams that know them.
         tools: For models that call tools by themselves; others never get any.
         output_format: For models that keep to it by themselves; others always get plain text.

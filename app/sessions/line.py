@@ -37,9 +37,13 @@ class Place:
         Raises:
             SessionBusy: They didn't in time.
         """
+        lock = self._line.lock
         try:
-            async with asyncio.timeout_at(deadline):
-                await self._line.lock.acquire()
+            if lock.locked():
+                async with asyncio.timeout_at(deadline):
+                    await lock.acquire()
+            else:
+                await lock.acquire()  # at once: nobody has to watch the time
         except TimeoutError as error:
             raise busy() from error
         self._is_first = True

@@ -76,7 +76,7 @@ def test_a_gateway_that_is_late_says_so_in_each_dialect(
         self.latest = 5.0
 
     monkeypatch.setattr(LoopLag, "watch", late)
-    with start_gateway() as gateway, gateway.client() as http:
+    with start_gateway(max_loop_lag_seconds=1) as gateway, gateway.client() as http:
         messages = http.post("/v1/messages", json={})
         chat = http.post("/v1/chat/completions", json={})
     assert (messages.status_code, messages.json()["error"]["type"]) == (503, "overloaded_error")

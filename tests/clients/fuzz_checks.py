@@ -51,8 +51,10 @@ def _asks_for_a_form(name: str, value: Any) -> bool:
     """Would the simulated model, which says the same to everybody, be at fault?"""
     if name == "response_format":
         return isinstance(value, dict) and value.get("type") != "text"
-    if name == "text":
+    if name in ("text", "output_config"):
         return isinstance(value, dict) and value.get("format") is not None
+    if name == "output_format":
+        return isinstance(value, dict)
     return name in ("tool_choice", "function_call") and (isinstance(value, dict) or value == "required")
 
 

@@ -94,11 +94,11 @@ def test_a_stream_passes_through_as_it_comes(moonshot: LiveGateway, site: LiveSi
 def test_a_failure_before_the_first_word_has_its_true_status(moonshot: LiveGateway, site: LiveSimulator) -> None:
     """A stream whose upstream refuses is an HTTP error with our code, not a stream that opens and fails."""
     for failure, status, code in (
-        ("openai_rate", 429, "upstream_rate_limited"),
         ("moonshot_quota", 502, "upstream_quota_exhausted"),
         ("openai_key", 502, "upstream_key_rejected"),
         ("moonshot_model", 404, "model_not_found"),
         ("openai_bad_request", 400, None),
+        ("openai_rate", 429, "upstream_rate_limited"),
     ):
         site.site.update(api_failure=failure)
         with connect(moonshot) as client, pytest.raises(APIStatusError) as error:

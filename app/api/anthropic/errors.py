@@ -48,5 +48,5 @@ ANTHROPIC_ERRORS = ErrorForm(
     paths=("/v1/messages",),
     shared_paths=("/v1/models",),
     marks=frozenset({b"anthropic-version", b"x-api-key"}),
-    request_id_header="request-id",
+    request_id_headers=(b"x-request-id", b"request-id"),
 )

@@ -8,12 +8,12 @@ import time
 from collections.abc import Sequence
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import ErrorForm, error_form_of, error_response
 from app.domain.errors import GatewayStopping, InternalError
-from app.observe.logging import access_fields
+from app.observe.logging import access_fields, log_access
 from app.observe.metrics import Metrics
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
@@ -24,7 +24,7 @@ _NO_RESPONSE = 499
 # Asked every few seconds by whatever watches over the process.
 _PROBES = frozenset({"/health", "/ready"})
 # A session's id is its user's, often an e-mail address: it stays out of the log.
-_SESSION_PATH = re.compile(r"^/v1/sessions/.+")
+_SESSION_PATH = "/v1/sessions/"
 
 
 class RequestContextMiddleware:
@@ -55,6 +55,7 @@ class RequestContextMiddleware:
         access_fields.set(fields)
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
+        ids = [(name, request_id.encode()) for name in form.request_id_headers]
         status: int | None = None
         self._metrics.request_began()
 
@@ -62,10 +63,8 @@ class RequestContextMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
-                headers[form.request_id_header] = request_id
-                headers["openai-processing-ms"] = str(round((time.perf_counter() - started) * 1000))
+                milliseconds = b"%d" % round((time.perf_counter() - started) * 1000)
+                message["headers"] = [*message["headers"], *ids, (b"openai-processing-ms", milliseconds)]
             await send(message)
 
         try:
@@ -90,15 +89,16 @@ class RequestContextMiddleware:
                 status=status or _NO_RESPONSE,
                 seconds=seconds,
             )
-            self._log.log(
-                logging.DEBUG if scope["path"] in _PROBES else logging.INFO,
-                "request",
-                method=scope["method"],
-                path=_SESSION_PATH.sub("/v1/sessions/…", scope["path"]),
-                status=status,
-                ms=round(seconds * 1000, 1),
+            path = scope["path"]
+            line = {
+                "method": scope["method"],
+                "path": "/v1/sessions/…" if path.startswith(_SESSION_PATH) and path != _SESSION_PATH else path,
+                "status": status,
+                "ms": round(seconds * 1000, 1),
                 **fields,
-            )
+                "request_id": request_id,
+            }
+            log_access(line, level=logging.DEBUG if path in _PROBES else logging.INFO)
 
 
 def route_of(scope: Scope) -> str:

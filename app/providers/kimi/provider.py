@@ -125,7 +125,7 @@ class KimiProvider(BaseProvider):
         if not self._keep_upstream_session or request.conversation_id is None:
             return wire.new_session_id()
         # The same on every worker, without any of them having to remember it.
-        digest = hashlib.sha256(request.conversation_id.encode()).hexdigest()
+        digest = hashlib.sha256(request.conversation_id.encode("utf-8", "surrogatepass")).hexdigest()
         return f"session_{1_700_000_000_000 + int(digest[:8], 16)}_{digest[8:17]}"
 
     def _keep_cookies(self, clearance: Clearance) -> None:

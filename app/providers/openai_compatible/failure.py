@@ -24,7 +24,6 @@ from app.providers.http import HttpReply, retry_after
 from app.providers.openai_compatible.reply import Json, json_object
 from app.providers.openai_compatible.upstream import Upstream
 
-_DEFAULT_RETRY_AFTER = 5.0
 _LONGEST_WAIT = 3600.0
 _QUOTED_LENGTH = 400
 _LOOKED_AT = 10_000
@@ -226,10 +225,8 @@ def _no_api(name: str, status: int) -> SiteChanged:
 
 
 def _rate_limited(name: str, quoted: str, headers: Mapping[str, str]) -> UpstreamRateLimited:
-    wait = _wait(headers)
-    return UpstreamRateLimited(
-        f"{name} asks for fewer requests{quoted}", retry_after=_DEFAULT_RETRY_AFTER if wait is None else wait
-    )
+    """Without a time of the upstream's own: its limits may be each model's, so that nobody else need wait."""
+    return UpstreamRateLimited(f"{name} asks for fewer requests{quoted}", retry_after=_wait(headers))
 
 
 def _wait(headers: Mapping[str, str]) -> float | None:

@@ -10,6 +10,7 @@ from app.domain.chat import Completion, Delta, ToolCall, Usage
 from app.domain.errors import EmptyReply, GatewayError, MessageRefused, UnexpectedReply, UpstreamUnavailable
 from tests.providers.openai_compatible.upstream import (
     DONE,
+    LAST_CHUNK,
     chunked,
     delta,
     event,
@@ -248,8 +249,7 @@ async def test_whole_answers_are_understood_also_in_place_of_a_stream(streaming:
 
 async def test_a_connection_is_used_again() -> None:
     """Two calls, one connection: also after a stream, whose end has been read."""
-    body = delta("stop", content="Hi") + DONE
-    answer = reply(body, kind="text/event-stream")
+    answer = [*chunked(delta(content="Hi"), delta("stop"), DONE), LAST_CHUNK]
     async with raw_upstream(answer) as upstream, provider_at(upstream.base_url) as provider:
         for _ in range(2):
             assert joined([part async for part in provider.stream_completion(wanted())]).text == "Hi"

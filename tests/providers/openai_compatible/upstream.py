@@ -1,6 +1,7 @@
 """An upstream that sends exactly the bytes that a test wants, over a real socket, and remembers what it was sent."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from app.providers.resilience.bulkhead import Bulkhead
 from app.providers.resilience.guard import Guard, RetryPolicy
 
 KEY = "sk-upstream-71c0ffee5ab1e"
+LAST_CHUNK = b"0\r\n\r\n"
 LIMIT = PromptLimit(1000, "tokens")
 ABILITIES: frozenset[Ability] = frozenset({"messages", "options", "tools", "json_object", "json_schema", "images"})
 MODEL = ModelSpec(id="m", upstream_id="vendor-m", prompt_limit=LIMIT, owned_by="vendor", abilities=ABILITIES)
@@ -45,9 +47,12 @@ class RawUpstream:
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     left: asyncio.Event = field(default_factory=asyncio.Event)
     connections: int = 0
+    serving: set["asyncio.Task[None]"] = field(default_factory=set)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        if (task := asyncio.current_task()) is not None:
+            self.serving.add(task)
         try:
             while (sent := await _read(reader)) is not None:
                 self.requests.append(sent)
@@ -56,8 +61,8 @@ class RawUpstream:
                 for piece in pieces:
                     writer.write(piece)
                     await writer.drain()
-                    await asyncio.sleep(0)
-                if self.hold is None and b"\r\nContent-Length:" not in pieces[0]:
+                    await _let_it_be_read()
+                if self.hold is None and b"\r\nContent-Length:" not in pieces[0] and pieces[-1] != LAST_CHUNK:
                     return
                 if self.hold is not None:
                     await self._wait(reader, self.hold)
@@ -66,6 +71,8 @@ class RawUpstream:
         finally:
             self.left.set()
             writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
     async def _wait(self, reader: asyncio.StreamReader, hold: asyncio.Event) -> None:
         waits = [asyncio.create_task(hold.wait()), asyncio.create_task(reader.read(1))]
@@ -73,6 +80,12 @@ class RawUpstream:
         for wait in waits:
             wait.cancel()
         raise ConnectionResetError
+
+
+async def _let_it_be_read() -> None:
+    """A few rounds of the event loop, which the client shares: each piece comes by itself."""
+    for _ in range(6):
+        await asyncio.sleep(0)
 
 
 async def _read(reader: asyncio.StreamReader) -> Sent | None:
@@ -98,6 +111,10 @@ async def raw_upstream(*answers: Sequence[bytes], hold: bool = False) -> AsyncGe
         if upstream.hold is not None:
             upstream.hold.set()
         server.close()
+        # The provider has closed its connections by now: each is served to its end.
+        if upstream.serving:
+            _, unfinished = await asyncio.wait(upstream.serving, timeout=10)
+            assert not unfinished
 
 
 @asynccontextmanager
