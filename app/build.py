@@ -45,7 +45,7 @@ from app.providers.config import (
     configured,
     read_providers_file,
 )
-from app.providers.http import HttpClient
+from app.providers.http import HttpClient, Tls
 from app.providers.kimi.nonce import NoncePolicy
 from app.providers.kimi.page import PageReader
 from app.providers.kimi.provider import KimiProvider
@@ -229,9 +229,10 @@ def build_registry(
     """All providers, line by line."""
     file = _providers_file(settings)
     registry = ProviderRegistry(settings.default_model, _routes(settings, file))
-    registry.register(_kimi_provider(settings, trace))
+    tls = Tls()
+    registry.register(_kimi_provider(settings, trace, tls))
     try:
-        for provider in (*_api_providers(settings, file, trace), *further_providers):
+        for provider in (*_api_providers(settings, file, trace, tls), *further_providers):
             registry.register(provider)
     except (ValueError, ProvidersFileError) as error:
         raise SettingsError(f"PROVIDERS_FILE: {error}") from None
@@ -262,7 +263,7 @@ def _routes(settings: Settings, file: ProvidersFile) -> dict[str, RouteRow]:
     return routes
 
 
-def _kimi_provider(settings: Settings, trace: Trace) -> KimiProvider:
+def _kimi_provider(settings: Settings, trace: Trace, tls: Tls) -> KimiProvider:
     limit = PromptLimit(settings.context_max_length, settings.context_length_unit)
     return KimiProvider(
         models=[
@@ -273,14 +274,14 @@ def _kimi_provider(settings: Settings, trace: Trace) -> KimiProvider:
             page_url=settings.chat_page_url, ajax_url=settings.upstream_url or None, timeout=settings.page_timeout
         ),
         nonce_policy=NoncePolicy(renew_after=settings.nonce_max_age),
-        client=HttpClient(max_reply_bytes=settings.max_reply_bytes),
+        client=HttpClient(max_reply_bytes=settings.max_reply_bytes, tls=tls),
         guard=_guard(settings, trace),
         keep_upstream_session=settings.keep_upstream_session,
         trace=trace,
     )
 
 
-def _api_providers(settings: Settings, file: ProvidersFile, trace: Trace) -> list[OpenAICompatibleProvider]:
+def _api_providers(settings: Settings, file: ProvidersFile, trace: Trace, tls: Tls) -> list[OpenAICompatibleProvider]:
     """The presets that are switched on, and the file's rows."""
     choices = {name: Choice(*settings.preset_choice(name)) for name in PRESETS}
     defaults = Traffic(
@@ -293,12 +294,14 @@ def _api_providers(settings: Settings, file: ProvidersFile, trace: Trace) -> lis
         breaker=_breaker_policy(settings),
     )
     return [
-        _api_provider(settings, upstream, traffic, trace)
+        _api_provider(settings, upstream, traffic, trace, tls)
         for upstream, traffic in configured(file, choices, environment(), defaults)
     ]
 
 
-def _api_provider(settings: Settings, upstream: Upstream, traffic: Traffic, trace: Trace) -> OpenAICompatibleProvider:
+def _api_provider(
+    settings: Settings, upstream: Upstream, traffic: Traffic, trace: Trace, tls: Tls
+) -> OpenAICompatibleProvider:
     guard = Guard(
         bulkhead=Bulkhead(
             slots=traffic.concurrency, queue_size=traffic.queue, queue_timeout=traffic.queue_timeout, trace=trace
@@ -312,7 +315,7 @@ def _api_provider(settings: Settings, upstream: Upstream, traffic: Traffic, trac
     return OpenAICompatibleProvider(
         upstream,
         # One each: no upstream sees a connection that another has used.
-        client=HttpClient(max_reply_bytes=settings.max_reply_bytes, keep_cookies=False),
+        client=HttpClient(max_reply_bytes=settings.max_reply_bytes, keep_cookies=False, tls=tls),
         guard=guard,
         max_reply_bytes=settings.max_reply_bytes,
         trace=trace,

@@ -5,5 +5,6 @@ A lean HTTP/1.1 client of our own: what a message costs is mostly what its HTTP 
 
 from app.providers.http.client import HttpClient
 from app.providers.http.reply import HttpReply, HttpStream, retry_after
+from app.providers.http.tls import Tls
 
-__all__ = ["HttpClient", "HttpReply", "HttpStream", "retry_after"]
+__all__ = ["HttpClient", "HttpReply", "HttpStream", "Tls", "retry_after"]

@@ -19,6 +19,7 @@ from app.providers.http.form import encode_form
 from app.providers.http.pool import Pool
 from app.providers.http.reply import HttpReply, HttpStream
 from app.providers.http.route import Route, Target, read_url
+from app.providers.http.tls import Tls
 
 _DEFAULTS = {"Accept": "*/*", "Accept-Encoding": ACCEPTED, "User-Agent": "kimi-ai-2api"}
 # How a message is framed, and what happens to its connection, is ours to say.
@@ -44,18 +45,20 @@ class HttpClient:
     Args:
         max_reply_bytes: A longer answer is refused.
         keep_cookies: Not wanted where clients of several upstreams share one client.
+        tls: May be shared with other clients; one of its own without.
     """
 
-    def __init__(self, *, max_reply_bytes: int, keep_cookies: bool = True) -> None:
+    def __init__(self, *, max_reply_bytes: int, keep_cookies: bool = True, tls: Tls | None = None) -> None:
         self._max_reply_bytes = max_reply_bytes
         self._cookies = Cookies() if keep_cookies else None
+        self._tls = tls or Tls()
         self._pool: Pool | None = None
         self._proxies: dict[tuple[str, str], str | None] = {}
         self._heads: dict[object, _Prepared] = {}
 
     async def open(self) -> None:
         """Make ready; no connection is made yet."""
-        self._connector = Connector()
+        self._connector = Connector(self._tls)
         self._pool = Pool()
 
     async def aclose(self) -> None:

@@ -1,7 +1,6 @@
 """Makes connections: name, socket, proxy, TLS; and says what goes wrong on the way."""
 
 import asyncio
-import contextlib
 import re
 import ssl
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from app.domain.errors import UpstreamUnavailable
 from app.providers.http.connection import Connection
 from app.providers.http.names import Names
 from app.providers.http.route import Proxy, Route
+from app.providers.http.tls import Tls
 
 _CONNECT_SECONDS = 10.0
 # So long the first address may take before the next one is tried beside it.
@@ -23,12 +23,15 @@ _NO_CONNECTION = "No connection to the upstream can be made."
 
 
 class Connector:
-    """Connects to upstreams. Use it in one event loop only."""
+    """Connects to upstreams. Use it in one event loop only.
 
-    def __init__(self) -> None:
+    Args:
+        tls: For secure connections.
+    """
+
+    def __init__(self, tls: Tls) -> None:
         self._names = Names()
-        self._making_context = asyncio.Lock()
-        self._context: ssl.SSLContext | None = None
+        self._tls = tls
 
     def close(self) -> None:
         """Stop looking names up."""
@@ -58,7 +61,7 @@ class Connector:
         self, protocol: Callable[[], asyncio.Protocol], host: str, port: int, *, tls: bool
     ) -> asyncio.Transport:
         loop = asyncio.get_running_loop()
-        context = await self._tls() if tls else None
+        context = await self._tls.context() if tls else None
         addresses = await self._names.addresses(host, port)
         connected = await start_connection(addresses, happy_eyeballs_delay=_HEAD_START_SECONDS, loop=loop)
         try:
@@ -78,7 +81,7 @@ class Connector:
             transport.write(_connect_request(route, proxy))
             await tunnel.opened
             secured = await asyncio.get_running_loop().start_tls(
-                transport, connection, await self._tls(), server_hostname=route.host.rstrip(".")
+                transport, connection, await self._tls.context(), server_hostname=route.host.rstrip(".")
             )
             if secured is None:  # it was lost at the very end
                 raise ConnectionResetError
@@ -86,13 +89,6 @@ class Connector:
             transport.abort()
             raise
         connection.connection_made(secured)
-
-    async def _tls(self) -> ssl.SSLContext:
-        async with self._making_context:
-            if self._context is None:
-                # It reads all certificates of this machine.
-                self._context = await asyncio.to_thread(_tls_context)
-            return self._context
 
 
 class _Tunnel(asyncio.Protocol):
@@ -131,13 +127,6 @@ def _connect_request(route: Route, proxy: Proxy) -> bytes:
     if proxy.authorization:
         lines.append(f"Proxy-Authorization: {proxy.authorization}")
     return "\r\n".join([*lines, "", ""]).encode()
-
-
-def _tls_context() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    with contextlib.suppress(NotImplementedError):  # an OpenSSL without it
-        context.set_alpn_protocols(["http/1.1"])
-    return context
 
 
 def _translated(error: OSError) -> UpstreamUnavailable:

@@ -205,7 +205,8 @@ async def test_what_is_said_unasked_ends_a_connection() -> None:
         await http.get(upstream.url, {})
         assert http._opened.idle == 1
         said.set()
-        await upstream.left.wait()
+        async with asyncio.timeout(5):  # far less than a connection may wait
+            await upstream.left.wait()
         assert http._opened.idle == 0
         assert (await http.get(upstream.url, {})).body == b"true"
 
