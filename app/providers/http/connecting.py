@@ -80,14 +80,16 @@ class Connector:
         try:
             transport.write(_connect_request(route, proxy))
             await tunnel.opened
+            # The connection comes in afterwards: before, it would hear of an end without a beginning.
             secured = await asyncio.get_running_loop().start_tls(
-                transport, connection, await self._tls.context(), server_hostname=route.host.rstrip(".")
+                transport, tunnel, await self._tls.context(), server_hostname=route.host.rstrip(".")
             )
-            if secured is None:  # it was lost at the very end
+            if secured is None or secured.is_closing():
                 raise ConnectionResetError
         except BaseException:
             transport.abort()
             raise
+        secured.set_protocol(connection)
         connection.connection_made(secured)
 
 

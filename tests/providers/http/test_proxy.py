@@ -61,28 +61,37 @@ async def _hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Non
     writer.close()
 
 
+async def _garble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    await reader.read(1)
+    writer.write(b"220 Welcome, and no TLS.\r\n")
+    await reader.read()
+    raise ConnectionResetError
+
+
 REFUSALS: dict[str, tuple[bytes | Talk, str]] = {
     "a refusal": (reply(b"no", status="407 Proxy Authentication Required"), r"refuses the connection \(status 407\)"),
     "garbage": (b"\0\1\2\r\n\r\n", "doesn't speak HTTP"),
     "a head without end": (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 20_000, "doesn't speak HTTP"),
     "words of nobody": (b"HTTP/1.1 200 OK\r\n\r\nhello", "doesn't speak HTTP"),
     "a goodbye": (_hang_up, "closed the connection"),
-    "no TLS behind it": (b"HTTP/1.1 200 OK length\r\n\r\n", "."),
+    "no TLS behind it": (_garble, "No secure connection"),
 }
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-async def test_a_proxy_that_makes_no_tunnel_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_that_makes_no_tunnel_is_named(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Whoever reads the message knows where to look; no connection is left."""
     answer, words = REFUSALS[name]
     async with server(answer) as proxy, client() as http:
         through("https", proxy.port, monkeypatch)
-        if name == "no TLS behind it":
-            monkeypatch.setattr("app.providers.http.connecting._CONNECT_SECONDS", 0.05)
         with pytest.raises(UpstreamUnavailable, match=words):
             await http.get("https://upstream.invalid/", {})
         await proxy.left.wait()
         assert http._opened.in_use == 0
+    assert caplog.records == []
 
 
 async def test_a_proxy_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
