@@ -45,7 +45,7 @@ from app.providers.config import (
     configured,
     read_providers_file,
 )
-from app.providers.http import HttpClient
+from app.providers.http import HttpClient, Tls
 from app.providers.kimi.nonce import NoncePolicy
 from app.providers.kimi.page import PageReader
 from app.providers.kimi.provider import KimiProvider
@@ -59,11 +59,11 @@ from app.providers.resilience.bulkhead import Bulkhead
 from app.providers.resilience.guard import Guard, RetryPolicy
 from app.sessions.base import SessionStore, SnapshotStore
 from app.sessions.memory import MemorySessionStore, MemorySnapshotStore
-from app.sessions.redis.store import RedisSessionStore
 from app.settings import Settings, SettingsError, environment
 
-if TYPE_CHECKING:  # the one module whose packages may be missing
+if TYPE_CHECKING:  # imported only where they are wanted: see `_tracing` and `_redis_sessions`
     from app.observe.tracing import Tracing
+    from app.sessions.redis.store import RedisSessionStore
 
 PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
 # At each upstream with an API, from this worker; PROVIDERS_FILE may say otherwise.
@@ -149,19 +149,9 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
     return app
 
 
-def _session_store(settings: Settings) -> SessionStore:
-    url = settings.session_store_url.get_secret_value()
-    if not url.startswith("memory:"):
-        try:
-            return RedisSessionStore(
-                url,
-                max_sessions_per_caller=settings.max_session_size,
-                time_to_live=settings.session_cache_ttl,
-                lock_wait=settings.session_lock_wait,
-                lock_ttl=settings.session_lock_ttl,
-            )
-        except ValueError as error:
-            raise SettingsError(f"SESSION_STORE_URL: {error}") from None
+def _session_store(settings: Settings) -> "MemorySessionStore | RedisSessionStore":
+    if not settings.session_store_url.get_secret_value().startswith("memory:"):
+        return _redis_sessions(settings)
     if _one_of_several_processes():
         structlog.get_logger("kimi.build").warning(
             "sessions_not_shared",
@@ -175,12 +165,28 @@ def _session_store(settings: Settings) -> SessionStore:
     )
 
 
-def _snapshot_store(settings: Settings, sessions: SessionStore) -> SnapshotStore:
+def _redis_sessions(settings: Settings) -> "RedisSessionStore":
+    # Redis's client takes 6 MB, which most gateways have no use for.
+    module = importlib.import_module("app.sessions.redis.store")
+    try:
+        store: RedisSessionStore = module.RedisSessionStore(
+            settings.session_store_url.get_secret_value(),
+            max_sessions_per_caller=settings.max_session_size,
+            time_to_live=settings.session_cache_ttl,
+            lock_wait=settings.session_lock_wait,
+            lock_ttl=settings.session_lock_ttl,
+        )
+    except ValueError as error:
+        raise SettingsError(f"SESSION_STORE_URL: {error}") from None
+    return store
+
+
+def _snapshot_store(settings: Settings, sessions: "MemorySessionStore | RedisSessionStore") -> SnapshotStore:
     """Next to the sessions."""
     most, time_to_live = settings.max_stored_responses, settings.response_cache_ttl
-    if isinstance(sessions, RedisSessionStore):
-        return sessions.snapshots(max_snapshots_per_caller=most, time_to_live=time_to_live)
-    return MemorySnapshotStore(max_snapshots=most, time_to_live=time_to_live)
+    if isinstance(sessions, MemorySessionStore):
+        return MemorySnapshotStore(max_snapshots=most, time_to_live=time_to_live)
+    return sessions.snapshots(max_snapshots_per_caller=most, time_to_live=time_to_live)
 
 
 def _one_of_several_processes() -> bool:
@@ -192,7 +198,7 @@ def _tracing(settings: Settings) -> "Tracing | None":
     if not settings.tracing_endpoint:
         return None
     try:
-        # The only import that isn't at the top of its file: its packages are an optional extra.
+        # Not at the top of the file: its packages are an optional extra.
         module = importlib.import_module("app.observe.tracing")
     except ImportError as error:
         raise SettingsError("TRACING_ENDPOINT: needs the packages of requirements-tracing.txt") from error
@@ -223,9 +229,10 @@ def build_registry(
     """All providers, line by line."""
     file = _providers_file(settings)
     registry = ProviderRegistry(settings.default_model, _routes(settings, file))
-    registry.register(_kimi_provider(settings, trace))
+    tls = Tls()
+    registry.register(_kimi_provider(settings, trace, tls))
     try:
-        for provider in (*_api_providers(settings, file, trace), *further_providers):
+        for provider in (*_api_providers(settings, file, trace, tls), *further_providers):
             registry.register(provider)
     except (ValueError, ProvidersFileError) as error:
         raise SettingsError(f"PROVIDERS_FILE: {error}") from None
@@ -256,7 +263,7 @@ def _routes(settings: Settings, file: ProvidersFile) -> dict[str, RouteRow]:
     return routes
 
 
-def _kimi_provider(settings: Settings, trace: Trace) -> KimiProvider:
+def _kimi_provider(settings: Settings, trace: Trace, tls: Tls) -> KimiProvider:
     limit = PromptLimit(settings.context_max_length, settings.context_length_unit)
     return KimiProvider(
         models=[
@@ -267,14 +274,14 @@ def _kimi_provider(settings: Settings, trace: Trace) -> KimiProvider:
             page_url=settings.chat_page_url, ajax_url=settings.upstream_url or None, timeout=settings.page_timeout
         ),
         nonce_policy=NoncePolicy(renew_after=settings.nonce_max_age),
-        client=HttpClient(max_reply_bytes=settings.max_reply_bytes),
+        client=HttpClient(max_reply_bytes=settings.max_reply_bytes, tls=tls),
         guard=_guard(settings, trace),
         keep_upstream_session=settings.keep_upstream_session,
         trace=trace,
     )
 
 
-def _api_providers(settings: Settings, file: ProvidersFile, trace: Trace) -> list[OpenAICompatibleProvider]:
+def _api_providers(settings: Settings, file: ProvidersFile, trace: Trace, tls: Tls) -> list[OpenAICompatibleProvider]:
     """The presets that are switched on, and the file's rows."""
     choices = {name: Choice(*settings.preset_choice(name)) for name in PRESETS}
     defaults = Traffic(
@@ -287,12 +294,14 @@ def _api_providers(settings: Settings, file: ProvidersFile, trace: Trace) -> lis
         breaker=_breaker_policy(settings),
     )
     return [
-        _api_provider(settings, upstream, traffic, trace)
+        _api_provider(settings, upstream, traffic, trace, tls)
         for upstream, traffic in configured(file, choices, environment(), defaults)
     ]
 
 
-def _api_provider(settings: Settings, upstream: Upstream, traffic: Traffic, trace: Trace) -> OpenAICompatibleProvider:
+def _api_provider(
+    settings: Settings, upstream: Upstream, traffic: Traffic, trace: Trace, tls: Tls
+) -> OpenAICompatibleProvider:
     guard = Guard(
         bulkhead=Bulkhead(
             slots=traffic.concurrency, queue_size=traffic.queue, queue_timeout=traffic.queue_timeout, trace=trace
@@ -306,7 +315,7 @@ def _api_provider(settings: Settings, upstream: Upstream, traffic: Traffic, trac
     return OpenAICompatibleProvider(
         upstream,
         # One each: no upstream sees a connection that another has used.
-        client=HttpClient(max_reply_bytes=settings.max_reply_bytes, keep_cookies=False),
+        client=HttpClient(max_reply_bytes=settings.max_reply_bytes, keep_cookies=False, tls=tls),
         guard=guard,
         max_reply_bytes=settings.max_reply_bytes,
         trace=trace,

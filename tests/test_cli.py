@@ -96,6 +96,14 @@ def _wait_for_port(command: str) -> None:
         assert client.get(f"http://127.0.0.1:{match[1]}/health").status_code == 200
 
 
+def test_a_gateway_loads_only_what_it_serves_with() -> None:
+    """Neither the simulator with its web server nor Redis's client takes memory and time from a gateway."""
+    script = "import sys, main, app.commands.serve; main.app; print(*sys.modules)"
+    loaded = set(run("-c", script, API_MASTER_KEY=ALICE_KEY).stdout.split())
+    assert "app.providers.http.client" in loaded
+    assert loaded.isdisjoint({"aiohttp", "redis", "app.simulator", "app.cluster", "app.doctor", "app.observe.tracing"})
+
+
 def test_a_taken_port_is_told_before_anything_else() -> None:
     """Neither demo nor cluster prints addresses that lead nowhere, or tries for ever."""
     with socket.socket() as taken:

@@ -33,6 +33,10 @@ BROKEN_ANSWERS = {
     "half a body": (Trouble(OK + b"Content-Length: 100\r\n\r\n{"), 503, "upstream_unavailable"),
     "two lengths": (Trouble(OK + b"Content-Length: 2\r\nContent-Length: 5\r\n\r\nhello"), 502, "unexpected_reply"),
     "a chunk of no size": (Trouble(OK + b"Transfer-Encoding: chunked\r\n\r\nZZ\r\nhi\r\n"), 502, "unexpected_reply"),
+    "what can't be unpacked": (
+        Trouble(OK + b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello"),
+        *(502, "unexpected_reply"),
+    ),
     "endless headers": (Trouble(OK, repeats=b"X-More: yes\r\n" * 100), 502, "unexpected_reply"),
     "an endless header": (Trouble(OK + b"X-More: ", repeats=b"yes" * 1000), 502, "unexpected_reply"),
     "an endless body": (Trouble(OK + b"Connection: close\r\n\r\n", repeats=b"x" * 4096), 502, "unexpected_reply"),
