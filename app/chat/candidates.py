@@ -45,10 +45,11 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class PassedOver:
-    """A target that is not asked, or not yet, and why."""
+    """A target that is not asked, or (`for_now`) not yet, and why."""
 
     target: Target
     error: GatewayError
+    for_now: bool = False
 
 
 def candidates(
@@ -62,14 +63,15 @@ def candidates(
     for target in targets:
         try:
             candidate = _candidate(target, call, messages)
-        except InvalidRequest as error:
-            yield PassedOver(target, error)
+        except InvalidRequest as refusal:
+            yield PassedOver(target, refusal)
             continue
         if candidate.takes_all or len(targets) == 1:
             yield candidate
         else:
             later.append(candidate)
-            yield PassedOver(target, ContextTooLong("The conversation doesn't fit as a whole.", param="messages"))
+            error = ContextTooLong("The conversation doesn't fit as a whole.", param="messages")
+            yield PassedOver(target, error, for_now=True)
     yield from later
 
 

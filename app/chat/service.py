@@ -115,7 +115,7 @@ class _Turn:
             fallback=tuple(f"{provider}={reason}" for provider, reason in self.progress.passed_over),
         )
 
-    def request(self, candidate: Candidate, *, deadline: float) -> CompletionRequest:
+    def request(self, candidate: Candidate, *, deadline: float, retries: bool) -> CompletionRequest:
         call, abilities = self.call, candidate.target.spec.abilities
         return CompletionRequest(
             model=candidate.target.spec,
@@ -130,6 +130,7 @@ class _Turn:
             # What is read from a reply is ended here: a stop text within a call would leave half of it.
             stop=() if candidate.emulator else call.stop,
             deadline=deadline,
+            retries=retries,
         )
 
     def _conversation_id(self) -> str | None:
@@ -217,17 +218,22 @@ class ChatService:
         """The answer of the first provider that has one. Once it has said a word, no other is asked."""
         call = turn.call
         failure: GatewayError | None = None
+        left = len(turn.targets)
         for candidate in candidates(turn.targets, call, turn.decided.messages):
             if isinstance(candidate, PassedOver):
+                left -= not candidate.for_now
                 failure = self._passed_over(turn, candidate.target, candidate.error, failure)
                 continue
+            left -= 1
             turn.progress.asked(candidate)
             abilities = candidate.target.spec.abilities
             yield turn.opening(candidate.prompt, options_taken="options" in abilities)
             limiter = _limiter(call, candidate)
             begun = False
             try:
-                async with aclosing(in_parts(_asked(turn, candidate, stream=stream), limiter)) as deltas:
+                async with aclosing(
+                    in_parts(_asked(turn, candidate, stream=stream, alone=not left), limiter)
+                ) as deltas:
                     async for delta in deltas:
                         begun = True
                         yield delta
@@ -321,10 +327,11 @@ class ChatService:
                 raise
 
 
-def _asked(turn: _Turn, candidate: Candidate, *, stream: bool) -> AsyncGenerator[Delta, None]:
-    """The answer of one provider, not yet begun."""
+def _asked(turn: _Turn, candidate: Candidate, *, stream: bool, alone: bool) -> AsyncGenerator[Delta, None]:
+    """The answer of one provider, not yet begun; if it stands alone, passing troubles are waited for."""
     provider = candidate.target.provider
-    request_of = partial(turn.request, deadline=asyncio.get_running_loop().time() + provider.timeout)
+    deadline = asyncio.get_running_loop().time() + provider.timeout
+    request_of = partial(turn.request, deadline=deadline, retries=alone)
     if candidate.emulator is not None:
         return in_one_piece(ask_for_form(candidate, candidate.emulator, request_of))
     if stream:

@@ -54,6 +54,7 @@ class CompletionRequest:
         tools: For models that call tools by themselves; others never get any.
         output_format: For models that keep to it by themselves; others always get plain text.
         max_tokens: Likewise, as `stop`, for models that take messages.
+        retries: Is a passing failure to be tried again? Not while another upstream stands by.
         deadline: By when the answer must have begun, in the event loop's time; None for the provider's own limit alone.
     """
 
@@ -68,6 +69,7 @@ class CompletionRequest:
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     deadline: float | None = None
+    retries: bool = True
 
 
 @dataclass(frozen=True, slots=True)

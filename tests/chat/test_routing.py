@@ -69,6 +69,20 @@ def test_a_refusal_of_the_message_is_not_carried_elsewhere(site: LiveSimulator, 
     assert not other.requests
 
 
+def test_only_the_last_target_is_asked_again(site: LiveSimulator, log_stream: TextIO) -> None:
+    """While another upstream stands by, a passing failure is no reason to wait; the last one is waited for."""
+    first, second = ScriptedProvider("first", UpstreamUnavailable("Down.")), ScriptedProvider("second")
+    small = ScriptedProvider("small", limit=PromptLimit(100))
+    history = [*HELLO, {"role": "assistant", "content": "y" * 200}, {"role": "user", "content": "And?"}]
+    with gateway_with(site, log_stream, small, first, second) as gateway:
+        _ask(gateway, messages=history)
+        second.answer = UpstreamUnavailable("Down, too.")
+        _ask(gateway, messages=history)
+    assert [request.retries for request in first.requests] == [False, False]
+    assert [request.retries for request in second.requests] == [False, False]
+    assert [request.retries for request in small.requests] == [True]
+
+
 def test_nobody_else_is_asked_after_the_first_word(site: LiveSimulator, log_stream: TextIO) -> None:
     """An answer that breaks off is an error in its stream; another upstream's words never continue it."""
     breaking = ScriptedProvider("breaking", [Delta("Once "), UpstreamUnavailable("Gone.")])

@@ -87,7 +87,10 @@ class KimiProvider(BaseProvider):
     async def create_completion(self, request: CompletionRequest) -> Completion:
         """The site's answer, which comes whole."""
         text = await self._guard.run(
-            lambda: self._exchange(request), caller_id=request.caller_id, deadline=request.deadline
+            lambda: self._exchange(request),
+            caller_id=request.caller_id,
+            deadline=request.deadline,
+            retries=request.retries,
         )
         return Completion(text)
 

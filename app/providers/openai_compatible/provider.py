@@ -98,13 +98,21 @@ class OpenAICompatibleProvider(BaseProvider):
         """The upstream's answer, asked for in one piece."""
         body = chat_body(request, self._upstream.dialect, stream=False)
         return await self._guard.run(
-            lambda: self._complete(body), caller_id=request.caller_id, deadline=request.deadline
+            lambda: self._complete(body),
+            caller_id=request.caller_id,
+            deadline=request.deadline,
+            retries=request.retries,
         )
 
     def stream_completion(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
         """The upstream's stream, delta by delta."""
         body = chat_body(request, self._upstream.dialect, stream=True)
-        return self._guard.stream(lambda: self._stream(body), caller_id=request.caller_id, deadline=request.deadline)
+        return self._guard.stream(
+            lambda: self._stream(body),
+            caller_id=request.caller_id,
+            deadline=request.deadline,
+            retries=request.retries,
+        )
 
     async def _check(self) -> None:
         reply = await self._client.get(f"{self._upstream.base_url}{self._upstream.dialect.check_path}", self._headers)

@@ -72,23 +72,36 @@ class Guard:
         self.timeout = timeout
         self._idle_timeout = idle_timeout
 
-    async def run(self, attempt: Callable[[], Awaitable[T]], *, caller_id: str, deadline: float | None = None) -> T:
+    async def run(
+        self,
+        attempt: Callable[[], Awaitable[T]],
+        *,
+        caller_id: str,
+        deadline: float | None = None,
+        retries: bool = True,
+    ) -> T:
         """The result of `attempt`, which is called again after transient failures.
 
         Args:
             attempt: One try.
             caller_id: Whose it is, for fair shares.
             deadline: An earlier end than the guard's own timeout gives, in the event loop's time.
+            retries: False makes the first failure the last.
 
         Raises:
             UpstreamError: The last failure, or `BreakerOpen`, or `UpstreamTimeout`; or a refusal that still holds.
             GatewayOverloaded: No slot came free.
         """
         async with self._slot(caller_id, deadline) as until:
-            return await self._with_retries(lambda: self._once(attempt, until), until)
+            return await self._with_retries(lambda: self._once(attempt, until), until, retries=retries)
 
     async def stream(
-        self, attempt: Callable[[], AsyncGenerator[T, None]], *, caller_id: str, deadline: float | None = None
+        self,
+        attempt: Callable[[], AsyncGenerator[T, None]],
+        *,
+        caller_id: str,
+        deadline: float | None = None,
+        retries: bool = True,
     ) -> AsyncGenerator[T, None]:
         """The parts that `attempt` gives, which is called again after transient failures before the first part.
 
@@ -98,13 +111,14 @@ class Guard:
             attempt: One try.
             caller_id: Whose it is, for fair shares.
             deadline: By when the first part must be there, if that is before the guard's own timeout ends.
+            retries: False makes the first failure the last.
 
         Raises:
             UpstreamError: As `run`, or when the stream breaks off or falls silent.
             GatewayOverloaded: No slot came free.
         """
         async with self._slot(caller_id, deadline) as until, AsyncExitStack() as stack:
-            parts = await self._with_retries(lambda: self._begin(attempt, stack, until), until)
+            parts = await self._with_retries(lambda: self._begin(attempt, stack, until), until, retries=retries)
             while (part := parts.next) is not None:
                 yield part
                 parts.next = await self._next(parts.rest)
@@ -120,14 +134,14 @@ class Guard:
         async with self.bulkhead.slot(caller_id, at_most=until - now):
             yield until
 
-    async def _with_retries(self, once: Callable[[], Awaitable[T]], deadline: float) -> T:
+    async def _with_retries(self, once: Callable[[], Awaitable[T]], deadline: float, *, retries: bool) -> T:
         failed_tries = 0
         while True:
             try:
                 return await once()
             except UpstreamError as error:
                 failed_tries += 1
-                pause = self._retry.pause(error, failed_tries)
+                pause = self._retry.pause(error, failed_tries) if retries else None
                 if pause is None or asyncio.get_running_loop().time() + pause >= deadline:
                     raise
                 if not self._budget.take_out():

@@ -64,6 +64,14 @@ async def test_the_last_failure_is_raised_when_the_tries_are_used_up() -> None:
     assert upstream.calls == 3
 
 
+async def test_nothing_is_tried_again_where_another_upstream_stands_by() -> None:
+    """Without retries the first failure is the last."""
+    upstream = Upstream([UpstreamUnavailable("down")])
+    with pytest.raises(UpstreamUnavailable):
+        await guard(retries=3).run(upstream, caller_id="alice", retries=False)
+    assert upstream.calls == 1
+
+
 @pytest.mark.parametrize(
     "failure",
     [
