@@ -22,6 +22,7 @@ from app.server import GracefulServer, allow_open_files
 from app.settings import Settings, SettingsError, load_settings
 from app.simulator.behaviour import Behaviour
 from app.simulator.live import LiveSimulator, running, serve
+from app.simulator.openai_api import API_PATH
 from app.simulator.site import Site
 
 # Longer than any proxy in front keeps an idle connection: else a request can meet one that is just being closed.
@@ -139,7 +140,8 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _simulator(options: argparse.Namespace) -> int:
     host, port = options.host or "127.0.0.1", 8090 if options.port is None else options.port
-    print(f"CHAT_PAGE_URL=http://{host}:{port}/chat/", flush=True)
+    print(f"CHAT_PAGE_URL=http://{host}:{port}/chat/")
+    print(f"MOONSHOT_BASE_URL=http://{host}:{port}{API_PATH}\nMOONSHOT_API_KEY=sk-simulated", flush=True)
     with contextlib.suppress(asyncio.CancelledError):
         asyncio.run(serve(Site(), host, port))
     return 0
@@ -167,7 +169,12 @@ def _run(app: FastAPI, settings: Settings) -> int:
         app.state.drain,
         settings.drain_seconds,
     )
-    server.run()
+    try:
+        server.run()
+    finally:
+        if not server.started:
+            where = f"{settings.api_host}:{settings.api_port} (API_HOST, API_PORT)"
+            print(f"The gateway could not start at {where}; the lines above say why.", file=sys.stderr)
     return 0 if server.started else 1
 
 
@@ -185,4 +192,5 @@ def _demo_text(base_url: str, key: str, site: str) -> str:
             -d '{{"stream": true, "user": "me", "messages": [{{"role": "user", "content": "Hello, my name is Ada."}}]}}'
 
         Then ask "What is my name?" with the same "user": the session remembers.
+        A message too long for the site is answered by a simulated second upstream (X-Provider: moonshot).
         """)

@@ -39,8 +39,8 @@ _LIMIT_FACTORS = (1.0, 1.5, 2.0, 4.0, 8.0)
 
 async def run(settings: Settings, *, find_limit: bool) -> int:
     """Check the site step by step up to the first that fails, then every other upstream; returns the exit status."""
-    print(f"✓ settings: page {settings.chat_page_url}, models {', '.join(settings.known_models)}")
     registry = build_registry(settings)
+    print(f"✓ settings: page {settings.chat_page_url}, models {', '.join(settings.known_models)}")
     async with AsyncExitStack() as stack:
         for provider in registry.providers:
             stack.push_async_callback(provider.aclose)

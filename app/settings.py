@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     cluster_first_port: int = Field(8101, ge=1, le=65000)
     worker_id: str = ""
     sticky: Literal["ip", "session"] = "ip"
-    request_rate: str = Field("100r/s", pattern=r"^[1-9]\d*r/[sm]$")
+    request_rate: str = "100r/s"
     request_burst: int = Field(200, ge=0)
     connections_per_key: int = Field(1000, ge=1)
     tls_certificate: Path | None = None
@@ -189,6 +189,20 @@ class Settings(BaseSettings):
     def _origins(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _no_paths(cls, value: list[str]) -> list[str]:
+        if not all(origin in ("*", "null") or re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin) for origin in value):
+            raise ValueError("write origins such as https://chat.example.org: with the scheme, without / at the end")
+        return value
+
+    @field_validator("request_rate")
+    @classmethod
+    def _rate(cls, value: str) -> str:
+        if not re.fullmatch(r"[1-9]\d*r/[sm]", value):
+            raise ValueError("write 100r/s for requests per second, or 100r/m for requests per minute")
+        return value
+
     @field_validator("known_models", mode="before")
     @classmethod
     def _model_map(cls, value: object) -> object:
@@ -252,11 +266,16 @@ class Settings(BaseSettings):
             raise ValueError("CHAT_PAGE_URL: an address is needed")
         if (self.tls_certificate is None) != (self.tls_certificate_key is None):
             raise ValueError("TLS_CERTIFICATE: goes together with TLS_CERTIFICATE_KEY")
+        if self._sessions_are_shared() and self.session_lock_ttl * 2 > self.session_lock_wait:
+            raise ValueError("SESSION_LOCK_TTL: must be at most half of SESSION_LOCK_WAIT")
         if not self.auth_disabled:
             _check_keys(self.api_keys)
         if _is_trivial(self.metrics_key.get_secret_value() or "0f1e2d3c4b5a"):
             raise ValueError("METRICS_KEY: it is a placeholder or easy to guess")
         return self
+
+    def _sessions_are_shared(self) -> bool:
+        return not self.session_store_url.get_secret_value().startswith("memory:")
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -110,6 +110,16 @@ def test_a_taken_port_is_told_before_anything_else() -> None:
     assert f"127.0.0.1:{port} is taken" in cluster.stderr
 
 
+def test_an_address_that_cannot_be_listened_at_is_named() -> None:
+    """Neither a cluster whose nginx and worker share a port nor one worker at a strange address leaves one guessing."""
+    cluster = run("main.py", "cluster", NGINX_PORT="9101", CLUSTER_FIRST_PORT="9100", API_MASTER_KEY=ALICE_KEY)
+    worker = run("main.py", "serve", API_HOST="192.0.2.1", API_MASTER_KEY=ALICE_KEY)
+    assert cluster.returncode == 1
+    assert cluster.stderr.startswith("NGINX_PORT is the port of a worker")
+    assert worker.returncode != 0
+    assert "192.0.2.1:8000 (API_HOST, API_PORT)" in worker.stderr
+
+
 def test_a_worker_may_open_as_many_files_as_the_machine_allows(site: LiveSimulator) -> None:
     """A soft limit of a few files, as shells have, doesn't bound how many requests can wait."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -77,6 +77,13 @@ def test_a_certificate_goes_with_its_key() -> None:
     assert (settings.tls_certificate, settings.tls_certificate_key) == (Path("/cert.pem"), Path("/key.pem"))
 
 
+def test_a_sessions_lock_ends_while_others_still_wait_for_it() -> None:
+    """With Redis SESSION_LOCK_TTL is at most half of SESSION_LOCK_WAIT; in memory there is nothing to expire."""
+    (fault,) = _faults(session_store_url="redis://localhost:6379/0", session_lock_wait=20, session_lock_ttl=11)
+    assert fault.startswith("SESSION_LOCK_TTL: ")
+    assert _load(session_lock_wait=20, session_lock_ttl=11).session_lock_ttl == 11
+
+
 def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable without a value, as compose files pass it on, leaves the default in place."""
     for name in ("API_PORT", "KNOWN_MODELS", "CHAT_PAGE_URL", "LOG_LEVEL", "CORS_ORIGINS"):
@@ -109,6 +116,8 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ("sticky", "cookie"),
         ("request_rate", "fast"),
         ("request_rate", "0r/s"),
+        ("cors_origins", "chat.example.org"),
+        ("cors_origins", "*,https://chat.example.org/"),
         ("request_rate", "5r/s; evil"),
         ("request_burst", "-1"),
         ("connections_per_key", "0"),

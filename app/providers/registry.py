@@ -68,7 +68,10 @@ class ProviderRegistry:
         for name, row in self._routes.items():
             for target in row.targets:
                 if self._target(target) is None and target.partition("/")[0] not in self._providers:
-                    raise ValueError(f"The route {name!r} leads to {target!r}, which no provider serves.")
+                    raise ValueError(
+                        f"The route {name!r} leads to {target!r}, which no provider serves; "
+                        f"switched on are: {', '.join(self._providers)}."
+                    )
 
     def resolve(self, model: str, provider: str | None = None) -> tuple[Target, ...]:
         """Who can answer a model name, in the order in which they are to be asked; at least one.

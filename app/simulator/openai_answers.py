@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from app.simulator.answers import compose_answer
+from app.simulator.answers import call_asked_for, compose_answer
 from app.simulator.behaviour import Behaviour
 
 API_MODELS: Final = ("kimi-k2-0905-preview", "kimi-latest", "simulated-small")
@@ -117,6 +117,10 @@ def _calls(body: Mapping[str, Any], behaviour: Behaviour) -> tuple[Mapping[str, 
         return ()
     if behaviour.api_tool_calls is not None:
         return tuple(_scripted(call) for call in behaviour.api_tool_calls)
+    last = body["messages"][-1]
+    asked = call_asked_for(_text(last)) if isinstance(last, dict) else None
+    if asked is not None and any(tool.get("function", {}).get("name") == asked[0] for tool in tools):
+        return ({"name": asked[0], "arguments": asked[1]},)
     if isinstance(choice, dict):
         return ({"name": str(choice.get("function", {}).get("name")), "arguments": "{}"},)
     return ({"name": str(tools[0].get("function", {}).get("name")), "arguments": "{}"},) if choice == "required" else ()

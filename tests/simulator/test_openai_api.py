@@ -57,6 +57,17 @@ def test_it_thinks_and_calls_tools_as_scripted(live: LiveSimulator) -> None:
     assert after.choices[0].finish_reason == "stop"
 
 
+def test_it_calls_a_tool_when_told_so(live: LiveSimulator) -> None:
+    """A message that names a tool on offer and its arguments is answered with that call."""
+    with connect(live) as client:
+        answer = client.chat.completions.create(model=MODEL, messages=said('Call look with {"at": 1}'), tools=[TOOL])  # type: ignore[list-item]
+        other = client.chat.completions.create(model=MODEL, messages=said("Call jump with {}"), tools=[TOOL])  # type: ignore[list-item]
+    (call,) = answer.choices[0].message.tool_calls or []
+    assert call.type == "function"
+    assert (call.function.name, call.function.arguments) == ("look", '{"at": 1}')
+    assert other.choices[0].message.tool_calls is None
+
+
 def test_it_minds_keys_and_lengths(live: LiveSimulator) -> None:
     """A wrong key is a 401, for the models too; a conversation that is too long a 400 with OpenAI's code."""
     live.site.update(api_key="sk-right", api_context=100)
