@@ -146,6 +146,9 @@ def test_an_unusable_call_is_asked_for_once_more(sdk: openai.OpenAI, text_model:
     answer = ask(sdk)
     assert answer.choices[0].finish_reason == "tool_calls"
     assert "city" in text_model.requests[1].prompt.text.rpartition("can't be used")[2]
+    # Both together have the time of one.
+    assert text_model.requests[0].deadline is not None
+    assert len({request.deadline for request in text_model.requests}) == 1
     assert answer.usage is not None
     both = sum(len(request.prompt.text) for request in text_model.requests)
     assert abs(answer.usage.prompt_tokens - both / 4) < 3

@@ -300,3 +300,43 @@ async def test_a_probe_that_begins_to_answer_closes_the_breaker(clock: Clock) ->
     breaker.check()
     await parts.aclose()
     assert breaker.state == "closed"
+
+
+async def test_a_later_deadline_gives_no_more_time() -> None:
+    """A request's own deadline can only shorten what the guard allows."""
+
+    async def hang() -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    async with asyncio.timeout(5):
+        with pytest.raises(UpstreamTimeout):
+            await guard(timeout=0.01, retries=0).run(
+                hang, caller_id="alice", deadline=asyncio.get_running_loop().time() + 600
+            )
+
+
+async def test_slots_are_shared_among_callers() -> None:
+    """Who has sent much waits for who has sent little: each request waits in its own caller's row."""
+    bulkhead = Bulkhead(slots=1, queue_size=9, queue_timeout=30)
+    guarded = Guard(
+        bulkhead=bulkhead,
+        breaker=CircuitBreaker(BreakerPolicy()),
+        retry=RetryPolicy(retries=0),
+        budget=RetryBudget(fraction=0.2, reserve=10),
+        timeout=30,
+    )
+    served: list[str] = []
+
+    async def ask(caller: str) -> None:
+        async def answer() -> None:
+            served.append(caller)
+
+        await guarded.run(answer, caller_id=caller)
+
+    async with bulkhead.slot("somebody", at_most=30):
+        waiting = [asyncio.create_task(ask(caller)) for caller in ("busy", "busy", "busy", "quiet")]
+        while bulkhead.queued < len(waiting):  # noqa: ASYNC110 - every turn of the loop lets them come further
+            await asyncio.sleep(0)
+    await asyncio.gather(*waiting)
+    assert served == ["busy", "quiet", "busy", "busy"]
