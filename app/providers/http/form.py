@@ -8,7 +8,7 @@ _SAFE = (string.ascii_letters + string.digits + "_.-~").encode()
 # The space comes last and by itself: it becomes a plus.
 _OTHERS = re.compile(rb"[^%b ]+" % re.escape(_SAFE))
 _TABLE = tuple(bytes((byte,)) if byte in _SAFE else b"+" if byte == 0x20 else b"%%%02X" % byte for byte in range(256))
-_FEW = 12
+_FEW = 24
 
 
 def encode_form(form: Mapping[str, str]) -> bytes:
@@ -28,7 +28,7 @@ def _quoted(text: str) -> bytes:
     distinct = set(others)
     if len(distinct) <= _FEW:
         return _replaced(data, distinct)
-    return b"".join(map(_TABLE.__getitem__, data))
+    return b"".join([_TABLE[byte] for byte in data])
 
 
 def _replaced(data: bytes, others: set[int]) -> bytes:
