@@ -61,9 +61,9 @@ class Connection(asyncio.Protocol):
         self._finished = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.WriteTransport, transport)
+        self.transport = cast("asyncio.WriteTransport", transport)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self.transport = None
         if self.busy:
             self.tally.incomplete += 1

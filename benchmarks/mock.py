@@ -5,8 +5,10 @@
     GET  /chat/                     the chat page with a nonce
     POST /wp-admin/admin-ajax.php   a message: the reply comes whole
     POST /v1/chat/completions       OpenAI's API; with "stream":true in paced chunks
-    GET  /_mock?delay=0.5&pieces=75 changes the knobs (seconds before an answer; its length in pieces of four characters;
-                                    `gap`, seconds between two chunks of a stream); answers with the counters
+    GET  /_mock?delay=0.5&pieces=75 changes the knobs and answers with the counters
+
+`delay` is in seconds before an answer, `pieces` its length in pieces of four characters, `gap` the seconds between two
+chunks of a stream.
 
 It checks nothing of what it is sent but where it ends.
 """
@@ -122,7 +124,7 @@ class _Connection(asyncio.Protocol):
         self._unread = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's are no subclass
+        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's are no subclass
 
     def data_received(self, data: bytes) -> None:
         data = self._unread + data if self._unread else data
@@ -186,9 +188,7 @@ def _completion(text: str) -> dict[str, object]:
 
 def _chunks(text: str) -> list[bytes]:
     """What is written at each tick: the first has the head, too, and the last one the end."""
-    events = [
-        _event({"content": text[start : start + PIECE]}, finish=None) for start in range(0, len(text), PIECE)
-    ]
+    events = [_event({"content": text[start : start + PIECE]}, finish=None) for start in range(0, len(text), PIECE)]
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
     events[0] = head + _event({"role": "assistant", "content": ""}, finish=None) + events[0]
     events[-1] += _event({}, finish="stop") + _chunked(b"data: [DONE]\n\n") + b"0\r\n\r\n"
