@@ -38,7 +38,7 @@ MEASUREMENTS = (
     *("most-streams", "in-flight", "all-streams", "growth", "micro"),
 )
 _MANY = 2000
-_STEPS = (50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000, 1200)
+_STEPS = (100, 200, 300, 400, 600, 800, 1000, 1200)
 _OPEN_FILES = 16384
 
 
@@ -92,7 +92,7 @@ async def in_turns(run: Run) -> None:
                     run.note(name, subject_up.subject.name, await measure.beside_reference(run.bench, measured))
         if run.has("most-streams"):
             for subject_up in up:
-                if subject_up.subject.streams and not subject_up.subject.slow and subject_up.process:
+                if subject_up.subject.name in ("sleep", "ticker", "floor", "gateway"):
                     record = await measure.most_streams(run.bench, subject_up, _STEPS)
                     run.note("most-streams", subject_up.subject.name, record)
 
@@ -113,12 +113,11 @@ def _round(run: Run, subject: Running) -> dict[str, Callable[[], Awaitable[Recor
 
 async def alone(run: Run) -> None:
     """What each subject is started anew for."""
-    many = "floor litellm gateway"
     for subject in run.subjects(lambda subject: subject.answers and subject.name != "direct"):
         for _ in range(run.options.rounds if run.has("start") else 0):
             run.note("start", subject.name, first_answer(run, subject))
     tasks: list[tuple[str, str, Callable[[Running], Awaitable[Record]]]] = [
-        ("in-flight", many, lambda up: measure.in_flight(run.bench, up, _MANY)),
+        ("in-flight", "nginx floor gateway", lambda up: measure.in_flight(run.bench, up, _MANY)),
         ("all-streams", "floor gateway", lambda up: measure.all_streams(run.bench, up, _MANY)),
         ("growth", "gateway", lambda up: measure.growth(run.bench, up, run.options.growth)),
     ]

@@ -52,7 +52,7 @@ class Tables:
     def ratio(self, measurement: str, subject: str, other: str, name: str) -> float | None:
         """How many times the other subject's figure this one's is."""
         one, two = self.middle(measurement, subject, name), self.middle(measurement, other, name)
-        return one / two if one is not None and two else None
+        return one / two if one and two else None
 
     def added(self, rate: int, subject: str, name: str) -> list[float]:
         """What a latency is above the direct one of the same round."""
@@ -105,16 +105,19 @@ def _closed(tables: Tables) -> str:
                 tables.spread("closed", name, cpu, 3),
                 _times(tables.ratio("closed", name, "litellm", cpu)),
                 _times(tables.ratio("closed", name, "floor", cpu)),
-                tables.spread("closed", name, "per_second", 0) + _limited(tables, "closed", name),
+                f"{1000 / (tables.middle('closed', name, cpu) or 1):,.0f}",
+                f"{max(tables.values('closed', name, 'per_second')):,.0f}" + _limited(tables, "closed", name),
             )
         )
-    return _table(("", "CPU ms a request", "× LiteLLM", "× floor", "requests/s on one core"), rows)
+    return _table(
+        ("", "CPU ms a request", "× LiteLLM", "× floor", "requests a CPU second", "requests/s, best round"), rows
+    )
 
 
 def _limited(tables: Tables, measurement: str, name: str) -> str:
     """A mark where the load could give no more."""
-    busy = tables.middle(measurement, name, "subject_busy")
-    return " ≥" if busy is not None and busy < 0.9 else ""
+    busy = tables.middle(measurement, name, "load_busy")
+    return " ≥" if busy is not None and busy > 0.85 else ""
 
 
 def _open(tables: Tables) -> str:
@@ -139,7 +142,9 @@ def _latency(tables: Tables, rate: int, name: str) -> list[str]:
             values = tables.values(f"open-{rate}", name, kind)
         else:
             values = tables.added(rate, name, kind)
-        cells.append(f"{sign}{median(values):.2f} ({min(values):.2f}–{max(values):.2f})" if values else "–")
+        cells.append(
+            f"{median(values):{sign}.2f} ({min(values):{sign}.2f} … {max(values):{sign}.2f})" if values else "–"
+        )
     return [*cells, "–" if name == "direct" else tables.spread(f"open-{rate}", name, "cpu_ms_per_request")]
 
 
@@ -170,7 +175,7 @@ def _many(tables: Tables) -> str:
     rows = []
     for subject in SUBJECTS:
         name = subject.name
-        if not tables.results.get("start", {}).get(name):
+        if not any(tables.results.get(kind, {}).get(name) for kind in ("start", "in-flight", "all-streams")):
             continue
         rows.append(
             (
@@ -219,13 +224,8 @@ def reach(tables: Tables, micro: dict[str, float]) -> list[tuple[str, str, str, 
     most = tables.middle("most-streams", "gateway", "streams")
     row("paced streams with p99 gap ≤ 30 ms", "≥ 800", most, lambda x: x >= 800, "{:.0f}")
     row("calls in flight", "2,000", tables.middle("in-flight", "gateway", "at_once"), lambda x: x >= 2000, "{:.0f}")
-    row(
-        "… memory of each",
-        "≤ 60 KB",
-        tables.middle("in-flight", "gateway", "kb_per_call"),
-        lambda x: x <= 60,
-        "{:.0f} KB",
-    )
+    each = tables.middle("in-flight", "gateway", "kb_per_call")
+    row("… memory of each", "≤ 60 KB", each, lambda x: x <= 60, "{:.0f} KB")
     before, during = (tables.middle("in-flight", "gateway", name) for name in ("threads_before", "threads"))
     more = None if before is None or during is None else during - before
     row("… more threads", "0", more, lambda x: x <= 0, "{:.0f}")
