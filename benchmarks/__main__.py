@@ -28,9 +28,8 @@ import uvloop
 
 from benchmarks import measure
 from benchmarks.measure import ANSWER_PIECES, Bench, Record
-from benchmarks.processes import ROOT, cores, reference_seconds
+from benchmarks.processes import ROOT, cores, free_port, reference_seconds
 from benchmarks.report import Results, Tables, render
-from benchmarks.soak import free_port
 from benchmarks.subjects import MANY_CALLS, SUBJECTS, Place, Running, Subject, check, mock, running, version
 
 MEASUREMENTS = (
@@ -89,7 +88,9 @@ async def in_turns(run: Run) -> None:
             print(f"round {number + 1} of {run.options.rounds}", flush=True)
             for subject_up in up:
                 for name, measured in _round(run, subject_up).items():
-                    run.note(name, subject_up.subject.name, await measure.beside_reference(run.bench, measured))
+                    run.note(
+                        name, subject_up.subject.name, await measure.beside_reference(run.bench, subject_up, measured)
+                    )
         if run.has("most-streams"):
             for subject_up in up:
                 if subject_up.subject.name in ("sleep", "ticker", "floor", "gateway"):
@@ -152,7 +153,7 @@ def facts(options: argparse.Namespace, began: datetime) -> dict[str, str]:
     """When, what and where."""
     known = {
         "date": f"{began:%Y-%m-%d %H:%M} UTC, {(datetime.now(UTC) - began).total_seconds() / 60:.0f} minutes",
-        "commit": commit(),
+        "commit": options.commit,
         "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
         "Python": platform.python_version(),
         "load average before and after": f"{options.load_before:.1f}, {os.getloadavg()[0]:.1f}",
@@ -234,6 +235,7 @@ def parse() -> argparse.Namespace:
     options.seconds = options.seconds or (2.0 if options.quick else 4.0)
     options.growth = options.growth or (20_000 if options.quick else 100_000)
     options.load_before = os.getloadavg()[0]
+    options.commit = commit()
     return options
 
 

@@ -1,6 +1,7 @@
 """Processes on cores of their own, and what they cost: CPU seconds and memory of a whole tree, from the kernel."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -103,6 +104,13 @@ def start(
             words, cwd=cwd, env={**inherited, **environment}, stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
     return Process(running)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _tree(pid: int) -> Iterator[int]:

@@ -13,8 +13,7 @@ from pathlib import Path
 from textwrap import dedent
 
 from benchmarks.mock import reply_text
-from benchmarks.processes import ROOT, Cores, Process, start
-from benchmarks.soak import free_port
+from benchmarks.processes import ROOT, Cores, Process, free_port, start
 
 KEY = "sk-bench-4f9a1c77d2e0"
 MODEL = "kimi-k2-instruct-0905"
