@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import os
 import random
-import socket
 import subprocess
 import sys
 import time
@@ -24,7 +23,8 @@ from statistics import median
 
 import aiohttp
 
-ROOT = Path(__file__).parent.parent
+from benchmarks.processes import ROOT, free_port
+
 KEY = "sk-soak-4f9a1c77d2e0"
 CLIENTS = 24
 READ_EVERY = 30.0
@@ -157,13 +157,6 @@ def verdict(readings: list[Reading]) -> int:
     files = median(r.open_files for r in late) - median(r.open_files for r in early)
     print(f"{readings[-1].requests} requests; memory {growth / 1024:+.1f} MB, open files {files:+.0f}")
     return 0
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,170 @@
+"""What the gateway is compared with: the least that an ASGI application can do. Run by uvicorn.
+
+`hello` answers by itself; `floor` passes requests on to an OpenAI-compatible upstream with aiohttp, and nothing else;
+`stream_sleep` and `stream_ticker` type out prepared bytes, each stream with a sleep of its own or all by one ticker.
+"""
+
+import asyncio
+import os
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import aiohttp
+
+from benchmarks.mock import Upstream
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_JSON = [(b"content-type", b"application/json")]
+_EVENTS = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
+_GAP = 0.02
+_EVENT = re.compile(rb"data: [^\n]+")
+
+
+async def hello(scope: Scope, receive: Receive, send: Send) -> None:
+    """An answer without any work."""
+    if scope["type"] == "lifespan":
+        await _lifespan(receive, send)
+        return
+    await _body(receive)
+    await _answer(send, b'{"choices":[{"index":0,"message":{"role":"assistant","content":"Hello"}}]}')
+
+
+class Floor:
+    """Passes the body on, and the answer back."""
+
+    def __init__(self, upstream: str) -> None:
+        self._url = upstream
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI call."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None)
+            )
+        body = await _body(receive)
+        headers = {"Content-Type": "application/json"}
+        async with self._session.post(self._url, data=body, headers=headers) as response:
+            if response.content_type == "application/json":
+                await _answer(send, await response.read())
+                return
+            await send({"type": "http.response.start", "status": response.status, "headers": _EVENTS})
+            async for part in response.content.iter_any():
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+
+
+floor = Floor(os.environ.get("FLOOR_UPSTREAM", ""))
+
+
+class _Prepared:
+    """The pieces of an answer, as uvicorn takes them (it frames the chunks by itself)."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+
+    def load(self) -> list[bytes]:
+        """The mock's own stream without HTTP's framing."""
+        if not self.pieces:
+            upstream = Upstream()
+            upstream.prepare(int(os.environ.get("STREAM_PIECES", "150")))
+            self.pieces = [_unframed(chunk) for chunk in upstream.chunks]
+        return self.pieces
+
+
+def _unframed(chunk: bytes) -> bytes:
+    """The events of a chunk without HTTP's framing."""
+    return b"".join(event + b"\n\n" for event in _EVENT.findall(chunk))
+
+
+_prepared = _Prepared()
+
+
+async def stream_sleep(scope: Scope, receive: Receive, send: Send) -> None:
+    """A stream as one would write it first: a piece, a sleep, a piece."""
+    if scope["type"] == "lifespan":
+        await _lifespan(receive, send)
+        return
+    await _body(receive)
+    await send({"type": "http.response.start", "status": 200, "headers": _EVENTS})
+    for index, piece in enumerate(_prepared.load()):
+        if index:
+            await asyncio.sleep(_GAP)
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+class Ticker:
+    """The same with one timer for all streams: it wakes those whose turn it is."""
+
+    _SLOTS = 10
+
+    def __init__(self) -> None:
+        self._slots: list[list[asyncio.Future[None]]] = [[] for _ in range(self._SLOTS)]
+        self._tick = 0
+        self._task: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI call."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        await _body(receive)
+        await send({"type": "http.response.start", "status": 200, "headers": _EVENTS})
+        for index, piece in enumerate(_prepared.load()):
+            if index:
+                await self._turn()
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    def _turn(self) -> asyncio.Future[None]:
+        waiter = asyncio.get_running_loop().create_future()
+        self._slots[self._tick].append(waiter)
+        return waiter
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            due = max(due + _GAP / self._SLOTS, loop.time())
+            await asyncio.sleep(due - loop.time())
+            self._tick = (self._tick + 1) % self._SLOTS
+            waiters, self._slots[self._tick] = self._slots[self._tick], []
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+
+stream_ticker = Ticker()
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": message["type"] + ".complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+async def _body(receive: Receive) -> bytes:
+    body = b""
+    while True:
+        message = await receive()
+        body += bytes(message.get("body", b""))
+        if not message.get("more_body"):
+            return body
+
+
+async def _answer(send: Send, body: bytes) -> None:
+    headers = [*_JSON, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
