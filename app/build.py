@@ -14,14 +14,19 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
+from app.api.anthropic.routes import ANTHROPIC
+from app.api.completions.routes import COMPLETIONS
+from app.api.dialects import Parts
 from app.api.errors import install_error_handlers
 from app.api.middleware.auth import ApiKeys, AuthMiddleware
 from app.api.middleware.context import RequestContextMiddleware
+from app.api.middleware.direct import DirectMiddleware
 from app.api.middleware.limits import LimitsMiddleware
 from app.api.middleware.tracing import TracingMiddleware
-from app.api.openai.routes import chat_router
+from app.api.openai.routes import OPENAI
 from app.api.openapi import install_openapi
 from app.api.ops import Drain, ops_router
+from app.api.responses.routes import RESPONSES
 from app.api.sessions import sessions_router
 from app.api.streaming import StreamPolicy
 from app.chat.service import ChatService, SessionPolicy
@@ -32,28 +37,43 @@ from app.observe import logging as logs
 from app.observe.loop_lag import LoopLag
 from app.observe.metrics import Metrics
 from app.providers.base import BaseProvider, ModelSpec
-from app.providers.http import HttpClient
+from app.providers.config import (
+    Choice,
+    ProvidersFile,
+    ProvidersFileError,
+    Traffic,
+    configured,
+    read_providers_file,
+)
+from app.providers.http import HttpClient, Tls
 from app.providers.kimi.nonce import NoncePolicy
 from app.providers.kimi.page import PageReader
 from app.providers.kimi.provider import KimiProvider
-from app.providers.registry import ProviderRegistry
+from app.providers.openai_compatible.presets import PRESETS
+from app.providers.openai_compatible.provider import OpenAICompatibleProvider
+from app.providers.openai_compatible.upstream import Upstream
+from app.providers.registry import ProviderRegistry, RouteRow
 from app.providers.resilience.breaker import BreakerPolicy, CircuitBreaker
 from app.providers.resilience.budget import RetryBudget
 from app.providers.resilience.bulkhead import Bulkhead
 from app.providers.resilience.guard import Guard, RetryPolicy
-from app.sessions.base import SessionStore
-from app.sessions.memory import MemorySessionStore
-from app.sessions.redis.store import RedisSessionStore
-from app.settings import Settings, SettingsError
+from app.sessions.base import SessionStore, SnapshotStore
+from app.sessions.memory import MemorySessionStore, MemorySnapshotStore
+from app.settings import Settings, SettingsError, environment
 
-if TYPE_CHECKING:  # the one module whose packages may be missing
+if TYPE_CHECKING:  # imported only where they are wanted: see `_tracing` and `_redis_sessions`
     from app.observe.tracing import Tracing
+    from app.sessions.redis.store import RedisSessionStore
 
 PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
+# At each upstream with an API, from this worker; PROVIDERS_FILE may say otherwise.
+_API_CONCURRENCY = 100
 _READABLE_HEADERS = (
-    "openai-processing-ms retry-after x-context-dropped x-context-shortened x-ignored-params x-prompt-chars x-provider "
-    "x-request-id x-session-action x-session-id"
+    "openai-processing-ms request-id retry-after x-context-dropped x-context-shortened x-fallback x-ignored-params "
+    "x-prompt-chars x-prompt-tokens x-provider x-request-id x-session-action x-session-id"
 )
+# In the order in which they are asked whether a request is theirs.
+_DIALECTS = (ANTHROPIC, OPENAI, RESPONSES, COMPLETIONS)
 
 
 def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()) -> FastAPI:
@@ -64,24 +84,24 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
     """
     logs.configure(settings.log_level, settings.log_format, worker_id=settings.worker_id)
     tracing = _tracing(settings)
-    trace: Trace = tracing.span if tracing else no_trace
-    registry = build_registry(settings, trace)
-    for provider in further_providers:
-        registry.register(provider)
+    metrics = Metrics(lambda: _state(registry.providers, sessions))
+    trace = metrics.timing(tracing.span if tracing else no_trace)
+    registry = build_registry(settings, trace, further_providers)
     sessions = _session_store(settings)
-    metrics = Metrics(partial(_state, registry.providers, sessions))
     lag = LoopLag(metrics.loop_lag)
     service = ChatService(
         registry=registry,
         sessions=sessions,
         policy=SessionPolicy(settings.session_replay_seconds, settings.session_max_characters),
         on_call=partial(_on_call, metrics),
+        on_texts=logs.log_texts if settings.log_texts else None,
         trace=trace,
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
         async with AsyncExitStack() as stack:
+            stack.callback(metrics.close)
             if tracing is not None:
                 stack.callback(tracing.close)
             watching = asyncio.create_task(lag.watch())
@@ -93,6 +113,23 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
                 await provider.start()
             yield
 
+    drain = Drain()
+    parts = Parts(
+        service=service,
+        registry=registry,
+        stream_policy=_stream_policy(settings),
+        session_from_user=settings.session_from_user,
+        max_messages=settings.max_messages,
+        metrics=metrics,
+        snapshots=_snapshot_store(settings, sessions),
+        snapshot_max_characters=settings.session_max_characters,
+    )
+    routers = [
+        ops_router(providers=registry.providers, sessions=sessions, drain=drain, metrics=metrics),
+        *(dialect.router(parts) for dialect in _DIALECTS),
+        sessions_router(sessions),
+    ]
+    routes = [route for router in routers for route in router.routes]
     app = FastAPI(
         title="kimi-ai-2api",
         version="0.1.0",
@@ -100,41 +137,21 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
         lifespan=lifespan,
         redoc_url=None,
         redirect_slashes=False,
-        middleware=_middleware(settings, metrics, lag, tracing),
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # we have our own
+        middleware=[*_middleware(settings, metrics, lag, tracing), Middleware(DirectMiddleware, routes=routes)],
     )
-    app.state.drain = drain = Drain()
-    routers = [
-        ops_router(providers=registry.providers, sessions=sessions, drain=drain, metrics=metrics),
-        chat_router(
-            service=service,
-            registry=registry,
-            stream_policy=_stream_policy(settings),
-            session_from_user=settings.session_from_user,
-            max_messages=settings.max_messages,
-            metrics=metrics,
-        ),
-        sessions_router(sessions),
-    ]
+    app.state.drain = drain
     for router in routers:
         app.include_router(router)
-    install_error_handlers(app, [route for router in routers for route in router.routes])
-    install_openapi(app, public_paths=PUBLIC_PATHS)
+    install_error_handlers(app, routes)
+    wire_types = [model for dialect in _DIALECTS for model in dialect.models]
+    install_openapi(app, public_paths=PUBLIC_PATHS, wire_types=wire_types)
     return app
 
 
-def _session_store(settings: Settings) -> SessionStore:
-    url = settings.session_store_url.get_secret_value()
-    if not url.startswith("memory:"):
-        try:
-            return RedisSessionStore(
-                url,
-                max_sessions_per_caller=settings.max_session_size,
-                time_to_live=settings.session_cache_ttl,
-                lock_wait=settings.session_lock_wait,
-                lock_ttl=settings.session_lock_ttl,
-            )
-        except ValueError as error:
-            raise SettingsError(f"SESSION_STORE_URL: {error}") from None
+def _session_store(settings: Settings) -> "MemorySessionStore | RedisSessionStore":
+    if not settings.session_store_url.get_secret_value().startswith("memory:"):
+        return _redis_sessions(settings)
     if _one_of_several_processes():
         structlog.get_logger("kimi.build").warning(
             "sessions_not_shared",
@@ -148,6 +165,30 @@ def _session_store(settings: Settings) -> SessionStore:
     )
 
 
+def _redis_sessions(settings: Settings) -> "RedisSessionStore":
+    # Redis's client takes 6 MB, which most gateways have no use for.
+    module = importlib.import_module("app.sessions.redis.store")
+    try:
+        store: RedisSessionStore = module.RedisSessionStore(
+            settings.session_store_url.get_secret_value(),
+            max_sessions_per_caller=settings.max_session_size,
+            time_to_live=settings.session_cache_ttl,
+            lock_wait=settings.session_lock_wait,
+            lock_ttl=settings.session_lock_ttl,
+        )
+    except ValueError as error:
+        raise SettingsError(f"SESSION_STORE_URL: {error}") from None
+    return store
+
+
+def _snapshot_store(settings: Settings, sessions: "MemorySessionStore | RedisSessionStore") -> SnapshotStore:
+    """Next to the sessions."""
+    most, time_to_live = settings.max_stored_responses, settings.response_cache_ttl
+    if isinstance(sessions, MemorySessionStore):
+        return MemorySnapshotStore(max_snapshots=most, time_to_live=time_to_live)
+    return sessions.snapshots(max_snapshots_per_caller=most, time_to_live=time_to_live)
+
+
 def _one_of_several_processes() -> bool:
     """Is this a process of `uvicorn --workers N`? (Of `--reload` there is only one at a time.)"""
     return multiprocessing.parent_process() is not None and "--reload" not in sys.argv
@@ -157,7 +198,7 @@ def _tracing(settings: Settings) -> "Tracing | None":
     if not settings.tracing_endpoint:
         return None
     try:
-        # The only import that isn't at the top of its file: its packages are an optional extra.
+        # Not at the top of the file: its packages are an optional extra.
         module = importlib.import_module("app.observe.tracing")
     except ImportError as error:
         raise SettingsError("TRACING_ENDPOINT: needs the packages of requirements-tracing.txt") from error
@@ -173,6 +214,8 @@ def _on_call(metrics: Metrics, record: CallRecord) -> None:
 def _state(providers: Iterable[BaseProvider], sessions: SessionStore) -> dict[str, dict[str, float]]:
     """The numbers of the moment, for the metrics."""
     state: dict[str, dict[str, float]] = {"kimi_session_store_up": {"store": float(sessions.status() == "ready")}}
+    if (count := sessions.count()) is not None:
+        state["kimi_sessions"] = {"store": float(count)}
     for provider in providers:
         status = provider.status()
         for name, value in {"ready": float(status.ready), **status.gauges}.items():
@@ -180,15 +223,47 @@ def _state(providers: Iterable[BaseProvider], sessions: SessionStore) -> dict[st
     return state
 
 
-def build_registry(settings: Settings, trace: Trace = no_trace) -> ProviderRegistry:
+def build_registry(
+    settings: Settings, trace: Trace = no_trace, further_providers: Iterable[BaseProvider] = ()
+) -> ProviderRegistry:
     """All providers, line by line."""
-    aliases = {} if "kimi" in settings.known_models else {"kimi": settings.default_model}
-    registry = ProviderRegistry(settings.default_model, aliases)
-    registry.register(_kimi_provider(settings, trace))
+    file = _providers_file(settings)
+    registry = ProviderRegistry(settings.default_model, _routes(settings, file))
+    tls = Tls()
+    registry.register(_kimi_provider(settings, trace, tls))
+    try:
+        for provider in (*_api_providers(settings, file, trace, tls), *further_providers):
+            registry.register(provider)
+    except (ValueError, ProvidersFileError) as error:
+        raise SettingsError(f"PROVIDERS_FILE: {error}") from None
+    try:
+        registry.check_routes()
+    except ValueError as error:
+        raise SettingsError(f"MODEL_ROUTES: {error}") from None
     return registry
 
 
-def _kimi_provider(settings: Settings, trace: Trace) -> KimiProvider:
+def _providers_file(settings: Settings) -> ProvidersFile:
+    try:
+        return read_providers_file(settings.providers_file) if settings.providers_file else ProvidersFile()
+    except ProvidersFileError as error:
+        lines = str(error).splitlines()
+        raise SettingsError("\n".join(f"PROVIDERS_FILE: {line}" for line in lines)) from None
+
+
+def _routes(settings: Settings, file: ProvidersFile) -> dict[str, RouteRow]:
+    """The file's, and those of the setting, which win."""
+    routes = {
+        name: RouteRow(tuple(targets), tuple(targets.values()) if isinstance(targets, dict) else None)
+        for name, targets in file.routes.items()
+    }
+    routes |= {name: RouteRow(row.targets, row.weights) for name, row in settings.model_routes.items()}
+    if "kimi" not in settings.known_models:
+        routes.setdefault("kimi", RouteRow((settings.default_model,)))
+    return routes
+
+
+def _kimi_provider(settings: Settings, trace: Trace, tls: Tls) -> KimiProvider:
     limit = PromptLimit(settings.context_max_length, settings.context_length_unit)
     return KimiProvider(
         models=[
@@ -199,10 +274,60 @@ def _kimi_provider(settings: Settings, trace: Trace) -> KimiProvider:
             page_url=settings.chat_page_url, ajax_url=settings.upstream_url or None, timeout=settings.page_timeout
         ),
         nonce_policy=NoncePolicy(renew_after=settings.nonce_max_age),
-        client=HttpClient(max_reply_bytes=settings.max_reply_bytes),
+        client=HttpClient(max_reply_bytes=settings.max_reply_bytes, tls=tls),
         guard=_guard(settings, trace),
         keep_upstream_session=settings.keep_upstream_session,
         trace=trace,
+    )
+
+
+def _api_providers(settings: Settings, file: ProvidersFile, trace: Trace, tls: Tls) -> list[OpenAICompatibleProvider]:
+    """The presets that are switched on, and the file's rows."""
+    choices = {name: Choice(*settings.preset_choice(name)) for name in PRESETS}
+    defaults = Traffic(
+        concurrency=_API_CONCURRENCY,
+        queue=settings.upstream_queue_size,
+        queue_timeout=settings.upstream_queue_timeout,
+        timeout=settings.request_timeout,
+        idle_timeout=settings.stream_idle_timeout,
+        retries=settings.max_retries,
+        breaker=_breaker_policy(settings),
+    )
+    return [
+        _api_provider(settings, upstream, traffic, trace, tls)
+        for upstream, traffic in configured(file, choices, environment(), defaults)
+    ]
+
+
+def _api_provider(
+    settings: Settings, upstream: Upstream, traffic: Traffic, trace: Trace, tls: Tls
+) -> OpenAICompatibleProvider:
+    guard = Guard(
+        bulkhead=Bulkhead(
+            slots=traffic.concurrency, queue_size=traffic.queue, queue_timeout=traffic.queue_timeout, trace=trace
+        ),
+        breaker=CircuitBreaker(traffic.breaker),
+        retry=RetryPolicy(retries=traffic.retries),
+        budget=RetryBudget(fraction=settings.retry_budget, reserve=max(10, traffic.retries)),
+        timeout=traffic.timeout,
+        idle_timeout=traffic.idle_timeout,
+    )
+    return OpenAICompatibleProvider(
+        upstream,
+        # One each: no upstream sees a connection that another has used.
+        client=HttpClient(max_reply_bytes=settings.max_reply_bytes, keep_cookies=False, tls=tls),
+        guard=guard,
+        max_reply_bytes=settings.max_reply_bytes,
+        trace=trace,
+    )
+
+
+def _breaker_policy(settings: Settings) -> BreakerPolicy:
+    return BreakerPolicy(
+        failure_rate=settings.breaker_failure_rate,
+        minimum_calls=settings.breaker_minimum_calls,
+        open_seconds=settings.breaker_open_seconds,
+        shut_out_seconds=settings.breaker_challenge_seconds,
     )
 
 
@@ -214,13 +339,7 @@ def _guard(settings: Settings, trace: Trace) -> Guard:
             queue_timeout=settings.upstream_queue_timeout,
             trace=trace,
         ),
-        breaker=CircuitBreaker(
-            BreakerPolicy(
-                failure_rate=settings.breaker_failure_rate,
-                minimum_calls=settings.breaker_minimum_calls,
-                open_seconds=settings.breaker_open_seconds,
-            )
-        ),
+        breaker=CircuitBreaker(_breaker_policy(settings)),
         retry=RetryPolicy(retries=settings.max_retries),
         budget=RetryBudget(fraction=settings.retry_budget, reserve=max(10, settings.max_retries)),
         timeout=settings.request_timeout,
@@ -234,6 +353,7 @@ def _stream_policy(settings: Settings) -> StreamPolicy:
         piece_size=settings.typing_piece_size,
         piece_delay=settings.typing_delay_seconds,
         typing_ceiling=settings.typing_max_seconds,
+        write_timeout=settings.stream_write_timeout,
     )
 
 
@@ -244,7 +364,9 @@ def _middleware(settings: Settings, metrics: Metrics, lag: LoopLag, tracing: "Tr
         structlog.get_logger("kimi.build").warning(
             "auth_disabled", meaning="everybody who reaches this port may use it"
         )
-    layers = [Middleware(RequestContextMiddleware, metrics=metrics)]
+    layers = [
+        Middleware(RequestContextMiddleware, metrics=metrics, error_forms=[dialect.error_form for dialect in _DIALECTS])
+    ]
     if tracing is not None:
         layers.append(Middleware(TracingMiddleware, open_span=tracing.request))
     if settings.cors_origins:

@@ -1,5 +1,6 @@
 """`python main.py doctor`: what works between here and the site, in plain words."""
 
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
 from app.build import build_registry
@@ -23,28 +24,61 @@ _ADVICE = {
     "context_length_exceeded": "The site takes shorter messages than it used to: lower CONTEXT_MAX_LENGTH.",
     "upstream_unavailable": "The site is down, or can't be reached from here. Check the address, DNS and any proxy.",
 }
+_API_ADVICE = {
+    "upstream_key_rejected": "Set the right key, or take this provider out.",
+    "upstream_quota_exhausted": "Top up the account there, or take this provider out.",
+    "upstream_rate_limited": "It asks for fewer requests. Wait, and try again.",
+    "upstream_timeout": "It is slow, or something between here and there swallows the connection.",
+    "upstream_unavailable": "It is down, or can't be reached from here. Check its address, DNS and any proxy.",
+    "upstream_blocked": "A firewall there refuses this machine's address.",
+    "site_changed": "Its address is wrong: it must end where /chat/completions begins, mostly with /v1.",
+    "model_not_found": "Its first model is unknown there: check the names of its models.",
+}
 _LIMIT_FACTORS = (1.0, 1.5, 2.0, 4.0, 8.0)
 
 
 async def run(settings: Settings, *, find_limit: bool) -> int:
-    """Check one thing after the other and stop at the first that fails; returns the exit status."""
-    print(f"✓ settings: page {settings.chat_page_url}, models {', '.join(settings.known_models)}")
+    """Check the site step by step up to the first that fails, then every other upstream; returns the exit status."""
     registry = build_registry(settings)
+    print(f"✓ settings: page {settings.chat_page_url}, models {', '.join(settings.known_models)}")
     async with AsyncExitStack() as stack:
         for provider in registry.providers:
             stack.push_async_callback(provider.aclose)
             await provider.start()
-        provider, spec = registry.resolve(settings.default_model)
-        try:
-            await _check_message(provider, spec)
-            if find_limit:
-                await _check_limit(provider, spec)
-        except GatewayError as error:
-            print(f"✗ {error.code or error.type}: {error.message}")
-            print(f"  {_ADVICE.get(error.code or '', 'The message above is all that is known.')}")
-            return 1
-    print("All is well.")
-    return 0
+        target = registry.resolve(settings.default_model, "kimi-web")[0]
+        well = await _check_site(target.provider, target.spec, find_limit=find_limit)
+        for provider in registry.providers:
+            if provider is not target.provider:
+                well = await _check_upstream(provider) and well
+    if well:
+        print("All is well.")
+    return 0 if well else 1
+
+
+async def _check_site(provider: BaseProvider, spec: ModelSpec, *, find_limit: bool) -> bool:
+    try:
+        await _check_message(provider, spec)
+        if find_limit:
+            await _check_limit(provider, spec)
+    except GatewayError as error:
+        _tell(provider, error, _ADVICE)
+        return False
+    return True
+
+
+async def _check_upstream(provider: BaseProvider) -> bool:
+    try:
+        await provider.connect()
+    except GatewayError as error:
+        _tell(provider, error, _API_ADVICE)
+        return False
+    print(f"✓ {provider.name}: it answers; {len(provider.models)} models")
+    return True
+
+
+def _tell(provider: BaseProvider, error: GatewayError, advice: Mapping[str, str]) -> None:
+    print(f"✗ {provider.name}: {error.code or error.type}: {error.message}")
+    print(f"  {advice.get(error.code or '', 'The message above is all that is known.')}")
 
 
 async def _check_message(provider: BaseProvider, spec: ModelSpec) -> None:

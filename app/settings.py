@@ -1,10 +1,12 @@
 """All settings: read from the environment and from `.env`, checked once at the start. See `.env.example`."""
 
+import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -26,6 +28,21 @@ _SITE = "https://kimi-ai.chat"
 
 class SettingsError(Exception):
     """The settings can't be used; says which, and why, in one line each."""
+
+
+class Route(NamedTuple):
+    """A row of `MODEL_ROUTES`: targets in order, or with weights."""
+
+    targets: tuple[str, ...]
+    weights: tuple[float, ...] | None = None
+
+
+class PresetChoice(NamedTuple):
+    """The settings of an upstream that is known by name; empty where nothing is set."""
+
+    key: str
+    base_url: str
+    models: dict[str, str]
 
 
 class Settings(BaseSettings):
@@ -60,7 +77,7 @@ class Settings(BaseSettings):
     cluster_first_port: int = Field(8101, ge=1, le=65000)
     worker_id: str = ""
     sticky: Literal["ip", "session"] = "ip"
-    request_rate: str = Field("100r/s", pattern=r"^[1-9]\d*r/[sm]$")
+    request_rate: str = "100r/s"
     request_burst: int = Field(200, ge=0)
     connections_per_key: int = Field(1000, ge=1)
     tls_certificate: Path | None = None
@@ -69,14 +86,45 @@ class Settings(BaseSettings):
     # Logs
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     log_format: Literal["json", "pretty"] = "json"
+    log_texts: bool = False
 
     tracing_endpoint: str = ""
 
     # Models
     known_models: Annotated[dict[str, str], NoDecode] = _KNOWN_UPSTREAM_MODELS
     default_model: str = "kimi-k2-instruct-0905"
+    model_routes: Annotated[dict[str, Route], NoDecode] = {}
     context_max_length: int = Field(1000, ge=50)
     context_length_unit: Literal["codepoints", "utf16", "bytes"] = "codepoints"
+
+    # Upstreams besides the Kimi site: a key (of local ones the address) switches each on; the file has the rest
+    providers_file: Path | None = None
+    moonshot_api_key: SecretStr = SecretStr("")
+    moonshot_base_url: str = ""
+    moonshot_models: Annotated[dict[str, str], NoDecode] = {}
+    moonshot_cn_api_key: SecretStr = SecretStr("")
+    moonshot_cn_base_url: str = ""
+    moonshot_cn_models: Annotated[dict[str, str], NoDecode] = {}
+    deepseek_api_key: SecretStr = SecretStr("")
+    deepseek_base_url: str = ""
+    deepseek_models: Annotated[dict[str, str], NoDecode] = {}
+    qianfan_api_key: SecretStr = SecretStr("")
+    qianfan_base_url: str = ""
+    qianfan_models: Annotated[dict[str, str], NoDecode] = {}
+    openai_api_key: SecretStr = SecretStr("")
+    openai_models: Annotated[dict[str, str], NoDecode] = {}
+    openrouter_api_key: SecretStr = SecretStr("")
+    openrouter_base_url: str = ""
+    openrouter_models: Annotated[dict[str, str], NoDecode] = {}
+    siliconflow_api_key: SecretStr = SecretStr("")
+    siliconflow_base_url: str = ""
+    siliconflow_models: Annotated[dict[str, str], NoDecode] = {}
+    ollama_base_url: str = ""
+    ollama_models: Annotated[dict[str, str], NoDecode] = {}
+    vllm_base_url: str = ""
+    vllm_models: Annotated[dict[str, str], NoDecode] = {}
+    lmstudio_base_url: str = ""
+    lmstudio_models: Annotated[dict[str, str], NoDecode] = {}
 
     # Sessions
     session_store_url: SecretStr = SecretStr("memory://")
@@ -87,6 +135,8 @@ class Settings(BaseSettings):
     session_lock_wait: float = Field(30, gt=0)
     session_lock_ttl: float = Field(15, ge=1)
     session_replay_seconds: float = Field(60, ge=0)
+    response_cache_ttl: float = Field(3600, gt=0)
+    max_stored_responses: int = Field(10_000, ge=1)
 
     # The Kimi site
     chat_page_url: str = f"{_SITE}/chat/"
@@ -106,13 +156,23 @@ class Settings(BaseSettings):
     breaker_failure_rate: float = Field(0.5, gt=0, le=1)
     breaker_minimum_calls: int = Field(20, ge=1)
     breaker_open_seconds: float = Field(5, gt=0)
+    breaker_challenge_seconds: float = Field(60, gt=0)
 
     # Streams
+    stream_idle_timeout: float = Field(60, gt=0)
     stream_grace_seconds: float = Field(10, gt=0)
     heartbeat_seconds: float = Field(15, gt=0)
+    stream_write_timeout: float = Field(60, gt=0)
     typing_piece_size: int = Field(4, ge=1)
     typing_delay_seconds: float = Field(0.02, ge=0)
     typing_max_seconds: float = Field(3, ge=0)
+
+    def preset_choice(self, preset: str) -> PresetChoice:
+        """What is set for an upstream that is known by name, such as `moonshot-cn`."""
+        prefix = preset.replace("-", "_")
+        key: SecretStr = getattr(self, f"{prefix}_api_key", SecretStr(""))
+        base_url: str = getattr(self, f"{prefix}_base_url", "")
+        return PresetChoice(key.get_secret_value().strip(), base_url, getattr(self, f"{prefix}_models"))
 
     @property
     def api_keys(self) -> list[str]:
@@ -129,6 +189,20 @@ class Settings(BaseSettings):
     def _origins(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _no_paths(cls, value: list[str]) -> list[str]:
+        if not all(origin in ("*", "null") or re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin) for origin in value):
+            raise ValueError("write origins such as https://chat.example.org: with the scheme, without / at the end")
+        return value
+
+    @field_validator("request_rate")
+    @classmethod
+    def _rate(cls, value: str) -> str:
+        if not re.fullmatch(r"[1-9]\d*r/[sm]", value):
+            raise ValueError("write 100r/s for requests per second, or 100r/m for requests per minute")
+        return value
+
     @field_validator("known_models", mode="before")
     @classmethod
     def _model_map(cls, value: object) -> object:
@@ -142,6 +216,28 @@ class Settings(BaseSettings):
             models[public] = upstream or _KNOWN_UPSTREAM_MODELS.get(public, public)
         return models
 
+    @field_validator("model_routes", mode="before")
+    @classmethod
+    def _routes(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        rows = [part for part in (part.strip() for part in value.split(",")) if part]
+        return dict(_route(row) for row in rows)
+
+    @field_validator(
+        *("moonshot_models", "moonshot_cn_models", "deepseek_models", "qianfan_models", "openai_models"),
+        *("openrouter_models", "siliconflow_models", "ollama_models", "vllm_models", "lmstudio_models"),
+        mode="before",
+    )
+    @classmethod
+    def _preset_models(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        rows = [part.partition("=") for part in value.split(",") if part.strip()]
+        if not all(public.strip() for public, _, _ in rows):
+            raise ValueError("write names of models, or public-name=upstream-name, separated by commas")
+        return {public.strip(): own.strip() or public.strip() for public, _, own in rows}
+
     @field_validator("session_store_url")
     @classmethod
     def _store_url(cls, value: SecretStr) -> SecretStr:
@@ -149,7 +245,11 @@ class Settings(BaseSettings):
             raise ValueError("must be memory://, or a redis://, rediss:// or unix:// address")
         return value
 
-    @field_validator("chat_page_url", "upstream_url", "tracing_endpoint")
+    @field_validator(
+        *("chat_page_url", "upstream_url", "tracing_endpoint"),
+        *("moonshot_base_url", "moonshot_cn_base_url", "deepseek_base_url", "qianfan_base_url", "openrouter_base_url"),
+        *("siliconflow_base_url", "ollama_base_url", "vllm_base_url", "lmstudio_base_url"),
+    )
     @classmethod
     def _http_url(cls, value: str) -> str:
         if value and not _is_http_url(value):
@@ -166,11 +266,16 @@ class Settings(BaseSettings):
             raise ValueError("CHAT_PAGE_URL: an address is needed")
         if (self.tls_certificate is None) != (self.tls_certificate_key is None):
             raise ValueError("TLS_CERTIFICATE: goes together with TLS_CERTIFICATE_KEY")
+        if self._sessions_are_shared() and self.session_lock_ttl * 2 > self.session_lock_wait:
+            raise ValueError("SESSION_LOCK_TTL: must be at most half of SESSION_LOCK_WAIT")
         if not self.auth_disabled:
             _check_keys(self.api_keys)
         if _is_trivial(self.metrics_key.get_secret_value() or "0f1e2d3c4b5a"):
             raise ValueError("METRICS_KEY: it is a placeholder or easy to guess")
         return self
+
+    def _sessions_are_shared(self) -> bool:
+        return not self.session_store_url.get_secret_value().startswith("memory:")
 
 
 def load_settings(**overrides: object) -> Settings:
@@ -187,6 +292,12 @@ def load_settings(**overrides: object) -> Settings:
         raise SettingsError(".env: the file is not UTF-8") from None
 
 
+def environment() -> dict[str, str]:
+    """All variables of the environment and of `.env`, for what names them itself; the environment wins."""
+    from_file = {name: value for name, value in dotenv_values(".env").items() if value is not None}
+    return {**from_file, **os.environ}
+
+
 def _is_http_url(value: str) -> bool:
     try:
         parts = urlsplit(value)
@@ -198,6 +309,21 @@ def _is_http_url(value: str) -> bool:
         )
     except ValueError:
         return False
+
+
+def _route(row: str) -> tuple[str, Route]:
+    """`name=first>second`, or `name=some*3|others*1`."""
+    name, _, given = (side.strip() for side in row.partition("="))
+    weighted = "*" in given
+    targets = [target.strip() for target in given.split("|" if weighted else ">")]
+    if not name or not all(targets):
+        raise ValueError("write name=first>second or name=some*3|others*1, separated by commas")
+    if not weighted:
+        return name, Route(tuple(targets))
+    pairs = [target.rpartition("*") for target in targets]
+    if any(not target or not re.fullmatch(r"\d+(\.\d+)?", weight) or float(weight) <= 0 for target, _, weight in pairs):
+        raise ValueError("every target of a weighted route needs a weight above 0, as in some*3|others*1")
+    return name, Route(tuple(target for target, _, _ in pairs), tuple(float(weight) for _, _, weight in pairs))
 
 
 def _line(location: tuple[int | str, ...], message: str) -> str:

@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 ALICE_KEY = "sk-alice-4f9a1c77d2e0"
 BOB_KEY = "sk-bob-b81d03e65fa9"
+UPSTREAM_KEY = "sk-moonshot-simulated-5e0d"
 WAIT_SECONDS = 20.0
 
 
@@ -115,6 +116,7 @@ def gateway_for(site: LiveSimulator, log: TextIO, **settings: object) -> Iterato
         "api_master_key": f"{ALICE_KEY},{BOB_KEY}",
         "chat_page_url": site.page_url,
         "typing_delay_seconds": 0,
+        "max_loop_lag_seconds": 30,  # tests may run on a busy machine
         **settings,
     }
     app = build_app(load_settings(**values))

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -95,6 +96,14 @@ def _wait_for_port(command: str) -> None:
         assert client.get(f"http://127.0.0.1:{match[1]}/health").status_code == 200
 
 
+def test_a_gateway_loads_only_what_it_serves_with() -> None:
+    """Neither the simulator with its web server nor Redis's client takes memory and time from a gateway."""
+    script = "import sys, main, app.commands.serve; main.app; print(*sys.modules)"
+    loaded = set(run("-c", script, API_MASTER_KEY=ALICE_KEY).stdout.split())
+    assert "app.providers.http.client" in loaded
+    assert loaded.isdisjoint({"aiohttp", "redis", "app.simulator", "app.cluster", "app.doctor", "app.observe.tracing"})
+
+
 def test_a_taken_port_is_told_before_anything_else() -> None:
     """Neither demo nor cluster prints addresses that lead nowhere, or tries for ever."""
     with socket.socket() as taken:
@@ -107,6 +116,31 @@ def test_a_taken_port_is_told_before_anything_else() -> None:
     assert f"Port {port} is taken" in demo.stderr
     assert cluster.returncode == 1
     assert f"127.0.0.1:{port} is taken" in cluster.stderr
+
+
+def test_an_address_that_cannot_be_listened_at_is_named() -> None:
+    """Neither a cluster whose nginx and worker share a port nor one worker at a strange address leaves one guessing."""
+    cluster = run("main.py", "cluster", NGINX_PORT="9101", CLUSTER_FIRST_PORT="9100", API_MASTER_KEY=ALICE_KEY)
+    worker = run("main.py", "serve", API_HOST="192.0.2.1", API_MASTER_KEY=ALICE_KEY)
+    assert cluster.returncode == 1
+    assert cluster.stderr.startswith("NGINX_PORT is the port of a worker")
+    assert worker.returncode != 0
+    assert "192.0.2.1:8000 (API_HOST, API_PORT)" in worker.stderr
+
+
+def test_a_worker_may_open_as_many_files_as_the_machine_allows(site: LiveSimulator) -> None:
+    """A soft limit of a few files, as shells have, doesn't bound how many requests can wait."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limited = (
+        f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (256, {most})); "
+        "os.execv(sys.executable, [sys.executable, 'main.py', 'serve'])"
+    )
+    settings = {"API_MASTER_KEY": ALICE_KEY, "CHAT_PAGE_URL": site.page_url, "API_PORT": str(free_port())}
+    with process("-c", limited, **settings) as server:
+        until_it_listens(server)
+        limits = Path(f"/proc/{server.pid}/limits").read_text(encoding="ascii")
+    (soft,) = re.findall(r"Max open files\s+(\d+)", limits)
+    assert int(soft) == most
 
 
 @pytest.mark.parametrize(
@@ -219,3 +253,35 @@ def test_the_doctor_finds_the_character_limit(site: LiveSimulator) -> None:
     site.site.update(char_limit=1700)
     ended = run("main.py", "doctor", "--limit", CHAT_PAGE_URL=site.page_url, API_MASTER_KEY=ALICE_KEY)
     assert "limit: 1500 characters are accepted, 2000 are not" in ended.stdout
+
+
+def test_the_doctor_checks_every_upstream_and_shows_no_key(site: LiveSimulator) -> None:
+    """Each has a line; a wrong key is named by its setting and not shown, and the exit status tells scripts."""
+    site.site.update(api_key="sk-right-4711")
+    settings = {
+        "CHAT_PAGE_URL": site.page_url,
+        "API_MASTER_KEY": ALICE_KEY,
+        "MAX_RETRIES": "0",
+        "MOONSHOT_API_KEY": "sk-right-4711",
+        "MOONSHOT_BASE_URL": site.api_url,
+        "DEEPSEEK_API_KEY": "sk-wrong-0815",
+        "DEEPSEEK_BASE_URL": site.api_url,
+        "VLLM_BASE_URL": f"{site.base_url}/nowhere",
+    }
+    ended = run("main.py", "doctor", **settings)
+    assert ended.returncode == 1
+    assert "✓ moonshot: it answers; 9 models" in ended.stdout
+    assert "✗ deepseek: upstream_key_rejected: deepseek refuses" in ended.stdout
+    assert "(DEEPSEEK_API_KEY)" in ended.stdout
+    assert "✗ vllm: site_changed" in ended.stdout
+    assert "sk-" not in ended.stdout + ended.stderr
+
+
+def test_a_wrong_providers_file_stops_the_start_and_is_named(tmp_path: Path) -> None:
+    """Field and file are said, in one line, as for every other setting."""
+    file = tmp_path / "providers.toml"
+    file.write_text('[[providers]]\nname = "work"\nbase_url = "llm.example.org"\n', encoding="utf-8")
+    ended = run("main.py", "serve", API_MASTER_KEY=ALICE_KEY, PROVIDERS_FILE=str(file))
+    assert ended.returncode == 2
+    expected = f"PROVIDERS_FILE: {file}: providers[0] (work).base_url: must be an http:// or https:// address"
+    assert expected in ended.stderr.splitlines()

@@ -6,7 +6,7 @@ import httpx
 
 from app.simulator.live import LiveSimulator
 from tests.conftest import RunLog
-from tests.live import ALICE_KEY, BOB_KEY
+from tests.live import ALICE_KEY, BOB_KEY, UPSTREAM_KEY
 
 
 def test_the_log_of_the_whole_run_holds_no_key_and_no_nonce(
@@ -17,6 +17,6 @@ def test_the_log_of_the_whole_run_holds_no_key_and_no_nonce(
     log_stream.flush()
     text = run_log.path.read_text(encoding="utf-8")
     assert '"path": "/v1/chat/completions"' in text
-    secrets = {ALICE_KEY, BOB_KEY, *run_log.nonces, *site.site.issued_nonces}
+    secrets = {ALICE_KEY, BOB_KEY, UPSTREAM_KEY, *run_log.nonces, *site.site.issued_nonces}
     assert len(secrets) > 2
     assert [secret for secret in secrets if secret in text] == []

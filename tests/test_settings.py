@@ -77,6 +77,13 @@ def test_a_certificate_goes_with_its_key() -> None:
     assert (settings.tls_certificate, settings.tls_certificate_key) == (Path("/cert.pem"), Path("/key.pem"))
 
 
+def test_a_sessions_lock_ends_while_others_still_wait_for_it() -> None:
+    """With Redis SESSION_LOCK_TTL is at most half of SESSION_LOCK_WAIT; in memory there is nothing to expire."""
+    (fault,) = _faults(session_store_url="redis://localhost:6379/0", session_lock_wait=20, session_lock_ttl=11)
+    assert fault.startswith("SESSION_LOCK_TTL: ")
+    assert _load(session_lock_wait=20, session_lock_ttl=11).session_lock_ttl == 11
+
+
 def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable without a value, as compose files pass it on, leaves the default in place."""
     for name in ("API_PORT", "KNOWN_MODELS", "CHAT_PAGE_URL", "LOG_LEVEL", "CORS_ORIGINS"):
@@ -109,12 +116,15 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ("sticky", "cookie"),
         ("request_rate", "fast"),
         ("request_rate", "0r/s"),
+        ("cors_origins", "chat.example.org"),
+        ("cors_origins", "*,https://chat.example.org/"),
         ("request_rate", "5r/s; evil"),
         ("request_burst", "-1"),
         ("connections_per_key", "0"),
         ("tls_certificate", "/cert.pem"),
         ("log_level", "LOUD"),
         ("log_format", "xml"),
+        ("log_texts", "perhaps"),
         ("auth_disabled", "perhaps"),
         ("session_from_user", "perhaps"),
         ("context_max_length", "49"),
@@ -140,8 +150,10 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ("breaker_failure_rate", "1.1"),
         ("breaker_minimum_calls", "0"),
         ("breaker_open_seconds", "0"),
+        ("breaker_challenge_seconds", "0"),
         ("stream_grace_seconds", "0"),
         ("heartbeat_seconds", "0"),
+        ("stream_write_timeout", "0"),
         ("typing_piece_size", "0"),
         ("typing_delay_seconds", "-0.1"),
         ("typing_max_seconds", "-1"),
@@ -333,3 +345,24 @@ def test_addresses_of_any_host_are_taken(url: str) -> None:
     """Page and endpoint may be anywhere, with a port or without a path."""
     settings = _load(chat_page_url=url, upstream_url=url)
     assert (settings.chat_page_url, settings.upstream_url) == (url, url)
+
+
+def test_upstreams_are_set_by_key_address_and_models() -> None:
+    """Each known upstream has its settings; models are names, or public names with the upstream's own."""
+    settings = load_settings(
+        _env_file=None,
+        auth_disabled=True,
+        moonshot_cn_api_key=" sk-1 ",
+        moonshot_cn_base_url="https://example.org/v1",
+        moonshot_cn_models="a, b = theirs,",
+    )
+    assert settings.preset_choice("moonshot-cn") == ("sk-1", "https://example.org/v1", {"a": "a", "b": "theirs"})
+    assert settings.preset_choice("ollama") == ("", "", {})
+    assert "sk-1" not in repr(settings)
+
+
+@pytest.mark.parametrize(("name", "value"), [("deepseek_base_url", "example.org"), ("openai_models", "=gpt")])
+def test_a_wrong_setting_of_an_upstream_is_named(name: str, value: str) -> None:
+    """As for every other setting."""
+    with pytest.raises(SettingsError, match=f"^{name.upper()}: "):
+        load_settings(_env_file=None, auth_disabled=True, **{name: value})

@@ -31,11 +31,15 @@ class cancel_on_disconnect:  # noqa: N801 - reads like asyncio.timeout, whose br
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._watcher.cancel()
-        if self._gone and self._task.uncancel() == 0 and isinstance(error, asyncio.CancelledError):
+        task = self._task
+        # Else its traceback, this object and the whole request would hold on to each other until the next collection.
+        del self._watcher, self._task
+        if self._gone and task.uncancel() == 0 and isinstance(error, asyncio.CancelledError):
             raise ClientClosedRequest("The client closed the connection.") from None
 
     async def _watch(self) -> None:
+        task = self._task
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self._gone = True
-        self._task.cancel()
+        task.cancel()

@@ -1,8 +1,8 @@
 """Every error leaves the gateway here, as the error object of the dialect that the client speaks."""
 
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
@@ -12,18 +12,63 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
+from app.api.encoding import json_bytes
 from app.domain.errors import ClientClosedRequest, GatewayError, InvalidRequest, MethodNotAllowed, UnknownUrl
 
 
 def error_body(error: GatewayError) -> bytes:
     """The OpenAI error object; `param` and `code` are always there, null where unknown."""
     content = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
-    return json.dumps({"error": content}, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return json_bytes({"error": content})
 
 
-def error_response(error: GatewayError) -> Response:
-    """The HTTP answer for an error, with what a client needs to decide about another try."""
-    response = Response(error_body(error), error.status, media_type="application/json")
+@dataclass(frozen=True, slots=True)
+class ErrorForm:
+    """How a dialect writes its errors, and at which requests it does.
+
+    Args:
+        body: The body of an error's response, from the error and the request's id.
+        paths: The addresses that are the dialect's own; those below them are too.
+        shared_paths: Addresses that several dialects have.
+        marks: Request headers, in small letters, that tell its clients from others at shared addresses.
+        request_id_headers: Where its clients look for a request's id.
+    """
+
+    body: Callable[[GatewayError, str], bytes]
+    paths: tuple[str, ...] = ()
+    shared_paths: tuple[str, ...] = ()
+    marks: frozenset[bytes] = frozenset()
+    request_id_headers: tuple[bytes, ...] = (b"x-request-id",)
+
+    def is_expected(self, scope: Scope) -> bool:
+        """Does the client of this request expect errors in this form?"""
+        path = scope["path"]
+        if _is_below(path, self.paths):
+            return True
+        return _is_below(path, self.shared_paths) and any(name in self.marks for name, _ in scope["headers"])
+
+
+# What is spoken wherever no other dialect is.
+OPENAI_ERRORS = ErrorForm(body=lambda error, _: error_body(error))
+
+
+def error_form_of(scope: Scope, forms: Iterable[ErrorForm]) -> ErrorForm:
+    """The first form that the request's client expects, else OpenAI's.
+
+    The address tells, before anything else is known of a request: even a refusal at the door is said in its dialect.
+    """
+    return next((form for form in forms if form.is_expected(scope)), OPENAI_ERRORS)
+
+
+def error_response(error: GatewayError, scope: Scope) -> Response:
+    """The HTTP answer for an error, with what a client needs to decide about another try.
+
+    Args:
+        scope: The request's; the outermost middleware has put its `error_form` and its `request_id` into it.
+    """
+    form: ErrorForm = scope.get("error_form", OPENAI_ERRORS)
+    body = form.body(error, scope.get("request_id", ""))
+    response = Response(body, error.status, media_type="application/json")
     if error.retry_after is not None:
         response.headers["retry-after"] = str(math.ceil(error.retry_after))
     if error.should_retry is not None:
@@ -33,6 +78,16 @@ def error_response(error: GatewayError) -> Response:
     return response
 
 
+def answer(error: Exception, scope: Scope) -> Response | None:
+    """The HTTP answer for an error of ours, or for a client that has left; None for any other."""
+    if isinstance(error, GatewayError):
+        return error_response(error, scope)
+    if isinstance(error, ClientDisconnect):
+        gone = ClientClosedRequest("The client closed the connection before its request was complete.")
+        return error_response(gone, scope)
+    return None
+
+
 def install_error_handlers(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     """Make the app answer all errors by `error_response`, those of the web framework included.
 
@@ -40,32 +95,37 @@ def install_error_handlers(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
         routes: All routes of the API, to tell which methods an address takes.
     """
 
-    async def answer_own(_: Request, error: Exception) -> Response:
-        if not isinstance(error, GatewayError):
+    async def answer_own(request: Request, error: Exception) -> Response:
+        response = answer(error, request.scope)
+        if response is None:
             raise error
-        return error_response(error)
+        return response
 
     async def answer_foreign(request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
             raise error
-        response = error_response(_own(request, error))
+        response = error_response(_own(request, error), request.scope)
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             response.headers["allow"] = ", ".join(sorted(_methods(routes, request.scope)))
         return response
 
-    async def answer_nobody(_: Request, __: Exception) -> Response:
-        return error_response(ClientClosedRequest("The client closed the connection before its request was complete."))
-
     app.add_exception_handler(GatewayError, answer_own)
-    app.add_exception_handler(ClientDisconnect, answer_nobody)
+    app.add_exception_handler(ClientDisconnect, answer_own)
     app.add_exception_handler(HTTPException, answer_foreign)
+
+
+def _is_below(path: str, prefixes: Iterable[str]) -> bool:
+    return any(path == prefix or path.startswith(f"{prefix}/") for prefix in prefixes)
 
 
 def _methods(routes: Sequence[BaseRoute], scope: Scope) -> set[str]:
     """The methods that the address takes; Starlette names those of one route only."""
+    matching = [route for route in routes if route.matches(scope)[0] != Match.NONE]
+    # Where a name goes before a placeholder, the address is the name's.
+    path = getattr(matching[0], "path", None) if matching else None
     methods: set[str] = set()
-    for route in routes:
-        if route.matches(scope)[0] != Match.NONE:
+    for route in matching:
+        if getattr(route, "path", None) == path:
             methods |= set(getattr(route, "methods", None) or ())
     return methods
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
-from app.chat.service import Opening
+from app.chat.events import Opening
 from app.domain.chat import SessionRef
 from app.domain.errors import InvalidRequest
 
@@ -17,13 +17,14 @@ _PLAIN = " !#$&'()*+,/:;=?@[]^`{|}~\"<>\\"
 
 @dataclass(frozen=True, slots=True)
 class SessionHints:
-    """What a request's headers say about its session."""
+    """What a request's headers say about its session, and about who is to answer."""
 
     session: SessionRef | None
     reset: bool
     strict: bool
     is_retry: bool
     idempotency_key: str | None
+    provider: str | None = None
 
 
 def session_hints(headers: Mapping[str, str], user: str | None) -> SessionHints:
@@ -50,6 +51,7 @@ def session_hints(headers: Mapping[str, str], user: str | None) -> SessionHints:
         strict=headers.get("x-session-strict", "").lower() in _TRUE,
         is_retry=retries.isascii() and retries.isdigit() and retries.strip("0") != "",
         idempotency_key=headers.get("idempotency-key") or None,
+        provider=headers.get("x-provider", "").strip() or None,
     )
 
 
@@ -59,18 +61,29 @@ def _session_id(header: str) -> str:
     return unquote(raw.decode("utf-8", "replace"), errors="replace").strip()
 
 
-def opening_headers(opening: Opening, ignored: Collection[str]) -> dict[str, str]:
-    """What a response tells about how its prompt came about."""
+def opening_headers(
+    opening: Opening, ignored: Collection[str], unserved: Collection[str] = frozenset()
+) -> dict[str, str]:
+    """What a response tells about who answers, and how the prompt came about.
+
+    Args:
+        ignored: Fields of the request that count only for an upstream that takes options.
+        unserved: What has no effect whoever answers.
+    """
     prompt = opening.prompt
+    size = "x-prompt-tokens" if prompt.limit.unit == "tokens" else "x-prompt-chars"
     headers = {
         "x-session-action": opening.action,
-        "x-prompt-chars": f"{prompt.size}/{prompt.limit.size}",
+        size: f"{prompt.size}/{prompt.limit.size}",
         "x-context-dropped": str(prompt.dropped),
         "x-context-shortened": str(prompt.shortened),
         "x-provider": opening.provider,
     }
     if opening.session_id is not None:
         headers["x-session-id"] = quote(opening.session_id, safe=_PLAIN, errors="replace")
-    if ignored:
-        headers["x-ignored-params"] = ", ".join(sorted(ignored)[:_IGNORED_AT_MOST])
+    if opening.fallback:
+        headers["x-fallback"] = ", ".join(opening.fallback)
+    names = {*unserved, *(() if opening.options_taken else ignored)}
+    if names:
+        headers["x-ignored-params"] = ", ".join(sorted(names)[:_IGNORED_AT_MOST])
     return headers

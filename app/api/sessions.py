@@ -5,7 +5,7 @@ from typing import Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from app.api.openai.schemas import ErrorEnvelope
+from app.api.docs import ErrorEnvelope
 from app.domain.conversation import Session, SessionKey
 from app.domain.errors import SessionNotFound
 from app.sessions.base import SessionStore

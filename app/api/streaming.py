@@ -2,24 +2,25 @@
 typed out where it came in one piece."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import structlog
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.api.disconnect import cancel_on_disconnect
-from app.chat.service import Ending, Event, Opening
-from app.domain.chat import Delta
+from app.api.stall import cancel_on_stall
+from app.chat.events import Ending, Event, Opening
+from app.domain.chat import Delta, ToolCallDelta
 from app.domain.chunking import paced_pieces
 from app.domain.errors import ClientClosedRequest, GatewayError, GatewayStopping, InternalError
 from app.observe.metrics import Metrics
 
-PING = b": ping\n\n"
 # How far the upstream's side may run ahead of a slow reader, in events. Enough that a whole reply and its ending never
 # wait; little enough that a stream nobody reads takes no memory.
 _AHEAD = 32
@@ -37,6 +38,7 @@ class StreamPolicy:
         piece_size: Graphemes in one piece of a reply that came whole.
         piece_delay: Pause between two such pieces; 0 writes as fast as the client reads.
         typing_ceiling: The most that all pauses of one answer add up to.
+        write_timeout: How long a client may read nothing while there is something to read.
     """
 
     grace: float = 10.0
@@ -44,21 +46,33 @@ class StreamPolicy:
     piece_size: int = 4
     piece_delay: float = 0.02
     typing_ceiling: float = 3.0
+    write_timeout: float = 60.0
 
 
 class EventEncoder(Protocol):
-    """Writes the events of one answer in a dialect."""
+    """Writes the events of one answer in a dialect. It may keep in mind what it has written."""
+
+    # What is sent to keep a silent stream open.
+    ping: ClassVar[bytes]
 
     def opening(self) -> bytes:
-        """What comes before the text."""
+        """What comes before the answer."""
         ...
 
     def text(self, text: str) -> bytes:
         """A piece of text."""
         ...
 
+    def reasoning(self, text: str) -> bytes:
+        """A piece of what is thought before the answer."""
+        ...
+
+    def tool_call(self, part: ToolCallDelta) -> bytes:
+        """A part of a tool call."""
+        ...
+
     def ending(self, ending: Ending) -> bytes:
-        """What comes after the text."""
+        """What comes after the answer."""
         ...
 
     def failure(self, error: GatewayError) -> bytes:
@@ -95,53 +109,73 @@ class EventStream(Response):
         self._headers_of = headers_of
         self._policy = policy
         self._metrics = metrics
+        self._began = time.perf_counter()
         self._log = structlog.get_logger("kimi.stream")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
         """Run the call and write its events. Until the first byte errors are raised, from then on they are events."""
-        opened = False
+        encoder: EventEncoder | None = None
         try:
-            async with cancel_on_disconnect(receive), _Pump(self._events) as pump:
-                opening = await pump.opening()
-                first = await self._first_word(pump)
+            async with (
+                cancel_on_disconnect(receive),
+                cancel_on_stall(send, self._policy.write_timeout) as watched,
+                _Pump(self._events) as pump,
+            ):
+                send = watched.send
+                opening, first = await self._beginning(pump)
                 self.headers.update(self._headers_of(opening))
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-                opened = True
+                encoder = self._encoder(opening)
                 self._metrics.stream_began()
-                await self._write(send, pump, self._encoder(opening), first)
+                await self._write(send, pump, encoder, first)
                 await _write(send, b"", more=False)
         except ClientClosedRequest:
-            if not opened:
+            if encoder is None:
                 raise
         except asyncio.CancelledError:
             # The server ends, and its grace time is over.
-            if not opened:
+            if encoder is None:
                 raise
             stopping = GatewayStopping("The gateway is being restarted.", retry_after=1)
-            await _write(send, self._encoder(opening).failure(stopping), more=False)
+            await _write(send, encoder.failure(stopping), more=False)
         finally:
-            if opened:
+            if encoder is not None:
                 self._metrics.stream_ended()
 
-    async def _first_word(self, pump: "_Pump") -> Event | None:
-        """The first event after the opening, or None if the upstream is silent for longer than the grace time."""
+    async def _beginning(self, pump: "_Pump") -> tuple[Opening, Event | None]:
+        """The opening, and the first event after it: None if the upstream is silent for longer than the grace time.
+
+        Of several openings the last one counts: it belongs to the provider that answers.
+        """
+        opening: Opening | None = None
+        grace = asyncio.get_running_loop().time() + self._policy.grace
         try:
-            return await pump.next(self._policy.grace)
+            while True:
+                event = await pump.next(None if opening is None else grace)
+                if isinstance(event, Opening):
+                    opening = event
+                elif opening is not None:
+                    return opening, event
         except TimeoutError:
-            return None
+            if opening is None:
+                raise
+            return opening, None
 
     async def _write(self, send: Send, pump: "_Pump", encoder: EventEncoder, event: Event | None) -> None:
-        unsent = encoder.opening()
+        unsent, silent = encoder.opening(), True
         if event is None:
-            await self._ping(send, unsent)
+            await self._ping(send, unsent + encoder.ping)
             unsent = b""
         try:
             while True:
-                event = event or await self._next_with_heartbeats(send, pump)
+                event = event or await self._next_with_heartbeats(send, pump, encoder.ping)
                 if isinstance(event, Ending):
                     await _write(send, unsent + encoder.ending(event))
                     return
                 if isinstance(event, Delta):
+                    if silent:
+                        silent = False
+                        self._metrics.first_text(time.perf_counter() - self._began)
                     await self._write_delta(send, encoder, event, unsent)
                     unsent = b""
                 event = None
@@ -151,21 +185,30 @@ class EventStream(Response):
             self._log.exception("stream_failed")
             await _write(send, encoder.failure(InternalError("The gateway made a mistake; its log says more.")))
 
-    async def _next_with_heartbeats(self, send: Send, pump: "_Pump") -> Event:
+    async def _next_with_heartbeats(self, send: Send, pump: "_Pump", ping: bytes) -> Event:
         while True:
             try:
-                return await pump.next(self._policy.heartbeat)
+                return await pump.next(asyncio.get_running_loop().time() + self._policy.heartbeat)
             except TimeoutError:
-                await self._ping(send)
+                await self._ping(send, ping)
 
-    async def _ping(self, send: Send, unsent: bytes = b"") -> None:
+    async def _ping(self, send: Send, ping: bytes) -> None:
         self._metrics.heartbeat()
-        await _write(send, unsent + PING)
+        await _write(send, ping)
 
     async def _write_delta(self, send: Send, encoder: EventEncoder, delta: Delta, unsent: bytes) -> None:
-        if not delta.whole:
-            await _write(send, unsent + encoder.text(delta.text))
+        if delta.reasoning:
+            unsent += encoder.reasoning(delta.reasoning)
+        if delta.tool_call is not None:
+            unsent += encoder.tool_call(delta.tool_call)
+        if not delta.whole or not delta.text:
+            unsent += encoder.text(delta.text) if delta.text else b""
+            if unsent:
+                await _write(send, unsent)
             return
+        await self._type_out(send, encoder, delta, unsent)
+
+    async def _type_out(self, send: Send, encoder: EventEncoder, delta: Delta, unsent: bytes) -> None:
         policy = self._policy
         pieces = paced_pieces(
             delta.text, size=policy.piece_size, delay=policy.piece_delay, ceiling=policy.typing_ceiling
@@ -181,6 +224,8 @@ class EventStream(Response):
             if len(unsent) > _WRITE_BYTES:
                 await _write(send, unsent)
                 unsent = b""
+                # A client that reads as fast as this writes never lets a write wait, and so nobody else run.
+                await asyncio.sleep(0)
         if unsent:
             await _write(send, unsent)
 
@@ -195,6 +240,7 @@ class _Pump:
     def __init__(self, events: AsyncGenerator[Event, None]) -> None:
         self._events = events
         self._queue: asyncio.Queue[Event | Exception] = asyncio.Queue(_AHEAD)
+        self._is_leaving = False
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run())
@@ -203,20 +249,21 @@ class _Pump:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._is_leaving = True
         self._task.cancel()
         await asyncio.wait([self._task])
 
-    async def opening(self) -> Opening:
-        """The first event."""
-        event = await self.next()
-        if not isinstance(event, Opening):
-            raise TypeError("A call's first event is its opening.")
-        return event
+    async def next(self, deadline: float | None) -> Event:
+        """The next event, or the exception that came instead of it; TimeoutError if neither comes by the deadline.
 
-    async def next(self, timeout: float | None = None) -> Event:
-        """The next event, or the exception that came instead of it; TimeoutError if neither comes in time."""
-        async with asyncio.timeout(timeout):
-            event = await self._queue.get()
+        Args:
+            deadline: In the event loop's time; None waits for ever.
+        """
+        if not self._queue.empty():
+            event = self._queue.get_nowait()
+        else:
+            async with asyncio.timeout_at(deadline):
+                event = await self._queue.get()
         if isinstance(event, Exception):
             raise event
         return event
@@ -226,6 +273,12 @@ class _Pump:
             async with aclosing(self._events) as events:
                 async for event in events:
                     await self._queue.put(event)
+            # Nobody waits for this after an ending.
+            await self._queue.put(InternalError("The answer ended without saying so."))
+        except asyncio.CancelledError:
+            if self._is_leaving:
+                raise
+            await self._queue.put(InternalError("The answer was given up by the gateway."))
         except Exception as error:  # noqa: BLE001 - it is raised where the events are read
             await self._queue.put(error)
 

@@ -1,15 +1,19 @@
 """One call from beginning to end: model, session, prompt, provider, memory, record."""
 
-import hashlib
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
+from app.chat.answering import Said, as_deltas, in_one_piece, in_parts
+from app.chat.candidates import Candidate, PassedOver, candidates
+from app.chat.emulated import ask_for_form
+from app.chat.events import Answer, Ending, Event, Opening
 from app.domain.caller import Caller
-from app.domain.chat import ChatCall, Completion, Delta, FinishReason, Message, Usage
+from app.domain.chat import PLAIN_TEXT, ChatCall, Completion, Delta, Message, Usage
 from app.domain.conversation import (
-    Action,
     LastTurn,
     Plan,
     SessionKey,
@@ -19,46 +23,15 @@ from app.domain.conversation import (
     plan,
     remember,
 )
-from app.domain.errors import GatewayError, SessionStoreUnavailable
+from app.domain.errors import GatewayError, SessionStoreUnavailable, UpstreamError
 from app.domain.output import OutputLimiter
-from app.domain.prompt import Prompt, compose
+from app.domain.prompt import Prompt
 from app.domain.tokens import estimate
 from app.domain.tracing import Trace, no_trace
 from app.domain.usage import CallRecord, Outcome
-from app.providers.base import BaseProvider, CompletionRequest, ModelSpec
-from app.providers.registry import ProviderRegistry
+from app.providers.base import CompletionRequest, ModelSpec
+from app.providers.registry import ProviderRegistry, Target
 from app.sessions.base import HeldSession, SessionStore
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """What is known before the upstream has said a word; it becomes response headers."""
-
-    model: str
-    provider: str
-    session_id: str | None
-    action: Action
-    prompt: Prompt
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How an answer ended. When it is told, the turn has been remembered."""
-
-    finish_reason: FinishReason
-    usage: Usage
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole answer."""
-
-    opening: Opening
-    text: str
-    ending: Ending
-
-
-Event = Opening | Delta | Ending
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +59,16 @@ class _Progress:
     prompt: Prompt | None = None
     upstream_seconds: float | None = None
     usage: Usage | None = None
+    session: str | None = None
+    passed_over: list[tuple[str, str]] = field(default_factory=list)
+    candidate: Candidate | None = None
+    said: Said = field(default_factory=Said)
+
+    def asked(self, candidate: Candidate) -> None:
+        self.candidate = candidate
+        self.provider = candidate.target.provider.name
+        self.model = _label(candidate.target.spec)
+        self.prompt = candidate.prompt
 
     def upstream_answered(self) -> None:
         if self.upstream_seconds is None:
@@ -104,6 +87,8 @@ class _Progress:
             usage=self.usage,
             seconds=time.perf_counter() - self.started,
             upstream_seconds=self.upstream_seconds,
+            session=self.session,
+            passed_over=tuple(self.passed_over),
         )
 
 
@@ -113,45 +98,55 @@ class _Turn:
 
     call: ChatCall
     caller: Caller
-    provider: BaseProvider
-    spec: ModelSpec
+    targets: tuple[Target, ...]
     held: HeldSession | None
     decided: Plan
-    prompt: Prompt
     session_began: float
     progress: _Progress
 
-    @property
-    def opening(self) -> Opening:
-        session_id = self.call.session.id if self.call.session else None
-        return Opening(self.spec.id, self.provider.name, session_id, self.decided.action, self.prompt)
+    def opening(self, prompt: Prompt, *, options_taken: bool = False) -> Opening:
+        return Opening(
+            model=self.call.model,
+            provider=self.progress.provider,
+            session_id=self.call.session.id if self.call.session else None,
+            action=self.decided.action,
+            prompt=prompt,
+            options_taken=options_taken,
+            fallback=tuple(f"{provider}={reason}" for provider, reason in self.progress.passed_over),
+        )
 
-    @property
-    def request(self) -> CompletionRequest:
+    def request(self, candidate: Candidate, *, deadline: float) -> CompletionRequest:
+        call, abilities = self.call, candidate.target.spec.abilities
         return CompletionRequest(
-            model=self.spec,
-            prompt=self.prompt,
-            messages=self.decided.messages,
+            model=candidate.target.spec,
+            prompt=candidate.prompt,
+            messages=candidate.messages,
             caller_id=self.caller.id,
             conversation_id=self._conversation_id(),
-            options=self.call.options,
+            options=call.options if "options" in abilities else {},
+            tools=call.tools if "tools" in abilities else None,
+            output_format=call.output_format if call.output_format.kind in abilities else PLAIN_TEXT,
+            max_tokens=call.max_tokens,
+            # What is read from a reply is ended here: a stop text within a call would leave half of it.
+            stop=() if candidate.emulator else call.stop,
+            deadline=deadline,
         )
 
     def _conversation_id(self) -> str | None:
         if self.call.session is None:
             return None
-        parts = f"{self.caller.id}\n{self.call.session.id}\n{self.session_began}"
-        return hashlib.sha256(parts.encode("utf-8", "surrogatepass")).hexdigest()
+        return f"{self.caller.id}\n{self.call.session.id}\n{self.session_began}"
 
 
 class ChatService:
     """Answers calls, whatever dialect they came in.
 
     Args:
-        registry: Finds the provider of a model.
+        registry: Finds the providers of a model.
         sessions: Remembers conversations.
         policy: How sessions are treated.
         on_call: Told of every call when it is over. Must return at once: it may run while a task is being cancelled.
+        on_texts: Told at the same time what was sent to the upstream and what it answered; None if nobody may know.
         trace: Marks the work of the session store.
     """
 
@@ -162,12 +157,14 @@ class ChatService:
         sessions: SessionStore,
         policy: SessionPolicy,
         on_call: Callable[[CallRecord], None] = lambda _: None,
+        on_texts: Callable[[str, str], None] | None = None,
         trace: Trace = no_trace,
     ) -> None:
         self._registry = registry
         self._sessions = sessions
         self._policy = policy
         self._on_call = on_call
+        self._on_texts = on_texts
         self._trace = trace
 
     async def complete(self, call: ChatCall, caller: Caller) -> Answer:
@@ -176,68 +173,94 @@ class ChatService:
         Raises:
             GatewayError: Whatever kept it from coming.
         """
-        async with self._turn(call, caller) as turn:
-            replay = turn.decided.replay
-            if replay is not None:
-                return Answer(turn.opening, replay.text, self._replayed(turn, replay))
-            completion = await turn.provider.create_completion(turn.request)
-            turn.progress.upstream_answered()
-            limiter = OutputLimiter(call.stop, call.max_tokens)
-            text = limiter.feed(completion.text) + limiter.finish()
-            limited = Completion(text, completion.finish_reason, completion.usage)
-            ending = self._ending(turn, limited, limiter.finish_reason)
-            await self._remember(turn, text, ending)
-            return Answer(turn.opening, text, ending)
+        said = Said()
+        async with aclosing(self._events(call, caller, said, stream=False)) as events:
+            async for event in events:
+                if isinstance(event, Opening):
+                    opening = event
+                elif isinstance(event, Ending):
+                    ending = event
+        return Answer(opening, said.text, ending, said.tool_calls, said.reasoning)
 
-    async def stream(self, call: ChatCall, caller: Caller) -> AsyncGenerator[Event, None]:
-        """The answer in parts: one `Opening`, the `Delta`s, one `Ending`.
+    def stream(self, call: ChatCall, caller: Caller) -> AsyncGenerator[Event, None]:
+        """The answer in parts: an `Opening` (or several), the `Delta`s, one `Ending`.
 
         Raises:
             GatewayError: Whatever kept it from coming, or from going on.
         """
+        return self._events(call, caller, Said(), stream=True)
+
+    async def _events(self, call: ChatCall, caller: Caller, said: Said, *, stream: bool) -> AsyncGenerator[Event, None]:
         async with self._turn(call, caller) as turn:
-            yield turn.opening
+            turn.progress.said = said
             replay = turn.decided.replay
             if replay is not None:
-                yield Delta(replay.text, whole=True)
-                yield self._replayed(turn, replay)
+                turn.progress.prompt = prompt = _replayed_prompt(replay, turn.targets[0])
+                yield turn.opening(prompt)
+                for delta in as_deltas(Completion(replay.text, replay.finish_reason, replay.usage, replay.tool_calls)):
+                    said.add(delta)
+                    yield delta
+                turn.progress.usage = replay.usage
+                yield Ending(replay.finish_reason, replay.usage, replay.stop)
                 return
-            limiter = OutputLimiter(call.stop, call.max_tokens)
-            shown: list[str] = []
-            last = Delta("")
-            async with aclosing(turn.provider.stream_completion(turn.request)) as deltas:
-                async for delta in deltas:
-                    turn.progress.upstream_answered()
-                    last = delta
-                    text = limiter.feed(delta.text)
-                    if text:
-                        shown.append(text)
-                        yield Delta(text, whole=delta.whole)
-                    if limiter.finish_reason is not None:
-                        break
-            text = limiter.finish()
-            if text:
-                shown.append(text)
-                yield Delta(text, whole=last.whole)
-            completion = Completion("".join(shown), last.finish_reason or "stop", last.usage)
-            ending = self._ending(turn, completion, limiter.finish_reason)
-            await self._remember(turn, completion.text, ending)
-            yield ending
+            async with aclosing(self._asked_in_turn(turn, stream=stream)) as events:
+                async for event in events:
+                    if isinstance(event, Delta):
+                        turn.progress.upstream_answered()
+                        said.add(event)
+                    yield event
+            turn.progress.usage = usage = said.usage or _estimated(turn.progress.prompt, said)
+            await self._remember(turn, said, usage)
+            yield Ending(said.finish_reason, usage, said.stop)
+
+    async def _asked_in_turn(self, turn: _Turn, *, stream: bool) -> AsyncGenerator[Opening | Delta, None]:
+        """The answer of the first provider that has one. Once it has said a word, no other is asked."""
+        call = turn.call
+        failure: GatewayError | None = None
+        for candidate in candidates(turn.targets, call, turn.decided.messages):
+            if isinstance(candidate, PassedOver):
+                failure = self._passed_over(turn, candidate.target, candidate.error, failure)
+                continue
+            turn.progress.asked(candidate)
+            abilities = candidate.target.spec.abilities
+            yield turn.opening(candidate.prompt, options_taken="options" in abilities)
+            limiter = _limiter(call, candidate)
+            begun = False
+            try:
+                async with aclosing(in_parts(_asked(turn, candidate, stream=stream), limiter)) as deltas:
+                    async for delta in deltas:
+                        begun = True
+                        yield delta
+            except GatewayError as error:
+                if begun or not error.try_elsewhere:
+                    raise
+                failure = self._passed_over(turn, candidate.target, error, failure)
+            else:
+                return
+        if failure is not None:
+            raise failure
+
+    def _passed_over(
+        self, turn: _Turn, target: Target, error: GatewayError, before: GatewayError | None
+    ) -> GatewayError:
+        """Note that a target didn't answer; returns what to tell the client if none does."""
+        turn.progress.passed_over.append((target.provider.name, error.code or "unfit"))
+        # That a larger model would have answered but is in trouble tells more than that the request is too large.
+        return before if isinstance(before, UpstreamError) and not isinstance(error, UpstreamError) else error
 
     @asynccontextmanager
     async def _turn(self, call: ChatCall, caller: Caller) -> AsyncGenerator[_Turn, None]:
-        """Everything before the upstream is asked, and what has to be done however it ends."""
-        provider, spec = self._registry.resolve(call.model)
-        progress = _Progress(caller.id, spec.id, provider.name, time.perf_counter())
+        """Everything before an upstream is asked, and what has to be done however it ends."""
+        targets = self._registry.resolve(call.model, call.provider)
+        progress = _Progress(caller.id, _label(targets[0].spec), targets[0].provider.name, time.perf_counter())
+        progress.session = SessionKey(caller.id, call.session.id).digest if call.session else None
         outcome: Outcome = "abandoned"
         error_code: str | None = None
         try:
             async with AsyncExitStack() as stack:
                 held = await self._hold(stack, call, caller)
                 progress.decided = decided = self._plan(call, held)
-                progress.prompt = prompt = _prompt(decided, spec)
-                began = _session_began(decided, held)
-                yield _Turn(call, caller, provider, spec, held, decided, prompt, began, progress)
+                yield _Turn(call, caller, targets, held, decided, _session_began(decided, held), progress)
             outcome = "completed"
         except Exception as error:
             outcome = "failed"
@@ -245,6 +268,8 @@ class ChatService:
             raise
         finally:
             self._on_call(progress.record(outcome, error_code))
+            if self._on_texts is not None and progress.candidate is not None:
+                self._on_texts(progress.candidate.text, progress.said.text)
 
     async def _hold(self, stack: AsyncExitStack, call: ChatCall, caller: Caller) -> HeldSession | None:
         """The call's session, or None if it has none, or can do without while the store is down."""
@@ -263,32 +288,26 @@ class ChatService:
             return Plan("stateless", call.messages)
         return plan(call, held.record, now=time.time(), replay_seconds=self._policy.replay_seconds)
 
-    def _ending(self, turn: _Turn, completion: Completion, limited: FinishReason | None) -> Ending:
-        usage = completion.usage or Usage(estimate(turn.prompt.text), estimate(completion.text))
-        turn.progress.usage = usage
-        return Ending(limited or completion.finish_reason, usage)
-
-    def _replayed(self, turn: _Turn, replay: LastTurn) -> Ending:
-        turn.progress.usage = replay.usage
-        return Ending(replay.finish_reason, replay.usage)
-
-    async def _remember(self, turn: _Turn, text: str, ending: Ending) -> None:
-        if turn.held is None:
+    async def _remember(self, turn: _Turn, said: Said, usage: Usage) -> None:
+        if turn.held is None or turn.progress.prompt is None:
             return
+        prompt = turn.progress.prompt
         session = remember(
             turn.call,
             turn.decided,
-            Message("assistant", text),
+            Message("assistant", said.text, tool_calls=said.tool_calls),
             last_turn=LastTurn(
                 fingerprint=fingerprint(turn.call.model, turn.call.messages),
                 idempotency_key=turn.call.idempotency_key,
-                text=text,
-                finish_reason=ending.finish_reason,
-                usage=ending.usage,
-                prompt_size=turn.prompt.size,
-                dropped=turn.prompt.dropped,
-                shortened=turn.prompt.shortened,
+                text=said.text,
+                tool_calls=said.tool_calls,
+                finish_reason=said.finish_reason,
+                usage=usage,
+                prompt_size=prompt.size,
+                dropped=prompt.dropped,
+                shortened=prompt.shortened,
                 at=time.time(),
+                stop=said.stop,
             ),
             created_at=turn.session_began,
             max_characters=self._policy.max_characters,
@@ -302,12 +321,38 @@ class ChatService:
                 raise
 
 
-def _prompt(decided: Plan, spec: ModelSpec) -> Prompt:
-    """The prompt to send; of a replayed turn what is still known about the one that was sent."""
-    replay = decided.replay
-    if replay is None:
-        return compose(decided.messages, spec.prompt_limit)
-    return Prompt("", replay.prompt_size, spec.prompt_limit, replay.dropped, replay.shortened)
+def _asked(turn: _Turn, candidate: Candidate, *, stream: bool) -> AsyncGenerator[Delta, None]:
+    """The answer of one provider, not yet begun."""
+    provider = candidate.target.provider
+    request_of = partial(turn.request, deadline=asyncio.get_running_loop().time() + provider.timeout)
+    if candidate.emulator is not None:
+        return in_one_piece(ask_for_form(candidate, candidate.emulator, request_of))
+    if stream:
+        return provider.stream_completion(request_of(candidate))
+    return in_one_piece(provider.create_completion(request_of(candidate)))
+
+
+def _limiter(call: ChatCall, candidate: Candidate) -> OutputLimiter | None:
+    """Ends the answer of a model that doesn't end it by itself, or that was not told where."""
+    if "messages" not in candidate.target.spec.abilities:
+        return OutputLimiter(call.stop, call.max_tokens)
+    return OutputLimiter(call.stop) if candidate.emulator and call.stop else None
+
+
+def _label(spec: ModelSpec) -> str:
+    """The model's name in records, which must be one of a bounded number."""
+    return spec.id if spec.listed else "unlisted"
+
+
+def _replayed_prompt(replay: LastTurn, target: Target) -> Prompt:
+    """What is still known about the prompt of a turn that was answered before."""
+    return Prompt("", replay.prompt_size, target.spec.prompt_limit, replay.dropped, replay.shortened)
+
+
+def _estimated(prompt: Prompt | None, said: Said) -> Usage:
+    if prompt is None:
+        return Usage(0, said.tokens())
+    return Usage(estimate(prompt.text) if prompt.text else prompt.size, said.tokens())
 
 
 def _session_began(decided: Plan, held: HeldSession | None) -> float:

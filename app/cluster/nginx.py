@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _MOST_FILES = 65536
+_CIPHERS = ":".join(
+    f"ECDHE-{key}-{cipher}"
+    for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
+    for key in ("ECDSA", "RSA")
+)
 _VARIABLE = re.compile(r"\$\{([A-Z_]+)\}")
 
 
@@ -49,6 +54,8 @@ def render(template: str, policy: NginxPolicy, workers: Sequence[str], run_dir: 
         "ACCESS_LOG": "/dev/stdout",
         "LISTEN": f"{policy.listen} ssl" if with_tls else policy.listen,
         "STICKY": policy.sticky,
+        # On this machine a worker that is gone refuses at once: avoiding it for a while saves nothing, and it gets its
+        # clients back as soon as it is there again.
         "WORKERS": "\n        ".join(f"server {worker} max_fails=0;" for worker in workers),
         "MAX_BODY_BYTES": str(policy.max_body_bytes),
         "READ_TIMEOUT": f"{policy.read_timeout:g}s",
@@ -66,5 +73,5 @@ def render(template: str, policy: NginxPolicy, workers: Sequence[str], run_dir: 
 def _tls(policy: NginxPolicy) -> str:
     return (
         f"ssl_certificate {policy.certificate}; ssl_certificate_key {policy.certificate_key}; "
-        "ssl_protocols TLSv1.2 TLSv1.3; ssl_session_cache shared:tls:10m;"
+        f"ssl_protocols TLSv1.2 TLSv1.3; ssl_ciphers {_CIPHERS}; ssl_session_cache shared:tls:10m;"
     )

@@ -137,9 +137,13 @@ class Supervisor:
 
     def _check_ports(self) -> None:
         addresses = [self._address(number) for number in range(len(self._workers))]
-        for address in (self._policy.nginx.listen, *addresses):
+        listen = self._policy.nginx.listen
+        if listen.rpartition(":")[2] in {address.rpartition(":")[2] for address in addresses}:
+            raise ClusterError("NGINX_PORT is the port of a worker, too (see CLUSTER_FIRST_PORT and CLUSTER_WORKERS).")
+        for address in (listen, *addresses):
             if not is_free(address):
-                raise ClusterError(f"{address} is taken (see NGINX_PORT and CLUSTER_FIRST_PORT).")
+                hint = "see BIND_ADDRESS, NGINX_PORT and CLUSTER_FIRST_PORT"
+                raise ClusterError(f"{address} is taken, or no address of this machine ({hint}).")
 
     def _address(self, number: int) -> str:
         return f"127.0.0.1:{self._policy.first_port + number}"

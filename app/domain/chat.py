@@ -37,7 +37,7 @@ class Message:
     """One message of a conversation. A `tool` message holds the result of the call named by `tool_call_id`.
 
     Args:
-        text: All texts of the message, joined.
+        text: All texts of the message, joined; `[image]` stands where an image is.
         reasoning: What the assistant thought before it answered.
         parts: Texts and images in their order, if there are images; else empty.
     """
@@ -63,12 +63,14 @@ class Tool:
     Args:
         parameters: The JSON Schema of its arguments, an object.
         strict: The client relies on arguments that fit the schema exactly.
+        place: The field of the request in which its parameters came, to be named if they can't be used.
     """
 
     name: str
     description: str = ""
     parameters: Mapping[str, object] = field(default_factory=dict)
     strict: bool = False
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,7 @@ class OutputFormat:
         kind: `json_object` is any JSON object, `json_schema` one that fits `schema`.
         name: The client's name for the schema.
         strict: The client relies on an answer that fits exactly.
+        place: The field of the request in which it came, to be named if it can't be used.
     """
 
     kind: Literal["text", "json_object", "json_schema"] = "text"
@@ -110,6 +113,7 @@ class OutputFormat:
     name: str = ""
     description: str = ""
     strict: bool = False
+    place: str = "response_format"
 
 
 PLAIN_TEXT = OutputFormat()
@@ -177,16 +181,25 @@ class Usage:
         """Read and written together."""
         return self.prompt_tokens + self.completion_tokens
 
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A whole answer. `usage` is None where the upstream doesn't count."""
+    """A whole answer. `usage` is None where the upstream doesn't count, `stop` where no stop text ended it."""
 
     text: str
     finish_reason: FinishReason = "stop"
     usage: Usage | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning: str = ""
+    stop: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +230,7 @@ class Delta:
         tool_call: A part of a tool call; such a delta has no text.
         finish_reason: Given by the last part of an upstream that says why it stopped.
         usage: Given by the last part of an upstream that counts.
+        stop: The stop text that ended the answer, with its last part.
     """
 
     text: str = ""
@@ -225,3 +239,4 @@ class Delta:
     usage: Usage | None = None
     reasoning: str = ""
     tool_call: ToolCallDelta | None = None
+    stop: str | None = None

@@ -4,40 +4,62 @@ A grapheme is what a person sees as one character: a letter with its accents, a 
 """
 
 import math
+from collections.abc import Iterator
+from itertools import islice
 
 import regex
 
 # Flags (pairs of regional indicators) are taken first: \X looks back over a whole run of them for each one, which
 # takes minutes for a long one.
 _GRAPHEME = regex.compile(r"[\U0001F1E6-\U0001F1FF]{2}[\p{GCB=Extend}\p{GCB=ZWJ}\p{GCB=SpacingMark}]*|\X")
-_FLAG_HALVES = ("\U0001f1e6", "\U0001f1ff")
+_FLAG_HALVES = "".join(map(chr, range(0x1F1E6, 0x1F200)))
 # How far back a cut looks for a safe place to start reading graphemes from. Longer ones are no text that anyone wrote.
 _LOOK_BACK = 256
 
 
-def pieces(text: str, size: int) -> list[str]:
+def pieces(text: str, size: int) -> Iterator[str]:
     """Cut a text into pieces of `size` graphemes (the last may be shorter); joined they are the text again."""
-    if text.isascii() and "\r" not in text:
-        return [text[start : start + size] for start in range(0, len(text), size)]
-    graphemes = _GRAPHEME.findall(text)
-    return ["".join(graphemes[start : start + size]) for start in range(0, len(graphemes), size)]
+    start = 0
+    for end in _ends(text, size):
+        yield text[start:end]
+        start = end
 
 
-def paced_pieces(text: str, *, size: int, delay: float, ceiling: float) -> list[str]:
+def paced_pieces(text: str, *, size: int, delay: float, ceiling: float) -> Iterator[str]:
     """Pieces of a text that is to be typed out, one each `delay` seconds, in at most `ceiling` seconds.
 
     A text with too many pieces for the ceiling gets larger pieces rather than shorter delays: the reader sees the same,
-    and a long answer costs no more than a short one. Without a delay all pieces keep their size.
+    and a long answer costs no more than a short one. Without a delay all pieces keep their size. Each piece is cut when
+    it is asked for, so that a text of megabytes is no burden.
     """
-    parts = pieces(text, size)
     if delay <= 0:
-        return parts
+        return pieces(text, size)
     # The first piece goes at once, so n pieces take n - 1 delays.
     most = max(1, math.floor(ceiling / delay) + 1)
-    if len(parts) <= most:
-        return parts
-    group = -(-len(parts) // most)
-    return ["".join(parts[start : start + group]) for start in range(0, len(parts), group)]
+    longer = next(islice(_ends(text, size), most, None), None) is not None
+    return _large_pieces(text, most) if longer else pieces(text, size)
+
+
+def _ends(text: str, size: int) -> Iterator[int]:
+    """Where pieces of `size` graphemes end; the last of them, which may be shorter, with the text."""
+    if text.isascii() and "\r" not in text:
+        yield from range(size, len(text), size)
+    else:
+        yield from (
+            match.end() for match in islice(_GRAPHEME.finditer(text), size - 1, None, size) if match.end() < len(text)
+        )
+    if text:
+        yield len(text)
+
+
+def _large_pieces(text: str, count: int) -> Iterator[str]:
+    """So many pieces, or fewer, of about the same length."""
+    start = 0
+    for number in range(1, count + 1):
+        end = boundary_after(text, len(text) * number // count)
+        if end > start:
+            yield text[start:end]
+            start = end
 
 
 def boundary_before(text: str, index: int) -> int:
@@ -45,8 +67,9 @@ def boundary_before(text: str, index: int) -> int:
     if index <= 0 or index >= len(text):
         return max(0, min(index, len(text)))
     start = max(0, index - _LOOK_BACK)
-    while start > 0 and _FLAG_HALVES[0] <= text[start] <= _FLAG_HALVES[1]:
-        start -= 1  # in a run of flags only its beginning tells which two belong together
+    if text[start] in _FLAG_HALVES:
+        # In a run of flags its beginning tells which two halves belong together.
+        start -= (start - len(text[:start].rstrip(_FLAG_HALVES))) % 2
     for match in _GRAPHEME.finditer(text, start):
         if match.end() > index:
             return index if match.start() == index else int(match.start())

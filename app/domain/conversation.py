@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from app.domain.chat import ChatCall, FinishReason, Message, Usage
+from app.domain.chat import ChatCall, FinishReason, Message, ToolCall, Usage
 from app.domain.errors import SessionNotFound
 
 Action = Literal["new", "continued", "replaced", "replayed", "reset", "stateless"]
@@ -21,6 +21,12 @@ class SessionKey:
     caller_id: str
     session_id: str
 
+    @property
+    def digest(self) -> str:
+        """Stands for the key where a session's id, often an e-mail address, must not appear."""
+        text = f"{self.caller_id}\n{self.session_id}"
+        return "session-" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
 
 @dataclass(frozen=True, slots=True)
 class LastTurn:
@@ -30,12 +36,14 @@ class LastTurn:
         fingerprint: Of the request.
         idempotency_key: Of the request, if it had one.
         text: The answer.
+        tool_calls: The calls in it.
         finish_reason: Why it ended.
         usage: What it took.
         prompt_size: Size of the prompt that was sent.
         dropped: Messages that were left out of it.
         shortened: Messages of which only a part was in it.
         at: When it was answered, in seconds since the epoch.
+        stop: The stop text that ended it, if one did.
     """
 
     fingerprint: str
@@ -47,6 +55,8 @@ class LastTurn:
     dropped: int
     shortened: int
     at: float
+    tool_calls: tuple[ToolCall, ...] = ()
+    stop: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +153,11 @@ def remember(
     created_at: float,
     max_characters: int,
 ) -> Session:
-    """The session after an answered turn; the oldest turns go first when it grows beyond `max_characters`."""
-    system, turns = _split(decided.messages)
+    """The session after an answered turn; the oldest turns go first when it grows beyond `max_characters`.
+
+    Only words are remembered: no images, which would soon be all that there is room for, and no thoughts.
+    """
+    system, turns = _split([_in_words(message) for message in decided.messages])
     session = Session(
         id=call.session.id if call.session else "",
         created_at=created_at,
@@ -171,7 +184,8 @@ def fingerprint(model: str, messages: Sequence[Message]) -> str:
     digest = hashlib.blake2b(model.encode(), digest_size=16)
     for message in messages:
         calls = "".join(f"\x1d{call.id}\x1d{call.name}\x1d{call.arguments}" for call in message.tool_calls)
-        parts = (message.role, message.name or "", message.tool_call_id or "", calls, message.text)
+        images = "".join(f"\x1d{image.url}" for image in message.images)
+        parts = (message.role, message.name or "", message.tool_call_id or "", calls, images, message.text)
         digest.update("\x1e".join(("", *parts)).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
@@ -189,8 +203,15 @@ def _split(messages: Sequence[Message]) -> tuple[tuple[Message, ...], tuple[Mess
     return system, tuple(message for message in messages if message.role != "system")
 
 
+def _in_words(message: Message) -> Message:
+    return replace(message, parts=(), reasoning="") if message.parts or message.reasoning else message
+
+
 def _characters(message: Message) -> int:
-    return len(message.text) + sum(len(call.name) + len(call.arguments) for call in message.tool_calls)
+    characters = len(message.text)
+    if message.tool_calls:
+        characters += sum(len(call.name) + len(call.arguments) for call in message.tool_calls)
+    return characters
 
 
 def _trimmed(session: Session, max_characters: int) -> Session:

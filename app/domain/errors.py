@@ -9,6 +9,7 @@
     ├── InvalidApiKey               401
     ├── ModelNotFound               404
     ├── SessionNotFound             404
+    ├── ResponseNotFound            404
     ├── UnknownUrl                  404
     ├── MethodNotAllowed            405
     ├── SessionBusy                 409
@@ -18,10 +19,14 @@
     ├── GatewayStopping             503  the process ends before it could answer
     ├── SessionStoreUnavailable     503  what was said before can't be looked up
     └── UpstreamError
+        ├── UpstreamModelMissing    404  the upstream has no model of the name that it was asked for
         ├── UpstreamRateLimited     429
+        ├── UpstreamKeyRejected     502  the operator's key for the upstream is wrong
+        ├── UpstreamQuotaExhausted  502  the operator's account there is empty
         ├── UnexpectedReply         502  the upstream answered something that makes no sense
         │   ├── SiteChanged         502
         │   ├── UpstreamRefused     502
+        │   ├── MalformedAnswer     502
         │   └── EmptyReply          502
         ├── UpstreamUnavailable     503
         │   └── UpstreamBlocked     503
@@ -53,6 +58,8 @@ class GatewayError(Exception):
     code: str | None = None
     # Said to the OpenAI SDKs in `x-should-retry`; None leaves it to their rule (408, 409, 429 and 5xx are retried).
     should_retry: ClassVar[bool | None] = None
+    # May another upstream answer the same request all the same?
+    try_elsewhere: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -81,6 +88,7 @@ class ContextTooLong(InvalidRequest):
     """The part of the conversation that must be sent is larger than the model's limit."""
 
     code = "context_length_exceeded"
+    try_elsewhere = True
 
 
 class MessageRefused(InvalidRequest):
@@ -127,6 +135,14 @@ class SessionNotFound(GatewayError):
     code = "session_not_found"
 
 
+class ResponseNotFound(GatewayError):
+    """The caller has no response of that id that is kept, or it has expired."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "response_not_found"
+
+
 class UnknownUrl(GatewayError):
     """There is nothing at this address."""
 
@@ -170,6 +186,7 @@ class GatewayOverloaded(GatewayError):
 
     status = 503
     code = "gateway_overloaded"
+    try_elsewhere = True
 
 
 class GatewayStopping(GatewayError):
@@ -189,10 +206,13 @@ class SessionStoreUnavailable(GatewayError):
 class UpstreamError(GatewayError):
     """The upstream is at fault, or in trouble."""
 
+    try_elsewhere = True
     # Does this count against the upstream's health in the circuit breaker?
     is_outage: ClassVar[bool] = True
     # May the same request succeed when it is sent again in a moment?
     is_transient: ClassVar[bool] = False
+    # Is nobody let in, so that it makes no sense to find out by further requests?
+    shuts_out: ClassVar[bool] = False
 
 
 class UpstreamRateLimited(UpstreamError):
@@ -201,6 +221,35 @@ class UpstreamRateLimited(UpstreamError):
     status = 429
     type = "rate_limit_error"
     code = "upstream_rate_limited"
+    is_outage = False
+
+
+class UpstreamModelMissing(UpstreamError):
+    """The upstream doesn't know the model, or won't let this gateway use it."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "model_not_found"
+    is_outage = False
+    should_retry = False
+
+
+class UpstreamKeyRejected(UpstreamError):
+    """The upstream won't take the key that the gateway's operator has set for it; no client can mend that."""
+
+    status = 502
+    code = "upstream_key_rejected"
+    is_outage = False
+    should_retry = False
+
+
+class UpstreamQuotaExhausted(UpstreamError):
+    """The operator's account at the upstream has no money or quota left: waiting a moment changes nothing."""
+
+    status = 502
+    code = "upstream_quota_exhausted"
+    is_outage = False
+    should_retry = False
 
 
 class UnexpectedReply(UpstreamError):
@@ -223,6 +272,12 @@ class UpstreamRefused(UnexpectedReply):
 
     code = "upstream_refused"
     should_retry = False
+
+
+class MalformedAnswer(UnexpectedReply):
+    """The model was asked for an answer of a certain form (JSON, a tool call), twice, and gave another."""
+
+    code = "invalid_json_from_upstream"
 
 
 class EmptyReply(UnexpectedReply):
@@ -251,6 +306,7 @@ class CloudflareChallenge(UpstreamError):
 
     status = 503
     code = "cloudflare_challenge"
+    shuts_out = True
 
 
 class NonceMissing(UpstreamError):

@@ -16,6 +16,10 @@ class OutputLimiter:
     Args:
         stop: Texts that end the answer. Empty ones are ignored.
         max_tokens: The most tokens (as `tokens.estimate` counts them) to let through; None for no limit.
+
+    Attributes:
+        finish_reason: Why the answer was ended; None if it wasn't.
+        stopped_by: The stop text that ended it.
     """
 
     def __init__(self, stop: Sequence[str] = (), max_tokens: int | None = None) -> None:
@@ -23,11 +27,14 @@ class OutputLimiter:
         self._bytes_left = None if max_tokens is None else max_tokens * BYTES_PER_TOKEN
         self._held = ""
         self.finish_reason: FinishReason | None = None
+        self.stopped_by: str | None = None
 
     def feed(self, text: str) -> str:
         """Take the next part; returns what may be shown by now. Once `finish_reason` is set, nothing more will be."""
         if self.finish_reason is not None:
             return ""
+        if not self._stop:
+            return self._within_tokens(text)
         text = self._held + text
         found = self._stop_place(text)
         if found is None:
@@ -35,8 +42,9 @@ class OutputLimiter:
             self._held = text[ready:]
             return self._within_tokens(text[:ready])
         self._held = ""
+        place, self.stopped_by = found
         self.finish_reason = "stop"
-        return self._within_tokens(text[:found])
+        return self._within_tokens(text[:place])
 
     def finish(self) -> str:
         """The answer is over; returns what was held back because a stop text might have begun there."""
@@ -45,10 +53,10 @@ class OutputLimiter:
         held, self._held = self._held, ""
         return self._within_tokens(held)
 
-    def _stop_place(self, text: str) -> int | None:
-        """Where the stop text begins that is complete first: the one at which a model would have ended."""
-        found = [(place + len(stop), place) for stop in self._stop if (place := text.find(stop)) >= 0]
-        return min(found)[1] if found else None
+    def _stop_place(self, text: str) -> tuple[int, str] | None:
+        """The stop text that is complete first, at which a model would have ended, and where it begins."""
+        found = [(place + len(stop), place, stop) for stop in self._stop if (place := text.find(stop)) >= 0]
+        return min(found)[1:] if found else None
 
     def _before_possible_stop(self, text: str) -> int:
         """Where the longest end of the text begins that could be the beginning of a stop text."""
@@ -67,4 +75,5 @@ class OutputLimiter:
             return text
         fitting = text.encode("utf-8", "surrogatepass")[: self._bytes_left].decode("utf-8", "ignore")
         self.finish_reason = "length"
+        self.stopped_by = None
         return text[: boundary_before(text, len(fitting))]

@@ -3,20 +3,22 @@
 Pure and deterministic. What is kept, in this order:
 
 1. The last user turn, or the tool results that wait for an answer: it must fit, else `ContextTooLong`.
-2. The system prompt: whole if it takes at most a third of the limit, else its head and its tail.
-3. The other turns, newest first, each whole; the first that doesn't fit keeps its head and tail if enough remains.
+2. Instructions on tools and output format: what the answer depends on; they must fit too.
+3. The system prompt: whole if it takes at most a third of the limit, else its head and its tail.
+4. The other turns, newest first, each whole; the first that doesn't fit keeps its head and tail if enough remains.
 
 The kept parts are written in chronological order, each behind a short role tag, as in `[User]: Hello`. A message that
-goes alone is sent as it is, with no tag. Room for one more character never makes less of the conversation fit: each
-share below is reckoned from the limit, not from where a cut happened to fall.
+goes alone is sent as it is, with no tag. Instructions stand right before the last turn: a model follows best what it
+has just read, and the turn that it is to answer still comes last. Room for one more character never makes less of the
+conversation fit: each share below is reckoned from the limit, not from where a cut happened to fall.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from app.domain.chat import Message
+from app.domain.chat import Message, ToolCall
 from app.domain.chunking import boundary_after, boundary_before
 from app.domain.errors import ContextTooLong, InvalidRequest
 from app.domain.tokens import estimate, utf8_size
@@ -32,6 +34,11 @@ _SYSTEM_SHARE = 3
 _FORGED_TAG = re.compile(
     r"[\[［](?=\s{0,3}(?:system|user|assistant|tool)\b[^\]］]{0,80}[\]］]\s{0,3}[:：])", re.IGNORECASE
 )
+# Likewise what would read as a call of a tool: Kimi-K2's own tokens and its form without them, and a tag that isn't the
+# request's own. The model may repeat it, and then it must not be one.
+_FORGED_CALL = re.compile(r"<(?=\|tool_calls?_|/?tool_calls?\s{0,9}>)")
+_FORGED_KIMI_CALL = re.compile(r"functions\.(?=[\w.\-]{1,128}:\d)")
+_PLAIN_TAGS = {role: f"[{role.capitalize()}]: " for role in ("system", "user", "assistant", "tool")}
 _NOT_IN_A_TAG = re.compile(r"[^\w.-]+")
 
 
@@ -73,41 +80,82 @@ class Prompt:
     shortened: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Section:
     tag: str
     body: str
+    ours: bool = False
+    """Written by the gateway: nothing in it is forged."""
+
+    @property
+    def text(self) -> str:
+        return self.tag + (self.body if self.ours else _neutral(self.body))
 
 
-def compose(messages: Sequence[Message], limit: PromptLimit) -> Prompt:
+def compose(
+    messages: Sequence[Message],
+    limit: PromptLimit,
+    instructions: str = "",
+    instructions_param: str = "tools",
+    render_call: Callable[[ToolCall], str] | None = None,
+) -> Prompt:
     """Make one prompt of a conversation, oldest message first.
+
+    Args:
+        messages: The conversation.
+        limit: How large the prompt may be.
+        instructions: What the model must be told besides, in full.
+        instructions_param: The field of the request that is at fault if they don't fit.
+        render_call: How an earlier call of a tool is written.
 
     Raises:
         ContextTooLong: What must be sent is larger than the limit.
         InvalidRequest: There is nothing to send.
     """
-    system, turns, first_pending = _sections(messages)
+    system, turns, first_pending = _sections(messages, render_call or _told_call)
     has_words = any(section.body.strip() for section in turns[first_pending:])
     if not has_words and messages[-1].role != "tool":  # a tool may well have nothing to say
         raise InvalidRequest("The last message is empty: there is nothing to answer.", param="messages")
-    kept = _select(system, turns, first_pending, limit)
-    if len(kept) == 1 and has_words:
-        text = kept[0].body
-    else:
-        text = _SEPARATOR.join(section.tag + _neutral(section.body) for section in kept)
+    told = [_Section("[System]: ", instructions, ours=True)] if instructions else []
+    kept = _select(system, turns, first_pending, told, limit)
+    text = kept[0].body if len(kept) == 1 and has_words else _SEPARATOR.join(section.text for section in kept)
     size = limit.measure(text)
     if size > limit.size:
-        raise ContextTooLong(
-            f"The part of the conversation that has to be sent takes {size} {limit.unit}, "
-            f"but this model takes at most {limit.size} ({limit.setting}). Shorten the last message.",
-            param="messages",
-        )
-    whole = {id(section) for section in (*system, *turns)}
+        raise _too_long(size, turns[first_pending:], told, limit, instructions_param)
+    whole = {id(section) for section in (*system, *turns, *told)}
     shortened = sum(id(section) not in whole for section in kept)
     return Prompt(text, size, limit, dropped=len(whole) - len(kept), shortened=shortened)
 
 
-def _sections(messages: Sequence[Message]) -> tuple[list[_Section], list[_Section], int]:
+def _too_long(
+    size: int, pending: list[_Section], told: list[_Section], limit: PromptLimit, instructions_param: str
+) -> ContextTooLong:
+    """Whose fault it is: the instructions', if what is to be answered would fit without them."""
+    most = f"but this model takes at most {limit.size} ({limit.setting})"
+    if told:
+        alone = limit.measure(_alone(pending))
+        if alone <= limit.size:
+            alone = limit.measure(told[0].body)
+            return ContextTooLong(
+                f"What {instructions_param} asks to tell the model takes {alone} {limit.unit}, {size} together with "
+                f"the message to be answered, {most}. Send less of it, or shorten the last message.",
+                param=instructions_param,
+            )
+        size = alone
+    return ContextTooLong(
+        f"The part of the conversation that has to be sent takes {size} {limit.unit}, {most}. "
+        "Shorten the last message.",
+        param="messages",
+    )
+
+
+def _alone(pending: list[_Section]) -> str:
+    return pending[0].body if len(pending) == 1 else _SEPARATOR.join(section.text for section in pending)
+
+
+def _sections(
+    messages: Sequence[Message], render_call: Callable[[ToolCall], str]
+) -> tuple[list[_Section], list[_Section], int]:
     """The system prompt (one section or none), the turns, and the place of the first turn that must be sent."""
     system_text = "\n\n".join(message.text for message in messages if message.role == "system" and message.text)
     turns = [message for message in messages if message.role != "system"]
@@ -121,7 +169,7 @@ def _sections(messages: Sequence[Message]) -> tuple[list[_Section], list[_Sectio
     for index, message in enumerate(turns):
         if index == first:
             first_section = len(sections)
-        body = _body(message)
+        body = _body(message, render_call)
         if body or index >= first:
             sections.append(_Section(_tag(message, tool_names), body))
     return ([_Section("[System]: ", system_text)] if system_text else []), sections, first_section
@@ -139,22 +187,31 @@ def _first_pending(turns: Sequence[Message]) -> int:
 
 def _tag(message: Message, tool_names: dict[str, str]) -> str:
     name = message.name or tool_names.get(message.tool_call_id or "") or ""
+    if not name:
+        return _PLAIN_TAGS[message.role]
     label = f"{message.role.capitalize()} {_NOT_IN_A_TAG.sub('', name)[:64]}".rstrip()
     return f"[{label}]: "
 
 
-def _body(message: Message) -> str:
-    calls = [f"(called {call.name} with {call.arguments})" for call in message.tool_calls]
+def _body(message: Message, render_call: Callable[[ToolCall], str]) -> str:
+    calls = [render_call(call) for call in message.tool_calls]
     return "\n".join([message.text, *calls] if message.text else calls)
 
 
-def _select(system: list[_Section], turns: list[_Section], first_pending: int, limit: PromptLimit) -> list[_Section]:
+def _told_call(call: ToolCall) -> str:
+    return f"(called {call.name} with {call.arguments})"
+
+
+def _select(
+    system: list[_Section], turns: list[_Section], first_pending: int, told: list[_Section], limit: PromptLimit
+) -> list[_Section]:
     """The sections to send, in chronological order, cut down where they have to be."""
-    pending = turns[first_pending:]
+    pending = [*told, *turns[first_pending:]]
     # Every section but the first costs a separator; so does the first here, and the budget pays it back.
     budget = limit.size + limit.measure(_SEPARATOR)
-    if len(system) + len(turns) > 1 and _fits([*system, *turns], budget, limit):
-        return [*system, *turns]
+    everything = [*system, *turns[:first_pending], *pending]
+    if len(everything) > 1 and _fits(everything, budget, limit):
+        return everything
     room = budget - sum(_cost(section, limit) for section in pending)
     if room <= 0:
         return pending
@@ -212,6 +269,15 @@ def _tail(text: str, size: int, limit: PromptLimit) -> str:
     return text[boundary_after(text, len(text) - len(kept)) :]
 
 
+def without_forged_calls(text: str) -> str:
+    """A text with all that a model could repeat as a call of a tool made harmless, at the same length."""
+    if "tool_call" in text:
+        text = _FORGED_CALL.sub("(", text)
+    return _FORGED_KIMI_CALL.sub("functions ", text) if "functions." in text else text
+
+
 def _neutral(body: str) -> str:
-    """The body with every text that reads like one of our tags made harmless; it gets no longer by that."""
-    return _FORGED_TAG.sub("(", body)
+    """The body with all that reads like a tag of ours or like a tool call made harmless; it gets no longer by that."""
+    if "[" in body or "［" in body:
+        body = _FORGED_TAG.sub("(", body)
+    return without_forged_calls(body)

@@ -25,6 +25,8 @@ class CallRecord:
         usage: Tokens, if an answer came.
         seconds: From the call's beginning to its end.
         upstream_seconds: Of these, until the upstream had answered (streams: its first part).
+        session: Stands for the session, so that its calls can be found together.
+        passed_over: The providers that couldn't answer, each with the code of its reason.
     """
 
     caller_id: str
@@ -38,3 +40,5 @@ class CallRecord:
     usage: Usage | None
     seconds: float
     upstream_seconds: float | None
+    session: str | None = None
+    passed_over: tuple[tuple[str, str], ...] = ()

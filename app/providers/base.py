@@ -28,6 +28,7 @@ class ModelSpec:
         prompt_limit: How large a conversation may be: as the one text it is made into, or in tokens.
         owned_by: Shown in the model list.
         abilities: What it does by itself; what is missing is made by the gateway, or refused.
+        listed: False for a model that nobody has told us of: `find` gave it on the strength of its name alone.
     """
 
     id: str
@@ -35,6 +36,7 @@ class ModelSpec:
     prompt_limit: PromptLimit
     owned_by: str
     abilities: frozenset[Ability] = frozenset()
+    listed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class CompletionRequest:
         messages: The same conversation message by message, whole.
         caller_id: Whose request it is, for fair shares.
         conversation_id: The same for all turns of one session, and another when it starts anew; None without a session.
+            It holds the client's own name for the session: to be digested before it goes anywhere.
         options: Further fields of the client's request, for upstreams that know them.
         tools: For models that call tools by themselves; others never get any.
         output_format: For models that keep to it by themselves; others always get plain text.
@@ -83,10 +86,16 @@ class ProviderStatus:
 
 
 class BaseProvider(ABC):
-    """An upstream. `name` identifies it in headers, logs and metrics."""
+    """An upstream. `name` identifies it in headers, logs and metrics; `models` may change while it runs."""
 
     name: str
     models: Sequence[ModelSpec]
+    # Seconds that one answer may take, from the queue to its end (of a stream: to its beginning).
+    timeout: float = 120.0
+
+    def find(self, model_id: str) -> ModelSpec | None:
+        """The model of that id, without this provider's name in front; one that isn't listed may exist as well."""
+        return next((spec for spec in self.models if spec.id == model_id), None)
 
     @abstractmethod
     async def create_completion(self, request: CompletionRequest) -> Completion:

@@ -1,58 +1,143 @@
-"""Which provider serves which model."""
+"""Which providers can answer a model name, and in which order they are asked."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from app.domain.errors import ModelNotFound
+from app.domain.errors import InvalidRequest, ModelNotFound
 from app.providers.base import BaseProvider, ModelSpec
 
 
+@dataclass(frozen=True, slots=True)
+class RouteRow:
+    """A name of the operator's, and what it stands for.
+
+    Args:
+        targets: Model ids, or `provider/model` ids; the first is asked first, the others if it can't answer.
+        weights: One for each target: they share the requests in these proportions, and stand in for each other.
+    """
+
+    targets: tuple[str, ...]
+    weights: tuple[float, ...] | None = None
+
+    def order(self) -> Iterable[str]:
+        """The targets in the order in which they are asked this time."""
+        if self.weights is None:
+            return self.targets
+        # Efraimidis and Spirakis: sorted by these keys, each place is drawn with the weights of those that are left.
+        weights = dict(zip(self.targets, self.weights, strict=True))
+        keys = {target: random.random() ** (1 / weight) for target, weight in weights.items()}  # noqa: S311 - no secret
+        return sorted(keys, key=lambda target: keys[target], reverse=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A model at a provider."""
+
+    provider: BaseProvider
+    spec: ModelSpec
+
+
 class ProviderRegistry:
-    """The providers of this gateway, looked up by public model id.
+    """The providers of this gateway, looked up by model name.
+
+    A name is a route's, or a model id (the provider that was registered first wins), or `provider/model`.
 
     Args:
         default_model: The model of requests that name none.
-        aliases: Further names of models, by alias.
+        routes: The operator's names, by name; they come before models of the same id.
     """
 
-    def __init__(self, default_model: str, aliases: Mapping[str, str] | None = None) -> None:
+    def __init__(self, default_model: str, routes: Mapping[str, RouteRow] | None = None) -> None:
         self.default_model = default_model
-        self._aliases = dict(aliases or {})
-        self._providers: list[BaseProvider] = []
-        self._models: dict[str, tuple[BaseProvider, ModelSpec]] = {}
+        self._routes = dict(routes or {})
+        self._providers: dict[str, BaseProvider] = {}
 
     def register(self, provider: BaseProvider) -> None:
         """Add a provider and its models.
 
         Raises:
-            ValueError: Another provider already serves a model of the same id.
+            ValueError: There is one of that name already.
         """
-        for spec in provider.models:
-            if spec.id in self._models:
-                raise ValueError(f"Two providers serve the model {spec.id!r}.")
-            self._models[spec.id] = (provider, spec)
-        self._providers.append(provider)
+        if provider.name in self._providers:
+            raise ValueError(f"Two providers have the name {provider.name!r}.")
+        self._providers[provider.name] = provider
 
-    def resolve(self, model: str) -> tuple[BaseProvider, ModelSpec]:
-        """The provider of a model, and its row for it.
+    def check_routes(self) -> None:
+        """Raise ValueError for a route that leads nowhere, or to a provider that isn't registered."""
+        for name, row in self._routes.items():
+            for target in row.targets:
+                if self._target(target) is None and target.partition("/")[0] not in self._providers:
+                    raise ValueError(
+                        f"The route {name!r} leads to {target!r}, which no provider serves; "
+                        f"switched on are: {', '.join(self._providers)}."
+                    )
+
+    def resolve(self, model: str, provider: str | None = None) -> tuple[Target, ...]:
+        """Who can answer a model name, in the order in which they are to be asked; at least one.
+
+        Args:
+            provider: Only this one.
 
         Raises:
-            ModelNotFound: No provider serves it.
+            ModelNotFound: Nobody serves it.
+            InvalidRequest: There is no provider of that name.
         """
-        found = self._models.get(self._aliases.get(model, model))
-        if found is None:
-            raise ModelNotFound(
-                f"The model {model[:100]!r} does not exist. GET /v1/models lists those that do.", param="model"
+        if provider is not None and provider not in self._providers:
+            raise InvalidRequest(
+                f"There is no provider {provider[:100]!r} here. There are: {', '.join(self._providers)}.",
+                param="X-Provider",
             )
-        return found
+        targets = tuple(target for target in self._targets(model, provider) if provider in (None, target.provider.name))
+        if not targets:
+            where = f" at the provider {provider!r}" if provider else ""
+            raise ModelNotFound(
+                f"The model {model[:100]!r} does not exist{where}. GET /v1/models lists those that do.", param="model"
+            )
+        return targets
 
-    def model_ids(self) -> Sequence[tuple[str, ModelSpec]]:
-        """Every name that `resolve` knows, with the model that it stands for; aliases first."""
-        aliased = [
-            (alias, self._models[target][1]) for alias, target in self._aliases.items() if target in self._models
-        ]
-        return [*aliased, *((model_id, spec) for model_id, (_, spec) in self._models.items())]
+    def model_ids(self) -> Sequence[tuple[str, Target]]:
+        """Every name that is listed, with the model that answers it first: routes, then models.
+
+        With several providers each model is also listed as `provider/model`.
+        """
+        names = {name: found[0] for name, row in self._routes.items() if (found := self._all(row.targets))}
+        own = [Target(provider, spec) for provider in self._providers.values() for spec in provider.models]
+        for target in own:
+            names.setdefault(target.spec.id, target)
+        for target in own if len(self._providers) > 1 else ():
+            names.setdefault(f"{target.provider.name}/{target.spec.id}", target)
+        return list(names.items())
 
     @property
     def providers(self) -> Iterable[BaseProvider]:
         """All providers, in the order of registration."""
-        return tuple(self._providers)
+        return tuple(self._providers.values())
+
+    def _targets(self, model: str, provider: str | None) -> Iterator[Target]:
+        row = self._routes.get(model)
+        if row is not None:
+            yield from self._all(row.order())
+            return
+        target = self._target(model) if provider is None else self._pinned(self._providers[provider], model)
+        if target is not None:
+            yield target
+
+    def _all(self, names: Iterable[str]) -> list[Target]:
+        return [target for name in names if (target := self._target(name)) is not None]
+
+    def _pinned(self, provider: BaseProvider, name: str) -> Target | None:
+        """A model of this provider, by its id, with or without the provider's name in front."""
+        spec = next((spec for spec in provider.models if spec.id == name), None)
+        spec = spec or provider.find(name.removeprefix(f"{provider.name}/"))
+        return None if spec is None else Target(provider, spec)
+
+    def _target(self, name: str) -> Target | None:
+        for provider in self._providers.values():
+            spec = next((spec for spec in provider.models if spec.id == name), None)
+            if spec is not None:
+                return Target(provider, spec)
+        provider_name, _, model = name.partition("/")
+        named = self._providers.get(provider_name)
+        found = named.find(model) if named is not None else None
+        return Target(named, found) if named is not None and found is not None else None

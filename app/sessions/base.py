@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 from app.domain.conversation import Session, SessionKey, SessionRecord
@@ -75,6 +76,46 @@ class SessionStore(Protocol):
         """Close everything that `start` opened."""
         ...
 
+    def count(self) -> int | None:
+        """How many sessions are kept; None if only a server would know."""
+        ...
+
     def status(self) -> str:
         """`ready`, or in one word why not; for `/ready`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotKey:
+    """Where a snapshot is kept: no caller can reach another caller's by guessing its id."""
+
+    caller_id: str
+    snapshot_id: str
+
+
+class SnapshotStore(Protocol):
+    """Keeps what never changes, such as an answered response, for a while."""
+
+    async def load(self, key: SnapshotKey) -> bytes | None:
+        """What is kept under a key.
+
+        Raises:
+            SessionStoreUnavailable: The store can't be reached.
+        """
+        ...
+
+    async def save(self, key: SnapshotKey, data: bytes) -> None:
+        """Keep something. What was unused for longest makes room for it.
+
+        Raises:
+            SessionStoreUnavailable: It could not be kept.
+        """
+        ...
+
+    async def delete(self, key: SnapshotKey) -> bool:
+        """Forget something; was there anything?
+
+        Raises:
+            SessionStoreUnavailable: Nobody knows.
+        """
         ...

@@ -4,6 +4,7 @@ The first byte is the version of the format, the second says how the rest is pac
 doesn't know, after an update was taken back, treats the session as missing instead of guessing.
 """
 
+import dataclasses
 import json
 import zlib
 from typing import Any
@@ -65,9 +66,11 @@ def _to_json(session: Session) -> dict[str, object]:
             "key": last.idempotency_key,
             "text": last.text,
             "finish": last.finish_reason,
-            "usage": [last.usage.prompt_tokens, last.usage.completion_tokens],
+            "usage": dataclasses.astuple(last.usage),
             "prompt": [last.prompt_size, last.dropped, last.shortened],
             "at": last.at,
+            "calls": _calls_to_json(last.tool_calls),
+            "stop": last.stop,
         },
     }
 
@@ -91,6 +94,9 @@ def _from_json(value: Any) -> Session:
             dropped=dropped,
             shortened=shortened,
             at=last["at"],
+            # Absent before there were any.
+            tool_calls=_calls_from_json(last.get("calls", ())),
+            stop=last.get("stop"),
         ),
     )
 
@@ -99,9 +105,16 @@ def _message_to_json(message: Message) -> list[object]:
     """Most messages are a role and a text; the rest is written only where there is something to write."""
     if message.name is None and message.tool_call_id is None and not message.tool_calls:
         return [message.role, message.text]
-    calls = [[call.id, call.name, call.arguments] for call in message.tool_calls]
-    return [message.role, message.text, message.name, message.tool_call_id, calls]
+    return [message.role, message.text, message.name, message.tool_call_id, _calls_to_json(message.tool_calls)]
 
 
 def _message_from_json(role: Any, text: Any, name: Any = None, tool_call_id: Any = None, calls: Any = ()) -> Message:
-    return Message(role, text, name, tuple(ToolCall(*call) for call in calls), tool_call_id)
+    return Message(role, text, name, _calls_from_json(calls), tool_call_id)
+
+
+def _calls_to_json(calls: tuple[ToolCall, ...]) -> list[list[str]]:
+    return [[call.id, call.name, call.arguments] for call in calls]
+
+
+def _calls_from_json(calls: Any) -> tuple[ToolCall, ...]:
+    return tuple(ToolCall(*call) for call in calls)

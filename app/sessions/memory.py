@@ -4,21 +4,19 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 from cachetools import LRUCache, TTLCache
 
 from app.domain.conversation import Session, SessionKey, SessionRecord
-from app.domain.errors import SessionBusy
+from app.domain.errors import SessionStoreUnavailable
+from app.sessions.base import SnapshotKey
+from app.sessions.line import Line, Place
 
 # Clients that keep their own history are remembered longer than any session, and cost a few bytes each.
 _HISTORY_KEEPERS_PER_SESSION = 10
-
-
-@dataclass(slots=True)
-class _Turnstile:
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    users: int = 0
+# Few snapshots are larger: so much memory is reckoned for each of the most that are kept, and for itself.
+_SNAPSHOT_BYTES = 8 * 1024
+_SNAPSHOT_OVERHEAD = 256
 
 
 class MemorySessionStore:
@@ -43,23 +41,17 @@ class MemorySessionStore:
         self._lock_wait = lock_wait
         self._sessions: TTLCache[SessionKey, Session] = TTLCache(max_sessions, time_to_live, timer=clock)
         self._history_keepers: LRUCache[SessionKey, bool] = LRUCache(max_sessions * _HISTORY_KEEPERS_PER_SESSION)
-        self._turnstiles: dict[SessionKey, _Turnstile] = {}
+        self._lines: dict[SessionKey, Line] = {}
 
     @asynccontextmanager
     async def hold(self, key: SessionKey) -> AsyncGenerator["_Held", None]:
         """See `SessionStore.hold`."""
-        turnstile = self._turnstiles.setdefault(key, _Turnstile())
-        turnstile.users += 1
+        place = Place(self._lines, key)
         try:
-            await self._acquire(turnstile.lock)
-            try:
-                yield _Held(self, key)
-            finally:
-                turnstile.lock.release()
+            await place.come_first(asyncio.get_running_loop().time() + self._lock_wait)
+            yield _Held(self, key)
         finally:
-            turnstile.users -= 1
-            if not turnstile.users:
-                del self._turnstiles[key]
+            place.leave()
 
     async def load(self, key: SessionKey) -> Session | None:
         """See `SessionStore.load`."""
@@ -92,16 +84,13 @@ class MemorySessionStore:
     async def aclose(self) -> None:
         """Nothing to close."""
 
+    def count(self) -> int:
+        """See `SessionStore.count`."""
+        return len(self._sessions)
+
     def status(self) -> str:
         """See `SessionStore.status`."""
         return "ready"
-
-    async def _acquire(self, lock: asyncio.Lock) -> None:
-        try:
-            async with asyncio.timeout(self._lock_wait):
-                await lock.acquire()
-        except TimeoutError as error:
-            raise SessionBusy("Another request of this session is still running.", retry_after=1.0) from error
 
 
 class _Held:
@@ -117,3 +106,44 @@ class _Held:
 
     async def delete(self) -> bool:
         return self._store.delete(self._key)
+
+
+class MemorySnapshotStore:
+    """A `SnapshotStore` on a TTLCache, bounded in memory: many large snapshots are kept in smaller numbers.
+
+    Args:
+        max_snapshots: How many are kept, if they are of a common size.
+        time_to_live: Seconds that each is kept.
+        clock: For tests that let time pass.
+    """
+
+    def __init__(self, *, max_snapshots: int, time_to_live: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._snapshots: TTLCache[SnapshotKey, bytes] = TTLCache(
+            max_snapshots * _SNAPSHOT_BYTES, time_to_live, timer=clock, getsizeof=_snapshot_size
+        )
+        self._max_snapshots = max_snapshots
+
+    async def load(self, key: SnapshotKey) -> bytes | None:
+        """See `SnapshotStore.load`."""
+        return self._snapshots.get(key)
+
+    async def save(self, key: SnapshotKey, data: bytes) -> None:
+        """See `SnapshotStore.save`.
+
+        Raises:
+            SessionStoreUnavailable: It is larger than all memory for snapshots.
+        """
+        try:
+            self._snapshots[key] = data
+        except ValueError as error:
+            raise SessionStoreUnavailable("This is too large to be kept.") from error
+        while len(self._snapshots) > self._max_snapshots:
+            self._snapshots.popitem()
+
+    async def delete(self, key: SnapshotKey) -> bool:
+        """See `SnapshotStore.delete`."""
+        return self._snapshots.pop(key, None) is not None
+
+
+def _snapshot_size(data: bytes) -> int:
+    return len(data) + _SNAPSHOT_OVERHEAD

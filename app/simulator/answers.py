@@ -28,6 +28,9 @@ _NAME_TOLD: Final = re.compile(
     r"|(?:我叫|我的名字是|我的名字叫)\s*(?!什么|啥|谁)"
     r"(?P<chinese>[^\s，。！？、；：,.!?;:]{1,20}?)(?=[\s，。！？、；：,.!?;:]|请|今年|很高兴|$)"
 )
+_CALL_ASKED: Final = re.compile(r"\bcall ([\w.-]{1,64}) with\s*[:：]?\s*(\{.*\})", re.IGNORECASE | re.DOTALL)
+# How a prompt shows the form of a call: marks around a pattern with a place for the name and one for the arguments.
+_CALL_FORM: Final = re.compile(r'(<\w+>)\{"name":"NAME","arguments":\{\.\.\.\}\}(</\w+>)')
 _TO_REMEMBER: Final = re.compile(r"\bremember(?:\s*[:：]|\s+that\b)\s*(.+?)(?=[.!?](?:\s|$)|\n|$)", re.IGNORECASE)
 
 
@@ -61,12 +64,24 @@ def _tag_pattern(prompt: str) -> re.Pattern[str]:
 
 def compose_answer(prompt: str) -> str:
     """The answer to a prompt: what the last user turn asks for if that is a known skill, else an echo."""
-    said = [turn.text for turn in split_turns(prompt) if turn.role == "user"] or [""]
+    turns = split_turns(prompt)
+    said = [turn.text for turn in turns if turn.role == "user"] or [""]
+    form = _CALL_FORM.search(prompt)
+    asked_call = call_asked_for(said[-1])
+    if form is not None and asked_call is not None and turns[-1].role == "user":
+        name, arguments = asked_call
+        return f'{form[1]}{{"name":"{name}","arguments":{arguments}}}{form[2]}'
     for pattern, skill in _SKILLS:
         asked = pattern.search(said[-1])
         if asked:
             return skill(asked, said)
     return _echo(prompt, said[-1])
+
+
+def call_asked_for(text: str) -> tuple[str, str] | None:
+    """Name and arguments of the call that a text such as `Call get_weather with {"city": "Paris"}` asks for."""
+    asked = _CALL_ASKED.search(text)
+    return (asked[1], asked[2]) if asked else None
 
 
 def _echo(prompt: str, last: str) -> str:

@@ -1,7 +1,7 @@
 """How the simulated site behaves: every knob, its meaning and what it accepts."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal, TypeVar
 
@@ -22,6 +22,16 @@ FAILURES: Final = (
 PAGE_FAILURES: Final = (
     *("challenge", "no_nonce", "broken_json", "server_error", "maintenance"),
     *("hang", "reset", "empty", "slow_drip", "huge"),
+)
+API_FAILURES: Final = (
+    *("openai_key", "openai_rate", "openai_quota", "openai_context", "openai_bad_request", "openai_error"),
+    *("moonshot_context", "moonshot_quota", "moonshot_overloaded", "moonshot_risk", "moonshot_model"),
+    *("deepseek_balance", "deepseek_busy", "qianfan_key", "qianfan_rate"),
+    *("siliconflow_model", "siliconflow_busy", "openrouter_credits", "openrouter_moderation"),
+    *("vllm_context", "ollama_model", "no_such_url", "cloudflare_timeout", "cloudflare_challenge"),
+    *("html", "not_json", "nothing", "other_json", "empty_answer", "error_with_200"),
+    *("reset", "hang", "reset_mid_answer", "cut_mid_answer", "hang_mid_answer", "garbage_mid_answer"),
+    *("error_mid_answer", "huge_mid_answer", "no_done", "no_finish_reason", "no_usage"),
 )
 
 
@@ -62,6 +72,20 @@ def _times() -> int | None:
 def _name_of(names: tuple[str, ...]) -> str | None:
     rule = Rule(f"null or one of {', '.join(names)}", lambda value: value is None or value in names)
     return _knob(None, rule)
+
+
+def _text_or_null() -> str | None:
+    return _knob(None, Rule("null or a text", lambda value: value is None or isinstance(value, str)))
+
+
+def _is_calls(value: object) -> bool:
+    return value is None or (
+        isinstance(value, list) and all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in value)
+    )
+
+
+def _calls() -> Sequence[Mapping[str, Any]] | None:
+    return _knob(None, Rule('null or a list of {"name", "arguments"}', _is_calls))
 
 
 def _knob(default: T, rule: Rule) -> T:
@@ -113,6 +137,22 @@ class Behaviour:
     drip_s: float = _seconds(0.1)
     """Wait before each byte of a slow drip."""
 
+    api_key: str | None = _text_or_null()
+    """The key that the OpenAI API wants; null = any, or none."""
+    api_latency_s: float = _seconds(0.0)
+    """Wait before an answer of the OpenAI API …"""
+    api_chunk_delay_s: float = _seconds(0.0)
+    """… and before each further chunk of a stream."""
+    api_reasoning: str | None = _text_or_null()
+    """What is thought before each answer."""
+    api_tool_calls: Sequence[Mapping[str, Any]] | None = _calls()
+    """What is called when a request has tools and its last message isn't a result; null calls only if forced to."""
+    api_context: int = _count(0)
+    """Characters that a conversation may have; 0 = no limit."""
+    api_failure: str | None = _name_of(API_FAILURES)
+    """How requests to the OpenAI API fail; null = they don't."""
+    api_failure_times: int | None = _times()
+
     def __post_init__(self) -> None:
         for knob in fields(self):
             rule: Rule = knob.metadata["rule"]
@@ -135,5 +175,7 @@ def merge(behaviour: Behaviour, changes: object) -> Behaviour:
     unknown = [str(name) for name in changes if name not in known]
     if unknown:
         raise ValueError(f"unknown knob: {', '.join(unknown)}")
-    forgotten: dict[str, Any] = {f"{name}_times": None for name in ("failure", "page_failure") if name in changes}
+    forgotten: dict[str, Any] = {
+        f"{name}_times": None for name in ("failure", "page_failure", "api_failure") if name in changes
+    }
     return replace(behaviour, **(forgotten | dict(changes)))

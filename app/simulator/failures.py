@@ -62,7 +62,7 @@ async def _hang(_: Exchange) -> web.StreamResponse:
 
 
 async def _reset(exchange: Exchange) -> web.StreamResponse:
-    _abort(exchange.request)
+    abort(exchange.request)
     return web.Response()
 
 
@@ -70,7 +70,7 @@ async def _reset_mid_body(exchange: Exchange) -> web.StreamResponse:
     body = exchange.healthy.body.encode()
     response = await _open(exchange, length=len(body))
     await response.write(body[: len(body) // 2])
-    _abort(exchange.request)
+    abort(exchange.request)
     return response
 
 
@@ -122,7 +122,7 @@ async def _open(exchange: Exchange, *, content_type: str = "", length: int | Non
     return response
 
 
-def _abort(request: web.Request) -> None:
+def abort(request: web.Request) -> None:
     """Drop the connection without another byte. aiohttp then fails to write to it, quietly."""
     transport = request.transport
     if transport is None:

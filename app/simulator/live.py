@@ -11,6 +11,7 @@ from typing import Final
 from aiohttp import web
 
 from app.simulator.behaviour import Behaviour
+from app.simulator.openai_api import API_PATH
 from app.simulator.site import Site
 from app.simulator.web import AJAX_PATH, PAGE_PATH, build_simulator
 
@@ -33,6 +34,11 @@ class LiveSimulator:
     @property
     def ajax_url(self) -> str:
         return self.base_url + AJAX_PATH
+
+    @property
+    def api_url(self) -> str:
+        """The base URL of its OpenAI API."""
+        return f"{self.base_url}{API_PATH}"
 
 
 @contextmanager

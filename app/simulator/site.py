@@ -11,11 +11,15 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, Final
 
+from app.simulator.answers import compose_answer
+from app.simulator.api_desk import ApiDesk
 from app.simulator.behaviour import CHALLENGES, Behaviour, merge
 
 ACTION: Final = "kimi_send_message"
 MODELS: Final = ("moonshotai/Kimi-K2-Instruct-0905", "moonshotai/Kimi-K2-Instruct")
 KEPT_MESSAGES: Final = 1000
+Script = Callable[[str], str]
+"""What the site answers to a prompt. Pure and quick: it runs in the server's event loop."""
 EVERYBODY: Final = ""
 """Owner of the nonce that all visitors share while nonces are not bound to cookies."""
 
@@ -98,6 +102,7 @@ class Site:
         self._changed = threading.Condition()
         self._clock = clock
         self._behaviour = behaviour or Behaviour()
+        self._script: Script = compose_answer
         self._nonces: dict[str, _Nonce] = {}
         self._expired_nonce: str | None = None
         self._issued: set[str] = set()
@@ -107,6 +112,7 @@ class Site:
         self._tickets = count()
         self._in_flight: set[int] = set()
         self._messages: dict[int, ReceivedMessage] = {}
+        self.api = ApiDesk()
 
     @property
     def behaviour(self) -> Behaviour:
@@ -118,6 +124,17 @@ class Site:
     def behaviour(self, behaviour: Behaviour) -> None:
         with self._changed:
             self._behaviour = behaviour
+
+    def reply_to(self, prompt: str) -> str:
+        """What is answered to a message: the knob `reply`, or else what the script makes of it."""
+        with self._changed:
+            fixed, script = self._behaviour.reply, self._script
+        return script(prompt) if fixed is None else fixed
+
+    def play(self, script: Script) -> None:
+        """Let a script answer from now on, until the next one or a reset."""
+        with self._changed:
+            self._script = script
 
     @property
     def counters(self) -> Counters:
@@ -158,8 +175,10 @@ class Site:
         """Default behaviour, zero counters, empty log. What visitors hold (nonces, cookies) stays valid."""
         with self._changed:
             self._behaviour = Behaviour()
+            self._script = compose_answer
             self._counters = Counters()
             self._messages.clear()
+            self.api.reset()
             self.forget_in_flight()
 
     def forget_in_flight(self) -> None:
@@ -204,6 +223,12 @@ class Site:
                 refused_nonce=int(verdict == "nonce_refused" and not failure),
             )
             return Receipt(ticket, behaviour, failure, verdict)
+
+    def take_api_failure(self) -> tuple[Behaviour, str | None]:
+        """How a request to the OpenAI API is to be treated."""
+        with self._changed:
+            behaviour = self._behaviour
+            return behaviour, self._take_failure("api_failure")
 
     def finish(self, receipt: Receipt) -> None:
         """The answer is about to be complete."""

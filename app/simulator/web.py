@@ -7,8 +7,6 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from app.simulator.answers import compose_answer
-from app.simulator.behaviour import Behaviour
 from app.simulator.failures import (
     JSON,
     MESSAGE_FAILURES,
@@ -19,6 +17,7 @@ from app.simulator.failures import (
     fail,
     too_long,
 )
+from app.simulator.openai_api import add_openai_api
 from app.simulator.site import Post, Receipt, Site
 from app.simulator.wordpress import render_page, send_json_success, settings_script
 
@@ -39,6 +38,7 @@ def build_simulator(site: Site) -> web.Application:
     application.router.add_get("/", _go_to_page)
     application.router.add_get(PAGE_PATH, _serve_page)
     application.router.add_post(AJAX_PATH, _answer_message)
+    add_openai_api(application, site)
     application.router.add_get("/_simulator", _show_state)
     application.router.add_patch("/_simulator", _change_behaviour)
     application.router.add_post("/_simulator/rotate", _rotate)
@@ -87,7 +87,7 @@ async def _answer_message(request: web.Request) -> web.StreamResponse:
     post = await _read_post(request)
     receipt = site.receive(post)
     try:
-        response = await _respond(request, receipt, post)
+        response = await _respond(request, receipt, site.reply_to(post.message))
     except (asyncio.CancelledError, ConnectionError):
         site.abandon(receipt)
         raise
@@ -96,20 +96,16 @@ async def _answer_message(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def _respond(request: web.Request, receipt: Receipt, post: Post) -> web.StreamResponse:
+async def _respond(request: web.Request, receipt: Receipt, reply: str) -> web.StreamResponse:
     behaviour = receipt.behaviour
     if receipt.verdict in ("accepted", receipt.failure):
         await asyncio.sleep(behaviour.latency_s)
-    healthy = Canned(200, send_json_success(_reply(behaviour, post.message)), JSON)
+    healthy = Canned(200, send_json_success(reply), JSON)
     if receipt.failure:
         return await fail(MESSAGE_FAILURES, receipt.failure, Exchange(request, behaviour, healthy))
     if receipt.verdict == "too_long":
         return too_long(behaviour).response(behaviour)
     return REFUSALS.get(receipt.verdict, healthy).response(behaviour)
-
-
-def _reply(behaviour: Behaviour, message: str) -> str:
-    return compose_answer(message) if behaviour.reply is None else behaviour.reply
 
 
 async def _read_post(request: web.Request) -> Post:
@@ -162,4 +158,6 @@ async def _show_messages(request: web.Request) -> web.StreamResponse:
 
 
 def _state(site: Site) -> web.Response:
-    return web.json_response({"behaviour": asdict(site.behaviour), "counters": asdict(site.counters)})
+    return web.json_response(
+        {"behaviour": asdict(site.behaviour), "counters": asdict(site.counters), "api": asdict(site.api.counters)}
+    )

@@ -44,6 +44,24 @@ def test_every_key_opens_whatever_the_case_of_the_scheme(gateway: LiveGateway, s
     assert httpx.get(f"{gateway.base_url}/v1/models", headers=headers, trust_env=False).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"x-api-key": ALICE_KEY}, 200),
+        ({"x-api-key": f"{ALICE_KEY}x"}, 401),
+        ({"x-api-key": ALICE_KEY, "Authorization": "Bearer another-service"}, 200),
+        ({"x-api-key": "another-service", "Authorization": f"Bearer {BOB_KEY}"}, 200),
+        ({"x-api-key": "wrong", "Authorization": "Bearer wrong"}, 401),
+        ({"x-api-key": "", "Authorization": "Bearer"}, 401),
+    ],
+)
+def test_a_key_may_come_as_anthropics_clients_send_it(
+    gateway: LiveGateway, headers: dict[str, str], status: int
+) -> None:
+    """`x-api-key` opens like a bearer key; of two keys one has to be right."""
+    assert httpx.get(f"{gateway.base_url}/v1/sessions", headers=headers, trust_env=False).status_code == status
+
+
 @pytest.mark.parametrize("path", ["/", "/health", "/ready", "/docs", "/openapi.json"])
 def test_the_public_addresses_need_no_key(gateway: LiveGateway, path: str) -> None:
     """Load balancers and readers of the documentation come in without a key."""

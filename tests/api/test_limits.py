@@ -42,7 +42,7 @@ def test_calls_are_shed_while_the_event_loop_is_late(
         self.latest = 5.0
 
     monkeypatch.setattr(LoopLag, "watch", late)
-    with start_gateway() as gateway, gateway.client() as http:
+    with start_gateway(max_loop_lag_seconds=1) as gateway, gateway.client() as http:
         shed = http.post("/v1/chat/completions", json=HELLO)
         others = [http.get(path).status_code for path in ("/health", "/v1/models")]
     assert (shed.status_code, shed.json()["error"]["code"]) == (503, "gateway_overloaded")

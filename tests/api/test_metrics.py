@@ -58,6 +58,40 @@ def test_the_state_of_the_moment_is_shown(client: httpx.Client, site: LiveSimula
     assert samples['kimi_session_store_up{of="store"}'] == 1
 
 
+def test_the_time_to_the_first_text_is_taken_of_streams_that_have_one(
+    client: httpx.Client, site: LiveSimulator
+) -> None:
+    """One stream that is answered counts once; one that fails and a whole answer don't."""
+    client.post("/v1/chat/completions", json=HELLO)
+    client.post("/v1/chat/completions", json={**HELLO, "stream": True})
+    site.site.update(failure="html")
+    client.post("/v1/chat/completions", json={**HELLO, "stream": True})
+    assert metrics(client)["kimi_stream_first_text_seconds_count"] == 1
+
+
+def test_every_try_at_the_site_is_timed_and_its_failures_are_counted(client: httpx.Client, site: LiveSimulator) -> None:
+    """A failure that the client never sees, because it was tried again, is seen here; page fetches are counted, too."""
+    site.site.update(failure="server_error", failure_times=1)
+    assert client.post("/v1/chat/completions", json={**HELLO, "user": "ada"}).status_code == 200
+    samples = metrics(client)
+    assert samples['kimi_step_seconds_count{step="upstream"}'] == 2
+    assert samples['kimi_step_failures_total{error="upstream_unavailable",step="upstream"}'] == 1
+    assert [samples[f'kimi_step_seconds_count{{step="{step}"}}'] for step in ("nonce", "session.take")] == [1, 1]
+    assert samples['kimi_sessions{of="store"}'] == 1
+
+
+def test_waiting_in_the_queue_is_timed(site: LiveSimulator, start_gateway: StartGateway) -> None:
+    """Whoever has to wait for a slot, and only they, are in the histogram of the step; so is one who waits in vain."""
+    site.site.update(failure="hang", failure_times=1)
+    with start_gateway(upstream_concurrency=1, upstream_queue_timeout=0.1) as gateway, gateway.client() as http:
+        with gateway.send():
+            assert site.site.wait_for(lambda counters: counters.in_flight == 1)
+            assert http.post("/v1/chat/completions", json=HELLO).status_code == 503
+        samples = metrics(http)
+    assert samples['kimi_step_seconds_count{step="queue"}'] == 1
+    assert samples['kimi_step_failures_total{error="timeout",step="queue"}'] == 1
+
+
 def test_heartbeats_are_counted(site: LiveSimulator, start_gateway: StartGateway) -> None:
     """A stream that was kept open by comments shows in the metrics."""
     site.site.update(failure="hang")

@@ -1,17 +1,27 @@
 """Streams over a real socket: order, grace time, heartbeats, failures, and typing."""
 
+import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message
 
+from app.api.openai.sse import ChunkEncoder
+from app.api.streaming import EventStream, StreamPolicy
+from app.chat.events import Event, Opening
+from app.domain.chat import Delta
+from app.domain.prompt import Prompt, PromptLimit
+from app.observe.metrics import Metrics
 from app.simulator.live import LiveSimulator
 from tests.conftest import StartGateway
 from tests.live import LiveGateway
 
 FAMILY = "👨‍👩‍👧‍👦 naïve e\u0301tude 🇨🇳 你好，世界 "
+
+OPENING = Opening("m", "p", None, "stateless", Prompt("Hi", 2, PromptLimit(10)))
 
 
 def body(**fields: object) -> dict[str, object]:
@@ -165,3 +175,44 @@ def test_a_slow_reader_gets_everything(site: LiveSimulator, gateway: LiveGateway
         raw = b"".join(response.iter_raw(chunk_size=7)).decode()
     chunks = [json.loads(line[6:]) for line in raw.splitlines() if line.startswith("data: {")]
     assert text_of(chunks) == reply
+
+
+async def _silent_end() -> AsyncGenerator[Event, None]:
+    yield OPENING
+    yield Delta("Half of ")
+
+
+async def _cancelled_inside() -> AsyncGenerator[Event, None]:
+    yield OPENING
+    yield Delta("Half of ")
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("events", [_silent_end, _cancelled_inside])
+async def test_a_call_that_ends_without_an_ending_is_a_failure(
+    events: Callable[[], AsyncGenerator[Event, None]],
+) -> None:
+    """Whatever goes wrong inside, no client waits for ever: it gets an error event, and no `[DONE]`."""
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        return {}
+
+    response = EventStream(
+        events(),
+        encoder=lambda _: ChunkEncoder(completion_id="c", created=0, model="m", include_usage=False),
+        headers_of=lambda _: {},
+        policy=StreamPolicy(),
+        metrics=Metrics(dict),
+    )
+    async with asyncio.timeout(10):
+        await response({"type": "http"}, receive, send)
+    body = b"".join(message.get("body", b"") for message in sent)
+    assert b"Half of " in body
+    assert b'"code":"internal_error"' in body
+    assert b"[DONE]" not in body
+    assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}

@@ -42,7 +42,7 @@ def test_an_open_breaker_answers_for_the_site(site: LiveSimulator, watch: Watch)
         assert gateway.outcomes() == {("failed", "upstream_unavailable"): FEW + 20}
 
 
-@pytest.mark.parametrize("failure", ["reset", "bad_gateway", "rate_limited", "hang"])
+@pytest.mark.parametrize("failure", ["reset", "bad_gateway", "hang"])
 def test_a_breaker_opens_under_all_kinds_of_outage_and_a_probe_closes_it(
     site: LiveSimulator, watch: Watch, failure: str
 ) -> None:

@@ -13,6 +13,8 @@ from tests.chaos.watch import Watched, calm
 
 # So that what is seen is the failure itself: the breaker has tests of its own.
 NO_BREAKER = {"breaker_minimum_calls": 10_000}
+# Less than the ten seconds after which the page is fetched again.
+CHALLENGED = {"breaker_challenge_seconds": 8, **NO_BREAKER}
 CLIENTS = 8
 EACH = 40
 EVERY = 3 * CLIENTS
@@ -72,14 +74,21 @@ def test_nonces_that_are_never_valid_cost_the_site_next_to_nothing(site: LiveSim
         # One in vain, and one after each pause for as long as the storms last.
         assert 2 <= site.site.counters.pages <= 5
         assert gateway.readiness()[1]["nonce_failure"] == "nonce_rejected"
+        # The page goes on loading, but as long as messages are refused /ready is not taken in by that.
+        gateway.until(lambda: _status_and_nonce(gateway) == (503, "untried"))
+
+
+def _status_and_nonce(gateway: Watched) -> tuple[int, str]:
+    status, details = gateway.readiness()
+    return status, details["nonce"]
 
 
 def test_a_challenge_is_told_until_it_is_cleared(site: LiveSimulator, watch: Watch) -> None:
     """Cloudflare in front of messages, or of all: typed 503s with Retry-After, one page, and peace until it's over."""
     # Side by side, because each takes the ten seconds for which the gateway leaves Cloudflare alone.
-    with running(Behaviour()) as other, watch(**NO_BREAKER) as gateway:
+    with running(Behaviour()) as other, watch(**CHALLENGED) as gateway:
         _challenge(site, gateway, failure="challenge")
-        with watch(mend=partial(calm, other), chat_page_url=other.page_url, **NO_BREAKER) as another:
+        with watch(mend=partial(calm, other), chat_page_url=other.page_url, **CHALLENGED) as another:
             _challenge(other, another, failure="challenge", page_failure="challenge")
 
 
@@ -97,6 +106,7 @@ def _challenge(site: LiveSimulator, gateway: Watched, **knobs: str) -> None:
     assert sent <= 10 * (1 if "page_failure" in knobs else 2)
     ready, details = gateway.readiness()
     assert (ready, details["nonce"], details["nonce_failure"]) == (503, "failing", "cloudflare_challenge")
+    assert details["breaker"] == "open"
 
 
 @pytest.mark.parametrize("failure", ["challenge", "challenge_202", "just_a_moment"])

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
-import aiohttp
 import httpx
 
 from app.chat.service import ChatService
+from app.providers.http.pool import Pool
 from app.providers.kimi.provider import KimiProvider
 from app.sessions.memory import MemorySessionStore
 from app.simulator.behaviour import Behaviour
@@ -91,8 +91,8 @@ class Watched:
         return self.gateway.run(self._inside.session_users)
 
     def serves(self) -> None:
-        """The trouble is over: as soon as `/ready` says so, requests are answered in both modes."""
-        self.until(lambda: self.readiness()[0] == 200)
+        """The trouble is over: as soon as the gateway shows it, requests are answered in both modes."""
+        self.until(lambda: self.readiness()[0] == 200 and self.gauge("pause_seconds") == 0)
         for stream in (False, True):
             heard = self.call(stream=stream).hear()
             assert (heard.status, heard.code, heard.complete) == (200, None, True)
@@ -153,25 +153,23 @@ class _Inside:
         self._provider = _kimi(service)
 
     async def session_users(self) -> int:
-        return sum(turnstile.users for turnstile in self._store._turnstiles.values())
+        return sum(line.users for line in self._store._lines.values())
 
     async def idle_connections(self) -> int:
-        return sum(len(connections) for connections in self._connector._conns.values())
+        return self._pool.idle
 
     async def leftovers(self) -> dict[str, object]:
         """What should have been given back, by name."""
         held: dict[str, object] = {
-            "session turnstiles": self._store._turnstiles,
+            "lines for sessions": self._store._lines,
             "places in the queue": self._provider._guard.bulkhead._waiting,
-            "connections in use": self._connector._acquired,
+            "connections in use": self._pool.in_use,
         }
         return {name: thing for name, thing in held.items() if thing}
 
     @property
-    def _connector(self) -> aiohttp.BaseConnector:
-        connector = self._provider._client._opened.connector
-        assert connector is not None
-        return connector
+    def _pool(self) -> Pool:
+        return self._provider._client._opened
 
 
 def _kimi(service: ChatService) -> KimiProvider:
@@ -181,8 +179,8 @@ def _kimi(service: ChatService) -> KimiProvider:
 
 
 def _runs_in(gateway: LiveGateway, service: ChatService) -> bool:
-    session = _kimi(service)._client._session
-    return session is not None and session._loop is gateway.loop
+    pool = _kimi(service)._client._pool
+    return pool is not None and pool.loop is gateway.loop
 
 
 async def _tasks() -> "set[asyncio.Task[object]]":

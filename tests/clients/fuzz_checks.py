@@ -1,6 +1,7 @@
 """What must be true of every response, said to schemathesis, which loads this module by its name."""
 
 import json
+import os
 from typing import Any
 
 import schemathesis
@@ -9,22 +10,52 @@ from schemathesis import Case, CheckContext, HookContext, Response
 # The test begins these two sessions before the run: one is read, the other deleted.
 KEPT_SESSION = "kept"
 DOOMED_SESSION = "doomed"
+# And two responses, whose ids it puts into the environment under these names.
+KEPT_RESPONSE = "FUZZ_KEPT_RESPONSE"
+DOOMED_RESPONSE = "FUZZ_DOOMED_RESPONSE"
 
-_HELLO = {"role": "user", "content": "Hello"}
+_HELLO: Any = {"role": "user", "content": "Hello"}
 # With any of these a chat is refused unless its value is just right, so that hardly one made-up chat would be answered.
-_CHOOSY = ("model", "n", "response_format", "tool_choice", "modalities")
+_CHOOSY = (
+    *("model", "n", "response_format", "tool_choice", "tools", "functions", "function_call", "modalities"),
+    *("best_of", "logprobs", "suffix", "system", "output_format", "thread"),
+    *("background", "conversation", "previous_response_id", "prompt", "text"),
+)
+# By the field that holds the conversation, what is put in its place.
+_ASKED: dict[str, Any] = {"messages": [_HELLO], "input": [_HELLO], "prompt": "Hello"}
+# Under these addresses Anthropic's dialect is spoken.
+_ANTHROPIC = "/v1/messages"
+_ANTHROPIC_TYPES = ("invalid_request_error", "authentication_error", "not_found_error", "request_too_large")
 
 
 @schemathesis.hook
 def before_call(_: HookContext, case: Case[Any], kwargs: dict[str, Any]) -> None:
     """Leads every second made-up request, as it is counted by its size, past the first refusal."""
-    session_id = (case.path_parameters or {}).get("session_id")
-    if isinstance(session_id, str) and len(session_id) % 2 == 0:
-        case.path_parameters["session_id"] = KEPT_SESSION if case.method == "GET" else DOOMED_SESSION
+    given = case.path_parameters or {}
+    if len(str(given.get("session_id", "odd"))) % 2 == 0:
+        given["session_id"] = KEPT_SESSION if case.method == "GET" else DOOMED_SESSION
+    if len(str(given.get("response_id", "odd"))) % 2 == 0:
+        given["response_id"] = os.environ[KEPT_RESPONSE if case.method == "GET" else DOOMED_RESPONSE]
     body: Any = case.body
-    if isinstance(body, dict) and isinstance(body.get("messages"), list) and len(body) % 2:
+    if isinstance(body, dict):
+        body = case.body = {name: value for name, value in body.items() if not _asks_for_a_form(name, value)}
+    if isinstance(body, dict) and len(body) % 2:
+        field = next((name for name in _ASKED if name in body), "")
         kept = {name: value for name, value in body.items() if name not in _CHOOSY}
-        case.body = kept | {"messages": [*body["messages"], _HELLO], "stream": len(body["messages"]) % 2 == 0}
+        if case.path.startswith(_ANTHROPIC):
+            kept |= {"model": "kimi", "max_tokens": 100, "thinking": None, "output_config": None}
+        case.body = kept | ({field: _ASKED[field], "stream": len(str(body)) % 2 == 0} if field else {})
+
+
+def _asks_for_a_form(name: str, value: Any) -> bool:
+    """Would the simulated model, which says the same to everybody, be at fault?"""
+    if name == "response_format":
+        return isinstance(value, dict) and value.get("type") != "text"
+    if name in ("text", "output_config"):
+        return isinstance(value, dict) and value.get("format") is not None
+    if name == "output_format":
+        return isinstance(value, dict)
+    return name in ("tool_choice", "function_call") and (isinstance(value, dict) or value == "required")
 
 
 def _header(response: Response, name: str) -> str:
@@ -38,6 +69,12 @@ def errors_come_in_the_envelope(ctx: CheckContext, response: Response, case: Cas
         return
     assert _header(response, "content-type") == "application/json"
     document = json.loads(response.content)
+    if case.path.startswith(_ANTHROPIC):
+        assert list(document) == ["type", "error", "request_id"]
+        assert document["request_id"] == _header(response, "request-id")
+        assert document["error"]["type"] in _ANTHROPIC_TYPES
+        assert document["error"]["message"]
+        return
     assert list(document) == ["error"]
     error = document["error"]
     assert list(error) == ["message", "type", "param", "code"]
@@ -56,13 +93,22 @@ def every_response_has_an_id_and_a_clock(ctx: CheckContext, response: Response, 
 
 @schemathesis.check
 def streams_are_complete(ctx: CheckContext, response: Response, case: Case[Any]) -> None:
-    """Every event stream is made of JSON chunks and ends with [DONE]."""
+    """Every event stream is made of JSON, and ends with [DONE] or with the event that its dialect has for it."""
     if not _header(response, "content-type").startswith("text/event-stream"):
         return
     assert not response.stream_cut_short
+    if case.path.startswith(_ANTHROPIC):
+        assert response.content.endswith(b'event: message_stop\ndata: {"type":"message_stop"}\n\n')
+        return
     *events, done, rest = response.content.split(b"\n\n")
-    assert (done, rest) == (b"data: [DONE]", b"")
-    assert all(json.loads(event.removeprefix(b"data: "))["object"] == "chat.completion.chunk" for event in events)
+    assert rest == b""
+    if case.path == "/v1/responses":
+        assert done.startswith((b"event: response.completed\n", b"event: response.incomplete\n"))
+        assert all(json.loads(event.partition(b"\ndata: ")[2])["type"] for event in (*events, done))
+        return
+    assert done == b"data: [DONE]"
+    kinds = {json.loads(event.removeprefix(b"data: "))["object"] for event in events}
+    assert kinds == {"text_completion" if case.path == "/v1/completions" else "chat.completion.chunk"}
 
 
 @schemathesis.check

@@ -187,7 +187,7 @@ def test_a_wrong_method(curl: Curl, method: str, path: str, allowed: set[str]) -
         f"Authorization: {ALICE_KEY}",
         f"Authorization: Bearer {ALICE_KEY[:-1]}",
         f"Authorization: Bearer {ALICE_KEY}x",
-        f"X-Api-Key: {ALICE_KEY}",
+        f"Api-Key: {ALICE_KEY}",
     ],
 )
 def test_a_missing_or_wrong_key(curl: Curl, site: LiveSimulator, key: str | None) -> None:

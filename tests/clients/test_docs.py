@@ -61,6 +61,13 @@ def test_the_description_tells_all_addresses(document: Any) -> None:
     told = {path: set(operations) for path, operations in document["paths"].items()}
     assert {path: methods for path, methods in told.items() if path.startswith("/v1")} == {
         "/v1/chat/completions": {"post"},
+        "/v1/completions": {"post"},
+        "/v1/responses": {"post"},
+        "/v1/responses/input_tokens": {"post"},
+        "/v1/responses/{response_id}": {"get", "delete"},
+        "/v1/responses/{response_id}/input_items": {"get"},
+        "/v1/messages": {"post"},
+        "/v1/messages/count_tokens": {"post"},
         "/v1/models": {"get"},
         "/v1/models/{model}": {"get"},
         "/v1/sessions": {"get"},
@@ -82,6 +89,29 @@ def test_the_description_names_the_chat_request_and_the_errors(document: Any) ->
     assert {schema_of(answer["content"]) for answer in errors.values()} == {"ErrorEnvelope"}
     error = document["components"]["schemas"]["ErrorObject"]
     assert set(error["required"]) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [("/v1/completions", {"prompt", "model", "stop"}), ("/v1/responses", {"input", "previous_response_id", "store"})],
+)
+def test_the_description_names_the_other_requests(document: Any, path: str, fields: set[str]) -> None:
+    """The further dialects describe their requests, their streams and their errors as well."""
+    operation = document["paths"][path]["post"]
+    request = document["components"]["schemas"][schema_of(operation["requestBody"]["content"])]
+    assert fields <= set(request["properties"])
+    assert set(operation["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
+    assert len(operation["responses"]) > 9
+
+
+def test_the_description_names_the_messages_request_and_its_errors(document: Any) -> None:
+    """Anthropic's dialect is described by its own request, answer, stream and errors."""
+    messages = document["paths"]["/v1/messages"]["post"]
+    request = document["components"]["schemas"][schema_of(messages["requestBody"]["content"])]
+    assert sorted(request["required"]) == ["max_tokens", "messages", "model"]
+    assert set(messages["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
+    errors = [answer for status, answer in messages["responses"].items() if status != "200"]
+    assert {schema_of(answer["content"]) for answer in errors} == {"AnthropicErrorEnvelope"}
 
 
 def test_the_description_knows_of_no_422(document: Any) -> None:

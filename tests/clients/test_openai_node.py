@@ -1,50 +1,23 @@
 """The official SDK for Node.js against a running gateway."""
 
-import json
-import os
-import shutil
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.simulator.answers import EMOJI_TEXT
 from app.simulator.live import LiveSimulator
+from tests.clients.node_sdk import NODE_FOLDER, needs_node_modules
 from tests.conftest import StartGateway
-from tests.live import ALICE_KEY, WAIT_SECONDS, LiveGateway
+from tests.live import ALICE_KEY, LiveGateway
+from tests.processes import run_for_json
 
-FOLDER = Path(__file__).parent / "node"
-
-
-@pytest.fixture(autouse=True)
-def _node_modules() -> None:
-    """The SDK is there; tests install nothing themselves."""
-    if shutil.which("node") is None:
-        pytest.skip("Node.js is not installed")
-    if not (FOLDER / "node_modules" / "openai").is_dir():
-        pytest.skip("the npm packages of tests/clients/node are missing: `./dev node-modules` installs them")
+pytestmark = needs_node_modules("openai")
 
 
 def node(gateway: LiveGateway, scenario: str, *arguments: str, key: str = ALICE_KEY, retries: int = 0) -> Any:
     """What came of a scenario of client.mjs."""
-    done = subprocess.run(
-        ["node", "client.mjs", scenario, *arguments],
-        cwd=FOLDER,
-        env={
-            "PATH": os.environ["PATH"],
-            "OPENAI_BASE_URL": gateway.openai_url,
-            "OPENAI_API_KEY": key,
-            "MAX_RETRIES": str(retries),
-        },
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=False,
-        timeout=2 * WAIT_SECONDS,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    environment = {"OPENAI_BASE_URL": gateway.openai_url, "OPENAI_API_KEY": key, "MAX_RETRIES": str(retries)}
+    return run_for_json(["node", "client.mjs", scenario, *arguments], NODE_FOLDER, environment)
 
 
 def test_a_plain_completion(gateway: LiveGateway, site: LiveSimulator) -> None:

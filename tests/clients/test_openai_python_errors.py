@@ -81,7 +81,7 @@ def test_an_image(openai_client: OpenAI) -> None:
         ("n", 2),
         ("stop", 5),
         ("temperature", "hot"),
-        ("response_format", {"type": "json_object"}),
+        ("response_format", "json"),
         ("tools", {"type": "function"}),
     ],
 )

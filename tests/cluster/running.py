@@ -33,8 +33,8 @@ class Cluster:
         for stream in (process.stdout, process.stderr):
             threading.Thread(target=self._follow, args=(stream,), daemon=True).start()
 
-    def wait_for(self, event: str, **facts: object) -> dict[str, Any]:
-        """The next log line of an event with these facts; lines before it are skipped."""
+    def wait_for(self, event: str | None, **facts: object) -> dict[str, Any]:
+        """The next log line of an event with these facts; lines before it are skipped. Those of nginx have none."""
         while True:
             try:
                 line = self._fresh.get(timeout=WAIT_SECONDS)

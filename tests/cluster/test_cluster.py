@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import signal
 import socket
 import ssl
@@ -17,6 +18,8 @@ from app.simulator.live import LiveSimulator, running
 from tests.cluster.running import Cluster, cluster
 from tests.cluster.test_nginx_config import make_certificate
 from tests.live import ALICE_KEY
+
+SECURITY_HEADERS = {"x-content-type-options", "x-frame-options", "referrer-policy"}
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +110,67 @@ def test_nginx_s_own_errors_are_in_the_envelope(three: Cluster, raw: bytes, stat
         connection.sendall(raw)
         response = httpx_response(connection)
     assert response.status_code == status
-    assert response.json()["error"]["code"] == code
+    assert response.json()["error"] | {"message": ""} == {
+        "message": "",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": code,
+    }
+    assert "request-id" not in response.headers
     assert response.headers["content-type"] == "application/json"
-    assert response.headers["x-request-id"]
+    assert response.headers.get_list("x-request-id") != []
+    assert response.headers.keys() >= SECURITY_HEADERS
+
+
+@pytest.mark.parametrize(
+    ("path", "logged"),
+    [
+        ("/v1/chat/completions?key=hidden", "/v1/chat/completions"),
+        ("/v1/sessions/someone%40hidden", "/v1/sessions/…"),
+        ("/v1/%73essions/hidden", "…"),
+        ("/v1//sessions/hidden", "…"),
+        ("/x/../v1/sessions/hidden", "…"),
+    ],
+)
+def test_nginx_logs_what_was_asked_for_where_it_refuses(three: Cluster, path: str, logged: str) -> None:
+    """The line has the request's own method and path, not those of the error, and no session id in any disguise."""
+    with _connect(three) as connection:
+        head = f"PUT {path} HTTP/1.1\r\nHost: x\r\nX-Request-ID: {(name := secrets.token_hex(8))}\r\n"
+        connection.sendall(f"{head}Content-Length: 2000000\r\n\r\n".encode())
+        assert httpx_response(connection).status_code == 413
+    line = three.wait_for(None, request_id=name)
+    assert (line["method"], line["path"], line["status"]) == ("PUT", logged, 413)
+    assert "hidden" not in json.dumps(line)
+
+
+def test_every_answer_has_the_security_headers_once(three: Cluster) -> None:
+    """Those of the app, of nginx's own 404s and of what it hides; each with one request id."""
+    with three.client() as client:
+        for path, status in (("/health", 200), ("/nothing", 404), ("/metrics", 404), ("/_error/429", 404)):
+            response = client.get(path)
+            assert (response.status_code, len(response.headers.get_list("x-request-id"))) == (status, 1)
+            assert response.headers.keys() >= SECURITY_HEADERS
+            assert "retry-after" not in response.headers
+            assert status == 200 or response.json()["error"]["code"] == "unknown_url"
+
+
+def test_nginx_s_own_errors_under_messages_are_anthropic_s(three: Cluster) -> None:
+    """Below /v1/messages nginx speaks Anthropic's dialect, down to the header with the request's id."""
+    raw = b"POST /v1/messages?beta=true HTTP/1.1\r\nHost: x\r\nX-Request-ID: my-request-0002\r\n"
+    with _connect(three) as connection:
+        connection.sendall(raw + b"Content-Length: 2000000\r\n\r\n")
+        response = httpx_response(connection)
+    assert response.status_code == 413
+    assert response.json() == {
+        "type": "error",
+        "error": {
+            "message": "The request body is larger than 65536 bytes.",
+            "type": "request_too_large",
+            "details": {"error_code": "request_too_large"},
+        },
+        "request_id": "my-request-0002",
+    }
+    assert response.headers["request-id"] == response.headers["x-request-id"] == "my-request-0002"
 
 
 def test_the_app_s_own_errors_pass_untouched(three: Cluster) -> None:
@@ -135,6 +196,11 @@ def test_too_many_requests_are_a_429_that_says_when_to_come_back(shared_site: Li
         assert responses[-1].json()["error"]["code"] == "rate_limit_exceeded"
         assert responses[-1].headers["retry-after"] == "1"
         assert bob.get("/v1/models").status_code == 200
+        refused = alice.post("/v1/messages", json={})
+        assert (refused.status_code, refused.json()["error"]["type"]) == (429, "rate_limit_error")
+        del alice.headers["authorization"]
+        carols = [alice.get("/v1/models", headers={"x-api-key": "sk-carol"}).status_code for _ in range(4)]
+        assert carols == [401, 401, 401, 429]
 
 
 def test_half_a_request_does_no_harm(three: Cluster) -> None:

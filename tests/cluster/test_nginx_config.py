@@ -7,24 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from app.cluster.nginx import NginxPolicy, render
+from app.cluster.nginx import render
+from tests.nginx import TEMPLATE, policy
 
-TEMPLATE = (Path(__file__).parent.parent.parent / "nginx.conf").read_text(encoding="utf-8")
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin")
-
-
-def policy(sticky: str, certificate: Path | None = None, key: Path | None = None) -> NginxPolicy:
-    return NginxPolicy(
-        listen="127.0.0.1:18989",
-        sticky=sticky,
-        max_body_bytes=1_048_576,
-        read_timeout=190,
-        request_rate="100r/s",
-        request_burst=200,
-        connections_per_key=1000,
-        certificate=certificate,
-        certificate_key=key,
-    )
 
 
 def check(text: str, folder: Path) -> None:

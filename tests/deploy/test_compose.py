@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from app.cluster.nginx import NginxPolicy, render
+from app.cluster.nginx import render
 from app.settings import Settings
 from tests.live import LiveGateway
+from tests.nginx import TEMPLATE, policy
 
 ROOT = Path(__file__).parent.parent.parent
 KEY = "sk-compose-4f9a1c77d2e0"
@@ -28,9 +29,7 @@ PRODUCTION = ("docker-compose.yml", "docker-compose.prod.yml")
 STACKS = pytest.mark.parametrize("files", [BASE, PRODUCTION], ids=["base", "production"])
 # What gixy finds in nginx.conf, and why it stays.
 GIXY_EXCEPTIONS = {
-    "add_header_redefinition": "nginx's own errors are JSON of a line: they repeat the headers that matter there",
     "host_spoofing": "$host has no port; there is one server only, and no page whose links could be poisoned",
-    "weak_ssl_tls": "the local cluster leaves the ciphers to OpenSSL, from TLS 1.2 on",
 }
 SECONDS = 60
 
@@ -109,25 +108,14 @@ def rendered_for_compose(read: Config) -> str:
     """nginx.conf as the nginx image fills it in."""
     nginx = read["services"]["nginx"]["environment"]
     values = {**nginx, "RESOLVER": "resolver 127.0.0.11 valid=5s;"}
-    text = (ROOT / "nginx.conf").read_text(encoding="utf-8")
-    return re.sub(r"\$\{([A-Z_]+)\}", lambda match: str(values[match[1]]), text)
+    return re.sub(r"\$\{([A-Z_]+)\}", lambda match: str(values[match[1]]), TEMPLATE)
 
 
 def rendered_for_cluster(certificate: Path | None) -> str:
     """nginx.conf as `main.py cluster` fills it in."""
-    policy = NginxPolicy(
-        listen="127.0.0.1:8088",
-        sticky="session",
-        max_body_bytes=1_048_576,
-        read_timeout=190,
-        request_rate="100r/s",
-        request_burst=200,
-        connections_per_key=1000,
-        certificate=certificate,
-        certificate_key=certificate,
+    return render(
+        TEMPLATE, policy("session", certificate, certificate), ["127.0.0.1:8101", "127.0.0.1:8102"], Path("run")
     )
-    template = (ROOT / "nginx.conf").read_text(encoding="utf-8")
-    return render(template, policy, ["127.0.0.1:8101", "127.0.0.1:8102"], Path("run"))
 
 
 # ── Compose ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -158,12 +146,11 @@ def test_without_a_password_there_is_no_store(compose: Compose) -> None:
 @STACKS
 def test_nginx_gets_every_variable_of_the_template_and_no_other(compose: Compose, files: tuple[str, ...]) -> None:
     """A variable that is new in nginx.conf can't be forgotten in compose, nor the other way round."""
-    template = (ROOT / "nginx.conf").read_text(encoding="utf-8")
     nginx = config(compose, files)["services"]["nginx"]
     of_image = {name for name in nginx["environment"] if name.startswith("NGINX_")}
     # RESOLVER holds what only the container knows.
     assert "export RESOLVER" in words(nginx["entrypoint"])
-    assert set(re.findall(r"\$\{([A-Z_]+)\}", template)) == set(nginx["environment"]) - of_image | {"RESOLVER"}
+    assert set(re.findall(r"\$\{([A-Z_]+)\}", TEMPLATE)) == set(nginx["environment"]) - of_image | {"RESOLVER"}
 
 
 @pytest.mark.parametrize(
@@ -407,10 +394,10 @@ def test_gixy_is_content_with_the_clusters_nginx(tmp_path: Path, certificate: Pa
 
 @pytest.mark.parametrize("certificate", ["", "./certificate.pem"], ids=["http", "https"])
 def test_gixy_is_content_with_composes_nginx(compose: Compose, tmp_path: Path, certificate: str) -> None:
-    """So has that of compose, which also names its ciphers."""
+    """So has that of compose."""
     given = {"TLS_CERTIFICATE": certificate, "TLS_CERTIFICATE_KEY": certificate}
     text = rendered_for_compose(config(compose, PRODUCTION, **given))
-    assert gixy(text, tmp_path / "rendered.conf") <= set(GIXY_EXCEPTIONS) - {"weak_ssl_tls"}
+    assert gixy(text, tmp_path / "rendered.conf") <= set(GIXY_EXCEPTIONS)
 
 
 def test_prometheus_and_grafana_come_by_profile(compose: Compose) -> None:

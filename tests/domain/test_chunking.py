@@ -1,3 +1,5 @@
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,14 +30,14 @@ def _ends(parts: list[str]) -> list[int]:
 )
 def test_a_text_is_cut_into_pieces_of_so_many_graphemes(text: str, size: int, expected: list[str]) -> None:
     """A piece holds `size` of what a reader sees as characters; only the last one may hold fewer."""
-    assert pieces(text, size) == expected
+    assert list(pieces(text, size)) == expected
 
 
 @UNTIMED
 @given(text=wild_texts | ascii_texts, size=st.integers(1, 7))
 def test_pieces_are_the_text_again_and_split_no_grapheme(text: str, size: int) -> None:
     """For any text the pieces join to it, end between graphemes, and all but the last are of the full size."""
-    parts = pieces(text, size)
+    parts = list(pieces(text, size))
     assert "".join(parts) == text
     assert set(_ends(parts)) <= set(boundaries(text))
     sizes = [len(graphemes(part)) for part in parts]
@@ -52,7 +54,7 @@ def test_pieces_are_the_text_again_and_split_no_grapheme(text: str, size: int) -
 )
 def test_typing_out_never_takes_longer_than_its_ceiling(text: str, size: int, delay_ms: int, ceiling_ms: int) -> None:
     """Whatever the text, its pieces with a delay between each two stay within the ceiling, whole and well cut."""
-    parts = paced_pieces(text, size=size, delay=delay_ms / 1000, ceiling=ceiling_ms / 1000)
+    parts = list(paced_pieces(text, size=size, delay=delay_ms / 1000, ceiling=ceiling_ms / 1000))
     assert (len(parts) - 1) * delay_ms <= ceiling_ms
     assert "".join(parts) == text
     assert set(_ends(parts)) <= set(boundaries(text))
@@ -60,22 +62,38 @@ def test_typing_out_never_takes_longer_than_its_ceiling(text: str, size: int, de
 
 def test_a_text_that_fits_the_ceiling_keeps_its_piece_size() -> None:
     """Pieces are not made larger than they have to be."""
-    assert paced_pieces("abcdef", size=2, delay=0.5, ceiling=1.0) == ["ab", "cd", "ef"]
+    assert list(paced_pieces("abcdef", size=2, delay=0.5, ceiling=1.0)) == ["ab", "cd", "ef"]
 
 
 def test_a_text_too_long_for_the_ceiling_gets_larger_pieces() -> None:
     """The number of pieces falls to what the ceiling allows, by joining neighbours."""
-    assert paced_pieces("abcdefgh", size=2, delay=0.5, ceiling=0.5) == ["abcd", "efgh"]
+    assert list(paced_pieces("abcdefgh", size=2, delay=0.5, ceiling=0.5)) == ["abcd", "efgh"]
 
 
 def test_a_ceiling_of_nothing_shows_the_text_at_once() -> None:
     """With no time to type in, everything is one piece."""
-    assert paced_pieces("abcdefgh", size=2, delay=0.5, ceiling=0) == ["abcdefgh"]
+    assert list(paced_pieces("abcdefgh", size=2, delay=0.5, ceiling=0)) == ["abcdefgh"]
 
 
 def test_without_a_delay_the_ceiling_is_of_no_account() -> None:
     """Pieces that cost no time keep their size however many they are."""
-    assert paced_pieces("abcdefgh", size=1, delay=0, ceiling=0) == list("abcdefgh")
+    assert list(paced_pieces("abcdefgh", size=1, delay=0, ceiling=0)) == list("abcdefgh")
+
+
+@pytest.mark.parametrize("delay", [0, 0.02])
+@pytest.mark.parametrize("word", ["word ", "你好世界", "🇩🇪", "👩‍👩‍👧‍👦x"])
+def test_a_huge_text_is_cut_as_it_is_read(word: str, delay: float) -> None:
+    """The first piece comes without cutting the rest, and the pieces are never all there at once."""
+    text = word * 20_000
+    tracemalloc.start()
+    try:
+        parts = paced_pieces(text, size=4, delay=delay, ceiling=3)
+        assert next(parts)
+        assert tracemalloc.get_traced_memory()[1] < 20_000
+        assert sum(map(len, parts)) < len(text)
+        assert tracemalloc.get_traced_memory()[1] < 20_000 + 5 * len(text)
+    finally:
+        tracemalloc.stop()
 
 
 @UNTIMED

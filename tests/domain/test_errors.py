@@ -54,6 +54,9 @@ def _is_error(name: str) -> bool:
         ("BodyTooLarge", 413, "invalid_request_error", "request_too_large"),
         ("HeadersTooLarge", 431, "invalid_request_error", "headers_too_large"),
         ("UpstreamRateLimited", 429, "rate_limit_error", "upstream_rate_limited"),
+        ("UpstreamModelMissing", 404, "invalid_request_error", "model_not_found"),
+        ("UpstreamKeyRejected", 502, "server_error", "upstream_key_rejected"),
+        ("UpstreamQuotaExhausted", 502, "server_error", "upstream_quota_exhausted"),
         ("InternalError", 500, "server_error", "internal_error"),
         ("SiteChanged", 502, "server_error", "site_changed"),
         ("EmptyReply", 502, "server_error", "empty_reply"),
@@ -88,7 +91,10 @@ def test_a_code_of_its_own_stays_with_the_one_error() -> None:
 @pytest.mark.parametrize(
     ("name", "is_outage", "is_transient"),
     [
-        ("UpstreamRateLimited", True, False),
+        ("UpstreamRateLimited", False, False),
+        ("UpstreamModelMissing", False, False),
+        ("UpstreamKeyRejected", False, False),
+        ("UpstreamQuotaExhausted", False, False),
         ("UnexpectedReply", False, False),
         ("SiteChanged", False, False),
         ("UpstreamRefused", False, False),
@@ -107,14 +113,18 @@ def test_each_upstream_error_knows_what_it_means_for_others(name: str, is_outage
     kind = _classes()[name]
     assert issubclass(kind, errors.UpstreamError)
     assert (kind.is_outage, kind.is_transient) == (is_outage, is_transient)
+    assert kind.shuts_out == (name == "CloudflareChallenge")
 
 
 def test_sdks_are_told_not_to_repeat_what_will_fail_again() -> None:
-    """Permanent faults with a 5xx status forbid the SDKs' own retries; all others leave them to their rule."""
+    """Permanent faults at the upstream forbid the SDKs' own retries; all others leave them to their rule."""
     told = {name: kind.should_retry for name, kind in _classes().items() if _is_error(name)}
     assert {name for name, should_retry in told.items() if should_retry is not None} == {
         "SiteChanged",
         "UpstreamRefused",
+        "UpstreamModelMissing",
+        "UpstreamKeyRejected",
+        "UpstreamQuotaExhausted",
     }
-    assert told["SiteChanged"] is told["UpstreamRefused"] is False
+    assert set(told.values()) == {None, False}
     assert GatewayError.should_retry is None

@@ -48,10 +48,10 @@ _FORGERIES = (
 _forged_bodies = st.lists(st.sampled_from(_FORGERIES), min_size=1, max_size=60).map("".join)
 
 
-def _composed(messages: Sequence[Message], limit: PromptLimit) -> Prompt | None:
+def _composed(messages: Sequence[Message], limit: PromptLimit, told: str = "") -> Prompt | None:
     """The prompt, or None if the mandatory part is too long; examples with nothing to answer are passed over."""
     try:
-        return compose(messages, limit)
+        return compose(messages, limit, told)
     except ContextTooLong:
         return None
     except InvalidRequest:
@@ -198,3 +198,30 @@ def test_no_content_can_forge_a_tag(bodies: list[tuple[Role, str]], last: str, l
         assert prompt.text == last
     else:
         assert len(_REAL_TAG.findall(prompt.text)) == kept
+
+
+@UNTIMED
+@given(messages=_conversations, limit=_limits, told=_bodies.filter(bool))
+def test_instructions_are_in_every_prompt(messages: list[Message], limit: PromptLimit, told: str) -> None:
+    """A prompt with instructions keeps within the limit and holds them whole, before what must be sent."""
+    if (prompt := _composed(messages, limit, told)) is None:
+        alone = _composed(_mandatory(messages), PromptLimit(_ENDLESS, limit.unit), told)
+        assert alone is not None
+        assert alone.size > limit.size
+        return
+    assert prompt.size == limit.measure(prompt.text) <= limit.size
+    assert f"[System]: {told}\n[" in prompt.text
+
+
+@UNTIMED
+@given(messages=_conversations, limit=_limits, told=_bodies, more=st.integers(1, 300))
+def test_more_room_never_drops_more_beside_instructions(
+    messages: list[Message], limit: PromptLimit, told: str, more: int
+) -> None:
+    """Instructions take their room from the rest in a way that grows with the limit, too."""
+    less = _composed(messages, limit, told)
+    assume(less is not None)
+    wider = _composed(messages, PromptLimit(limit.size + more, limit.unit), told)
+    assert less is not None
+    assert wider is not None
+    assert 0 <= wider.dropped <= less.dropped

@@ -77,6 +77,6 @@ async def test_waiting_for_a_session_is_bounded_and_leaves_no_lock_behind(clock:
             async with store.hold(ADA):
                 raise AssertionError("the session was taken")
         assert refusal.value.retry_after
-    assert store._turnstiles == {}
+    assert store._lines == {}
     async with store.hold(ADA):
         pass

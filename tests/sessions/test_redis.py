@@ -23,7 +23,6 @@ from app.domain.conversation import LastTurn, Session, SessionKey, SessionRecord
 from app.domain.errors import SessionBusy, SessionStoreUnavailable
 from app.sessions.encoding import UnreadableSession, decode, encode
 from app.sessions.redis import server as redis_connection
-from app.sessions.redis import store as redis_store
 from app.sessions.redis.store import RedisSessionStore
 from tests import redis_server as servers
 from tests.redis_server import PASSWORD, RedisServer
@@ -854,11 +853,12 @@ sessions = st.builds(
         idempotency_key=st.none() | any_text,
         text=any_text,
         finish_reason=st.sampled_from(["stop", "length", "tool_calls", "content_filter"]),
-        usage=st.builds(Usage, counts, counts),
+        usage=st.builds(Usage, counts, counts, counts, counts),
         prompt_size=counts,
         dropped=counts,
         shortened=counts,
         at=moments,
+        stop=st.none() | any_text,
     ),
 )
 
@@ -910,7 +910,7 @@ async def test_large_sessions_are_kept_too(store: RedisSessionStore, redis_serve
 
 
 def _id(session_id: str) -> str:
-    return redis_store._digest(session_id)
+    return redis_connection.digest(session_id)
 
 
 def _fence(token: object) -> int:

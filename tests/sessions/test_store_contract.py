@@ -111,7 +111,19 @@ async def test_a_record_comes_back_as_it_was_saved(store: SessionStore) -> None:
         Message("tool", "Rain", tool_call_id="call_1"),
         Message("assistant", "It rains."),
     )
-    last = LastTurn("0f", "retry-1", "It rains.", "length", Usage(7, 8), 900, 1, 2, 1791231234.123456)
+    last = LastTurn(
+        "0f",
+        "retry-1",
+        "It rains.",
+        "length",
+        Usage(7, 8, 3, 4),
+        900,
+        1,
+        2,
+        1791231234.123456,
+        messages[1].tool_calls,
+        ";",
+    )
     kept = Session("ada", 1791230000.5, 1791231234.123456, (Message("system", "Be brief."),), messages, last)
     async with store.hold(ADA) as held:
         await held.save(SessionRecord(kept, client_keeps_history=True))

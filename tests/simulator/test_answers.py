@@ -81,3 +81,13 @@ def test_the_echo_is_honest_and_short() -> None:
     assert "no model" in answer
     assert f"You wrote: {'u' * 200}…" in answer
     assert f"{len(prompt)} characters" in answer
+
+
+def test_a_tool_is_called_in_the_form_that_the_prompt_shows() -> None:
+    """A call that the user asks for is made if the prompt tells how, and not again once its result is there."""
+    form = '<call_x1>{"name":"NAME","arguments":{...}}</call_x1>'
+    asked = '[User]: Call get_weather with {"city": "Paris"}'
+    call = compose_answer(f"[System]: To call one, end your reply with exactly this:\n{form}\n{asked}")
+    assert call == '<call_x1>{"name":"get_weather","arguments":{"city": "Paris"}}</call_x1>'
+    assert "no model" in compose_answer(asked)
+    assert "no model" in compose_answer(f"[System]: This is the form:\n{form}\n{asked}\n[Tool get_weather]: rain")

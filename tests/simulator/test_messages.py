@@ -24,6 +24,16 @@ def test_the_answer_is_composed_from_the_prompt(live: LiveSimulator, client: htt
     assert answer.json()["data"]["message"] == "Your name is Ada."
 
 
+def test_a_script_may_answer(live: LiveSimulator, client: httpx.Client) -> None:
+    """A script makes the answer from the prompt, until a reset; the knob `reply` goes first."""
+    live.site.play(str.upper)
+    assert send(client, live, "loud").json()["data"]["message"] == "LOUD"
+    live.site.update(reply="fixed")
+    assert send(client, live, "loud").json()["data"]["message"] == "fixed"
+    live.site.reset()
+    assert "You wrote: loud" in send(client, live, "loud").json()["data"]["message"]
+
+
 @pytest.mark.parametrize(
     ("fields", "status", "body"),
     [

@@ -61,20 +61,25 @@ class AuthMiddleware:
             await self._app(scope, receive, send)
             return
         keys = self._special.get(scope["path"], self._keys)
-        caller = Caller("anonymous") if keys is None else keys.caller(_presented(Headers(scope=scope)))
+        caller = Caller("anonymous") if keys is None else _caller(keys, Headers(scope=scope))
         if caller is None:
-            refusal = InvalidApiKey("Incorrect or missing API key. Send it as 'Authorization: Bearer KEY'.")
-            await error_response(refusal)(scope, receive, send)
+            refusal = InvalidApiKey(
+                "Incorrect or missing API key. Send it as 'Authorization: Bearer KEY' or as 'x-api-key: KEY'."
+            )
+            await error_response(refusal, scope)(scope, receive, send)
             return
         scope["caller"] = caller
         access_fields.get({})["caller"] = caller.id
         await self._app(scope, receive, send)
 
 
-def _presented(headers: Headers) -> bytes:
-    scheme, _, key = headers.get("authorization", "").strip().partition(" ")
+def _caller(keys: ApiKeys, headers: Headers) -> Caller | None:
+    """The owner of the presented key. A client with two kinds of credentials may send both; one of them has to open."""
+    scheme, _, bearer = headers.get("authorization", "").strip().partition(" ")
+    presented = (bearer if scheme.lower() == "bearer" else "", headers.get("x-api-key", ""))
     # Starlette reads headers as Latin-1, which gives back every byte as it came.
-    return key.strip().encode("latin-1") if scheme.lower() == "bearer" else b""
+    found = [keys.caller(key.strip().encode("latin-1")) for key in presented]
+    return found[0] or found[1]
 
 
 def _digest(key: bytes) -> bytes:

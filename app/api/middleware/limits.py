@@ -42,7 +42,7 @@ class LimitsMiddleware:
             return
         refusal = self._refusal(scope)
         if refusal is not None:
-            await error_response(refusal)(scope, receive, send)
+            await error_response(refusal, scope)(scope, receive, send)
             return
         received = 0
 

@@ -1,13 +1,22 @@
 """Between the wire and what it means. Pure; every fault of the request is found here and named by its `param`."""
 
-import re
-from collections.abc import Sequence
+from functools import partial
 
-from pydantic import ValidationError
-
+from app.api.bodies import given_fields, nameable, parse_body
+from app.api.content import Part, text_and_parts
 from app.api.headers import SessionHints
-from app.api.openai.schemas import CONTENT_TAGS, ChatCompletionRequest, ChatMessage, ContentPart
-from app.domain.chat import ChatCall, Message, Role, ToolCall
+from app.api.openai.schemas import (
+    ChatCompletionRequest,
+    ChatMessage,
+    ContentPart,
+    FunctionDefinition,
+    NamedFunction,
+    ResponseFormat,
+    ToolChoice,
+)
+from app.api.tools import tool_use
+from app.api.wire import stop_texts
+from app.domain.chat import PLAIN_TEXT, ChatCall, Image, Message, OutputFormat, Role, Tool, ToolCall, ToolUse
 from app.domain.errors import InvalidRequest
 
 _ROLES: dict[str, Role] = {
@@ -18,20 +27,15 @@ _ROLES: dict[str, Role] = {
     "tool": "tool",
     "function": "tool",
 }
-# What is looked at; of the last two every value but "text" is refused.
+# What is looked at here; the rest is for upstreams that know it.
 _HONOURED = frozenset(
     {"messages", "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "stop", "n", "user"}
-    | {"response_format", "modalities"}
+    | {"tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "response_format", "modalities"}
 )
 # Of no consequence for the answer: nothing is lost when they are not looked at.
 _INCONSEQUENTIAL = frozenset(
     {"metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
 )
-_NAMEABLE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_MOST_STOPS = 16
-# pydantic names the member of a union that it tried: `stop.list[str]`.
-_UNION_MEMBER = re.compile(r"(?:str|int|float|bool|list|dict)(?:\[.*\])?")
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def parse_request(body: bytes) -> ChatCompletionRequest:
@@ -40,10 +44,7 @@ def parse_request(body: bytes) -> ChatCompletionRequest:
     Raises:
         InvalidRequest: It is no JSON, or not of the right shape; `param` names the first field at fault.
     """
-    try:
-        return ChatCompletionRequest.model_validate_json(body.removeprefix(_BYTE_ORDER_MARK))
-    except ValidationError as error:
-        raise _invalid(error) from error
+    return parse_body(ChatCompletionRequest, body)
 
 
 def to_call(request: ChatCompletionRequest, hints: SessionHints, *, default_model: str, max_messages: int) -> ChatCall:
@@ -64,99 +65,119 @@ def to_call(request: ChatCompletionRequest, hints: SessionHints, *, default_mode
     return ChatCall(
         model=request.model or default_model,
         messages=tuple(_message(message, index) for index, message in enumerate(request.messages)),
+        tools=_functions(request) if speaks_of_functions(request) else _tools(request),
+        output_format=_output_format(request.response_format),
+        provider=hints.provider,
         max_tokens=request.max_completion_tokens or request.max_tokens,
-        stop=_stops(request.stop),
+        stop=stop_texts(request.stop),
         session=hints.session,
         reset=hints.reset,
         strict=hints.strict,
         is_retry=hints.is_retry,
         idempotency_key=hints.idempotency_key,
-        options={name: value for name, value in _given(request).items() if name not in _HONOURED},
+        options={name: value for name, value in given_fields(request).items() if name not in _HONOURED},
     )
 
 
 def ignored_params(request: ChatCompletionRequest) -> list[str]:
     """The fields of a request that the answer takes no account of, as far as their names can stand in a header."""
-    names = _given(request).keys() - _HONOURED - _INCONSEQUENTIAL
-    return sorted(name for name in names if _NAMEABLE.fullmatch(name))
-
-
-def _given(request: ChatCompletionRequest) -> dict[str, object]:
-    fields = {name: getattr(request, name) for name in ChatCompletionRequest.model_fields}
-    return {name: value for name, value in (fields | (request.model_extra or {})).items() if value is not None}
+    return nameable(given_fields(request).keys() - _HONOURED - _INCONSEQUENTIAL)
 
 
 def _refuse_impossible(request: ChatCompletionRequest) -> None:
     if request.n not in (None, 1):
         raise InvalidRequest("This model gives one answer at a time: n must be 1.", param="n")
-    kind = (request.response_format or {}).get("type", "text")
-    if kind != "text":
-        raise InvalidRequest("This model answers in plain text only.", param="response_format")
-    if request.tool_choice not in (None, "none", "auto"):
-        raise InvalidRequest("This model can't be made to call a tool.", param="tool_choice")
     if set(request.modalities or ()) - {"text"}:
         raise InvalidRequest("This model answers in text only.", param="modalities")
 
 
-def _stops(stop: str | Sequence[str] | None) -> tuple[str, ...]:
-    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
-    if len(stops) > _MOST_STOPS:
-        raise InvalidRequest(f"At most {_MOST_STOPS} stop texts can be given.", param="stop")
-    return tuple(text for text in stops if text)
+def speaks_of_functions(request: ChatCompletionRequest) -> bool:
+    """Does the request use `functions`, the form that tools had at first? Then it wants its answer in that form."""
+    return bool(request.functions) and not request.tools
+
+
+def _functions(request: ChatCompletionRequest) -> ToolUse | None:
+    tools = [_tool(function, f"functions[{index}]") for index, function in enumerate(request.functions or ())]
+    use = partial(tool_use, tools, parallel=False, param=lambda index: f"functions[{index}].name")
+    if isinstance(request.function_call, NamedFunction):
+        return use(choice="required", allowed=[request.function_call.name])
+    return use(choice=request.function_call or "auto")
+
+
+def _tools(request: ChatCompletionRequest) -> ToolUse | None:
+    tools = []
+    for index, tool in enumerate(request.tools or ()):
+        if tool.function is None:
+            what = "needs a function" if tool.type == "function" else f"of type {tool.type[:40]!r} is not known here"
+            raise InvalidRequest(f"A tool {what}.", param=f"tools[{index}]")
+        tools.append(_tool(tool.function, f"tools[{index}]"))
+    choice, parallel = request.tool_choice, request.parallel_tool_calls is not False
+    if not isinstance(choice, ToolChoice):
+        return tool_use(tools, choice=choice or "auto", parallel=parallel)
+    if choice.allowed_tools is not None:
+        names = [tool.function.name for tool in choice.allowed_tools.tools if tool.function is not None]
+        return tool_use(tools, choice=choice.allowed_tools.mode, allowed=names, parallel=parallel)
+    if choice.function is None:
+        raise InvalidRequest("This tool choice names no function.", param="tool_choice")
+    return tool_use(tools, choice="required", allowed=[choice.function.name], parallel=parallel)
+
+
+def _tool(function: FunctionDefinition, place: str) -> Tool:
+    return Tool(function.name, function.description or "", function.parameters or {}, bool(function.strict), place)
+
+
+def _output_format(wanted: ResponseFormat | None) -> OutputFormat:
+    if wanted is None or wanted.type == "text":
+        return PLAIN_TEXT
+    if wanted.type == "json_object":
+        return OutputFormat("json_object")
+    given = wanted.json_schema
+    if given is None or given.schema_ is None:
+        raise InvalidRequest("A json_schema format needs a schema.", param="response_format.json_schema.schema")
+    return OutputFormat("json_schema", given.schema_, given.name, given.description or "", bool(given.strict))
 
 
 def _message(message: ChatMessage, index: int) -> Message:
     place = f"messages[{index}].content"
     if message.content is None and message.role not in ("assistant", "tool", "function"):
         raise InvalidRequest(f"A {message.role} message needs content.", param=place)
+    text, parts = _content(message.content, place)
     return Message(
         role=_ROLES[message.role],
-        text=_text(message.content, place),
+        text=text,
         name=message.name,
-        tool_calls=tuple(
-            ToolCall(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or ()
-        ),
-        tool_call_id=message.tool_call_id,
+        tool_calls=_calls(message),
+        tool_call_id=_legacy_id(message.name or "") if message.role == "function" else message.tool_call_id,
+        reasoning=message.reasoning_content or "",
+        parts=parts,
     )
 
 
-def _text(content: str | list[ContentPart] | None, place: str) -> str:
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
-    return "\n".join(_part_text(part, f"{place}[{index}]") for index, part in enumerate(content))
+def _calls(message: ChatMessage) -> tuple[ToolCall, ...]:
+    function = message.function_call
+    if function is not None and not message.tool_calls:
+        return (ToolCall(_legacy_id(function.name), function.name, function.arguments),)
+    return tuple(ToolCall(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or ())
 
 
-def _part_text(part: ContentPart, place: str) -> str:
+def _legacy_id(name: str) -> str:
+    """An id for a call of the older form, which has none: its result follows at once, under the function's name."""
+    return f"call_{name}"
+
+
+def _content(content: str | list[ContentPart] | None, place: str) -> tuple[str, tuple[Part, ...]]:
+    if not isinstance(content, list):
+        return content or "", ()
+    return text_and_parts([_part(part, f"{place}[{index}]") for index, part in enumerate(content)])
+
+
+def _part(part: ContentPart, place: str) -> Part:
     if part.type == "refusal":
         return str((part.model_extra or {}).get("refusal") or "")
+    if part.type == "image_url" and part.image_url is not None:
+        return Image(part.image_url.url, place, part.image_url.detail)
     if part.type != "text":
-        raise InvalidRequest(f"This model reads text only, not content of type {part.type[:40]!r}.", param=place)
+        raise InvalidRequest(f"Content of type {part.type[:40]!r} can't be read here.", param=place)
     if part.text is None:
         raise InvalidRequest("A text part needs a text.", param=f"{place}.text")
     return part.text
-
-
-def _invalid(error: ValidationError) -> InvalidRequest:
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    if first["type"] == "json_invalid":
-        return InvalidRequest(
-            f"The request body could not be parsed as JSON ({first['msg'].removeprefix('Invalid JSON: ')})."
-        )
-    param = _param(first["loc"])
-    message = first["msg"]
-    if not param:
-        return InvalidRequest("The request body must be a JSON object.")
-    return InvalidRequest(f"{param}: {message}.", param=param)
-
-
-def _param(location: Sequence[int | str]) -> str:
-    """A location as `messages[0].content[1].text`."""
-    path = ""
-    for step in location:
-        if isinstance(step, int):
-            path += f"[{step}]"
-        elif step not in CONTENT_TAGS and not _UNION_MEMBER.fullmatch(step):
-            path += f".{step}" if path else step
-    return path

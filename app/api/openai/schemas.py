@@ -7,19 +7,26 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-# Names of union members: they come up in pydantic's error locations, and must be told from field names there.
-CONTENT_TAGS = ("<text>", "<parts>", "<null>")
+from app.api.wire import StreamOptions, Usage
 
 
 class _Wire(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
+class ImageUrl(_Wire):
+    """Where an image is."""
+
+    url: str = Field(min_length=1, description="its address, or the image itself as a `data:` URL")
+    detail: str | None = None
+
+
 class ContentPart(_Wire):
     """One part of a message. Only text can be sent to a text-only model."""
 
-    type: str = Field(description="`text`; other types are refused by text-only models", examples=["text"])
+    type: str = Field(description="`text` or `image_url`", examples=["text"])
     text: str | None = Field(None, description="the text of a `text` part")
+    image_url: ImageUrl | None = Field(None, description="the image of an `image_url` part")
 
 
 class FunctionCall(_Wire):
@@ -37,6 +44,7 @@ class ToolCall(_Wire):
     function: FunctionCall = FunctionCall()
 
 
+# Union members are named in angle brackets: they come up in pydantic's error locations, and are told from fields so.
 def _content_tag(value: Any) -> str:
     if value is None:
         return "<null>"
@@ -57,12 +65,82 @@ class ChatMessage(_Wire):
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
+    function_call: FunctionCall | None = Field(None, description="as a tool call, in the older form")
+    reasoning_content: str | None = Field(None, description="thoughts, for upstreams that want them back")
 
 
-class StreamOptions(_Wire):
-    """Options of a streamed answer."""
+class FunctionDefinition(_Wire):
+    """A function that the model may call."""
 
-    include_usage: bool | None = Field(None, description="send a last chunk with the usage")
+    name: str = Field(min_length=1, max_length=256)
+    description: str | None = None
+    parameters: dict[str, Any] | None = Field(None, description="the JSON Schema of its arguments")
+    strict: bool | None = None
+
+
+class ToolDefinition(_Wire):
+    """A tool; only functions are known."""
+
+    type: str = "function"
+    function: FunctionDefinition | None = None
+
+
+class NamedFunction(_Wire):
+    """A function by its name."""
+
+    name: str
+
+
+class NamedTool(_Wire):
+    """A tool by its name."""
+
+    type: str = "function"
+    function: NamedFunction | None = None
+
+
+class AllowedTools(_Wire):
+    """Some of the tools, and whether one of them is to be called."""
+
+    mode: Literal["auto", "required"] = "auto"
+    tools: list[NamedTool]
+
+
+class ToolChoice(_Wire):
+    """The one function to call, or those that may be called."""
+
+    type: str
+    function: NamedFunction | None = None
+    allowed_tools: AllowedTools | None = None
+
+
+class JsonSchema(_Wire):
+    """The schema that the answer must fit."""
+
+    name: str = ""
+    description: str | None = None
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(_Wire):
+    """The form of the answer."""
+
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    json_schema: JsonSchema | None = None
+
+
+def _choice_tag(value: Any) -> str:
+    return "<word>" if isinstance(value, str) else "<choice>"
+
+
+Choices = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag("<word>")] | Annotated[ToolChoice, Tag("<choice>")],
+    Discriminator(_choice_tag),
+]
+FunctionChoices = Annotated[
+    Annotated[Literal["none", "auto"], Tag("<word>")] | Annotated[NamedFunction, Tag("<choice>")],
+    Discriminator(_choice_tag),
+]
 
 
 class ChatCompletionRequest(_Wire):
@@ -87,18 +165,13 @@ class ChatCompletionRequest(_Wire):
     logprobs: bool | None = None
     top_logprobs: int | None = None
     logit_bias: dict[str, float] | None = None
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: str | dict[str, Any] | None = None
-    response_format: dict[str, Any] | None = None
+    tools: list[ToolDefinition] | None = Field(None, description="functions that the model may ask to be called")
+    tool_choice: Choices | None = Field(None, description="whether, and which, to call")
+    parallel_tool_calls: bool | None = Field(None, description="`false`: at most one call at a time")
+    functions: list[FunctionDefinition] | None = Field(None, description="as tools, in the older form")
+    function_call: FunctionChoices | None = Field(None, description="as tool_choice, in the older form")
+    response_format: ResponseFormat | None = Field(None, description="text, any JSON object, or one that fits a schema")
     modalities: list[str] | None = None
-
-
-class Usage(BaseModel):
-    """Tokens, estimated at four bytes of UTF-8 each where the upstream doesn't count."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
 
 
 class AssistantMessage(BaseModel):
@@ -107,6 +180,9 @@ class AssistantMessage(BaseModel):
     role: Literal["assistant"]
     content: str | None
     refusal: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    function_call: FunctionCall | None = None
+    reasoning_content: str | None = None
 
 
 class Choice(BaseModel):
@@ -115,7 +191,7 @@ class Choice(BaseModel):
     index: int
     message: AssistantMessage
     logprobs: None = None
-    finish_reason: Literal["stop", "length", "tool_calls", "content_filter"]
+    finish_reason: Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
 
 
 class ChatCompletion(BaseModel):
@@ -138,6 +214,8 @@ class ModelObject(BaseModel):
     owned_by: str
     context_length: int = Field(description="the largest prompt, in `context_unit`")
     context_unit: str
+    provider: str = Field(description="who answers first")
+    abilities: list[str] = Field(description="what the model does by itself; the gateway makes up for tools and JSON")
 
 
 class ModelList(BaseModel):
@@ -145,18 +223,3 @@ class ModelList(BaseModel):
 
     object: Literal["list"] = "list"
     data: list[ModelObject]
-
-
-class ErrorObject(BaseModel):
-    """What went wrong."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class ErrorEnvelope(BaseModel):
-    """The body of every error."""
-
-    error: ErrorObject

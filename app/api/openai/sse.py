@@ -1,26 +1,18 @@
 """The chunks of a streamed chat completion, as bytes. Pure."""
 
-import json
+from typing import ClassVar
 
+from app.api.encoding import json_bytes
 from app.api.errors import error_body
-from app.chat.service import Ending
-from app.domain.chat import Usage
+from app.api.wire import DONE, usage_object
+from app.chat.events import Ending
+from app.domain.chat import ToolCallDelta
 from app.domain.errors import GatewayError
 
-DONE = b"data: [DONE]\n\n"
 
-# Unicode's further line ends, which are none to SSE but to clients that split the stream with str.splitlines().
-_LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
-_json_string = json.JSONEncoder(ensure_ascii=False).encode
-
-
-def usage_object(usage: Usage) -> dict[str, int]:
-    """The `usage` of an answer."""
-    return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.total_tokens,
-    }
+def finish_reason(ending: Ending, *, legacy: bool) -> str:
+    """The `finish_reason`, as clients know it that still speak of functions, or as all others do."""
+    return "function_call" if legacy and ending.finish_reason == "tool_calls" else ending.finish_reason
 
 
 class ChunkEncoder:
@@ -34,39 +26,59 @@ class ChunkEncoder:
         created: Seconds since the epoch, in all chunks.
         model: The model that answers.
         include_usage: Send the usage in a chunk of its own, and `usage: null` in all before.
+        legacy: The client speaks of `function_call`, as one did before there were `tool_calls`.
     """
 
-    def __init__(self, *, completion_id: str, created: int, model: str, include_usage: bool) -> None:
-        head = json.dumps(
-            {"id": completion_id, "object": "chat.completion.chunk", "created": created, "model": model},
-            ensure_ascii=False,
-            separators=(",", ":"),
-        )
-        self._head = b"data: " + head[:-1].encode()
+    ping: ClassVar[bytes] = b": ping\n\n"
+
+    def __init__(
+        self, *, completion_id: str, created: int, model: str, include_usage: bool, legacy: bool = False
+    ) -> None:
+        head = {"id": completion_id, "object": "chat.completion.chunk", "created": created, "model": model}
+        self._head = b"data: " + json_bytes(head)[:-1]
         self._usage_null = b',"usage":null' if include_usage else b""
         self._include_usage = include_usage
-        self._before_text = self._head + b',"choices":[{"index":0,"delta":{"content":'
-        self._after_text = b'},"logprobs":null,"finish_reason":null}]' + self._usage_null + b"}\n\n"
+        self._legacy = legacy
+        self._before = self._head + b',"choices":[{"index":0,"delta":'
+        self._after = b',"logprobs":null,"finish_reason":null}]' + self._usage_null + b"}\n\n"
+        self._before_text = self._before + b'{"content":'
+        self._after_text = b"}" + self._after
 
     def opening(self) -> bytes:
         """The chunk that says whose message it is."""
-        choice = b'{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}'
-        return self._head + b',"choices":[' + choice + b"]" + self._usage_null + b"}\n\n"
+        return self._before + b'{"role":"assistant","content":""}' + self._after
 
     def text(self, text: str) -> bytes:
         """A chunk of text."""
-        data = _json_string(text)
-        if not text.isascii():
-            data = data.translate(_LINE_ENDS)
-        return self._before_text + data.encode("utf-8", "replace") + self._after_text
+        return self._before_text + json_bytes(text) + self._after_text
+
+    def reasoning(self, text: str) -> bytes:
+        """A chunk of thoughts, under the name that most upstreams and clients have agreed on."""
+        return self._before + b'{"reasoning_content":' + json_bytes(text) + b"}" + self._after
+
+    def tool_call(self, part: ToolCallDelta) -> bytes:
+        """A chunk of a tool call; the older form knows one call only."""
+        if self._legacy and part.index:
+            return b""
+        function: dict[str, object] = {"arguments": part.arguments}
+        if part.name is not None:
+            function = {"name": part.name, **function}
+        if self._legacy:
+            return self._before + json_bytes({"function_call": function}) + self._after
+        call: dict[str, object] = {"index": part.index}
+        if part.id is not None:
+            call |= {"id": part.id, "type": "function"}
+        return self._before + json_bytes({"tool_calls": [{**call, "function": function}]}) + self._after
 
     def ending(self, ending: Ending) -> bytes:
         """The chunk with the finish reason, the usage if it is wanted, and the end of the stream."""
-        choice = b'{"index":0,"delta":{},"logprobs":null,"finish_reason":"%b"}' % ending.finish_reason.encode()
+        choice = (
+            b'{"index":0,"delta":{},"logprobs":null,"finish_reason":"%b"}'
+            % finish_reason(ending, legacy=self._legacy).encode()
+        )
         last = self._head + b',"choices":[' + choice + b"]" + self._usage_null + b"}\n\n"
         if self._include_usage:
-            usage = json.dumps(usage_object(ending.usage), separators=(",", ":")).encode()
-            last += self._head + b',"choices":[],"usage":' + usage + b"}\n\n"
+            last += self._head + b',"choices":[],"usage":' + json_bytes(usage_object(ending.usage)) + b"}\n\n"
         return last + DONE
 
     def failure(self, error: GatewayError) -> bytes:

@@ -8,11 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from app.domain.errors import CloudflareChallenge, UpstreamError
+import structlog
+
+from app.domain.errors import CloudflareChallenge, UpstreamError, UpstreamUnavailable
 from app.domain.tracing import Trace, no_trace
 from app.providers.kimi.page import Clearance
 
-NonceState = Literal["pending", "fresh", "failing"]
+# untried: fetched after the site had refused a fresh one, and not seen to be any better yet.
+NonceState = Literal["pending", "fresh", "untried", "failing"]
 
 
 class FetchPage(Protocol):
@@ -59,19 +62,27 @@ class NonceSource:
         self._on_new = on_new
         self._trace = trace
         self._clock = clock
+        self._log = structlog.get_logger("kimi.nonce")
         self._clearance: Clearance | None = None
         self._fetching: asyncio.Task[Clearance] | None = None
         self._failure: UpstreamError | None = None
         self._failures = 0
         self._retry_at = 0.0
+        self._last_pause = 0.0
+        self._refused = False
+        self._trusted_from = 0.0
         self.fetches = 0
         self._failed = asyncio.Event()
 
     @property
     def state(self) -> NonceState:
-        """Is there one to work with?"""
+        """Is there one to work with?
+
+        An untried one is as good as any other once a message was taken, or after as long without a refusal as the
+        gateway had paused: a worker that gets no messages because of it would never find out.
+        """
         if self._clearance is not None:
-            return "fresh"
+            return "fresh" if not self._refused or self._clock() >= self._trusted_from else "untried"
         return "pending" if self._failure is None else "failing"
 
     @property
@@ -107,12 +118,13 @@ class NonceSource:
         """Even this new clearance was refused: don't fetch further ones for a while."""
         if self._clearance is refused:
             self._clearance = None
+            self._refused = True
             self._note_failure(refusal)
 
     def approve(self, clearance: Clearance) -> None:
         """The site took a message with this clearance: earlier failures are over."""
         if self._failures and self._clearance is clearance:
-            self._failures, self._failure, self._retry_at = 0, None, 0.0
+            self._failures, self._failure, self._retry_at, self._refused = 0, None, 0.0, False
 
     async def keep_fresh(self) -> None:
         """Fetch the first nonce, then renew it ahead of its age, until cancelled.
@@ -155,18 +167,26 @@ class NonceSource:
         try:
             with self._trace("nonce"):
                 clearance = await self._fetch(new_visitor=new_visitor)
+            self._on_new(clearance)
         except UpstreamError as error:
             self._note_failure(error)
             raise
+        except Exception as error:
+            # Whatever it is, requests get a typed error, and the background must go on trying.
+            self._log.exception("page_fetch_failed")
+            failure = UpstreamUnavailable("The Kimi site's chat page can't be read; the gateway's log says more.")
+            self._note_failure(failure)
+            raise failure from error
         finally:
             self._fetching = None
         self._clearance = clearance
-        self._on_new(clearance)
+        self._trusted_from = self._clock() + self._last_pause
         return clearance
 
     def _note_failure(self, error: UpstreamError) -> None:
         self._failures += 1
         pause = min(self._policy.longest_pause, self._policy.first_pause * 2 ** (self._failures - 1))
+        self._last_pause = pause
         pause *= random.uniform(0.8, 1.2)  # noqa: S311 - keeps several workers from fetching in step
         self._failure = error
         self._retry_at = self._clock() + max(pause, min(error.retry_after or 0.0, self._policy.longest_pause))

@@ -1,6 +1,6 @@
 """The chat page: what is read off it, and how it is fetched past Cloudflare.
 
-cloudscraper is synchronous, so it runs in threads of its own, never on the event loop.
+cloudscraper is synchronous, so it runs in threads, never on the event loop.
 """
 
 import asyncio
@@ -9,8 +9,8 @@ import json
 import re
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from http.cookiejar import Cookie
 from itertools import islice
 from urllib.parse import urljoin, urlsplit
@@ -20,18 +20,17 @@ import requests
 import urllib3
 
 from app.domain.errors import CloudflareChallenge, NonceMissing, SiteChanged, UpstreamError, UpstreamUnavailable
-from app.providers.http import HttpReply
+from app.providers.kimi.scraper import BoundedScraper, Page
 from app.providers.kimi.wire import http_trouble
+from app.providers.threads import AbandonableThreads, TooManyStuckThreads
 
 _SCRIPT_VARIABLE = re.compile(r"\bkimi_ajax['\"]?\]?\s*=\s*(?=\{)")
 _NONCE = re.compile(r"[A-Za-z0-9_-]{4,128}")
 # A page that repeats the variable more often is playing with us.
 _MOST_VARIABLES = 20
 _AJAX_PATH = "/wp-admin/admin-ajax.php"
-_PART_BYTES = 64 * 1024
-_PAGE_BYTES = 5 * 1024 * 1024
-# Two fetches at once: the one that everybody waits for, and one that still hangs from before.
-_THREADS = 2
+# Fetches that still hang (in a name server, say) when another is begun.
+_MOST_STUCK = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +80,8 @@ class PageReader:
         self._page_url = page_url
         self._ajax_url = ajax_url
         self._timeout = timeout
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="kimi-page")
-        self._scraper: _BoundedScraper | None = None
+        self._threads = AbandonableThreads("kimi-page", most_stuck=_MOST_STUCK)
+        self._scraper: BoundedScraper | None = None
 
     async def fetch(self, *, new_visitor: bool = False) -> Clearance:
         """The page, past any cache on the way.
@@ -93,24 +92,21 @@ class PageReader:
         Raises:
             UpstreamError: It can't be had, or has no nonce.
         """
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout):
-                return await loop.run_in_executor(self._threads, self._fetch, new_visitor)
+                scraper = None if new_visitor else self._scraper
+                if scraper is None or scraper.aborted:
+                    # Costs tens of milliseconds (it reads a list of browsers), so it is kept for the next time.
+                    scraper = self._scraper = await self._threads.run(BoundedScraper)
+                return await self._threads.run(partial(self._fetch, scraper, new_visitor), abort=scraper.abort)
         except TimeoutError as error:
             raise UpstreamUnavailable(
                 f"The Kimi site's chat page didn't come within {self._timeout:g} seconds."
             ) from error
+        except TooManyStuckThreads as error:
+            raise UpstreamUnavailable("Too many fetches of the Kimi site's chat page hang.") from error
 
-    def close(self) -> None:
-        """Let the threads go; a fetch that still runs ends by its own timeout."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-    def _fetch(self, new_visitor: bool) -> Clearance:
-        scraper = self._scraper
-        if scraper is None or new_visitor:
-            # Costs tens of milliseconds (it reads a list of browsers), so it is kept for the next time.
-            scraper = self._scraper = _BoundedScraper()
+    def _fetch(self, scraper: BoundedScraper, new_visitor: bool) -> Clearance:
         try:
             reply = scraper.fetch(self._page_url, self._timeout)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
@@ -125,7 +121,7 @@ class PageReader:
                 del sys.tracebacklimit
         return self._clearance(reply, scraper, new_visitor)
 
-    def _clearance(self, reply: "_Page", scraper: "_BoundedScraper", new_visitor: bool) -> Clearance:
+    def _clearance(self, reply: Page, scraper: BoundedScraper, new_visitor: bool) -> Clearance:
         trouble = http_trouble(reply.http)
         if trouble is not None:
             raise trouble if isinstance(trouble, UpstreamError) else SiteChanged(trouble.message)
@@ -139,41 +135,6 @@ class PageReader:
             new_visitor=new_visitor,
             fetched_at=time.monotonic(),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Page:
-    url: str
-    http: HttpReply
-
-
-class _BoundedScraper(cloudscraper.CloudScraper):  # type: ignore[misc]  # cloudscraper ships no types
-    """A scraper that reads no more than so many bytes for so long: requests' own timeout is only for each read."""
-
-    _deadline = 0.0
-
-    def fetch(self, url: str, timeout: float) -> _Page:
-        self._deadline = time.monotonic() + timeout
-        response = self.get(
-            url,
-            params={"_": str(time.time_ns() // 1_000_000)},  # past caches that would serve an old nonce
-            headers={"Cache-Control": "no-cache", "Pragma": "no-cache"},
-            timeout=timeout,
-        )
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        return _Page(response.url, HttpReply(response.status_code, headers, response.content))
-
-    def perform_request(self, method: str, url: str, **options: object) -> requests.Response:
-        response: requests.Response = super().perform_request(method, url, **{**options, "stream": True})
-        body = bytearray()
-        with response:
-            # read1 gives what is there: iter_content would wait for a whole part, for as long as a page drips.
-            while part := response.raw.read1(_PART_BYTES, decode_content=True):
-                body += part
-                if len(body) > _PAGE_BYTES or time.monotonic() > self._deadline:
-                    raise requests.Timeout("The page is endless.")
-        response._content = bytes(body)  # noqa: SLF001 - where requests keeps a body that has been read
-        return response
 
 
 def _trusted(ajax_url: str | None, page_url: str) -> str:

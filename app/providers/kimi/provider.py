@@ -43,9 +43,9 @@ class KimiProvider(BaseProvider):
         trace: Trace = no_trace,
     ) -> None:
         self.models = tuple(models)
-        self._page = page
         self._client = client
         self._guard = guard
+        self.timeout = guard.timeout
         self._keep_upstream_session = keep_upstream_session
         self._nonces = NonceSource(page.fetch, nonce_policy, on_new=self._keep_cookies, trace=trace)
         self._trace = trace
@@ -62,11 +62,10 @@ class KimiProvider(BaseProvider):
             self._renewal.cancel()
             await asyncio.wait([self._renewal])
         await self._nonces.aclose()
-        self._page.close()
         await self._client.aclose()
 
     def status(self) -> ProviderStatus:
-        """Ready as long as a nonce is there or still to be fetched, and the breaker lets requests through."""
+        """Ready as long as a good nonce is there or still to be fetched, and the breaker lets requests through."""
         nonce, breaker = self._nonces.state, self._guard.breaker.state
         details: dict[str, str] = {"nonce": nonce, "breaker": breaker}
         if self._nonces.failure is not None:
@@ -75,10 +74,11 @@ class KimiProvider(BaseProvider):
             "nonce_age_seconds": self._nonces.age,
             "nonce_fetches": float(self._nonces.fetches),
             "breaker_closed": float(breaker == "closed"),
+            "pause_seconds": self._guard.pause.seconds,
             "queue_depth": float(self._guard.bulkhead.queued),
             "slots_free": float(self._guard.bulkhead.free),
         }
-        return ProviderStatus(nonce != "failing" and breaker != "open", details, gauges)
+        return ProviderStatus(nonce in ("fresh", "pending") and breaker != "open", details, gauges)
 
     async def connect(self) -> None:
         """Fetch the page and its nonce, if that has not been done yet."""
@@ -86,7 +86,9 @@ class KimiProvider(BaseProvider):
 
     async def create_completion(self, request: CompletionRequest) -> Completion:
         """The site's answer, which comes whole."""
-        text = await self._guard.run(lambda: self._exchange(request), caller_id=request.caller_id)
+        text = await self._guard.run(
+            lambda: self._exchange(request), caller_id=request.caller_id, deadline=request.deadline
+        )
         return Completion(text)
 
     async def stream_completion(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
@@ -115,7 +117,7 @@ class KimiProvider(BaseProvider):
         )
         with self._trace("upstream"):
             reply = await self._client.post_form(clearance.ajax_url, form, _headers(clearance))
-        text = wire.read_reply(reply, nonce=clearance.nonce)
+            text = wire.read_reply(reply, nonce=clearance.nonce)
         self._nonces.approve(clearance)
         return text
 
@@ -123,7 +125,7 @@ class KimiProvider(BaseProvider):
         if not self._keep_upstream_session or request.conversation_id is None:
             return wire.new_session_id()
         # The same on every worker, without any of them having to remember it.
-        digest = hashlib.sha256(request.conversation_id.encode()).hexdigest()
+        digest = hashlib.sha256(request.conversation_id.encode("utf-8", "surrogatepass")).hexdigest()
         return f"session_{1_700_000_000_000 + int(digest[:8], 16)}_{digest[8:17]}"
 
     def _keep_cookies(self, clearance: Clearance) -> None:

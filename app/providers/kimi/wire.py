@@ -27,7 +27,6 @@ from app.domain.errors import (
 from app.providers.http import HttpReply, retry_after
 
 _ACTION = "kimi_send_message"
-_SESSION_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 _CHALLENGE_PAGE = re.compile(
     rb"<title>\s*Just a moment|/cdn-cgi/challenge-platform/|cf-chl-|_cf_chl_opt", re.IGNORECASE
 )
@@ -63,8 +62,7 @@ def message_form(*, nonce: str, message: str, model: str, session_id: str) -> di
 
 def new_session_id() -> str:
     """A session id as the site's own page makes it."""
-    suffix = "".join(secrets.choice(_SESSION_ALPHABET) for _ in range(9))
-    return f"session_{int(time.time() * 1000)}_{suffix}"
+    return f"session_{int(time.time() * 1000)}_{secrets.token_hex(5)[:9]}"
 
 
 def read_reply(reply: HttpReply, *, nonce: str) -> str:
@@ -128,6 +126,8 @@ def _answer(document: Mapping[str, object] | None) -> str:
         raise SiteChanged("The Kimi site's answer has another shape than usual: it may have changed.")
     if not message.strip():
         raise EmptyReply("The Kimi site answered with an empty message.")
+    if message.isascii():
+        return message
     # Half a surrogate pair (from a cut-off \\ud83d escape) can't be written as UTF-8.
     return message.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 

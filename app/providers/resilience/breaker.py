@@ -23,12 +23,14 @@ class BreakerPolicy:
         minimum_calls: Fewer calls than this within the window say nothing.
         window: Seconds that are looked back upon.
         open_seconds: Pause before the first probe; doubled by each failed one, up to a minute.
+        shut_out_seconds: Pause after a failure that means that nobody is let in; one is enough.
     """
 
     failure_rate: float = 0.5
     minimum_calls: int = 20
     window: float = 30.0
     open_seconds: float = 5.0
+    shut_out_seconds: float = 60.0
 
 
 class CircuitBreaker:
@@ -42,6 +44,7 @@ class CircuitBreaker:
         self._open_until: float | None = None
         self._open_seconds = policy.open_seconds
         self._probing = False
+        self._opened_by: UpstreamError | None = None
 
     @property
     def state(self) -> BreakerState:
@@ -56,13 +59,14 @@ class CircuitBreaker:
             return
         wait = self._open_until - self._clock()
         if wait > 0 or self._probing:
-            raise BreakerOpen(
-                "The upstream has been failing; nothing is sent to it for a moment.", retry_after=max(wait, 1.0)
-            )
+            raise self._refusal(max(wait, 1.0))
 
     @contextmanager
-    def call(self) -> Generator[None, None, None]:
+    def call(self) -> Generator[Callable[[], None], None, None]:
         """Guard one call to the upstream and learn from how it ends.
+
+        What it gives may be called when the upstream has begun to answer: a probe has then done its work, and nobody
+        needs to wait for the end of a long answer.
 
         Raises:
             BreakerOpen: The call isn't made.
@@ -70,37 +74,57 @@ class CircuitBreaker:
         self.check()
         probe = self._open_until is not None
         self._probing = probe
+
+        def begun() -> None:
+            nonlocal probe
+            if probe:
+                self._record(None, probe=True)
+                probe = False
+
         try:
-            yield
+            yield begun
         except UpstreamError as error:
-            self._record(failed=error.is_outage, probe=probe)
+            self._record(error if error.is_outage else None, probe=probe)
             raise
         except BaseException:
             # A cancelled call, or a fault of our own, says nothing about the upstream.
             self._probing = self._probing and not probe
             raise
         else:
-            self._record(failed=False, probe=probe)
+            self._record(None, probe=probe)
 
-    def _record(self, *, failed: bool, probe: bool) -> None:
+    def _record(self, failure: UpstreamError | None, *, probe: bool) -> None:
         if probe:
             self._probing = False
-            self._reopen() if failed else self._close()
+            if failure is None:
+                self._close()
+            else:
+                self._open_seconds = min(_LONGEST_OPEN, self._open_seconds * 2)
+                self._open(failure)
             return
         if self._open_until is not None:
             return  # a call from before it opened: old news
         now = self._clock()
-        self._outcomes.append((now, failed))
-        self._failures += failed
+        self._outcomes.append((now, failure is not None))
+        self._failures += failure is not None
         while self._outcomes and self._outcomes[0][0] < now - self._policy.window:
             self._failures -= self._outcomes.popleft()[1]
-        calls = len(self._outcomes)
-        if calls >= self._policy.minimum_calls and self._failures >= calls * self._policy.failure_rate:
-            self._open_until = now + self._open_seconds
+        if failure is not None and (failure.shuts_out or self._too_many_failures()):
+            self._open(failure)
 
-    def _reopen(self) -> None:
-        self._open_seconds = min(_LONGEST_OPEN, self._open_seconds * 2)
-        self._open_until = self._clock() + self._open_seconds
+    def _too_many_failures(self) -> bool:
+        calls = len(self._outcomes)
+        return calls >= self._policy.minimum_calls and self._failures >= calls * self._policy.failure_rate
+
+    def _open(self, failure: UpstreamError) -> None:
+        seconds = self._policy.shut_out_seconds if failure.shuts_out else self._open_seconds
+        self._open_until = self._clock() + seconds
+        self._opened_by = failure
+
+    def _refusal(self, wait: float) -> BreakerOpen:
+        if self._opened_by is not None and self._opened_by.shuts_out:
+            return BreakerOpen(self._opened_by.message, code=self._opened_by.code, retry_after=wait)
+        return BreakerOpen("The upstream has been failing; nothing is sent to it for a moment.", retry_after=wait)
 
     def _close(self) -> None:
         self._open_until = None

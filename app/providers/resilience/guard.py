@@ -2,14 +2,16 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
-from app.domain.errors import UpstreamError, UpstreamTimeout
+from app.domain.errors import UpstreamError, UpstreamRateLimited, UpstreamTimeout
 from app.providers.resilience.breaker import CircuitBreaker
 from app.providers.resilience.budget import RetryBudget
 from app.providers.resilience.bulkhead import Bulkhead
+from app.providers.resilience.pause import RequestedPause
 
 T = TypeVar("T")
 
@@ -40,14 +42,16 @@ class RetryPolicy:
 
 
 class Guard:
-    """Runs calls to one upstream: in a slot of its bulkhead, past its breaker, with retries, within a deadline.
+    """Runs calls to one upstream: in a slot of its bulkhead, past its breaker, with retries, within a deadline; none
+    while the upstream has asked for a pause.
 
     Args:
         bulkhead: Bounds what is at the upstream at once.
         breaker: Leaves a failing upstream alone.
         retry: Which failures are tried again, and when.
         budget: Bounds all retries together.
-        timeout: Seconds for everything together: queue, tries and pauses.
+        timeout: Seconds for queue, tries and pauses together, up to the whole answer or the first part of a stream.
+        idle_timeout: Seconds that a stream may be silent after its first part; None for ever.
     """
 
     def __init__(
@@ -58,31 +62,69 @@ class Guard:
         retry: RetryPolicy,
         budget: RetryBudget,
         timeout: float,
+        idle_timeout: float | None = None,
     ) -> None:
         self.bulkhead = bulkhead
         self.breaker = breaker
+        self.pause = RequestedPause()
         self._retry = retry
         self._budget = budget
-        self._timeout = timeout
+        self.timeout = timeout
+        self._idle_timeout = idle_timeout
 
-    async def run(self, attempt: Callable[[], Awaitable[T]], *, caller_id: str) -> T:
+    async def run(self, attempt: Callable[[], Awaitable[T]], *, caller_id: str, deadline: float | None = None) -> T:
         """The result of `attempt`, which is called again after transient failures.
 
+        Args:
+            attempt: One try.
+            caller_id: Whose it is, for fair shares.
+            deadline: An earlier end than the guard's own timeout gives, in the event loop's time.
+
         Raises:
-            UpstreamError: The last failure, or `BreakerOpen`, or `UpstreamTimeout`.
+            UpstreamError: The last failure, or `BreakerOpen`, or `UpstreamTimeout`; or a refusal that still holds.
             GatewayOverloaded: No slot came free.
         """
-        self.breaker.check()
-        self._budget.pay_in()
-        deadline = asyncio.get_running_loop().time() + self._timeout
-        async with self.bulkhead.slot(caller_id, at_most=self._timeout):
-            return await self._with_retries(attempt, deadline)
+        async with self._slot(caller_id, deadline) as until:
+            return await self._with_retries(lambda: self._once(attempt, until), until)
 
-    async def _with_retries(self, attempt: Callable[[], Awaitable[T]], deadline: float) -> T:
+    async def stream(
+        self, attempt: Callable[[], AsyncGenerator[T, None]], *, caller_id: str, deadline: float | None = None
+    ) -> AsyncGenerator[T, None]:
+        """The parts that `attempt` gives, which is called again after transient failures before the first part.
+
+        The slot is held until the last part. Closing this closes what `attempt` gave.
+
+        Args:
+            attempt: One try.
+            caller_id: Whose it is, for fair shares.
+            deadline: By when the first part must be there, if that is before the guard's own timeout ends.
+
+        Raises:
+            UpstreamError: As `run`, or when the stream breaks off or falls silent.
+            GatewayOverloaded: No slot came free.
+        """
+        async with self._slot(caller_id, deadline) as until, AsyncExitStack() as stack:
+            parts = await self._with_retries(lambda: self._begin(attempt, stack, until), until)
+            while (part := parts.next) is not None:
+                yield part
+                parts.next = await self._next(parts.rest)
+
+    @asynccontextmanager
+    async def _slot(self, caller_id: str, deadline: float | None) -> AsyncGenerator[float, None]:
+        """A slot at the upstream, and by when the answer must be there."""
+        self.breaker.check()
+        self.pause.check()
+        self._budget.pay_in()
+        now = asyncio.get_running_loop().time()
+        until = now + self.timeout if deadline is None else min(deadline, now + self.timeout)
+        async with self.bulkhead.slot(caller_id, at_most=until - now):
+            yield until
+
+    async def _with_retries(self, once: Callable[[], Awaitable[T]], deadline: float) -> T:
         failed_tries = 0
         while True:
             try:
-                return await self._once(attempt, deadline)
+                return await once()
             except UpstreamError as error:
                 failed_tries += 1
                 pause = self._retry.pause(error, failed_tries)
@@ -92,10 +134,54 @@ class Guard:
                     raise
             await asyncio.sleep(pause)
 
-    async def _once(self, attempt: Callable[[], Awaitable[T]], deadline: float) -> T:
-        with self.breaker.call():
+    async def _once(self, attempt: Callable[[], Awaitable[T]], until: float) -> T:
+        with self._watched():
+            return await _by(until, attempt())
+
+    async def _begin(
+        self, attempt: Callable[[], AsyncGenerator[T, None]], outer: AsyncExitStack, until: float
+    ) -> "_Begun[T]":
+        """One try up to its first part; from then on `outer` closes it and tells the breaker how it ended."""
+        async with AsyncExitStack() as stack:
+            begun = stack.enter_context(self._watched())
+            rest = await stack.enter_async_context(aclosing(attempt()))
+            first = await _by(until, anext(rest, None))
+            begun()
+            await outer.enter_async_context(stack.pop_all())
+            return _Begun(first, rest)
+
+    @contextmanager
+    def _watched(self) -> Generator[Callable[[], None], None, None]:
+        """One try, if none of those that watch the upstream objects; they learn from how it ends."""
+        self.pause.check()
+        with self.breaker.call() as begun:
             try:
-                async with asyncio.timeout_at(deadline):
-                    return await attempt()
-            except TimeoutError as error:
-                raise UpstreamTimeout(f"The upstream didn't answer within {self._timeout:g} seconds.") from error
+                yield begun
+            except UpstreamRateLimited as refusal:
+                self.pause.note(refusal)
+                raise
+
+    async def _next(self, rest: AsyncGenerator[T, None]) -> T | None:
+        try:
+            async with asyncio.timeout(self._idle_timeout):
+                return await anext(rest, None)
+        except TimeoutError as error:
+            raise UpstreamTimeout(
+                f"The upstream fell silent in the middle of its answer, for {self._idle_timeout:g} seconds."
+            ) from error
+
+
+@dataclass(slots=True)
+class _Begun(Generic[T]):
+    """A stream whose next part is there already; None after the last one."""
+
+    next: T | None
+    rest: AsyncGenerator[T, None]
+
+
+async def _by(until: float, answer: Awaitable[T]) -> T:
+    try:
+        async with asyncio.timeout_at(until):
+            return await answer
+    except TimeoutError as error:
+        raise UpstreamTimeout("The upstream didn't answer within the time that a request may take.") from error

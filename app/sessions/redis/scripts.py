@@ -127,3 +127,30 @@ redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[1])
 return redis.call('ZREVRANGE', KEYS[1], 0, -1)
 """
 )
+
+# Keeps a snapshot, and forgets the caller's oldest beyond the cap. Asked again, it does the same.
+KEEP = Script(
+    _NOW
+    + """
+local snapshot, index = unpack(KEYS)
+local data, live_ms, member, cap, snapshots = unpack(ARGV)
+redis.call('SET', snapshot, data, 'PX', live_ms)
+redis.call('ZADD', index, now + time[2] % 1000 / 1000, member)
+redis.call('ZREMRANGEBYSCORE', index, '-inf', now - live_ms)
+redis.call('PEXPIRE', index, live_ms)
+local excess = redis.call('ZCARD', index) - cap
+if excess > 0 then
+  for _, oldest in ipairs(redis.call('ZRANGE', index, 0, excess - 1)) do
+    redis.call('DEL', snapshots .. oldest)
+    redis.call('ZREM', index, oldest)
+  end
+end
+return 1
+"""
+)
+
+# Forgets a snapshot: was there one?
+FORGET = Script("""
+redis.call('ZREM', KEYS[2], ARGV[1])
+return redis.call('DEL', KEYS[1])
+""")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
@@ -183,3 +184,13 @@ def _pool(url: str, connect_timeout: float) -> ConnectionPool:
 
 def _unavailable(reason: str) -> SessionStoreUnavailable:
     return SessionStoreUnavailable(f"The session store {reason}.", retry_after=1.0)
+
+
+def digest(text: str) -> str:
+    """An id as part of a key: no text in it can reach into another key."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def milliseconds(seconds: float) -> int:
+    """A time to live as Redis takes it."""
+    return max(1, round(seconds * 1000))

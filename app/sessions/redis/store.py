@@ -14,21 +14,22 @@ The braces put all keys of a caller on one node of a cluster, which is why scrip
 
 import asyncio
 import contextlib
-import hashlib
 import random
 import secrets
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import structlog
 
 from app.domain.conversation import Session, SessionKey, SessionRecord
-from app.domain.errors import SessionBusy, SessionStoreUnavailable
+from app.domain.errors import SessionStoreUnavailable
 from app.sessions.encoding import UnreadableSession, decode, encode
+from app.sessions.line import Line, Place, busy
 from app.sessions.redis.scripts import DELETE, LIST, RELEASE, RENEW, SAVE, TAKE
-from app.sessions.redis.server import FIRST_PAUSE, RedisServer
+from app.sessions.redis.server import FIRST_PAUSE, RedisServer, digest, milliseconds
+from app.sessions.redis.snapshots import RedisSnapshotStore
 
 T = TypeVar("T")
 
@@ -87,7 +88,7 @@ class RedisSessionStore:
         self._command_timeout = command_timeout
         self._prefix = key_prefix
         self._server = RedisServer(url, connect_timeout, command_timeout, probe_key=f"{key_prefix}:probe")
-        self._lines: dict[SessionKey, _Line] = {}
+        self._lines: dict[SessionKey, Line] = {}
         self._commands: set[asyncio.Task[Any]] = set()
         self._renewals: set[asyncio.Task[Any]] = set()
 
@@ -95,7 +96,7 @@ class RedisSessionStore:
     async def hold(self, key: SessionKey) -> AsyncGenerator["_Held", None]:
         """See `SessionStore.hold`."""
         deadline = asyncio.get_running_loop().time() + self._lock_wait
-        place = _Place(self._lines, key)
+        place = Place(self._lines, key)
         try:
             await place.come_first(deadline)
             self._server.check()
@@ -116,7 +117,7 @@ class RedisSessionStore:
     async def sessions_of(self, caller_id: str) -> Sequence[Session]:
         """See `SessionStore.sessions_of`."""
         caller = self._caller(caller_id)
-        members = await self._server.run(LIST, [f"{caller}:index"], _ms(self.time_to_live))
+        members = await self._server.run(LIST, [f"{caller}:index"], milliseconds(self.time_to_live))
         names = [f"{caller}:session:{member.decode()}" for member in members]
         sessions: list[Session] = []
         for start in range(0, len(names), _LISTED_AT_ONCE):
@@ -140,27 +141,39 @@ class RedisSessionStore:
         await asyncio.gather(*left, return_exceptions=True)
         await self._server.aclose()
 
+    def count(self) -> None:
+        """See `SessionStore.count`."""
+
     def status(self) -> str:
         """See `SessionStore.status`."""
         return "ready" if self._server.is_up else "unavailable"
+
+    def snapshots(self, *, max_snapshots_per_caller: int, time_to_live: float) -> RedisSnapshotStore:
+        """A store of snapshots next to the sessions, open for as long as this one is."""
+        return RedisSnapshotStore(
+            self._server,
+            max_snapshots_per_caller=max_snapshots_per_caller,
+            time_to_live=time_to_live,
+            key_prefix=self._prefix,
+        )
 
     # For `_Held`.
 
     async def ask_to_take(self, names: "_Names", owner: str) -> tuple[bytes, bytes | None, int] | None:
         """Token, stored session and flag, or None if it is somebody else's turn."""
         keys = (names.lock, names.queue, names.seen, names.fence, names.session, names.keeper)
-        arguments = (owner, _ms(self.lock_ttl), _ms(_TICKET_SECONDS), _ms(_KEEPER_SECONDS))
+        arguments = (owner, milliseconds(self.lock_ttl), milliseconds(_TICKET_SECONDS), milliseconds(_KEEPER_SECONDS))
         reply = await self._server.run(TAKE, keys, *arguments)
         return None if reply is None else tuple(reply)
 
     async def save(self, names: "_Names", token: bytes, record: SessionRecord) -> bool:
         """Was it kept? Not if somebody else has the lock. A blip of the server doesn't cost a turn of a minute."""
         keys = (names.lock, names.session, names.keeper, names.index)
-        keeper_ms = _ms(max(_KEEPER_SECONDS, self.time_to_live))
+        keeper_ms = milliseconds(max(_KEEPER_SECONDS, self.time_to_live))
         arguments = (
             token,
             b"" if record.session is None else await _encoded(record.session),
-            _ms(self.time_to_live),
+            milliseconds(self.time_to_live),
             int(record.client_keeps_history),
             keeper_ms,
             names.member,
@@ -191,7 +204,7 @@ class RedisSessionStore:
     async def renew(self, names: "_Names", token: bytes) -> bool:
         """Is it still the holder's, as far as is known?"""
         try:
-            return bool(await self._server.run(RENEW, (names.lock,), token, _ms(self.lock_ttl), urgent=True))
+            return bool(await self._server.run(RENEW, (names.lock,), token, milliseconds(self.lock_ttl), urgent=True))
         except SessionStoreUnavailable:
             return True
 
@@ -219,16 +232,16 @@ class RedisSessionStore:
         return task
 
     def _caller(self, caller_id: str) -> str:
-        return f"{self._prefix}:{{{_digest(caller_id)}}}"
+        return f"{self._prefix}:{{{digest(caller_id)}}}"
 
     def _names(self, key: SessionKey) -> "_Names":
-        return _Names(self._caller(key.caller_id), _digest(key.session_id))
+        return _Names(self._caller(key.caller_id), digest(key.session_id))
 
 
 class _Held:
     """See `HeldSession`. The session is given back together with the first thing that is saved or deleted."""
 
-    def __init__(self, store: RedisSessionStore, names: "_Names", place: "_Place") -> None:
+    def __init__(self, store: RedisSessionStore, names: "_Names", place: Place) -> None:
         self.record = SessionRecord()
         self._store = store
         self._names = names
@@ -278,7 +291,7 @@ class _Held:
                 return taken
             left = deadline - loop.time()
             if left <= 0:
-                raise _busy()
+                raise busy()
             await asyncio.sleep(min(left, pause * random.uniform(0.5, 1.0)))  # noqa: S311 - spreads load, keeps no secret
             pause = min(pause * 2, _LONGEST_POLL)
 
@@ -338,46 +351,6 @@ class _Held:
             self._renewal = None
 
 
-@dataclass(slots=True)
-class _Line:
-    """Those in this process who want the same session: only the first one asks Redis for it."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    users: int = 0
-
-
-class _Place:
-    """A request's place in its line."""
-
-    def __init__(self, lines: dict[SessionKey, _Line], key: SessionKey) -> None:
-        self._lines = lines
-        self._key = key
-        self._line = lines.setdefault(key, _Line())
-        self._line.users += 1
-        self._is_first = False
-        self._left = False
-
-    async def come_first(self, deadline: float) -> None:
-        """Wait until all others have left."""
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._line.lock.acquire()
-        except TimeoutError as error:
-            raise _busy() from error
-        self._is_first = True
-
-    def leave(self) -> None:
-        """Let the next one come first; once is enough."""
-        if self._left:
-            return
-        self._left = True
-        if self._is_first:
-            self._line.lock.release()
-        self._line.users -= 1
-        if not self._line.users:
-            del self._lines[self._key]
-
-
 @dataclass(frozen=True, slots=True)
 class _Names:
     """The keys of one session. `caller` begins them all, `member` stands for the session."""
@@ -422,15 +395,3 @@ async def _encoded(session: Session) -> bytes:
     if session.characters < _LARGE_CHARACTERS:
         return encode(session)
     return await asyncio.to_thread(encode, session)
-
-
-def _busy() -> SessionBusy:
-    return SessionBusy("Another request of this session is still running.", retry_after=1.0)
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-
-def _ms(seconds: float) -> int:
-    return max(1, round(seconds * 1000))

@@ -6,13 +6,15 @@ from hypothesis import given
 
 from app.api.headers import SessionHints
 from app.api.openai.convert import ignored_params, parse_request, to_call
-from app.domain.chat import ChatCall, Message, SessionRef, ToolCall
+from app.domain.chat import ChatCall, Image, Message, OutputFormat, SessionRef, ToolCall
 from app.domain.errors import InvalidRequest
 from tests.domain.messages import assistant, system, tool, user
 from tests.domain.strategies import UNTIMED, texts
 
 NO_HINTS = SessionHints(session=None, reset=False, strict=False, is_retry=False, idempotency_key=None)
 HELLO = {"role": "user", "content": "Hello"}
+F = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+G = {"type": "function", "function": {"name": "g"}}
 
 
 def _call(document: dict[str, Any], hints: SessionHints = NO_HINTS) -> ChatCall:
@@ -84,9 +86,9 @@ def test_a_fault_in_the_messages_is_named_by_its_place(document: dict[str, Any],
     assert (caught.value.status, caught.value.param, caught.value.code) == (400, param, None)
 
 
-@pytest.mark.parametrize("kind", ["image_url", "input_audio", "file", "video_url"])
-def test_content_that_is_no_text_is_refused_by_its_part(kind: str) -> None:
-    """An image, a sound or a file for a text-only model is a 400 that names the part and its type."""
+@pytest.mark.parametrize("kind", ["input_audio", "file", "video_url"])
+def test_content_that_is_neither_text_nor_image_is_refused_by_its_part(kind: str) -> None:
+    """A sound or a file is a 400 that names the part and its type."""
     content = [{"type": "text", "text": "What is this?"}, {"type": kind, kind: {"url": "https://example.com/1.png"}}]
     with pytest.raises(InvalidRequest, match=kind) as caught:
         _call({"messages": [HELLO, {"role": "user", "content": content}]})
@@ -120,8 +122,24 @@ def test_content_that_is_no_text_is_refused_by_its_part(kind: str) -> None:
         ({"tool_choice": 5}, "tool_choice"),
         ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
         ({"response_format": "json"}, "response_format"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema.schema"),
+        ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format.json_schema.schema"),
+        ({"tools": [{"type": "function"}]}, "tools[0]"),
+        ({"tools": [F, {"type": "custom", "custom": {"name": "g"}}]}, "tools[1]"),
+        ({"tools": [{"type": "function", "function": {"name": ""}}]}, "tools[0].function.name"),
+        ({"tools": [F, F]}, "tools[1].function.name"),
+        ({"tools": [F], "tool_choice": "sometimes"}, "tool_choice"),
+        ({"tools": [F], "tool_choice": {"type": "function"}}, "tool_choice"),
+        (
+            {
+                "tools": [F],
+                "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": []}},
+            },
+            "tool_choice",
+        ),
+        ({"tools": [F], "tool_choice": {"type": "function", "function": {"name": "g"}}}, "tool_choice"),
+        ({"functions": [{"name": "f"}], "function_call": {"name": "g"}}, "tool_choice"),
         ({"modalities": ["text", "audio"]}, "modalities"),
         ({"modalities": "text"}, "modalities"),
     ],
@@ -164,7 +182,14 @@ def test_a_refusal_does_not_repeat_what_was_sent() -> None:
         ({"role": "assistant"}, assistant("")),
         ({"role": "assistant", "content": None, "tool_calls": None}, assistant("")),
         ({"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}, assistant("No.")),
-        ({"role": "assistant", "content": "A", "reasoning_content": "hm", "audio": None}, assistant("A")),
+        (
+            {"role": "assistant", "content": "A", "reasoning_content": "hm", "audio": None},
+            Message("assistant", "A", reasoning="hm"),
+        ),
+        (
+            {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}},
+            assistant("", ToolCall("call_f", "f", "{}")),
+        ),
         (
             {
                 "role": "assistant",
@@ -176,7 +201,7 @@ def test_a_refusal_does_not_repeat_what_was_sent() -> None:
         ({"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}, assistant("", ToolCall("", "f", "{}"))),
         ({"role": "tool", "content": "21", "tool_call_id": "c"}, tool("21", "c")),
         ({"role": "tool", "content": None, "tool_call_id": "c"}, tool("", "c")),
-        ({"role": "function", "content": "21", "name": "f"}, Message("tool", "21", name="f")),
+        ({"role": "function", "content": "21", "name": "f"}, Message("tool", "21", name="f", tool_call_id="call_f")),
     ],
 )
 def test_a_message_means_the_same_however_it_is_written(message: dict[str, Any], meant: Message) -> None:
@@ -223,6 +248,65 @@ def test_parameters_are_taken_leniently(fields: dict[str, Any], stop: tuple[str,
     assert (call.stop, call.max_tokens) == (stop, max_tokens)
 
 
+@pytest.mark.parametrize(
+    ("fields", "choice", "allowed", "parallel"),
+    [
+        ({"tools": [F, G]}, "auto", None, True),
+        ({"tools": [F, G], "tool_choice": "none"}, "none", None, True),
+        (
+            {"tools": [F, G], "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}}},
+            "none",
+            set(),
+            True,
+        ),
+        ({"tools": [F, G], "tool_choice": "required", "parallel_tool_calls": False}, "required", None, False),
+        ({"tools": [F, G], "tool_choice": {"type": "function", "function": {"name": "g"}}}, "required", {"g"}, True),
+        (
+            {
+                "tools": [F, G],
+                "tool_choice": {
+                    "type": "allowed_tools",
+                    "allowed_tools": {"mode": "auto", "tools": [{"type": "function", "function": {"name": "f"}}]},
+                },
+            },
+            "auto",
+            {"f"},
+            True,
+        ),
+        ({"functions": [F["function"], G["function"]], "function_call": {"name": "f"}}, "required", {"f"}, False),
+        ({"functions": [F["function"], G["function"]], "function_call": "none"}, "none", None, False),
+    ],
+)
+def test_every_way_to_choose_a_tool_is_understood(
+    fields: dict[str, Any], choice: str, allowed: set[str] | None, parallel: bool
+) -> None:
+    """Words, names, allowed tools and the older functions say whether, which, and how many to call."""
+    use = _call_with(**fields).tools
+    assert use is not None
+    assert [tool.name for tool in use.tools] == ["f", "g"]
+    assert use.tools[0].parameters == {"type": "object", "properties": {}}
+    assert (use.choice, use.allowed, use.parallel) == (choice, allowed, parallel)
+
+
+def test_the_form_of_the_answer_is_understood() -> None:
+    """`response_format` becomes a form, its schema as it came."""
+    schema = {"type": "object", "properties": {"schema": {"type": "string"}}}
+    wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema, "strict": True}}
+    assert _call_with(response_format=wanted).output_format == OutputFormat("json_schema", schema, "n", strict=True)
+    assert _call_with(response_format={"type": "json_object"}).output_format == OutputFormat("json_object")
+    assert _call_with(response_format={"type": "text"}).output_format == OutputFormat("text")
+
+
+def test_images_are_kept_in_their_place() -> None:
+    """An image part stays between the texts, knows its place in the request, and is marked in the text."""
+    parts = [
+        {"type": "text", "text": "a"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA==", "detail": "low"}},
+    ]
+    image = Image("data:image/png;base64,AA==", "messages[0].content[1]", "low")
+    assert _message({"role": "user", "content": parts}) == Message("user", "a\n[image]", parts=("a", image))
+
+
 @pytest.mark.parametrize(("model", "meant"), [(None, "default-model"), ("", "default-model"), ("a/b:c", "a/b:c")])
 def test_the_model_is_the_one_asked_for_or_the_default(model: str | None, meant: str) -> None:
     """A request without a model is for the default model."""
@@ -267,7 +351,7 @@ def test_other_fields_go_along_for_upstreams_that_know_them() -> None:
             {"logprobs": True, "top_logprobs": 2, "logit_bias": {"50256": -100}},
             ["logit_bias", "logprobs", "top_logprobs"],
         ),
-        ({"tools": [{"type": "function"}], "tool_choice": "auto"}, ["tool_choice", "tools"]),
+        ({"tools": [F], "tool_choice": "auto", "parallel_tool_calls": False, "response_format": {}}, []),
         ({"top_k": 3, "repetition_penalty": 1.1}, ["repetition_penalty", "top_k"]),
         ({"stop": "x", "max_tokens": 1, "max_completion_tokens": 1, "n": 1, "user": "u", "model": "m"}, []),
         ({"stream": True, "stream_options": {"include_usage": True}}, []),

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 
 from app.api.headers import MAX_SESSION_ID, SessionHints, opening_headers, session_hints
-from app.chat.service import Opening
+from app.chat.events import Opening
 from app.domain.chat import SessionRef
 from app.domain.errors import InvalidRequest
 from app.domain.prompt import Prompt, PromptLimit

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from openai._streaming import SSEDecoder
 from openai.types.chat import ChatCompletionChunk
 
-from app.api.openai.sse import DONE, ChunkEncoder, usage_object
-from app.chat.service import Ending
-from app.domain.chat import FinishReason, Usage
+from app.api.openai.sse import ChunkEncoder
+from app.api.wire import DONE, usage_object
+from app.chat.events import Ending
+from app.domain.chat import FinishReason, ToolCallDelta, Usage
 from app.domain.errors import GatewayError, MessageRefused, UpstreamTimeout
 from tests.domain.strategies import UNTIMED, texts, wild_texts
 
@@ -166,3 +167,11 @@ def test_no_text_makes_a_line_end_in_the_stream() -> None:
     assert (
         json.loads(chunk.removeprefix("data: "))["choices"][0]["delta"]["content"] == "one\u2028two\u2029three\x85four"
     )
+
+
+def test_the_older_form_tells_one_call() -> None:
+    """An upstream that calls several functions at once, though it was asked not to, doesn't mix up their arguments."""
+    encoder = ChunkEncoder(completion_id="c", created=0, model="kimi", include_usage=False, legacy=True)
+    told = encoder.tool_call(ToolCallDelta(0, "a", "f", "{}")) + encoder.tool_call(ToolCallDelta(1, "b", "g", "{}"))
+    chunk, _ = _chunks(told + encoder.ending(Ending("tool_calls", Usage(1, 1))))
+    assert chunk["choices"][0]["delta"]["function_call"] == {"name": "f", "arguments": "{}"}

@@ -5,7 +5,7 @@ from itertools import count
 
 import pytest
 
-from app.domain.errors import CloudflareChallenge, NonceMissing, NonceRejected, UpstreamError
+from app.domain.errors import CloudflareChallenge, NonceMissing, NonceRejected, UpstreamError, UpstreamUnavailable
 from app.providers.kimi.nonce import NoncePolicy, NonceSource
 from app.providers.kimi.page import Clearance
 from tests.clock import Clock
@@ -19,7 +19,7 @@ class Page:
     def __init__(self, clock: Clock) -> None:
         self.fetches = 0
         self.new_visitors = 0
-        self.failure: UpstreamError | None = None
+        self.failure: Exception | None = None
         self.opened = asyncio.Event()
         self.opened.set()
         self._clock = clock
@@ -122,6 +122,45 @@ async def test_a_fresh_nonce_that_is_refused_too_stops_the_fetching(
     assert refusal.value.retry_after == pytest.approx(1, abs=0.3)
 
 
+async def test_a_nonce_after_a_refused_one_is_untried_until_a_message_is_taken(
+    nonces: NonceSource, clock: Clock
+) -> None:
+    """While the page loads and messages are refused, no new nonce counts as a good one; an answer ends that."""
+    for _ in range(3):
+        nonces.condemn(await nonces.current(), REFUSAL)
+        assert state_of(nonces) == "failing"
+        clock.now += 10
+        fetched = await nonces.current()
+        assert state_of(nonces) == "untried"
+    nonces.approve(fetched)
+    assert state_of(nonces) == "fresh"
+    await nonces.replace(fetched, REFUSAL)
+    assert state_of(nonces) == "fresh"
+
+
+async def test_an_untried_nonce_that_nobody_tries_is_given_a_chance(nonces: NonceSource, clock: Clock) -> None:
+    """Without messages, which go to other workers meanwhile, it is taken for good after a pause that grows."""
+    for waited in (1, 2, 4):
+        nonces.condemn(await nonces.current(), REFUSAL)
+        clock.now += 10
+        await nonces.current()
+        clock.now += waited - 0.1
+        assert state_of(nonces) == "untried"
+        clock.now += 0.1
+        assert state_of(nonces) == "fresh"
+
+
+async def test_a_nonce_after_a_failed_fetch_is_as_good_as_any(nonces: NonceSource, page: Page, clock: Clock) -> None:
+    """A page that couldn't be had says nothing about the nonce that it brings later."""
+    page.failure = NonceMissing("gone")
+    with pytest.raises(NonceMissing):
+        await nonces.current()
+    page.failure = None
+    clock.now += 10
+    await nonces.current()
+    assert state_of(nonces) == "fresh"
+
+
 async def test_a_nonce_that_was_replaced_meanwhile_can_t_be_condemned(nonces: NonceSource) -> None:
     """A late refusal of an old nonce says nothing about the new one."""
     old = await nonces.current()
@@ -159,6 +198,27 @@ async def test_a_failed_renewal_keeps_the_old_nonce(nonces: NonceSource, page: P
     await asyncio.wait([renewal])
 
 
+async def test_a_fault_of_our_own_in_a_fetch_is_a_failed_fetch_like_any_other(
+    nonces: NonceSource, page: Page, clock: Clock
+) -> None:
+    """Requests get a typed error that says nothing of it, with a pause after it, and the background tries again."""
+    page.failure = RuntimeError("secret")
+    seen: asyncio.Queue[str] = asyncio.Queue()
+    nonces._on_new = lambda clearance: seen.put_nowait(clearance.nonce)
+    nonces._policy = NoncePolicy(first_pause=0.01, longest_pause=0.01)
+    renewal = asyncio.create_task(nonces.keep_fresh())
+    with pytest.raises(UpstreamUnavailable) as failure:
+        await nonces.current()
+    assert "secret" not in failure.value.message
+    assert (state_of(nonces), nonces.failure) == ("failing", failure.value)
+    page.failure = None
+    clock.now += 1
+    assert await seen.get() == "nonce-1"
+    assert not renewal.done()
+    renewal.cancel()
+    await asyncio.wait([renewal])
+
+
 async def test_the_background_renewal_fetches_at_the_start_and_ahead_of_age(
     nonces: NonceSource, page: Page, clock: Clock
 ) -> None:
@@ -187,6 +247,7 @@ async def test_a_worker_without_a_nonce_gets_one_again_without_a_request(
     nonces._policy = NoncePolicy(first_pause=0.0)
     nonces.condemn(await nonces.current(), REFUSAL)
     assert await seen.get() == "nonce-2"
+    await nonces.current()
     assert state_of(nonces) == "fresh"
     renewal.cancel()
     await asyncio.wait([renewal])

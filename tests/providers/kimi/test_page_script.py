@@ -3,7 +3,6 @@
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -153,8 +152,8 @@ def page_site() -> Iterator[_Site]:
 async def _ajax_url(page_site: _Site, said: object, configured: str | None = None) -> str:
     """Where messages go if the page says this."""
     page_site.script = f"var kimi_ajax = {json.dumps({'nonce': NONCE, 'ajax_url': said})};"
-    with closing(PageReader(page_url=f"{page_site.base_url}/chat/", ajax_url=configured, timeout=20)) as reader:
-        clearance = await reader.fetch()
+    reader = PageReader(page_url=f"{page_site.base_url}/chat/", ajax_url=configured, timeout=20)
+    clearance = await reader.fetch()
     assert clearance.nonce == NONCE
     assert NONCE not in repr(clearance)
     return clearance.ajax_url

@@ -5,15 +5,17 @@ import contextlib
 
 import pytest
 
-from app.domain.errors import BreakerOpen, MessageRefused, UnexpectedReply, UpstreamUnavailable
+from app.domain.errors import BreakerOpen, CloudflareChallenge, MessageRefused, UnexpectedReply, UpstreamUnavailable
 from app.providers.resilience.breaker import BreakerPolicy, CircuitBreaker
 from tests.clock import Clock
 
 
 @pytest.fixture
 def breaker(clock: Clock) -> CircuitBreaker:
-    """Opens at half of at least four calls within 30 s, for 5 s."""
-    return CircuitBreaker(BreakerPolicy(failure_rate=0.5, minimum_calls=4, window=30, open_seconds=5), clock)
+    """Opens at half of at least four calls within 30 s, for 5 s; at one challenge, for 60 s."""
+    return CircuitBreaker(
+        BreakerPolicy(failure_rate=0.5, minimum_calls=4, window=30, open_seconds=5, shut_out_seconds=60), clock
+    )
 
 
 def call(breaker: CircuitBreaker, outcome: BaseException | None = None) -> None:
@@ -83,6 +85,34 @@ def test_a_failed_probe_doubles_the_pause(breaker: CircuitBreaker, clock: Clock)
     clock.now += 9
     assert state_of(breaker) == "open"
     clock.now += 1
+    assert state_of(breaker) == "half-open"
+
+
+def test_one_challenge_opens_it_for_longer_and_under_its_own_name(breaker: CircuitBreaker, clock: Clock) -> None:
+    """After one of them nobody is let in: the others hear of it at once, until a probe after a minute decides."""
+    for _ in range(20):
+        call(breaker)
+    for _ in range(2):
+        call(breaker, CloudflareChallenge("A browser, please."))
+        clock.now += 20
+        assert state_of(breaker) == "open"
+        with pytest.raises(BreakerOpen, match="A browser, please") as refusal:
+            breaker.check()
+        assert (refusal.value.status, refusal.value.code) == (503, "cloudflare_challenge")
+        assert refusal.value.retry_after == 40
+        clock.now += 40
+        assert state_of(breaker) == "half-open"
+    call(breaker)
+    assert state_of(breaker) == "closed"
+
+
+def test_a_challenge_does_not_lengthen_other_pauses(breaker: CircuitBreaker, clock: Clock) -> None:
+    """Once it has been passed, other failures open the breaker for as long as ever."""
+    call(breaker, CloudflareChallenge("browser?"))
+    clock.now += 60
+    call(breaker)
+    fail(breaker, 4)
+    clock.now += 5
     assert state_of(breaker) == "half-open"
 
 

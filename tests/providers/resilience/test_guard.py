@@ -1,7 +1,8 @@
 """Retries and the deadline."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 import pytest
 
@@ -17,15 +18,20 @@ from app.providers.resilience.breaker import BreakerPolicy, CircuitBreaker
 from app.providers.resilience.budget import RetryBudget
 from app.providers.resilience.bulkhead import Bulkhead
 from app.providers.resilience.guard import Guard, RetryPolicy
+from app.providers.resilience.pause import RequestedPause
+from tests.clock import Clock
 
 
-def guard(*, retries: int = 3, timeout: float = 30.0) -> Guard:
+def guard(
+    *, retries: int = 3, timeout: float = 30.0, idle_timeout: float = 30.0, breaker: CircuitBreaker | None = None
+) -> Guard:
     return Guard(
         bulkhead=Bulkhead(slots=1, queue_size=1, queue_timeout=30),
-        breaker=CircuitBreaker(BreakerPolicy()),
+        breaker=breaker or CircuitBreaker(BreakerPolicy()),
         retry=RetryPolicy(retries=retries, first_pause=0.0),
         budget=RetryBudget(fraction=0.2, reserve=10),
         timeout=timeout,
+        idle_timeout=idle_timeout,
     )
 
 
@@ -103,6 +109,47 @@ async def test_no_try_begins_that_could_only_end_after_the_deadline() -> None:
     assert upstream.calls == 1
 
 
+async def test_a_429_holds_for_everybody_as_long_as_it_says(clock: Clock) -> None:
+    """Meanwhile all get it at once, with the seconds that are left, in the queue too; then it is asked."""
+    guarded = guard()
+    guarded.pause = RequestedPause(clock)
+    upstream = Upstream([UpstreamRateLimited("slower", retry_after=7)])
+    calls = [guarded.run(upstream, caller_id=name) for name in ("alice", "bob")]
+    refusals = await asyncio.gather(*calls, return_exceptions=True)
+    assert [(type(one), getattr(one, "retry_after", None)) for one in refusals] == [(UpstreamRateLimited, 7)] * 2
+    clock.now += 5
+    with pytest.raises(UpstreamRateLimited, match="slower") as refusal:
+        await guarded.run(upstream, caller_id="alice")
+    assert (refusal.value.retry_after, upstream.calls) == (2, 1)
+    clock.now += 2
+    assert await guarded.run(upstream, caller_id="alice") == "answer"
+
+
+@pytest.mark.parametrize(("asked", "kept"), [(None, 0), (0, 0), (3600, 300)])
+def test_a_429_is_believed_within_bounds(clock: Clock, asked: float | None, kept: float) -> None:
+    """Without a time there is no pause, and after five minutes it is seen whether an hour was really meant."""
+    pause = RequestedPause(clock)
+    pause.note(UpstreamRateLimited("slower", retry_after=asked))
+    assert pause.seconds == kept
+
+
+def test_a_later_shorter_wish_does_not_end_a_longer_one(clock: Clock) -> None:
+    """Answers that were under way at the same time may name different seconds: the latest end counts."""
+    pause = RequestedPause(clock)
+    pause.note(UpstreamRateLimited("slower", retry_after=20))
+    pause.note(UpstreamRateLimited("slower", retry_after=5))
+    assert pause.seconds == 20
+
+
+async def test_429s_do_not_open_the_breaker() -> None:
+    """An upstream that says what it wants is no upstream in trouble, however often it says so."""
+    guarded = guard()
+    for _ in range(BreakerPolicy().minimum_calls):
+        with pytest.raises(UpstreamRateLimited):
+            await guarded.run(Upstream([UpstreamRateLimited("slower")]), caller_id="alice")
+    assert guarded.breaker.state == "closed"
+
+
 async def test_timeouts_open_the_breaker() -> None:
     """An upstream that hangs counts as failing: after enough timeouts nothing is sent any more."""
     guarded = guard(timeout=0.001)
@@ -141,3 +188,107 @@ async def test_an_outage_is_not_multiplied_by_retries() -> None:
         with pytest.raises(UpstreamUnavailable):
             await guarded.run(upstream, caller_id="alice")
     assert 100 < upstream.calls <= 100 + 10 + 20
+
+
+class Stream:
+    """Gives the parts of each try in turn; an exception among them is raised, and `...` waits for ever."""
+
+    def __init__(self, *tries: Sequence[object]) -> None:
+        self._tries = list(tries)
+        self.calls = 0
+        self.closed = 0
+
+    async def __call__(self) -> AsyncGenerator[str, None]:
+        self.calls += 1
+        try:
+            for part in self._tries.pop(0):
+                if isinstance(part, Exception):
+                    raise part
+                if part is ...:
+                    await asyncio.Event().wait()
+                yield str(part)
+        finally:
+            self.closed += 1
+
+
+async def read(guarded: Guard, stream: Stream) -> list[str]:
+    async with aclosing(guarded.stream(stream, caller_id="alice")) as parts:
+        return [part async for part in parts]
+
+
+async def test_a_stream_is_tried_again_until_its_first_part() -> None:
+    """Failures before the first part are not seen; each failed try is closed before the next begins."""
+    stream = Stream([UpstreamUnavailable("down")], [UpstreamUnavailable("down")], ["a", "b"])
+    assert await read(guard(), stream) == ["a", "b"]
+    assert (stream.calls, stream.closed) == (3, 3)
+
+
+async def test_a_stream_that_breaks_off_is_not_begun_again() -> None:
+    """Once a part has gone out, its failure is the stream's."""
+    stream = Stream(["a", UpstreamUnavailable("broke off")], ["b"])
+    guarded = guard()
+    parts = guarded.stream(stream, caller_id="alice")
+    assert await anext(parts) == "a"
+    with pytest.raises(UpstreamUnavailable):
+        await anext(parts)
+    assert (stream.calls, stream.closed, guarded.bulkhead.free) == (1, 1, 1)
+
+
+async def test_a_stream_holds_its_slot_until_it_is_closed() -> None:
+    """The next request waits for the last part, or for a client that leaves; then everything is free."""
+    guarded, stream = guard(), Stream(["a", ...])
+    parts = guarded.stream(stream, caller_id="alice")
+    assert await anext(parts) == "a"
+    assert guarded.bulkhead.free == 0
+    await parts.aclose()
+    assert (stream.closed, guarded.bulkhead.free) == (1, 1)
+
+
+async def test_a_silent_stream_ends_with_a_timeout() -> None:
+    """The first part has to come by the deadline, and each further one within the idle time."""
+    for guarded, stream in (
+        (guard(timeout=0.01), Stream([...])),
+        (guard(idle_timeout=0.01), Stream(["a", ...])),
+    ):
+        with pytest.raises(UpstreamTimeout):
+            await read(guarded, stream)
+        assert (stream.closed, guarded.bulkhead.free) == (1, 1)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_a_request_s_own_deadline_counts_if_it_is_earlier(streaming: bool) -> None:
+    """Whoever has less time than the guard gives waits no longer than that."""
+    guarded = guard(timeout=3600)
+
+    async def hang() -> str:
+        await asyncio.Event().wait()
+        return "never"
+
+    deadline = asyncio.get_running_loop().time() + 0.01
+    stream = guarded.stream(Stream([...]), caller_id="alice", deadline=deadline)
+    answer = anext(stream) if streaming else guarded.run(hang, caller_id="alice", deadline=deadline)
+    with pytest.raises(UpstreamTimeout):
+        await answer
+
+
+async def test_streams_that_break_off_open_the_breaker() -> None:
+    """An upstream that begins every answer and ends none is failing."""
+    guarded = guard()
+    for _ in range(BreakerPolicy().minimum_calls):
+        with pytest.raises(UpstreamUnavailable):
+            await read(guarded, Stream(["a", UpstreamUnavailable("broke off")]))
+    assert guarded.breaker.state == "open"
+
+
+async def test_a_probe_that_begins_to_answer_closes_the_breaker(clock: Clock) -> None:
+    """Others need not wait for the end of a long answer; streams that are left say nothing."""
+    breaker = CircuitBreaker(BreakerPolicy(minimum_calls=1), clock)
+    guarded = guard(retries=0, breaker=breaker)
+    with pytest.raises(UpstreamUnavailable):
+        await read(guarded, Stream([UpstreamUnavailable("down")]))
+    clock.now += BreakerPolicy().open_seconds
+    parts = guarded.stream(Stream(["a", ...]), caller_id="alice")
+    assert await anext(parts) == "a"
+    breaker.check()
+    await parts.aclose()
+    assert breaker.state == "closed"

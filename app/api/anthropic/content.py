@@ -1,0 +1,179 @@
+"""What Anthropic's messages mean: blocks of content become the domain's messages. Pure.
+
+A place in a request is named as Anthropic names it: `messages.0.content.2`.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from app.api.anthropic.schemas import ContentBlock, Source, WireMessage
+from app.api.content import text_and_parts
+from app.domain.chat import Image, Message, ToolCall
+from app.domain.errors import InvalidRequest
+
+# Claude Code's note to Anthropic's billing; the API itself takes it out. It differs from request to request.
+_BILLING_NOTE = "x-anthropic-billing-header:"
+
+
+def domain_messages(system: str | list[ContentBlock] | None, messages: Sequence[WireMessage]) -> tuple[Message, ...]:
+    """A whole conversation, its system prompt first.
+
+    Raises:
+        InvalidRequest: Something in it can't be read.
+    """
+    found: list[Message] = []
+    if system:
+        found.append(Message("system", _system_text(system, "system")))
+    for index, message in enumerate(messages):
+        found += _messages(message, f"messages.{index}.content")
+    if not any(message.role != "system" for message in found):
+        raise InvalidRequest("There is no message with content to answer.", param="messages")
+    return tuple(message for message in found if message.role != "system" or message.text)
+
+
+def _messages(message: WireMessage, place: str) -> Iterator[Message]:
+    if message.role == "system":
+        yield Message("system", _system_text(message.content, place))
+    elif isinstance(message.content, str):
+        yield Message(message.role, message.content)
+    elif message.role == "assistant":
+        yield _assistant(message.content, place)
+    else:
+        yield from _user(message.content, place)
+
+
+def _system_text(content: str | list[ContentBlock], place: str) -> str:
+    if isinstance(content, str):
+        return content
+    texts = []
+    for index, block in enumerate(content):
+        if block.type != "text":
+            raise _unreadable(block, f"{place}.{index}")
+        text = _needed(block.text, f"{place}.{index}.text")
+        if not text.startswith(_BILLING_NOTE):
+            texts.append(text)
+    return "\n\n".join(texts)
+
+
+def _assistant(blocks: Sequence[ContentBlock], place: str) -> Message:
+    texts: list[str] = []
+    calls: list[ToolCall] = []
+    thoughts: list[str] = []
+    for index, block in enumerate(blocks):
+        if block.type == "text":
+            texts.append(_needed(block.text, f"{place}.{index}.text"))
+        elif block.type == "tool_use":
+            calls.append(_call(block, f"{place}.{index}"))
+        elif block.type == "thinking":
+            thoughts.append(block.thinking or "")
+        elif block.type != "redacted_thinking":  # nobody here could read that one
+            raise _unreadable(block, f"{place}.{index}")
+    return Message("assistant", "\n".join(texts), tool_calls=tuple(calls), reasoning="\n".join(thoughts))
+
+
+def _call(block: ContentBlock, place: str) -> ToolCall:
+    arguments = json.dumps(block.input or {}, ensure_ascii=False, separators=(",", ":"))
+    return ToolCall(_needed(block.id, f"{place}.id"), _needed(block.name, f"{place}.name"), arguments)
+
+
+@dataclass(slots=True)
+class _Turn:
+    """Neighbouring blocks that make one message of the user's."""
+
+    parts: list[str | Image] = field(default_factory=list)
+
+    def message(self) -> Iterator[Message]:
+        if self.parts:
+            text, parts = text_and_parts(self.parts)
+            yield Message("user", text, parts=parts)
+        self.parts = []
+
+
+def _user(blocks: Sequence[ContentBlock], place: str) -> Iterator[Message]:
+    """Tool results become messages of their own, in the order in which they stand among the other blocks."""
+    turn = _Turn()
+    for index, block in enumerate(blocks):
+        where = f"{place}.{index}"
+        if block.type != "tool_result":
+            turn.parts += _parts(block, where)
+            continue
+        yield from turn.message()
+        yield _result(block, where)
+    yield from turn.message()
+
+
+def _result(block: ContentBlock, place: str) -> Message:
+    parts: list[str | Image] = []
+    if isinstance(block.content, str):
+        parts.append(block.content)
+    elif isinstance(block.content, list):
+        for index, inner in enumerate(block.content):
+            parts += _parts(inner, f"{place}.content.{index}")
+    elif block.content is not None:
+        raise InvalidRequest("A tool's result is a text or a list of blocks.", param=f"{place}.content")
+    text, with_images = text_and_parts(parts)
+    if block.is_error and not text.lower().startswith("error"):
+        text = f"Error: {text}"
+    return Message("tool", text, tool_call_id=_needed(block.tool_use_id, f"{place}.tool_use_id"), parts=with_images)
+
+
+def _parts(block: ContentBlock, place: str) -> Iterator[str | Image]:
+    """What a block says: texts, mostly one."""
+    if block.type == "text":
+        yield _needed(block.text, f"{place}.text")
+    elif block.type == "image":
+        yield _image(block.source, place)
+    elif block.type == "document":
+        yield from _titled(block)
+        yield from _document(block.source, f"{place}.source")
+    elif block.type == "search_result":
+        yield from _titled(block)
+        yield from _texts(block.content, f"{place}.content")
+    elif block.type == "tool_reference":
+        yield f"(the tool {_needed(block.tool_name, f'{place}.tool_name')})"
+    else:
+        raise _unreadable(block, place)
+
+
+def _image(source: Source | str | None, place: str) -> Image:
+    if isinstance(source, Source) and source.type == "base64":
+        kind = _needed(source.media_type, f"{place}.source.media_type")
+        return Image(f"data:{kind};base64,{_needed(source.data, f'{place}.source.data')}", place)
+    if isinstance(source, Source) and source.type == "url":
+        return Image(_needed(source.url, f"{place}.source.url"), place)
+    raise InvalidRequest("An image is read from a base64 or url source only.", param=f"{place}.source")
+
+
+def _titled(block: ContentBlock) -> Iterator[str]:
+    address = block.source if isinstance(block.source, str) else None
+    yield from (text for text in (block.title, address, block.context) if text)
+
+
+def _document(source: Source | str | None, place: str) -> Iterator[str | Image]:
+    if isinstance(source, Source) and source.type == "text":
+        yield _needed(source.data, f"{place}.data")
+    elif isinstance(source, Source) and source.type == "content":
+        yield from _texts(source.content, f"{place}.content")
+    else:
+        raise InvalidRequest("A document is read from a text or content source only, not from a file.", param=place)
+
+
+def _texts(content: object, place: str) -> Iterator[str | Image]:
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, list):
+        for index, block in enumerate(content):
+            yield from _parts(block, f"{place}.{index}")
+    else:
+        raise InvalidRequest("Content is missing here.", param=place)
+
+
+def _needed(value: str | None, place: str) -> str:
+    if value is None:
+        raise InvalidRequest("Field required.", param=place)
+    return value
+
+
+def _unreadable(block: ContentBlock, place: str) -> InvalidRequest:
+    return InvalidRequest(f"A block of type {block.type[:40]!r} can't be read here.", param=place)

@@ -1,0 +1,1 @@
+"""OpenAI's legacy completions dialect: wire types, pure conversion, thin routes."""

@@ -1,0 +1,58 @@
+"""What clients of the legacy completions dialect send and get.
+
+Lenient in what they take: unknown fields are kept, numbers may come as strings, null means absent.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from app.api.wire import StreamOptions, Usage
+
+
+# Union members are named in angle brackets: they come up in pydantic's error locations, and are told from fields so.
+def _prompt_tag(value: Any) -> str:
+    return "<list>" if isinstance(value, list) else "<text>"
+
+
+Prompt = Annotated[
+    Annotated[str, Tag("<text>")] | Annotated[list[str | int | list[int]], Tag("<list>")], Discriminator(_prompt_tag)
+]
+
+
+class CompletionRequest(BaseModel):
+    """A text to go on from. Fields that have no effect are accepted and named in `X-Ignored-Params`."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": True})
+
+    prompt: Prompt | None = Field(None, description="a text, or several, which are answered one after the other")
+    model: str | None = Field(None, description="a model of `GET /v1/models`; the gateway's default if absent")
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = Field(None, ge=1, description="the answer ends after so many tokens; no limit if absent")
+    stop: str | list[str] | None = Field(None, description="texts that end the answer; up to 16")
+    echo: bool | None = Field(None, description="begin the answer with the prompt")
+    suffix: str | None = Field(None, description="must be absent or empty")
+    n: int | None = Field(None, description="must be 1")
+    best_of: int | None = Field(None, description="must be 1")
+    logprobs: bool | int | None = Field(None, description="must be absent")
+
+
+class CompletionChoice(BaseModel):
+    """The answer to one prompt."""
+
+    index: int
+    text: str
+    logprobs: None = None
+    finish_reason: Literal["stop", "length", "content_filter"]
+
+
+class TextCompletion(BaseModel):
+    """All answers."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: Usage

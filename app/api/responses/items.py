@@ -1,0 +1,170 @@
+"""The items of a conversation: what they mean, and the form in which they are kept. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from app.api.content import text_and_parts
+from app.api.responses.ids import input_item_id
+from app.api.responses.schemas import (
+    CallOutputItem,
+    CustomCallItem,
+    FunctionCallItem,
+    Item,
+    ItemReference,
+    MessageItem,
+    OtherItem,
+    Part,
+    ReasoningItem,
+)
+from app.api.responses.tools import NamedTool, custom_arguments
+from app.domain.chat import Image, Message, Role, ToolCall
+from app.domain.errors import InvalidRequest
+
+_ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
+_TEXT_PARTS = frozenset({"input_text", "output_text", "text", "summary_text", "reasoning_text"})
+_PREFIXES = {
+    "message": "msg",
+    "function_call": "fc",
+    "custom_tool_call": "ctc",
+    "function_call_output": "fco",
+    "custom_tool_call_output": "cto",
+    "reasoning": "rs",
+}
+_items: TypeAdapter[list[Item]] = TypeAdapter(list[Item])
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An item, and the field of the request that brought it."""
+
+    item: Item
+    place: str
+
+
+def items_of_input(given: str | Sequence[Item] | None) -> list[Placed]:
+    """The items of a request's own input."""
+    if given is None:
+        return []
+    if isinstance(given, str):
+        return [Placed(MessageItem(role="user", content=given), "input")]
+    return [Placed(item, f"input[{index}]") for index, item in enumerate(given)]
+
+
+def items_of_kept(kept: Sequence[dict[str, Any]], place: str) -> list[Placed]:
+    """Items that were kept."""
+    return [Placed(item, place) for item in _items.validate_python(list(kept))]
+
+
+def passed_over(items: Sequence[Placed]) -> set[str]:
+    """The types of the items that mean nothing here."""
+    return {placed.item.type for placed in items if isinstance(placed.item, OtherItem)}
+
+
+def to_messages(items: Sequence[Placed]) -> list[Message]:
+    """The conversation that the items are. All that an assistant says and calls in one go is one message.
+
+    Raises:
+        InvalidRequest: An item holds what can't be read.
+    """
+    messages: list[Message] = []
+    draft = _Draft()
+    for placed in items:
+        item = placed.item
+        if isinstance(item, OtherItem | ItemReference):
+            continue
+        if isinstance(item, CallOutputItem) or (isinstance(item, MessageItem) and item.role != "assistant"):
+            messages += draft.take()
+            messages.append(_message(item, placed.place))
+            continue
+        if draft.is_said and isinstance(item, MessageItem | ReasoningItem):
+            messages += draft.take()
+        _add(draft, item, placed.place)
+    return messages + draft.take()
+
+
+def kept_items(items: Sequence[Placed], response_id: str) -> list[dict[str, Any]]:
+    """The items as they are kept and listed: each with an id, messages with their parts."""
+    return [
+        _kept(placed.item, response_id, index)
+        for index, placed in enumerate(items)
+        if not isinstance(placed.item, OtherItem | ItemReference)
+    ]
+
+
+@dataclass(slots=True)
+class _Draft:
+    """What an assistant does in one go."""
+
+    text: str = ""
+    reasoning: str = ""
+    calls: list[ToolCall] = field(default_factory=list)
+
+    @property
+    def is_said(self) -> bool:
+        return bool(self.text or self.calls)
+
+    def take(self) -> list[Message]:
+        """The message, if there is one, and begin anew."""
+        taken = [Message("assistant", self.text, tool_calls=tuple(self.calls), reasoning=self.reasoning)]
+        is_said = self.is_said
+        self.text, self.reasoning, self.calls = "", "", []
+        return taken if is_said else []
+
+
+def _add(draft: _Draft, item: MessageItem | FunctionCallItem | CustomCallItem | ReasoningItem, place: str) -> None:
+    if isinstance(item, MessageItem):
+        draft.text, _ = text_and_parts(_parts(item.content, f"{place}.content"))
+    elif isinstance(item, ReasoningItem):
+        thought, _ = text_and_parts(_parts(item.content or item.summary or [], place))
+        draft.reasoning = "\n".join(filter(None, [draft.reasoning, thought]))
+    elif isinstance(item, CustomCallItem):
+        named = NamedTool(item.name, item.namespace, is_custom=True)
+        draft.calls.append(ToolCall(item.call_id, named.function_name, custom_arguments(item.input)))
+    else:
+        named = NamedTool(item.name, item.namespace)
+        draft.calls.append(ToolCall(item.call_id, named.function_name, item.arguments))
+
+
+def _message(item: MessageItem | CallOutputItem, place: str) -> Message:
+    if isinstance(item, CallOutputItem):
+        text, parts = text_and_parts(_parts(item.output, f"{place}.output"))
+        return Message("tool", text, tool_call_id=item.call_id, parts=parts)
+    text, parts = text_and_parts(_parts(item.content, f"{place}.content"))
+    return Message(_ROLES[item.role], text, parts=parts)
+
+
+def _parts(content: str | Sequence[Part], place: str) -> list[str | Image]:
+    if isinstance(content, str):
+        return [content]
+    return [_part(part, f"{place}[{index}]") for index, part in enumerate(content)]
+
+
+def _part(part: Part, place: str) -> str | Image:
+    if part.type == "refusal":
+        return part.refusal or ""
+    if part.type == "input_image":
+        if not part.image_url:
+            raise InvalidRequest("An image needs an image_url: there are no files here.", param=f"{place}.image_url")
+        return Image(part.image_url, place, part.detail)
+    if part.type not in _TEXT_PARTS:
+        raise InvalidRequest(f"Content of type {part.type[:40]!r} can't be read here.", param=place)
+    if part.text is None:
+        raise InvalidRequest("A text part needs a text.", param=f"{place}.text")
+    return part.text
+
+
+def _kept(item: Item, response_id: str, index: int) -> dict[str, Any]:
+    fields = item.model_dump(exclude_none=True)
+    fields.setdefault("id", input_item_id(_PREFIXES[item.type], response_id, index))
+    fields.setdefault("status", "completed")
+    if isinstance(item, MessageItem) and isinstance(item.content, str):
+        if item.role == "assistant":
+            fields["content"] = [{"type": "output_text", "text": item.content, "annotations": []}]
+        else:
+            fields["content"] = [{"type": "input_text", "text": item.content}]
+    if isinstance(item, ReasoningItem):
+        fields.setdefault("summary", [])
+    return fields

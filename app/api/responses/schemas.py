@@ -1,0 +1,243 @@
+"""What clients of the responses dialect send and get: the wire types, which also document the API.
+
+Lenient in what they take: unknown fields are kept, unknown items and tools are passed over, null means absent.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+
+class Part(_Wire):
+    """One part of a message, of a tool's output or of reasoning."""
+
+    type: str = Field(description="`input_text`, `output_text`, `input_image` …", examples=["input_text"])
+    text: str | None = None
+    image_url: str | None = Field(None, description="of an `input_image`: an address, or a `data:` URL")
+    detail: str | None = None
+    refusal: str | None = None
+
+
+# Union members are named in angle brackets: they come up in pydantic's error locations, and are told from fields so.
+def _content_tag(value: Any) -> str:
+    return "<parts>" if isinstance(value, list) else "<text>"
+
+
+Content = Annotated[Annotated[str, Tag("<text>")] | Annotated[list[Part], Tag("<parts>")], Discriminator(_content_tag)]
+
+
+class MessageItem(_Wire):
+    """A message of the conversation."""
+
+    type: Literal["message"] = "message"
+    id: str | None = None
+    role: Literal["user", "assistant", "system", "developer"]
+    content: Content
+
+
+class FunctionCallItem(_Wire):
+    """A function call that the assistant asked for."""
+
+    type: Literal["function_call"]
+    id: str | None = None
+    call_id: str
+    name: str
+    namespace: str | None = None
+    arguments: str = "{}"
+
+
+class CustomCallItem(_Wire):
+    """A call of a custom tool that the assistant asked for; its input is text of any form."""
+
+    type: Literal["custom_tool_call"]
+    id: str | None = None
+    call_id: str
+    name: str
+    namespace: str | None = None
+    input: str = ""
+
+
+class CallOutputItem(_Wire):
+    """What a called tool answered."""
+
+    type: Literal["function_call_output", "custom_tool_call_output"]
+    id: str | None = None
+    call_id: str
+    output: Content
+
+
+class ReasoningItem(_Wire):
+    """What the assistant thought; read as far as it isn't encrypted."""
+
+    type: Literal["reasoning"]
+    id: str | None = None
+    summary: list[Part] | None = None
+    content: list[Part] | None = None
+
+
+class ItemReference(_Wire):
+    """Stands for an item of a response that is kept."""
+
+    type: Literal["item_reference"] = "item_reference"
+    id: str
+
+
+class OtherItem(_Wire):
+    """An item that only a built-in tool could have made; it is passed over."""
+
+    type: str = "unknown"
+
+
+_TAGS = {
+    "message": "<message>",
+    "function_call": "<function_call>",
+    "custom_tool_call": "<custom_tool_call>",
+    "function_call_output": "<call_output>",
+    "custom_tool_call_output": "<call_output>",
+    "reasoning": "<reasoning>",
+    "item_reference": "<item_reference>",
+}
+
+
+def _item_tag(value: Any) -> str:
+    fields = value if isinstance(value, dict) else getattr(value, "__dict__", {})
+    kind = fields.get("type")
+    if kind is None:
+        # Messages and references may go without a type.
+        kind = "item_reference" if "id" in fields and "role" not in fields else "message"
+    return _TAGS.get(kind, "<other>") if isinstance(kind, str) else "<other>"
+
+
+Item = Annotated[
+    Annotated[MessageItem, Tag("<message>")]
+    | Annotated[FunctionCallItem, Tag("<function_call>")]
+    | Annotated[CustomCallItem, Tag("<custom_tool_call>")]
+    | Annotated[CallOutputItem, Tag("<call_output>")]
+    | Annotated[ReasoningItem, Tag("<reasoning>")]
+    | Annotated[ItemReference, Tag("<item_reference>")]
+    | Annotated[OtherItem, Tag("<other>")],
+    Discriminator(_item_tag),
+]
+
+
+def _input_tag(value: Any) -> str:
+    return "<items>" if isinstance(value, list) else "<text>"
+
+
+Input = Annotated[Annotated[str, Tag("<text>")] | Annotated[list[Item], Tag("<items>")], Discriminator(_input_tag)]
+
+
+class TextFormat(_Wire):
+    """The form of the answer."""
+
+    type: str = Field("text", description="`text`, `json_object` or `json_schema`")
+    name: str | None = None
+    description: str | None = None
+    json_schema: dict[str, Any] | None = Field(None, alias="schema")
+    strict: bool | None = None
+
+
+class TextConfig(_Wire):
+    """How the answer's text is to be."""
+
+    format: TextFormat | None = None
+    verbosity: str | None = None
+
+
+class Reasoning(_Wire):
+    """How much the model is to think."""
+
+    effort: str | None = None
+    summary: str | None = None
+
+
+class ResponsesRequest(_Wire):
+    """A request for a response. What has no effect is accepted and named in `X-Ignored-Params`."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False, json_schema_extra={"additionalProperties": True})
+
+    model: str | None = Field(None, description="a model of `GET /v1/models`; the gateway's default if absent")
+    input: Input | None = Field(None, description="a text, or the items of the conversation, oldest first")
+    instructions: str | None = Field(None, description="the system message; not carried over to the next response")
+    previous_response_id: str | None = Field(None, description="continue the conversation of a response that is kept")
+    store: bool | None = Field(None, description="keep the response for a while; true if absent")
+    stream: bool | None = None
+    max_output_tokens: int | None = Field(None, ge=1, description="the answer ends after so many tokens")
+    tools: list[dict[str, Any]] | None = Field(None, description="functions and custom tools; others are passed over")
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    text: TextConfig | None = None
+    reasoning: Reasoning | None = None
+    metadata: dict[str, str] | None = Field(None, description="comes back with the response")
+    temperature: float | None = None
+    top_p: float | None = None
+    background: bool | None = Field(None, description="must not be true")
+    conversation: Any = Field(None, description="must be absent: use `previous_response_id`")
+    prompt: Any = Field(None, description="must be absent: there are no stored prompts here")
+
+
+class InputTokensDetails(BaseModel):
+    """Of the tokens read."""
+
+    cached_tokens: int
+    cache_write_tokens: int
+
+
+class OutputTokensDetails(BaseModel):
+    """Of the tokens written."""
+
+    reasoning_tokens: int
+
+
+class ResponseUsage(BaseModel):
+    """Tokens, estimated at four bytes of UTF-8 each where the upstream doesn't count."""
+
+    input_tokens: int
+    input_tokens_details: InputTokensDetails
+    output_tokens: int
+    output_tokens_details: OutputTokensDetails
+    total_tokens: int
+
+
+class ResponseObject(_Wire):
+    """A response."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    status: Literal["in_progress", "completed", "incomplete", "failed"]
+    model: str
+    output: list[dict[str, Any]] = Field(description="messages, reasoning and tool calls, in order")
+    usage: ResponseUsage | None
+    error: dict[str, Any] | None
+    incomplete_details: dict[str, Any] | None = Field(description="`reason`: `max_output_tokens` or `content_filter`")
+    store: bool = Field(description="is it kept?")
+
+
+class ResponseDeleted(BaseModel):
+    """The response is forgotten."""
+
+    id: str
+    object: Literal["response"] = "response"
+    deleted: Literal[True] = True
+
+
+class ItemList(BaseModel):
+    """A page of the items that a response answers."""
+
+    object: Literal["list"] = "list"
+    data: list[dict[str, Any]]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class InputTokens(BaseModel):
+    """How many tokens an input is estimated to have."""
+
+    object: Literal["response.input_tokens"] = "response.input_tokens"
+    input_tokens: int

@@ -1,0 +1,206 @@
+"""The tools of a request, and how calls of them are written. Pure.
+
+A model knows functions only. So a custom tool becomes a function with one text, its `input`, and a tool in a namespace
+a function whose name begins with the namespace's.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from app.api.tools import tool_use
+from app.domain.chat import Tool, ToolUse
+from app.domain.errors import InvalidRequest
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+_CHOICES: dict[object, Literal["none", "auto", "required"]] = {"none": "none", "auto": "auto", "required": "required"}
+
+
+@dataclass(frozen=True, slots=True)
+class NamedTool:
+    """How a client names a tool."""
+
+    name: str
+    namespace: str | None = None
+    is_custom: bool = False
+
+    @property
+    def function_name(self) -> str:
+        """The name by which the model calls it."""
+        if not self.namespace:
+            return self.name
+        return self.namespace + ("" if self.namespace.endswith("__") else "__") + self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Toolbox:
+    """What a request says about tools.
+
+    Args:
+        use: For the model; None if there is nothing to call.
+        named: How the client names them, by the names that the model knows.
+        passed_over: The types of tools that can't be served, in order and once each.
+    """
+
+    use: ToolUse | None = None
+    named: Mapping[str, NamedTool] = field(default_factory=dict)
+    passed_over: tuple[str, ...] = ()
+
+    def find(self, function_name: str) -> NamedTool:
+        """The tool that the model calls by this name."""
+        return self.named.get(function_name) or NamedTool(function_name)
+
+
+def custom_arguments(text: str) -> str:
+    """A custom tool's input, as the arguments of a function."""
+    return json.dumps({"input": text}, ensure_ascii=False)
+
+
+def custom_input(arguments: str) -> str:
+    """A custom tool's input, from the arguments of a function."""
+    try:
+        given = json.loads(arguments)["input"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return arguments
+    return given if isinstance(given, str) else arguments
+
+
+def read_tools(
+    tools: Sequence[Mapping[str, Any]], choice: str | Mapping[str, Any] | None, *, parallel: bool
+) -> Toolbox:
+    """What the tools of a request mean. Built-in tools, which only OpenAI could run, are passed over.
+
+    Raises:
+        InvalidRequest: A tool isn't described as it must be, or the choice names one that isn't there.
+    """
+    described: list[tuple[NamedTool, Tool, str]] = []
+    passed_over: dict[str, None] = {}
+    for entry in _flattened(tools):
+        read = _tool(entry)
+        if read is None:
+            passed_over[entry.kind] = None
+        else:
+            described.append((*read, f"{entry.place}.name"))
+    mode, allowed = _choice(choice, [named for named, _, _ in described])
+    use = tool_use(
+        [tool for _, tool, _ in described],
+        choice=mode,
+        allowed=allowed,
+        parallel=parallel,
+        param=lambda index: described[index][2],
+    )
+    return Toolbox(use, {tool.name: named for named, tool, _ in described}, tuple(passed_over))
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A tool as it came, and where."""
+
+    place: str
+    kind: str
+    fields: Mapping[str, Any]
+    namespace: str | None = None
+
+
+def _flattened(tools: Sequence[Mapping[str, Any]]) -> Iterator[_Entry]:
+    """All tools, those in namespaces one by one."""
+    for index, tool in enumerate(tools):
+        place, kind = f"tools[{index}]", _kind(tool)
+        inner = tool.get("tools")
+        if kind != "namespace" or not isinstance(inner, list):
+            yield _Entry(place, kind, tool)
+            continue
+        namespace = _name(tool, place)
+        for number, entry in enumerate(inner):
+            if isinstance(entry, dict):
+                yield _Entry(f"{place}.tools[{number}]", _kind(entry), entry, namespace)
+
+
+def _kind(tool: Mapping[str, Any]) -> str:
+    return str(tool.get("type") or "function")
+
+
+def _tool(entry: _Entry) -> tuple[NamedTool, Tool] | None:
+    if entry.kind not in ("function", "custom"):
+        return None
+    fields, place = entry.fields, entry.place
+    named = NamedTool(_name(fields, place), entry.namespace, entry.kind == "custom")
+    description = str(fields.get("description") or "")
+    if named.is_custom:
+        return named, Tool(named.function_name, _with_format(description, fields.get("format")), _CUSTOM_PARAMETERS)
+    parameters = fields.get("parameters")
+    if parameters is not None and not isinstance(parameters, dict):
+        raise InvalidRequest("A function's parameters are a JSON Schema, an object.", param=f"{place}.parameters")
+    strict = fields.get("strict") is True
+    return named, Tool(named.function_name, description, parameters or {}, strict, f"{place}.parameters")
+
+
+def _name(fields: Mapping[str, Any], place: str) -> str:
+    name = fields.get("name")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidRequest("A tool needs a name of A-Z a-z 0-9 _ . -, up to 128 of them.", param=f"{place}.name")
+    return name
+
+
+_CUSTOM_PARAMETERS: Mapping[str, object] = {
+    "type": "object",
+    "properties": {"input": {"type": "string", "description": "the whole input, as it is"}},
+    "required": ["input"],
+    "additionalProperties": False,
+}
+
+
+def _with_format(description: str, form: object) -> str:
+    """A custom tool's description, with the grammar of its input if there is one."""
+    if not isinstance(form, dict) or form.get("type") != "grammar" or not form.get("definition"):
+        return description
+    grammar = f"The input must fit this {form.get('syntax', 'lark')} grammar:\n{form['definition']}"
+    return f"{description}\n{grammar}" if description else grammar
+
+
+def _choice(
+    choice: str | Mapping[str, Any] | None, tools: Sequence[NamedTool]
+) -> tuple[Literal["none", "auto", "required"], list[str] | None]:
+    """Whether a tool is to be called, and the names of those that may be; None for all."""
+    if choice is None:
+        return "auto", None
+    if isinstance(choice, str):
+        return _mode(choice, "tool_choice"), None
+    if choice.get("type") == "allowed_tools":
+        mode = _mode(choice.get("mode", "auto"), "tool_choice.mode")
+        return mode, [name for entry in _entries(choice) for name in _names_of(entry, tools)]
+    names = _names_of(choice, tools)
+    if not names:
+        raise InvalidRequest("tool_choice names no function or custom tool of this request.", param="tool_choice")
+    return "required", names
+
+
+def _entries(choice: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    entries = choice.get("tools")
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise InvalidRequest("The allowed tools are a list of objects.", param="tool_choice.tools")
+    return entries
+
+
+def _mode(value: object, param: str) -> Literal["none", "auto", "required"]:
+    mode = _CHOICES.get(value) if isinstance(value, str) else None
+    if mode is None:
+        raise InvalidRequest("The choice must be none, auto or required, or name a tool.", param=param)
+    return mode
+
+
+def _names_of(entry: Mapping[str, Any], tools: Sequence[NamedTool]) -> list[str]:
+    """The functions that an entry of a choice names: one tool, or all of a namespace."""
+    kind, name = _kind(entry), entry.get("name")
+    if kind == "namespace":
+        return [tool.function_name for tool in tools if tool.namespace == name]
+    if kind not in ("function", "custom"):
+        return []
+    wanted = NamedTool(str(name), entry.get("namespace"), kind == "custom")
+    return [
+        tool.function_name
+        for tool in tools
+        if (tool.function_name, tool.is_custom) == (wanted.function_name, wanted.is_custom)
+    ]

@@ -1,0 +1,67 @@
+"""What OpenAI's chat completions and its legacy completions have in common on the wire. Pure."""
+
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.domain import chat
+from app.domain.errors import InvalidRequest
+
+DONE = b"data: [DONE]\n\n"
+_MOST_STOPS = 16
+
+
+class StreamOptions(BaseModel):
+    """Options of a streamed answer."""
+
+    model_config = ConfigDict(extra="allow")
+
+    include_usage: bool | None = Field(None, description="send a last chunk with the usage")
+
+
+class PromptTokensDetails(BaseModel):
+    """Of the tokens read."""
+
+    cached_tokens: int
+
+
+class CompletionTokensDetails(BaseModel):
+    """Of the tokens written."""
+
+    reasoning_tokens: int
+
+
+class Usage(BaseModel):
+    """Tokens, estimated at four bytes of UTF-8 each where the upstream doesn't count."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails | None = None
+    completion_tokens_details: CompletionTokensDetails | None = None
+
+
+def usage_object(usage: chat.Usage) -> dict[str, object]:
+    """The `usage` of an answer; details only where an upstream told some."""
+    document: dict[str, object] = {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
+    }
+    if usage.cached_tokens:
+        document["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens}
+    if usage.reasoning_tokens:
+        document["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
+    return document
+
+
+def stop_texts(stop: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The texts that end an answer; one or several, or none.
+
+    Raises:
+        InvalidRequest: There are too many.
+    """
+    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
+    if len(stops) > _MOST_STOPS:
+        raise InvalidRequest(f"At most {_MOST_STOPS} stop texts can be given.", param="stop")
+    return tuple(text for text in stops if text)

@@ -1,0 +1,70 @@
+"""`main.py demo`: the gateway in front of a simulated site; needs no network and no settings."""
+
+import argparse
+import secrets
+import sys
+import textwrap
+
+from app.build import build_app
+from app.cluster.supervisor import is_free
+from app.commands.serve import run_server
+from app.settings import Settings, load_settings
+from app.simulator.behaviour import Behaviour
+from app.simulator.live import LiveSimulator, running
+
+_SIMULATED_LATENCY = 0.4
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until told to stop; returns the exit status."""
+    given = load_settings(_env_file=None, auth_disabled=True)
+    port = given.nginx_port if options.port is None else options.port
+    if not is_free(f"{options.host or '127.0.0.1'}:{port}"):
+        print(f"Port {port} is taken: choose another one with --port.", file=sys.stderr)
+        return 1
+    with running(Behaviour(latency_s=_SIMULATED_LATENCY)) as site:
+        key = given.api_keys[0] if given.api_keys else f"sk-demo-{secrets.token_hex(12)}"
+        settings = load_settings(
+            _env_file=None,
+            api_master_key=key,
+            auth_disabled=False,
+            chat_page_url=site.page_url,
+            upstream_url=site.ajax_url,
+            **_simulated_upstreams(site, given.default_model),
+            log_format="pretty",
+            log_level="WARNING",
+            api_host=options.host or "127.0.0.1",
+            api_port=port,
+        )
+        print(_demo_text(f"http://localhost:{settings.api_port}/v1", key, site.base_url), flush=True)
+        return run_server(build_app(settings), settings)
+
+
+def _simulated_upstreams(site: LiveSimulator, default_model: str) -> dict[str, object]:
+    """Nothing that the environment names may be asked; in the place of Moonshot's API stands the simulator's."""
+    switches = [name for name in Settings.model_fields if name.endswith(("_api_key", "_base_url"))]
+    return {
+        **dict.fromkeys(switches, ""),
+        "providers_file": None,
+        "moonshot_api_key": "sk-simulated",
+        "moonshot_base_url": site.api_url,
+        "model_routes": f"kimi=kimi-web/{default_model}>moonshot/kimi-k2-0905-preview",
+    }
+
+
+def _demo_text(base_url: str, key: str, site: str) -> str:
+    return textwrap.dedent(f"""\
+        kimi-ai-2api demo: the gateway, with a simulator in place of the Kimi site ({site}). Ctrl+C ends it.
+
+          base URL  {base_url}
+          API key   {key}
+
+        Try it in another terminal:
+
+          curl -N {base_url}/chat/completions \\
+            -H "Authorization: Bearer {key}" -H "Content-Type: application/json" \\
+            -d '{{"stream": true, "user": "me", "messages": [{{"role": "user", "content": "Hello, my name is Ada."}}]}}'
+
+        Then ask "What is my name?" with the same "user": the session remembers.
+        A message too long for the site is answered by a simulated second upstream (X-Provider: moonshot).
+        """)

@@ -1,0 +1,48 @@
+"""`main.py serve`: the gateway."""
+
+import argparse
+import sys
+
+import uvicorn
+from fastapi import FastAPI
+
+from app.build import build_app
+from app.server import GracefulServer, allow_open_files
+from app.settings import Settings, load_settings
+
+# Longer than any proxy in front keeps an idle connection: else a request can meet one that is just being closed.
+_KEEP_ALIVE_SECONDS = 75
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until told to stop; returns the exit status."""
+    given = {"api_host": options.host, "api_port": options.port}
+    settings = load_settings(**{name: value for name, value in given.items() if value is not None})
+    return run_server(build_app(settings), settings)
+
+
+def run_server(app: FastAPI, settings: Settings) -> int:
+    """Serve an app until told to stop; returns the exit status."""
+    allow_open_files()
+    server = GracefulServer(
+        uvicorn.Config(
+            app,
+            host=settings.api_host,
+            port=settings.api_port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=settings.shutdown_grace_seconds,
+            forwarded_allow_ips=settings.forwarded_allow_ips,
+        ),
+        app.state.drain,
+        settings.drain_seconds,
+    )
+    try:
+        server.run()
+    finally:
+        if not server.started:
+            where = f"{settings.api_host}:{settings.api_port} (API_HOST, API_PORT)"
+            print(f"The gateway could not start at {where}; the lines above say why.", file=sys.stderr)
+    return 0 if server.started else 1

@@ -1,0 +1,126 @@
+"""The tools that a reply may call: names as models write them, and arguments checked against their schemas."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from app.domain.chat import Tool
+from app.domain.emulation.jsontext import dumps, items, loads, members
+from app.domain.emulation.reading import Fault
+from app.domain.emulation.repair import repaired
+from app.domain.emulation.schema import SchemaCheck
+
+_ARGUMENTS = ("arguments", "parameters", "args", "input")
+# What a JSON object may hold besides name and arguments to be taken for a call where nothing else marks it as one.
+_IN_A_CALL = frozenset({"name", "id", "type", "index", *_ARGUMENTS[:2]})
+_PREFIX = "functions."
+
+
+@dataclass(frozen=True, slots=True)
+class CallText:
+    """A call that may be made: a tool's own name, and its arguments as JSON."""
+
+    name: str
+    arguments: str
+
+
+class Catalog:
+    """The tools that may be called now."""
+
+    def __init__(self, tools: Sequence[Tool]) -> None:
+        self._checks = {tool.name: SchemaCheck(tool.parameters) for tool in tools}
+        self._written: dict[str, list[str]] = {}
+        for tool in tools:
+            self._written.setdefault(_simplified(tool.name), []).append(tool.name)
+
+    def name(self, written: object) -> str | None:
+        """The tool that is meant by a name as a model wrote it; None if there is none, or more than one."""
+        if not isinstance(written, str):
+            return None
+        for candidate in (written, written.strip(), written.strip().removeprefix(_PREFIX)):
+            if candidate in self._checks:
+                return candidate
+        meant = self._written.get(_simplified(written.strip().removeprefix(_PREFIX)), [])
+        return meant[0] if len(meant) == 1 else None
+
+    def calls(self, value: object, text: str | None) -> list[CallText]:
+        """The calls that a JSON value asks for: one object, or an array of them.
+
+        Args:
+            value: What was read.
+            text: The valid JSON that it was read from, to be kept; None if it had to be repaired.
+
+        Raises:
+            Fault: One of them can't be made.
+        """
+        if not isinstance(value, list):
+            return [self._call(value, text)]
+        if text is None:
+            return [self._call(item, None) for item in value]
+        return [self._call(item, part) for item, part in items(text, 0)]
+
+    def call(self, written: object, arguments: object, text: str | None) -> CallText:
+        """The call of a tool with arguments that were read from a text; see `calls`."""
+        name = self.name(written)
+        if name is None:
+            known = ", ".join(self._checks)
+            raise Fault(f"there is no tool {str(written)[:64]!r} to call now; there is: {known[:300]}")
+        if arguments in (None, ""):
+            arguments, text = {}, "{}"
+        if isinstance(arguments, str):
+            arguments, text = _inner(arguments)
+        if not isinstance(arguments, dict):
+            raise Fault(f"the arguments of {name} are no JSON object")
+        return self._checked(name, arguments, text)
+
+    def is_call(self, value: object) -> bool:
+        """Does a JSON value look like nothing but a call, or several, of these tools?"""
+        if isinstance(value, list):
+            return bool(value) and all(map(self.is_call, value))
+        if not isinstance(value, dict):
+            return False
+        inner = value.get("function")
+        if isinstance(inner, dict) and value.keys() <= {"function", "type", "id", "index"}:
+            return self.is_call(inner)
+        has_arguments = any(key in value for key in _ARGUMENTS[:2])
+        return value.keys() <= _IN_A_CALL and has_arguments and self.name(value.get("name")) is not None
+
+    def _call(self, value: object, text: str | None) -> CallText:
+        if not isinstance(value, dict):
+            raise Fault("a tool call is no JSON object")
+        texts = {} if text is None else {name: part for name, _, part in members(text, 0)}
+        inner = value.get("function")
+        if isinstance(inner, dict):
+            return self._call(inner, texts.get("function"))
+        if "name" not in value and inner is None:
+            raise Fault('a tool call has no "name"')
+        key = next((key for key in _ARGUMENTS if key in value), "")
+        return self.call(value.get("name", inner), value.get(key), texts.get(key))
+
+    def _checked(self, name: str, arguments: dict[str, object], text: str | None) -> CallText:
+        check = self._checks[name]
+        faults = check.faults(arguments)
+        if faults:
+            arguments, text = _object(check.coerced(arguments)), None
+            if check.faults(arguments):
+                raise Fault(f"the arguments of {name} don't fit ({'; '.join(faults)})")
+        return CallText(name, dumps(arguments) if text is None else text)
+
+
+def _inner(text: str) -> tuple[object, str | None]:
+    """Arguments that were given as a JSON text within the JSON."""
+    try:
+        return loads(text), text
+    except ValueError:
+        pass
+    try:
+        return repaired(text.strip(), may_close=False), None
+    except ValueError as error:
+        raise Fault(f"the arguments can't be read: {error}") from error
+
+
+def _object(value: object) -> dict[str, object]:
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def _simplified(name: str) -> str:
+    return "".join(name.split()).casefold()

@@ -1,0 +1,153 @@
+"""Values of the wrong type that say what the schema asks for: `"5"` where a number belongs, 5 where a string does.
+
+Nothing is lost by it: what a value becomes is written with the same characters. Where a schema offers alternatives, the
+first that an object's members speak for is taken; whoever calls this checks the outcome.
+"""
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+
+from app.domain.emulation.jsontext import loads
+from app.domain.emulation.references import resolve
+
+_INTEGER = re.compile(r"-?(?:0|[1-9]\d{0,300})", re.ASCII)
+_NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,300})(?:\.\d{1,300})?(?:[eE][+-]?\d{1,3})?", re.ASCII)
+_BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
+
+
+def coerced(value: object, schema: object, root: Mapping[str, object]) -> object:
+    """The value as the schema, a part of `root`, would have it; itself where nothing is to be done."""
+    if not isinstance(schema, Mapping):
+        return value
+    for part in _parts(value, schema, root):
+        value = coerced(value, part, root)
+    value = _converted(value, _types(schema))
+    if isinstance(value, dict):
+        return {name: coerced(member, _member_schema(schema, name), root) for name, member in value.items()}
+    if isinstance(value, list):
+        return [coerced(item, _item_schema(schema, index), root) for index, item in enumerate(value)]
+    return value
+
+
+def _parts(value: object, schema: Mapping[str, object], root: Mapping[str, object]) -> list[object]:
+    """The further schemas that the value should fit."""
+    parts = [resolve(root, schema["$ref"])] if "$ref" in schema else []
+    parts += _list(schema.get("allOf"))
+    for keyword in ("anyOf", "oneOf"):
+        branches = _list(schema.get(keyword))
+        if branches:
+            fitting = (branch for branch in branches if _speaks_for(value, branch, root))
+            parts.append(next(fitting, next((branch for branch in branches if _converts(value, branch, root)), None)))
+    return parts
+
+
+def _speaks_for(value: object, branch: object, root: Mapping[str, object]) -> bool:
+    """Is a branch of the value's type, and is an object's set of members what the branch expects?"""
+    branch = _resolved(branch, root)
+    types = _types(branch)
+    if types and not any(_is(value, name) for name in types):
+        return False
+    if not isinstance(value, dict) or not isinstance(branch, Mapping):
+        return True
+    if any(name not in value for name in _list(branch.get("required"))):
+        return False
+    return all(_may_be(member, _resolved(_member_schema(branch, name), root)) for name, member in value.items())
+
+
+def _converts(value: object, branch: object, root: Mapping[str, object]) -> bool:
+    types = _types(_resolved(branch, root))
+    return any(_is(_converted(value, types), name) for name in types)
+
+
+def _may_be(value: object, schema: object) -> bool:
+    if not isinstance(schema, Mapping):
+        return schema is not False
+    if "const" in schema:
+        return bool(value == schema["const"])
+    return "enum" not in schema or value in _list(schema["enum"])
+
+
+def _resolved(schema: object, root: Mapping[str, object]) -> object:
+    if isinstance(schema, Mapping) and "$ref" in schema:
+        return resolve(root, schema["$ref"])
+    return schema
+
+
+def _types(schema: object) -> list[str]:
+    """The types that a schema names; none if it leaves them open."""
+    if not isinstance(schema, Mapping):
+        return []
+    named = schema.get("type")
+    if named is not None:
+        return [named] if isinstance(named, str) else [str(name) for name in _list(named)]
+    examples = [schema["const"]] if "const" in schema else _list(schema.get("enum"))
+    return sorted({_type(example) for example in examples})
+
+
+def _converted(value: object, types: list[str]) -> object:
+    if not types or any(_is(value, name) for name in types):
+        return value
+    for name in types:
+        other = _as(value, name)
+        if other is not None:
+            return other
+    return value
+
+
+def _as(value: object, name: str) -> object:
+    """The value as one of the named type; None if it says nothing of that kind."""
+    if isinstance(value, str):
+        return _read(value.strip(), name)
+    # What a number looked like is known of whole ones only.
+    if name == "string" and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return None
+
+
+def _read(text: str, name: str) -> object:
+    if name == "boolean":
+        return _BOOLEANS.get(text)
+    if name in ("integer", "number") and _INTEGER.fullmatch(text):
+        return int(text)
+    if name == "number" and _NUMBER.fullmatch(text):
+        return Decimal(text)
+    if (name, text[:1]) not in (("object", "{"), ("array", "[")):
+        return None
+    try:
+        return loads(text)
+    except ValueError:
+        return None
+
+
+def _is(value: object, name: str) -> bool:
+    kind = _type(value)
+    return kind == name or (kind == "integer" and name == "number") or (name == "integer" and _is_whole(value))
+
+
+def _type(value: object) -> str:
+    kinds = {bool: "boolean", int: "integer", float: "number", Decimal: "number", str: "string", type(None): "null"}
+    return kinds.get(type(value)) or ("object" if isinstance(value, Mapping) else "array")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Decimal) and abs(value.adjusted()) < 400 and value == value.to_integral_value()
+
+
+def _member_schema(schema: Mapping[str, object], name: str) -> object:
+    properties = schema.get("properties")
+    if isinstance(properties, Mapping) and name in properties:
+        return properties[name]
+    return schema.get("additionalProperties")
+
+
+def _item_schema(schema: Mapping[str, object], index: int) -> object:
+    first = _list(schema.get("prefixItems")) or _list(schema.get("items"))
+    if index < len(first):
+        return first[index]
+    items = schema.get("items")
+    return items if isinstance(items, Mapping) else schema.get("additionalItems")
+
+
+def _list(value: object) -> list[object]:
+    return list(value) if isinstance(value, list | tuple) else []

@@ -1,0 +1,152 @@
+"""Tools and output formats for a model that answers text only: what it is told, and how its reply is read.
+
+The one place from outside: an `Emulator` is made for each request. Its instructions go into the prompt, it writes
+earlier calls into the history in the form that it asks for, and it reads the reply. A reply that can't be used raises
+`Unreadable`, which says what to tell the model when it is asked once more.
+"""
+
+import secrets
+from collections.abc import Callable
+
+from app.domain.chat import OutputFormat, ToolCall, ToolUse
+from app.domain.emulation.catalog import CallText, Catalog
+from app.domain.emulation.json_answer import read_json
+from app.domain.emulation.jsontext import dumps
+from app.domain.emulation.markup import Markup, without_thinking
+from app.domain.emulation.reader import read_calls
+from app.domain.emulation.reading import Fault, Reading, Unreadable
+from app.domain.emulation.schema import SchemaCheck
+from app.domain.emulation.signatures import signatures
+
+_ID_BYTES = 12
+_EXAMPLE = '{"name":"NAME","arguments":{...}}'
+
+
+def new_call_id() -> str:
+    """A fresh id for a tool call."""
+    return f"call_{secrets.token_hex(_ID_BYTES)}"
+
+
+class Emulator:
+    """What a text-only model is told about tools and output format, and how its reply is read, for one request.
+
+    Args:
+        tools: What the model may call; None if the request has no tools.
+        output_format: The form that the answer must have. All schemas must have passed `check_schema`.
+        calls_by_itself: There are tools that the model calls by its own means: they are told to it elsewhere.
+        tag: Letters and digits that nobody can guess, new for each request: what isn't marked with them is no call.
+        call_id: Makes the ids of the calls.
+
+    Attributes:
+        instructions: To be put into the prompt; "" if there is nothing to tell.
+        param: The field at fault if the instructions don't fit the model's limit.
+    """
+
+    def __init__(
+        self,
+        *,
+        tools: ToolUse | None,
+        output_format: OutputFormat,
+        tag: str,
+        call_id: Callable[[], str] = new_call_id,
+        calls_by_itself: bool = False,
+    ) -> None:
+        self._tools = tools
+        self._callable = () if tools is None else tools.callable_tools
+        self._must_call = bool(self._callable) and tools is not None and tools.choice == "required"
+        self._format = output_format
+        self._markup = Markup(tag)
+        self._call_id = call_id
+        self._may_call = bool(self._callable) or calls_by_itself
+        self._catalog = Catalog(self._callable)
+        self._check = SchemaCheck(output_format.schema) if output_format.schema is not None else None
+        about_tools, about_format = self._about_tools(), self._about_format()
+        self.instructions = "\n".join(filter(None, (about_tools, about_format)))
+        self.param = output_format.place if len(about_format) > len(about_tools) else "tools"
+
+    def render_call(self, call: ToolCall) -> str:
+        """An earlier call of the assistant as it looks in the prompt: in the form that the model is asked for."""
+        arguments = call.arguments.strip() or "{}"
+        if not (arguments.startswith("{") and arguments.endswith("}")):
+            arguments = dumps(arguments)
+        return f'{self._markup.opening}{{"name":{dumps(call.name)},"arguments":{arguments}}}{self._markup.closing}'
+
+    def read(self, reply: str) -> Reading:
+        """What a reply says.
+
+        With calls, the text is what the model said around them. A JSON answer is the JSON alone. Of both, thinking
+        (`<think>…</think>`) is no part. Any other answer stays as it came, to the last character.
+
+        Raises:
+            Unreadable: It is not what was asked for.
+        """
+        try:
+            words, calls = self._calls(reply)
+        except Fault as fault:
+            raise self._unreadable_call(reply, str(fault)) from fault
+        if calls:
+            return Reading(words, tuple(ToolCall(self._call_id(), call.name, call.arguments) for call in calls))
+        if self._must_call:
+            raise self._unreadable_call(reply, "there is no tool call in it")
+        if self._format.kind == "text":
+            return Reading(reply)
+        try:
+            return Reading(read_json(without_thinking(reply), self._check))
+        except Fault as fault:
+            raise self._unreadable_json(str(fault)) from fault
+
+    def _calls(self, reply: str) -> tuple[str, list[CallText]]:
+        if not self._callable or self._tools is None:
+            return reply, []
+        words, calls = read_calls(
+            reply, self._markup, self._catalog, must_call=self._must_call, is_answer=self._is_answer
+        )
+        return words, calls if self._tools.parallel else calls[:1]
+
+    def _is_answer(self, value: object) -> bool:
+        return not self._must_call and self._check is not None and not self._check.faults(value)
+
+    def _about_tools(self) -> str:
+        if not self._callable or self._tools is None:
+            return ""
+        form = f"{self._markup.opening}{_EXAMPLE}{self._markup.closing}"
+        return (
+            f"You can call these tools:\n{signatures(self._callable)}\n"
+            f"To call one, end your reply with exactly this (valid JSON, no code fence):\n{form}\n"
+            f"{self._rule(self._tools)}"
+        )
+
+    def _rule(self, tools: ToolUse) -> str:
+        several = " Several calls: one such block each." if tools.parallel else " At most one call."
+        if not self._must_call:
+            return f"Call a tool only if it is needed.{several}"
+        if len(self._callable) == 1:
+            return f"Now you must call {self._callable[0].name}.{several}"
+        return f"Now you must call at least one tool.{several}" if tools.parallel else "Now you must call one tool."
+
+    def _about_format(self) -> str:
+        if self._format.kind == "text" or self._must_call:
+            return ""
+        start = "If you call no tool, answer" if self._may_call else "Answer"
+        if self._format.schema is None:
+            return f"{start} with one JSON object and nothing else: no words around it, no code fence."
+        purpose = f" ({self._format.description.strip()})" if self._format.description.strip() else ""
+        return (
+            f"{start} with JSON{purpose} and nothing else, no words around it, no code fence. "
+            f"It must fit this JSON Schema:\n{dumps(self._format.schema)}"
+        )
+
+    def _unreadable_call(self, reply: str, why: str) -> Unreadable:
+        form = f"{self._markup.opening}{_EXAMPLE}{self._markup.closing}"
+        is_free = not self._must_call and self._format.kind == "text"
+        return Unreadable(
+            f"The model did not call a tool in a way that can be followed: {why}.",
+            reminder=f"Your tool call can't be used: {why}. Write it again, complete, in exactly this form:\n{form}",
+            fallback=Reading(reply) if is_free else None,
+        )
+
+    def _unreadable_json(self, why: str) -> Unreadable:
+        return Unreadable(
+            f"The model's answer is not the JSON that was asked for: {why}.",
+            reminder=f"Your answer can't be used: {why}. Write it again: the JSON that was asked for, nothing else.",
+        )

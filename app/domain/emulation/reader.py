@@ -1,0 +1,203 @@
+"""Tool calls, read from a model's reply. A reply is gone through once, from its beginning to its end."""
+
+import re
+from collections.abc import Callable
+
+from app.domain.emulation.catalog import CallText, Catalog
+from app.domain.emulation.jsontext import decode, skip_space
+from app.domain.emulation.markup import (
+    AFTER_JSON,
+    END,
+    END_OF_THINKING,
+    FENCED_JSON,
+    KIMI_HEAD,
+    LOOSE_ENDING,
+    LOOSE_HEAD,
+    LOOSE_SEPARATOR,
+    MARK,
+    Markup,
+    without_thinking,
+)
+from app.domain.emulation.reading import Fault
+from app.domain.emulation.repair import repaired
+
+_CUT_OFF = "it is cut off"
+
+
+def read_calls(
+    reply: str, markup: Markup, catalog: Catalog, *, must_call: bool, is_answer: Callable[[object], bool]
+) -> tuple[str, list[CallText]]:
+    """The words of a reply, and its calls; without calls the words are the reply as it is.
+
+    Args:
+        reply: What the model answered.
+        markup: The request's own.
+        catalog: The tools that may be called.
+        must_call: The reply has to be a call: then JSON in a code fence at its end is one too.
+        is_answer: Is this JSON value the answer that was asked for, though it may look like a call?
+
+    Raises:
+        Fault: It tries to call a tool, but not in a way that can be followed.
+    """
+    marked = _MarkedCalls(reply, markup, catalog)
+    calls = marked.read()
+    if calls:
+        return markup.between_calls(marked.pieces), _without_echoes(calls)
+    if markup.is_cut_off(reply):
+        raise Fault(_CUT_OFF)
+    words, loose = _loose_calls(without_thinking(reply), catalog, must_call, is_answer)
+    return (words, _without_echoes(loose)) if loose else (reply, [])
+
+
+def _without_echoes(calls: list[CallText]) -> list[CallText]:
+    """The calls, each one that is repeated at once only once: a model that stutters."""
+    return [call for index, call in enumerate(calls) if index == 0 or call != calls[index - 1]]
+
+
+class _MarkedCalls:
+    def __init__(self, reply: str, markup: Markup, catalog: Catalog) -> None:
+        self._reply = reply
+        self._markup = markup
+        self._catalog = catalog
+        self._begin = len(reply) - len(reply.lstrip())
+        self._last_thinking = reply.rfind(END_OF_THINKING)
+        self._last_closing = reply.rfind(markup.closing)
+        self._in_fence = False
+        self._calls: list[CallText] = []
+        self.pieces: list[str] = []
+
+    def read(self) -> list[CallText]:
+        """All calls; what stands around them is then in `pieces`."""
+        place = begin = 0
+        while mark := MARK.search(self._reply, place):
+            end = self._passed(mark)
+            if end is None:
+                place = mark.end()
+            else:
+                self.pieces.append(self._reply[begin : mark.start()])
+                place = begin = end
+        self.pieces.append(self._reply[begin:])
+        return self._calls
+
+    def _passed(self, mark: re.Match[str]) -> int | None:
+        """The end of the call or the thinking that begins at a mark; None if it is part of the words."""
+        if mark["think"]:
+            return self._thought(mark.start())
+        if mark["fence"]:
+            self._in_fence = not self._in_fence
+            return None
+        if mark["tag"]:
+            return self._our_call(mark.end()) if mark["tag"] == self._markup.tag else None
+        if self._in_fence:
+            return None
+        if mark["name"]:
+            return self._named_call(mark["name"], mark.end())
+        head = KIMI_HEAD.match(self._reply, mark.end())
+        if head:
+            return self._named_call(head[1], head.end())
+        start = skip_space(self._reply, mark.end())
+        if self._reply[start : start + 1] != "{":
+            raise Fault("a tool call has no name or no arguments")
+        return self._our_call(start)
+
+    def _thought(self, start: int) -> int | None:
+        if start < self._last_thinking:
+            return self._reply.find(END_OF_THINKING, start) + len(END_OF_THINKING)
+        # A tag that is never closed is thinking at the beginning of a reply, and but mentioned elsewhere.
+        return len(self._reply) if start == self._begin else None
+
+    def _our_call(self, start: int) -> int | None:
+        """Name and arguments as JSON; several may follow each other."""
+        if self._reply[start : start + 1] not in ("{", "["):
+            if start < self._last_closing:
+                raise Fault("there is no JSON object in the tags")
+            if start == len(self._reply):
+                raise Fault(_CUT_OFF)
+            return None  # the tag is only mentioned
+        place = start
+        while self._reply[place : place + 1] in ("{", "["):
+            value, text, end = self._json(place)
+            self._calls += self._catalog.calls(value, text)
+            separator = LOOSE_SEPARATOR.match(self._reply, end)
+            place = separator.end() if separator else end
+        return self._closed(end)
+
+    def _named_call(self, name: str, start: int) -> int:
+        """The arguments as JSON; the name came before."""
+        if closing := END.match(self._reply, start):
+            self._calls.append(self._catalog.call(name, None, None))
+            return closing.end()
+        value, text, end = self._json(start)
+        self._calls.append(self._catalog.call(name, value, text))
+        return self._closed(end)
+
+    def _json(self, start: int) -> tuple[object, str | None, int]:
+        """The JSON that begins there, its own text unless it had to be repaired, and where it ends."""
+        try:
+            value, end = decode(self._reply, start)
+        except ValueError:
+            closing = END.search(self._reply, start)
+            end = closing.start() if closing else len(self._reply)
+            return _repaired(self._reply[start:end], may_close=closing is not None), None, end
+        return value, self._reply[start:end], end
+
+    def _closed(self, end: int) -> int:
+        """Past the closing tag, if there is one."""
+        between = AFTER_JSON.match(self._reply, end)
+        after = between.end() if between else end
+        closing = END.match(self._reply, after)
+        if closing is None and self._reply[after : after + 1] in tuple(',:"'):
+            raise Fault("the JSON ends too early")
+        return closing.end() if closing else end
+
+
+def _repaired(text: str, *, may_close: bool) -> object:
+    try:
+        return repaired(text, may_close=may_close)
+    except ValueError as error:
+        raise Fault(str(error) if may_close else _CUT_OFF) from error
+
+
+def _loose_calls(
+    reply: str, catalog: Catalog, must_call: bool, is_answer: Callable[[object], bool]
+) -> tuple[str, list[CallText]]:
+    """Calls that nothing but their form and place speaks for; none if there is any doubt."""
+    reply = reply.strip()
+    start = place = _loose_start(reply, must_call)
+    calls: list[CallText] = []
+    while 0 <= place < len(reply):
+        separator = LOOSE_SEPARATOR.match(reply, place)
+        name, place = (separator[1], separator.end()) if separator else (None, place)
+        if place == len(reply):
+            break
+        value, text, place = _loose_json(reply, place)
+        if name is not None and catalog.name(name) is not None and isinstance(value, dict):
+            calls.append(catalog.call(name, value, text))
+        elif name is None and catalog.is_call(value) and not is_answer(value):
+            calls += catalog.calls(value, text)
+        else:
+            return reply, []
+    return reply[: max(start, 0)].strip(), calls
+
+
+def _loose_json(reply: str, start: int) -> tuple[object, str | None, int]:
+    """The JSON that begins there, or the one that the rest of the reply was meant to be."""
+    try:
+        value, end = decode(reply, start)
+    except ValueError:
+        rest = LOOSE_ENDING.sub("", reply[start:])
+        try:
+            return repaired(rest, may_close=False), None, len(reply)
+        except ValueError:
+            return None, None, len(reply)
+    return value, reply[start:end], end
+
+
+def _loose_start(reply: str, must_call: bool) -> int:
+    """Where loose calls could begin; -1 if nowhere."""
+    if reply.startswith(("{", "[")) or FENCED_JSON.match(reply):
+        return 0
+    head = LOOSE_HEAD.search(reply)
+    if head is None and must_call:
+        head = FENCED_JSON.search(reply)
+    return head.start() if head else -1

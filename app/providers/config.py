@@ -1,0 +1,331 @@
+"""Which upstreams there are: presets that are switched on, and the rows of `PROVIDERS_FILE`. Read in build only."""
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from app.domain.prompt import PromptLimit
+from app.providers.base import Ability, ModelSpec
+from app.providers.openai_compatible.presets import PRESETS, ModelRow, Preset
+from app.providers.openai_compatible.upstream import Dialect, MaxTokensField, ReasoningField, Upstream
+from app.providers.resilience.breaker import BreakerPolicy
+
+_NAME = r"^[a-z0-9][a-z0-9._-]{0,31}$"
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
+
+
+class ProvidersFileError(Exception):
+    """The file can't be used; says where in it, and why, in a line for each fault. Never holds a secret."""
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelEntry(_Row):
+    """A model of a provider; what isn't said is the preset's, or the provider's default."""
+
+    id: str = Field(min_length=1, max_length=256)
+    upstream_id: str | None = Field(None, min_length=1)
+    context_length: int | None = Field(None, ge=1)
+    abilities: frozenset[Ability] | None = None
+
+
+class FromEnvironment(_Row):
+    """A value that stands in an environment variable, or in `.env`."""
+
+    env: str = Field(min_length=1)
+
+
+class BreakerEntry(_Row):
+    """As the settings `BREAKER_…`."""
+
+    failure_rate: float | None = Field(None, gt=0, le=1)
+    minimum_calls: int | None = Field(None, ge=1)
+    open_seconds: float | None = Field(None, gt=0)
+
+
+def _model_entries(value: Any) -> Any:
+    """`["a", {id = "b", …}]` and `{public = "upstream", b = {…}}` alike as a list of tables."""
+    if isinstance(value, dict):
+        return [{"id": name, **(row if isinstance(row, dict) else {"upstream_id": row})} for name, row in value.items()]
+    if isinstance(value, list):
+        return [{"id": row} if isinstance(row, str) else row for row in value]
+    return value
+
+
+class ProviderEntry(_Row):
+    """A table of `[[providers]]`."""
+
+    name: str = Field(pattern=_NAME)
+    preset: str | None = None
+    base_url: str | None = None
+    key_env: str | None = Field(None, min_length=1)
+    models: Annotated[tuple[ModelEntry, ...] | None, BeforeValidator(_model_entries)] = None
+    any_model: bool | None = None
+    discover: bool | None = None
+    context_length: int | None = Field(None, ge=1)
+    abilities: frozenset[Ability] | None = None
+    headers: dict[str, str | FromEnvironment] = {}
+    concurrency: int | None = Field(None, ge=1)
+    queue: int | None = Field(None, ge=0)
+    queue_timeout: float | None = Field(None, gt=0)
+    timeout: float | None = Field(None, gt=0)
+    idle_timeout: float | None = Field(None, gt=0)
+    retries: int | None = Field(None, ge=0, le=20)
+    breaker: BreakerEntry = BreakerEntry()
+    max_tokens_field: MaxTokensField | None = None
+    stream_usage: bool | None = None
+    reasoning_field: ReasoningField | None = None
+
+    @field_validator("preset")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        if value is not None and value not in PRESETS:
+            raise ValueError(f"there is no such preset; there are {', '.join(PRESETS)}")
+        return value
+
+    @field_validator("base_url")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        return value if value is None else checked_url(value)
+
+    @field_validator("headers")
+    @classmethod
+    def _header_names(cls, value: dict[str, str | FromEnvironment]) -> dict[str, str | FromEnvironment]:
+        wrong = [name for name in value if not _HEADER_NAME.fullmatch(name)]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is no name of a header")
+        return value
+
+
+class ProvidersFile(_Row):
+    """The whole file. A route is a list of targets in order, or a table of targets with weights."""
+
+    providers: tuple[ProviderEntry, ...] = ()
+    routes: dict[str, tuple[str, ...] | dict[str, Annotated[float, Field(gt=0)]]] = {}
+
+    @field_validator("providers")
+    @classmethod
+    def _named_once(cls, value: tuple[ProviderEntry, ...]) -> tuple[ProviderEntry, ...]:
+        names = [entry.name for entry in value]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two providers have the name {twice!r}")
+        return value
+
+    @field_validator("routes")
+    @classmethod
+    def _leading_somewhere(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name, targets in value.items():
+            if not name or not targets or not all(targets):
+                raise ValueError(f"the route {name!r} needs at least one target")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What the settings say about a preset.
+
+    Args:
+        key: Switches it on; empty for none.
+        base_url: In place of the preset's; switches on those that have none.
+        models: Public id -> the upstream's own, in place of the preset's.
+    """
+
+    key: str = ""
+    base_url: str = ""
+    models: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """How much may go to an upstream at once, and how patient one is with it; as the settings of the same names."""
+
+    concurrency: int
+    queue: int
+    queue_timeout: float
+    timeout: float
+    idle_timeout: float
+    retries: int
+    breaker: BreakerPolicy
+
+
+def read_providers_file(path: Path) -> ProvidersFile:
+    """The file's rows.
+
+    Raises:
+        ProvidersFileError: It can't be read, is no TOML, or says something that can't be.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ProvidersFileError(f"{path}: it can't be read ({error.strerror or 'unknown reason'})") from None
+    except ValueError as error:  # of TOML and of UTF-8
+        raise ProvidersFileError(f"{path}: it is no TOML ({error})") from None
+    try:
+        return ProvidersFile.model_validate(document)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_input=False)
+        lines = (
+            f"{path}: {_place(fault['loc'], document)}{fault['msg'].removeprefix('Value error, ')}" for fault in faults
+        )
+        raise ProvidersFileError("\n".join(dict.fromkeys(lines))) from None
+
+
+def checked_url(value: str) -> str:
+    """A base URL without a slash at the end; one without a path gets the usual `/v1`.
+
+    Raises:
+        ValueError: It is none.
+    """
+    parts = urlsplit(value.strip())
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or parts.port == 0
+        or re.search(r"\s", value.strip())
+    ):
+        raise ValueError("must be an http:// or https:// address")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("must be an address without user, password and query")
+    return parts._replace(path=parts.path.rstrip("/") or "/v1").geturl()
+
+
+def configured(
+    file: ProvidersFile, choices: Mapping[str, Choice], environment: Mapping[str, str], defaults: Traffic
+) -> list[tuple[Upstream, Traffic]]:
+    """All upstreams: the presets that are switched on, then the file's; an entry of the file replaces its namesake.
+
+    Raises:
+        ProvidersFileError: An entry lacks something, or names a variable that isn't set.
+    """
+    in_file = {entry.name for entry in file.providers}
+    found = [
+        (_upstream(_entry(name, choice), preset, choice, environment), defaults)
+        for name, preset in PRESETS.items()
+        if name not in in_file and _is_on(preset, choice := choices.get(name, Choice()))
+    ]
+    for place, entry in enumerate(file.providers):
+        base = entry.preset or (entry.name if entry.name in PRESETS else None)
+        try:
+            preset = PRESETS[base] if base else Preset(entry.name, "", entry.name)
+            upstream = _upstream(entry, preset, choices.get(base or "", Choice()), environment)
+        except ValueError as error:
+            raise ProvidersFileError(f"providers[{place}] ({entry.name}): {error}") from None
+        found.append((upstream, _traffic(entry, defaults)))
+    return found
+
+
+def _is_on(preset: Preset, choice: Choice) -> bool:
+    return bool(choice.key) if preset.base_url else bool(choice.base_url)
+
+
+def _entry(name: str, choice: Choice) -> ProviderEntry:
+    """The entry that would say the same as the settings do."""
+    models = [ModelEntry(id=public, upstream_id=own) for public, own in (choice.models or {}).items()]
+    return ProviderEntry(name=name, models=tuple(models) or None)
+
+
+def _upstream(entry: ProviderEntry, preset: Preset, choice: Choice, environment: Mapping[str, str]) -> Upstream:
+    base_url = entry.base_url or choice.base_url or preset.base_url
+    if not base_url:
+        raise ValueError("base_url is missing")
+    name = entry.name
+    size = entry.context_length or preset.context_length
+    upstream = Upstream(
+        name=name,
+        base_url=checked_url(base_url),
+        key=_key(entry, preset, choice, environment),
+        key_name=entry.key_env or preset.key_env,
+        headers={header: _value(header, given, environment) for header, given in entry.headers.items()},
+        dialect=_dialect(entry, preset.dialect),
+        any_model=preset.any_model if entry.any_model is None else entry.any_model,
+        discover=preset.discover if entry.discover is None else entry.discover,
+        default_limit=PromptLimit(size, "tokens", f"context_length of {name}"),
+        default_abilities=_with_text(preset.abilities if entry.abilities is None else entry.abilities),
+    )
+    return replace(upstream, models=tuple(_specs(entry, preset, upstream)))
+
+
+def _key(entry: ProviderEntry, preset: Preset, choice: Choice, environment: Mapping[str, str]) -> str:
+    if entry.key_env is not None:
+        return _variable("key_env", entry.key_env, environment)
+    is_the_vendor_s = entry.base_url is None
+    if preset.key_env and not choice.key and is_the_vendor_s:
+        raise ValueError(f"{preset.key_env} is not set")
+    # A vendor's key goes nowhere but to the vendor, or to where the settings say.
+    return choice.key if is_the_vendor_s else ""
+
+
+def _value(header: str, given: str | FromEnvironment, environment: Mapping[str, str]) -> str:
+    value = given if isinstance(given, str) else _variable(f"headers.{header}", given.env, environment)
+    if not value.isprintable() or not value.isascii():
+        raise ValueError(f"headers.{header}: must consist of printable ASCII characters")
+    return value
+
+
+def _variable(field: str, name: str, environment: Mapping[str, str]) -> str:
+    value = environment.get(name, "").strip()
+    if not value:
+        raise ValueError(f"{field}: the environment variable {name} is not set")
+    return value
+
+
+def _dialect(entry: ProviderEntry, base: Dialect) -> Dialect:
+    return replace(
+        base,
+        max_tokens_field=entry.max_tokens_field or base.max_tokens_field,
+        stream_usage=base.stream_usage if entry.stream_usage is None else entry.stream_usage,
+        reasoning_field=entry.reasoning_field or base.reasoning_field,
+    )
+
+
+def _specs(entry: ProviderEntry, preset: Preset, upstream: Upstream) -> Iterable[ModelSpec]:
+    known = {row.id: row for row in preset.models}
+    entries = entry.models if entry.models is not None else tuple(ModelEntry(id=row.id) for row in preset.models)
+    for model in entries:
+        own_id = model.upstream_id or model.id
+        row = known.get(own_id) or ModelRow(own_id, upstream.default_limit.size, upstream.default_abilities)
+        yield ModelSpec(
+            id=model.id,
+            upstream_id=own_id,
+            prompt_limit=PromptLimit(
+                model.context_length or row.context_length, "tokens", f"context_length of {upstream.name}/{model.id}"
+            ),
+            owned_by=preset.owned_by,
+            abilities=_with_text(row.abilities if model.abilities is None else model.abilities),
+        )
+
+
+def _with_text(abilities: Iterable[Ability]) -> frozenset[Ability]:
+    """Every upstream of this kind takes messages and further fields."""
+    return frozenset(abilities) | frozenset(("messages", "options"))
+
+
+def _traffic(entry: ProviderEntry, defaults: Traffic) -> Traffic:
+    names = ("concurrency", "queue", "queue_timeout", "timeout", "idle_timeout", "retries")
+    given = {name: value for name in names if (value := getattr(entry, name)) is not None}
+    breaker = replace(defaults.breaker, **entry.breaker.model_dump(exclude_none=True))
+    return replace(defaults, breaker=breaker, **given)
+
+
+def _place(location: tuple[int | str, ...], document: Mapping[str, Any]) -> str:
+    """Where in the file a fault is, as `providers[0] (work).models[1].id: `."""
+    place = ""
+    for step in location:
+        if isinstance(step, int):
+            place += f"[{step}]"
+        elif not re.search(r"[\[(]", step) and step not in ("str", "FromEnvironment"):  # no member of a union
+            place += f".{step}" if place else step
+        if isinstance(step, int) and place == f"providers[{step}]":
+            row = document["providers"][step]
+            name = row.get("name") if isinstance(row, dict) else None
+            place += f" ({name})" if isinstance(name, str) and re.fullmatch(_NAME, name) else ""
+    return f"{place}: " if place else ""

@@ -1,0 +1,117 @@
+"""The models of one upstream: those that are configured, and those that it lists itself."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+
+from app.domain.errors import GatewayError
+from app.domain.prompt import PromptLimit
+from app.providers.base import ModelSpec
+from app.providers.openai_compatible.reply import Json
+from app.providers.openai_compatible.upstream import Upstream
+
+_FRESH_SECONDS = 3600.0
+_AGAIN_SECONDS = 60.0
+_FETCH_SECONDS = 20.0
+_MOST_MODELS = 5000
+_LONGEST_ID = 256
+# What upstreams call the size of a model in their lists.
+_SIZES = ("context_length", "max_model_len", "context_window", "max_context_length", "max_input_tokens")
+
+
+class Catalog:
+    """Keeps the list.
+
+    Args:
+        upstream: Whose models they are; `discover` says whether its list is read at all.
+        fetch: Reads the list of the upstream.
+    """
+
+    def __init__(self, upstream: Upstream, fetch: Callable[[], Awaitable[Json]]) -> None:
+        self._upstream = upstream
+        self._fetch = fetch
+        self._models = upstream.models
+        self._failure: str | None = None
+        self._refreshing: asyncio.Task[None] | None = None
+
+    @property
+    def models(self) -> Sequence[ModelSpec]:
+        """What is known at the moment."""
+        return self._models
+
+    @property
+    def details(self) -> Mapping[str, str]:
+        """What went wrong with the last reading of the list."""
+        return {"models_failure": self._failure} if self._failure else {}
+
+    def start(self) -> None:
+        """Begin to read the list, and to read it again from time to time."""
+        if self._upstream.discover:
+            self._refreshing = asyncio.create_task(self._keep_fresh())
+
+    async def aclose(self) -> None:
+        """Read no more."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            await asyncio.wait([self._refreshing])
+
+    async def refresh(self) -> None:
+        """Read the list now, if that is wanted at all.
+
+        Raises:
+            GatewayError: It can't be read; what was known stays.
+        """
+        if not self._upstream.discover:
+            return
+        try:
+            async with asyncio.timeout(_FETCH_SECONDS):
+                document = await self._fetch()
+        except TimeoutError:
+            self._failure = "upstream_timeout"
+        except GatewayError as error:
+            self._failure = error.code or error.type
+            raise
+        else:
+            self._failure = None
+            self._models = (*self._upstream.models, *self._discovered(document))
+
+    def spec(self, upstream_id: str, *, public_id: str, size: int | None = None, listed: bool = True) -> ModelSpec:
+        """The row of a model that isn't configured."""
+        limit = self._upstream.default_limit
+        return ModelSpec(
+            id=public_id,
+            upstream_id=upstream_id,
+            prompt_limit=limit if size is None else PromptLimit(size, "tokens", limit.setting),
+            owned_by=self._upstream.name,
+            abilities=self._upstream.default_abilities,
+            listed=listed,
+        )
+
+    async def _keep_fresh(self) -> None:
+        while True:
+            with contextlib.suppress(GatewayError):
+                await self.refresh()
+            await asyncio.sleep(_AGAIN_SECONDS if self._failure else _FRESH_SECONDS)
+
+    def _discovered(self, document: Json) -> list[ModelSpec]:
+        rows = document.get("data")
+        known = {spec.upstream_id for spec in self._upstream.models} | {spec.id for spec in self._upstream.models}
+        found: dict[str, ModelSpec] = {}
+        for row in rows[:_MOST_MODELS] if isinstance(rows, list) else ():
+            model_id = row.get("id") if isinstance(row, dict) else None
+            if isinstance(model_id, str) and _is_name(model_id) and model_id not in known:
+                found[model_id] = self._row(model_id, row)
+        return list(found.values())
+
+    def _row(self, model_id: str, row: Json) -> ModelSpec:
+        sizes = (row.get(name) for name in _SIZES)
+        size = next((size for size in sizes if isinstance(size, int) and not isinstance(size, bool) and size > 0), None)
+        spec = self.spec(model_id, public_id=model_id, size=size)
+        owner = row.get("owned_by")
+        return replace(spec, owned_by=owner) if isinstance(owner, str) and _is_name(owner) else spec
+
+
+def _is_name(text: str) -> bool:
+    """Can it be shown? Half a surrogate pair in one name would take the whole list of models down."""
+    return 0 < len(text) <= _LONGEST_ID and text.isprintable()

@@ -1,0 +1,269 @@
+"""What an upstream's errors mean, whatever vendor words them. Pure."""
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from app.domain.errors import (
+    CloudflareChallenge,
+    ContextTooLong,
+    GatewayError,
+    InvalidRequest,
+    MessageRefused,
+    SiteChanged,
+    UnexpectedReply,
+    UpstreamBlocked,
+    UpstreamKeyRejected,
+    UpstreamModelMissing,
+    UpstreamQuotaExhausted,
+    UpstreamRateLimited,
+    UpstreamUnavailable,
+)
+from app.providers.http import HttpReply, retry_after
+from app.providers.openai_compatible.reply import Json, json_object
+from app.providers.openai_compatible.upstream import Upstream
+
+_LONGEST_WAIT = 3600.0
+_QUOTED_LENGTH = 400
+_LOOKED_AT = 10_000
+_PASSING = (408, 409, 425)
+_MARKUP = re.compile(rb"^\s*(?:\xef\xbb\xbf)?\s*<(?:!doctype|html|head|body|\?xml)", re.IGNORECASE)
+_CHALLENGE = re.compile(rb"<title>\s*Just a moment|/cdn-cgi/challenge-platform/|_cf_chl_opt", re.IGNORECASE)
+_TAG = re.compile(r"<[^>]{0,2000}>?")
+_SPACE = re.compile(r"[\s\x00-\x1f\x7f\ud800-\udfff]+")
+# Keys as they look, also with their middle starred out.
+_KEYLIKE = re.compile(r"\b(?:sk|pk|rk|key|bce-v3)[-_/][\w*./-]{6,}|\bBearer\s+\S+|\S*\*{3,}\S*", re.IGNORECASE)
+_PARAM = re.compile(r"[A-Za-z_][\w.\[\]-]{0,99}")
+
+# What an error is about, by its code, type and message together; `failure` has the order.
+_LENGTH = re.compile(
+    r"context_length_exceeded|context_window|string_above_max_length|"
+    r"(?:maximum|max) context|context (?:length|window|size)|"
+    r"exceed\w* (?:the )?(?:model|max\w*) (?:token|context|input)|"
+    r"input (?:length|tokens?)\b.{0,80}(?:exceed|too long|limit|longer)|prompt (?:is )?too long|"
+    r"(?:prompt|input|messages?)\b.{0,60}(?:too long|too many tokens|exceeds? .{0,40}(?:limit|length|maximum))|"
+    r"reduce the length|最大长度|上下文.{0,10}(?:超|长)|输入.{0,10}(?:过长|超)",
+    re.IGNORECASE,
+)
+_FILTER = re.compile(
+    r"content_?(?:filter|policy)|content management policy|data_?inspection|moderation|flagged|high risk|"
+    r"unsafe|inappropriate|violat\w+ .{0,40}polic|sensitive|违规|敏感|安全策略",
+    re.IGNORECASE,
+)
+_QUOTA = re.compile(
+    r"insufficient[ _](?:user_)?(?:quota|balance|credits?|funds)|exceeded_current_quota|"
+    r"exceeded your current quota|"
+    r"billing_(?:not_active|hard_limit)|account.{0,30}(?:suspended|overdue|arrears)|more credits|payment required|"
+    r"balance.{0,20}insufficient|"
+    r"余额不足|欠费|配额已",
+    re.IGNORECASE,
+)
+_KEY = re.compile(
+    r"invalid_?(?:api_?key|authentication|iam)|incorrect api key|"
+    r"(?:api key|token|authorization)\b.{0,40}(?:invalid|expired)|"
+    r"(?:invalid|missing|no) (?:api key|token|authorization)|authentication (?:fails|failed|error)|unauthorized",
+    re.IGNORECASE,
+)
+_MODEL = re.compile(
+    r"model_?not_?(?:found|exist)|resource_not_found|unknown_model|invalid_model|"
+    r"model\b.{0,120}(?:not (?:found|exist|available|supported|a valid)|does ?n.t exist|unknown|is invalid|not exist)|"
+    r"(?:no such|unknown|not a valid) model|not a valid model|模型.{0,10}不存在",
+    re.IGNORECASE,
+)
+_RATE = re.compile(
+    r"rate[ _-]?limit|too many requests|(?:requests|tokens) per (?:min|day|second)|\b[rt]p[md]\b|"
+    r"concurren\w+ .{0,20}limit|频繁|限流",
+    re.IGNORECASE,
+)
+_TROUBLE = re.compile(
+    r"overload|capacity|unavailable|server_error|internal (?:server )?error|timed? ?out|temporar|busy|try again|"
+    r"繁忙|稍后",
+    re.IGNORECASE,
+)
+
+_NO_SUCH_URL = re.compile(r"(?:404 )?(?:page )?not found\.?|.{0,20}invalid url.*|unknown request url.*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamFault:
+    """What an error says, as it came: not fit to be shown.
+
+    Args:
+        message: For people.
+        words: Code, type and message together, to be searched.
+        status: Of the error object itself, if it has one.
+        param: The field at fault.
+    """
+
+    message: str
+    words: str
+    status: int | None = None
+    param: str | None = None
+
+
+def fault_in(document: Json) -> UpstreamFault | None:
+    """The error that a document is, in any of the shapes that upstreams give it; None if it is none."""
+    error = document.get("error") or document.get("errors")
+    if isinstance(error, list) and error:
+        error = error[0]
+    if error is None and not document.get("choices"):
+        error = _without_wrapping(document)
+    if error is None:
+        error = _in_choice(document)
+    if not error:
+        return None
+    if not isinstance(error, dict):
+        return UpstreamFault(str(error), str(error))
+    message = _first_text(error, "message", "msg", "error_msg", "detail", "error", "description")
+    codes = [error.get(name, document.get(name)) for name in ("code", "type", "error_code", "status")]
+    words = " ".join(str(word) for word in (*codes, message) if word is not None)
+    param = error.get("param")
+    return UpstreamFault(message, words, _status(codes), param if isinstance(param, str) else None)
+
+
+def failure(reply: HttpReply, upstream: Upstream) -> GatewayError:
+    """The error for an answer that is no completion, by its status, headers and words."""
+    document = json_object(reply.body)
+    fault = fault_in(document) if document is not None else None
+    if fault is None:
+        return _wordless(reply, upstream, is_json=document is not None)
+    return fault_error(fault, upstream, status=reply.status, headers=reply.headers)
+
+
+def fault_error(
+    fault: UpstreamFault, upstream: Upstream, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> GatewayError:
+    """The error for what an upstream says is wrong; within a stream it has said 200 before."""
+    if status == 200:
+        status = fault.status or 200
+    said = quotable(fault.message, upstream.secrets)
+    quoted = f": {said}" if said else "."
+    lasting = _lasting(fault.words[:_LOOKED_AT], upstream, status, said, quoted)
+    return lasting or _passing(fault, upstream.name, status, quoted, headers or {})
+
+
+def _lasting(words: str, upstream: Upstream, status: int, said: str, quoted: str) -> GatewayError | None:
+    """What is wrong with the message, the account, the key or the model: no other try will mend that."""
+    name = upstream.name
+    if status == 413 or (status != 429 and _LENGTH.search(words)):
+        return ContextTooLong(f"The conversation is too long for the model at {name}{quoted}", param="messages")
+    if status == 402 or (status in (200, 400, 403, 429) and _QUOTA.search(words)):
+        return UpstreamQuotaExhausted(f"The gateway's account at {name} has no credit or quota left.")
+    if status in (200, 400, 403, 422, 451) and _FILTER.search(words):
+        return MessageRefused(f"{name} won't answer this{quoted}", param="messages", code="content_filter")
+    if status in (401, 403) or (status in (200, 400) and _KEY.search(words)):
+        return key_rejected(upstream, status, quoted if status == 403 else ".")
+    if status == 404 and _NO_SUCH_URL.fullmatch(said):
+        return _no_api(name, status)
+    if status == 404 or (status in (200, 400, 422) and _MODEL.search(words)):
+        return UpstreamModelMissing(f"{name} doesn't have this model{quoted}", param="model")
+    return None
+
+
+def _passing(fault: UpstreamFault, name: str, status: int, quoted: str, headers: Mapping[str, str]) -> GatewayError:
+    if status == 429 or (status in (200, 503) and _RATE.search(fault.words[:_LOOKED_AT])):
+        return _rate_limited(name, quoted, headers)
+    if status in _PASSING or status >= 500 or (status == 200 and _TROUBLE.search(fault.words[:_LOOKED_AT])):
+        return UpstreamUnavailable(f"{name} can't answer at the moment{quoted}", retry_after=_wait(headers))
+    if status in (400, 422):
+        param = fault.param if fault.param and _PARAM.fullmatch(fault.param) else None
+        return InvalidRequest(f"{name} refuses this request{quoted}", param=param)
+    return UnexpectedReply(f"{name} answered with an error (HTTP {status}){quoted}")
+
+
+def key_rejected(upstream: Upstream, status: int, quoted: str = ".") -> UpstreamKeyRejected:
+    """The error for a key that the upstream won't take, or that isn't allowed to do this."""
+    place = f" ({upstream.key_name})" if upstream.key_name else ""
+    return UpstreamKeyRejected(
+        f"{upstream.name} refuses the key that this gateway has for it{place}, with HTTP {status}{quoted}"
+    )
+
+
+def quotable(text: str, secrets: Sequence[str]) -> str:
+    """An upstream's words, fit to be shown: no markup, no keys, no addresses of ours, not long."""
+    text = text[:_LOOKED_AT]
+    for secret in secrets:
+        text = text.replace(secret, "…")
+    text = _KEYLIKE.sub("…", _TAG.sub(" ", html.unescape(text)))
+    text = _SPACE.sub(" ", text).strip()
+    return text if len(text) <= _QUOTED_LENGTH else text[:_QUOTED_LENGTH] + "…"
+
+
+def _wordless(reply: HttpReply, upstream: Upstream, *, is_json: bool) -> GatewayError:
+    """The error for an answer without a message in it: a web page, nothing at all, other JSON."""
+    name, status, wait = upstream.name, reply.status, _wait(reply.headers)
+    is_page = _MARKUP.match(reply.body) is not None
+    if reply.headers.get("cf-mitigated") == "challenge" or (is_page and _CHALLENGE.search(reply.body[:50_000])):
+        return CloudflareChallenge(
+            f"Cloudflare asks for a browser check before it lets this gateway through to {name}."
+        )
+    if status == 429:
+        return _rate_limited(name, ".", reply.headers)
+    if status == 413:
+        return ContextTooLong(f"{name} says that the request is too large.", param="messages")
+    if status == 402:
+        return UpstreamQuotaExhausted(f"The gateway's account at {name} has no credit or quota left.")
+    if status == 401 or (status == 403 and not is_page):
+        return key_rejected(upstream, status)
+    if status in (403, 451):
+        return UpstreamBlocked(f"A firewall before {name} refuses this gateway (HTTP {status}).", retry_after=wait)
+    if status in _PASSING or status >= 500:
+        return UpstreamUnavailable(f"{name} can't answer at the moment (HTTP {status}).", retry_after=wait)
+    if status in (400, 422):
+        return InvalidRequest(f"{name} refuses this request and doesn't say why.")
+    if status != 200:
+        return _no_api(name, status)
+    what = "a web page" if is_page else "other JSON" if is_json else "something that is no JSON"
+    return UnexpectedReply(
+        f"{name} answered with {what if reply.body.strip() else 'nothing'} in place of a completion."
+    )
+
+
+def _no_api(name: str, status: int) -> SiteChanged:
+    return SiteChanged(f"There is no chat completions API at the address that is set for {name} (HTTP {status}).")
+
+
+def _rate_limited(name: str, quoted: str, headers: Mapping[str, str]) -> UpstreamRateLimited:
+    """Without a time of the upstream's own: its limits may be each model's, so that nobody else need wait."""
+    return UpstreamRateLimited(f"{name} asks for fewer requests{quoted}", retry_after=_wait(headers))
+
+
+def _wait(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait, of which some upstreams tell the thousandths."""
+    thousandths = headers.get("retry-after-ms", "").strip()[:12]
+    if thousandths.isascii() and thousandths.isdigit():
+        return min(int(thousandths) / 1000, _LONGEST_WAIT)
+    return retry_after(headers)
+
+
+def _without_wrapping(document: Json) -> Json | str | None:
+    """An error that is the document itself, as in `{"code": 20012, "message": …}` or `{"detail": …}`."""
+    if document.get("object") == "error" or document.get("type") == "error":
+        return document
+    if isinstance(document.get("detail"), str | list):
+        detail = document["detail"]
+        return detail if isinstance(detail, str) else {"detail": str(detail)}
+    has_words = isinstance(document.get("message") or document.get("msg") or document.get("error_msg"), str)
+    has_code = any(document.get(name) not in (None, 0, "", 200) for name in ("code", "error_code", "status"))
+    return document if has_words and (has_code or "choices" not in document) else None
+
+
+def _in_choice(document: Json) -> object:
+    choices = document.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    return first.get("error") if isinstance(first, dict) else None
+
+
+def _first_text(error: Json, *names: str) -> str:
+    found = (error.get(name) for name in names)
+    return next((text for text in found if isinstance(text, str) and text), "")
+
+
+def _status(codes: Sequence[object]) -> int | None:
+    """An HTTP status among an error's codes, as some upstreams give it there."""
+    for code in codes:
+        number = int(code) if isinstance(code, str) and re.fullmatch(r"[45]\d\d", code) else code
+        if isinstance(number, int) and not isinstance(number, bool) and 400 <= number < 600:
+            return number
+    return None

@@ -1,0 +1,202 @@
+"""The flow of one call to an upstream that speaks OpenAI chat completions."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
+
+from app.domain.chat import Completion, Delta
+from app.domain.errors import UnexpectedReply, UpstreamUnavailable
+from app.domain.tracing import Trace, no_trace
+from app.providers.base import BaseProvider, CompletionRequest, ModelSpec, ProviderStatus
+from app.providers.http import HttpClient, HttpReply, HttpStream
+from app.providers.openai_compatible.catalog import Catalog
+from app.providers.openai_compatible.failure import failure, fault_error, fault_in
+from app.providers.openai_compatible.reply import Json, ReplyReader, json_object, read_completion
+from app.providers.openai_compatible.request import chat_body, one_word_body
+from app.providers.openai_compatible.sse import DONE, SseDecoder
+from app.providers.openai_compatible.upstream import Upstream
+from app.providers.resilience.guard import Guard
+
+_LONGEST_EVENT = 1024 * 1024
+# An event carries a few characters of the answer in some hundred bytes of JSON.
+_STREAM_OVERHEAD = 64
+# How long after the answer's end its usage and the stream's end may take.
+_AFTERMATH_SECONDS = 2.0
+_LONGEST_ID = 256
+
+
+class OpenAICompatibleProvider(BaseProvider):
+    """Answers of one upstream.
+
+    Args:
+        upstream: What is known of it.
+        client: Sends the requests; belongs to this provider.
+        guard: Bounds and repeats what is sent.
+        max_reply_bytes: Longer answers are refused.
+        trace: Marks the requests.
+    """
+
+    def __init__(
+        self, upstream: Upstream, *, client: HttpClient, guard: Guard, max_reply_bytes: int, trace: Trace = no_trace
+    ) -> None:
+        self.name = upstream.name
+        self.timeout = guard.timeout
+        self._upstream = upstream
+        self._client = client
+        self._guard = guard
+        self._max_reply_bytes = max_reply_bytes
+        self._trace = trace
+        self._catalog = Catalog(upstream, self._fetch_models)
+        self._url = f"{upstream.base_url}/chat/completions"
+        self._headers = {**upstream.headers, **({"Authorization": f"Bearer {upstream.key}"} if upstream.key else {})}
+
+    @property
+    def models(self) -> Sequence[ModelSpec]:  # type: ignore[override]  # read-only here: they come and go
+        """The configured models, and those that the upstream itself lists if that is wanted."""
+        return self._catalog.models
+
+    def find(self, model_id: str) -> ModelSpec | None:
+        """As for every provider, also by the upstream's own name; a row is made of it if any model may be asked for."""
+        found = super().find(model_id)
+        if found is None:
+            found = next((spec for spec in self.models if spec.upstream_id == model_id), None)
+        if found is None and self._upstream.any_model and 0 < len(model_id) <= _LONGEST_ID:
+            found = self._catalog.spec(model_id, public_id=f"{self.name}/{model_id}", listed=False)
+        return found
+
+    async def start(self) -> None:
+        """Begin to read the list of models in the background, if that is wanted."""
+        await self._client.open()
+        self._catalog.start()
+
+    async def connect(self) -> None:
+        """Find out whether the upstream is there and takes the key, as cheaply as possible.
+
+        Raises:
+            GatewayError: It isn't, or doesn't.
+        """
+        await self._guard.run(self._check, caller_id="")
+        await self._catalog.refresh()
+
+    async def aclose(self) -> None:
+        """Stop what runs in the background and close all connections."""
+        await self._catalog.aclose()
+        await self._client.aclose()
+
+    def status(self) -> ProviderStatus:
+        """Ready as long as the breaker lets requests through."""
+        breaker = self._guard.breaker.state
+        details = {"breaker": breaker, **self._catalog.details}
+        gauges = {
+            "breaker_closed": float(breaker == "closed"),
+            "queue_depth": float(self._guard.bulkhead.queued),
+            "slots_free": float(self._guard.bulkhead.free),
+        }
+        return ProviderStatus(breaker != "open", details, gauges)
+
+    async def create_completion(self, request: CompletionRequest) -> Completion:
+        """The upstream's answer, asked for in one piece."""
+        body = chat_body(request, self._upstream.dialect, stream=False)
+        return await self._guard.run(
+            lambda: self._complete(body), caller_id=request.caller_id, deadline=request.deadline
+        )
+
+    def stream_completion(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
+        """The upstream's stream, delta by delta."""
+        body = chat_body(request, self._upstream.dialect, stream=True)
+        return self._guard.stream(lambda: self._stream(body), caller_id=request.caller_id, deadline=request.deadline)
+
+    async def _check(self) -> None:
+        reply = await self._client.get(f"{self._upstream.base_url}{self._upstream.dialect.check_path}", self._headers)
+        if reply.status in (404, 405, 501) and self.models:
+            body = one_word_body(self.models[0].upstream_id, self._upstream.dialect)
+            reply = await self._client.post_json(self._url, body, self._headers)
+        if reply.status != 200 or json_object(reply.body) is None:
+            raise failure(reply, self._upstream)
+
+    async def _complete(self, body: bytes) -> Completion:
+        with self._trace("upstream"):
+            reply = await self._client.post_json(self._url, body, self._headers)
+        return read_completion(self._good(reply), self.name, self._max_reply_bytes)
+
+    async def _stream(self, body: bytes) -> AsyncGenerator[Delta, None]:
+        headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity", **self._headers}
+        reader = ReplyReader(self.name, self._max_reply_bytes)
+        async with self._client.stream_json(self._url, body, headers) as stream:
+            if stream.status != 200 or _is_whole(stream):
+                # Some upstreams don't stream, whatever they are asked.
+                for delta in reader.feed(self._good(await stream.whole())):
+                    yield delta
+            else:
+                async with aclosing(self._documents(stream, reader)) as documents:
+                    async for document in documents:
+                        for delta in reader.feed(document):
+                            yield delta
+            for delta in reader.end():
+                yield delta
+
+    async def _documents(self, stream: HttpStream, reader: ReplyReader) -> AsyncGenerator[Json, None]:
+        """The stream's chunks, up to its true end.
+
+        Raises:
+            UpstreamUnavailable: It broke off.
+            GatewayError: The upstream says that something is wrong.
+        """
+        decoder = SseDecoder(
+            longest_event=max(_LONGEST_EVENT, self._max_reply_bytes),
+            longest_stream=self._max_reply_bytes * _STREAM_OVERHEAD,
+        )
+        while not (reader.finished and reader.counted):
+            part = await self._next_part(stream, reader)
+            for data in decoder.feed(part) if part else decoder.finish():
+                if data.strip() == DONE:
+                    await stream.finish()
+                    return
+                for document in self._read(data):
+                    yield document
+            if not part:
+                if not reader.finished:
+                    raise UpstreamUnavailable(f"{self.name} broke off in the middle of its answer.")
+                return
+        await stream.finish()
+
+    async def _next_part(self, stream: HttpStream, reader: ReplyReader) -> bytes:
+        """The next bytes. Once the answer is complete nothing is an error, and nobody waits for long."""
+        if not reader.finished:
+            return await stream.next_part()
+        try:
+            async with asyncio.timeout(_AFTERMATH_SECONDS):
+                return await stream.next_part()
+        except (TimeoutError, UpstreamUnavailable):
+            return b""
+
+    def _read(self, data: bytes) -> Iterator[Json]:
+        document = json_object(data)
+        # Events that are not kept apart by an empty line come as one with several lines.
+        documents = [document] if document is not None else [json_object(line) for line in data.split(b"\n")]
+        for found in documents:
+            if found is None:
+                raise UnexpectedReply(f"The stream of {self.name} has something in it that is no JSON.")
+            fault = fault_in(found)
+            if fault is not None:
+                raise fault_error(fault, self._upstream)
+            yield found
+
+    def _good(self, reply: HttpReply) -> Json:
+        document = json_object(reply.body)
+        if reply.status != 200 or document is None or not document.get("choices") or fault_in(document):
+            raise failure(reply, self._upstream)
+        return document
+
+    async def _fetch_models(self) -> Json:
+        reply = await self._client.get(f"{self._upstream.base_url}/models", self._headers)
+        document = json_object(reply.body)
+        if reply.status != 200 or document is None:
+            raise failure(reply, self._upstream)
+        return document
+
+
+def _is_whole(stream: HttpStream) -> bool:
+    """Is this, by its type, no stream but one answer or a web page?"""
+    kind = stream.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind in ("application/json", "text/html", "application/xhtml+xml", "application/problem+json")

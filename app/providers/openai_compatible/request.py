@@ -1,0 +1,128 @@
+"""What an upstream is sent: a `CompletionRequest` in the words of chat completions. Pure."""
+
+import json
+from collections.abc import Mapping
+
+from app.domain.chat import Image, Message, OutputFormat, Tool, ToolUse
+from app.domain.errors import InvalidRequest
+from app.providers.base import CompletionRequest
+from app.providers.openai_compatible.upstream import Dialect
+
+# Said by the gateway itself, or about its own sessions and callers: never passed through as it came.
+_OURS = frozenset(
+    {"messages", "model", "stream", "stream_options", "n", "stop", "max_tokens", "max_completion_tokens"}
+    | {"tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "response_format", "modalities"}
+    | {"user", "session_id", "conversation", "previous_response_id", "metadata", "store"}
+)
+
+
+def chat_body(request: CompletionRequest, dialect: Dialect, *, stream: bool) -> bytes:
+    """The JSON of one request.
+
+    Raises:
+        InvalidRequest: A field that the client wants passed on can't be written as JSON.
+    """
+    body: dict[str, object] = {}
+    if "options" in request.model.abilities:
+        body.update((name, value) for name, value in request.options.items() if name not in _OURS)
+    body["model"] = request.model.upstream_id
+    body["messages"] = [_message(message, dialect) for message in request.messages]
+    if request.max_tokens is not None:
+        body[dialect.max_tokens_field] = request.max_tokens
+    if request.stop:
+        body["stop"] = list(request.stop)
+    body.update(_tools(request.tools))
+    body.update(_response_format(request.output_format))
+    body["stream"] = stream
+    if stream and dialect.stream_usage:
+        body["stream_options"] = {"include_usage": True}
+    return _json(body)
+
+
+def one_word_body(model: str, dialect: Dialect) -> bytes:
+    """The cheapest request that there is: an answer of one token."""
+    messages = [{"role": "user", "content": "Hi"}]
+    return _json({"model": model, "messages": messages, dialect.max_tokens_field: 1, "stream": False})
+
+
+def _json(body: Mapping[str, object]) -> bytes:
+    try:
+        text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InvalidRequest("The request has a value that can't be passed on as JSON.") from error
+    # Half a surrogate pair has no place in UTF-8.
+    return text.encode("utf-8", "replace")
+
+
+def _message(message: Message, dialect: Dialect) -> dict[str, object]:
+    if message.role == "tool":
+        return _tool_result(message)
+    wire: dict[str, object] = {"role": message.role, "content": _content(message)}
+    if message.name:
+        wire["name"] = message.name
+    if message.role == "assistant":
+        if message.reasoning and dialect.reasoning_field:
+            wire[dialect.reasoning_field] = message.reasoning
+        if message.tool_calls:
+            wire["content"] = wire["content"] or None
+            wire["tool_calls"] = [
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                for call in message.tool_calls
+            ]
+    return wire
+
+
+def _tool_result(message: Message) -> dict[str, object]:
+    if message.tool_call_id:
+        return {"role": "tool", "tool_call_id": message.tool_call_id, "content": _content(message)}
+    return {"role": "function", "name": message.name or "function", "content": _content(message)}
+
+
+def _content(message: Message) -> str | list[dict[str, object]]:
+    if not message.parts:
+        return message.text
+    return [_image(part) if isinstance(part, Image) else {"type": "text", "text": part} for part in message.parts]
+
+
+def _image(image: Image) -> dict[str, object]:
+    detail = {"detail": image.detail} if image.detail else {}
+    return {"type": "image_url", "image_url": {"url": image.url, **detail}}
+
+
+def _tools(use: ToolUse | None) -> dict[str, object]:
+    """Tools and choice. A choice among some is told by describing only these: every upstream understands that."""
+    if use is None:
+        return {}
+    tools = use.callable_tools or use.tools
+    fields: dict[str, object] = {"tools": [_tool(tool) for tool in tools]}
+    if use.choice == "required" and use.allowed is not None and len(tools) == 1:
+        fields["tool_choice"] = {"type": "function", "function": {"name": tools[0].name}}
+    elif use.choice != "auto":
+        fields["tool_choice"] = use.choice
+    if not use.parallel:
+        fields["parallel_tool_calls"] = False
+    return fields
+
+
+def _tool(tool: Tool) -> dict[str, object]:
+    function: dict[str, object] = {"name": tool.name}
+    if tool.description:
+        function["description"] = tool.description
+    if tool.parameters:
+        function["parameters"] = tool.parameters
+    if tool.strict:
+        function["strict"] = True
+    return {"type": "function", "function": function}
+
+
+def _response_format(wanted: OutputFormat) -> dict[str, object]:
+    if wanted.kind == "text":
+        return {}
+    if wanted.kind == "json_object":
+        return {"response_format": {"type": "json_object"}}
+    described: dict[str, object] = {"name": wanted.name or "answer", "schema": wanted.schema or {}}
+    if wanted.description:
+        described["description"] = wanted.description
+    if wanted.strict:
+        described["strict"] = True
+    return {"response_format": {"type": "json_schema", "json_schema": described}}

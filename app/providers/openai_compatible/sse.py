@@ -1,0 +1,96 @@
+"""Server-sent events as upstreams really send them, byte by byte if need be. Pure.
+
+Follows the event stream format of the HTML standard (any line end, comments, a byte order mark, several data lines),
+and is lenient where upstreams stray from it: an event may end with the stream, and bare JSON lines count as data.
+"""
+
+from app.domain.errors import UnexpectedReply
+
+DONE = b"[DONE]"
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class SseDecoder:
+    """Cuts bytes into the data of events. However the bytes are split, the events are the same.
+
+    Args:
+        longest_event: Bytes that one line, and the data of one event, may have.
+        longest_stream: Bytes that all events may have together, with what is around their data.
+    """
+
+    def __init__(self, *, longest_event: int, longest_stream: int) -> None:
+        self._longest_event = longest_event
+        self._longest_stream = longest_stream
+        self._size = 0
+        self._line: list[bytes] = []
+        self._line_size = 0
+        self._data: list[bytes] = []
+        self._data_size = 0
+        self._after_return = False
+        self._at_start = True
+
+    def feed(self, part: bytes) -> list[bytes]:
+        """The data of the events that are complete now.
+
+        Raises:
+            UnexpectedReply: A bound is passed.
+        """
+        self._size += len(part)
+        if self._size > self._longest_stream:
+            raise UnexpectedReply(f"The upstream's answer is longer than {self._longest_stream} bytes.")
+        *lines, rest = self._with_plain_line_ends(part).split(b"\n")
+        events: list[bytes] = []
+        for line in lines:
+            self._take(self._completed(line), events)
+        if rest:
+            self._line_size += len(rest)
+            self._bound(self._line_size)
+            self._line.append(rest)
+        return events
+
+    def finish(self) -> list[bytes]:
+        """The data of an event that the stream's end has completed."""
+        events: list[bytes] = []
+        self._take(self._completed(b""), events)
+        self._take(b"", events)
+        return events
+
+    def _with_plain_line_ends(self, part: bytes) -> bytes:
+        if self._after_return and part:
+            part = part.removeprefix(b"\n")
+            self._after_return = False
+        if b"\r" not in part:
+            return part
+        self._after_return = part.endswith(b"\r")
+        return part.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+    def _completed(self, end: bytes) -> bytes:
+        if self._line:
+            end = b"".join((*self._line, end))
+            self._line.clear()
+            self._line_size = 0
+        if self._at_start:
+            self._at_start = False
+            end = end.removeprefix(_BYTE_ORDER_MARK)
+        return end
+
+    def _take(self, line: bytes, events: list[bytes]) -> None:
+        if line.startswith(b"data:"):
+            self._append(line[6:] if line[5:6] == b" " else line[5:])
+        elif not line:
+            if self._data:
+                events.append(b"\n".join(self._data))
+                self._data.clear()
+                self._data_size = 0
+        elif line.startswith(b"{"):
+            self._append(line)
+
+    def _append(self, data: bytes) -> None:
+        self._data_size += len(data) + 1
+        self._bound(self._data_size)
+        self._data.append(data)
+
+    def _bound(self, size: int) -> None:
+        if size > self._longest_event:
+            raise UnexpectedReply(f"The upstream's answer has an event of more than {self._longest_event} bytes.")

@@ -1,0 +1,69 @@
+"""What is known of one upstream: values only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from app.domain.prompt import PromptLimit
+from app.providers.base import Ability, ModelSpec
+
+MaxTokensField = Literal["max_tokens", "max_completion_tokens"]
+ReasoningField = Literal["reasoning_content", "reasoning"]
+
+_DEFAULT_LIMIT = PromptLimit(32_768, "tokens", "context_length")
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """In what an upstream differs from the others.
+
+    Args:
+        max_tokens_field: How it calls the bound on the answer's length.
+        stream_usage: It knows `stream_options` and then counts tokens at the end of a stream.
+        reasoning_field: Where it wants back what the assistant thought in earlier turns; None if it doesn't.
+        check_path: What is fetched to find out whether the key is right; must cost nothing and need the key.
+    """
+
+    max_tokens_field: MaxTokensField = "max_tokens"
+    stream_usage: bool = True
+    reasoning_field: ReasoningField | None = None
+    check_path: str = "/models"
+
+
+PLAIN = Dialect()
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """One upstream.
+
+    Args:
+        name: Ours for it: in headers, logs, metrics and before the slash of `name/model`.
+        base_url: Up to and with `/v1` or the like, without a slash at the end.
+        key: What it is paid with; empty for none.
+        key_name: Where the operator has set the key.
+        headers: Further headers of every request; values may be secret.
+        models: The models that are configured.
+        any_model: Whether `name/anything` may be asked for besides.
+        discover: Whether its own list of models is read.
+        default_limit: The size of models of which nothing else is known.
+        default_abilities: Likewise what they do by themselves.
+    """
+
+    name: str
+    base_url: str
+    key: str = field(default="", repr=False)
+    key_name: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    dialect: Dialect = PLAIN
+    models: tuple[ModelSpec, ...] = ()
+    any_model: bool = False
+    discover: bool = False
+    default_limit: PromptLimit = _DEFAULT_LIMIT
+    default_abilities: frozenset[Ability] = frozenset({"messages", "options"})
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must never be seen in a text that came from the upstream, the longest first."""
+        found = {self.key, self.base_url, *self.headers.values()} - {""}
+        return tuple(sorted(found, key=len, reverse=True))

@@ -1,0 +1,74 @@
+"""Errors of the simulated OpenAI API, in the words of the vendors that it may stand for."""
+
+import json
+from collections.abc import Mapping
+from typing import Final
+
+from app.simulator.failures import JSON, Canned
+
+_PAGE: Final = "<!DOCTYPE html><html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>\n"
+
+
+def api_error(status: int, message: str, *, retry_after_s: float | None = None, **fields: object) -> Canned:
+    """An error as OpenAI words it."""
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": None, **fields}
+    return _json(status, {"error": error}, retry_after_s)
+
+
+def _json(status: int, document: object, retry_after_s: float | None = None) -> Canned:
+    return Canned(status, json.dumps(document, ensure_ascii=False), JSON, retry_after_s=retry_after_s)
+
+
+API_ERRORS: Final[Mapping[str, Canned]] = {
+    "openai_key": api_error(401, "Incorrect API key provided: sk-simu****ated.", code="invalid_api_key"),
+    "openai_rate": api_error(
+        429,
+        "Rate limit reached for requests per min (RPM).",
+        type="requests",
+        retry_after_s=1,
+        code="rate_limit_exceeded",
+    ),
+    "openai_quota": api_error(
+        429, "You exceeded your current quota, please check your plan and billing details.", code="insufficient_quota"
+    ),
+    "openai_context": api_error(
+        400, "This model's maximum context length is 8 tokens.", param="messages", code="context_length_exceeded"
+    ),
+    "openai_bad_request": api_error(400, "Unsupported value: 'temperature' must be 1.", param="temperature"),
+    "openai_error": api_error(500, "The server had an error while processing your request.", type="server_error"),
+    "moonshot_context": api_error(400, "Invalid request: Your request exceeded model token limit: 8192"),
+    "moonshot_quota": api_error(
+        429, "Your account is suspended, please check your plan.", type="exceeded_current_quota_error"
+    ),
+    "moonshot_overloaded": api_error(
+        429, "The engine is currently overloaded, please try again later", type="engine_overloaded_error"
+    ),
+    "moonshot_risk": api_error(
+        400, "The request was rejected because it was considered high risk", type="content_filter"
+    ),
+    "moonshot_model": api_error(
+        404, "Not found the model simulated or Permission denied", type="resource_not_found_error"
+    ),
+    "deepseek_balance": api_error(402, "Insufficient Balance", type="unknown_error", code="invalid_request_error"),
+    "deepseek_busy": api_error(503, "Service is too busy. We advise users to temporarily switch to others."),
+    "qianfan_key": _json(401, {"error": {"code": "invalid_iam_token", "message": "IAM authentication failed"}}),
+    "qianfan_rate": _json(429, {"error": {"code": "rpm_rate_limit_exceeded", "message": "Rate limit reached"}}, 1),
+    "siliconflow_model": _json(400, {"code": 20012, "message": "Model does not exist.", "data": None}),
+    "siliconflow_busy": _json(503, {"code": 50505, "message": "Model service overloaded. Please try again later."}),
+    "openrouter_credits": _json(402, {"error": {"code": 402, "message": "This request requires more credits"}}),
+    "openrouter_moderation": _json(403, {"error": {"code": 403, "message": "Your input was flagged"}}),
+    "vllm_context": _json(
+        400, {"object": "error", "message": "This model's maximum context length is 8 tokens.", "code": 400}
+    ),
+    "ollama_model": _json(404, {"error": {"message": 'model "simulated" not found', "type": "api_error"}}),
+    "no_such_url": _json(404, {"detail": "Not Found"}),
+    "cloudflare_timeout": Canned(524, _PAGE.format("A timeout occurred")),
+    "cloudflare_challenge": Canned(403, _PAGE.format("Just a moment..."), headers=(("cf-mitigated", "challenge"),)),
+    "html": Canned(200, _PAGE.format("Welcome")),
+    "not_json": Canned(200, "OK", "text/plain"),
+    "nothing": Canned(200, "", JSON),
+    "other_json": _json(200, {"hello": "world"}),
+    "error_with_200": _json(200, {"error": {"code": 429, "message": "Rate limit exceeded"}}),
+}
+
+ERROR_EVENT: Final = b'data: {"error": {"message": "The server is overloaded.", "type": "overloaded_error"}}\n\n'

@@ -1,0 +1,103 @@
+"""Clients that stop reading in the middle of a stream, without leaving."""
+
+import asyncio
+import io
+from collections.abc import AsyncGenerator
+from itertools import repeat
+
+import pytest
+from starlette.types import Message
+
+from app.api.stall import cancel_on_stall
+from app.build import build_app
+from app.domain.chat import Delta
+from app.domain.errors import ClientClosedRequest
+from app.observe import logging as logs
+from app.providers.base import CompletionRequest
+from app.settings import load_settings
+from tests.live import ALICE_KEY, LiveGateway, serving
+from tests.scripted import ScriptedProvider
+
+PART = Delta("0123456789" * 1000)
+
+
+class Endless(ScriptedProvider):
+    """Streams for as long as it is let."""
+
+    def __init__(self) -> None:
+        super().__init__("endless", repeat(PART))
+        self.ended = asyncio.Event()
+
+    async def stream_completion(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
+        try:
+            async for delta in super().stream_completion(request):
+                yield delta
+        finally:
+            self.ended.set()
+
+
+def test_a_stream_that_nobody_reads_is_ended_and_holds_up_nobody() -> None:
+    """The provider's stream is closed, the session is free again, and a late reader sees a cut-off answer."""
+    provider = Endless()
+    values = {"_env_file": None, "api_master_key": ALICE_KEY, "chat_page_url": "http://127.0.0.1:9/"}
+    app = build_app(load_settings(**values, stream_write_timeout=0.2), [provider])
+    logs.configure("DEBUG", "json", io.StringIO())
+    with serving(app) as gateway, gateway.send(stream=True, user="ada", model="endless-model") as connection:
+        gateway.run(provider.ended.wait)
+        provider.answer = [PART]
+        again = gateway.send(user="ada", model="endless-model")
+        assert b" 200 " in again.recv(100)
+        again.close()
+        heard = b"".join(iter(lambda: connection.recv(65536), b""))
+        assert b"[DONE]" not in heard
+        assert not heard.endswith(b"0\r\n\r\n")
+        _no_stream_is_open(gateway)
+
+
+def _no_stream_is_open(gateway: LiveGateway) -> None:
+    with gateway.client() as http:
+        assert "kimi_streams_active 0.0" in http.get("/metrics").text
+
+
+async def test_a_write_that_never_ends_is_cancelled() -> None:
+    """It becomes the error of a client that has left, and the task may go on."""
+
+    async def never(_: Message) -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(ClientClosedRequest):
+        async with cancel_on_stall(never, 0.01) as watched:
+            await watched.send({})
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_slow_writes_and_silence_are_no_stall() -> None:
+    """Neither many writes that take their time nor a long wait for something to write end a stream."""
+
+    async def slowly(_: Message) -> None:
+        await asyncio.sleep(0.01)
+
+    async with cancel_on_stall(slowly, 0.2) as watched:
+        for _ in range(50):
+            await watched.send({})
+        await asyncio.sleep(0.5)
+        await watched.send({})
+
+
+async def test_another_cancellation_stays_one() -> None:
+    """A server that ends is not taken for a client that stopped reading."""
+
+    async def never(_: Message) -> None:
+        await asyncio.Event().wait()
+
+    async def stream() -> None:
+        async with cancel_on_stall(never, 60) as watched:
+            await watched.send({})
+
+    task = asyncio.create_task(stream())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()

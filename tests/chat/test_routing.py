@@ -1,0 +1,210 @@
+"""Routes and fallback, through a running gateway whose further providers follow a script."""
+
+from typing import Any, TextIO
+
+import httpx
+import pytest
+
+from app.domain.chat import Completion, Delta, ToolCall, Usage
+from app.domain.errors import (
+    ContextTooLong,
+    GatewayError,
+    GatewayOverloaded,
+    MessageRefused,
+    UpstreamRateLimited,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from app.domain.prompt import PromptLimit
+from app.simulator.live import LiveSimulator
+from tests.live import LiveGateway
+from tests.scripted import ScriptedProvider, gateway_with
+
+HELLO = [{"role": "user", "content": "Hello"}]
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+
+
+def _ask(gateway: LiveGateway, *, headers: dict[str, str] | None = None, **fields: Any) -> httpx.Response:
+    with gateway.client() as client:
+        body = {"model": "r", "messages": HELLO, **fields}
+        return client.post("/v1/chat/completions", json=body, headers=headers)
+
+
+def _text(response: httpx.Response) -> str:
+    return str(response.json()["choices"][0]["message"]["content"])
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (UpstreamUnavailable("Down."), "upstream_unavailable"),
+        (UpstreamTimeout("Slow."), "upstream_timeout"),
+        (UpstreamRateLimited("Busy.", retry_after=5), "upstream_rate_limited"),
+        (GatewayOverloaded("Full."), "gateway_overloaded"),
+        (ContextTooLong("Long.", param="messages"), "context_length_exceeded"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_next_target_answers_when_one_cannot(
+    site: LiveSimulator, log_stream: TextIO, failure: GatewayError, reason: str, stream: bool
+) -> None:
+    """Whatever keeps one upstream from answering, the next one answers, and headers tell who and why."""
+    broken, working = ScriptedProvider("broken", failure), ScriptedProvider("working")
+    with gateway_with(site, log_stream, broken, working) as gateway:
+        response = _ask(gateway, stream=stream)
+    assert response.status_code == 200
+    assert "Hello." in response.text
+    assert '"model":"r"' in response.text
+    assert response.headers["x-provider"] == "working"
+    assert response.headers["x-fallback"] == f"broken={reason}"
+
+
+def test_a_refusal_of_the_message_is_not_carried_elsewhere(site: LiveSimulator, log_stream: TextIO) -> None:
+    """What one upstream refuses for its content is told to the client, and no other upstream sees it."""
+    choosy, other = ScriptedProvider("choosy", MessageRefused("No.")), ScriptedProvider("other")
+    with gateway_with(site, log_stream, choosy, other) as gateway:
+        response = _ask(gateway)
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "message_refused"
+    assert not other.requests
+
+
+def test_nobody_else_is_asked_after_the_first_word(site: LiveSimulator, log_stream: TextIO) -> None:
+    """An answer that breaks off is an error in its stream; another upstream's words never continue it."""
+    breaking = ScriptedProvider("breaking", [Delta("Once "), UpstreamUnavailable("Gone.")])
+    other = ScriptedProvider("other")
+    with gateway_with(site, log_stream, breaking, other) as gateway:
+        response = _ask(gateway, stream=True)
+    assert '"content":"Once "' in response.text
+    assert '"code":"upstream_unavailable"' in response.text
+    assert "[DONE]" not in response.text
+    assert not other.requests
+
+
+def test_if_nobody_can_answer_the_upstreams_trouble_is_told(site: LiveSimulator, log_stream: TextIO) -> None:
+    """A larger model that is down says more than a small one for which the request was too long."""
+    large = ScriptedProvider("large", UpstreamUnavailable("Down.", retry_after=7))
+    small = ScriptedProvider("small", limit=PromptLimit(50))
+    with gateway_with(site, log_stream, large, small) as gateway:
+        response = _ask(gateway, messages=[{"role": "user", "content": "x" * 60}])
+    assert (response.status_code, response.headers["retry-after"]) == (503, "7")
+
+
+def test_a_long_conversation_goes_to_the_target_that_takes_all_of_it(site: LiveSimulator, log_stream: TextIO) -> None:
+    """A target that would have to drop messages is passed over for one that takes the conversation whole."""
+    small, large = ScriptedProvider("small", limit=PromptLimit(100)), ScriptedProvider("large")
+    history = [*HELLO, {"role": "assistant", "content": "y" * 200}, {"role": "user", "content": "And?"}]
+    with gateway_with(site, log_stream, small, large) as gateway:
+        response = _ask(gateway, messages=history)
+        short = _ask(gateway)
+    assert response.headers["x-provider"] == "large"
+    assert response.headers["x-fallback"] == "small=context_length_exceeded"
+    assert response.headers["x-context-dropped"] == "0"
+    assert short.headers["x-provider"] == "small"
+    assert "x-fallback" not in short.headers
+
+
+def test_if_no_target_takes_all_of_it_the_first_takes_what_it_can(site: LiveSimulator, log_stream: TextIO) -> None:
+    """Dropping old messages is better than no answer."""
+    small, large = (
+        ScriptedProvider("small", limit=PromptLimit(100)),
+        ScriptedProvider("large", UpstreamTimeout("Slow.")),
+    )
+    history = [*HELLO, {"role": "assistant", "content": "y" * 200}, {"role": "user", "content": "And?"}]
+    with gateway_with(site, log_stream, small, large) as gateway:
+        response = _ask(gateway, messages=history)
+    assert response.headers["x-provider"] == "small"
+    assert (response.headers["x-context-dropped"], response.headers["x-context-shortened"]) == ("1", "1")
+
+
+def test_images_go_to_a_target_that_sees(site: LiveSimulator, log_stream: TextIO) -> None:
+    """A text-only target is passed over; without one that sees, the error names the image's place."""
+    blind = ScriptedProvider("blind")
+    seeing = ScriptedProvider("seeing", limit=PromptLimit(4000, "tokens"), abilities=["messages", "images"])
+    messages = [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, PICTURE]}]
+    with gateway_with(site, log_stream, blind, seeing) as gateway:
+        response = _ask(gateway, messages=messages)
+        refused = _ask(gateway, messages=messages, headers={"X-Provider": "blind"})
+    assert response.headers["x-provider"] == "seeing"
+    assert response.headers["x-prompt-tokens"] == "5/4000"
+    assert [image.url for image in seeing.requests[0].messages[0].images] == ["data:image/png;base64,AA=="]
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "messages[0].content[1]")
+
+
+def test_a_session_goes_on_when_its_target_changes(site: LiveSimulator, log_stream: TextIO) -> None:
+    """The transcript is the gateway's: whoever answers next reads what another upstream has said."""
+    first, second = ScriptedProvider("first", Completion("I am One.")), ScriptedProvider("second")
+    with gateway_with(site, log_stream, first, second) as gateway:
+        _ask(gateway, user="ada")
+        first.answer = UpstreamUnavailable("Down.")
+        response = _ask(gateway, user="ada", messages=[{"role": "user", "content": "Who are you?"}])
+    assert response.headers["x-session-action"] == "continued"
+    assert "I am One." in second.requests[0].prompt.text
+
+
+def test_a_pinned_provider_has_nobody_to_stand_in(site: LiveSimulator, log_stream: TextIO) -> None:
+    """`X-Provider` asks one provider and takes its error."""
+    broken, working = ScriptedProvider("broken", UpstreamUnavailable("Down.")), ScriptedProvider("working")
+    with gateway_with(site, log_stream, broken, working) as gateway:
+        assert _ask(gateway, headers={"X-Provider": "broken"}).status_code == 503
+        assert _ask(gateway, headers={"X-Provider": "working"}).headers["x-provider"] == "working"
+        unknown = _ask(gateway, headers={"X-Provider": "nobody"})
+    assert unknown.json()["error"]["param"] == "X-Provider"
+
+
+def test_a_model_that_takes_messages_gets_everything_as_it_is(site: LiveSimulator, log_stream: TextIO) -> None:
+    """Messages, limits and further fields go to the upstream, nothing is ignored, and its own counts are passed on."""
+    answer = Completion("Hi END there", usage=Usage(11, 7, cached_tokens=3, reasoning_tokens=2), reasoning="Hm.")
+    native = ScriptedProvider("native", answer, abilities=["messages", "options"], limit=PromptLimit(99, "tokens"))
+    with gateway_with(site, log_stream, native) as gateway:
+        response = _ask(gateway, stop=["END"], max_tokens=1, temperature=0.5, top_k=3)
+    request = native.requests[0]
+    assert (request.stop, request.max_tokens, request.options) == (("END",), 1, {"temperature": 0.5, "top_k": 3})
+    assert _text(response) == "Hi END there"
+    assert response.json()["choices"][0]["message"]["reasoning_content"] == "Hm."
+    assert response.json()["usage"]["prompt_tokens_details"] == {"cached_tokens": 3}
+    assert response.json()["usage"]["total_tokens"] == 18
+    assert "x-ignored-params" not in response.headers
+
+
+def test_a_replay_is_told_like_the_first_time(site: LiveSimulator, log_stream: TextIO) -> None:
+    """Text, calls, usage and the stop text come again as they were, whichever dialect asks, whole and streamed."""
+    calls = (ToolCall("c1", "f", '{"a":1}'), ToolCall("c2", "g", "{}"))
+    answer = Completion("Two.", "tool_calls", Usage(11, 7, 3, 2), calls)
+    native = ScriptedProvider("native", answer, abilities=["messages", "tools"])
+    tools = [{"name": "f", "input_schema": {}}, {"name": "g", "input_schema": {}}]
+    functions = [{"type": "function", "function": {"name": tool["name"]}} for tool in tools]
+    bodies: dict[str, dict[str, Any]] = {
+        "/v1/chat/completions": {"model": "r", "messages": HELLO, "tools": functions},
+        "/v1/responses": {"model": "r", "input": "Hello", "tools": [{"type": "function", **tool} for tool in tools]},
+        "/v1/messages": {"model": "r", "messages": HELLO, "tools": tools, "max_tokens": 99},
+    }
+    with gateway_with(site, log_stream, native) as gateway, gateway.client() as client:
+        for path, body in bodies.items():
+            headers = {"X-Session-Id": path, "Idempotency-Key": "k"}
+            first, second = (client.post(path, json=body, headers=headers) for _ in range(2))
+            stream = client.post(path, json={**body, "stream": True}, headers=headers)
+            assert (first.status_code, second.headers["x-session-action"]) == (200, "replayed")
+            assert _lasting(second.json()) == _lasting(first.json())
+            assert stream.headers["x-session-action"] == "replayed"
+            assert "c1" in stream.text
+            assert "c2" in stream.text
+    assert len(native.requests) == len(bodies)
+
+
+def _lasting(value: Any) -> Any:
+    """An answer without what is new each time: ids of its own and times."""
+    if isinstance(value, dict):
+        return {name: _lasting(part) for name, part in value.items() if name not in ("id", "created", "created_at")}
+    return [_lasting(part) for part in value] if isinstance(value, list) else value
+
+
+def test_the_stop_text_of_a_replay_is_told(site: LiveSimulator, log_stream: TextIO) -> None:
+    """An answer that a stop text ended says so again when it is sent again."""
+    text = ScriptedProvider("text", Completion("One. END Two."))
+    body = {"model": "r", "messages": HELLO, "max_tokens": 99, "stop_sequences": ["END"]}
+    headers = {"X-Session-Id": "s", "Idempotency-Key": "k"}
+    with gateway_with(site, log_stream, text) as gateway, gateway.client() as client:
+        answers = [client.post("/v1/messages", json=body, headers=headers).json() for _ in range(2)]
+    assert [answer["stop_sequence"] for answer in answers] == ["END", "END"]
+    assert len(text.requests) == 1

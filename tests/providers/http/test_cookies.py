@@ -1,0 +1,96 @@
+"""Cookies: which are kept, where they go, and when they no longer do."""
+
+from http.cookiejar import Cookie
+
+import pytest
+import requests.cookies
+
+from app.providers.http.cookies import Cookies
+from tests.providers.http.server import client, reply, server
+
+PAGE = "https://chat.example.com/chat/"
+AJAX = "https://chat.example.com/wp-admin/admin-ajax.php"
+
+
+def cookie(name: str = "id", value: str = "1", **fields: object) -> Cookie:
+    made: Cookie = requests.cookies.create_cookie(name, value, **fields)  # type: ignore[no-untyped-call]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("set_cookie", "url", "sent"),
+    [
+        ("id=1", AJAX, b"Cookie: id=1\r\n"),
+        ('id=a b=c"d, e; HttpOnly', AJAX, b'Cookie: id=a b=c"d, e\r\n'),
+        ("id=\xe4", AJAX, b"Cookie: id=\xe4\r\n"),
+        ("id=1", "https://www.chat.example.com/", b""),
+        ("id=1", "https://example.com/", b""),
+        ("id=1; Domain=example.com", "https://www.example.com/", b"Cookie: id=1\r\n"),
+        ("id=1; Domain=example.com", "https://badexample.com/", b""),
+        ("id=1; Domain=other.org", "https://other.org/", b""),
+        ("id=1; Domain=com", "https://other.com/", b""),
+        ("id=1; Path=/chat", AJAX, b""),
+        ("id=1; Path=/wp-admin", AJAX, b"Cookie: id=1\r\n"),
+        ("id=1; Secure", "http://chat.example.com/", b""),
+        ("id=1; Secure", AJAX, b"Cookie: id=1\r\n"),
+        ("id=1; Max-Age=0", AJAX, b""),
+        ("id=1; Max-Age=100", AJAX, b"Cookie: id=1\r\n"),
+        ("id=1; Expires=Wed, 21 Oct 2015 07:28:00 GMT", AJAX, b""),
+        ("id=1; Expires=nonsense", AJAX, b"Cookie: id=1\r\n"),
+        ("", AJAX, b""),
+    ],
+)
+def test_a_cookie_that_was_set_goes_where_it_belongs(set_cookie: str, url: str, sent: bytes) -> None:
+    """Host, domain, path, TLS and expiry decide."""
+    cookies = Cookies()
+    cookies.take("https://chat.example.com/", [set_cookie])
+    assert cookies.header(url) == sent
+
+
+def test_cookies_of_a_page_are_kept_and_replaced() -> None:
+    """One without a host is of the page's host; control characters never reach a head; the header follows changes."""
+    cookies = Cookies()
+    assert cookies.header(AJAX) == b""
+    cookies.keep(PAGE, [cookie(), cookie("b", "2\r\nX: y", domain="chat.example.com")])
+    assert cookies.header(AJAX) == b"Cookie: id=1; b=2X: y\r\n"
+    assert cookies.header("https://example.com/") == b""
+    cookies.take(AJAX, ["b=3; Path=/", "id=; Path=/; Max-Age=0"])
+    assert cookies.header(AJAX) == b"Cookie: b=3\r\n"
+    cookies.clear()
+    assert cookies.header(AJAX) == b""
+
+
+def test_a_cookie_expires_while_it_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prepared header doesn't outlive it by more than a second."""
+    now = 1000.0
+    monkeypatch.setattr("time.time", lambda: now)
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    cookies = Cookies()
+    cookies.take(AJAX, ["id=1; Max-Age=10"])
+    assert cookies.header(AJAX) == b"Cookie: id=1\r\n"
+    now += 12
+    assert cookies.header(AJAX) == b""
+
+
+def test_a_site_that_sets_cookies_without_end_has_none_kept() -> None:
+    """Their number is bounded, and so is the header."""
+    cookies = Cookies()
+    for number in range(400):
+        cookies.take(AJAX, [f"c{number}={number}"])
+    assert cookies.header(AJAX).count(b"=") <= 300
+
+
+@pytest.mark.parametrize("keep", [True, False])
+async def test_a_client_sends_back_what_it_was_given(keep: bool) -> None:
+    """Cookies of a page and of answers; a client that keeps none sends none."""
+    async with (
+        server(reply(b"", "Set-Cookie: a=1; Path=/", "Set-Cookie: b=2; Path=/"), reply()) as upstream,
+        client(keep_cookies=keep) as http,
+    ):
+        http.keep_cookies(upstream.url, (cookie(domain="127.0.0.1"),))
+        await http.get(upstream.url, {})
+        await http.get(upstream.url, {})
+        http.keep_cookies(upstream.url, (cookie("new", domain="127.0.0.1"),), instead=True)
+        await http.get(upstream.url, {})
+        sent = [asked.headers.get("cookie") for asked in upstream.asked]
+        assert sent == (["id=1", "id=1; a=1; b=2", "new=1"] if keep else [None] * 3)

@@ -1,0 +1,180 @@
+"""Errors of upstreams, in the words of many vendors, through the real provider over a real socket."""
+
+from typing import Any
+
+import pytest
+
+from app.domain.errors import (
+    CloudflareChallenge,
+    ContextTooLong,
+    EmptyReply,
+    GatewayError,
+    InvalidRequest,
+    MessageRefused,
+    SiteChanged,
+    UnexpectedReply,
+    UpstreamBlocked,
+    UpstreamKeyRejected,
+    UpstreamModelMissing,
+    UpstreamQuotaExhausted,
+    UpstreamRateLimited,
+    UpstreamUnavailable,
+)
+from tests.providers.openai_compatible.upstream import (
+    DONE,
+    KEY,
+    delta,
+    event,
+    provider_at,
+    raw_upstream,
+    reply,
+    stream,
+    wanted,
+)
+
+PAGE = b"<!DOCTYPE html><html><head><title>Oops</title></head><body>Oops</body></html>"
+CHALLENGE = b"<!DOCTYPE html><html><head><title>Just a moment...</title></head></html>"
+
+
+def error(message: str, **fields: object) -> dict[str, object]:
+    return {"error": {"message": message, **fields}}
+
+
+LONG = "This model's maximum context length is 8192 tokens. However, your messages resulted in 9001 tokens."
+CASES: list[tuple[str, Any, type[GatewayError]]] = [
+    ("400 Bad", error(LONG, code="context_length_exceeded", param="messages"), ContextTooLong),
+    ("400 Bad", error("Invalid request: Your request exceeded model token limit: 8192"), ContextTooLong),
+    ("400 Bad", error("Range of input length should be [1, 30720]: input length exceeds limit"), ContextTooLong),
+    ("400 Bad", error("the prompt is too long: 210000 tokens > 200000 maximum"), ContextTooLong),
+    ("400 Bad", {"object": "error", "message": LONG, "type": "BadRequestError", "code": 400}, ContextTooLong),
+    ("413 Too Large", PAGE, ContextTooLong),
+    ("401 No", error("Incorrect API key provided", code="invalid_api_key"), UpstreamKeyRejected),
+    ("401 No", b"", UpstreamKeyRejected),
+    ("401 No", error("Invalid Authentication", type="invalid_authentication_error"), UpstreamKeyRejected),
+    ("403 No", {"code": 30003, "message": "Model disabled.", "data": None}, UpstreamKeyRejected),
+    ("401 No", "Invalid token", UpstreamKeyRejected),
+    ("400 Bad", error("API key expired. Please renew the API key."), UpstreamKeyRejected),
+    ("402 Pay", error("Insufficient Balance", code="invalid_request_error"), UpstreamQuotaExhausted),
+    ("402 Pay", error("This request requires more credits", code=402), UpstreamQuotaExhausted),
+    ("429 Slow", error("You exceeded your current quota", code="insufficient_quota"), UpstreamQuotaExhausted),
+    ("429 Slow", error("Your account is suspended", type="exceeded_current_quota_error"), UpstreamQuotaExhausted),
+    ("403 No", {"code": 30001, "message": "Sorry, your account balance is insufficient"}, UpstreamQuotaExhausted),
+    ("404 No", error("The model `x` does not exist", code="model_not_found"), UpstreamModelMissing),
+    ("404 No", error("Not found the model x", type="resource_not_found_error"), UpstreamModelMissing),
+    ("404 No", {"error": 'model "x" not found, try pulling it first'}, UpstreamModelMissing),
+    ("400 Bad", {"code": 20012, "message": "Model does not exist. Please check it carefully."}, UpstreamModelMissing),
+    ("404 No", {"detail": "Not Found"}, SiteChanged),
+    ("404 No", PAGE, SiteChanged),
+    ("405 No", b"", SiteChanged),
+    ("302 Found", b"", SiteChanged),
+    ("400 Bad", error("The request was rejected because it was considered high risk"), MessageRefused),
+    ("400 Bad", error("Filtered", code="content_filter"), MessageRefused),
+    ("403 No", error("Your input was flagged", code=403, metadata={"reasons": ["x"]}), MessageRefused),
+    ("429 Slow", error("Rate limit reached: tokens per min. See /account/billing"), UpstreamRateLimited),
+    ("429 Slow", b"", UpstreamRateLimited),
+    ("429 Slow", PAGE, UpstreamRateLimited),
+    ("429 Slow", error("The engine is currently overloaded", type="engine_overloaded_error"), UpstreamRateLimited),
+    ("503 Busy", {"code": 50505, "message": "Model service overloaded. Please try again later."}, UpstreamUnavailable),
+    ("500 Oops", error("The server had an error"), UpstreamUnavailable),
+    ("408 Slow", error("Timed out"), UpstreamUnavailable),
+    ("522 Cloud", PAGE, UpstreamUnavailable),
+    ("529 Busy", error("Overloaded", type="overloaded_error"), UpstreamUnavailable),
+    ("502 Bad", PAGE, UpstreamUnavailable),
+    ("503 Wait", CHALLENGE, CloudflareChallenge),
+    ("403 No", CHALLENGE, CloudflareChallenge),
+    ("403 No", PAGE, UpstreamBlocked),
+    ("400 Bad", error("Invalid 'temperature'", param="temperature"), InvalidRequest),
+    ("422 Bad", {"detail": [{"loc": ["body", "top_p"], "msg": "too large"}]}, InvalidRequest),
+    ("400 Bad", b"", InvalidRequest),
+    ("200 OK", PAGE, UnexpectedReply),
+    ("200 OK", b"OK", UnexpectedReply),
+    ("200 OK", b"", UnexpectedReply),
+    ("200 OK", {"hello": "world"}, UnexpectedReply),
+    ("200 OK", {"choices": []}, UnexpectedReply),
+    ("200 OK", {"choices": [{"message": {"content": ""}, "finish_reason": "stop"}]}, EmptyReply),
+    ("200 OK", error("Rate limit exceeded", code=429), UpstreamRateLimited),
+    ("200 OK", {"error_code": 336501, "error_msg": "Rate limit reached for RPM"}, UpstreamRateLimited),
+    ("200 OK", {"choices": [{"error": {"code": 502, "message": "Provider down"}}]}, UpstreamUnavailable),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(("status", "body", "kind"), CASES)
+async def test_every_failure_has_its_type(status: str, body: Any, kind: type[GatewayError], streaming: bool) -> None:
+    """What is wrong is known by status, code and words, whoever words it; streamed or not; and never the key."""
+    content_type = "text/html" if isinstance(body, bytes) and body.startswith(b"<") else "application/json"
+    async with (
+        raw_upstream(reply(body, status, content_type)) as upstream,
+        provider_at(upstream.base_url) as provider,
+    ):
+        with pytest.raises(GatewayError) as raised:
+            await (anext(provider.stream_completion(wanted())) if streaming else provider.create_completion(wanted()))
+    assert type(raised.value) is kind
+    assert "acme" in raised.value.message
+    assert "<" not in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind"),
+    [
+        (event(error("Overloaded", type="overloaded_error")), UpstreamUnavailable),
+        (event({"error": "rate limit exceeded"}), UpstreamRateLimited),
+        (event({"type": "error", "error": {"message": LONG}}), ContextTooLong),
+        (b"event: error\n" + event({"message": "internal error", "code": 500}), UpstreamUnavailable),
+        (event({"object": "error", "message": "Internal server error", "code": 500}), UpstreamUnavailable),
+        (event({"choices": [{"index": 0, "delta": {"content": ""}, "error": {"code": 429}}]}), UpstreamRateLimited),
+        (b'{"error": {"message": "insufficient balance"}}\n', UpstreamQuotaExhausted),
+        (event(error("something odd")), UnexpectedReply),
+    ],
+)
+@pytest.mark.parametrize("after", [b"", delta(content="Hel")])
+async def test_errors_in_a_stream(shape: bytes, kind: type[GatewayError], after: bytes) -> None:
+    """An error event, in any of its shapes, ends the stream as what it is, before a word and after one."""
+    async with (
+        raw_upstream(stream(after + shape + DONE)) as upstream,
+        provider_at(upstream.base_url) as provider,
+    ):
+        with pytest.raises(GatewayError) as raised:
+            _ = [part async for part in provider.stream_completion(wanted())]
+    assert type(raised.value) is kind
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [({"Retry_After": "7"}, 7), ({"retry_after_ms": "1500", "Retry_After": "2"}, 1.5), ({}, None)],
+)
+async def test_the_wait_that_an_upstream_asks_for_is_passed_on(headers: dict[str, str], seconds: float | None) -> None:
+    """Retry-After in seconds or thousandths; none is made up."""
+    async with (
+        raw_upstream(reply(error("slow down"), "429 Slow", **headers)) as upstream,
+        provider_at(upstream.base_url) as provider,
+    ):
+        with pytest.raises(UpstreamRateLimited) as raised:
+            await provider.create_completion(wanted())
+    assert raised.value.retry_after == seconds
+
+
+async def test_words_of_an_upstream_are_quoted_without_what_is_secret() -> None:
+    """Its own message helps the client; keys in any form, our addresses, markup and floods are taken out."""
+    async with raw_upstream() as upstream:
+        said = f"Bad <b>seed</b>: {KEY} sk-abc****xyz Bearer hunter2 {upstream.base_url}/x tok-9 " + "x" * 5000
+        upstream.answers = [reply(error(said, param="seed"), "400 Bad")]
+        async with provider_at(upstream.base_url, headers={"X-Token": "tok-9"}) as provider:
+            with pytest.raises(InvalidRequest) as raised:
+                await provider.create_completion(wanted())
+    assert raised.value.message.startswith("acme refuses this request: Bad seed : … … … …/x … xxx")
+    assert raised.value.param == "seed"
+    assert len(raised.value.message) < 500
+
+
+async def test_a_refused_key_is_named_and_not_shown() -> None:
+    """The message says whose key is wrong and where it is set; SDKs are told not to try again."""
+    async with (
+        raw_upstream(reply(error(f"Incorrect API key provided: {KEY}"), "401 No")) as upstream,
+        provider_at(upstream.base_url) as provider,
+    ):
+        with pytest.raises(UpstreamKeyRejected) as raised:
+            await provider.create_completion(wanted())
+    assert (raised.value.status, raised.value.should_retry) == (502, False)
+    assert "ACME_API_KEY" in raised.value.message
+    assert KEY not in raised.value.message

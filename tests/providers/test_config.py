@@ -1,0 +1,207 @@
+"""Presets and PROVIDERS_FILE."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.providers.config import (
+    Choice,
+    ProvidersFile,
+    ProvidersFileError,
+    Traffic,
+    configured,
+    read_providers_file,
+)
+from app.providers.openai_compatible.presets import PRESETS, Preset
+from app.providers.openai_compatible.upstream import Upstream
+from app.providers.resilience.breaker import BreakerPolicy
+
+DEFAULTS = Traffic(100, 1000, 60, 120, 60, 3, BreakerPolicy())
+EVERYTHING = """
+[[providers]]
+name = "work"
+base_url = "https://llm.example.org/v1/"
+key_env = "WORK_KEY"
+models = ["small", { id = "large", upstream_id = "qwen3-32b", context_length = 32768, abilities = ["tools"] }]
+any_model = true
+discover = true
+context_length = 16384
+abilities = ["json_object"]
+headers = { "X-Team" = "blue", "X-Token" = { env = "WORK_TOKEN" } }
+concurrency = 4
+queue = 10
+queue_timeout = 5
+timeout = 300
+idle_timeout = 90
+retries = 1
+breaker = { minimum_calls = 5 }
+max_tokens_field = "max_completion_tokens"
+stream_usage = false
+reasoning_field = "reasoning"
+
+[[providers]]
+name = "second-account"
+preset = "deepseek"
+key_env = "SECOND_KEY"
+models = { "deepseek" = "deepseek-chat", "thinker" = { upstream_id = "deepseek-reasoner", abilities = [] } }
+
+[routes]
+kimi = ["kimi-web/kimi-k2-instruct", "work/large"]
+shared = { "work/small" = 3, "second-account/deepseek" = 1 }
+"""
+ENVIRONMENT = {"WORK_KEY": "sk-work-1", "WORK_TOKEN": "tok-2", "SECOND_KEY": "sk-second-3"}
+
+
+def read(tmp_path: Path, text: str) -> ProvidersFile:
+    path = tmp_path / "providers.toml"
+    path.write_text(text, encoding="utf-8")
+    return read_providers_file(path)
+
+
+def upstreams(file: ProvidersFile, choices: dict[str, Choice] | None = None) -> dict[str, Upstream]:
+    return {row.name: row for row, _ in configured(file, choices or {}, ENVIRONMENT, DEFAULTS)}
+
+
+def test_everything_that_can_be_said_is_understood(tmp_path: Path) -> None:
+    """Each field of the file reaches the row that it is meant for."""
+    file = read(tmp_path, EVERYTHING)
+    work, traffic = configured(file, {}, ENVIRONMENT, DEFAULTS)[0]
+    assert (work.base_url, work.key, work.key_name) == ("https://llm.example.org/v1", "sk-work-1", "WORK_KEY")
+    assert work.headers == {"X-Team": "blue", "X-Token": "tok-2"}
+    assert [(spec.id, spec.upstream_id, spec.prompt_limit.size) for spec in work.models] == [
+        ("small", "small", 16384),
+        ("large", "qwen3-32b", 32768),
+    ]
+    text = {"messages", "options"}
+    assert [spec.abilities for spec in work.models] == [text | {"json_object"}, text | {"tools"}]
+    assert (work.any_model, work.discover, work.default_limit.size) == (True, True, 16384)
+    dialect = work.dialect
+    assert (dialect.max_tokens_field, dialect.stream_usage) == ("max_completion_tokens", False)
+    assert dialect.reasoning_field == "reasoning"
+    assert traffic == Traffic(4, 10, 5, 300, 90, 1, BreakerPolicy(minimum_calls=5))
+    assert file.routes == {
+        "kimi": ("kimi-web/kimi-k2-instruct", "work/large"),
+        "shared": {"work/small": 3, "second-account/deepseek": 1},
+    }
+
+
+def test_an_entry_can_build_on_a_preset(tmp_path: Path) -> None:
+    """A second account at a known vendor needs a name and a key; known models keep their facts."""
+    second = upstreams(read(tmp_path, EVERYTHING))["second-account"]
+    assert (second.base_url, second.key) == ("https://api.deepseek.com/v1", "sk-second-3")
+    assert [(spec.id, spec.upstream_id) for spec in second.models] == [
+        ("deepseek", "deepseek-chat"),
+        ("thinker", "deepseek-reasoner"),
+    ]
+    assert {spec.prompt_limit.size for spec in second.models} == {131072}
+    assert ["tools" in spec.abilities for spec in second.models] == [True, False]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_on_when_its_key_or_address_is_set(name: str) -> None:
+    """Nothing is on by itself; a key (of local ones the address) is enough."""
+    assert upstreams(ProvidersFile()) == {}
+    preset = PRESETS[name]
+    choice = Choice(key="sk-1") if preset.base_url else Choice(base_url="http://localhost:11434")
+    found = upstreams(ProvidersFile(), {name: choice})[name]
+    assert found.base_url == (preset.base_url or "http://localhost:11434/v1")
+    assert [spec.id for spec in found.models] == [row.id for row in preset.models]
+    assert bool(found.models) or found.discover
+    assert all({"messages", "options"} <= spec.abilities for spec in found.models)
+
+
+def test_a_provider_without_abilities_has_none(tmp_path: Path) -> None:
+    """An empty list means nothing beyond text, also where the preset would know better."""
+    text = '[[providers]]\nname = "ollama"\nbase_url = "http://localhost:11434"\nabilities = []\n'
+    assert upstreams(read(tmp_path, text))["ollama"].default_abilities == {"messages", "options"}
+
+
+def test_settings_choose_address_and_models_of_a_preset() -> None:
+    """Known models keep what is known of them, unknown ones get the preset's defaults."""
+    choice = Choice("sk-1", "https://proxy.example.org/kimi", {"kimi-k2": "kimi-k2-0905-preview", "new": "new"})
+    found = upstreams(ProvidersFile(), {"moonshot": choice})["moonshot"]
+    assert found.base_url == "https://proxy.example.org/kimi"
+    assert [(spec.id, spec.upstream_id, spec.prompt_limit.size) for spec in found.models] == [
+        ("kimi-k2", "kimi-k2-0905-preview", 262144),
+        ("new", "new", 131072),
+    ]
+
+
+def test_an_entry_replaces_the_preset_of_its_name_and_keeps_its_key_at_home(tmp_path: Path) -> None:
+    """The vendor's key is used for the vendor's address, and never sent to another one."""
+    choices = {"moonshot": Choice(key="sk-1")}
+    at_home = upstreams(read(tmp_path, '[[providers]]\nname = "moonshot"\ntimeout = 9\n'), choices)
+    elsewhere = upstreams(
+        read(tmp_path, '[[providers]]\nname = "moonshot"\nbase_url = "http://localhost:1/v1"\n'), choices
+    )
+    assert (at_home["moonshot"].key, elsewhere["moonshot"].key) == ("sk-1", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[[providers]", "it is no TOML"),
+        ('providers = ["work"]', "providers[0]: Input should be"),
+        ('[[providers]]\nname = "Work!"', "providers[0].name: String should match"),
+        ('[[providers]]\nname = "work"', "providers[0] (work): base_url is missing"),
+        ('[[providers]]\nname = "work"\nkey = "sk-1"', "providers[0] (work).key: Extra inputs are not permitted"),
+        ('[[providers]]\nname = "work"\nbase_url = "ftp://x"', "providers[0] (work).base_url: must be an http"),
+        ('[[providers]]\nname = "work"\nbase_url = "http://u:p@x/"', "(work).base_url: must be an address"),
+        ('[[providers]]\nname = "work"\npreset = "nobody"', "providers[0] (work).preset: there is no such preset"),
+        ('[[providers]]\nname = "work"\ntimeout = 0', "providers[0] (work).timeout: Input should be greater than 0"),
+        ('[[providers]]\nname = "work"\nabilities = ["sing"]', "providers[0] (work).abilities[0]: Input should be"),
+        ('[[providers]]\nname = "work"\nmodels = [{ name = "x" }]', "providers[0] (work).models[0].id: Field required"),
+        ('[[providers]]\nname = "a"\n[[providers]]\nname = "a"', "providers: two providers have the name 'a'"),
+        ('[[providers]]\nname = "openai"', "providers[0] (openai): OPENAI_API_KEY is not set"),
+        (
+            '[[providers]]\nname = "a"\nbase_url = "http://x"\nkey_env = "NOT_SET"',
+            "providers[0] (a): key_env: the environment variable NOT_SET is not set",
+        ),
+        (
+            '[[providers]]\nname = "a"\nbase_url = "http://x"\nheaders = { "X-A" = { env = "NOT_SET" } }',
+            "providers[0] (a): headers.X-A: the environment variable NOT_SET is not set",
+        ),
+        ("[routes]\nkimi = []", "routes: the route 'kimi' needs at least one target"),
+        ("[routes]\nkimi = { a = -1 }", "routes.kimi"),
+        ("[route]", "route: Extra inputs are not permitted"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_its_place(tmp_path: Path, text: str, said: str) -> None:
+    """File, table and field are in the message, and no value that might be a secret."""
+    with pytest.raises(ProvidersFileError) as error:
+        configured(read(tmp_path, text), {}, ENVIRONMENT, DEFAULTS)
+    assert said in str(error.value)
+    assert "sk-1" not in str(error.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """A wrong path is said as such."""
+    with pytest.raises(ProvidersFileError, match=r"nowhere\.toml: it can't be read"):
+        read_providers_file(tmp_path / "nowhere.toml")
+
+
+def test_a_row_shows_no_secret() -> None:
+    """Whoever prints a row sees neither key nor headers."""
+    values: dict[str, Any] = {"key": "sk-secret", "headers": {"X-Token": "tok-secret"}}
+    assert "secret" not in repr(Upstream("a", "http://x", **values))
+
+
+DOCS = (Path(__file__).parent.parent.parent / "docs" / "providers.md").read_text(encoding="utf-8")
+
+
+def test_the_documentation_s_example_is_understood(tmp_path: Path) -> None:
+    """What a reader copies from docs/providers.md is a file that the gateway takes."""
+    file = read(tmp_path, DOCS.partition("```toml\n")[2].partition("```")[0])
+    environment = {"WORK_LLM_KEY": "sk-1", "SECOND_DEEPSEEK_KEY": "sk-2", "GPU_TOKEN": "tok"}
+    assert [row.name for row, _ in configured(file, {}, environment, DEFAULTS)] == ["work", "deepseek-2", "gpu"]
+    fields = {name for entry in file.providers for name in entry.model_fields_set}
+    assert fields == set(type(file.providers[0]).model_fields)
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_the_documentation_knows_every_preset(preset: Preset) -> None:
+    """Name, address and what switches it on are in one row of its table."""
+    row = next(line for line in DOCS.splitlines() if line.startswith(f"| `{preset.name}`"))
+    assert (preset.key_env or f"{preset.name.upper()}_BASE_URL") in row
+    assert preset.base_url in row
