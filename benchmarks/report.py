@@ -77,7 +77,7 @@ def render(tables: Tables, facts: dict[str, str], micro: dict[str, float]) -> st
         "## Many at once, memory, start\n\n" + _many(tables),
         "## Pure functions, ms\n\n" + _table(("What", "ms"), [(name, f"{ms:.3f}") for name, ms in micro.items()]),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if not part.endswith("--- |")) + "\n"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

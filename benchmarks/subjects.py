@@ -194,15 +194,17 @@ SUBJECTS = (
 
 
 def environment(directory: Path, name: str) -> Path:
-    """A virtual environment with nothing in it but what the subject needs, made when it is first asked for."""
-    place = directory / name
-    if not (place / "complete").exists():
-        wanted = {"gateway": ("-r", str(ROOT / "requirements.txt")), "litellm": ("litellm[proxy]",)}[name]
+    """A virtual environment with nothing in it but what the subject needs; made anew when that has changed."""
+    place, requirements = directory / name, ROOT / "requirements.txt"
+    packages = {"gateway": ("-r", str(requirements)), "litellm": ("litellm[proxy]",)}[name]
+    wanted = requirements.read_text() if name == "gateway" else packages[0]
+    complete = place / "complete"
+    if not complete.exists() or complete.read_text() != wanted:
         print(f"Making an environment for {name} …", flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", place], check=True)
         pip = (place / "bin" / "python", "-m", "pip", "install", "-q", "--disable-pip-version-check")
-        subprocess.run([*pip, *wanted], check=True)
-        (place / "complete").touch()
+        subprocess.run([*pip, *packages], check=True)
+        complete.write_text(wanted)
     return place
 
 

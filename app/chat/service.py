@@ -102,6 +102,7 @@ class _Turn:
     held: HeldSession | None
     decided: Plan
     session_began: float
+    deadline: float
     progress: _Progress
 
     def opening(self, prompt: Prompt, *, options_taken: bool = False) -> Opening:
@@ -266,7 +267,9 @@ class ChatService:
             async with AsyncExitStack() as stack:
                 held = await self._hold(stack, call, caller)
                 progress.decided = decided = self._plan(call, held)
-                yield _Turn(call, caller, targets, held, decided, _session_began(decided, held), progress)
+                # As long as the most patient of them may take: the others stand in within that time.
+                deadline = asyncio.get_running_loop().time() + max(target.provider.timeout for target in targets)
+                yield _Turn(call, caller, targets, held, decided, _session_began(decided, held), deadline, progress)
             outcome = "completed"
         except Exception as error:
             outcome = "failed"
@@ -328,9 +331,14 @@ class ChatService:
 
 
 def _asked(turn: _Turn, candidate: Candidate, *, stream: bool, alone: bool) -> AsyncGenerator[Delta, None]:
-    """The answer of one provider, not yet begun; if it stands alone, passing troubles are waited for."""
+    """The answer of one provider, not yet begun.
+
+    One that stands alone may use up the time, also for further tries; else it leaves half of it to those behind it.
+    """
     provider = candidate.target.provider
-    deadline = asyncio.get_running_loop().time() + provider.timeout
+    now = asyncio.get_running_loop().time()
+    left = turn.deadline - now
+    deadline = now + min(provider.timeout, left if alone else left / 2)
     request_of = partial(turn.request, deadline=deadline, retries=alone)
     if candidate.emulator is not None:
         return in_one_piece(ask_for_form(candidate, candidate.emulator, request_of))

@@ -83,6 +83,19 @@ def test_only_the_last_target_is_asked_again(site: LiveSimulator, log_stream: Te
     assert [request.retries for request in small.requests] == [True]
 
 
+def test_a_target_leaves_time_to_those_behind_it(site: LiveSimulator, log_stream: TextIO) -> None:
+    """A call takes no longer for its route: each target but the last gets at most half of what is left."""
+    first, second = ScriptedProvider("first", UpstreamTimeout("Slow.")), ScriptedProvider("second")
+    first.timeout = second.timeout = 100.0
+    with gateway_with(site, log_stream, first, second) as gateway:
+        before = gateway.loop.time()
+        _ask(gateway)
+        after = gateway.loop.time()
+    deadlines = [provider.requests[0].deadline or 0.0 for provider in (first, second)]
+    assert before + 50 <= deadlines[0] <= after + 50
+    assert before + 100 <= deadlines[1] <= after + 100
+
+
 def test_nobody_else_is_asked_after_the_first_word(site: LiveSimulator, log_stream: TextIO) -> None:
     """An answer that breaks off is an error in its stream; another upstream's words never continue it."""
     breaking = ScriptedProvider("breaking", [Delta("Once "), UpstreamUnavailable("Gone.")])

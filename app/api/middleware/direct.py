@@ -20,7 +20,8 @@ class DirectMiddleware:
     upstream. These endpoints take the request and give a response, so they need none of it. See docs/performance.md.
 
     Args:
-        routes: Of these, the POST routes with a fixed path are taken; their endpoints have one parameter, the request.
+        routes: Of these, the POST routes with a fixed path are taken that have no response model: their endpoints have
+            one parameter, the request, and make their response themselves.
     """
 
     def __init__(self, app: ASGIApp, *, routes: Iterable[BaseRoute]) -> None:
@@ -28,7 +29,10 @@ class DirectMiddleware:
         self._routes = {
             route.path: route
             for route in routes
-            if isinstance(route, APIRoute) and "POST" in (route.methods or ()) and "{" not in route.path
+            if isinstance(route, APIRoute)
+            and route.response_model is None
+            and "POST" in (route.methods or ())
+            and "{" not in route.path
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -87,6 +87,8 @@ class HttpStream:
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that the `Retry-After` header asks for (it may also give a date), at most an hour; None without one."""
     value = headers.get("retry-after", "").strip()[:_LONGEST_DATE]
+    if not value:
+        return None
     if value.isascii() and value.isdigit():
         return min(float(value), _LONGEST_WAIT)
     try:
