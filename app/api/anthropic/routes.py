@@ -125,11 +125,12 @@ def messages_router(parts: Parts) -> APIRouter:
         openapi_extra=_request_doc(CountTokensRequest.__name__),
         tags=["messages"],
     )
-    async def count_message_tokens(request: Request) -> TokenCount:
+    async def count_message_tokens(request: Request) -> Response:
         """Tokens of all that is sent, estimated; a model that takes less may get less of it."""
         wire = parse_request(CountTokensRequest, await request.body())
         parts.registry.resolve(wire.model)
-        return TokenCount(input_tokens=count_tokens(wire, max_messages=parts.max_messages))
+        count = TokenCount(input_tokens=count_tokens(wire, max_messages=parts.max_messages))
+        return Response(json_bytes(count.model_dump()), media_type="application/json")
 
     @router.head("/messages", include_in_schema=False)
     async def probe() -> Response:

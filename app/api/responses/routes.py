@@ -83,13 +83,14 @@ def responses_router(parts: Parts) -> APIRouter:
         responses=errors({400: "The request is wrong; `param` says where"}),
         openapi_extra=request_doc(ResponsesRequest),
     )
-    async def count_input_tokens(request: Request) -> InputTokens:
+    async def count_input_tokens(request: Request) -> Response:
         """An estimate for all that is sent, at four bytes of UTF-8 a token; what doesn't fit isn't cut off here."""
         wire = parse_body(ResponsesRequest, await request.body())
         refuse_impossible(wire)
         caller_id = request.scope["caller"].id
         items = await kept.conversation(caller_id, wire.previous_response_id, items_of_input(wire.input))
-        return InputTokens(input_tokens=input_tokens(conversation(wire, items), understand_tools(wire)))
+        count = InputTokens(input_tokens=input_tokens(conversation(wire, items), understand_tools(wire)))
+        return Response(json_bytes(count.model_dump()), media_type="application/json")
 
     @router.get("/{response_id}", summary="Read a response", response_model=ResponseObject, responses=_NOT_KEPT)
     async def get_response(request: Request, response_id: str) -> Response:
