@@ -1,7 +1,7 @@
 """The headers in which every dialect talks about sessions and prompts."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from typing import TypedDict
 from urllib.parse import quote, unquote
 
 from app.chat.events import Opening
@@ -15,16 +15,15 @@ _IGNORED_AT_MOST = 32
 _PLAIN = " !#$&'()*+,/:;=?@[]^`{|}~\"<>\\"
 
 
-@dataclass(frozen=True, slots=True)
-class SessionHints:
-    """What a request's headers say about its session, and about who is to answer."""
+class SessionHints(TypedDict):
+    """What a request's headers say about its session, and about who is to answer. Each is a field of `ChatCall`."""
 
     session: SessionRef | None
     reset: bool
     strict: bool
     is_retry: bool
     idempotency_key: str | None
-    provider: str | None = None
+    provider: str | None
 
 
 def session_hints(headers: Mapping[str, str], user: str | None) -> SessionHints:

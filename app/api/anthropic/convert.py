@@ -61,15 +61,10 @@ def to_call(request: MessagesRequest, hints: SessionHints, *, max_messages: int)
         messages=domain_messages(request.system, request.messages),
         tools=_tools(request),
         output_format=_output_format(request),
-        provider=hints.provider,
         max_tokens=request.max_tokens,
         stop=tuple(text for text in stops if text),
-        session=hints.session,
-        reset=hints.reset,
-        strict=hints.strict,
-        is_retry=hints.is_retry,
-        idempotency_key=hints.idempotency_key,
         options={name: value for name, value in options.items() if value is not None},
+        **hints,
     )
 
 

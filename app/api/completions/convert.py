@@ -56,21 +56,16 @@ def to_calls(
     _refuse_impossible(request)
     if len(prompts) > 1 and request.stream:
         raise InvalidRequest("A stream answers one prompt.", param="prompt")
-    if len(prompts) > 1 and hints.session is not None:
+    if len(prompts) > 1 and hints["session"] is not None:
         raise InvalidRequest("Several prompts can't be turns of one session.", param="prompt")
     return [
         ChatCall(
             model=request.model or default_model,
             messages=(Message("user", prompt),),
-            provider=hints.provider,
             max_tokens=request.max_tokens,
             stop=stop_texts(request.stop),
-            session=hints.session,
-            reset=hints.reset,
-            strict=hints.strict,
-            is_retry=hints.is_retry,
-            idempotency_key=hints.idempotency_key,
             options={name: value for name, value in given_fields(request).items() if name not in _HONOURED},
+            **hints,
         )
         for prompt in prompts
     ]

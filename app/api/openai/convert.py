@@ -67,15 +67,10 @@ def to_call(request: ChatCompletionRequest, hints: SessionHints, *, default_mode
         messages=tuple(_message(message, index) for index, message in enumerate(request.messages)),
         tools=_functions(request) if speaks_of_functions(request) else _tools(request),
         output_format=_output_format(request.response_format),
-        provider=hints.provider,
         max_tokens=request.max_completion_tokens or request.max_tokens,
         stop=stop_texts(request.stop),
-        session=hints.session,
-        reset=hints.reset,
-        strict=hints.strict,
-        is_retry=hints.is_retry,
-        idempotency_key=hints.idempotency_key,
         options={name: value for name, value in given_fields(request).items() if name not in _HONOURED},
+        **hints,
     )
 
 

@@ -81,14 +81,9 @@ def to_call(
         messages=conversation(request, items),
         tools=toolbox.use,
         output_format=_output_format(request.text.format if request.text else None),
-        provider=hints.provider,
         max_tokens=request.max_output_tokens,
-        session=hints.session,
-        reset=hints.reset,
-        strict=hints.strict,
-        is_retry=hints.is_retry,
-        idempotency_key=hints.idempotency_key,
         options=_options(request),
+        **hints,
     )
 
 

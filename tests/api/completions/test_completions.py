@@ -16,8 +16,10 @@ from app.chat.events import Ending
 from app.domain.chat import ChatCall, FinishReason, Message, SessionRef, ToolCallDelta, Usage
 from app.domain.errors import InvalidRequest, UpstreamTimeout
 
-NO_HINTS = SessionHints(session=None, reset=False, strict=False, is_retry=False, idempotency_key=None)
-IN_SESSION = SessionHints(SessionRef("s", "header"), reset=False, strict=False, is_retry=False, idempotency_key=None)
+NO_HINTS = SessionHints(session=None, reset=False, strict=False, is_retry=False, idempotency_key=None, provider=None)
+IN_SESSION = SessionHints(
+    session=SessionRef("s", "header"), reset=False, strict=False, is_retry=False, idempotency_key=None, provider=None
+)
 
 
 def _parsed(**fields: Any) -> CompletionRequest:

@@ -11,7 +11,7 @@ from app.domain.errors import InvalidRequest
 from tests.domain.messages import assistant, system, tool, user
 from tests.domain.strategies import UNTIMED, texts
 
-NO_HINTS = SessionHints(session=None, reset=False, strict=False, is_retry=False, idempotency_key=None)
+NO_HINTS = SessionHints(session=None, reset=False, strict=False, is_retry=False, idempotency_key=None, provider=None)
 HELLO = {"role": "user", "content": "Hello"}
 F = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
 G = {"type": "function", "function": {"name": "g"}}
@@ -317,7 +317,7 @@ def test_the_model_is_the_one_asked_for_or_the_default(model: str | None, meant:
 def test_what_the_headers_say_becomes_part_of_the_call() -> None:
     """Session, reset, strictness, retry and key are carried over."""
     session = SessionRef("s1", "header")
-    hints = SessionHints(session=session, reset=True, strict=True, is_retry=True, idempotency_key="k")
+    hints = SessionHints(session=session, reset=True, strict=True, is_retry=True, idempotency_key="k", provider=None)
     call = _call({"messages": [HELLO]}, hints)
     assert (call.session, call.reset, call.strict, call.is_retry, call.idempotency_key) == (
         session,

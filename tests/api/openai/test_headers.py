@@ -8,7 +8,7 @@ from app.domain.errors import InvalidRequest
 from app.domain.prompt import Prompt, PromptLimit
 from tests.domain.strategies import UNTIMED, texts
 
-NOTHING = SessionHints(session=None, reset=False, strict=False, is_retry=False, idempotency_key=None)
+NOTHING = SessionHints(session=None, reset=False, strict=False, is_retry=False, idempotency_key=None, provider=None)
 PROMPT = Prompt("text", 986, PromptLimit(1000), dropped=2, shortened=1)
 
 
@@ -38,7 +38,7 @@ def test_a_session_is_named_by_header_or_else_by_user(
     headers: dict[str, str], user: str | None, session: SessionRef | None
 ) -> None:
     """The header wins over `user`; without either there is no session, whatever else is known of the client."""
-    assert session_hints(headers, user).session == session
+    assert session_hints(headers, user)["session"] == session
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_session_id_has_its_limit(headers: dict[str, str], user: str | None, p
 def test_switches_are_on_when_they_say_so(name: str, value: str, meant: bool) -> None:
     """A switch takes the usual words, in any case; everything else is off."""
     hints = session_hints({f"x-session-{name}": value}, None)
-    assert (hints.reset, hints.strict) == (meant and name == "reset", meant and name == "strict")
+    assert (hints["reset"], hints["strict"]) == (meant and name == "reset", meant and name == "strict")
 
 
 @pytest.mark.parametrize(
@@ -91,13 +91,13 @@ def test_switches_are_on_when_they_say_so(name: str, value: str, meant: bool) ->
 )
 def test_an_sdk_tells_when_it_tries_again(value: str, is_retry: bool) -> None:
     """A retry count above nothing marks a retry; nonsense marks none."""
-    assert session_hints({"x-stainless-retry-count": value}, None).is_retry is is_retry
+    assert session_hints({"x-stainless-retry-count": value}, None)["is_retry"] is is_retry
 
 
 def test_no_headers_say_nothing() -> None:
     """A plain request has no session, is no retry and has no key; an empty key is none."""
     assert session_hints({}, None) == session_hints({"idempotency-key": ""}, None) == NOTHING
-    assert session_hints({"idempotency-key": "k1"}, None).idempotency_key == "k1"
+    assert session_hints({"idempotency-key": "k1"}, None)["idempotency_key"] == "k1"
 
 
 def test_a_response_tells_how_its_prompt_came_about() -> None:
@@ -134,7 +134,7 @@ def test_the_id_that_is_told_leads_back_to_the_session(session_id: str) -> None:
     """Whoever sends the id of a response in the header of the next request means the same session."""
     told = opening_headers(Opening("kimi", "kimi-site", session_id, "new", PROMPT), [])["x-session-id"]
     hints = session_hints({"x-session-id": told}, None)
-    assert hints.session == SessionRef(session_id, "header")
+    assert hints["session"] == SessionRef(session_id, "header")
 
 
 def test_ignored_parameters_are_listed_up_to_a_number() -> None:

@@ -13,7 +13,7 @@ from app.api.responses.schemas import ResponsesRequest
 from app.domain.chat import ChatCall, Image, Message, OutputFormat, ToolCall
 from app.domain.errors import ContextTooLong, InvalidRequest
 
-NO_HINTS = SessionHints(session=None, reset=False, strict=False, is_retry=False, idempotency_key=None)
+NO_HINTS = SessionHints(session=None, reset=False, strict=False, is_retry=False, idempotency_key=None, provider=None)
 RESPONSE_ID = "resp_" + "0" * 32
 CALL = {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": "{}"}
 PATCH = {"type": "custom_tool_call", "call_id": "c2", "name": "apply_patch", "input": "*** Begin"}
