@@ -1,9 +1,9 @@
 """What a dialect brings to the gateway, and what it gets to build on."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from fastapi import APIRouter
+from msgspec import Struct
 from pydantic import BaseModel
 
 from app.api.errors import OPENAI_ERRORS, ErrorForm
@@ -14,8 +14,7 @@ from app.providers.registry import ProviderRegistry
 from app.sessions.base import SnapshotStore
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(Struct, frozen=True):
     """What the routes of every dialect are made of.
 
     Args:
@@ -35,8 +34,7 @@ class Parts:
     snapshot_max_characters: int
 
 
-@dataclass(frozen=True, slots=True)
-class Dialect:
+class Dialect(Struct, frozen=True):
     """A way in which clients talk to the gateway.
 
     Args:

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
+from msgspec import Struct
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -22,8 +22,7 @@ def error_body(error: GatewayError) -> bytes:
     return json_bytes({"error": content})
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorForm:
+class ErrorForm(Struct, frozen=True):
     """How a dialect writes its errors, and at which requests it does.
 
     Args:

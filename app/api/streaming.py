@@ -5,11 +5,11 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 from types import TracebackType
 from typing import ClassVar, Protocol, Self
 
 import structlog
+from msgspec import Struct
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -28,8 +28,7 @@ _AHEAD = 32
 _WRITE_BYTES = 16 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class StreamPolicy:
+class StreamPolicy(Struct, frozen=True):
     """How streams are written; all times in seconds.
 
     Args:

@@ -2,7 +2,9 @@
 
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from app.domain.chat import PLAIN_TEXT, ChatCall, Image, Message
 from app.domain.emulation.emulator import Emulator
@@ -16,8 +18,7 @@ from app.providers.registry import Target
 _TAG_BYTES = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """A target, and what it would be sent.
 
     Args:
@@ -43,8 +44,7 @@ class Candidate:
         return not self.prompt.dropped and not self.prompt.shortened and self.prompt.size <= self.prompt.limit.size
 
 
-@dataclass(frozen=True, slots=True)
-class PassedOver:
+class PassedOver(Struct, frozen=True):
     """A target that is not asked, or (`for_now`) not yet, and why."""
 
     target: Target

@@ -1,14 +1,13 @@
 """What becomes of a call, event by event, as those see it who write it to a client."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from app.domain.chat import Delta, FinishReason, ToolCall, Usage
 from app.domain.conversation import Action
 from app.domain.prompt import Prompt
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
+class Opening(Struct, frozen=True):
     """What is known before the upstream has said a word; it becomes response headers.
 
     Args:
@@ -30,8 +29,7 @@ class Opening:
     fallback: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(Struct, frozen=True):
     """How an answer ended. When it is told, the turn has been remembered.
 
     Args:
@@ -43,8 +41,7 @@ class Ending:
     stop: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """A whole answer."""
 
     opening: Opening

@@ -7,6 +7,8 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
+from msgspec import Struct
+
 from app.chat.answering import Said, as_deltas, in_one_piece, in_parts
 from app.chat.candidates import Candidate, PassedOver, candidates
 from app.chat.emulated import ask_for_form
@@ -34,8 +36,7 @@ from app.providers.registry import ProviderRegistry, Target
 from app.sessions.base import HeldSession, SessionStore
 
 
-@dataclass(frozen=True, slots=True)
-class SessionPolicy:
+class SessionPolicy(Struct, frozen=True):
     """How sessions are treated.
 
     Args:
@@ -92,8 +93,7 @@ class _Progress:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Turn:
+class _Turn(Struct, frozen=True):
     """A call that is ready to be answered."""
 
     call: ChatCall

@@ -1,11 +1,11 @@
 """Who is calling."""
 
 import hashlib
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(Struct, frozen=True):
     """The owner of one API key.
 
     `id` stands for the key wherever the key itself must not appear: in logs, metrics and session keys.

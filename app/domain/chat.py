@@ -1,15 +1,15 @@
 """The words in which the gateway thinks about a chat, whatever dialect the client or the upstream speaks."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct
 
 Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCall:
+class ToolCall(Struct, frozen=True):
     """A call that the assistant asked for; `arguments` is the JSON text as it came."""
 
     id: str
@@ -17,8 +17,7 @@ class ToolCall:
     arguments: str
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(Struct, frozen=True):
     """An image in a message.
 
     Args:
@@ -32,8 +31,7 @@ class Image:
     detail: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True):
     """One message of a conversation. A `tool` message holds the result of the call named by `tool_call_id`.
 
     Args:
@@ -56,8 +54,7 @@ class Message:
         return tuple(part for part in self.parts if isinstance(part, Image))
 
 
-@dataclass(frozen=True, slots=True)
-class Tool:
+class Tool(Struct, frozen=True):
     """A function that the model may ask the client to call.
 
     Args:
@@ -68,13 +65,12 @@ class Tool:
 
     name: str
     description: str = ""
-    parameters: Mapping[str, object] = field(default_factory=dict)
+    parameters: Mapping[str, object] = {}
     strict: bool = False
     place: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ToolUse:
+class ToolUse(Struct, frozen=True):
     """What a request says about tools.
 
     Args:
@@ -97,8 +93,7 @@ class ToolUse:
         return tuple(tool for tool in self.tools if self.allowed is None or tool.name in self.allowed)
 
 
-@dataclass(frozen=True, slots=True)
-class OutputFormat:
+class OutputFormat(Struct, frozen=True):
     """The form that the answer's text must have.
 
     Args:
@@ -119,16 +114,14 @@ class OutputFormat:
 PLAIN_TEXT = OutputFormat()
 
 
-@dataclass(frozen=True, slots=True)
-class SessionRef:
+class SessionRef(Struct, frozen=True):
     """Which session a request belongs to, and how the client said so."""
 
     id: str
     source: Literal["header", "user"]
 
 
-@dataclass(frozen=True, slots=True)
-class ChatCall:
+class ChatCall(Struct, frozen=True):
     """One request for an answer, understood.
 
     Args:
@@ -159,11 +152,10 @@ class ChatCall:
     strict: bool = False
     is_retry: bool = False
     idempotency_key: str | None = None
-    options: Mapping[str, object] = field(default_factory=dict)
+    options: Mapping[str, object] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """Tokens read and written.
 
     Args:
@@ -190,8 +182,7 @@ class Usage:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(Struct, frozen=True):
     """A whole answer. `usage` is None where the upstream doesn't count, `stop` where no stop text ended it."""
 
     text: str
@@ -202,8 +193,7 @@ class Completion:
     stop: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCallDelta:
+class ToolCallDelta(Struct, frozen=True):
     """A part of a tool call.
 
     Args:
@@ -219,8 +209,7 @@ class ToolCallDelta:
     arguments: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
+class Delta(Struct, frozen=True):
     """A part of an answer, in order.
 
     Args:

@@ -5,8 +5,10 @@ The messages that the client sent always win; memory only fills in what was not 
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from app.domain.chat import ChatCall, FinishReason, Message, ToolCall, Usage
 from app.domain.errors import SessionNotFound
@@ -14,8 +16,7 @@ from app.domain.errors import SessionNotFound
 Action = Literal["new", "continued", "replaced", "replayed", "reset", "stateless"]
 
 
-@dataclass(frozen=True, slots=True)
-class SessionKey:
+class SessionKey(Struct, frozen=True):
     """Where a session is kept: no caller can reach another caller's session by guessing its id."""
 
     caller_id: str
@@ -28,8 +29,7 @@ class SessionKey:
         return "session-" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
-@dataclass(frozen=True, slots=True)
-class LastTurn:
+class LastTurn(Struct, frozen=True):
     """The latest answered request of a session, so that the same request sent again can be answered from it.
 
     Args:
@@ -59,8 +59,7 @@ class LastTurn:
     stop: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(Struct, frozen=True):
     """A conversation as the gateway remembers it; times are in seconds since the epoch."""
 
     id: str
@@ -81,8 +80,7 @@ class Session:
         return sum(_characters(message) for message in self.messages)
 
 
-@dataclass(frozen=True, slots=True)
-class SessionRecord:
+class SessionRecord(Struct, frozen=True):
     """What a store knows under one key.
 
     `client_keeps_history` outlives the session itself: the client has sent a whole conversation under this `user`
@@ -93,8 +91,7 @@ class SessionRecord:
     client_keeps_history: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What a request means for its session.
 
     Args:

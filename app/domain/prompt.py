@@ -18,6 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from msgspec import Struct
+
 from app.domain.chat import Message, ToolCall
 from app.domain.chunking import boundary_after, boundary_before
 from app.domain.errors import ContextTooLong, InvalidRequest
@@ -42,8 +44,7 @@ _PLAIN_TAGS = {role: f"[{role.capitalize()}]: " for role in ("system", "user", "
 _NOT_IN_A_TAG = re.compile(r"[^\w.-]+")
 
 
-@dataclass(frozen=True, slots=True)
-class PromptLimit:
+class PromptLimit(Struct, frozen=True):
     """How large a prompt may be: `size` counted in `unit`; `setting` is what an operator would change."""
 
     size: int
@@ -61,8 +62,7 @@ class PromptLimit:
         return len(text) + sum(1 for char in text if char > "\uffff") if not text.isascii() else len(text)
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(Struct, frozen=True):
     """A composed prompt, and what it took.
 
     Args:

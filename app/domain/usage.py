@@ -1,7 +1,8 @@
 """What is written down about an answered (or failed) call."""
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from app.domain.chat import Usage
 from app.domain.conversation import Action
@@ -9,8 +10,7 @@ from app.domain.conversation import Action
 Outcome = Literal["completed", "failed", "abandoned"]
 
 
-@dataclass(frozen=True, slots=True)
-class CallRecord:
+class CallRecord(Struct, frozen=True):
     """One call, when it is over; without any text of it. What a call that ended early never knew is None.
 
     Args:

@@ -7,8 +7,9 @@ and frees what it holds when its task is cancelled (that is how it learns that t
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct
 
 from app.domain.chat import PLAIN_TEXT, Completion, Delta, Message, OutputFormat, ToolUse
 from app.domain.prompt import Prompt, PromptLimit
@@ -18,8 +19,7 @@ from app.domain.prompt import Prompt, PromptLimit
 Ability = Literal["messages", "options", "tools", "json_object", "json_schema", "images"]
 
 
-@dataclass(frozen=True, slots=True)
-class ModelSpec:
+class ModelSpec(Struct, frozen=True):
     """A model that a provider serves.
 
     Args:
@@ -39,8 +39,7 @@ class ModelSpec:
     listed: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class CompletionRequest:
+class CompletionRequest(Struct, frozen=True):
     """One answer that is wanted from a provider.
 
     Args:
@@ -63,7 +62,7 @@ class CompletionRequest:
     messages: tuple[Message, ...]
     caller_id: str
     conversation_id: str | None = None
-    options: Mapping[str, object] = field(default_factory=dict)
+    options: Mapping[str, object] = {}
     tools: ToolUse | None = None
     output_format: OutputFormat = PLAIN_TEXT
     max_tokens: int | None = None
@@ -72,8 +71,7 @@ class CompletionRequest:
     retries: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderStatus:
+class ProviderStatus(Struct, frozen=True):
     """May this provider serve now?
 
     Args:
@@ -84,7 +82,7 @@ class ProviderStatus:
 
     ready: bool
     details: Mapping[str, str]
-    gauges: Mapping[str, float] = field(default_factory=dict)
+    gauges: Mapping[str, float] = {}
 
 
 class BaseProvider(ABC):

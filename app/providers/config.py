@@ -3,11 +3,12 @@
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
+from msgspec import Struct
+from msgspec.structs import replace
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from app.domain.prompt import PromptLimit
@@ -129,8 +130,7 @@ class ProvidersFile(_Row):
         return value
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Struct, frozen=True):
     """What the settings say about a preset.
 
     Args:
@@ -144,8 +144,7 @@ class Choice:
     models: Mapping[str, str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Traffic:
+class Traffic(Struct, frozen=True):
     """How much may go to an upstream at once, and how patient one is with it; as the settings of the same names."""
 
     concurrency: int

@@ -2,14 +2,14 @@
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from app.domain.errors import InvalidRequest, ModelNotFound
 from app.providers.base import BaseProvider, ModelSpec
 
 
-@dataclass(frozen=True, slots=True)
-class RouteRow:
+class RouteRow(Struct, frozen=True):
     """A name of the operator's, and what it stands for.
 
     Args:
@@ -30,8 +30,7 @@ class RouteRow:
         return sorted(keys, key=lambda target: keys[target], reverse=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """A model at a provider."""
 
     provider: BaseProvider

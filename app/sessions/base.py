@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from app.domain.conversation import Session, SessionKey, SessionRecord
 
@@ -85,8 +86,7 @@ class SessionStore(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotKey:
+class SnapshotKey(Struct, frozen=True):
     """Where a snapshot is kept: no caller can reach another caller's by guessing its id."""
 
     caller_id: str

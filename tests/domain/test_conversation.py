@@ -1,8 +1,9 @@
 """The rules of sessions: what a request means for what is remembered."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
+from msgspec.structs import replace
 
 from app.domain.chat import ChatCall, Message, SessionRef, ToolCall, Usage
 from app.domain.conversation import (

@@ -1,7 +1,5 @@
 """A session lived through at random: whatever happens, it remembers exactly what was said."""
 
-from dataclasses import replace
-
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -12,6 +10,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from msgspec.structs import replace
 
 from app.domain.chat import ChatCall, Message, SessionRef, Usage
 from app.domain.conversation import LastTurn, Plan, SessionRecord, fingerprint, plan, remember

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import Struct
 from pydantic import TypeAdapter
 
 from app.api.content import text_and_parts
@@ -36,8 +37,7 @@ _PREFIXES = {
 _items: TypeAdapter[list[Item]] = TypeAdapter(list[Item])
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(Struct, frozen=True):
     """An item, and the field of the request that brought it."""
 
     item: Item

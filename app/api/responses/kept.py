@@ -4,10 +4,10 @@ import asyncio
 import json
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
+from msgspec import Struct
 
 from app.api.responses.ids import response_of_item
 from app.api.responses.items import Placed, items_of_kept
@@ -24,8 +24,7 @@ _LARGE_BYTES = 16_000
 Document = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class KeptResponse:
+class KeptResponse(Struct, frozen=True):
     """A response, and the items that it answers: the whole conversation before it."""
 
     response: Document

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from msgspec import Struct
+
 from app.api.responses.ids import output_item_id
 from app.api.responses.schemas import ResponsesRequest
 from app.api.responses.tools import NamedTool, Toolbox, custom_input
@@ -156,8 +158,7 @@ class Output:
         return self.items[-1]
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseDraft:
+class ResponseDraft(Struct, frozen=True):
     """All of a response that is known before it is answered.
 
     Args:

@@ -7,8 +7,9 @@ a function whose name begins with the namespace's.
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from app.api.tools import tool_use
 from app.domain.chat import Tool, ToolUse
@@ -18,8 +19,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _CHOICES: dict[object, Literal["none", "auto", "required"]] = {"none": "none", "auto": "auto", "required": "required"}
 
 
-@dataclass(frozen=True, slots=True)
-class NamedTool:
+class NamedTool(Struct, frozen=True):
     """How a client names a tool."""
 
     name: str
@@ -34,8 +34,7 @@ class NamedTool:
         return self.namespace + ("" if self.namespace.endswith("__") else "__") + self.name
 
 
-@dataclass(frozen=True, slots=True)
-class Toolbox:
+class Toolbox(Struct, frozen=True):
     """What a request says about tools.
 
     Args:
@@ -45,7 +44,7 @@ class Toolbox:
     """
 
     use: ToolUse | None = None
-    named: Mapping[str, NamedTool] = field(default_factory=dict)
+    named: Mapping[str, NamedTool] = {}
     passed_over: tuple[str, ...] = ()
 
     def find(self, function_name: str) -> NamedTool:
@@ -94,8 +93,7 @@ def read_tools(
     return Toolbox(use, {tool.name: named for named, tool, _ in described}, tuple(passed_over))
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(Struct, frozen=True):
     """A tool as it came, and where."""
 
     place: str

@@ -1,7 +1,8 @@
 """The tools that a reply may call: names as models write them, and arguments checked against their schemas."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from app.domain.chat import Tool
 from app.domain.emulation.jsontext import dumps, items, loads, members
@@ -15,8 +16,7 @@ _IN_A_CALL = frozenset({"name", "id", "type", "index", *_ARGUMENTS[:2]})
 _PREFIX = "functions."
 
 
-@dataclass(frozen=True, slots=True)
-class CallText:
+class CallText(Struct, frozen=True):
     """A call that may be made: a tool's own name, and its arguments as JSON."""
 
     name: str

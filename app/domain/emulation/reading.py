@@ -1,12 +1,11 @@
 """What a reply was read as, or why it can't be."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from app.domain.chat import ToolCall
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """What a reply says: its words, and the calls it asks for, in their order."""
 
     text: str

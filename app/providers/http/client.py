@@ -3,11 +3,11 @@
 import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from http.cookiejar import Cookie
 from urllib.parse import urlsplit
 
 import requests.utils
+from msgspec import Struct
 
 from app.domain.errors import UnexpectedReply
 from app.providers.http.answer import Answer
@@ -31,8 +31,7 @@ _CONTROLS = re.compile(r"[\r\n\0]")
 _MOST_HEADS = 64
 
 
-@dataclass(frozen=True, slots=True)
-class _Prepared:
+class _Prepared(Struct, frozen=True):
     """What all requests with the same URL and headers share."""
 
     route: Route

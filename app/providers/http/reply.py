@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+
+from msgspec import Struct
 
 from app.domain.errors import UnexpectedReply, UpstreamUnavailable
 from app.providers.http.answer import Answer
@@ -16,8 +17,7 @@ _LONGEST_DATE = 64
 _FINISH_SECONDS = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class HttpReply:
+class HttpReply(Struct, frozen=True):
     """A whole answer. Header names are in lower case."""
 
     status: int

@@ -2,9 +2,10 @@
 
 import re
 from base64 import b64encode
-from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlsplit
+
+from msgspec import Struct
 
 from app.domain.errors import UnexpectedReply, UpstreamUnavailable
 
@@ -37,8 +38,7 @@ class Route(NamedTuple):
         return f"{_bracketed(self.host)}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """A URL, taken to pieces.
 
     Args:

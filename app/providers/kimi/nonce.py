@@ -5,10 +5,10 @@ import contextlib
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import structlog
+from msgspec import Struct
 
 from app.domain.errors import CloudflareChallenge, UpstreamError, UpstreamUnavailable
 from app.domain.tracing import Trace, no_trace
@@ -26,8 +26,7 @@ class FetchPage(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class NoncePolicy:
+class NoncePolicy(Struct, frozen=True):
     """When to fetch the page again.
 
     Args:

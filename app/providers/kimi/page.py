@@ -9,7 +9,6 @@ import json
 import re
 import sys
 import time
-from dataclasses import dataclass, field
 from functools import partial
 from http.cookiejar import Cookie
 from itertools import islice
@@ -18,6 +17,7 @@ from urllib.parse import urljoin, urlsplit
 import cloudscraper
 import requests
 import urllib3
+from msgspec import Struct
 
 from app.domain.errors import CloudflareChallenge, NonceMissing, SiteChanged, UpstreamError, UpstreamUnavailable
 from app.providers.kimi.scraper import BoundedScraper, Page
@@ -33,20 +33,22 @@ _AJAX_PATH = "/wp-admin/admin-ajax.php"
 _MOST_STUCK = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Clearance:
+class Clearance(Struct, frozen=True):
     """Everything that a message needs to be let in by the site. Never printed: it holds the nonce and cookies.
 
     `new_visitor` says that no cookie from before goes with it; `fetched_at` is a time of the monotonic clock.
     """
 
-    nonce: str = field(repr=False)
+    nonce: str
     ajax_url: str
     page_url: str
     user_agent: str
-    cookies: tuple[Cookie, ...] = field(default=(), repr=False)
+    cookies: tuple[Cookie, ...] = ()
     new_visitor: bool = False
     fetched_at: float = 0.0
+
+    def __repr__(self) -> str:
+        return f"Clearance(page_url={self.page_url!r})"
 
 
 def read_script(page: str) -> tuple[str, str | None]:

@@ -4,12 +4,12 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import cloudscraper
 import requests
+from msgspec import Struct
 from urllib3 import HTTPConnectionPool
 from urllib3.connection import HTTPConnection
 
@@ -19,8 +19,7 @@ _PART_BYTES = 64 * 1024
 _PAGE_BYTES = 5 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(Struct, frozen=True):
     """What came, and the address that it came from in the end."""
 
     url: str

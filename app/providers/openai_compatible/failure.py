@@ -3,7 +3,8 @@
 import html
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from app.domain.errors import (
     CloudflareChallenge,
@@ -85,8 +86,7 @@ _TROUBLE = re.compile(
 _NO_SUCH_URL = re.compile(r"(?:404 )?(?:page )?not found\.?|.{0,20}invalid url.*|unknown request url.*", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamFault:
+class UpstreamFault(Struct, frozen=True):
     """What an error says, as it came: not fit to be shown.
 
     Args:

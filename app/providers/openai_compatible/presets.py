@@ -4,15 +4,15 @@ Sizes and abilities are what the vendors told when this was written; both can be
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
+
+from msgspec import Struct
 
 from app.providers.base import Ability
 from app.providers.openai_compatible.upstream import PLAIN, Dialect
 
 
-@dataclass(frozen=True, slots=True)
-class ModelRow:
+class ModelRow(Struct, frozen=True):
     """A model that is known: its public id, which is also the upstream's own, its size in tokens, its abilities."""
 
     id: str
@@ -20,8 +20,7 @@ class ModelRow:
     abilities: frozenset[Ability]
 
 
-@dataclass(frozen=True, slots=True)
-class Preset:
+class Preset(Struct, frozen=True):
     """An upstream that is known.
 
     Args:

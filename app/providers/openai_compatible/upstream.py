@@ -1,8 +1,9 @@
 """What is known of one upstream: values only."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct
 
 from app.domain.prompt import PromptLimit
 from app.providers.base import Ability, ModelSpec
@@ -13,8 +14,7 @@ ReasoningField = Literal["reasoning_content", "reasoning"]
 _DEFAULT_LIMIT = PromptLimit(32_768, "tokens", "context_length")
 
 
-@dataclass(frozen=True, slots=True)
-class Dialect:
+class Dialect(Struct, frozen=True):
     """In what an upstream differs from the others.
 
     Args:
@@ -33,8 +33,7 @@ class Dialect:
 PLAIN = Dialect()
 
 
-@dataclass(frozen=True, slots=True)
-class Upstream:
+class Upstream(Struct, frozen=True):
     """One upstream.
 
     Args:
@@ -52,15 +51,18 @@ class Upstream:
 
     name: str
     base_url: str
-    key: str = field(default="", repr=False)
+    key: str = ""
     key_name: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] = {}
     dialect: Dialect = PLAIN
     models: tuple[ModelSpec, ...] = ()
     any_model: bool = False
     discover: bool = False
     default_limit: PromptLimit = _DEFAULT_LIMIT
     default_abilities: frozenset[Ability] = frozenset({"messages", "options"})
+
+    def __repr__(self) -> str:
+        return f"Upstream({self.name!r})"  # the key, the headers and often the address are secret
 
     @property
     def secrets(self) -> tuple[str, ...]:

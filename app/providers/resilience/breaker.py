@@ -4,8 +4,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from app.domain.errors import BreakerOpen, UpstreamError
 
@@ -14,8 +15,7 @@ BreakerState = Literal["closed", "open", "half-open"]
 _LONGEST_OPEN = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class BreakerPolicy:
+class BreakerPolicy(Struct, frozen=True):
     """When a breaker opens, and for how long.
 
     Args:

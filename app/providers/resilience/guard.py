@@ -7,6 +7,8 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextman
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from msgspec import Struct
+
 from app.domain.errors import UpstreamError, UpstreamRateLimited, UpstreamTimeout
 from app.providers.resilience.breaker import CircuitBreaker
 from app.providers.resilience.budget import RetryBudget
@@ -16,8 +18,7 @@ from app.providers.resilience.pause import RequestedPause
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
+class RetryPolicy(Struct, frozen=True):
     """How often, and after which pause, a transient failure is tried again.
 
     Args:

@@ -18,10 +18,10 @@ import random
 import secrets
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import structlog
+from msgspec import Struct
 
 from app.domain.conversation import Session, SessionKey, SessionRecord
 from app.domain.errors import SessionStoreUnavailable
@@ -351,8 +351,7 @@ class _Held:
             self._renewal = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Names:
+class _Names(Struct, frozen=True):
     """The keys of one session. `caller` begins them all, `member` stands for the session."""
 
     caller: str
