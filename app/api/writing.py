@@ -1,10 +1,10 @@
 """A response that goes out bit by bit, without a task's help as long as the client reads."""
 
 import asyncio
-from collections.abc import Generator, Sequence
+from collections.abc import Awaitable, Generator, Sequence
 from typing import Any
 
-from starlette.types import Message, Send
+from starlette.types import Send
 
 from app.domain.errors import ClientClosedRequest
 
@@ -31,8 +31,7 @@ class ResponseWriter:
         Raises:
             ClientClosedRequest: The client has read nothing for too long.
         """
-        if not self._begin({"type": "http.response.start", "status": status, "headers": headers}):
-            await self.finish()
+        await self._in_time(self._send({"type": "http.response.start", "status": status, "headers": headers}))
 
     async def write(self, body: bytes, *, more: bool = True) -> None:
         """Write a part of the body, however long it takes.
@@ -45,7 +44,13 @@ class ResponseWriter:
 
     def begin(self, body: bytes, *, more: bool = True) -> bool:
         """Write a part of the body. Is it done? If not, `finish` has to come before anything else."""
-        return self._begin({"type": "http.response.body", "body": body, "more_body": more})
+        steps = self._send({"type": "http.response.body", "body": body, "more_body": more}).__await__()
+        try:
+            waits_for = next(steps)
+        except StopIteration:
+            return True
+        self._rest = _Rest(waits_for, steps)
+        return False
 
     async def finish(self) -> None:
         """Wait for what has been begun, if it isn't done.
@@ -53,23 +58,16 @@ class ResponseWriter:
         Raises:
             ClientClosedRequest: The client has read nothing for too long.
         """
-        if self._rest is None:
-            return
         rest, self._rest = self._rest, None
+        if rest is not None:
+            await self._in_time(rest)
+
+    async def _in_time(self, writing: Awaitable[None]) -> None:
         try:
             async with asyncio.timeout(self._timeout):
-                await rest
+                await writing
         except TimeoutError:
             raise ClientClosedRequest("The client stopped reading.") from None
-
-    def _begin(self, message: Message) -> bool:
-        steps = self._send(message).__await__()
-        try:
-            waits_for = next(steps)
-        except StopIteration:
-            return True
-        self._rest = _Rest(waits_for, steps)
-        return False
 
 
 class _Rest:

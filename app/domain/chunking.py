@@ -11,7 +11,10 @@ import regex
 
 # Flags (pairs of regional indicators) are taken first: \X looks back over a whole run of them for each one, which
 # takes minutes for a long one.
-_GRAPHEME = regex.compile(r"[\U0001F1E6-\U0001F1FF]{2}[\p{GCB=Extend}\p{GCB=ZWJ}\p{GCB=SpacingMark}]*|\X")
+_ONE = r"[\U0001F1E6-\U0001F1FF]{2}[\p{GCB=Extend}\p{GCB=ZWJ}\p{GCB=SpacingMark}]*|\X"
+_GRAPHEME = regex.compile(_ONE)
+# Most characters are whole graphemes by themselves: between two of them, a cut needs no look at what is before.
+_TWO_PLAIN = regex.compile(r"\p{GCB=Other}{2}")
 _FLAG_HALVES = "".join(map(chr, range(0x1F1E6, 0x1F200)))
 # How far back a cut looks for a safe place to start reading graphemes from. Longer ones are no text that anyone wrote.
 _LOOK_BACK = 256
@@ -45,11 +48,14 @@ def _ends(text: str, size: int) -> Iterator[int]:
     if text.isascii() and "\r" not in text:
         yield from range(size, len(text), size)
     else:
-        yield from (
-            match.end() for match in islice(_GRAPHEME.finditer(text), size - 1, None, size) if match.end() < len(text)
-        )
+        yield from (match.end() for match in _graphemes(size).finditer(text) if match.end() < len(text))
     if text:
         yield len(text)
+
+
+def _graphemes(count: int) -> "regex.Pattern[str]":
+    """So many graphemes, or as many as there are. (`regex` keeps what it has compiled.)"""
+    return regex.compile(f"(?:{_ONE}){{1,{count}}}+")
 
 
 def _large_pieces(text: str, count: int) -> Iterator[str]:
@@ -66,6 +72,8 @@ def boundary_before(text: str, index: int) -> int:
     """The last place at or before `index` where the text may be cut without splitting a grapheme."""
     if index <= 0 or index >= len(text):
         return max(0, min(index, len(text)))
+    if _TWO_PLAIN.match(text, index - 1):
+        return index
     start = max(0, index - _LOOK_BACK)
     if text[start] in _FLAG_HALVES:
         # In a run of flags its beginning tells which two halves belong together.
