@@ -31,7 +31,8 @@ from app.api.ops import Drain, ops_router
 from app.api.responses.routes import RESPONSES
 from app.api.sessions import sessions_router
 from app.api.streaming import StreamPolicy
-from app.chat.service import ChatService, SessionPolicy
+from app.chat.service import ChatService
+from app.chat.session import SessionPolicy
 from app.domain.prompt import PromptLimit
 from app.domain.tracing import Trace, no_trace
 from app.domain.usage import CallRecord
@@ -97,7 +98,6 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
         policy=SessionPolicy(settings.session_replay_seconds, settings.session_max_characters),
         on_call=partial(_on_call, metrics),
         on_texts=logs.log_texts if settings.log_texts else None,
-        trace=trace,
     )
 
     @asynccontextmanager

@@ -2,14 +2,13 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing
 from typing import Generic, TypeVar
 
 from msgspec import Struct
 
-from app.domain.errors import UpstreamError, UpstreamRateLimited, UpstreamTimeout
+from app.domain.errors import UpstreamError, UpstreamTimeout
 from app.providers.resilience.breaker import CircuitBreaker
 from app.providers.resilience.budget import RetryBudget
 from app.providers.resilience.bulkhead import Bulkhead
@@ -93,7 +92,8 @@ class Guard:
             UpstreamError: The last failure, or `BreakerOpen`, or `UpstreamTimeout`; or a refusal that still holds.
             GatewayOverloaded: No slot came free.
         """
-        async with self._slot(caller_id, deadline) as until:
+        until, at_most = self._time(deadline)
+        async with self.bulkhead.slot(caller_id, at_most=at_most):
             return await self._with_retries(lambda: self._once(attempt, until), until, retries=retries)
 
     async def stream(
@@ -118,22 +118,21 @@ class Guard:
             UpstreamError: As `run`, or when the stream breaks off or falls silent.
             GatewayOverloaded: No slot came free.
         """
-        async with self._slot(caller_id, deadline) as until, AsyncExitStack() as stack:
+        until, at_most = self._time(deadline)
+        async with self.bulkhead.slot(caller_id, at_most=at_most), AsyncExitStack() as stack:
             parts = await self._with_retries(lambda: self._begin(attempt, stack, until), until, retries=retries)
             while (part := parts.next) is not None:
                 yield part
                 parts.next = await self._next(parts.rest)
 
-    @asynccontextmanager
-    async def _slot(self, caller_id: str, deadline: float | None) -> AsyncGenerator[float, None]:
-        """A slot at the upstream, and by when the answer must be there."""
+    def _time(self, deadline: float | None) -> tuple[float, float]:
+        """By when the answer must be there, and how many seconds that is from now; for a call that may be made."""
         self.breaker.check()
         self.pause.check()
         self._budget.pay_in()
         now = asyncio.get_running_loop().time()
-        until = now + self.timeout if deadline is None else min(deadline, now + self.timeout)
-        async with self.bulkhead.slot(caller_id, at_most=until - now):
-            yield until
+        seconds = self.timeout if deadline is None else min(deadline - now, self.timeout)
+        return now + seconds, seconds
 
     async def _with_retries(self, once: Callable[[], Awaitable[T]], deadline: float, *, retries: bool) -> T:
         failed_tries = 0
@@ -150,7 +149,7 @@ class Guard:
             await asyncio.sleep(pause)
 
     async def _once(self, attempt: Callable[[], Awaitable[T]], until: float) -> T:
-        with self._watched():
+        with self.pause, self.breaker.call():
             return await _by(until, attempt())
 
     async def _begin(
@@ -158,23 +157,13 @@ class Guard:
     ) -> "_Begun[T]":
         """One try up to its first part; from then on `outer` closes it and tells the breaker how it ended."""
         async with AsyncExitStack() as stack:
-            begun = stack.enter_context(self._watched())
+            stack.enter_context(self.pause)
+            call = stack.enter_context(self.breaker.call())
             rest = await stack.enter_async_context(aclosing(attempt()))
             first = await _by(until, anext(rest, None))
-            begun()
+            call.begun()
             await outer.enter_async_context(stack.pop_all())
             return _Begun(first, rest)
-
-    @contextmanager
-    def _watched(self) -> Generator[Callable[[], None], None, None]:
-        """One try, if none of those that watch the upstream objects; they learn from how it ends."""
-        self.pause.check()
-        with self.breaker.call() as begun:
-            try:
-                yield begun
-            except UpstreamRateLimited as refusal:
-                self.pause.note(refusal)
-                raise
 
     async def _next(self, rest: AsyncGenerator[T, None]) -> T | None:
         try:
@@ -186,8 +175,7 @@ class Guard:
             ) from error
 
 
-@dataclass(slots=True)
-class _Begun(Generic[T]):
+class _Begun(Struct, Generic[T]):
     """A stream whose next part is there already; None after the last one."""
 
     next: T | None
