@@ -63,7 +63,7 @@ class PromptLimit(Struct, frozen=True):
             return utf8_size(text)
         if self.unit == "tokens":
             return estimate(text)
-        return len(text) + sum(1 for char in text if char > "\uffff") if not text.isascii() else len(text)
+        return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 class Prompt(Struct, frozen=True):
@@ -275,35 +275,36 @@ def _select(parts: _Parts, must: list[_Section], limit: PromptLimit) -> list[_Se
     room = limit.size + limit.measure(_SEPARATOR) - sum([_cost(section, limit) for section in must])
     if room <= 0:
         return must
+    kept: list[_Section] = []
     share = min(room, limit.size // _SYSTEM_SHARE)
-    kept_system = [cut for section in parts.system if (cut := _cut_to(section, share, limit))]
-    room -= min(share, sum([_cost(section, limit) for section in parts.system]))
+    for section in parts.system:
+        cost = _cost(section, limit)
+        kept += [section] if cost <= share else _cut(section, share, limit)
+        room -= min(share, cost)
     history: list[_Section] = []
     for message in reversed(parts.history):
         section = parts.section(message)
-        cut = _cut_to(section, room, limit)
-        if cut:
-            history.append(cut)
-        if cut is not section:
+        cost = _cost(section, limit)
+        if cost > room:
+            history += _cut(section, room, limit)
             break
-        room -= _cost(section, limit)
-    return [*kept_system, *reversed(history), *must]
+        history.append(section)
+        room -= cost
+    history.reverse()
+    return kept + history + must
 
 
 def _cost(section: _Section, limit: PromptLimit) -> int:
-    return limit.measure(section.tag) + limit.measure(section.body) + limit.measure(_SEPARATOR)
+    return limit.measure(section.tag + _SEPARATOR) + limit.measure(section.body)
 
 
-def _cut_to(section: _Section, room: int, limit: PromptLimit) -> _Section | None:
-    """The section itself if it fits, its head and tail if enough of them do, else None."""
-    # Measuring a long text costs time, and no text is smaller than its number of code points.
-    if len(section.body) <= room and _cost(section, limit) <= room:
-        return section
-    room -= limit.measure(section.tag) + limit.measure(_SEPARATOR) + limit.measure(_ELLIPSIS)
+def _cut(section: _Section, room: int, limit: PromptLimit) -> list[_Section]:
+    """The section's head and tail; nothing if too little of them would be left."""
+    room -= limit.measure(section.tag + _SEPARATOR) + limit.measure(_ELLIPSIS)
     if room < _USEFUL:
-        return None
+        return []
     head, tail = _head(section.body, room - room // 2, limit), _tail(section.body, room // 2, limit)
-    return _Section(section.tag, head + _ELLIPSIS + tail, cut=True)
+    return [_Section(section.tag, head + _ELLIPSIS + tail, cut=True)]
 
 
 def _head(text: str, size: int, limit: PromptLimit) -> str:
