@@ -263,6 +263,18 @@ async def test_a_silent_stream_ends_with_a_timeout() -> None:
         assert (stream.closed, guarded.bulkhead.free) == (1, 1)
 
 
+async def test_a_slow_reader_does_not_make_an_upstream_silent() -> None:
+    """Only the time in which somebody waits for the next part counts; a silence after that is noticed all the same."""
+    idle = 0.02
+    parts = guard(idle_timeout=idle).stream(Stream(["a", "b", ...]), caller_id="alice")
+    assert await anext(parts) == "a"
+    await asyncio.sleep(4 * idle)
+    assert await anext(parts) == "b"
+    await asyncio.sleep(4 * idle)
+    with pytest.raises(UpstreamTimeout):
+        await anext(parts)
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 async def test_a_request_s_own_deadline_counts_if_it_is_earlier(streaming: bool) -> None:
     """Whoever has less time than the guard gives waits no longer than that."""
