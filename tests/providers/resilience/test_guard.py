@@ -19,6 +19,7 @@ from app.providers.resilience.budget import RetryBudget
 from app.providers.resilience.bulkhead import Bulkhead
 from app.providers.resilience.guard import Guard, RetryPolicy
 from app.providers.resilience.pause import RequestedPause
+from app.providers.resilience.silence import Silence
 from tests.clock import Clock
 
 
@@ -273,6 +274,16 @@ async def test_a_slow_reader_does_not_make_an_upstream_silent() -> None:
     await asyncio.sleep(4 * idle)
     with pytest.raises(UpstreamTimeout):
         await anext(parts)
+
+
+async def test_silence_is_counted_from_the_last_part() -> None:
+    """A stream that began long ago may still be silent for the whole of its time."""
+    idle = 0.4
+    with Silence(idle) as silence:
+        await asyncio.sleep(0.9 * idle)
+        silence.listen()
+        await asyncio.sleep(idle / 4)
+        silence.heard()
 
 
 @pytest.mark.parametrize("streaming", [False, True])
