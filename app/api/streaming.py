@@ -271,7 +271,10 @@ class _Pump:
             async with asyncio.timeout_at(deadline):
                 event = await self._queue.get()
         if isinstance(event, Exception):
-            raise event
+            try:
+                raise event
+            finally:
+                del event  # it leads to this frame: they would keep each other alive
         return event
 
     async def _run(self) -> None:
