@@ -1,6 +1,5 @@
 """Logs: one line for each request, structured, without keys, nonces or, unless somebody asks for them, texts."""
 
-import contextlib
 import logging
 import logging.config
 import sys
@@ -79,19 +78,20 @@ class _Handler(logging.StreamHandler[TextIO]):
         """Write it, if that can be done: a full disk keeps nobody from an answer."""
         fields["timestamp"] = datetime.now(UTC)
         fields |= self._constant
-        with contextlib.suppress(OSError, ValueError):
-            line = self._rendered(fields) + self.terminator
-            self.acquire()
-            try:
-                self.stream.write(line)
-                self.stream.flush()
-            finally:
-                self.release()
+        line = self._rendered(fields)
+        self.acquire()
+        try:
+            self.stream.write(line)
+            self.stream.flush()
+        except (OSError, ValueError):
+            pass
+        finally:
+            self.release()
 
     def _rendered(self, fields: dict[str, object]) -> str:
         if self._pretty is None:
-            return _encode(fields).decode()
-        return str(self._pretty(None, "", msgspec.to_builtins(fields)))
+            return f"{_encode(fields).decode()}\n"
+        return str(self._pretty(None, "", msgspec.to_builtins(fields))) + "\n"
 
 
 class AccessLog:
@@ -123,7 +123,7 @@ class AccessLog:
             return
         line["status"] = status
         line["ms"] = round(seconds * 1000, 1)
-        line["level"] = logging.getLevelName(level).lower()
+        line["level"] = "info" if level == logging.INFO else "debug"
         line["logger"] = self._logger.name
         for handler in self._logger.root.handlers:
             if isinstance(handler, _Handler):

@@ -65,7 +65,7 @@ def to_call(request: ChatCompletionRequest, hints: SessionHints, *, default_mode
     _refuse_impossible(request)
     return ChatCall(
         model=request.model or default_model,
-        messages=tuple(_message(message, index) for index, message in enumerate(request.messages)),
+        messages=tuple([_message(message, index) for index, message in enumerate(request.messages)]),
         tools=_functions(request) if speaks_of_functions(request) else _tools(request),
         output_format=_output_format(request.response_format),
         max_tokens=request.max_completion_tokens or request.max_tokens,
@@ -101,6 +101,8 @@ def _functions(request: ChatCompletionRequest) -> ToolUse | None:
 
 
 def _tools(request: ChatCompletionRequest) -> ToolUse | None:
+    if not request.tools and request.tool_choice is None:
+        return None
     tools = []
     for index, tool in enumerate(request.tools or ()):
         if tool.function is None:
