@@ -1,10 +1,10 @@
 """A response that goes out bit by bit, without a task's help as long as the client reads."""
 
 import asyncio
-from collections.abc import Awaitable, Generator, Sequence
+from collections.abc import Awaitable, Generator
 from typing import Any
 
-from starlette.types import Send
+from starlette.types import Message, Send
 
 from app.domain.errors import ClientClosedRequest
 
@@ -25,13 +25,13 @@ class ResponseWriter:
         self._timeout = timeout
         self._rest: _Rest | None = None
 
-    async def start(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        """Write the status and the headers.
+    async def start(self, message: Message) -> None:
+        """Write the message that begins the response.
 
         Raises:
             ClientClosedRequest: The client has read nothing for too long.
         """
-        await self._in_time(self._send({"type": "http.response.start", "status": status, "headers": headers}))
+        await self._in_time(self._send(message))
 
     async def write(self, body: bytes, *, more: bool = True) -> None:
         """Write a part of the body, however long it takes.

@@ -13,8 +13,8 @@ import regex
 # takes minutes for a long one.
 _ONE = r"[\U0001F1E6-\U0001F1FF]{2}[\p{GCB=Extend}\p{GCB=ZWJ}\p{GCB=SpacingMark}]*|\X"
 _GRAPHEME = regex.compile(_ONE)
-# Most characters are whole graphemes by themselves: between two of them, a cut needs no look at what is before.
-_TWO_PLAIN = regex.compile(r"\p{GCB=Other}{2}")
+# Between two characters that neither join others nor are joined, nothing of what stands around can forbid a cut.
+_PLAIN_BOUNDARY = regex.compile(r"(?!\r\n)[\p{GCB=Other}\p{GCB=Control}\r\n]{2}")
 _FLAG_HALVES = "".join(map(chr, range(0x1F1E6, 0x1F200)))
 # How far back a cut looks for a safe place to start reading graphemes from. Longer ones are no text that anyone wrote.
 _LOOK_BACK = 256
@@ -72,7 +72,7 @@ def boundary_before(text: str, index: int) -> int:
     """The last place at or before `index` where the text may be cut without splitting a grapheme."""
     if index <= 0 or index >= len(text):
         return max(0, min(index, len(text)))
-    if _TWO_PLAIN.match(text, index - 1):
+    if _PLAIN_BOUNDARY.match(text, index - 1):
         return index
     start = max(0, index - _LOOK_BACK)
     if text[start] in _FLAG_HALVES:
