@@ -4,9 +4,7 @@ typed out where it came in one piece."""
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
-from types import TracebackType
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, Protocol
 
 import structlog
 from msgspec import Struct
@@ -15,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.disconnect import cancel_on_disconnect
 from app.api.pacing import Pacer
+from app.api.pump import Pump
 from app.api.reply import RawHeaders
 from app.api.writing import ResponseWriter
 from app.chat.events import Ending, Event, Opening
@@ -23,9 +22,6 @@ from app.domain.chunking import paced_pieces, pieces
 from app.domain.errors import ClientClosedRequest, GatewayError, GatewayStopping, InternalError
 from app.observe.metrics import Metrics
 
-# How far the upstream's side may run ahead of a slow reader, in events. Enough that a whole reply and its ending never
-# wait; little enough that a stream nobody reads takes no memory.
-_AHEAD = 32
 # Pieces without a pause between them go out together, up to so many bytes a write.
 _WRITE_BYTES = 16 * 1024
 _STREAM_HEADERS = (
@@ -124,7 +120,7 @@ class EventStream(Response):
         encoder: EventEncoder | None = None
         writer = ResponseWriter(send, self._policy.write_timeout)
         try:
-            async with cancel_on_disconnect(receive), _Pump(self._events) as pump:
+            async with cancel_on_disconnect(receive), Pump(self._events) as pump:
                 opening, first = await self._beginning(pump)
                 self.raw_headers += self._headers_of(opening)
                 await writer.start(scope["beginning"].message(self.status_code, self.raw_headers))
@@ -145,7 +141,7 @@ class EventStream(Response):
             if encoder is not None:
                 self._metrics.stream_ended()
 
-    async def _beginning(self, pump: "_Pump") -> tuple[Opening, Event | None]:
+    async def _beginning(self, pump: Pump) -> tuple[Opening, Event | None]:
         """The opening, and the first event after it: None if the upstream is silent for longer than the grace time.
 
         Of several openings the last one counts: it belongs to the provider that answers.
@@ -164,7 +160,7 @@ class EventStream(Response):
                 raise
             return opening, None
 
-    async def _write(self, writer: ResponseWriter, pump: "_Pump", encoder: EventEncoder, event: Event | None) -> None:
+    async def _write(self, writer: ResponseWriter, pump: Pump, encoder: EventEncoder, event: Event | None) -> None:
         unsent, silent = encoder.opening(), True
         if event is None:
             await self._ping(writer, unsent + encoder.ping)
@@ -190,7 +186,7 @@ class EventStream(Response):
             self._log.exception("stream_failed")
             await writer.write(encoder.failure(InternalError("The gateway made a mistake; its log says more.")))
 
-    async def _next_with_heartbeats(self, writer: ResponseWriter, pump: "_Pump", ping: bytes) -> Event:
+    async def _next_with_heartbeats(self, writer: ResponseWriter, pump: Pump, ping: bytes) -> Event:
         while True:
             try:
                 return await pump.next(asyncio.get_running_loop().time() + self._policy.heartbeat)
@@ -233,59 +229,3 @@ class EventStream(Response):
                 await asyncio.sleep(0)
         if unsent:
             await writer.write(unsent)
-
-
-class _Pump:
-    """Runs a generator in a task of its own, a bounded number of events ahead of its reader.
-
-    So the call goes on, and the turn is remembered, while its text is still being typed out; and waiting for the next
-    event can be interrupted for a heartbeat without disturbing the call.
-    """
-
-    def __init__(self, events: AsyncGenerator[Event, None]) -> None:
-        self._events = events
-        self._queue: asyncio.Queue[Event | Exception] = asyncio.Queue(_AHEAD)
-        self._is_leaving = False
-
-    async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run())
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._is_leaving = True
-        self._task.cancel()
-        await asyncio.wait([self._task])
-
-    async def next(self, deadline: float | None) -> Event:
-        """The next event, or the exception that came instead of it; TimeoutError if neither comes by the deadline.
-
-        Args:
-            deadline: In the event loop's time; None waits for ever.
-        """
-        if not self._queue.empty():
-            event = self._queue.get_nowait()
-        else:
-            async with asyncio.timeout_at(deadline):
-                event = await self._queue.get()
-        if isinstance(event, Exception):
-            try:
-                raise event
-            finally:
-                del event  # it leads to this frame: they would keep each other alive
-        return event
-
-    async def _run(self) -> None:
-        try:
-            async with aclosing(self._events) as events:
-                async for event in events:
-                    await self._queue.put(event)
-            # Nobody waits for this after an ending.
-            await self._queue.put(InternalError("The answer ended without saying so."))
-        except asyncio.CancelledError:
-            if self._is_leaving:
-                raise
-            await self._queue.put(InternalError("The answer was given up by the gateway."))
-        except Exception as error:  # noqa: BLE001 - it is raised where the events are read
-            await self._queue.put(error)

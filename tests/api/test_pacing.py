@@ -1,37 +1,17 @@
 """Typing out by one timer for all: pauses, order, clients that don't read, and failures; on a clock of its own."""
 
 import asyncio
-import selectors
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 from starlette.types import Message
 
 from app.api.pacing import Pacer
 from app.api.writing import ResponseWriter
+from tests.loops import LeapingLoop, in_leaping_time
 
 DELAY = 0.02
 # By how much a piece may be early or late: the turns of texts that are so close to each other are taken together.
 SLOT = 0.004
-
-
-class _Leaping(selectors.DefaultSelector):
-    """Waits for nothing, but lets the time pass."""
-
-    now = 1000.0
-
-    def select(self, timeout: float | None = None) -> Any:
-        self.now += timeout or 0.0
-        return super().select(0)
-
-
-class _Loop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self.clock = _Leaping()
-        super().__init__(self.clock)
-
-    def time(self) -> float:
-        return self.clock.now
 
 
 class Client:
@@ -53,12 +33,6 @@ class Client:
     def gaps(self) -> list[float]:
         """The pauses between its pieces."""
         return [after - before for before, after in zip(self.times, self.times[1:], strict=False)]
-
-
-def run(work: Coroutine[Any, Any, None]) -> None:
-    """Run it in time that passes by itself."""
-    with asyncio.Runner(loop_factory=_Loop) as runner:
-        runner.run(work)
 
 
 def words(count: int) -> Iterator[str]:
@@ -91,7 +65,7 @@ def test_many_texts_come_whole_in_order_and_evenly() -> None:
             assert all(abs(gap - DELAY) < 1e-6 for gap in client.gaps())
         assert not pacer._turns
 
-    run(work())
+    in_leaping_time(work())
 
 
 def test_a_client_that_does_not_read_holds_up_nobody() -> None:
@@ -112,7 +86,7 @@ def test_a_client_that_does_not_read_holds_up_nobody() -> None:
         assert "".join(slow.pieces) == text(10)
         assert min(slow.gaps()) >= DELAY - SLOT - 1e-6
 
-    run(work())
+    in_leaping_time(work())
 
 
 def test_nothing_is_made_up_for_in_a_burst() -> None:
@@ -126,7 +100,7 @@ def test_nothing_is_made_up_for_in_a_burst() -> None:
         tasks.append(typed(pacer, clients[1], 20))
         await asyncio.sleep(5 * DELAY)
         loop = asyncio.get_running_loop()
-        assert isinstance(loop, _Loop)
+        assert isinstance(loop, LeapingLoop)
         loop.clock.now += 1.0
         await asyncio.gather(*tasks)
         for client in clients:
@@ -134,7 +108,7 @@ def test_nothing_is_made_up_for_in_a_burst() -> None:
             assert min(client.gaps()) > DELAY - SLOT - 1e-6
         assert not set(clients[0].times) & set(clients[1].times)
 
-    run(work())
+    in_leaping_time(work())
 
 
 def test_a_text_whose_task_is_cancelled_is_not_typed_on() -> None:
@@ -151,7 +125,7 @@ def test_a_text_whose_task_is_cancelled_is_not_typed_on() -> None:
         assert "".join(leaving.pieces) == text(3)
         assert "".join(other.pieces) == text(10)
 
-    run(work())
+    in_leaping_time(work())
 
 
 def test_what_goes_wrong_with_one_text_is_raised_there() -> None:
@@ -174,4 +148,4 @@ def test_what_goes_wrong_with_one_text_is_raised_there() -> None:
         await others
         assert "".join(other.pieces) == text(10)
 
-    run(work())
+    in_leaping_time(work())
