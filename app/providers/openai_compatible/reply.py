@@ -102,10 +102,8 @@ class ReplyReader:
         yield Delta(finish_reason=reason, usage=self._usage)
 
     def _deltas(self, delta: Json) -> Iterator[Delta]:
-        reasoning = self._whole_pairs(
-            "reasoning", _text(delta.get("reasoning_content")) or _text(delta.get("reasoning"))
-        )
-        if reasoning:
+        thought = _text(delta.get("reasoning_content")) or _text(delta.get("reasoning"))
+        if thought and (reasoning := self._whole_pairs("reasoning", thought)):
             self._bound(len(reasoning))
             yield Delta(reasoning=reasoning)
         text = self._whole_pairs("text", _text(delta.get("content")) or _text(delta.get("refusal")))
