@@ -105,6 +105,16 @@ def _gateway(place: Place) -> Mapping[str, str]:
     return {"API_MASTER_KEY": KEY, "API_PORT": str(place.port), "CHAT_PAGE_URL": f"{_upstream(place)}/chat/"}
 
 
+def _api_gateway(place: Place) -> Mapping[str, str]:
+    """The same, asking the mock's OpenAI face: what comes in parts goes out in parts."""
+    return {
+        **_gateway(place),
+        "VLLM_BASE_URL": f"{_upstream(place)}/v1",
+        "MODEL_ROUTES": f"{MODEL}=vllm/{MODEL}",
+        "UPSTREAM_CONCURRENCY": "4000",
+    }
+
+
 def _litellm(place: Place) -> Sequence[str]:
     """As light as it gets: one worker, no database, no callbacks, and a key as the gateway has one."""
     config = place.files / "litellm.yaml"
@@ -197,6 +207,12 @@ SUBJECTS = (
         # Nothing is fetched from anywhere.
         lambda _: {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "LITELLM_MODE": "PRODUCTION"},
         slow=True,
+    ),
+    Subject(
+        "gateway-api",
+        "this gateway, passing on from an OpenAI-compatible upstream",
+        lambda p: (p.python("gateway"), "main.py", "serve"),
+        _api_gateway,
     ),
     Subject("gateway", "this gateway", lambda p: (p.python("gateway"), "main.py", "serve"), _gateway, sessions=True),
 )

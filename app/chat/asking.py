@@ -52,7 +52,7 @@ class Asking:
     def candidates(self, messages: tuple[Message, ...], conversation_id: str | None) -> Iterator[Candidate]:
         """Who is to be asked next, again and again; those that can't take the conversation are passed over.
 
-        The time begins to run here. If none of them answers, `refusal` is what the client is to be told.
+        The time begins to run here. If none of them answers, `refusal` gives what the client is to be told.
 
         Args:
             messages: The conversation to be answered.
@@ -72,10 +72,10 @@ class Asking:
             self.candidate = candidate
             yield candidate
 
-    @property
     def refusal(self) -> GatewayError:
-        """Why nobody answers."""
-        return self._refusal or InternalError("There was nobody to ask.")
+        """Why nobody answers, to be raised; once."""
+        refusal, self._refusal = self._refusal, None
+        return refusal or InternalError("There was nobody to ask.")
 
     def failed(self, candidate: Candidate, error: GatewayError) -> None:
         """A candidate didn't answer: the next may.
@@ -123,4 +123,5 @@ class Asking:
         self.passed_over.append((target.provider.name, error.code or "unfit"))
         # That a larger model would have answered but is in trouble tells more than that the request is too large.
         if not isinstance(self._refusal, UpstreamError) or isinstance(error, UpstreamError):
-            self._refusal = error
+            # Its traceback leads to all that knows of this object: they would keep each other alive.
+            self._refusal = error.with_traceback(None)

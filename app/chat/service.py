@@ -96,7 +96,7 @@ class ChatService:
                 else:
                     break
             else:
-                raise turn.asking.refusal
+                raise turn.asking.refusal()
             yield await turn.end(said.completion())
 
     def _turn(self, call: ChatCall, caller: Caller) -> "_Turn":
@@ -260,7 +260,7 @@ async def _completed(turn: _Turn) -> tuple[Opening, Completion]:
         else:
             turn.answered()
             return turn.opening(candidate.prompt), limited(completion, turn.asking.limiter(candidate))
-    raise turn.asking.refusal
+    raise turn.asking.refusal()
 
 
 def _asked(turn: _Turn, candidate: Candidate) -> Awaitable[Completion]:

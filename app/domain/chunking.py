@@ -12,6 +12,8 @@ import regex
 # Flags (pairs of regional indicators) are taken first: \X looks back over a whole run of them for each one, which
 # takes minutes for a long one.
 _GRAPHEME = regex.compile(r"[\U0001F1E6-\U0001F1FF]{2}[\p{GCB=Extend}\p{GCB=ZWJ}\p{GCB=SpacingMark}]*|\X")
+# Between two characters that neither join others nor are joined, nothing of what stands around can forbid a cut.
+_PLAIN_BOUNDARY = regex.compile(r"(?!\r\n)[\p{GCB=Other}\p{GCB=Control}\r\n]{2}")
 _FLAG_HALVES = "".join(map(chr, range(0x1F1E6, 0x1F200)))
 # How far back a cut looks for a safe place to start reading graphemes from. Longer ones are no text that anyone wrote.
 _LOOK_BACK = 256
@@ -66,6 +68,8 @@ def boundary_before(text: str, index: int) -> int:
     """The last place at or before `index` where the text may be cut without splitting a grapheme."""
     if index <= 0 or index >= len(text):
         return max(0, min(index, len(text)))
+    if _PLAIN_BOUNDARY.match(text, index - 1):
+        return index
     start = max(0, index - _LOOK_BACK)
     if text[start] in _FLAG_HALVES:
         # In a run of flags its beginning tells which two halves belong together.

@@ -4,10 +4,11 @@ The first byte is the version of the format, the second says how the rest is pac
 doesn't know, after an update was taken back, treats the session as missing instead of guessing.
 """
 
-import dataclasses
 import json
 import zlib
 from typing import Any
+
+from msgspec.structs import astuple
 
 from app.domain.chat import Message, ToolCall, Usage
 from app.domain.conversation import LastTurn, Session
@@ -66,7 +67,7 @@ def _to_json(session: Session) -> dict[str, object]:
             "key": last.idempotency_key,
             "text": last.text,
             "finish": last.finish_reason,
-            "usage": dataclasses.astuple(last.usage),
+            "usage": astuple(last.usage),
             "prompt": [last.prompt_size, last.dropped, last.shortened],
             "at": last.at,
             "calls": _calls_to_json(last.tool_calls),

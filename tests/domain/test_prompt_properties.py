@@ -12,7 +12,7 @@ from app.domain.errors import ContextTooLong, InvalidRequest
 from app.domain.prompt import Prompt, PromptLimit, Unit, compose
 from tests.domain.strategies import UNTIMED, wild_texts
 
-_UNITS: tuple[Unit, ...] = ("codepoints", "utf16", "bytes")
+_UNITS: tuple[Unit, ...] = ("codepoints", "utf16", "bytes", "tokens")
 _ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
 _ENDLESS = 10**9
 _REAL_TAG = re.compile(r"[\[［] ?(?:system|user|assistant|tool)(?: [^\]］\n]*)?[\]］] ?[:：]", re.IGNORECASE)

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from msgspec import Struct
 
@@ -13,6 +13,7 @@ from app.providers.resilience.breaker import CircuitBreaker
 from app.providers.resilience.budget import RetryBudget
 from app.providers.resilience.bulkhead import Bulkhead
 from app.providers.resilience.pause import RequestedPause
+from app.providers.resilience.silence import Silence
 
 T = TypeVar("T")
 
@@ -120,10 +121,16 @@ class Guard:
         """
         until, at_most = self._time(deadline)
         async with self.bulkhead.slot(caller_id, at_most=at_most), AsyncExitStack() as stack:
-            parts = await self._with_retries(lambda: self._begin(attempt, stack, until), until, retries=retries)
-            while (part := parts.next) is not None:
-                yield part
-                parts.next = await self._next(parts.rest)
+            first, rest = await self._with_retries(lambda: self._begin(attempt, stack, until), until, retries=retries)
+            if first is None:
+                return
+            yield first
+            with Silence(self._idle_timeout) as silence:
+                silence.listen()
+                async for part in rest:
+                    silence.heard()
+                    yield part
+                    silence.listen()
 
     def _time(self, deadline: float | None) -> tuple[float, float]:
         """By when the answer must be there, and how many seconds that is from now; for a call that may be made."""
@@ -154,8 +161,11 @@ class Guard:
 
     async def _begin(
         self, attempt: Callable[[], AsyncGenerator[T, None]], outer: AsyncExitStack, until: float
-    ) -> "_Begun[T]":
-        """One try up to its first part; from then on `outer` closes it and tells the breaker how it ended."""
+    ) -> tuple[T | None, AsyncGenerator[T, None]]:
+        """One try up to its first part, if there is one, and the rest of them.
+
+        From then on `outer` closes it and tells the breaker how it ended.
+        """
         async with AsyncExitStack() as stack:
             stack.enter_context(self.pause)
             call = stack.enter_context(self.breaker.call())
@@ -163,23 +173,7 @@ class Guard:
             first = await _by(until, anext(rest, None))
             call.begun()
             await outer.enter_async_context(stack.pop_all())
-            return _Begun(first, rest)
-
-    async def _next(self, rest: AsyncGenerator[T, None]) -> T | None:
-        try:
-            async with asyncio.timeout(self._idle_timeout):
-                return await anext(rest, None)
-        except TimeoutError as error:
-            raise UpstreamTimeout(
-                f"The upstream fell silent in the middle of its answer, for {self._idle_timeout:g} seconds."
-            ) from error
-
-
-class _Begun(Struct, Generic[T]):
-    """A stream whose next part is there already; None after the last one."""
-
-    next: T | None
-    rest: AsyncGenerator[T, None]
+            return first, rest
 
 
 async def _by(until: float, answer: Awaitable[T]) -> T:
