@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
+from typing import Self
 
 from cachetools import LRUCache, TTLCache
 
@@ -43,23 +43,17 @@ class MemorySessionStore:
         self._history_keepers: LRUCache[SessionKey, bool] = LRUCache(max_sessions * _HISTORY_KEEPERS_PER_SESSION)
         self._lines: dict[SessionKey, Line] = {}
 
-    @asynccontextmanager
-    async def hold(self, key: SessionKey) -> AsyncGenerator["_Held", None]:
+    def hold(self, key: SessionKey) -> "_Held":
         """See `SessionStore.hold`."""
-        place = Place(self._lines, key)
-        try:
-            await place.come_first(asyncio.get_running_loop().time() + self._lock_wait)
-            yield _Held(self, key)
-        finally:
-            place.leave()
+        return _Held(self, key)
 
     async def load(self, key: SessionKey) -> Session | None:
         """See `SessionStore.load`."""
-        return self._sessions.get(key)
+        return self._session(key)
 
     def record(self, key: SessionKey) -> SessionRecord:
         """All that is known under a key."""
-        return SessionRecord(self._sessions.get(key), self._history_keepers.get(key, False))
+        return SessionRecord(self._session(key), self._history_keepers.get(key, False))
 
     def save(self, key: SessionKey, record: SessionRecord) -> None:
         """Keep a record."""
@@ -72,11 +66,25 @@ class MemorySessionStore:
         """Forget a session; was there one?"""
         return self._sessions.pop(key, None) is not None
 
+    async def place(self, key: SessionKey) -> Place:
+        """The first place in the line of a session."""
+        place = Place(self._lines, key)
+        if not place.is_first:
+            await place.come_first(asyncio.get_running_loop().time() + self._lock_wait)
+        return place
+
     async def sessions_of(self, caller_id: str) -> Sequence[Session]:
         """See `SessionStore.sessions_of`."""
         self._sessions.expire()
         own = [self._sessions.get(key) for key in list(self._sessions) if key.caller_id == caller_id]
         return sorted((session for session in own if session), key=lambda session: session.updated_at, reverse=True)
+
+    def _session(self, key: SessionKey) -> Session | None:
+        # Not by `get`, which looks twice, and each time at the clock.
+        try:
+            return self._sessions[key]
+        except KeyError:
+            return None
 
     async def start(self) -> None:
         """Nothing to open."""
@@ -94,12 +102,21 @@ class MemorySessionStore:
 
 
 class _Held:
-    """See `HeldSession`."""
+    """See `HeldSession`; held within an `async with` block."""
+
+    __slots__ = ("_key", "_place", "_store", "record")
 
     def __init__(self, store: MemorySessionStore, key: SessionKey) -> None:
         self._store = store
         self._key = key
-        self.record = store.record(key)
+
+    async def __aenter__(self) -> Self:
+        self._place = await self._store.place(self._key)
+        self.record = self._store.record(self._key)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._place.leave()
 
     async def save(self, record: SessionRecord) -> None:
         self._store.save(self._key, record)
