@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING
 
 import structlog
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from app.api.anthropic.routes import ANTHROPIC
 from app.api.completions.routes import COMPLETIONS
 from app.api.dialects import Parts
-from app.api.errors import install_error_handlers
+from app.api.errors import OPENAI_ERRORS, install_error_handlers
+from app.api.gateway import Gateway
 from app.api.middleware.auth import ApiKeys, AuthMiddleware
 from app.api.middleware.context import RequestContextMiddleware
-from app.api.middleware.direct import DirectMiddleware
+from app.api.middleware.direct import DirectMiddleware, direct_routes
 from app.api.middleware.limits import LimitsMiddleware
 from app.api.middleware.tracing import TracingMiddleware
 from app.api.openai.routes import OPENAI
@@ -29,7 +31,8 @@ from app.api.ops import Drain, ops_router
 from app.api.responses.routes import RESPONSES
 from app.api.sessions import sessions_router
 from app.api.streaming import StreamPolicy
-from app.chat.service import ChatService, SessionPolicy
+from app.chat.service import ChatService
+from app.chat.session import SessionPolicy
 from app.domain.prompt import PromptLimit
 from app.domain.tracing import Trace, no_trace
 from app.domain.usage import CallRecord
@@ -95,7 +98,6 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
         policy=SessionPolicy(settings.session_replay_seconds, settings.session_max_characters),
         on_call=partial(_on_call, metrics),
         on_texts=logs.log_texts if settings.log_texts else None,
-        trace=trace,
     )
 
     @asynccontextmanager
@@ -130,7 +132,8 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
         sessions_router(sessions),
     ]
     routes = [route for router in routers for route in router.routes]
-    app = FastAPI(
+    direct = direct_routes(routes)
+    app = Gateway(
         title="kimi-ai-2api",
         version="0.1.0",
         description="The Kimi web chat as the OpenAI API.",
@@ -138,7 +141,7 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
         redoc_url=None,
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # we have our own
-        middleware=[*_middleware(settings, metrics, lag, tracing), Middleware(DirectMiddleware, routes=routes)],
+        middleware=_middleware(settings, metrics, lag, tracing, direct),
     )
     app.state.drain = drain
     for router in routers:
@@ -357,7 +360,9 @@ def _stream_policy(settings: Settings) -> StreamPolicy:
     )
 
 
-def _middleware(settings: Settings, metrics: Metrics, lag: LoopLag, tracing: "Tracing | None") -> list[Middleware]:
+def _middleware(
+    settings: Settings, metrics: Metrics, lag: LoopLag, tracing: "Tracing | None", direct: dict[str, APIRoute]
+) -> list[Middleware]:
     """In the order in which a request meets them."""
     keys = None if settings.auth_disabled else ApiKeys(settings.api_keys)
     if keys is None:
@@ -365,7 +370,13 @@ def _middleware(settings: Settings, metrics: Metrics, lag: LoopLag, tracing: "Tr
             "auth_disabled", meaning="everybody who reaches this port may use it"
         )
     layers = [
-        Middleware(RequestContextMiddleware, metrics=metrics, error_forms=[dialect.error_form for dialect in _DIALECTS])
+        Middleware(
+            RequestContextMiddleware,
+            metrics=metrics,
+            # OpenAI's is what is left.
+            error_forms=[dialect.error_form for dialect in _DIALECTS if dialect.error_form is not OPENAI_ERRORS],
+            own_paths=direct,
+        )
     ]
     if tracing is not None:
         layers.append(Middleware(TracingMiddleware, open_span=tracing.request))
@@ -390,4 +401,5 @@ def _middleware(settings: Settings, metrics: Metrics, lag: LoopLag, tracing: "Tr
     metrics_keys = [*settings.api_keys, *filter(None, [settings.metrics_key.get_secret_value()])]
     special = {"/metrics": ApiKeys(metrics_keys)} if keys is not None or settings.metrics_key else {}
     layers.append(Middleware(AuthMiddleware, keys=keys, public_paths=PUBLIC_PATHS, special=special))
+    layers.append(Middleware(DirectMiddleware, routes=direct))
     return layers

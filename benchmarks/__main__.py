@@ -32,10 +32,8 @@ from benchmarks.processes import ROOT, cores, free_port, reference_seconds
 from benchmarks.report import Results, Tables, render
 from benchmarks.subjects import MANY_CALLS, SUBJECTS, Place, Running, Subject, check, mock, running, version
 
-MEASUREMENTS = (
-    *("start", "closed", "open-50", "open-200", "streams-50"),
-    *("most-streams", "in-flight", "all-streams", "growth", "micro"),
-)
+TAKE_TURNS = ("closed", "closed-plain", "open-50", "open-200", "streams-50", "most-streams")
+MEASUREMENTS = ("start", *TAKE_TURNS, "in-flight", "all-streams", "growth", "micro")
 _MANY = 2000
 _STEPS = (100, 200, 300, 400, 600, 800, 1000, 1200)
 _OPEN_FILES = 16384
@@ -104,6 +102,8 @@ def _round(run: Run, subject: Running) -> dict[str, Callable[[], Awaitable[Recor
     parts: dict[str, Callable[[], Awaitable[Record]]] = {}
     if kind.answers:
         parts["closed"] = lambda: measure.closed(bench, subject)
+        if kind.sessions:
+            parts["closed-plain"] = lambda: measure.closed(bench, subject, turns=0)
         parts["open-50"] = lambda: measure.opened(bench, subject, 50)
         if not kind.slow:
             parts["open-200"] = lambda: measure.opened(bench, subject, 200)
@@ -188,7 +188,9 @@ async def main(options: argparse.Namespace) -> None:
         run = Run(options, Bench(places, port, process, options.seconds), Path(files))
         pure = micro(run)
         await alone(run)
-        if any(run.has(name) for name in ("closed", "open-50", "open-200", "streams-50", "most-streams")):
+        if any(
+            run.has(name) for name in ("closed", "closed-plain", "open-50", "open-200", "streams-50", "most-streams")
+        ):
             await in_turns(run)
     records = [record for subjects in run.results.values() for rounds in subjects.values() for record in rounds]
     references = [record["reference_ms"] for record in records if "reference_ms" in record]

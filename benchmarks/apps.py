@@ -1,6 +1,7 @@
 """What the gateway is compared with: the least that an ASGI application can do. Run by uvicorn.
 
-`hello` answers by itself; `floor` passes requests on to an OpenAI-compatible upstream with aiohttp, and nothing else;
+`hello` answers by itself; `floor` passes requests on to an OpenAI-compatible upstream with aiohttp, and nothing else,
+`own_floor` likewise with the gateway's own client;
 `stream_sleep` and `stream_ticker` type out prepared bytes, each stream with a sleep of its own or all by one ticker.
 """
 
@@ -12,6 +13,7 @@ from typing import Any
 
 import aiohttp
 
+from app.providers.http import HttpClient
 from benchmarks.mock import Upstream
 
 Scope = MutableMapping[str, Any]
@@ -62,6 +64,29 @@ class Floor:
 
 
 floor = Floor(os.environ.get("FLOOR_UPSTREAM", ""))
+
+
+class OwnFloor:
+    """Passes the body on with the gateway's own client, and the whole answer back."""
+
+    def __init__(self, upstream: str) -> None:
+        self._url = upstream
+        self._client = HttpClient(max_reply_bytes=1 << 20, keep_cookies=False)
+        self._open = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI call."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        if not self._open:
+            self._open = True
+            await self._client.open()
+        reply = await self._client.post_json(self._url, await _body(receive), {})
+        await _answer(send, reply.body)
+
+
+own_floor = OwnFloor(os.environ.get("FLOOR_UPSTREAM", ""))
 
 
 class _Prepared:

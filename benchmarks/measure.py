@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from benchmarks import load
 from benchmarks.processes import Cores, Process, reference_seconds
-from benchmarks.subjects import Requests, Running, fetch
+from benchmarks.subjects import TURNS, Requests, Running, fetch
 
 Record = dict[str, float]
 
@@ -86,13 +86,13 @@ async def beside_reference(bench: Bench, subject: Running, measured: Callable[[]
     return record | {"reference_ms": (before + after) / 2 * 1000}
 
 
-async def closed(bench: Bench, subject: Running, connections: int = 32) -> Record:
+async def closed(bench: Bench, subject: Running, connections: int = 32, turns: int = TURNS) -> Record:
     """CPU for one request, and requests a second, with so many connections that never wait."""
     bench.knobs(f"delay=0&pieces={ANSWER_PIECES}")
     meter = Meter(bench, subject)
     window = await load.closed_loop(
         subject.port,
-        Requests(subject.port),
+        Requests(subject.port, turns=turns),
         connections=connections,
         seconds=bench.seconds,
         warm_up=bench.seconds / 3,
@@ -126,7 +126,7 @@ async def streams(bench: Bench, subject: Running, count: int) -> Record:
     meter = Meter(bench, subject)
     window = await load.paced_streams(
         subject.port,
-        Requests(subject.port, stream=True, own_session=True),
+        Requests(subject.port, stream=True, turns=1),
         streams=count,
         stream_seconds=_STREAM_SECONDS,
         seconds=bench.seconds,
@@ -205,7 +205,7 @@ async def in_flight(bench: Bench, subject: Running, count: int) -> Record:
     async with _peaks(subject) as peaks:
         window = await load.burst(
             subject.port,
-            Requests(subject.port, own_session=True),
+            Requests(subject.port, turns=1),
             count=count,
             within=_WITHIN,
             timeout=delay * 2 + 60.0,
@@ -230,7 +230,7 @@ async def all_streams(bench: Bench, subject: Running, count: int) -> Record:
     async with _peaks(subject) as peaks:
         window = await load.burst(
             subject.port,
-            Requests(subject.port, stream=True, own_session=True),
+            Requests(subject.port, stream=True, turns=1),
             count=count,
             within=_WITHIN,
             timeout=300.0,

@@ -18,9 +18,9 @@ from benchmarks.processes import ROOT, Cores, Process, free_port, start
 KEY = "sk-bench-4f9a1c77d2e0"
 MODEL = "kimi-k2-instruct-0905"
 PATH = "/v1/chat/completions"
-# Sessions are taken in turn, ten times each; then come others. There are more of them than connections, so that no two
-# requests of one meet, and fewer than the gateway remembers.
-_TURNS = 10
+# Sessions are taken in turn, so many times each; then come others. There are more of them than connections, so that no
+# two requests of one meet, and fewer than the gateway remembers.
+TURNS = 10
 _SESSIONS = 500
 _SYSTEM = "You are a helpful assistant. Answer briefly and in plain words, as a friend would."
 _QUESTION = (
@@ -56,6 +56,7 @@ class Subject:
         answers: Does it answer whole?
         streams: Does it stream?
         passes_on: Does it ask the upstream?
+        sessions: Does it know sessions?
         slow: Takes milliseconds for a request: fewer of them must do.
     """
 
@@ -66,6 +67,7 @@ class Subject:
     answers: bool = True
     streams: bool = True
     passes_on: bool = True
+    sessions: bool = False
     slow: bool = False
 
 
@@ -101,6 +103,16 @@ def _upstream(place: Place) -> str:
 def _gateway(place: Place) -> Mapping[str, str]:
     """As a user would run it: all that is not named here has its default."""
     return {"API_MASTER_KEY": KEY, "API_PORT": str(place.port), "CHAT_PAGE_URL": f"{_upstream(place)}/chat/"}
+
+
+def _api_gateway(place: Place) -> Mapping[str, str]:
+    """The same, asking the mock's OpenAI face: what comes in parts goes out in parts."""
+    return {
+        **_gateway(place),
+        "VLLM_BASE_URL": f"{_upstream(place)}/v1",
+        "MODEL_ROUTES": f"{MODEL}=vllm/{MODEL}",
+        "UPSTREAM_CONCURRENCY": "4000",
+    }
 
 
 def _litellm(place: Place) -> Sequence[str]:
@@ -182,6 +194,13 @@ SUBJECTS = (
         lambda place: {"FLOOR_UPSTREAM": _upstream(place) + PATH},
     ),
     Subject(
+        "own-floor",
+        "raw ASGI + the gateway's own client, passes on",
+        _uvicorn("own_floor"),
+        lambda place: {"FLOOR_UPSTREAM": _upstream(place) + PATH},
+        streams=False,
+    ),
+    Subject(
         "litellm",
         "LiteLLM proxy",
         _litellm,
@@ -189,7 +208,13 @@ SUBJECTS = (
         lambda _: {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "LITELLM_MODE": "PRODUCTION"},
         slow=True,
     ),
-    Subject("gateway", "this gateway", lambda p: (p.python("gateway"), "main.py", "serve"), _gateway),
+    Subject(
+        "gateway-api",
+        "this gateway, passing on from an OpenAI-compatible upstream",
+        lambda p: (p.python("gateway"), "main.py", "serve"),
+        _api_gateway,
+    ),
+    Subject("gateway", "this gateway", lambda p: (p.python("gateway"), "main.py", "serve"), _gateway, sessions=True),
 )
 
 
@@ -278,25 +303,27 @@ class Requests:
 
     Args:
         stream: Ask for a stream.
-        own_session: Give each request a session of its own, instead of ten requests to each session.
+        turns: How many requests each session gets; with none, requests name no session.
     """
 
     _numbers = count()
 
-    def __init__(self, port: int, *, stream: bool = False, own_session: bool = False) -> None:
-        self._sessions, self._turns = (1, 1) if own_session else (_SESSIONS, _TURNS)
+    def __init__(self, port: int, *, stream: bool = False, turns: int = TURNS) -> None:
+        self._turns = turns
         body = request_body(stream=stream)
         head = (
             f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
-            f"Authorization: Bearer {KEY}\r\nContent-Length: {len(body)}\r\nX-Session-Id: "
+            f"Authorization: Bearer {KEY}\r\nContent-Length: {len(body)}\r\n"
         )
-        self._head, self._rest = head.encode(), b"\r\n\r\n" + body
+        self._head, self._rest = head.encode(), b"\r\n" + body
 
     def __call__(self) -> bytes:
         """The bytes of the next request."""
+        if not self._turns:
+            return self._head + self._rest
         number = next(self._numbers)
-        session = b"bench-%d-%d" % (number // (self._sessions * self._turns), number % self._sessions)
-        return self._head + session + self._rest
+        session = b"bench-%d-%d" % (number // (_SESSIONS * self._turns), number % _SESSIONS)
+        return self._head + b"X-Session-Id: " + session + b"\r\n" + self._rest
 
 
 def request_body(*, stream: bool) -> bytes:

@@ -16,7 +16,7 @@ def test_the_log_of_the_whole_run_holds_no_key_and_no_nonce(
     client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": "Hello"}]})
     log_stream.flush()
     text = run_log.path.read_text(encoding="utf-8")
-    assert '"path": "/v1/chat/completions"' in text
+    assert '"path":"/v1/chat/completions"' in text
     secrets = {ALICE_KEY, BOB_KEY, UPSTREAM_KEY, *run_log.nonces, *site.site.issued_nonces}
     assert len(secrets) > 2
     assert [secret for secret in secrets if secret in text] == []

@@ -1,12 +1,14 @@
 """A request's body as a wire type; what is wrong with it is named by its place, as clients write it."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
 from app.domain.errors import GatewayError, InvalidRequest
 
@@ -16,7 +18,6 @@ Body = TypeVar("Body", bound=BaseModel)
 _UNION_MEMBER = re.compile(r"(?:str|int|float|bool|list|dict)(?:\[.*\])?|<\w+>")
 _NAMEABLE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_NO_NUMBERS = (b"NaN", b"Infinity")
 
 
 def bracketed(location: Sequence[int | str]) -> str:
@@ -27,6 +28,23 @@ def bracketed(location: Sequence[int | str]) -> str:
 def dotted(location: Sequence[int | str]) -> str:
     """A place as Anthropic names it: `messages.0.content.1.text`."""
     return ".".join(map(str, location))
+
+
+async def read_body(receive: Receive) -> bytes:
+    """A request's body, which mostly comes in one piece.
+
+    Raises:
+        ClientDisconnect: The client left before its end.
+    """
+    pieces: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body", False):
+            return b"".join((*pieces, body)) if pieces else body
+        pieces.append(body)
 
 
 def parse_body(kind: type[Body], body: bytes, place: Callable[[Sequence[int | str]], str] = bracketed) -> Body:
@@ -40,7 +58,7 @@ def parse_body(kind: type[Body], body: bytes, place: Callable[[Sequence[int | st
     """
     body = body.removeprefix(_BYTE_ORDER_MARK)
     try:
-        if any(word in body for word in _NO_NUMBERS):
+        if b"NaN" in body or b"Infinity" in body:
             # pydantic reads them where any value may stand, and they would go out again as no JSON.
             from_json(body, allow_inf_nan=False)
         return kind.model_validate_json(body)
@@ -50,10 +68,18 @@ def parse_body(kind: type[Body], body: bytes, place: Callable[[Sequence[int | st
         raise InvalidRequest(f"The request body could not be parsed as JSON ({error}).") from error
 
 
-def given_fields(request: BaseModel) -> dict[str, object]:
-    """The fields that a request has, those included that its type doesn't know; null means absent."""
+def given_fields(request: BaseModel, besides: Collection[str] = ()) -> dict[str, object]:
+    """The fields that a request has, those included that its type doesn't know; null means absent.
+
+    Args:
+        besides: Those of no interest.
+    """
+    names = request.model_fields_set.difference(besides)
+    if not names:
+        return {}
+    # A name that the type doesn't know may be one of Python's or pydantic's own.
     extra = request.model_extra or {}
-    fields = {name: extra[name] if name in extra else getattr(request, name) for name in request.model_fields_set}
+    fields = {name: extra[name] if name in extra else getattr(request, name) for name in names}
     return {name: value for name, value in fields.items() if value is not None}
 
 

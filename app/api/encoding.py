@@ -3,21 +3,24 @@
 import json
 import math
 
+import msgspec
+
 # Unicode's further line ends, which are none to SSE but to clients that split the stream with str.splitlines().
-_LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+_LINE_ENDS = [(chr(code).encode(), b"\\u%04x" % code) for code in (0x85, 0x2028, 0x2029)]
+_encode = msgspec.json.Encoder().encode
+_encode_leniently = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
 def json_bytes(value: object) -> bytes:
     """A document. What is no character (a lone surrogate) becomes a question mark, what is no number null."""
     try:
-        text = _encode(value)
-    except ValueError:
-        # A client's own `1e999`, in a schema that comes back with the answer.
-        text = _encode(_finite(value))
-    if not text.isascii():
-        text = text.translate(_LINE_ENDS)
-    return text.encode("utf-8", "replace")
+        document = _encode(value)
+    except UnicodeEncodeError:
+        document = _encode_leniently(_finite(value)).encode("utf-8", "replace")
+    if not document.isascii():
+        for line_end, escaped in _LINE_ENDS:
+            document = document.replace(line_end, escaped)
+    return document
 
 
 def _finite(value: object) -> object:

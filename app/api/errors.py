@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
 from app.api.encoding import json_bytes
+from app.api.reply import JsonReply, RawHeaders
 from app.domain.errors import ClientClosedRequest, GatewayError, InvalidRequest, MethodNotAllowed, UnknownUrl
 
 
@@ -27,8 +28,8 @@ class ErrorForm(Struct, frozen=True):
 
     Args:
         body: The body of an error's response, from the error and the request's id.
-        paths: The addresses that are the dialect's own; those below them are too.
-        shared_paths: Addresses that several dialects have.
+        paths: The addresses that are the dialect's own, each with a slash at its end; those below them are too.
+        shared_paths: In the same way, addresses that several dialects have.
         marks: Request headers, in small letters, that tell its clients from others at shared addresses.
         request_id_headers: Where its clients look for a request's id.
     """
@@ -41,10 +42,10 @@ class ErrorForm(Struct, frozen=True):
 
     def is_expected(self, scope: Scope) -> bool:
         """Does the client of this request expect errors in this form?"""
-        path = scope["path"]
-        if _is_below(path, self.paths):
+        path = f"{scope['path']}/"
+        if path.startswith(self.paths):
             return True
-        return _is_below(path, self.shared_paths) and any(name in self.marks for name, _ in scope["headers"])
+        return path.startswith(self.shared_paths) and any(name in self.marks for name, _ in scope["headers"])
 
 
 # What is spoken wherever no other dialect is.
@@ -56,25 +57,27 @@ def error_form_of(scope: Scope, forms: Iterable[ErrorForm]) -> ErrorForm:
 
     The address tells, before anything else is known of a request: even a refusal at the door is said in its dialect.
     """
-    return next((form for form in forms if form.is_expected(scope)), OPENAI_ERRORS)
+    for form in forms:
+        if form.is_expected(scope):
+            return form
+    return OPENAI_ERRORS
 
 
-def error_response(error: GatewayError, scope: Scope) -> Response:
+def error_response(error: GatewayError, scope: Scope) -> JsonReply:
     """The HTTP answer for an error, with what a client needs to decide about another try.
 
     Args:
         scope: The request's; the outermost middleware has put its `error_form` and its `request_id` into it.
     """
     form: ErrorForm = scope.get("error_form", OPENAI_ERRORS)
-    body = form.body(error, scope.get("request_id", ""))
-    response = Response(body, error.status, media_type="application/json")
+    headers: RawHeaders = []
     if error.retry_after is not None:
-        response.headers["retry-after"] = str(math.ceil(error.retry_after))
+        headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after)))
     if error.should_retry is not None:
-        response.headers["x-should-retry"] = str(error.should_retry).lower()
+        headers.append((b"x-should-retry", b"true" if error.should_retry else b"false"))
     if error.status == HTTPStatus.UNAUTHORIZED:
-        response.headers["www-authenticate"] = "Bearer"
-    return response
+        headers.append((b"www-authenticate", b"Bearer"))
+    return JsonReply(form.body(error, scope.get("request_id", "")), headers, error.status)
 
 
 def answer(error: Exception, scope: Scope) -> Response | None:
@@ -111,10 +114,6 @@ def install_error_handlers(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     app.add_exception_handler(GatewayError, answer_own)
     app.add_exception_handler(ClientDisconnect, answer_own)
     app.add_exception_handler(HTTPException, answer_foreign)
-
-
-def _is_below(path: str, prefixes: Iterable[str]) -> bool:
-    return any(path == prefix or path.startswith(f"{prefix}/") for prefix in prefixes)
 
 
 def _methods(routes: Sequence[BaseRoute], scope: Scope) -> set[str]:

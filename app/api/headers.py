@@ -1,18 +1,21 @@
 """The headers in which every dialect talks about sessions and prompts."""
 
-from collections.abc import Collection, Mapping
+import string
+from collections.abc import Collection, Iterable, Mapping
 from typing import TypedDict
 from urllib.parse import quote, unquote
 
+from app.api.reply import RawHeaders
 from app.chat.events import Opening
 from app.domain.chat import SessionRef
 from app.domain.errors import InvalidRequest
 
 MAX_SESSION_ID = 256
-_TRUE = frozenset({"true", "1", "on", "yes"})
+_TRUE = frozenset({b"true", b"1", b"on", b"yes"})
 _IGNORED_AT_MOST = 32
 # What a session id may consist of to stand in a header as it is; everything else is percent-encoded.
-_PLAIN = " !#$&'()*+,/:;=?@[]^`{|}~\"<>\\"
+_PLAIN_SIGNS = " !#$&'()*+,/:;=?@[]^`{|}~\"<>\\"
+_PLAIN = f"{string.ascii_letters}{string.digits}_.-{_PLAIN_SIGNS}".encode()
 
 
 class SessionHints(TypedDict):
@@ -26,16 +29,22 @@ class SessionHints(TypedDict):
     provider: str | None
 
 
-def session_hints(headers: Mapping[str, str], user: str | None) -> SessionHints:
+def headers_by_name(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """A request's headers, by their names in small letters; of several with one name the first counts."""
+    return dict(reversed([*headers]))
+
+
+def session_hints(headers: Mapping[bytes, bytes], user: str | None) -> SessionHints:
     """Read them.
 
     Args:
+        headers: The request's, by their names in small letters.
         user: The request's `user`, if it may open a session.
 
     Raises:
         InvalidRequest: The session id is too long.
     """
-    given, source = _session_id(headers.get("x-session-id", "")), "header"
+    given, source = _session_id(headers.get(b"x-session-id")), "header"
     if not given and user:
         given, source = user.strip(), "user"
     if len(given) > MAX_SESSION_ID:
@@ -43,26 +52,30 @@ def session_hints(headers: Mapping[str, str], user: str | None) -> SessionHints:
             f"A session id has at most {MAX_SESSION_ID} characters.",
             param="user" if source == "user" else "X-Session-Id",
         )
-    retries = headers.get("x-stainless-retry-count", "")
+    retries = headers.get(b"x-stainless-retry-count", b"")
+    key, provider = headers.get(b"idempotency-key"), headers.get(b"x-provider")
     return SessionHints(
         session=SessionRef(given, "user" if source == "user" else "header") if given else None,
-        reset=headers.get("x-session-reset", "").lower() in _TRUE,
-        strict=headers.get("x-session-strict", "").lower() in _TRUE,
-        is_retry=retries.isascii() and retries.isdigit() and retries.strip("0") != "",
-        idempotency_key=headers.get("idempotency-key") or None,
-        provider=headers.get("x-provider", "").strip() or None,
+        reset=headers.get(b"x-session-reset", b"").lower() in _TRUE,
+        strict=headers.get(b"x-session-strict", b"").lower() in _TRUE,
+        is_retry=retries.isdigit() and retries.strip(b"0") != b"",
+        idempotency_key=key.decode("latin-1") if key else None,
+        provider=(provider.decode("latin-1").strip() or None) if provider else None,
     )
 
 
-def _session_id(header: str) -> str:
-    """A header's session id: percent-encoded, as we send it, or plain UTF-8, which Starlette reads as Latin-1."""
-    raw = header.encode("latin-1", "replace")
-    return unquote(raw.decode("utf-8", "replace"), errors="replace").strip()
+def _session_id(header: bytes | None) -> str:
+    """A header's session id: percent-encoded, as we send it, or plain UTF-8."""
+    return unquote(header.decode("utf-8", "replace"), errors="replace").strip() if header else ""
 
 
-def opening_headers(
-    opening: Opening, ignored: Collection[str], unserved: Collection[str] = frozenset()
-) -> dict[str, str]:
+def _told_id(session_id: str) -> bytes:
+    """A session id as it can stand in a header."""
+    raw = session_id.encode("utf-8", "replace")
+    return quote(raw, safe=_PLAIN_SIGNS).encode() if raw.strip(_PLAIN) else raw
+
+
+def opening_headers(opening: Opening, ignored: Collection[str], unserved: Collection[str] = frozenset()) -> RawHeaders:
     """What a response tells about who answers, and how the prompt came about.
 
     Args:
@@ -70,19 +83,21 @@ def opening_headers(
         unserved: What has no effect whoever answers.
     """
     prompt = opening.prompt
-    size = "x-prompt-tokens" if prompt.limit.unit == "tokens" else "x-prompt-chars"
-    headers = {
-        "x-session-action": opening.action,
-        size: f"{prompt.size}/{prompt.limit.size}",
-        "x-context-dropped": str(prompt.dropped),
-        "x-context-shortened": str(prompt.shortened),
-        "x-provider": opening.provider,
-    }
+    headers = [
+        (b"x-session-action", opening.action.encode()),
+        (
+            b"x-prompt-tokens" if prompt.limit.unit == "tokens" else b"x-prompt-chars",
+            b"%d/%d" % (prompt.size, prompt.limit.size),
+        ),
+        (b"x-context-dropped", b"%d" % prompt.dropped),
+        (b"x-context-shortened", b"%d" % prompt.shortened),
+        (b"x-provider", opening.provider.encode("latin-1")),
+    ]
     if opening.session_id is not None:
-        headers["x-session-id"] = quote(opening.session_id, safe=_PLAIN, errors="replace")
+        headers.append((b"x-session-id", _told_id(opening.session_id)))
     if opening.fallback:
-        headers["x-fallback"] = ", ".join(opening.fallback)
+        headers.append((b"x-fallback", ", ".join(opening.fallback).encode("latin-1")))
     names = {*unserved, *(() if opening.options_taken else ignored)}
     if names:
-        headers["x-ignored-params"] = ", ".join(sorted(names)[:_IGNORED_AT_MOST])
+        headers.append((b"x-ignored-params", ", ".join(sorted(names)[:_IGNORED_AT_MOST]).encode()))
     return headers

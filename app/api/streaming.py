@@ -3,7 +3,7 @@ typed out where it came in one piece."""
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from types import TracebackType
 from typing import ClassVar, Protocol, Self
@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.api.disconnect import cancel_on_disconnect
+from app.api.reply import RawHeaders
 from app.api.stall import cancel_on_stall
 from app.chat.events import Ending, Event, Opening
 from app.domain.chat import Delta, ToolCallDelta
@@ -26,6 +27,11 @@ from app.observe.metrics import Metrics
 _AHEAD = 32
 # Pieces without a pause between them go out together, up to so many bytes a write.
 _WRITE_BYTES = 16 * 1024
+_STREAM_HEADERS = (
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+)
 
 
 class StreamPolicy(Struct, frozen=True):
@@ -97,12 +103,13 @@ class EventStream(Response):
         events: AsyncGenerator[Event, None],
         *,
         encoder: Callable[[Opening], EventEncoder],
-        headers_of: Callable[[Opening], Mapping[str, str]],
+        headers_of: Callable[[Opening], RawHeaders],
         policy: StreamPolicy,
         metrics: Metrics,
     ) -> None:
-        super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
-        del self.headers["content-length"]
+        self.status_code = 200
+        self.background = None
+        self.raw_headers = [*_STREAM_HEADERS]
         self._events = events
         self._encoder = encoder
         self._headers_of = headers_of
@@ -111,7 +118,7 @@ class EventStream(Response):
         self._began = time.perf_counter()
         self._log = structlog.get_logger("kimi.stream")
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the call and write its events. Until the first byte errors are raised, from then on they are events."""
         encoder: EventEncoder | None = None
         try:
@@ -122,8 +129,8 @@ class EventStream(Response):
             ):
                 send = watched.send
                 opening, first = await self._beginning(pump)
-                self.headers.update(self._headers_of(opening))
-                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+                self.raw_headers += self._headers_of(opening)
+                await send(scope["beginning"].message(self.status_code, self.raw_headers))
                 encoder = self._encoder(opening)
                 self._metrics.stream_began()
                 await self._write(send, pump, encoder, first)
@@ -264,7 +271,10 @@ class _Pump:
             async with asyncio.timeout_at(deadline):
                 event = await self._queue.get()
         if isinstance(event, Exception):
-            raise event
+            try:
+                raise event
+            finally:
+                del event  # it leads to this frame: they would keep each other alive
         return event
 
     async def _run(self) -> None:

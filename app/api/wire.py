@@ -61,7 +61,9 @@ def stop_texts(stop: str | Sequence[str] | None) -> tuple[str, ...]:
     Raises:
         InvalidRequest: There are too many.
     """
-    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
+    if not stop:
+        return ()
+    stops = (stop,) if isinstance(stop, str) else tuple(stop)
     if len(stops) > _MOST_STOPS:
         raise InvalidRequest(f"At most {_MOST_STOPS} stop texts can be given.", param="stop")
     return tuple(text for text in stops if text)

@@ -5,33 +5,39 @@ from contextlib import aclosing
 
 from app.domain.chat import Completion, Delta, FinishReason, ToolCall, ToolCallDelta, Usage
 from app.domain.output import OutputLimiter
-from app.domain.tokens import estimate
 
 
-async def in_parts(parts: AsyncGenerator[Delta, None], limiter: OutputLimiter | None) -> AsyncGenerator[Delta, None]:
+async def in_parts(parts: AsyncGenerator[Delta, None], limiter: OutputLimiter) -> AsyncGenerator[Delta, None]:
     """The answer in parts.
 
     Args:
         parts: As they come from the provider; closed in the end.
-        limiter: Ends the answer where the client wants it to end, if the provider can't.
+        limiter: Ends the answer where the client wants it to end.
     """
     whole = False
     reason: FinishReason | None = None
     usage: Usage | None = None
     async with aclosing(parts):
         async for delta in parts:
-            if limiter is None:
-                yield delta
-                continue
             whole, reason, usage = delta.whole or whole, delta.finish_reason or reason, delta.usage or usage
             text = limiter.feed(delta.text)
             if text or delta.reasoning or delta.tool_call:
                 yield Delta(text, whole=delta.whole, reasoning=delta.reasoning, tool_call=delta.tool_call)
             if limiter.finish_reason is not None:
                 break
-    if limiter is not None:
-        rest, ended = limiter.finish(), limiter.finish_reason
-        yield Delta(rest, whole=whole, finish_reason=ended or reason, usage=usage, stop=limiter.stopped_by)
+    rest, ended = limiter.finish(), limiter.finish_reason
+    yield Delta(rest, whole=whole, finish_reason=ended or reason, usage=usage, stop=limiter.stopped_by)
+
+
+def limited(completion: Completion, limiter: OutputLimiter | None) -> Completion:
+    """A whole answer, ended where the client wants it to end, if the limiter finds that place in it."""
+    if limiter is None:
+        return completion
+    text = limiter.feed(completion.text) + limiter.finish()
+    if limiter.finish_reason is None:
+        return completion
+    # What would have come after that place was never said: calls, or the upstream's count.
+    return Completion(text, limiter.finish_reason, reasoning=completion.reasoning, stop=limiter.stopped_by)
 
 
 def as_deltas(completion: Completion) -> list[Delta]:
@@ -59,8 +65,8 @@ class Said:
         self._reasoning: list[str] = []
         self._calls: dict[int, tuple[str, str, list[str]]] = {}
         self._finish_reason: FinishReason | None = None
-        self.usage: Usage | None = None
-        self.stop: str | None = None
+        self._usage: Usage | None = None
+        self._stop: str | None = None
 
     def add(self, delta: Delta) -> None:
         """Take the next part."""
@@ -73,33 +79,21 @@ class Said:
             call = self._calls.setdefault(part.index, (part.id or "", part.name or "", []))
             call[2].append(part.arguments)
         self._finish_reason = delta.finish_reason or self._finish_reason
-        self.usage = delta.usage or self.usage
-        self.stop = delta.stop or self.stop
+        self._usage = delta.usage or self._usage
+        self._stop = delta.stop or self._stop
 
     @property
     def text(self) -> str:
         """The whole text."""
         return "".join(self._texts)
 
-    @property
-    def reasoning(self) -> str:
-        """The whole of what was thought."""
-        return "".join(self._reasoning)
-
-    @property
-    def tool_calls(self) -> tuple[ToolCall, ...]:
-        """All calls, in order."""
-        return tuple(ToolCall(call_id, name, "".join(parts)) for call_id, name, parts in self._calls.values())
-
-    @property
-    def finish_reason(self) -> FinishReason:
-        """Why the answer ended; `tool_calls` always, and only, if it ended by itself and there are any."""
-        reason = self._finish_reason or "stop"
-        if reason in ("stop", "tool_calls"):
-            return "tool_calls" if self._calls else "stop"
-        return reason
-
-    def tokens(self) -> int:
-        """Estimated tokens of everything."""
-        calls = "".join(call.name + call.arguments for call in self.tool_calls)
-        return estimate(self.text + self.reasoning + calls)
+    def completion(self) -> Completion:
+        """All of it."""
+        return Completion(
+            self.text,
+            self._finish_reason or "stop",
+            self._usage,
+            tuple([ToolCall(call_id, name, "".join(parts)) for call_id, name, parts in self._calls.values()]),
+            "".join(self._reasoning),
+            self._stop,
+        )

@@ -1,24 +1,23 @@
 """Logs: one line for each request, structured, without keys, nonces or, unless somebody asks for them, texts."""
 
-import json
 import logging
 import logging.config
 import sys
-from collections.abc import Mapping, MutableMapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, Literal, TextIO
+from typing import Literal, TextIO
 
+import msgspec
 import structlog
 
 from app.domain.usage import CallRecord
 
-_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
+_encode = msgspec.json.Encoder(enc_hook=str).encode
 LogFormat = Literal["json", "pretty"]
 
 # What the line of the running request will say. The request's context opens it; whoever learns something adds to it.
 # One object for all tasks of a request, so that what a child task adds is seen by the one that writes the line.
-access_fields: ContextVar[MutableMapping[str, object]] = ContextVar("access_fields")
+access_fields: ContextVar[dict[str, object]] = ContextVar("access_fields")
 
 
 def configure(level: str, log_format: LogFormat, stream: TextIO | None = None, *, worker_id: str = "") -> None:
@@ -28,7 +27,7 @@ def configure(level: str, log_format: LogFormat, stream: TextIO | None = None, *
         worker_id: In every line, if there are several workers.
     """
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
+        _with_request_id,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -45,14 +44,11 @@ def configure(level: str, log_format: LogFormat, stream: TextIO | None = None, *
         structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     )
     plain = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
-    rendering: list[structlog.typing.Processor] = (
-        [tracebacks, structlog.processors.JSONRenderer(ensure_ascii=False)] if log_format == "json" else [plain]
-    )
-    handler = logging.StreamHandler(stream)
+    compact = structlog.processors.JSONRenderer(ensure_ascii=False, separators=(",", ":"))
+    rendering: list[structlog.typing.Processor] = [tracebacks, compact] if log_format == "json" else [plain]
+    handler = _Handler(stream, worker_id, None if log_format == "json" else plain)
     handler.setFormatter(
-        _Formatter(
-            worker_id,
-            None if log_format == "json" else plain,
+        structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
         )
@@ -65,43 +61,80 @@ def configure(level: str, log_format: LogFormat, stream: TextIO | None = None, *
         logging.getLogger(name).setLevel(max(logging.getLevelName(level), logging.INFO))
 
 
-class _AccessLine(dict[str, object]):
-    """What is said about a request, on its way to the formatter."""
-
-
-class _Formatter(structlog.stdlib.ProcessorFormatter):
-    """Formats access lines by itself: there is one for each request, and most of them say that all went well.
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes access lines past all that `logging` does for a line: there is one for each request.
 
     Args:
         worker_id: In every line, if there are several workers.
         pretty: Renders them for people; None writes JSON.
     """
 
-    def __init__(self, worker_id: str, pretty: structlog.typing.Processor | None, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, stream: TextIO | None, worker_id: str, pretty: structlog.typing.Processor | None) -> None:
+        super().__init__(stream)
         self._constant: dict[str, object] = {"worker": worker_id} if worker_id else {}
         self._pretty = pretty
 
-    def format(self, record: logging.LogRecord) -> str:
-        """One line, or more for an exception."""
-        if not isinstance(record.msg, _AccessLine):
-            return super().format(record)
+    def write_access_line(self, fields: dict[str, object]) -> None:
+        """Write it, if that can be done: a full disk keeps nobody from an answer."""
+        fields["timestamp"] = datetime.now(UTC)
+        fields |= self._constant
+        line = self._rendered(fields)
+        self.acquire()
+        try:
+            self.stream.write(line)
+            self.stream.flush()
+        except (OSError, ValueError):
+            pass
+        finally:
+            self.release()
+
+    def _rendered(self, fields: dict[str, object]) -> str:
+        if self._pretty is None:
+            return f"{_encode(fields).decode()}\n"
+        return str(self._pretty(None, "", msgspec.to_builtins(fields))) + "\n"
+
+
+class AccessLog:
+    """Writes a line for each request that is over.
+
+    Args:
+        name: The name of the logger whose level counts.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(name)
+
+    def open(self, method: str, path: str, request_id: str) -> dict[str, object]:
+        """The line of the running request, for `access_fields`."""
         line: dict[str, object] = {
-            **record.msg,
             "event": "request",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "timestamp": f"{datetime.fromtimestamp(record.created, UTC).isoformat(timespec='microseconds')[:-6]}Z",
-            **self._constant,
+            "request_id": request_id,
+            "method": method,
+            "path": path,
+            "status": None,
+            "ms": None,
         }
-        return _encode(line) if self._pretty is None else str(self._pretty(None, "", line))
+        access_fields.set(line)
+        return line
+
+    def close(self, line: dict[str, object], status: int | None, seconds: float, level: int) -> None:
+        """Write it."""
+        if not self._logger.isEnabledFor(level):
+            return
+        line["status"] = status
+        line["ms"] = round(seconds * 1000, 1)
+        line["level"] = "info" if level == logging.INFO else "debug"
+        line["logger"] = self._logger.name
+        for handler in self._logger.root.handlers:
+            if isinstance(handler, _Handler):
+                handler.write_access_line(line)
 
 
-def log_access(fields: Mapping[str, object], *, level: int = logging.INFO) -> None:
-    """Write the line of a request that is over."""
-    log = logging.getLogger("kimi.access")
-    if log.isEnabledFor(level):
-        log.handle(logging.LogRecord(log.name, level, "", 0, _AccessLine(fields), None, None))
+def _with_request_id(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Every line that is logged while a request runs has its id."""
+    if (fields := access_fields.get(None)) is not None:
+        event.setdefault("request_id", fields["request_id"])
+    return event
 
 
 def _with_worker(worker_id: str) -> structlog.typing.Processor:

@@ -4,8 +4,10 @@ from typing import Annotated, Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Discriminator, Tag
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive
 
-from app.api.bodies import given_fields, nameable, parse_body
+from app.api.bodies import given_fields, nameable, parse_body, read_body
 from app.domain.errors import InvalidRequest
 
 
@@ -59,3 +61,21 @@ def test_given_fields_are_those_that_say_something() -> None:
     given = given_fields(parse_body(_Body, '{"plain": null, "b": 1, "a": null, "ä": 2}'.encode()))
     assert given.keys() == {"b", "ä"}
     assert nameable(given) == ["b"]
+
+
+def _received(*messages: Message) -> Receive:
+    waiting = list(messages)
+
+    async def receive() -> Message:
+        return waiting.pop(0)
+
+    return receive
+
+
+async def test_a_body_may_come_in_pieces() -> None:
+    """They are put together; a client that leaves between them has sent no body."""
+    first: Message = {"type": "http.request", "body": b"{", "more_body": True}
+    assert await read_body(_received(first, {"type": "http.request", "body": b"}"})) == b"{}"
+    assert await read_body(_received({"type": "http.request"})) == b""
+    with pytest.raises(ClientDisconnect):
+        await read_body(_received(first, {"type": "http.disconnect"}))

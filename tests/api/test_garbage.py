@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from app.simulator.live import LiveSimulator
+from tests.conftest import StartGateway
 from tests.live import LiveGateway
 
 _REQUESTS = 40
@@ -36,3 +38,18 @@ def test_a_request_leaves_no_cycles(gateway: LiveGateway, no_collection: None, f
     for _ in range(_REQUESTS):
         _ask(gateway, **fields)
     assert gc.collect() < _REQUESTS
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_that_fails_leaves_no_cycles_either(
+    site: LiveSimulator, start_gateway: StartGateway, no_collection: None, stream: bool
+) -> None:
+    """An error leads to where it was raised; nothing there leads to the error."""
+    site.site.update(failure="server_error")
+    with start_gateway(max_retries=0) as gateway:
+        for _ in range(5):
+            assert not _ask(gateway, stream=stream).startswith(b"HTTP/1.1 200")
+        gc.collect()
+        for _ in range(_REQUESTS):
+            _ask(gateway, stream=stream)
+        assert gc.collect() < _REQUESTS

@@ -1,5 +1,7 @@
 """Requests that are too large, and a worker that has too much to do."""
 
+from collections.abc import Iterator
+
 import httpx
 import pytest
 
@@ -48,3 +50,17 @@ def test_calls_are_shed_while_the_event_loop_is_late(
     assert (shed.status_code, shed.json()["error"]["code"]) == (503, "gateway_overloaded")
     assert int(shed.headers["retry-after"]) >= 1
     assert others == [200, 200]
+
+
+def test_a_body_that_grows_too_large_is_refused(start_gateway: StartGateway) -> None:
+    """One that comes in chunks, and so doesn't say how large it is, is read up to MAX_BODY_BYTES and not further."""
+
+    def pieces(number: int) -> Iterator[bytes]:
+        yield b'{"messages":[{"role":"user","content":"Hello"}],"metadata":"'
+        for _ in range(number):
+            yield b"x" * 1000
+        yield b'"}'
+
+    with start_gateway(max_body_bytes=10_000) as gateway, gateway.client() as http:
+        statuses = [http.post("/v1/chat/completions", content=pieces(number)).status_code for number in (5, 20)]
+    assert statuses == [200, 413]

@@ -10,6 +10,7 @@ import pytest
 from starlette.types import Message
 
 from app.api.openai.sse import ChunkEncoder
+from app.api.reply import Beginning
 from app.api.streaming import EventStream, StreamPolicy
 from app.chat.events import Event, Opening
 from app.domain.chat import Delta
@@ -205,12 +206,12 @@ async def test_a_call_that_ends_without_an_ending_is_a_failure(
     response = EventStream(
         events(),
         encoder=lambda _: ChunkEncoder(completion_id="c", created=0, model="m", include_usage=False),
-        headers_of=lambda _: {},
+        headers_of=lambda _: [],
         policy=StreamPolicy(),
         metrics=Metrics(dict),
     )
     async with asyncio.timeout(10):
-        await response({"type": "http"}, receive, send)
+        await response({"type": "http", "beginning": Beginning(0, "request-1", ())}, receive, send)
     body = b"".join(message.get("body", b"") for message in sent)
     assert b"Half of " in body
     assert b'"code":"internal_error"' in body

@@ -27,7 +27,7 @@ Outcomes = dict[tuple[str, str], int]
 # What a case may leave open beyond idle connections: the page's connection, kept alive, and what the run itself opens.
 _FD_MARGIN = 8
 _CALL = re.compile(r'kimi_calls_total\{error="(\w*)",model="[^"]*",outcome="(\w+)",provider="kimi-web",session="\w*"\}')
-_LOG_OF_LEAKS = re.compile(r'never retrieved|was destroyed but it is pending|"level": "(?:error|critical)"')
+_LOG_OF_LEAKS = re.compile(r'never retrieved|was destroyed but it is pending|"level": ?"(?:error|critical)"')
 
 
 class Watched:

@@ -1,6 +1,5 @@
 """`/v1/messages`, and `/v1/models` for Anthropic's clients."""
 
-import secrets
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -32,11 +31,14 @@ from app.api.anthropic.schemas import (
     TokenCount,
 )
 from app.api.anthropic.sse import MessageEncoder
+from app.api.bodies import read_body
 from app.api.dialects import Dialect, Parts
 from app.api.disconnect import cancel_on_disconnect
 from app.api.docs import STREAM_DOC
 from app.api.encoding import json_bytes
 from app.api.headers import opening_headers, session_hints
+from app.api.ids import unique_id
+from app.api.reply import JsonReply
 from app.api.streaming import EventStream
 from app.chat.events import Opening
 from app.domain.tokens import estimate
@@ -96,10 +98,10 @@ def messages_router(parts: Parts) -> APIRouter:
     )
     async def create_message(request: Request) -> Response:
         """The answer of a model, whole or as server-sent events."""
-        wire = parse_request(MessagesRequest, await request.body())
+        wire = parse_request(MessagesRequest, await read_body(request.receive))
         # Claude Code sends a constant `metadata.user_id` with every conversation, each with its whole history, and
         # asks for titles and summaries on the side: only the header opens a session.
-        hints = session_hints(request.headers, None)
+        hints = session_hints(request.scope["headers_by_name"], None)
         call = to_call(wire, hints, max_messages=parts.max_messages)
         headers_of = partial(opening_headers, ignored=ignored_options(wire), unserved=unserved(wire))
         show_reasoning = shows_reasoning(wire)
@@ -115,7 +117,7 @@ def messages_router(parts: Parts) -> APIRouter:
         async with cancel_on_disconnect(request.receive):
             answer = await parts.service.complete(call, caller)
         message = message_object(answer, message_id=_new_id(), show_reasoning=show_reasoning)
-        return Response(json_bytes(message), headers=headers_of(answer.opening), media_type="application/json")
+        return JsonReply(json_bytes(message), headers_of(answer.opening))
 
     @router.post(
         "/messages/count_tokens",
@@ -127,10 +129,10 @@ def messages_router(parts: Parts) -> APIRouter:
     )
     async def count_message_tokens(request: Request) -> Response:
         """Tokens of all that is sent, estimated; a model that takes less may get less of it."""
-        wire = parse_request(CountTokensRequest, await request.body())
+        wire = parse_request(CountTokensRequest, await read_body(request.receive))
         parts.registry.resolve(wire.model)
         count = TokenCount(input_tokens=count_tokens(wire, max_messages=parts.max_messages))
-        return Response(json_bytes(count.model_dump()), media_type="application/json")
+        return JsonReply(json_bytes(count.model_dump()))
 
     @router.head("/messages", include_in_schema=False)
     async def probe() -> Response:
@@ -174,4 +176,4 @@ def _request_doc(model: str) -> dict[str, Any]:
 
 
 def _new_id() -> str:
-    return f"msg_{secrets.token_hex(12)}"
+    return unique_id("msg_", 12)

@@ -15,6 +15,7 @@ _HONOURED = frozenset(
 )
 # Of no consequence for the answer: nothing is lost when it is not looked at.
 _INCONSEQUENTIAL = frozenset({"user"})
+_NOT_IGNORED = _HONOURED | _INCONSEQUENTIAL
 _MOST_PROMPTS = 20
 # The fields by which the layers below name what is wrong, in the words of this dialect.
 FIELD_NAMES = {"messages": "prompt"}
@@ -64,7 +65,7 @@ def to_calls(
             messages=(Message("user", prompt),),
             max_tokens=request.max_tokens,
             stop=stop_texts(request.stop),
-            options={name: value for name, value in given_fields(request).items() if name not in _HONOURED},
+            options=given_fields(request, _HONOURED),
             **hints,
         )
         for prompt in prompts
@@ -73,7 +74,7 @@ def to_calls(
 
 def ignored_params(request: CompletionRequest) -> list[str]:
     """The fields of a request that the answer takes no account of, as far as their names can stand in a header."""
-    return nameable(given_fields(request).keys() - _HONOURED - _INCONSEQUENTIAL)
+    return nameable(given_fields(request, _NOT_IGNORED))
 
 
 def _refuse_impossible(request: CompletionRequest) -> None:

@@ -1,6 +1,5 @@
 """`/v1/completions`."""
 
-import secrets
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -9,7 +8,7 @@ from functools import partial
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.api.bodies import naming_fields, parse_body
+from app.api.bodies import naming_fields, parse_body, read_body
 from app.api.completions.convert import FIELD_NAMES, ignored_params, prompts_of, to_calls
 from app.api.completions.schemas import CompletionRequest, TextCompletion
 from app.api.completions.sse import CompletionEncoder, finish_reason
@@ -18,6 +17,8 @@ from app.api.disconnect import cancel_on_disconnect
 from app.api.docs import ANSWER_ERRORS, STREAM_DOC, request_doc
 from app.api.encoding import json_bytes
 from app.api.headers import opening_headers, session_hints
+from app.api.ids import unique_id
+from app.api.reply import JsonReply
 from app.api.streaming import EventStream
 from app.api.wire import usage_object
 from app.chat.events import Answer, Event, Opening
@@ -37,11 +38,10 @@ def completions_router(parts: Parts) -> APIRouter:
     )
     async def create_completion(request: Request) -> Response:
         """The answers to one or several prompts, which are asked one after the other."""
-        wire = parse_body(CompletionRequest, await request.body())
+        wire = parse_body(CompletionRequest, await read_body(request.receive))
         prompts = prompts_of(wire)
-        calls = to_calls(
-            wire, prompts, session_hints(request.headers, None), default_model=parts.registry.default_model
-        )
+        hints = session_hints(request.scope["headers_by_name"], None)
+        calls = to_calls(wire, prompts, hints, default_model=parts.registry.default_model)
         headers_of = partial(opening_headers, ignored=ignored_params(wire))
         caller = request.scope["caller"]
         echoed = prompts if wire.echo else [""] * len(prompts)
@@ -57,9 +57,7 @@ def completions_router(parts: Parts) -> APIRouter:
         with naming_fields(FIELD_NAMES):
             async with cancel_on_disconnect(request.receive):
                 answers = [await parts.service.complete(call, caller) for call in calls]
-        return Response(
-            _completion(answers, echoed), headers=headers_of(answers[-1].opening), media_type="application/json"
-        )
+        return JsonReply(_completion(answers, echoed), headers_of(answers[-1].opening))
 
     return router
 
@@ -104,4 +102,4 @@ def _completion(answers: Sequence[Answer], echoed: Sequence[str]) -> bytes:
 
 
 def _new_id() -> str:
-    return f"cmpl-{secrets.token_hex(12)}"
+    return unique_id("cmpl-", 12)

@@ -1,6 +1,6 @@
 """The short way to the busiest addresses: past the router that documents them, straight to their endpoints."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable, Mapping
 
 from fastapi.routing import APIRoute
 from starlette.requests import Request
@@ -10,30 +10,36 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.errors import answer
 
-Endpoint = Callable[[Request], Awaitable[Response]]
+
+def direct_routes(routes: Iterable[BaseRoute]) -> dict[str, APIRoute]:
+    """By their paths, the POST routes with a fixed path that have no response model.
+
+    Their endpoints have one parameter, the request, and make their response themselves: a `JsonReply` or an
+    `EventStream`.
+    """
+    return {
+        route.path: route
+        for route in routes
+        if isinstance(route, APIRoute)
+        and route.response_model is None
+        and "POST" in (route.methods or ())
+        and "{" not in route.path
+    }
 
 
 class DirectMiddleware:
-    """Calls the endpoint of a POST route itself; every other request goes on to the router.
+    """Calls the endpoint of a direct route itself; every other request goes on to the router.
 
     FastAPI's own way from the router to an endpoint costs more than all that a chat completion does besides asking the
     upstream. These endpoints take the request and give a response, so they need none of it. See docs/performance.md.
 
     Args:
-        routes: Of these, the POST routes with a fixed path are taken that have no response model: their endpoints have
-            one parameter, the request, and make their response themselves.
+        routes: The direct routes, by their paths.
     """
 
-    def __init__(self, app: ASGIApp, *, routes: Iterable[BaseRoute]) -> None:
+    def __init__(self, app: ASGIApp, *, routes: Mapping[str, APIRoute]) -> None:
         self._app = app
-        self._routes = {
-            route.path: route
-            for route in routes
-            if isinstance(route, APIRoute)
-            and route.response_model is None
-            and "POST" in (route.methods or ())
-            and "{" not in route.path
-        }
+        self._routes = dict(routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI call."""
@@ -42,9 +48,8 @@ class DirectMiddleware:
             await self._app(scope, receive, send)
             return
         scope["route"] = route
-        request = Request(scope, receive, send)
         try:
-            response: Response = await route.endpoint(request)
+            response: Response = await route.endpoint(Request(scope, receive, send))
             await response(scope, receive, send)
         except Exception as error:
             refusal = answer(error, scope)

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import error_response
 from app.domain.errors import BodyTooLarge, GatewayOverloaded, HeadersTooLarge
 
-# int() takes no number with more than a few thousand digits.
+# More than any size has; int() takes no number with more than a few thousand.
 _MOST_DIGITS = 1000
 _RETRY_AFTER = 2
 
@@ -44,6 +43,12 @@ class LimitsMiddleware:
         if refusal is not None:
             await error_response(refusal, scope)(scope, receive, send)
             return
+        if b"transfer-encoding" in scope["headers_by_name"]:
+            receive = self._counted(receive)
+        await self._app(scope, receive, send)
+
+    def _counted(self, receive: Receive) -> Receive:
+        """For bodies that come in chunks. No other can be longer than it says: HTTP ends it there."""
         received = 0
 
         async def receive_counted() -> Message:
@@ -55,20 +60,19 @@ class LimitsMiddleware:
                     raise self._too_large()
             return message
 
-        await self._app(scope, receive_counted, send)
+        return receive_counted
 
     def _refusal(self, scope: Scope) -> BodyTooLarge | HeadersTooLarge | GatewayOverloaded | None:
         if len(scope["headers"]) > self._max_headers:
             return HeadersTooLarge(f"The request has more than {self._max_headers} headers.")
-        if self._announces_too_much(Headers(scope=scope).get("content-length", "")):
+        if self._announces_too_much(scope["headers_by_name"].get(b"content-length", b"")):
             return self._too_large()
         if scope["method"] == "POST" and self._loop_lag() > self._max_lag:
             return GatewayOverloaded("The gateway has more to do than it can.", retry_after=_RETRY_AFTER)
         return None
 
-    def _announces_too_much(self, length: str) -> bool:
-        # What isn't a sane number is left to the count of what comes.
-        return length.isascii() and length.isdigit() and len(length) < _MOST_DIGITS and int(length) > self._max_bytes
+    def _announces_too_much(self, length: bytes) -> bool:
+        return length.isdigit() and (len(length) > _MOST_DIGITS or int(length) > self._max_bytes)
 
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"The request body is larger than {self._max_bytes} bytes (MAX_BODY_BYTES).")

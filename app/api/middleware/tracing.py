@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.middleware.context import route_of
 
@@ -39,14 +39,11 @@ class TracingMiddleware:
             await self._app(scope, receive, send)
             return
         with self._open_span("request", Headers(scope=scope)) as span:
-
-            async def send_seen(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    span.set_attribute("http.response.status_code", message["status"])
-                await send(message)
-
             try:
-                await self._app(scope, receive, send_seen)
+                await self._app(scope, receive, send)
             finally:
+                status: int | None = scope["beginning"].status
+                if status is not None:
+                    span.set_attribute("http.response.status_code", status)
                 span.set_attribute("http.request.method", scope["method"])
                 span.set_attribute("http.route", route_of(scope))

@@ -36,6 +36,7 @@ _HONOURED = frozenset(
 _INCONSEQUENTIAL = frozenset(
     {"metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
 )
+_NOT_IGNORED = _HONOURED | _INCONSEQUENTIAL
 
 
 def parse_request(body: bytes) -> ChatCompletionRequest:
@@ -64,19 +65,19 @@ def to_call(request: ChatCompletionRequest, hints: SessionHints, *, default_mode
     _refuse_impossible(request)
     return ChatCall(
         model=request.model or default_model,
-        messages=tuple(_message(message, index) for index, message in enumerate(request.messages)),
+        messages=tuple([_message(message, index) for index, message in enumerate(request.messages)]),
         tools=_functions(request) if speaks_of_functions(request) else _tools(request),
         output_format=_output_format(request.response_format),
         max_tokens=request.max_completion_tokens or request.max_tokens,
         stop=stop_texts(request.stop),
-        options={name: value for name, value in given_fields(request).items() if name not in _HONOURED},
+        options=given_fields(request, _HONOURED),
         **hints,
     )
 
 
 def ignored_params(request: ChatCompletionRequest) -> list[str]:
     """The fields of a request that the answer takes no account of, as far as their names can stand in a header."""
-    return nameable(given_fields(request).keys() - _HONOURED - _INCONSEQUENTIAL)
+    return nameable(given_fields(request, _NOT_IGNORED))
 
 
 def _refuse_impossible(request: ChatCompletionRequest) -> None:
@@ -100,6 +101,8 @@ def _functions(request: ChatCompletionRequest) -> ToolUse | None:
 
 
 def _tools(request: ChatCompletionRequest) -> ToolUse | None:
+    if not request.tools and request.tool_choice is None:
+        return None
     tools = []
     for index, tool in enumerate(request.tools or ()):
         if tool.function is None:
@@ -133,15 +136,13 @@ def _output_format(wanted: ResponseFormat | None) -> OutputFormat:
 
 
 def _message(message: ChatMessage, index: int) -> Message:
-    place = f"messages[{index}].content"
-    if message.content is None and message.role not in ("assistant", "tool", "function"):
-        raise InvalidRequest(f"A {message.role} message needs content.", param=place)
-    text, parts = _content(message.content, place)
+    content = message.content
+    text, parts = (content, ()) if isinstance(content, str) else _content(message, f"messages[{index}].content")
     return Message(
         role=_ROLES[message.role],
         text=text,
         name=message.name,
-        tool_calls=_calls(message),
+        tool_calls=_calls(message) if message.tool_calls or message.function_call else (),
         tool_call_id=_legacy_id(message.name or "") if message.role == "function" else message.tool_call_id,
         reasoning=message.reasoning_content or "",
         parts=parts,
@@ -160,10 +161,12 @@ def _legacy_id(name: str) -> str:
     return f"call_{name}"
 
 
-def _content(content: str | list[ContentPart] | None, place: str) -> tuple[str, tuple[Part, ...]]:
-    if not isinstance(content, list):
-        return content or "", ()
-    return text_and_parts([_part(part, f"{place}[{index}]") for index, part in enumerate(content)])
+def _content(message: ChatMessage, place: str) -> tuple[str, tuple[Part, ...]]:
+    if isinstance(message.content, list):
+        return text_and_parts([_part(part, f"{place}[{index}]") for index, part in enumerate(message.content)])
+    if message.content is None and message.role not in ("assistant", "tool", "function"):
+        raise InvalidRequest(f"A {message.role} message needs content.", param=place)
+    return message.content or "", ()
 
 
 def _part(part: ContentPart, place: str) -> Part:

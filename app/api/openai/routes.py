@@ -1,20 +1,22 @@
 """`/v1/chat/completions` and `/v1/models`."""
 
-import secrets
 import time
 from functools import partial
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from app.api.bodies import read_body
 from app.api.dialects import Dialect, Parts
 from app.api.disconnect import cancel_on_disconnect
 from app.api.docs import ANSWER_ERRORS, STREAM_DOC, ErrorEnvelope, request_doc
 from app.api.encoding import json_bytes
 from app.api.headers import opening_headers, session_hints
+from app.api.ids import unique_id
 from app.api.openai.convert import ignored_params, parse_request, speaks_of_functions, to_call
 from app.api.openai.schemas import ChatCompletion, ChatCompletionRequest, ModelList, ModelObject
 from app.api.openai.sse import ChunkEncoder, finish_reason
+from app.api.reply import JsonReply
 from app.api.streaming import EventStream
 from app.api.wire import usage_object
 from app.chat.events import Answer, Opening
@@ -37,8 +39,8 @@ def chat_router(parts: Parts) -> APIRouter:
     )
     async def create_chat_completion(request: Request) -> Response:
         """The answer of a model, whole or as server-sent events."""
-        wire = parse_request(await request.body())
-        hints = session_hints(request.headers, wire.user if parts.session_from_user else None)
+        wire = parse_request(await read_body(request.receive))
+        hints = session_hints(request.scope["headers_by_name"], wire.user if parts.session_from_user else None)
         call = to_call(wire, hints, default_model=parts.registry.default_model, max_messages=parts.max_messages)
         headers_of = partial(opening_headers, ignored=ignored_params(wire))
         legacy = speaks_of_functions(wire)
@@ -54,9 +56,7 @@ def chat_router(parts: Parts) -> APIRouter:
             )
         async with cancel_on_disconnect(request.receive):
             answer = await parts.service.complete(call, caller)
-        return Response(
-            _completion(answer, legacy=legacy), headers=headers_of(answer.opening), media_type="application/json"
-        )
+        return JsonReply(_completion(answer, legacy=legacy), headers_of(answer.opening))
 
     @router.get("/models", summary="List the models", response_model=ModelList, tags=["models"])
     async def list_models() -> ModelList:
@@ -138,4 +138,4 @@ def _model_object(name: str, target: Target, created: int) -> ModelObject:
 
 
 def _new_id() -> str:
-    return f"chatcmpl-{secrets.token_hex(12)}"
+    return unique_id("chatcmpl-", 12)

@@ -22,6 +22,7 @@ _INCONSEQUENTIAL = frozenset(
     {"include", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "user"}
     | {"prompt_cache_options", "stream_options", "client_metadata"}
 )
+_NOT_IGNORED = _HONOURED | _INCONSEQUENTIAL
 # The fields by which the layers below name what is wrong, in the words of this dialect.
 FIELD_NAMES = {"messages": "input"}
 
@@ -112,7 +113,7 @@ def input_tokens(messages: Sequence[Message], toolbox: Toolbox) -> int:
 
 def ignored_params(request: ResponsesRequest, items: Sequence[Placed], toolbox: Toolbox) -> list[str]:
     """What of a request the answer takes no account of, as far as its name can stand in a header."""
-    fields = given_fields(request).keys() - _HONOURED - _INCONSEQUENTIAL
+    fields = given_fields(request, _NOT_IGNORED).keys()
     tools = {f"tools.{kind}" for kind in toolbox.passed_over}
     kinds = {f"input.{kind}" for kind in passed_over(items)}
     return nameable(fields | tools | kinds)

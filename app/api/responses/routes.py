@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from app.api.bodies import naming_fields, parse_body
+from app.api.bodies import naming_fields, parse_body, read_body
 from app.api.dialects import Dialect, Parts
 from app.api.disconnect import cancel_on_disconnect
 from app.api.docs import ANSWER_ERRORS, STREAM_DOC, errors, request_doc
 from app.api.encoding import json_bytes
 from app.api.headers import opening_headers, session_hints
+from app.api.reply import JsonReply
 from app.api.responses.convert import (
     FIELD_NAMES,
     conversation,
@@ -48,10 +49,10 @@ def responses_router(parts: Parts) -> APIRouter:
     )
     async def create_response(request: Request) -> Response:
         """The answer of a model, whole or as server-sent events, and kept unless `store` is false."""
-        wire = parse_body(ResponsesRequest, await request.body())
+        wire = parse_body(ResponsesRequest, await read_body(request.receive))
         refuse_impossible(wire)
         toolbox = understand_tools(wire)
-        hints = session_hints(request.headers, None)
+        hints = session_hints(request.scope["headers_by_name"], None)
         caller = request.scope["caller"]
         own = items_of_input(wire.input)
         items = await kept.conversation(caller.id, wire.previous_response_id, own)
@@ -74,7 +75,7 @@ def responses_router(parts: Parts) -> APIRouter:
             async with cancel_on_disconnect(request.receive):
                 answer = await parts.service.complete(call, caller)
                 response = await turn.whole(answer)
-        return Response(json_bytes(response), headers=headers_of(answer.opening), media_type="application/json")
+        return JsonReply(json_bytes(response), headers_of(answer.opening))
 
     @router.post(
         "/input_tokens",
@@ -85,12 +86,12 @@ def responses_router(parts: Parts) -> APIRouter:
     )
     async def count_input_tokens(request: Request) -> Response:
         """An estimate for all that is sent, at four bytes of UTF-8 a token; what doesn't fit isn't cut off here."""
-        wire = parse_body(ResponsesRequest, await request.body())
+        wire = parse_body(ResponsesRequest, await read_body(request.receive))
         refuse_impossible(wire)
         caller_id = request.scope["caller"].id
         items = await kept.conversation(caller_id, wire.previous_response_id, items_of_input(wire.input))
         count = InputTokens(input_tokens=input_tokens(conversation(wire, items), understand_tools(wire)))
-        return Response(json_bytes(count.model_dump()), media_type="application/json")
+        return JsonReply(json_bytes(count.model_dump()))
 
     @router.get("/{response_id}", summary="Read a response", response_model=ResponseObject, responses=_NOT_KEPT)
     async def get_response(request: Request, response_id: str) -> Response:
@@ -98,7 +99,7 @@ def responses_router(parts: Parts) -> APIRouter:
         if request.query_params.get("stream", "").lower() in ("true", "1"):
             raise InvalidRequest("A response that is kept can't be streamed again.", param="stream")
         found = await kept.load(request.scope["caller"].id, response_id)
-        return Response(json_bytes(found.response), media_type="application/json")
+        return JsonReply(json_bytes(found.response))
 
     @router.delete("/{response_id}", summary="Forget a response", response_model=ResponseDeleted, responses=_NOT_KEPT)
     async def delete_response(request: Request, response_id: str) -> ResponseDeleted:

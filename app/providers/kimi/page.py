@@ -9,6 +9,7 @@ import json
 import re
 import sys
 import time
+from collections.abc import Mapping
 from functools import partial
 from http.cookiejar import Cookie
 from itertools import islice
@@ -21,7 +22,7 @@ from msgspec import Struct
 
 from app.domain.errors import CloudflareChallenge, NonceMissing, SiteChanged, UpstreamError, UpstreamUnavailable
 from app.providers.kimi.scraper import BoundedScraper, Page
-from app.providers.kimi.wire import http_trouble
+from app.providers.kimi.wire import http_trouble, message_headers
 from app.providers.threads import AbandonableThreads, TooManyStuckThreads
 
 _SCRIPT_VARIABLE = re.compile(r"\bkimi_ajax['\"]?\]?\s*=\s*(?=\{)")
@@ -36,13 +37,14 @@ _MOST_STUCK = 4
 class Clearance(Struct, frozen=True):
     """Everything that a message needs to be let in by the site. Never printed: it holds the nonce and cookies.
 
-    `new_visitor` says that no cookie from before goes with it; `fetched_at` is a time of the monotonic clock.
+    `headers` go with each message; `new_visitor` says that no cookie from before does. `fetched_at` is a time of the
+    monotonic clock.
     """
 
     nonce: str
     ajax_url: str
     page_url: str
-    user_agent: str
+    headers: Mapping[str, str] = {}
     cookies: tuple[Cookie, ...] = ()
     new_visitor: bool = False
     fetched_at: float = 0.0
@@ -132,7 +134,7 @@ class PageReader:
             nonce=nonce,
             ajax_url=self._ajax_url or _trusted(said, reply.url),
             page_url=reply.url,
-            user_agent=str(scraper.headers["User-Agent"]),
+            headers=message_headers(page_url=reply.url, user_agent=str(scraper.headers["User-Agent"])),
             cookies=tuple(scraper.cookies),
             new_visitor=new_visitor,
             fetched_at=time.monotonic(),

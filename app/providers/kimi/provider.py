@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Sequence
-from urllib.parse import urlsplit
 
 from app.domain.chat import Completion, Delta
 from app.domain.errors import CloudflareChallenge, NonceRejected
@@ -119,7 +118,7 @@ class KimiProvider(BaseProvider):
             session_id=self._upstream_session(request),
         )
         with self._trace("upstream"):
-            reply = await self._client.post_form(clearance.ajax_url, form, _headers(clearance))
+            reply = await self._client.post_form(clearance.ajax_url, form, clearance.headers)
             text = wire.read_reply(reply, nonce=clearance.nonce)
         self._nonces.approve(clearance)
         return text
@@ -133,16 +132,3 @@ class KimiProvider(BaseProvider):
 
     def _keep_cookies(self, clearance: Clearance) -> None:
         self._client.keep_cookies(clearance.page_url, clearance.cookies, instead=clearance.new_visitor)
-
-
-def _headers(clearance: Clearance) -> dict[str, str]:
-    """The headers with which the site's own page would send a message."""
-    origin = urlsplit(clearance.page_url)
-    return {
-        "Accept": "application/json, text/javascript, */*; q=0.01",
-        "Accept-Language": "en-US,en;q=0.9",
-        "Origin": f"{origin.scheme}://{origin.netloc}",
-        "Referer": origin._replace(query="", fragment="").geturl(),
-        "User-Agent": clearance.user_agent,
-        "X-Requested-With": "XMLHttpRequest",
-    }

@@ -4,11 +4,11 @@ What genuine WordPress says in which case is gathered in docs/architecture.md; a
 """
 
 import html
-import json
+import random
 import re
-import secrets
 import time
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 from app.domain.errors import (
     CloudflareChallenge,
@@ -25,6 +25,7 @@ from app.domain.errors import (
     UpstreamUnavailable,
 )
 from app.providers.http import HttpReply, retry_after
+from app.providers.json_objects import json_object
 
 _ACTION = "kimi_send_message"
 _CHALLENGE_PAGE = re.compile(
@@ -60,9 +61,23 @@ def message_form(*, nonce: str, message: str, model: str, session_id: str) -> di
     return {"action": _ACTION, "nonce": nonce, "message": message, "model": model, "session_id": session_id}
 
 
+def message_headers(*, page_url: str, user_agent: str) -> dict[str, str]:
+    """The headers with which the site's own page sends its messages."""
+    origin = urlsplit(page_url)
+    return {
+        "Accept": "application/json, text/javascript, */*; q=0.01",
+        "Accept-Language": "en-US,en;q=0.9",
+        "Origin": f"{origin.scheme}://{origin.netloc}",
+        "Referer": origin._replace(query="", fragment="").geturl(),
+        "User-Agent": user_agent,
+        "X-Requested-With": "XMLHttpRequest",
+    }
+
+
 def new_session_id() -> str:
     """A session id as the site's own page makes it."""
-    return f"session_{int(time.time() * 1000)}_{secrets.token_hex(5)[:9]}"
+    number = random.getrandbits(36)
+    return f"session_{int(time.time() * 1000)}_{number:09x}"
 
 
 def read_reply(reply: HttpReply, *, nonce: str) -> str:
@@ -79,7 +94,7 @@ def read_reply(reply: HttpReply, *, nonce: str) -> str:
     if body == b"-1" and reply.status in (200, 403):
         raise NonceRejected("The Kimi site refused the nonce.")
     trouble = http_trouble(reply)
-    document = _json_object(body)
+    document = _document(body)
     if document is not None and document.get("success") is False:
         raise _refusal(reply, _quotable(document.get("data"), nonce))
     if trouble is not None:
@@ -94,9 +109,10 @@ def http_trouble(reply: HttpReply) -> GatewayError | None:
             "Cloudflare asks for a browser check before it lets this gateway through to the Kimi site.",
             retry_after=_CHALLENGE_RETRY_AFTER,
         )
-    status, wait = reply.status, retry_after(reply.headers)
+    status = reply.status
     if status == 200:
         return None
+    wait = retry_after(reply.headers)
     if status == 429:
         return UpstreamRateLimited(
             "The Kimi site asks for fewer requests.", retry_after=_DEFAULT_RETRY_AFTER if wait is None else wait
@@ -171,12 +187,8 @@ def _quotable(data: object, nonce: str) -> str:
     return text if len(text) <= _QUOTED_LENGTH else text[:_QUOTED_LENGTH] + "…"
 
 
-def _json_object(body: bytes) -> dict[str, object] | None:
+def _document(body: bytes) -> dict[str, object] | None:
     if body.startswith(b"<"):
         # PHP may print its notices, as HTML, in front of the answer.
         body = body[max(0, body.find(b'{"success"')) :]
-    try:
-        document = json.loads(body.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None
+    return json_object(body, bad_utf8="strict")

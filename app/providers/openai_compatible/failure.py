@@ -22,7 +22,8 @@ from app.domain.errors import (
     UpstreamUnavailable,
 )
 from app.providers.http import HttpReply, retry_after
-from app.providers.openai_compatible.reply import Json, json_object
+from app.providers.json_objects import json_object
+from app.providers.openai_compatible.reply import Json
 from app.providers.openai_compatible.upstream import Upstream
 
 _LONGEST_WAIT = 3600.0

@@ -9,9 +9,10 @@ from app.domain.errors import UnexpectedReply, UpstreamUnavailable
 from app.domain.tracing import Trace, no_trace
 from app.providers.base import BaseProvider, CompletionRequest, ModelSpec, ProviderStatus
 from app.providers.http import HttpClient, HttpReply, HttpStream
+from app.providers.json_objects import json_object
 from app.providers.openai_compatible.catalog import Catalog
 from app.providers.openai_compatible.failure import failure, fault_error, fault_in
-from app.providers.openai_compatible.reply import Json, ReplyReader, json_object, read_completion
+from app.providers.openai_compatible.reply import Json, ReplyReader, read_completion
 from app.providers.openai_compatible.request import chat_body, one_word_body
 from app.providers.openai_compatible.sse import DONE, SseDecoder
 from app.providers.openai_compatible.upstream import Upstream

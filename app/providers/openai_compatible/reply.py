@@ -1,6 +1,5 @@
 """What an upstream's answers say, whole or in chunks. Pure, and tolerant of every dialect that has been seen."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -161,15 +160,6 @@ def read_completion(document: Json, name: str, max_characters: int) -> Completio
         tool_calls=_joined([delta.tool_call for delta in deltas if delta.tool_call is not None]),
         reasoning="".join(delta.reasoning for delta in deltas),
     )
-
-
-def json_object(data: bytes) -> Json | None:
-    """The JSON object that some bytes are, or None."""
-    try:
-        document = json.loads(data.decode("utf-8-sig", "replace"))
-    except (ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None
 
 
 def _joined(parts: list[ToolCallDelta]) -> tuple[ToolCall, ...]:

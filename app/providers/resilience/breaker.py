@@ -2,9 +2,9 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from typing import Literal
+from collections.abc import Callable
+from types import TracebackType
+from typing import Literal, Self
 
 from msgspec import Struct
 
@@ -61,39 +61,28 @@ class CircuitBreaker:
         if wait > 0 or self._probing:
             raise self._refusal(max(wait, 1.0))
 
-    @contextmanager
-    def call(self) -> Generator[Callable[[], None], None, None]:
-        """Guard one call to the upstream and learn from how it ends.
-
-        What it gives may be called when the upstream has begun to answer: a probe has then done its work, and nobody
-        needs to wait for the end of a long answer.
+    def call(self) -> "BreakerCall":
+        """One call to the upstream, to be made in a `with` statement; the breaker learns from how it ends.
 
         Raises:
-            BreakerOpen: The call isn't made.
+            BreakerOpen: On entering: the call isn't made.
         """
+        return BreakerCall(self)
+
+    def begin(self) -> bool:
+        """Is the call that begins now the probe? To be ended by `learn` or `forget`. Raises as `call`."""
+        if self._open_until is None:
+            return False
         self.check()
-        probe = self._open_until is not None
-        self._probing = probe
+        self._probing = True
+        return True
 
-        def begun() -> None:
-            nonlocal probe
-            if probe:
-                self._record(None, probe=True)
-                probe = False
+    def forget(self, *, probe: bool) -> None:
+        """A call has come to no end that would say anything."""
+        self._probing = self._probing and not probe
 
-        try:
-            yield begun
-        except UpstreamError as error:
-            self._record(error if error.is_outage else None, probe=probe)
-            raise
-        except BaseException:
-            # A cancelled call, or a fault of our own, says nothing about the upstream.
-            self._probing = self._probing and not probe
-            raise
-        else:
-            self._record(None, probe=probe)
-
-    def _record(self, failure: UpstreamError | None, *, probe: bool) -> None:
+    def learn(self, failure: UpstreamError | None, *, probe: bool) -> None:
+        """A call has ended: with an outage, or with an answer of whatever kind."""
         if probe:
             self._probing = False
             if failure is None:
@@ -131,3 +120,32 @@ class CircuitBreaker:
         self._open_seconds = self._policy.open_seconds
         self._outcomes.clear()
         self._failures = 0
+
+
+class BreakerCall:
+    """A guarded call. A cancelled one, or a fault of our own, says nothing about the upstream."""
+
+    __slots__ = ("_breaker", "_probe")
+
+    def __init__(self, breaker: CircuitBreaker) -> None:
+        self._breaker = breaker
+        self._probe = False
+
+    def begun(self) -> None:
+        """The upstream has begun to answer: a probe has done its work, nobody needs to wait for a long answer's end."""
+        if self._probe:
+            self._breaker.learn(None, probe=True)
+            self._probe = False
+
+    def __enter__(self) -> Self:
+        self._probe = self._breaker.begin()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None or isinstance(error, UpstreamError):
+            failure = error if error is not None and error.is_outage else None
+            self._breaker.learn(failure, probe=self._probe)
+        else:
+            self._breaker.forget(probe=self._probe)

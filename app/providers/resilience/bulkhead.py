@@ -2,8 +2,7 @@
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from types import TracebackType
 
 from app.domain.errors import GatewayOverloaded
 from app.domain.tracing import Trace, no_trace
@@ -40,23 +39,27 @@ class Bulkhead:
         """How many slots nobody uses."""
         return self._free
 
-    @asynccontextmanager
-    async def slot(self, caller_id: str, *, at_most: float) -> AsyncGenerator[None, None]:
-        """Hold a slot, waiting for one if need be: no longer than `at_most` seconds, and than any may wait.
+    def slot(self, caller_id: str, *, at_most: float) -> "Slot":
+        """A slot, to be held in an `async with` statement.
+
+        Args:
+            caller_id: Whose it is, for fair shares.
+            at_most: Seconds to wait for it, if need be; no longer than any may wait.
+        """
+        return Slot(self, caller_id, at_most)
+
+    def take(self) -> bool:
+        """Take a slot if one is free and nobody waits; `release` gives it back."""
+        free = self._free > 0 and not self._queued
+        self._free -= free
+        return free
+
+    async def wait(self, caller_id: str, seconds: float) -> None:
+        """Wait for a slot; `release` gives it back.
 
         Raises:
             GatewayOverloaded: The queue is full, or the wait was too long.
         """
-        if self._free > 0 and not self._queued:
-            self._free -= 1
-        else:
-            await self._wait(caller_id, min(at_most, self._queue_timeout))
-        try:
-            yield
-        finally:
-            self._release()
-
-    async def _wait(self, caller_id: str, seconds: float) -> None:
         if self._queued >= self._queue_size:
             raise GatewayOverloaded("Too many requests are waiting for the upstream.", retry_after=_RETRY_AFTER)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -64,11 +67,11 @@ class Bulkhead:
         self._queued += 1
         try:
             with self._trace("queue"):
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout(min(seconds, self._queue_timeout)):
                     await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():
-                self._release()  # the slot came in the same moment: it goes to the next
+                self.release()  # the slot came in the same moment: it goes to the next
             else:
                 self._forget(caller_id, turn)
             if isinstance(error, TimeoutError):
@@ -86,7 +89,8 @@ class Bulkhead:
         if not turns:
             del self._waiting[caller_id]
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Hand a slot on to the next in turn."""
         while self._waiting:
             caller_id, turns = self._waiting.popitem(last=False)
             turn = turns.popleft()
@@ -97,3 +101,23 @@ class Bulkhead:
                 turn.set_result(None)
                 return
         self._free += 1
+
+
+class Slot:
+    """A slot of a bulkhead. Raises `GatewayOverloaded` on entering if none comes free."""
+
+    __slots__ = ("_at_most", "_bulkhead", "_caller_id")
+
+    def __init__(self, bulkhead: Bulkhead, caller_id: str, at_most: float) -> None:
+        self._bulkhead = bulkhead
+        self._caller_id = caller_id
+        self._at_most = at_most
+
+    async def __aenter__(self) -> None:
+        if not self._bulkhead.take():
+            await self._bulkhead.wait(self._caller_id, self._at_most)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bulkhead.release()

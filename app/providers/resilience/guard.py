@@ -2,18 +2,18 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing
+from typing import TypeVar
 
 from msgspec import Struct
 
-from app.domain.errors import UpstreamError, UpstreamRateLimited, UpstreamTimeout
+from app.domain.errors import UpstreamError, UpstreamTimeout
 from app.providers.resilience.breaker import CircuitBreaker
 from app.providers.resilience.budget import RetryBudget
 from app.providers.resilience.bulkhead import Bulkhead
 from app.providers.resilience.pause import RequestedPause
+from app.providers.resilience.silence import Silence
 
 T = TypeVar("T")
 
@@ -93,7 +93,8 @@ class Guard:
             UpstreamError: The last failure, or `BreakerOpen`, or `UpstreamTimeout`; or a refusal that still holds.
             GatewayOverloaded: No slot came free.
         """
-        async with self._slot(caller_id, deadline) as until:
+        until, at_most = self._time(deadline)
+        async with self.bulkhead.slot(caller_id, at_most=at_most):
             return await self._with_retries(lambda: self._once(attempt, until), until, retries=retries)
 
     async def stream(
@@ -118,22 +119,27 @@ class Guard:
             UpstreamError: As `run`, or when the stream breaks off or falls silent.
             GatewayOverloaded: No slot came free.
         """
-        async with self._slot(caller_id, deadline) as until, AsyncExitStack() as stack:
-            parts = await self._with_retries(lambda: self._begin(attempt, stack, until), until, retries=retries)
-            while (part := parts.next) is not None:
-                yield part
-                parts.next = await self._next(parts.rest)
+        until, at_most = self._time(deadline)
+        async with self.bulkhead.slot(caller_id, at_most=at_most), AsyncExitStack() as stack:
+            first, rest = await self._with_retries(lambda: self._begin(attempt, stack, until), until, retries=retries)
+            if first is None:
+                return
+            yield first
+            with Silence(self._idle_timeout) as silence:
+                silence.listen()
+                async for part in rest:
+                    silence.heard()
+                    yield part
+                    silence.listen()
 
-    @asynccontextmanager
-    async def _slot(self, caller_id: str, deadline: float | None) -> AsyncGenerator[float, None]:
-        """A slot at the upstream, and by when the answer must be there."""
+    def _time(self, deadline: float | None) -> tuple[float, float]:
+        """By when the answer must be there, and how many seconds that is from now; for a call that may be made."""
         self.breaker.check()
         self.pause.check()
         self._budget.pay_in()
         now = asyncio.get_running_loop().time()
-        until = now + self.timeout if deadline is None else min(deadline, now + self.timeout)
-        async with self.bulkhead.slot(caller_id, at_most=until - now):
-            yield until
+        seconds = self.timeout if deadline is None else min(deadline - now, self.timeout)
+        return now + seconds, seconds
 
     async def _with_retries(self, once: Callable[[], Awaitable[T]], deadline: float, *, retries: bool) -> T:
         failed_tries = 0
@@ -150,48 +156,24 @@ class Guard:
             await asyncio.sleep(pause)
 
     async def _once(self, attempt: Callable[[], Awaitable[T]], until: float) -> T:
-        with self._watched():
+        with self.pause, self.breaker.call():
             return await _by(until, attempt())
 
     async def _begin(
         self, attempt: Callable[[], AsyncGenerator[T, None]], outer: AsyncExitStack, until: float
-    ) -> "_Begun[T]":
-        """One try up to its first part; from then on `outer` closes it and tells the breaker how it ended."""
+    ) -> tuple[T | None, AsyncGenerator[T, None]]:
+        """One try up to its first part, if there is one, and the rest of them.
+
+        From then on `outer` closes it and tells the breaker how it ended.
+        """
         async with AsyncExitStack() as stack:
-            begun = stack.enter_context(self._watched())
+            stack.enter_context(self.pause)
+            call = stack.enter_context(self.breaker.call())
             rest = await stack.enter_async_context(aclosing(attempt()))
             first = await _by(until, anext(rest, None))
-            begun()
+            call.begun()
             await outer.enter_async_context(stack.pop_all())
-            return _Begun(first, rest)
-
-    @contextmanager
-    def _watched(self) -> Generator[Callable[[], None], None, None]:
-        """One try, if none of those that watch the upstream objects; they learn from how it ends."""
-        self.pause.check()
-        with self.breaker.call() as begun:
-            try:
-                yield begun
-            except UpstreamRateLimited as refusal:
-                self.pause.note(refusal)
-                raise
-
-    async def _next(self, rest: AsyncGenerator[T, None]) -> T | None:
-        try:
-            async with asyncio.timeout(self._idle_timeout):
-                return await anext(rest, None)
-        except TimeoutError as error:
-            raise UpstreamTimeout(
-                f"The upstream fell silent in the middle of its answer, for {self._idle_timeout:g} seconds."
-            ) from error
-
-
-@dataclass(slots=True)
-class _Begun(Generic[T]):
-    """A stream whose next part is there already; None after the last one."""
-
-    next: T | None
-    rest: AsyncGenerator[T, None]
+            return first, rest
 
 
 async def _by(until: float, answer: Awaitable[T]) -> T:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from types import TracebackType
 
 from app.domain.errors import UpstreamRateLimited
 
@@ -10,7 +11,10 @@ _LONGEST = 300.0
 
 
 class RequestedPause:
-    """Remembers a 429's `Retry-After` for everybody. It is no outage: the upstream is there, and says what it wants."""
+    """Remembers a 429's `Retry-After` for everybody. It is no outage: the upstream is there, and says what it wants.
+
+    Every call is made in a `with` statement: it isn't while a pause lasts, and may begin one.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -32,3 +36,12 @@ class RequestedPause:
         """Raise the upstream's refusal again, with the seconds that are left, if it holds for a call made now."""
         if self._refusal is not None and self.seconds > 0:
             raise type(self._refusal)(self._refusal.message, code=self._refusal.code, retry_after=self.seconds)
+
+    def __enter__(self) -> None:
+        self.check()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, UpstreamRateLimited):
+            self.note(error)

@@ -44,7 +44,7 @@ def read(**fields: Any) -> MessagesRequest:
     return parse_request(MessagesRequest, body(**fields))
 
 
-def call(*, headers: dict[str, str] | None = None, **fields: Any) -> ChatCall:
+def call(*, headers: dict[bytes, bytes] | None = None, **fields: Any) -> ChatCall:
     """What a request means."""
     return to_call(read(**fields), session_hints(headers or {}, None), max_messages=10)
 
@@ -64,7 +64,7 @@ def test_what_is_honoured() -> None:
 def test_only_the_header_opens_a_session() -> None:
     """Claude Code sends one user id with every conversation: it opens no session."""
     assert call(metadata={"user_id": "user_1_account__session_2"}).session is None
-    assert call(headers={"x-session-id": "s"}).session == SessionRef("s", "header")
+    assert call(headers={b"x-session-id": b"s"}).session == SessionRef("s", "header")
 
 
 @pytest.mark.parametrize(

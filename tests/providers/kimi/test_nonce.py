@@ -31,9 +31,7 @@ class Page:
         await self.opened.wait()
         if self.failure is not None:
             raise self.failure
-        return Clearance(
-            f"nonce-{next(self._numbers)}", "http://site/ajax", "http://site/", "UA", fetched_at=self._clock.now
-        )
+        return Clearance(f"nonce-{next(self._numbers)}", "http://site/ajax", "http://site/", fetched_at=self._clock.now)
 
 
 @pytest.fixture
@@ -255,4 +253,4 @@ async def test_a_worker_without_a_nonce_gets_one_again_without_a_request(
 
 def test_a_clearance_doesn_t_show_its_secrets() -> None:
     """Neither nonce nor cookies are in the text of a clearance, where a log might pick them up."""
-    assert "s3cret" not in repr(Clearance("s3cret", "http://site/ajax", "http://site/", "UA"))
+    assert "s3cret" not in repr(Clearance("s3cret", "http://site/ajax", "http://site/"))

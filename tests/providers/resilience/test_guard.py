@@ -19,6 +19,7 @@ from app.providers.resilience.budget import RetryBudget
 from app.providers.resilience.bulkhead import Bulkhead
 from app.providers.resilience.guard import Guard, RetryPolicy
 from app.providers.resilience.pause import RequestedPause
+from app.providers.resilience.silence import Silence
 from tests.clock import Clock
 
 
@@ -261,6 +262,28 @@ async def test_a_silent_stream_ends_with_a_timeout() -> None:
         with pytest.raises(UpstreamTimeout):
             await read(guarded, stream)
         assert (stream.closed, guarded.bulkhead.free) == (1, 1)
+
+
+async def test_a_slow_reader_does_not_make_an_upstream_silent() -> None:
+    """Only the time in which somebody waits for the next part counts; a silence after that is noticed all the same."""
+    idle = 0.02
+    parts = guard(idle_timeout=idle).stream(Stream(["a", "b", ...]), caller_id="alice")
+    assert await anext(parts) == "a"
+    await asyncio.sleep(4 * idle)
+    assert await anext(parts) == "b"
+    await asyncio.sleep(4 * idle)
+    with pytest.raises(UpstreamTimeout):
+        await anext(parts)
+
+
+async def test_silence_is_counted_from_the_last_part() -> None:
+    """A stream that began long ago may still be silent for the whole of its time."""
+    idle = 0.4
+    with Silence(idle) as silence:
+        await asyncio.sleep(0.9 * idle)
+        silence.listen()
+        await asyncio.sleep(idle / 4)
+        silence.heard()
 
 
 @pytest.mark.parametrize("streaming", [False, True])
