@@ -9,6 +9,7 @@ from cachetools import LRUCache, TTLCache
 
 from app.domain.conversation import Session, SessionKey, SessionRecord
 from app.domain.errors import SessionStoreUnavailable
+from app.domain.tracing import Trace, no_trace
 from app.sessions.base import SnapshotKey
 from app.sessions.line import Line, Place
 
@@ -27,6 +28,7 @@ class MemorySessionStore:
         time_to_live: Seconds that a session is kept after its last turn.
         lock_wait: Seconds that a request waits for another one of the same session.
         clock: For tests that let time pass.
+        trace: Marks where a request waits.
     """
 
     def __init__(
@@ -36,8 +38,10 @@ class MemorySessionStore:
         time_to_live: float,
         lock_wait: float,
         clock: Callable[[], float] = time.monotonic,
+        trace: Trace = no_trace,
     ) -> None:
         self.time_to_live = time_to_live
+        self._trace = trace
         self._lock_wait = lock_wait
         self._sessions: TTLCache[SessionKey, Session] = TTLCache(max_sessions, time_to_live, timer=clock)
         self._history_keepers: LRUCache[SessionKey, bool] = LRUCache(max_sessions * _HISTORY_KEEPERS_PER_SESSION)
@@ -70,7 +74,8 @@ class MemorySessionStore:
         """The first place in the line of a session."""
         place = Place(self._lines, key)
         if not place.is_first:
-            await place.come_first(asyncio.get_running_loop().time() + self._lock_wait)
+            with self._trace("session.take"):
+                await place.come_first(asyncio.get_running_loop().time() + self._lock_wait)
         return place
 
     async def sessions_of(self, caller_id: str) -> Sequence[Session]:
