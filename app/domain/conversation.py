@@ -16,7 +16,7 @@ from app.domain.errors import SessionNotFound
 Action = Literal["new", "continued", "replaced", "replayed", "reset", "stateless"]
 
 
-class SessionKey(Struct, frozen=True):
+class SessionKey(Struct, frozen=True, cache_hash=True):
     """Where a session is kept: no caller can reach another caller's session by guessing its id."""
 
     caller_id: str
@@ -168,7 +168,7 @@ def remember(
         created_at=created_at,
         updated_at=last_turn.at,
         system=tuple(system),
-        turns=tuple(_latest(turns, max_characters - _characters(system))),
+        turns=tuple(_without_oldest(turns, _characters([*system, *turns]) - max_characters)),
         last_turn=last_turn,
     )
 
@@ -224,11 +224,10 @@ def _of_calls(message: Message) -> int:
     return sum([len(call.name) + len(call.arguments) for call in message.tool_calls])
 
 
-def _latest(turns: Sequence[Message], max_characters: int) -> Sequence[Message]:
-    """The latest turns that keep within so many characters; the last one in any case."""
-    excess = _characters(turns) - max_characters
+def _without_oldest(turns: Sequence[Message], excess: int) -> Sequence[Message]:
+    """The turns without the oldest ones that make up so many characters too many; the last one stays in any case."""
     first = 0
     while excess > 0 and first < len(turns) - 1:
         excess -= _characters(turns[first : first + 1])
         first += 1
-    return turns[first:]
+    return turns[first:] if first else turns

@@ -70,13 +70,14 @@ class MemorySessionStore:
         """Forget a session; was there one?"""
         return self._sessions.pop(key, None) is not None
 
-    async def place(self, key: SessionKey) -> Place:
-        """The first place in the line of a session."""
-        place = Place(self._lines, key)
-        if not place.is_first:
-            with self._trace("session.take"):
-                await place.come_first(asyncio.get_running_loop().time() + self._lock_wait)
-        return place
+    def place(self, key: SessionKey) -> Place:
+        """A place in the line of a session."""
+        return Place(self._lines, key)
+
+    async def turn_of(self, place: Place) -> None:
+        """Wait until a place is the first one."""
+        with self._trace("session.take"):
+            await place.come_first(asyncio.get_running_loop().time() + self._lock_wait)
 
     async def sessions_of(self, caller_id: str) -> Sequence[Session]:
         """See `SessionStore.sessions_of`."""
@@ -116,7 +117,9 @@ class _Held:
         self._key = key
 
     async def __aenter__(self) -> Self:
-        self._place = await self._store.place(self._key)
+        self._place = place = self._store.place(self._key)
+        if not place.is_first:
+            await self._store.turn_of(place)
         self.record = self._store.record(self._key)
         return self
 
