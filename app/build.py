@@ -28,6 +28,7 @@ from app.api.middleware.tracing import TracingMiddleware
 from app.api.openai.routes import OPENAI
 from app.api.openapi import install_openapi
 from app.api.ops import Drain, ops_router
+from app.api.pacing import Pacer
 from app.api.responses.routes import RESPONSES
 from app.api.sessions import sessions_router
 from app.api.streaming import StreamPolicy
@@ -356,7 +357,7 @@ def _stream_policy(settings: Settings) -> StreamPolicy:
         grace=settings.stream_grace_seconds,
         heartbeat=settings.heartbeat_seconds,
         piece_size=settings.typing_piece_size,
-        piece_delay=settings.typing_delay_seconds,
+        pacer=Pacer(settings.typing_delay_seconds) if settings.typing_delay_seconds else None,
         typing_ceiling=settings.typing_max_seconds,
         write_timeout=settings.stream_write_timeout,
     )

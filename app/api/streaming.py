@@ -14,11 +14,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.api.disconnect import cancel_on_disconnect
+from app.api.pacing import Pacer
 from app.api.reply import RawHeaders
-from app.api.stall import cancel_on_stall
+from app.api.writing import ResponseWriter
 from app.chat.events import Ending, Event, Opening
 from app.domain.chat import Delta, ToolCallDelta
-from app.domain.chunking import paced_pieces
+from app.domain.chunking import paced_pieces, pieces
 from app.domain.errors import ClientClosedRequest, GatewayError, GatewayStopping, InternalError
 from app.observe.metrics import Metrics
 
@@ -41,7 +42,7 @@ class StreamPolicy(Struct, frozen=True):
         grace: How long the response waits for the upstream's first word, so that a failure gets its true status.
         heartbeat: Silence after which a comment is sent.
         piece_size: Graphemes in one piece of a reply that came whole.
-        piece_delay: Pause between two such pieces; 0 writes as fast as the client reads.
+        pacer: Writes the pieces with pauses between them; None: as fast as the client reads.
         typing_ceiling: The most that all pauses of one answer add up to.
         write_timeout: How long a client may read nothing while there is something to read.
     """
@@ -49,7 +50,7 @@ class StreamPolicy(Struct, frozen=True):
     grace: float = 10.0
     heartbeat: float = 15.0
     piece_size: int = 4
-    piece_delay: float = 0.02
+    pacer: Pacer | None = None
     typing_ceiling: float = 3.0
     write_timeout: float = 60.0
 
@@ -121,20 +122,16 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the call and write its events. Until the first byte errors are raised, from then on they are events."""
         encoder: EventEncoder | None = None
+        writer = ResponseWriter(send, self._policy.write_timeout)
         try:
-            async with (
-                cancel_on_disconnect(receive),
-                cancel_on_stall(send, self._policy.write_timeout) as watched,
-                _Pump(self._events) as pump,
-            ):
-                send = watched.send
+            async with cancel_on_disconnect(receive), _Pump(self._events) as pump:
                 opening, first = await self._beginning(pump)
                 self.raw_headers += self._headers_of(opening)
-                await send(scope["beginning"].message(self.status_code, self.raw_headers))
+                await writer.start(scope["beginning"].message(self.status_code, self.raw_headers))
                 encoder = self._encoder(opening)
                 self._metrics.stream_began()
-                await self._write(send, pump, encoder, first)
-                await _write(send, b"", more=False)
+                await self._write(writer, pump, encoder, first)
+                await writer.write(b"", more=False)
         except ClientClosedRequest:
             if encoder is None:
                 raise
@@ -143,7 +140,7 @@ class EventStream(Response):
             if encoder is None:
                 raise
             stopping = GatewayStopping("The gateway is being restarted.", retry_after=1)
-            await _write(send, encoder.failure(stopping), more=False)
+            await writer.write(encoder.failure(stopping), more=False)
         finally:
             if encoder is not None:
                 self._metrics.stream_ended()
@@ -167,42 +164,44 @@ class EventStream(Response):
                 raise
             return opening, None
 
-    async def _write(self, send: Send, pump: "_Pump", encoder: EventEncoder, event: Event | None) -> None:
+    async def _write(self, writer: ResponseWriter, pump: "_Pump", encoder: EventEncoder, event: Event | None) -> None:
         unsent, silent = encoder.opening(), True
         if event is None:
-            await self._ping(send, unsent + encoder.ping)
+            await self._ping(writer, unsent + encoder.ping)
             unsent = b""
         try:
             while True:
-                event = event or await self._next_with_heartbeats(send, pump, encoder.ping)
+                event = event or await self._next_with_heartbeats(writer, pump, encoder.ping)
                 if isinstance(event, Ending):
-                    await _write(send, unsent + encoder.ending(event))
+                    await writer.write(unsent + encoder.ending(event))
                     return
                 if isinstance(event, Delta):
                     if silent:
                         silent = False
                         self._metrics.first_text(time.perf_counter() - self._began)
-                    await self._write_delta(send, encoder, event, unsent)
+                    await self._write_delta(writer, encoder, event, unsent)
                     unsent = b""
                 event = None
+        except ClientClosedRequest:
+            raise
         except GatewayError as error:
-            await _write(send, encoder.failure(error))
+            await writer.write(encoder.failure(error))
         except Exception:  # noqa: BLE001 - whatever it is, the client must not take the answer for complete
             self._log.exception("stream_failed")
-            await _write(send, encoder.failure(InternalError("The gateway made a mistake; its log says more.")))
+            await writer.write(encoder.failure(InternalError("The gateway made a mistake; its log says more.")))
 
-    async def _next_with_heartbeats(self, send: Send, pump: "_Pump", ping: bytes) -> Event:
+    async def _next_with_heartbeats(self, writer: ResponseWriter, pump: "_Pump", ping: bytes) -> Event:
         while True:
             try:
                 return await pump.next(asyncio.get_running_loop().time() + self._policy.heartbeat)
             except TimeoutError:
-                await self._ping(send, ping)
+                await self._ping(writer, ping)
 
-    async def _ping(self, send: Send, ping: bytes) -> None:
+    async def _ping(self, writer: ResponseWriter, ping: bytes) -> None:
         self._metrics.heartbeat()
-        await _write(send, ping)
+        await writer.write(ping)
 
-    async def _write_delta(self, send: Send, encoder: EventEncoder, delta: Delta, unsent: bytes) -> None:
+    async def _write_delta(self, writer: ResponseWriter, encoder: EventEncoder, delta: Delta, unsent: bytes) -> None:
         if delta.reasoning:
             unsent += encoder.reasoning(delta.reasoning)
         if delta.tool_call is not None:
@@ -210,30 +209,30 @@ class EventStream(Response):
         if not delta.whole or not delta.text:
             unsent += encoder.text(delta.text) if delta.text else b""
             if unsent:
-                await _write(send, unsent)
-            return
-        await self._type_out(send, encoder, delta, unsent)
+                await writer.write(unsent)
+        elif self._policy.pacer is None:
+            await self._write_at_once(writer, encoder, delta.text, unsent)
+        else:
+            await self._type_out(writer, encoder, delta.text, unsent, self._policy.pacer)
 
-    async def _type_out(self, send: Send, encoder: EventEncoder, delta: Delta, unsent: bytes) -> None:
+    async def _type_out(
+        self, writer: ResponseWriter, encoder: EventEncoder, text: str, unsent: bytes, pacer: Pacer
+    ) -> None:
         policy = self._policy
-        pieces = paced_pieces(
-            delta.text, size=policy.piece_size, delay=policy.piece_delay, ceiling=policy.typing_ceiling
-        )
-        for index, piece in enumerate(pieces):
-            if policy.piece_delay > 0:
-                if index:
-                    await asyncio.sleep(policy.piece_delay)
-                await _write(send, unsent + encoder.text(piece))
-                unsent = b""
-                continue
+        texts = paced_pieces(text, size=policy.piece_size, delay=pacer.delay, ceiling=policy.typing_ceiling)
+        await writer.write(unsent + encoder.text(next(texts)))
+        await pacer.write(writer, texts, encoder.text)
+
+    async def _write_at_once(self, writer: ResponseWriter, encoder: EventEncoder, text: str, unsent: bytes) -> None:
+        for piece in pieces(text, self._policy.piece_size):
             unsent += encoder.text(piece)
             if len(unsent) > _WRITE_BYTES:
-                await _write(send, unsent)
+                await writer.write(unsent)
                 unsent = b""
                 # A client that reads as fast as this writes never lets a write wait, and so nobody else run.
                 await asyncio.sleep(0)
         if unsent:
-            await _write(send, unsent)
+            await writer.write(unsent)
 
 
 class _Pump:
@@ -290,7 +289,3 @@ class _Pump:
             await self._queue.put(InternalError("The answer was given up by the gateway."))
         except Exception as error:  # noqa: BLE001 - it is raised where the events are read
             await self._queue.put(error)
-
-
-async def _write(send: Send, body: bytes, *, more: bool = True) -> None:
-    await send({"type": "http.response.body", "body": body, "more_body": more})

@@ -11,7 +11,8 @@ import regex
 
 # Flags (pairs of regional indicators) are taken first: \X looks back over a whole run of them for each one, which
 # takes minutes for a long one.
-_GRAPHEME = regex.compile(r"[\U0001F1E6-\U0001F1FF]{2}[\p{GCB=Extend}\p{GCB=ZWJ}\p{GCB=SpacingMark}]*|\X")
+_ONE = r"[\U0001F1E6-\U0001F1FF]{2}[\p{GCB=Extend}\p{GCB=ZWJ}\p{GCB=SpacingMark}]*|\X"
+_GRAPHEME = regex.compile(_ONE)
 # Between two characters that neither join others nor are joined, nothing of what stands around can forbid a cut.
 _PLAIN_BOUNDARY = regex.compile(r"(?!\r\n)[\p{GCB=Other}\p{GCB=Control}\r\n]{2}")
 _FLAG_HALVES = "".join(map(chr, range(0x1F1E6, 0x1F200)))
@@ -47,11 +48,14 @@ def _ends(text: str, size: int) -> Iterator[int]:
     if text.isascii() and "\r" not in text:
         yield from range(size, len(text), size)
     else:
-        yield from (
-            match.end() for match in islice(_GRAPHEME.finditer(text), size - 1, None, size) if match.end() < len(text)
-        )
+        yield from (match.end() for match in _graphemes(size).finditer(text) if match.end() < len(text))
     if text:
         yield len(text)
+
+
+def _graphemes(count: int) -> "regex.Pattern[str]":
+    """So many graphemes, or as many as there are. (`regex` keeps what it has compiled.)"""
+    return regex.compile(f"(?:{_ONE}){{1,{count}}}+")
 
 
 def _large_pieces(text: str, count: int) -> Iterator[str]:

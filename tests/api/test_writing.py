@@ -8,7 +8,7 @@ from itertools import repeat
 import pytest
 from starlette.types import Message
 
-from app.api.stall import cancel_on_stall
+from app.api.writing import ResponseWriter
 from app.build import build_app
 from app.domain.chat import Delta
 from app.domain.errors import ClientClosedRequest
@@ -59,15 +59,14 @@ def _no_stream_is_open(gateway: LiveGateway) -> None:
         assert "kimi_streams_active 0.0" in http.get("/metrics").text
 
 
-async def test_a_write_that_never_ends_is_cancelled() -> None:
+async def _never(_: Message) -> None:
+    await asyncio.Event().wait()
+
+
+async def test_a_write_that_never_ends_is_given_up() -> None:
     """It becomes the error of a client that has left, and the task may go on."""
-
-    async def never(_: Message) -> None:
-        await asyncio.Event().wait()
-
     with pytest.raises(ClientClosedRequest):
-        async with cancel_on_stall(never, 0.01) as watched:
-            await watched.send({})
+        await ResponseWriter(_never, 0.01).write(b"piece")
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
@@ -75,29 +74,54 @@ async def test_a_write_that_never_ends_is_cancelled() -> None:
 
 async def test_slow_writes_and_silence_are_no_stall() -> None:
     """Neither many writes that take their time nor a long wait for something to write end a stream."""
+    sent: list[bytes] = []
 
-    async def slowly(_: Message) -> None:
+    async def slowly(message: Message) -> None:
         await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
+        sent.append(message["body"])
 
-    async with cancel_on_stall(slowly, 0.2) as watched:
-        for _ in range(50):
-            await watched.send({})
-        await asyncio.sleep(0.5)
-        await watched.send({})
+    writer = ResponseWriter(slowly, 0.2)
+    for index in range(50):
+        await writer.write(b"%d" % index)
+    await asyncio.sleep(0.5)
+    await writer.write(b"last", more=False)
+    assert sent == [*(b"%d" % index for index in range(50)), b"last"]
 
 
-async def test_another_cancellation_stays_one() -> None:
-    """A server that ends is not taken for a client that stopped reading."""
+async def test_another_cancellation_stays_one_and_reaches_what_waits() -> None:
+    """A server that ends is not taken for a client that stopped reading; its own `send` can clean up."""
+    cleaned = []
 
-    async def never(_: Message) -> None:
-        await asyncio.Event().wait()
+    async def never(message: Message) -> None:
+        try:
+            await _never(message)
+        except asyncio.CancelledError:
+            cleaned.append(True)
+            raise
 
-    async def stream() -> None:
-        async with cancel_on_stall(never, 60) as watched:
-            await watched.send({})
-
-    task = asyncio.create_task(stream())
+    writer = ResponseWriter(never, 60)
+    assert not writer.begin(b"piece")
+    task = asyncio.create_task(writer.finish())
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled()
+    assert cleaned == [True]
+
+
+async def test_what_a_write_raises_is_raised_whenever_it_is_waited_for() -> None:
+    """An error at once and one after a wait both reach the caller; what is begun is done if the client reads."""
+
+    async def send(message: Message) -> None:
+        if message["body"] == b"later":
+            await asyncio.sleep(0)
+        if message["body"]:
+            raise OSError(message["body"])
+
+    writer = ResponseWriter(send, 60)
+    for body in (b"at once", b"later"):
+        with pytest.raises(OSError, match=body.decode()):
+            await writer.write(body)
+    assert writer.begin(b"")
+    await writer.finish()
