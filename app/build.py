@@ -91,7 +91,7 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
     metrics = Metrics(lambda: _state(registry.providers, sessions))
     trace = metrics.timing(tracing.span if tracing else no_trace)
     registry = build_registry(settings, trace, further_providers)
-    sessions = _session_store(settings)
+    sessions = _session_store(settings, trace)
     lag = LoopLag(metrics.loop_lag)
     service = ChatService(
         registry=registry,
@@ -153,9 +153,9 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
     return app
 
 
-def _session_store(settings: Settings) -> "MemorySessionStore | RedisSessionStore":
+def _session_store(settings: Settings, trace: Trace) -> "MemorySessionStore | RedisSessionStore":
     if not settings.session_store_url.get_secret_value().startswith("memory:"):
-        return _redis_sessions(settings)
+        return _redis_sessions(settings, trace)
     if _one_of_several_processes():
         structlog.get_logger("kimi.build").warning(
             "sessions_not_shared",
@@ -166,10 +166,11 @@ def _session_store(settings: Settings) -> "MemorySessionStore | RedisSessionStor
         max_sessions=settings.max_session_size,
         time_to_live=settings.session_cache_ttl,
         lock_wait=settings.session_lock_wait,
+        trace=trace,
     )
 
 
-def _redis_sessions(settings: Settings) -> "RedisSessionStore":
+def _redis_sessions(settings: Settings, trace: Trace) -> "RedisSessionStore":
     # Redis's client takes 6 MB, which most gateways have no use for.
     module = importlib.import_module("app.sessions.redis.store")
     try:
@@ -179,6 +180,7 @@ def _redis_sessions(settings: Settings) -> "RedisSessionStore":
             time_to_live=settings.session_cache_ttl,
             lock_wait=settings.session_lock_wait,
             lock_ttl=settings.session_lock_ttl,
+            trace=trace,
         )
     except ValueError as error:
         raise SettingsError(f"SESSION_STORE_URL: {error}") from None

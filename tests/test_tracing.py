@@ -10,8 +10,12 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from app.simulator.live import LiveSimulator
+from tests import redis_server as servers
 from tests.conftest import StartGateway
 from tests.live import ALICE_KEY
+from tests.redis_server import RedisServer
+
+shared_redis, redis_server = servers.shared_redis, servers.redis_server
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 
@@ -44,11 +48,17 @@ def collector() -> Iterator[tuple[str, SimpleQueue[Any]]]:
 
 
 def test_a_request_s_stretches_of_time_reach_the_collector(
-    site: LiveSimulator, start_gateway: StartGateway, collector: tuple[str, SimpleQueue[Any]]
+    site: LiveSimulator,
+    start_gateway: StartGateway,
+    collector: tuple[str, SimpleQueue[Any]],
+    redis_server: RedisServer,
 ) -> None:
     """Request, session store and upstream are spans of the client's own trace, with status and without texts."""
     endpoint, spans = collector
-    with start_gateway(tracing_endpoint=endpoint) as gateway, gateway.client() as http:
+    with (
+        start_gateway(tracing_endpoint=endpoint, session_store_url=redis_server.url) as gateway,
+        gateway.client() as http,
+    ):
         body = {"user": "ada", "messages": [{"role": "user", "content": "a secret text"}]}
         headers = {"traceparent": f"00-{TRACE_ID}-b7ad6b7169203331-01"}
         assert http.post("/v1/chat/completions", json=body, headers=headers).status_code == 200

@@ -16,7 +16,7 @@ from app.domain.errors import SessionNotFound
 Action = Literal["new", "continued", "replaced", "replayed", "reset", "stateless"]
 
 
-class SessionKey(Struct, frozen=True):
+class SessionKey(Struct, frozen=True, cache_hash=True):
     """Where a session is kept: no caller can reach another caller's session by guessing its id."""
 
     caller_id: str
@@ -77,7 +77,7 @@ class Session(Struct, frozen=True):
     @property
     def characters(self) -> int:
         """Code points of all texts."""
-        return sum(_characters(message) for message in self.messages)
+        return _characters(self.messages)
 
 
 class SessionRecord(Struct, frozen=True):
@@ -99,12 +99,14 @@ class Plan(Struct, frozen=True):
         messages: The conversation to be answered.
         replay: The stored answer, if this request was answered a moment ago.
         client_keeps_history: To be stored with the session.
+        continued: The session that the request's messages are added to; None if they are the whole conversation.
     """
 
     action: Action
     messages: tuple[Message, ...]
     replay: LastTurn | None = None
     client_keeps_history: bool = False
+    continued: Session | None = None
 
 
 def plan(call: ChatCall, record: SessionRecord, *, now: float, replay_seconds: float) -> Plan:
@@ -138,7 +140,8 @@ def plan(call: ChatCall, record: SessionRecord, *, now: float, replay_seconds: f
     if record.client_keeps_history and by_user:
         return Plan("new", call.messages, None, keeps_history)
     system, turns = _split(call.messages)
-    return Plan("continued", (system or stored.system) + stored.turns + turns, None, keeps_history)
+    messages = (*(system or stored.system), *stored.turns, *turns)
+    return Plan("continued", messages, None, keeps_history, continued=stored)
 
 
 def remember(
@@ -154,16 +157,20 @@ def remember(
 
     Only words are remembered: no images, which would soon be all that there is room for, and no thoughts.
     """
-    system, turns = _split([_in_words(message) for message in decided.messages])
-    session = Session(
+    known = decided.continued
+    added = [*(decided.messages if known is None else call.messages), answer]
+    system, turns = _split([_in_words(message) if message.parts or message.reasoning else message for message in added])
+    if known is not None:
+        # Remembering a turn more costs no more the longer the conversation is, but for a count of characters.
+        system, turns = system or known.system, (*known.turns, *turns)
+    return Session(
         id=call.session.id if call.session else "",
         created_at=created_at,
         updated_at=last_turn.at,
-        system=system,
-        turns=(*turns, answer),
+        system=tuple(system),
+        turns=tuple(_without_oldest(turns, _characters([*system, *turns]) - max_characters)),
         last_turn=last_turn,
     )
-    return _trimmed(session, max_characters)
 
 
 def is_full_history(messages: Sequence[Message]) -> bool:
@@ -178,13 +185,15 @@ def is_full_history(messages: Sequence[Message]) -> bool:
 
 def fingerprint(model: str, messages: Sequence[Message]) -> str:
     """A digest that is the same for the same request."""
-    digest = hashlib.blake2b(model.encode(), digest_size=16)
+    said = [model]
     for message in messages:
-        calls = "".join(f"\x1d{call.id}\x1d{call.name}\x1d{call.arguments}" for call in message.tool_calls)
-        images = "".join(f"\x1d{image.url}" for image in message.images)
-        parts = (message.role, message.name or "", message.tool_call_id or "", calls, images, message.text)
-        digest.update("\x1e".join(("", *parts)).encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
+        calls = images = ""
+        if message.tool_calls:
+            calls = "".join([f"\x1d{call.id}\x1d{call.name}\x1d{call.arguments}" for call in message.tool_calls])
+        if message.parts:
+            images = "".join([f"\x1d{image.url}" for image in message.images])
+        said += (message.role, message.name or "", message.tool_call_id or "", calls, images, message.text)
+    return hashlib.blake2b("\x1e".join(said).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def _is_repeated(call: ChatCall, last: LastTurn) -> bool:
@@ -195,26 +204,30 @@ def _is_repeated(call: ChatCall, last: LastTurn) -> bool:
     return says_so and fingerprint(call.model, call.messages) == last.fingerprint
 
 
-def _split(messages: Sequence[Message]) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
-    system = tuple(message for message in messages if message.role == "system")
-    return system, tuple(message for message in messages if message.role != "system")
+def _split(messages: Sequence[Message]) -> tuple[Sequence[Message], Sequence[Message]]:
+    """Instructions and turns."""
+    turns = [message for message in messages if message.role != "system"]
+    if len(turns) == len(messages):
+        return (), turns
+    return [message for message in messages if message.role == "system"], turns
 
 
 def _in_words(message: Message) -> Message:
-    return replace(message, parts=(), reasoning="") if message.parts or message.reasoning else message
+    return replace(message, parts=(), reasoning="")
 
 
-def _characters(message: Message) -> int:
-    characters = len(message.text)
-    if message.tool_calls:
-        characters += sum(len(call.name) + len(call.arguments) for call in message.tool_calls)
-    return characters
+def _characters(messages: Sequence[Message]) -> int:
+    return sum([len(message.text) + (_of_calls(message) if message.tool_calls else 0) for message in messages])
 
 
-def _trimmed(session: Session, max_characters: int) -> Session:
-    excess = session.characters - max_characters
+def _of_calls(message: Message) -> int:
+    return sum([len(call.name) + len(call.arguments) for call in message.tool_calls])
+
+
+def _without_oldest(turns: Sequence[Message], excess: int) -> Sequence[Message]:
+    """The turns without the oldest ones that make up so many characters too many; the last one stays in any case."""
     first = 0
-    while excess > 0 and first < len(session.turns) - 1:
-        excess -= _characters(session.turns[first])
+    while excess > 0 and first < len(turns) - 1:
+        excess -= _characters(turns[first : first + 1])
         first += 1
-    return replace(session, turns=session.turns[first:]) if first else session
+    return turns[first:] if first else turns

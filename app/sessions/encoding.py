@@ -8,6 +8,7 @@ import json
 import zlib
 from typing import Any
 
+import msgspec
 from msgspec.structs import astuple
 
 from app.domain.chat import Message, ToolCall, Usage
@@ -28,9 +29,7 @@ class UnreadableSession(Exception):
 
 def encode(session: Session) -> bytes:
     """The session as bytes; `decode` gives an equal one."""
-    # Not as \\u escapes: two lone surrogates next to each other would come back as one character.
-    text = json.dumps(_to_json(session), ensure_ascii=False, separators=(",", ":"))
-    data = text.encode("utf-8", "surrogatepass")
+    data = _written(_to_json(session))
     if len(data) <= _WORTH_COMPRESSING:
         return _PLAIN + data
     return _COMPRESSED + zlib.compress(data, _LEVEL)
@@ -48,10 +47,27 @@ def decode(data: bytes) -> Session:
     try:
         if head == _COMPRESSED:
             body = zlib.decompress(body)
-        return _from_json(json.loads(body.decode("utf-8", "surrogatepass")))
+        return _from_json(_read(body))
     except (ValueError, TypeError, KeyError, AttributeError, zlib.error) as error:
         # Not chained: the errors of these libraries quote what they stumbled over.
         raise UnreadableSession(f"damaged ({type(error).__name__})") from None
+
+
+def _written(value: object) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except (UnicodeEncodeError, OverflowError):
+        # Lone surrogates, which only the slow way takes. Not as \\u escapes: two next to each other would come back as
+        # one character.
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return text.encode("utf-8", "surrogatepass")
+
+
+def _read(data: bytes) -> Any:
+    try:
+        return msgspec.json.decode(data)
+    except (UnicodeDecodeError, msgspec.DecodeError):
+        return json.loads(data.decode("utf-8", "surrogatepass"))
 
 
 def _to_json(session: Session) -> dict[str, object]:
@@ -83,8 +99,8 @@ def _from_json(value: Any) -> Session:
         id=value["id"],
         created_at=value["created"],
         updated_at=value["updated"],
-        system=tuple(_message_from_json(*fields) for fields in value["system"]),
-        turns=tuple(_message_from_json(*fields) for fields in value["turns"]),
+        system=_messages_from_json(value["system"]),
+        turns=_messages_from_json(value["turns"]),
         last_turn=LastTurn(
             fingerprint=last["fingerprint"],
             idempotency_key=last["key"],
@@ -107,6 +123,10 @@ def _message_to_json(message: Message) -> list[object]:
     if message.name is None and message.tool_call_id is None and not message.tool_calls:
         return [message.role, message.text]
     return [message.role, message.text, message.name, message.tool_call_id, _calls_to_json(message.tool_calls)]
+
+
+def _messages_from_json(rows: Any) -> tuple[Message, ...]:
+    return tuple([Message(*row) if len(row) == 2 else _message_from_json(*row) for row in rows])
 
 
 def _message_from_json(role: Any, text: Any, name: Any = None, tool_call_id: Any = None, calls: Any = ()) -> Message:

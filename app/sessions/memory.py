@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
+from typing import Self
 
 from cachetools import LRUCache, TTLCache
 
 from app.domain.conversation import Session, SessionKey, SessionRecord
 from app.domain.errors import SessionStoreUnavailable
+from app.domain.tracing import Trace, no_trace
 from app.sessions.base import SnapshotKey
 from app.sessions.line import Line, Place
 
@@ -27,6 +28,7 @@ class MemorySessionStore:
         time_to_live: Seconds that a session is kept after its last turn.
         lock_wait: Seconds that a request waits for another one of the same session.
         clock: For tests that let time pass.
+        trace: Marks where a request waits.
     """
 
     def __init__(
@@ -36,30 +38,26 @@ class MemorySessionStore:
         time_to_live: float,
         lock_wait: float,
         clock: Callable[[], float] = time.monotonic,
+        trace: Trace = no_trace,
     ) -> None:
         self.time_to_live = time_to_live
+        self._trace = trace
         self._lock_wait = lock_wait
         self._sessions: TTLCache[SessionKey, Session] = TTLCache(max_sessions, time_to_live, timer=clock)
         self._history_keepers: LRUCache[SessionKey, bool] = LRUCache(max_sessions * _HISTORY_KEEPERS_PER_SESSION)
         self._lines: dict[SessionKey, Line] = {}
 
-    @asynccontextmanager
-    async def hold(self, key: SessionKey) -> AsyncGenerator["_Held", None]:
+    def hold(self, key: SessionKey) -> "_Held":
         """See `SessionStore.hold`."""
-        place = Place(self._lines, key)
-        try:
-            await place.come_first(asyncio.get_running_loop().time() + self._lock_wait)
-            yield _Held(self, key)
-        finally:
-            place.leave()
+        return _Held(self, key)
 
     async def load(self, key: SessionKey) -> Session | None:
         """See `SessionStore.load`."""
-        return self._sessions.get(key)
+        return self._session(key)
 
     def record(self, key: SessionKey) -> SessionRecord:
         """All that is known under a key."""
-        return SessionRecord(self._sessions.get(key), self._history_keepers.get(key, False))
+        return SessionRecord(self._session(key), self._history_keepers.get(key, False))
 
     def save(self, key: SessionKey, record: SessionRecord) -> None:
         """Keep a record."""
@@ -72,11 +70,27 @@ class MemorySessionStore:
         """Forget a session; was there one?"""
         return self._sessions.pop(key, None) is not None
 
+    def place(self, key: SessionKey) -> Place:
+        """A place in the line of a session."""
+        return Place(self._lines, key)
+
+    async def turn_of(self, place: Place) -> None:
+        """Wait until a place is the first one."""
+        with self._trace("session.take"):
+            await place.come_first(asyncio.get_running_loop().time() + self._lock_wait)
+
     async def sessions_of(self, caller_id: str) -> Sequence[Session]:
         """See `SessionStore.sessions_of`."""
         self._sessions.expire()
         own = [self._sessions.get(key) for key in list(self._sessions) if key.caller_id == caller_id]
         return sorted((session for session in own if session), key=lambda session: session.updated_at, reverse=True)
+
+    def _session(self, key: SessionKey) -> Session | None:
+        # Not by `get`, which looks twice, and each time at the clock.
+        try:
+            return self._sessions[key]
+        except KeyError:
+            return None
 
     async def start(self) -> None:
         """Nothing to open."""
@@ -94,12 +108,23 @@ class MemorySessionStore:
 
 
 class _Held:
-    """See `HeldSession`."""
+    """See `HeldSession`; held within an `async with` block."""
+
+    __slots__ = ("_key", "_place", "_store", "record")
 
     def __init__(self, store: MemorySessionStore, key: SessionKey) -> None:
         self._store = store
         self._key = key
-        self.record = store.record(key)
+
+    async def __aenter__(self) -> Self:
+        self._place = place = self._store.place(self._key)
+        if not place.is_first:
+            await self._store.turn_of(place)
+        self.record = self._store.record(self._key)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._place.leave()
 
     async def save(self, record: SessionRecord) -> None:
         self._store.save(self._key, record)

@@ -76,7 +76,7 @@ def test_every_try_at_the_site_is_timed_and_its_failures_are_counted(client: htt
     samples = metrics(client)
     assert samples['kimi_step_seconds_count{step="upstream"}'] == 2
     assert samples['kimi_step_failures_total{error="upstream_unavailable",step="upstream"}'] == 1
-    assert [samples[f'kimi_step_seconds_count{{step="{step}"}}'] for step in ("nonce", "session.take")] == [1, 1]
+    assert samples['kimi_step_seconds_count{step="nonce"}'] == 1
     assert samples['kimi_sessions{of="store"}'] == 1
 
 

@@ -153,7 +153,8 @@ class _Inside:
         self._provider = _kimi(service)
 
     async def session_users(self) -> int:
-        return sum(line.users for line in self._store._lines.values())
+        lines = self._store._lines.values()
+        return len(lines) + sum(not turn.done() for line in lines for turn in line)
 
     async def idle_connections(self) -> int:
         return self._pool.idle

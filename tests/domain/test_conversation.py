@@ -135,7 +135,8 @@ RULES = {
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
 def test_what_a_request_means_for_its_session(rule: Rule) -> None:
     """Every rule of sessions: what is reported, what is answered, and what is known of the client afterwards."""
-    assert _plan(rule.call, rule.record) == Plan(rule.action, rule.messages, None, rule.keeps_history)
+    continued = rule.record.session if rule.action == "continued" else None
+    assert _plan(rule.call, rule.record) == Plan(rule.action, rule.messages, None, rule.keeps_history, continued)
 
 
 @pytest.mark.parametrize("record", [NOTHING, EXPIRED_KEEPER])

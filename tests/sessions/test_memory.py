@@ -1,5 +1,8 @@
 """Sessions in memory."""
 
+import asyncio
+from contextlib import AbstractContextManager, nullcontext
+
 import pytest
 
 from app.domain.chat import Message, Usage
@@ -67,6 +70,23 @@ async def test_sessions_are_listed_for_their_caller_only_latest_first(store: Mem
     await keep(store, SessionKey("alice", "new"), record("new", updated_at=2))
     assert [session.id for session in await store.sessions_of("alice")] == ["new", "old"]
     assert await store.sessions_of("bob") == []
+
+
+async def test_only_a_request_that_waits_is_marked(clock: Clock) -> None:
+    """The span of taking a session is opened by whoever finds it taken, and by nobody else."""
+    spans: list[str] = []
+
+    def trace(name: str) -> AbstractContextManager[object]:
+        spans.append(name)
+        return nullcontext()
+
+    store = MemorySessionStore(max_sessions=2, time_to_live=60, lock_wait=30, clock=clock, trace=trace)
+    async with store.hold(ADA):
+        second = asyncio.create_task(keep(store, ADA, record("ada")))
+        await asyncio.sleep(0)
+        assert spans == ["session.take"]
+    await second
+    assert spans == ["session.take"]
 
 
 async def test_waiting_for_a_session_is_bounded_and_leaves_no_lock_behind(clock: Clock) -> None:

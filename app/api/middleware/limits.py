@@ -43,12 +43,14 @@ class LimitsMiddleware:
         if refusal is not None:
             await error_response(refusal, scope)(scope, receive, send)
             return
-        if b"transfer-encoding" in scope["headers_by_name"]:
+        headers = scope["headers_by_name"]
+        # A body is as long as it says: HTTP ends it there.
+        if b"content-length" not in headers or b"transfer-encoding" in headers:
             receive = self._counted(receive)
         await self._app(scope, receive, send)
 
     def _counted(self, receive: Receive) -> Receive:
-        """For bodies that come in chunks. No other can be longer than it says: HTTP ends it there."""
+        """For bodies that don't say how long they are."""
         received = 0
 
         async def receive_counted() -> Message:

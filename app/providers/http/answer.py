@@ -93,14 +93,13 @@ class Answer:
             kind, message = self._trouble
             raise kind(message)
 
-    async def _more(self) -> None:
+    def _more(self) -> asyncio.Future[None]:
         self._waiter = waiter = asyncio.get_running_loop().create_future()
-        try:
-            await waiter
-        finally:
-            self._waiter = None
+        return waiter
 
     def _wake(self) -> None:
         waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():  # whoever has asked may have left
+                waiter.set_result(None)

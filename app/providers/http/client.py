@@ -10,7 +10,6 @@ import requests.utils
 from msgspec import Struct
 
 from app.domain.errors import UnexpectedReply
-from app.providers.http.answer import Answer
 from app.providers.http.connecting import Connector
 from app.providers.http.connection import Connection
 from app.providers.http.cookies import Cookies
@@ -107,9 +106,10 @@ class HttpClient:
             UnexpectedReply: The answer is no HTTP.
         """
         pool = self._opened
-        connection, answer = await self._send(pool, "POST", url, "application/json", headers, body)
+        prepared = self._prepared("POST", url, "application/json", headers)
+        connection = pool.take(prepared.route) or await self._connected(pool, prepared.route)
         try:
-            yield HttpStream(answer, self._max_reply_bytes)
+            yield await self._asked(connection, prepared, url, body)
         finally:
             pool.give_back(connection)
 
@@ -117,31 +117,25 @@ class HttpClient:
         self, method: str, url: str, kind: str, headers: Mapping[str, str], body: bytes | None
     ) -> HttpReply:
         pool = self._opened
-        connection, answer = await self._send(pool, method, url, kind, headers, body)
+        prepared = self._prepared(method, url, kind, headers)
+        connection = pool.take(prepared.route) or await self._connected(pool, prepared.route)
         try:
-            return await HttpStream(answer, self._max_reply_bytes).whole()
+            stream = await self._asked(connection, prepared, url, body)
+            return await stream.whole()
         finally:
             pool.give_back(connection)
 
-    async def _send(
-        self, pool: Pool, method: str, url: str, kind: str, headers: Mapping[str, str], body: bytes | None
-    ) -> tuple[Connection, Answer]:
-        """Send a request, and wait for the head of its answer. Who gets the connection gives it back."""
-        prepared = self._prepared(method, url, kind, headers)
-        connection = pool.take(prepared.route) or await self._connected(pool, prepared.route)
+    async def _asked(self, connection: Connection, prepared: _Prepared, url: str, body: bytes | None) -> HttpStream:
+        """Send a request, and wait for the head of its answer."""
         cookies = self._cookies
         # Looked up last: while the connection was made they may have changed.
         line = cookies.header(url) if cookies is not None else b""
         end = b"\r\n" if body is None else b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
         answer = connection.send(prepared.head + line + end)
-        try:
-            await answer.begun()
-        except BaseException:
-            pool.give_back(connection)
-            raise
+        await answer.begun()
         if answer.new_cookies and cookies is not None:
             cookies.take(url, answer.new_cookies)
-        return connection, answer
+        return HttpStream(answer, self._max_reply_bytes)
 
     async def _connected(self, pool: Pool, route: Route) -> Connection:
         connection = Connection(route, pool)
@@ -155,7 +149,7 @@ class HttpClient:
         return connection
 
     def _prepared(self, method: str, url: str, kind: str, headers: Mapping[str, str]) -> _Prepared:
-        key = (method, url, kind, *headers.items())
+        key = (method, url, kind, *headers, *headers.values())
         prepared = self._heads.get(key)
         if prepared is None:
             target = read_url(url, self._proxy(url))

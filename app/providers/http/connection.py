@@ -2,12 +2,14 @@
 
 import asyncio
 import select
+from collections.abc import Mapping
 from typing import Protocol, cast
 
 import httptools
 
 from app.domain.errors import UnexpectedReply, UpstreamUnavailable
 from app.providers.http.answer import Answer
+from app.providers.http.headers import Headers
 from app.providers.http.route import Route
 
 # What may come between two bytes of a body, or before the first: heads, interim answers, chunk sizes, trailers.
@@ -89,7 +91,8 @@ class Connection(asyncio.Protocol):
         if answer is None or not (self._usable and answer.ended) or self._transport.get_write_buffer_size():
             self.abort()
             return False
-        self.resume()
+        if self._paused:
+            self.resume()
         return True
 
     def abort(self) -> None:
@@ -156,12 +159,11 @@ class Connection(asyncio.Protocol):
         self._interim = status < 200 and status != 101
         if self._interim or self._answer is None:
             return
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in fields}
+        raw = {name.lower(): value for name, value in fields}
         self._usable = self._parser.should_keep_alive() and status != 101
-        chunked = headers.get("transfer-encoding", "").rstrip().lower().endswith("chunked")
-        self._until_close = "content-length" not in headers and not chunked
-        cookies = _cookies(fields) if "set-cookie" in headers else ()
-        self._answer.begin(status, headers, cookies)
+        self._until_close = b"content-length" not in raw and not _is_chunked(raw)
+        cookies = _cookies(fields) if b"set-cookie" in raw else ()
+        self._answer.begin(status, Headers(raw), cookies)
 
     def on_body(self, part: bytes) -> None:
         """A part of the body is there."""
@@ -204,6 +206,10 @@ class Connection(asyncio.Protocol):
             answer.fail(UpstreamUnavailable, "The upstream broke off in the middle of its answer.")
         else:
             answer.fail(UpstreamUnavailable, "The upstream closed the connection without an answer.")
+
+
+def _is_chunked(raw: Mapping[bytes, bytes]) -> bool:
+    return raw.get(b"transfer-encoding", b"").rstrip().lower().endswith(b"chunked")
 
 
 def _cookies(fields: list[tuple[bytes, bytes]]) -> list[str]:

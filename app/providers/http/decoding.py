@@ -15,7 +15,10 @@ _DEFLATED = 8
 
 def decoder_for(headers: Mapping[str, str]) -> "Decoder | None":
     """What unpacks an answer with these headers; None if it isn't packed in a way that we have asked for."""
-    coding = headers.get("content-encoding", "").strip().lower()
+    said = headers.get("content-encoding")
+    if not said:
+        return None
+    coding = said.strip().lower()
     return Decoder(coding) if coding in ("gzip", "x-gzip", "deflate") else None
 
 

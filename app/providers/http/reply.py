@@ -67,9 +67,10 @@ class HttpStream:
             UpstreamUnavailable: The connection was lost.
             UnexpectedReply: The answer is too long, not valid HTTP, or can't be unpacked.
         """
+        read = self._answer.read if self._decoder is None else self.next_part
         parts: list[bytes] = []
         size = 0
-        while part := await self.next_part():
+        while part := await read():
             parts.append(part)
             size += len(part)
             if size > self._max_reply_bytes:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing
 
 from app.domain.chat import Completion, Delta
 from app.domain.errors import UnexpectedReply, UpstreamUnavailable
@@ -50,6 +49,7 @@ class OpenAICompatibleProvider(BaseProvider):
         self._catalog = Catalog(upstream, self._fetch_models)
         self._url = f"{upstream.base_url}/chat/completions"
         self._headers = {**upstream.headers, **({"Authorization": f"Bearer {upstream.key}"} if upstream.key else {})}
+        self._stream_headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity", **self._headers}
 
     @property
     def models(self) -> Sequence[ModelSpec]:  # type: ignore[override]  # read-only here: they come and go
@@ -129,45 +129,45 @@ class OpenAICompatibleProvider(BaseProvider):
         return read_completion(self._good(reply), self.name, self._max_reply_bytes)
 
     async def _stream(self, body: bytes) -> AsyncGenerator[Delta, None]:
-        headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity", **self._headers}
         reader = ReplyReader(self.name, self._max_reply_bytes)
-        async with self._client.stream_json(self._url, body, headers) as stream:
+        async with self._client.stream_json(self._url, body, self._stream_headers) as stream:
             if stream.status != 200 or _is_whole(stream):
                 # Some upstreams don't stream, whatever they are asked.
                 for delta in reader.feed(self._good(await stream.whole())):
                     yield delta
             else:
-                async with aclosing(self._documents(stream, reader)) as documents:
-                    async for document in documents:
-                        for delta in reader.feed(document):
-                            yield delta
+                decoder = self._decoder()
+                while not reader.complete and (part := await self._next_part(stream, reader)):
+                    for delta in self._deltas(decoder.feed(part), reader):
+                        yield delta
+                if not reader.complete:
+                    for delta in self._deltas(decoder.finish(), reader):
+                        yield delta
+                if reader.complete:
+                    await stream.finish()
+                elif not reader.finished:
+                    raise UpstreamUnavailable(f"{self.name} broke off in the middle of its answer.")
             for delta in reader.end():
                 yield delta
 
-    async def _documents(self, stream: HttpStream, reader: ReplyReader) -> AsyncGenerator[Json, None]:
-        """The stream's chunks, up to its true end.
-
-        Raises:
-            UpstreamUnavailable: It broke off.
-            GatewayError: The upstream says that something is wrong.
-        """
-        decoder = SseDecoder(
+    def _decoder(self) -> SseDecoder:
+        return SseDecoder(
             longest_event=max(_LONGEST_EVENT, self._max_reply_bytes),
             longest_stream=self._max_reply_bytes * _STREAM_OVERHEAD,
         )
-        while not (reader.finished and reader.counted):
-            part = await self._next_part(stream, reader)
-            for data in decoder.feed(part) if part else decoder.finish():
-                if data.strip() == DONE:
-                    await stream.finish()
-                    return
-                for document in self._read(data):
-                    yield document
-            if not part:
-                if not reader.finished:
-                    raise UpstreamUnavailable(f"{self.name} broke off in the middle of its answer.")
+
+    def _deltas(self, events: Sequence[bytes], reader: ReplyReader) -> Iterator[Delta]:
+        """What a stream's events add to the answer.
+
+        Raises:
+            GatewayError: The upstream says that something is wrong.
+        """
+        for data in events:
+            if data.strip() == DONE:
+                reader.complete = True
                 return
-        await stream.finish()
+            for document in self._read(data):
+                yield from reader.feed(document)
 
     async def _next_part(self, stream: HttpStream, reader: ReplyReader) -> bytes:
         """The next bytes. Once the answer is complete nothing is an error, and nobody waits for long."""

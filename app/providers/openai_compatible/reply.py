@@ -39,6 +39,9 @@ class _Seen:
 class ReplyReader:
     """Turns the chunks of one answer into deltas.
 
+    `complete` says that nothing more is to come: the upstream has said why it stopped, and then or after that how many
+    tokens it took. Whoever knows it otherwise may set it.
+
     Args:
         name: The upstream, for error messages.
         max_characters: Longer answers are refused.
@@ -52,17 +55,12 @@ class ReplyReader:
         self._halves: dict[str, str] = {}
         self._finish_reason: FinishReason | None = None
         self._usage: Usage | None = None
-        self._counted_at_end = False
+        self.complete = False
 
     @property
     def finished(self) -> bool:
         """Has the upstream said why it stopped?"""
         return self._finish_reason is not None
-
-    @property
-    def counted(self) -> bool:
-        """Has it said then, or after that, how many tokens it took?"""
-        return self._counted_at_end
 
     def feed(self, document: Json) -> Iterator[Delta]:
         """What a chunk, or a whole completion, adds to the answer.
@@ -80,7 +78,7 @@ class ReplyReader:
         usage = _usage(document.get("usage")) or (_usage(choice.get("usage")) if choice is not None else None)
         if usage is not None:
             self._usage = usage
-            self._counted_at_end = self.finished
+            self.complete = self.finished
 
     def end(self) -> Iterator[Delta]:
         """What is left to say, now that no chunk will come any more; the last delta ends the answer.
@@ -104,10 +102,8 @@ class ReplyReader:
         yield Delta(finish_reason=reason, usage=self._usage)
 
     def _deltas(self, delta: Json) -> Iterator[Delta]:
-        reasoning = self._whole_pairs(
-            "reasoning", _text(delta.get("reasoning_content")) or _text(delta.get("reasoning"))
-        )
-        if reasoning:
+        thought = _text(delta.get("reasoning_content")) or _text(delta.get("reasoning"))
+        if thought and (reasoning := self._whole_pairs("reasoning", thought)):
             self._bound(len(reasoning))
             yield Delta(reasoning=reasoning)
         text = self._whole_pairs("text", _text(delta.get("content")) or _text(delta.get("refusal")))

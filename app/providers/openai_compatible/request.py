@@ -1,13 +1,17 @@
 """What an upstream is sent: a `CompletionRequest` in the words of chat completions. Pure."""
 
+import contextlib
 import json
 from collections.abc import Mapping
+
+import msgspec
 
 from app.domain.chat import Image, Message, OutputFormat, Tool, ToolUse
 from app.domain.errors import InvalidRequest
 from app.providers.base import CompletionRequest
 from app.providers.openai_compatible.upstream import Dialect
 
+_ENCODER = msgspec.json.Encoder()
 # Said by the gateway itself, or about its own sessions and callers: never passed through as it came.
 _OURS = frozenset(
     {"messages", "model", "stream", "stream_options", "n", "stop", "max_tokens", "max_completion_tokens"}
@@ -46,6 +50,11 @@ def one_word_body(model: str, dialect: Dialect) -> bytes:
 
 
 def _json(body: Mapping[str, object]) -> bytes:
+    with contextlib.suppress(ValueError, TypeError, OverflowError, RecursionError):
+        written = _ENCODER.encode(body)
+        # It writes NaN, which isn't to be passed on, as null.
+        if b"null" not in written:
+            return written
     try:
         text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (ValueError, TypeError, RecursionError) as error:

@@ -25,6 +25,7 @@ from msgspec import Struct
 
 from app.domain.conversation import Session, SessionKey, SessionRecord
 from app.domain.errors import SessionStoreUnavailable
+from app.domain.tracing import Trace, no_trace
 from app.sessions.encoding import UnreadableSession, decode, encode
 from app.sessions.line import Line, Place, busy
 from app.sessions.redis.scripts import DELETE, LIST, RELEASE, RENEW, SAVE, TAKE
@@ -62,6 +63,7 @@ class RedisSessionStore:
         connect_timeout: Seconds that a new connection may take.
         command_timeout: Seconds that anything asked of the server may take, connecting included.
         key_prefix: Begins the name of everything that is stored.
+        trace: Marks the work of taking and of saving a session.
 
     Raises:
         ValueError: The URL or the prefix can't be used.
@@ -78,11 +80,13 @@ class RedisSessionStore:
         connect_timeout: float = 1.0,
         command_timeout: float = 2.0,
         key_prefix: str = "kimi",
+        trace: Trace = no_trace,
     ) -> None:
         if "{" in key_prefix:
             raise ValueError("A key prefix with a brace would tear a caller's keys apart in a cluster.")
         self.time_to_live = time_to_live
         self.lock_ttl = lock_ttl
+        self._trace = trace
         self._lock_wait = lock_wait
         self._max_sessions = max_sessions_per_caller
         self._command_timeout = command_timeout
@@ -98,10 +102,11 @@ class RedisSessionStore:
         deadline = asyncio.get_running_loop().time() + self._lock_wait
         place = Place(self._lines, key)
         try:
-            await place.come_first(deadline)
-            self._server.check()
-            held = _Held(self, self._names(key), place)
-            await held.take(deadline)
+            with self._trace("session.take"):
+                await place.come_first(deadline)
+                self._server.check()
+                held = _Held(self, self._names(key), place)
+                await held.take(deadline)
             try:
                 yield held
             finally:
@@ -167,7 +172,12 @@ class RedisSessionStore:
         return None if reply is None else tuple(reply)
 
     async def save(self, names: "_Names", token: bytes, record: SessionRecord) -> bool:
-        """Was it kept? Not if somebody else has the lock. A blip of the server doesn't cost a turn of a minute."""
+        """Was it kept? Not if somebody else has the lock."""
+        with self._trace("session.save"):
+            return await self._keep(names, token, record)
+
+    async def _keep(self, names: "_Names", token: bytes, record: SessionRecord) -> bool:
+        """Save, once more after a blip of the server: it doesn't cost a turn of a minute."""
         keys = (names.lock, names.session, names.keeper, names.index)
         keeper_ms = milliseconds(max(_KEEPER_SECONDS, self.time_to_live))
         arguments = (
