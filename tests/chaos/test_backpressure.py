@@ -61,6 +61,19 @@ def test_streams_that_nobody_reads_take_no_more_memory_than_their_text(
         assert (heard.text == REPLY, heard.complete) == (True, True)
 
 
+def test_a_text_that_is_typed_out_to_nobody_holds_up_no_other(site: LiveSimulator, watch: Watch) -> None:
+    """While one client reads nothing others are typed to, to their end; it gets all of its text when it reads."""
+    reply = "word " * 3_000_000
+    site.site.update(reply=reply)
+    with watch(typing_delay_seconds=0.005, typing_max_seconds=1, max_reply_bytes=20 * MIB) as gateway:
+        call = gateway.call(stream=True).opened()
+        gateway.until(lambda: _held_up() == 1)
+        _serves_others(site, gateway)
+        assert _held_up() == 1
+        heard = call.hear()
+        assert (heard.text == reply, heard.complete) == (True, True)
+
+
 def test_whole_answers_that_nobody_reads_hold_up_nobody(site: LiveSimulator, watch: Watch) -> None:
     """An answer of megabytes waits in its connection, its request is over, and it can be read later."""
     site.site.update(reply="0123456789" * 300_000)
