@@ -2,15 +2,16 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 from msgspec import Struct
 
 from app.domain.errors import UnexpectedReply, UpstreamUnavailable
 from app.providers.http.answer import Answer
-from app.providers.http.decoding import decoder_for
+from app.providers.http.decoding import Decoder, decoder_for
 
 _LONGEST_WAIT = 3600.0
 _LONGEST_DATE = 64
@@ -42,7 +43,7 @@ class HttpStream:
         self.headers: Mapping[str, str] = answer.headers
         self._decoder = decoder_for(answer.headers)
 
-    async def next_part(self) -> bytes:
+    def next_part(self) -> Coroutine[Any, Any, bytes]:
         """The next bytes as they come in; none at all at the end.
 
         Raises:
@@ -50,15 +51,7 @@ class HttpStream:
             UnexpectedReply: They are not valid HTTP, or can't be unpacked.
         """
         decoder = self._decoder
-        if decoder is None:
-            return await self._answer.read()
-        while not (part := decoder.take()):
-            packed = await self._answer.read()
-            if not packed:
-                decoder.finish()
-                return b""
-            decoder.feed(packed)
-        return part
+        return self._answer.read() if decoder is None else self._unpacked(decoder)
 
     async def whole(self) -> HttpReply:
         """The answer, read to its end.
@@ -67,10 +60,9 @@ class HttpStream:
             UpstreamUnavailable: The connection was lost.
             UnexpectedReply: The answer is too long, not valid HTTP, or can't be unpacked.
         """
-        read = self._answer.read if self._decoder is None else self.next_part
         parts: list[bytes] = []
         size = 0
-        while part := await read():
+        while part := await self.next_part():
             parts.append(part)
             size += len(part)
             if size > self._max_reply_bytes:
@@ -83,6 +75,15 @@ class HttpStream:
             async with asyncio.timeout(_FINISH_SECONDS):
                 while await self.next_part():
                     pass
+
+    async def _unpacked(self, decoder: Decoder) -> bytes:
+        while not (part := decoder.take()):
+            packed = await self._answer.read()
+            if not packed:
+                decoder.finish()
+                return b""
+            decoder.feed(packed)
+        return part
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

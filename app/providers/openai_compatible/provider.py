@@ -1,7 +1,7 @@
 """The flow of one call to an upstream that speaks OpenAI chat completions."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Iterable, Iterator, Sequence
 
 from app.domain.chat import Completion, Delta
 from app.domain.errors import UnexpectedReply, UpstreamUnavailable
@@ -137,7 +137,7 @@ class OpenAICompatibleProvider(BaseProvider):
                     yield delta
             else:
                 decoder = self._decoder()
-                while not reader.complete and (part := await self._next_part(stream, reader)):
+                while not reader.complete and (part := await _next_part(stream, reader)):
                     for delta in self._deltas(decoder.feed(part), reader):
                         yield delta
                 if not reader.complete:
@@ -166,30 +166,23 @@ class OpenAICompatibleProvider(BaseProvider):
             if data.strip() == DONE:
                 reader.complete = True
                 return
-            for document in self._read(data):
+            for document in self._documents(data):
                 yield from reader.feed(document)
 
-    async def _next_part(self, stream: HttpStream, reader: ReplyReader) -> bytes:
-        """The next bytes. Once the answer is complete nothing is an error, and nobody waits for long."""
-        if not reader.finished:
-            return await stream.next_part()
-        try:
-            async with asyncio.timeout(_AFTERMATH_SECONDS):
-                return await stream.next_part()
-        except (TimeoutError, UpstreamUnavailable):
-            return b""
-
-    def _read(self, data: bytes) -> Iterator[Json]:
+    def _documents(self, data: bytes) -> Iterable[Json]:
         document = json_object(data)
+        if document is not None:
+            return (self._faultless(document),)
         # Events that are not kept apart by an empty line come as one with several lines.
-        documents = [document] if document is not None else [json_object(line) for line in data.split(b"\n")]
-        for found in documents:
-            if found is None:
-                raise UnexpectedReply(f"The stream of {self.name} has something in it that is no JSON.")
-            fault = fault_in(found)
-            if fault is not None:
-                raise fault_error(fault, self._upstream)
-            yield found
+        return map(self._faultless, map(json_object, data.split(b"\n")))
+
+    def _faultless(self, document: Json | None) -> Json:
+        if document is None:
+            raise UnexpectedReply(f"The stream of {self.name} has something in it that is no JSON.")
+        fault = fault_in(document)
+        if fault is not None:
+            raise fault_error(fault, self._upstream)
+        return document
 
     def _good(self, reply: HttpReply) -> Json:
         document = json_object(reply.body)
@@ -209,3 +202,16 @@ def _is_whole(stream: HttpStream) -> bool:
     """Is this, by its type, no stream but one answer or a web page?"""
     kind = stream.headers.get("content-type", "").partition(";")[0].strip().lower()
     return kind in ("application/json", "text/html", "application/xhtml+xml", "application/problem+json")
+
+
+def _next_part(stream: HttpStream, reader: ReplyReader) -> Awaitable[bytes]:
+    """The next bytes. Once the answer is complete nothing is an error, and nobody waits for long."""
+    return _aftermath(stream) if reader.finished else stream.next_part()
+
+
+async def _aftermath(stream: HttpStream) -> bytes:
+    try:
+        async with asyncio.timeout(_AFTERMATH_SECONDS):
+            return await stream.next_part()
+    except (TimeoutError, UpstreamUnavailable):
+        return b""

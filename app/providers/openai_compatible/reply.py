@@ -62,23 +62,26 @@ class ReplyReader:
         """Has the upstream said why it stopped?"""
         return self._finish_reason is not None
 
-    def feed(self, document: Json) -> Iterator[Delta]:
+    def feed(self, document: Json) -> list[Delta]:
         """What a chunk, or a whole completion, adds to the answer.
 
         Raises:
             UpstreamUnavailable: The upstream says that it broke off.
             UnexpectedReply: The answer is too long.
         """
+        deltas: list[Delta] = []
+        usage = _usage(document.get("usage"))
         choice = _first_choice(document)
         if choice is not None:
-            yield from self._deltas(_object(choice.get("delta")) or _object(choice.get("message")) or {})
+            deltas = self._deltas(_object(choice.get("delta")) or _object(choice.get("message")) or {})
             reason = choice.get("finish_reason")
             if isinstance(reason, str) and reason:
                 self._finish(reason)
-        usage = _usage(document.get("usage")) or (_usage(choice.get("usage")) if choice is not None else None)
+            usage = usage or _usage(choice.get("usage"))
         if usage is not None:
             self._usage = usage
             self.complete = self.finished
+        return deltas
 
     def end(self) -> Iterator[Delta]:
         """What is left to say, now that no chunk will come any more; the last delta ends the answer.
@@ -101,24 +104,26 @@ class ReplyReader:
                 raise EmptyReply(f"{self._name} answered with nothing at all.")
         yield Delta(finish_reason=reason, usage=self._usage)
 
-    def _deltas(self, delta: Json) -> Iterator[Delta]:
+    def _deltas(self, delta: Json) -> list[Delta]:
+        deltas: list[Delta] = []
         thought = _text(delta.get("reasoning_content")) or _text(delta.get("reasoning"))
         if thought and (reasoning := self._whole_pairs("reasoning", thought)):
             self._bound(len(reasoning))
-            yield Delta(reasoning=reasoning)
-        text = self._whole_pairs("text", _text(delta.get("content")) or _text(delta.get("refusal")))
-        if text:
+            deltas.append(Delta(reasoning=reasoning))
+        said = _text(delta.get("content")) or _text(delta.get("refusal"))
+        if said and (text := self._whole_pairs("text", said)):
             self._bound(len(text))
-            yield Delta(text)
+            deltas.append(Delta(text))
         for wire in _tool_calls(delta):
             self._seen.tool_calls = True
             for part in self._calls.feed(wire):
                 self._bound(len(part.arguments))
-                yield Delta(tool_call=part)
+                deltas.append(Delta(tool_call=part))
+        return deltas
 
     def _whole_pairs(self, kind: str, text: str) -> str:
         """A text without half a surrogate pair, which has no place in UTF-8; the other half may come with the next."""
-        if text.isascii() and not (text and self._halves):
+        if not self._halves and text.isascii():
             return text
         text = self._halves.pop(kind, "") + text
         if "\ud800" <= text[-1:] <= "\udbff":
@@ -182,7 +187,7 @@ def _text(value: object) -> str:
     """A text, which some upstreams give as a list of parts."""
     if isinstance(value, str):
         return value
-    if isinstance(value, list):
+    if value and isinstance(value, list):
         return "".join(_text(part.get("text")) for part in value if isinstance(part, dict))
     return ""
 

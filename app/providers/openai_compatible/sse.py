@@ -39,6 +39,32 @@ class SseDecoder:
         self._size += len(part)
         if self._size > self._longest_stream:
             raise UnexpectedReply(f"The upstream's answer is longer than {self._longest_stream} bytes.")
+        events = self._plain_events(part)
+        return self._read(part) if events is None else events
+
+    def finish(self) -> list[bytes]:
+        """The data of an event that the stream's end has completed."""
+        events: list[bytes] = []
+        self._take(self._completed(b""), events)
+        self._take(b"", events)
+        return events
+
+    def _plain_events(self, part: bytes) -> list[bytes] | None:
+        """The events if they are as they nearly always are: whole, with a line of data each; None for all else."""
+        if self._line or self._data or self._after_return or self._at_start:
+            return None
+        if len(part) > self._longest_event or b"\r" in part:
+            return None
+        *events, rest = part.split(b"\n\n")
+        if rest:
+            return None
+        for event in events:
+            if not event.startswith(b"data: ") or b"\n" in event:
+                return None
+        return [event[6:] for event in events]
+
+    def _read(self, part: bytes) -> list[bytes]:
+        """The events of any part, line by line."""
         *lines, rest = self._with_plain_line_ends(part).split(b"\n")
         events: list[bytes] = []
         for line in lines:
@@ -47,13 +73,6 @@ class SseDecoder:
             self._line_size += len(rest)
             self._bound(self._line_size)
             self._line.append(rest)
-        return events
-
-    def finish(self) -> list[bytes]:
-        """The data of an event that the stream's end has completed."""
-        events: list[bytes] = []
-        self._take(self._completed(b""), events)
-        self._take(b"", events)
         return events
 
     def _with_plain_line_ends(self, part: bytes) -> bytes:
