@@ -4,8 +4,8 @@ What genuine WordPress says in which case is gathered in docs/architecture.md; a
 """
 
 import html
-import random
 import re
+import secrets
 import time
 from collections.abc import Mapping
 from urllib.parse import urlsplit
@@ -76,8 +76,7 @@ def message_headers(*, page_url: str, user_agent: str) -> dict[str, str]:
 
 def new_session_id() -> str:
     """A session id as the site's own page makes it."""
-    number = random.getrandbits(36)
-    return f"session_{int(time.time() * 1000)}_{number:09x}"
+    return f"session_{int(time.time() * 1000)}_{secrets.token_hex(5)[:9]}"
 
 
 def read_reply(reply: HttpReply, *, nonce: str) -> str:
