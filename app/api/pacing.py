@@ -123,8 +123,11 @@ class _Typing:
         if self.held_up.done():
             return False
         try:
-            is_done = self._writer.begin(self._encode(self._next))
-            self._next = next(self._texts, "")
+            # Something else may have been written in between.
+            is_done = not self._writer.is_waiting
+            if is_done:
+                is_done = self._writer.begin(self._encode(self._next))
+                self._next = next(self._texts, "")
         except BaseException as error:  # noqa: BLE001 - it is raised where the text is waited for; others have their turn
             self.held_up.set_exception(error)
             return False

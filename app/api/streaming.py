@@ -3,21 +3,22 @@ typed out where it came in one piece."""
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from typing import ClassVar, Protocol
+from contextlib import aclosing
 
 import structlog
 from msgspec import Struct
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from app.api.disconnect import cancel_on_disconnect
+from app.api.opening import EventEncoder, LateResponse
 from app.api.pacing import Pacer
-from app.api.pump import Pump
 from app.api.reply import RawHeaders
 from app.api.writing import ResponseWriter
 from app.chat.events import Ending, Event, Opening
-from app.domain.chat import Delta, ToolCallDelta
+from app.domain.chat import Delta
 from app.domain.chunking import paced_pieces, pieces
 from app.domain.errors import ClientClosedRequest, GatewayError, GatewayStopping, InternalError
 from app.observe.metrics import Metrics
@@ -51,37 +52,6 @@ class StreamPolicy(Struct, frozen=True):
     write_timeout: float = 60.0
 
 
-class EventEncoder(Protocol):
-    """Writes the events of one answer in a dialect. It may keep in mind what it has written."""
-
-    # What is sent to keep a silent stream open.
-    ping: ClassVar[bytes]
-
-    def opening(self) -> bytes:
-        """What comes before the answer."""
-        ...
-
-    def text(self, text: str) -> bytes:
-        """A piece of text."""
-        ...
-
-    def reasoning(self, text: str) -> bytes:
-        """A piece of what is thought before the answer."""
-        ...
-
-    def tool_call(self, part: ToolCallDelta) -> bytes:
-        """A part of a tool call."""
-        ...
-
-    def ending(self, ending: Ending) -> bytes:
-        """What comes after the answer."""
-        ...
-
-    def failure(self, error: GatewayError) -> bytes:
-        """What comes instead of the rest."""
-        ...
-
-
 class EventStream(Response):
     """The response to a streamed call.
 
@@ -113,119 +83,141 @@ class EventStream(Response):
         self._policy = policy
         self._metrics = metrics
         self._began = time.perf_counter()
+        self._opening: Opening | None = None
+        self._silent = True
+        # A text that came whole, while it is written; and what came after it, or has to wait for the call's end.
+        self._typing: asyncio.Task[None] | None = None
+        self._later: deque[Delta | Ending] = deque()
         self._log = structlog.get_logger("kimi.stream")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the call and write its events. Until the first byte errors are raised, from then on they are events."""
-        encoder: EventEncoder | None = None
-        writer = ResponseWriter(send, self._policy.write_timeout)
+        policy = self._policy
+        out = LateResponse(
+            ResponseWriter(send, policy.write_timeout),
+            lambda: self._begin(scope),
+            grace=policy.grace,
+            heartbeat=policy.heartbeat,
+            on_ping=self._metrics.heartbeat,
+        )
         try:
-            async with cancel_on_disconnect(receive), Pump(self._events) as pump:
-                opening, first = await self._beginning(pump)
-                self.raw_headers += self._headers_of(opening)
-                await writer.start(scope["beginning"].message(self.status_code, self.raw_headers))
-                encoder = self._encoder(opening)
-                self._metrics.stream_began()
-                await self._write(writer, pump, encoder, first)
-                await writer.write(b"", more=False)
+            async with cancel_on_disconnect(receive), aclosing(self._events) as events:
+                with out:
+                    await self._write_all(events, out)
+                await out.writer.write(b"", more=False)
         except ClientClosedRequest:
-            if encoder is None:
+            if out.encoder is None:
                 raise
         except asyncio.CancelledError:
             # The server ends, and its grace time is over.
-            if encoder is None:
+            if out.encoder is None:
                 raise
             stopping = GatewayStopping("The gateway is being restarted.", retry_after=1)
-            await writer.write(encoder.failure(stopping), more=False)
+            await out.writer.write(out.encoder.failure(stopping), more=False)
         finally:
-            if encoder is not None:
+            if out.encoder is not None:
                 self._metrics.stream_ended()
 
-    async def _beginning(self, pump: Pump) -> tuple[Opening, Event | None]:
-        """The opening, and the first event after it: None if the upstream is silent for longer than the grace time.
+    def _begin(self, scope: Scope) -> tuple[Message, EventEncoder]:
+        if self._opening is None:
+            raise InternalError("The answer began without an opening.")
+        self.raw_headers += self._headers_of(self._opening)
+        self._metrics.stream_began()
+        return scope["beginning"].message(self.status_code, self.raw_headers), self._encoder(self._opening)
 
-        Of several openings the last one counts: it belongs to the provider that answers.
-        """
-        opening: Opening | None = None
-        grace = asyncio.get_running_loop().time() + self._policy.grace
+    async def _write_all(self, events: AsyncGenerator[Event, None], out: LateResponse) -> None:
         try:
-            while True:
-                event = await pump.next(None if opening is None else grace)
-                if isinstance(event, Opening):
-                    opening = event
-                elif opening is not None:
-                    return opening, event
-        except TimeoutError:
-            if opening is None:
-                raise
-            return opening, None
-
-    async def _write(self, writer: ResponseWriter, pump: Pump, encoder: EventEncoder, event: Event | None) -> None:
-        unsent, silent = encoder.opening(), True
-        if event is None:
-            await self._ping(writer, unsent + encoder.ping)
-            unsent = b""
-        try:
-            while True:
-                event = event or await self._next_with_heartbeats(writer, pump, encoder.ping)
-                if isinstance(event, Ending):
-                    await writer.write(unsent + encoder.ending(event))
-                    return
-                if isinstance(event, Delta):
-                    if silent:
-                        silent = False
-                        self._metrics.first_text(time.perf_counter() - self._began)
-                    await self._write_delta(writer, encoder, event, unsent)
-                    unsent = b""
-                event = None
+            await self._write_events(events, out)
         except ClientClosedRequest:
             raise
-        except GatewayError as error:
-            await writer.write(encoder.failure(error))
-        except Exception:  # noqa: BLE001 - whatever it is, the client must not take the answer for complete
-            self._log.exception("stream_failed")
-            await writer.write(encoder.failure(InternalError("The gateway made a mistake; its log says more.")))
+        except Exception as error:
+            if out.encoder is None:
+                raise
+            if not isinstance(error, GatewayError):
+                # Whatever it is, the client must not take the answer for complete.
+                self._log.exception("stream_failed")
+                error = InternalError("The gateway made a mistake; its log says more.")
+            await out.write(out.encoder.failure(error))
 
-    async def _next_with_heartbeats(self, writer: ResponseWriter, pump: Pump, ping: bytes) -> Event:
-        while True:
-            try:
-                return await pump.next(asyncio.get_running_loop().time() + self._policy.heartbeat)
-            except TimeoutError:
-                await self._ping(writer, ping)
+    async def _write_events(self, events: AsyncGenerator[Event, None], out: LateResponse) -> None:
+        """Write what the call says. It comes to its own end before its ending is written.
 
-    async def _ping(self, writer: ResponseWriter, ping: bytes) -> None:
-        self._metrics.heartbeat()
-        await writer.write(ping)
-
-    async def _write_delta(self, writer: ResponseWriter, encoder: EventEncoder, delta: Delta, unsent: bytes) -> None:
-        if delta.reasoning:
-            unsent += encoder.reasoning(delta.reasoning)
-        if delta.tool_call is not None:
-            unsent += encoder.tool_call(delta.tool_call)
-        if not delta.whole or not delta.text:
-            unsent += encoder.text(delta.text) if delta.text else b""
-            if unsent:
-                await writer.write(unsent)
-        elif self._policy.pacer is None:
-            await self._write_at_once(writer, encoder, delta.text, unsent)
+        Raises:
+            Exception: What came in place of the ending, when all that came before it is written.
+        """
+        try:
+            await self._follow(events, out)
+        except Exception:
+            if not await self._catch_up(out):
+                raise
         else:
-            await self._type_out(writer, encoder, delta.text, unsent, self._policy.pacer)
+            if not await self._catch_up(out):
+                raise InternalError("The answer ended without saying so.")
+        finally:
+            if self._typing is not None:
+                self._typing.cancel()
+                await asyncio.wait([self._typing])
 
-    async def _type_out(
-        self, writer: ResponseWriter, encoder: EventEncoder, text: str, unsent: bytes, pacer: Pacer
-    ) -> None:
-        policy = self._policy
+    async def _follow(self, events: AsyncGenerator[Event, None], out: LateResponse) -> None:
+        """Run the call to its end; write at once what can be written at once."""
+        try:
+            async for event in events:
+                if isinstance(event, Opening):
+                    self._opening = event
+                    out.ready()
+                elif self._typing is None and isinstance(event, Delta):
+                    await self._write_delta(out, event)
+                else:
+                    self._later.append(event)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise InternalError("The answer was given up by the gateway.") from None
+
+    async def _catch_up(self, out: LateResponse) -> bool:
+        """Write what has been left for later. Was the ending among it?"""
+        while self._typing is not None or self._later:
+            if self._typing is not None:
+                await self._typing
+                self._typing = None
+            elif isinstance(event := self._later.popleft(), Delta):
+                await self._write_delta(out, event)
+            else:
+                encoder = await out.open()
+                await out.write(encoder.ending(event))
+                return True
+        return False
+
+    async def _write_delta(self, out: LateResponse, delta: Delta) -> None:
+        encoder = out.encoder or await out.open()
+        if self._silent:
+            self._silent = False
+            self._metrics.first_text(time.perf_counter() - self._began)
+        body = encoder.reasoning(delta.reasoning) if delta.reasoning else b""
+        if delta.tool_call is not None:
+            body += encoder.tool_call(delta.tool_call)
+        if delta.whole and delta.text:
+            # By a task of its own: meanwhile the call goes on to its end, and the turn is remembered.
+            self._typing = asyncio.create_task(self._write_whole(out, encoder, delta.text, body))
+        else:
+            await out.write(body + encoder.text(delta.text) if delta.text else body)
+
+    async def _write_whole(self, out: LateResponse, encoder: EventEncoder, text: str, before: bytes) -> None:
+        policy, pacer = self._policy, self._policy.pacer
+        if pacer is None:
+            await self._write_at_once(out, encoder, text, before)
+            return
         texts = paced_pieces(text, size=policy.piece_size, delay=pacer.delay, ceiling=policy.typing_ceiling)
-        await writer.write(unsent + encoder.text(next(texts)))
-        await pacer.write(writer, texts, encoder.text)
+        await out.write(before + encoder.text(next(texts)))
+        await pacer.write(out.writer, texts, encoder.text)
 
-    async def _write_at_once(self, writer: ResponseWriter, encoder: EventEncoder, text: str, unsent: bytes) -> None:
+    async def _write_at_once(self, out: LateResponse, encoder: EventEncoder, text: str, unsent: bytes) -> None:
         for piece in pieces(text, self._policy.piece_size):
             unsent += encoder.text(piece)
             if len(unsent) > _WRITE_BYTES:
-                await writer.write(unsent)
+                await out.write(unsent)
                 unsent = b""
                 # A client that reads as fast as this writes never lets a write wait, and so nobody else run.
                 await asyncio.sleep(0)
-        if unsent:
-            await writer.write(unsent)
+        await out.write(unsent)

@@ -1,7 +1,7 @@
 """A response that goes out bit by bit, without a task's help as long as the client reads."""
 
 import asyncio
-from collections.abc import Awaitable, Generator
+from collections.abc import Generator
 from typing import Any
 
 from starlette.types import Message, Send
@@ -23,7 +23,8 @@ class ResponseWriter:
     def __init__(self, send: Send, timeout: float) -> None:
         self._send = send
         self._timeout = timeout
-        self._rest: _Rest | None = None
+        # Has something been begun that isn't done?
+        self.is_waiting = False
 
     async def start(self, message: Message) -> None:
         """Write the message that begins the response.
@@ -31,25 +32,33 @@ class ResponseWriter:
         Raises:
             ClientClosedRequest: The client has read nothing for too long.
         """
-        await self._in_time(self._send(message))
+        if not self.begin_message(message):
+            await self.finish()
 
     async def write(self, body: bytes, *, more: bool = True) -> None:
-        """Write a part of the body, however long it takes.
+        """Write a part of the body, however long it takes, after what has been begun before.
 
         Raises:
             ClientClosedRequest: The client has read nothing for too long.
         """
+        if self.is_waiting:
+            await self.finish()
         if not self.begin(body, more=more):
             await self.finish()
 
     def begin(self, body: bytes, *, more: bool = True) -> bool:
         """Write a part of the body. Is it done? If not, `finish` has to come before anything else."""
-        steps = self._send({"type": "http.response.body", "body": body, "more_body": more}).__await__()
+        return self.begin_message({"type": "http.response.body", "body": body, "more_body": more})
+
+    def begin_message(self, message: Message) -> bool:
+        """The same for any message."""
+        steps = self._send(message).__await__()
         try:
             waits_for = next(steps)
         except StopIteration:
             return True
         self._rest = _Rest(waits_for, steps)
+        self.is_waiting = True
         return False
 
     async def finish(self) -> None:
@@ -58,16 +67,16 @@ class ResponseWriter:
         Raises:
             ClientClosedRequest: The client has read nothing for too long.
         """
-        rest, self._rest = self._rest, None
-        if rest is not None:
-            await self._in_time(rest)
-
-    async def _in_time(self, writing: Awaitable[None]) -> None:
+        if not self.is_waiting:
+            return
         try:
             async with asyncio.timeout(self._timeout):
-                await writing
+                await self._rest
         except TimeoutError:
             raise ClientClosedRequest("The client stopped reading.") from None
+        finally:
+            self.is_waiting = False
+            del self._rest
 
 
 class _Rest:
