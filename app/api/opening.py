@@ -136,10 +136,13 @@ class LateResponse:
 
     def _break_silence(self) -> None:
         self._keep_open()
-        # Nothing is to be said to a client that doesn't read.
-        if self.writer.is_waiting or (self.encoder is None and not self.writer.begin_message(self._opened()[0])):
-            return
-        if self.encoder is not None:
-            self._on_ping()
-            self.writer.begin(self._unsent + self.encoder.ping)
-            self._unsent = b""
+        if self.writer.is_waiting:
+            return  # nothing is to be said to a client that doesn't read
+        encoder = self.encoder
+        if encoder is None:
+            message, encoder = self._opened()
+            if not self.writer.begin_message(message):
+                return
+        self._on_ping()
+        self.writer.begin(self._unsent + encoder.ping)
+        self._unsent = b""

@@ -162,11 +162,11 @@ class EventStream(Response):
         """Run the call to its end; write at once what can be written at once."""
         try:
             async for event in events:
-                if isinstance(event, Opening):
+                if self._typing is None and isinstance(event, Delta):
+                    await self._write_delta(out, event)
+                elif isinstance(event, Opening):
                     self._opening = event
                     out.ready()
-                elif self._typing is None and isinstance(event, Delta):
-                    await self._write_delta(out, event)
                 else:
                     self._later.append(event)
         except asyncio.CancelledError:
@@ -179,8 +179,8 @@ class EventStream(Response):
         """Write what has been left for later. Was the ending among it?"""
         while self._typing is not None or self._later:
             if self._typing is not None:
-                await self._typing
-                self._typing = None
+                typing, self._typing = self._typing, None
+                await typing
             elif isinstance(event := self._later.popleft(), Delta):
                 await self._write_delta(out, event)
             else:

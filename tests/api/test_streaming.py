@@ -10,10 +10,12 @@ import pytest
 from starlette.types import Message
 
 from app.api.openai.sse import ChunkEncoder
+from app.api.pacing import Pacer
 from app.api.reply import Beginning
 from app.api.streaming import EventStream, StreamPolicy
 from app.chat.events import Event, Opening
-from app.domain.chat import Delta
+from app.domain.chat import Delta, ToolCallDelta
+from app.domain.errors import UpstreamUnavailable
 from app.domain.prompt import Prompt, PromptLimit
 from app.observe.metrics import Metrics
 from app.simulator.live import LiveSimulator
@@ -194,6 +196,59 @@ async def test_a_call_that_ends_without_an_ending_is_a_failure(
     events: Callable[[], AsyncGenerator[Event, None]],
 ) -> None:
     """Whatever goes wrong inside, no client waits for ever: it gets an error event, and no `[DONE]`."""
+    sent = await _sent(events())
+    body = b"".join(message.get("body", b"") for message in sent)
+    assert b"Half of " in body
+    assert b'"code":"internal_error"' in body
+    assert b"[DONE]" not in body
+    assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+async def test_what_comes_after_a_whole_text_waits_for_it_but_the_call_does_not() -> None:
+    """The call is at its end while its text is typed out; calls and failures are told after the text, in order."""
+    pacer, ended = Pacer(0.001), asyncio.Event()
+
+    async def events() -> AsyncGenerator[Event, None]:
+        yield OPENING
+        yield Delta("All of it. " * 20, whole=True)
+        assert not ended.is_set()
+        yield Delta(tool_call=ToolCallDelta(0, "call_1", "look", "{}"))
+        ended.set()
+        raise UpstreamUnavailable("Gone.")
+
+    def encoder(_: Opening) -> ChunkEncoder:
+        return _Noting(ended)
+
+    body = b"".join(message.get("body", b"") for message in await _sent(events(), encoder, StreamPolicy(pacer=pacer)))
+    last, call, failure = body.rindex(b'"content":'), body.index(b'"call_1"'), body.index(b'"error"')
+    assert last < call < failure
+    assert b"[DONE]" not in body
+
+
+class _Noting(ChunkEncoder):
+    """All pieces but the first are written when the call is at its end."""
+
+    def __init__(self, ended: asyncio.Event) -> None:
+        super().__init__(completion_id="c", created=0, model="m", include_usage=False)
+        self._ended = ended
+        self._pieces = 0
+
+    def text(self, text: str) -> bytes:
+        self._pieces += 1
+        assert self._pieces == 1 or self._ended.is_set()
+        return super().text(text)
+
+
+def _plain_encoder(_: Opening) -> ChunkEncoder:
+    return ChunkEncoder(completion_id="c", created=0, model="m", include_usage=False)
+
+
+async def _sent(
+    events: AsyncGenerator[Event, None],
+    encoder: Callable[[Opening], ChunkEncoder] = _plain_encoder,
+    policy: StreamPolicy | None = None,
+) -> list[Message]:
+    """What a stream sends to a client that reads all of it."""
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -204,16 +259,8 @@ async def test_a_call_that_ends_without_an_ending_is_a_failure(
         return {}
 
     response = EventStream(
-        events(),
-        encoder=lambda _: ChunkEncoder(completion_id="c", created=0, model="m", include_usage=False),
-        headers_of=lambda _: [],
-        policy=StreamPolicy(),
-        metrics=Metrics(dict),
+        events, encoder=encoder, headers_of=lambda _: [], policy=policy or StreamPolicy(), metrics=Metrics(dict)
     )
     async with asyncio.timeout(10):
         await response({"type": "http", "beginning": Beginning(0, "request-1", ())}, receive, send)
-    body = b"".join(message.get("body", b"") for message in sent)
-    assert b"Half of " in body
-    assert b'"code":"internal_error"' in body
-    assert b"[DONE]" not in body
-    assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
+    return sent

@@ -55,13 +55,15 @@ class SseDecoder:
             return None
         if len(part) > self._longest_event or b"\r" in part:
             return None
-        *events, rest = part.split(b"\n\n")
-        if rest:
+        lines = part.split(b"\n")
+        if lines.pop() or len(lines) % 2 or any(lines[1::2]):
             return None
-        for event in events:
-            if not event.startswith(b"data: ") or b"\n" in event:
+        events: list[bytes] = []
+        for line in lines[::2]:
+            if not line.startswith(b"data: "):
                 return None
-        return [event[6:] for event in events]
+            events.append(line[6:])
+        return events
 
     def _read(self, part: bytes) -> list[bytes]:
         """The events of any part, line by line."""
