@@ -45,7 +45,7 @@ class Deadline:
     """Cancels what runs in the `with` block when its time is over.
 
     Raises:
-        UpstreamTimeout: In place of the cancellation.
+        UpstreamTimeout: In place of the cancellation, and of a TimeoutError from within.
     """
 
     __slots__ = ("_cancellations", "_deadlines", "_has_passed", "_task", "when")
@@ -74,7 +74,6 @@ class Deadline:
     ) -> None:
         self._deadlines.drop(self)
         task, self._task = self._task, None
-        if not self._has_passed or task is None:
-            return
-        if task.uncancel() <= self._cancellations and isinstance(error, asyncio.CancelledError):
+        cancelled = self._has_passed and task is not None and task.uncancel() <= self._cancellations
+        if isinstance(error, TimeoutError) or (cancelled and isinstance(error, asyncio.CancelledError)):
             raise UpstreamTimeout("The upstream didn't answer within the time that a request may take.") from error
