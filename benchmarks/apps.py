@@ -1,7 +1,6 @@
 """What the gateway is compared with: the least that an ASGI application can do. Run by uvicorn.
 
-`hello` answers by itself; `floor` passes requests on to an OpenAI-compatible upstream with aiohttp, and nothing else,
-`own_floor` likewise with the gateway's own client;
+`hello` answers by itself; `floor` passes requests on to an OpenAI-compatible upstream with aiohttp, and nothing else;
 `stream_sleep` and `stream_ticker` type out prepared bytes, each stream with a sleep of its own or all by one ticker.
 """
 
@@ -13,7 +12,6 @@ from typing import Any
 
 import aiohttp
 
-from app.providers.http import HttpClient
 from benchmarks.mock import Upstream
 
 Scope = MutableMapping[str, Any]
@@ -29,10 +27,10 @@ _EVENT = re.compile(rb"data: [^\n]+")
 async def hello(scope: Scope, receive: Receive, send: Send) -> None:
     """An answer without any work."""
     if scope["type"] == "lifespan":
-        await _lifespan(receive, send)
+        await lifespan(receive, send)
         return
-    await _body(receive)
-    await _answer(send, b'{"choices":[{"index":0,"message":{"role":"assistant","content":"Hello"}}]}')
+    await read_body(receive)
+    await answer(send, b'{"choices":[{"index":0,"message":{"role":"assistant","content":"Hello"}}]}')
 
 
 class Floor:
@@ -45,17 +43,17 @@ class Floor:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI call."""
         if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
+            await lifespan(receive, send)
             return
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None)
             )
-        body = await _body(receive)
+        body = await read_body(receive)
         headers = {"Content-Type": "application/json"}
         async with self._session.post(self._url, data=body, headers=headers) as response:
             if response.content_type == "application/json":
-                await _answer(send, await response.read())
+                await answer(send, await response.read())
                 return
             await send({"type": "http.response.start", "status": response.status, "headers": _EVENTS})
             async for part in response.content.iter_any():
@@ -64,29 +62,6 @@ class Floor:
 
 
 floor = Floor(os.environ.get("FLOOR_UPSTREAM", ""))
-
-
-class OwnFloor:
-    """Passes the body on with the gateway's own client, and the whole answer back."""
-
-    def __init__(self, upstream: str) -> None:
-        self._url = upstream
-        self._client = HttpClient(max_reply_bytes=1 << 20, keep_cookies=False)
-        self._open = False
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One ASGI call."""
-        if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
-            return
-        if not self._open:
-            self._open = True
-            await self._client.open()
-        reply = await self._client.post_json(self._url, await _body(receive), {})
-        await _answer(send, reply.body)
-
-
-own_floor = OwnFloor(os.environ.get("FLOOR_UPSTREAM", ""))
 
 
 class _Prepared:
@@ -115,9 +90,9 @@ _prepared = _Prepared()
 async def stream_sleep(scope: Scope, receive: Receive, send: Send) -> None:
     """A stream as one would write it first: a piece, a sleep, a piece."""
     if scope["type"] == "lifespan":
-        await _lifespan(receive, send)
+        await lifespan(receive, send)
         return
-    await _body(receive)
+    await read_body(receive)
     await send({"type": "http.response.start", "status": 200, "headers": _EVENTS})
     for index, piece in enumerate(_prepared.load()):
         if index:
@@ -139,11 +114,11 @@ class Ticker:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI call."""
         if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
+            await lifespan(receive, send)
             return
         if self._task is None:
             self._task = asyncio.create_task(self._run())
-        await _body(receive)
+        await read_body(receive)
         await send({"type": "http.response.start", "status": 200, "headers": _EVENTS})
         for index, piece in enumerate(_prepared.load()):
             if index:
@@ -172,7 +147,8 @@ class Ticker:
 stream_ticker = Ticker()
 
 
-async def _lifespan(receive: Receive, send: Send) -> None:
+async def lifespan(receive: Receive, send: Send) -> None:
+    """Say that all is well, at the start and at the end."""
     while True:
         message = await receive()
         await send({"type": message["type"] + ".complete"})
@@ -180,7 +156,8 @@ async def _lifespan(receive: Receive, send: Send) -> None:
             return
 
 
-async def _body(receive: Receive) -> bytes:
+async def read_body(receive: Receive) -> bytes:
+    """A request's body."""
     body = b""
     while True:
         message = await receive()
@@ -189,7 +166,8 @@ async def _body(receive: Receive) -> bytes:
             return body
 
 
-async def _answer(send: Send, body: bytes) -> None:
+async def answer(send: Send, body: bytes) -> None:
+    """A whole JSON answer."""
     headers = [*_JSON, (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})

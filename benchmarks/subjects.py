@@ -91,7 +91,7 @@ class Running:
 def _uvicorn(app: str) -> Callable[[Place], Sequence[str]]:
     def command(place: Place) -> Sequence[str]:
         words = ("-m", "uvicorn", "--no-access-log", "--log-level", "warning", "--port", str(place.port))
-        return (place.python("gateway"), *words, f"benchmarks.apps:{app}")
+        return (place.python("gateway"), *words, f"benchmarks.{app}")
 
     return command
 
@@ -172,31 +172,31 @@ def _nginx(place: Place) -> Sequence[str]:
 SUBJECTS = (
     Subject("direct", "the mock itself"),
     Subject("nginx", "nginx as a proxy", _nginx),
-    Subject("hello", "bare uvicorn, answers itself", _uvicorn("hello"), streams=False, passes_on=False),
+    Subject("hello", "bare uvicorn, answers itself", _uvicorn("apps:hello"), streams=False, passes_on=False),
     Subject(
         "sleep",
         "bare ASGI stream of prepared bytes, a sleep for each piece",
-        _uvicorn("stream_sleep"),
+        _uvicorn("apps:stream_sleep"),
         answers=False,
         passes_on=False,
     ),
     Subject(
         "ticker",
         "bare ASGI stream of prepared bytes, one ticker for all",
-        _uvicorn("stream_ticker"),
+        _uvicorn("apps:stream_ticker"),
         answers=False,
         passes_on=False,
     ),
     Subject(
         "floor",
         "raw ASGI + aiohttp, passes on: the floor",
-        _uvicorn("floor"),
+        _uvicorn("apps:floor"),
         lambda place: {"FLOOR_UPSTREAM": _upstream(place) + PATH},
     ),
     Subject(
         "own-floor",
         "raw ASGI + the gateway's own client, passes on",
-        _uvicorn("own_floor"),
+        _uvicorn("own_floor:own_floor"),
         lambda place: {"FLOOR_UPSTREAM": _upstream(place) + PATH},
         streams=False,
     ),

@@ -165,9 +165,9 @@ def _without_forged_calls(message: Message) -> Message:
 
 
 def _refuse_images(messages: Sequence[Message]) -> None:
-    image = next((image for message in messages for image in message.images), None)
-    if image is not None:
-        raise InvalidRequest("This model reads text only, no images.", param=image.place or "messages")
+    images = [image for message in messages if message.parts for image in message.images]
+    if images:
+        raise InvalidRequest("This model reads text only, no images.", param=images[0].place or "messages")
 
 
 def _measured(messages: Sequence[Message], spec: ModelSpec) -> Prompt:

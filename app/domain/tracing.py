@@ -12,6 +12,9 @@ class Trace(Protocol):
         ...
 
 
+_NO_SPAN = nullcontext()
+
+
 def no_trace(_: str) -> AbstractContextManager[object]:
     """Nobody measures."""
-    return nullcontext()
+    return _NO_SPAN

@@ -43,17 +43,20 @@ def configure(level: str, log_format: LogFormat, stream: TextIO | None = None, *
     tracebacks = structlog.processors.ExceptionRenderer(
         structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     )
-    plain = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+    target = stream or sys.stderr  # None where stderr is closed
+    colors = target is not None and target.isatty()
+    plain = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
     compact = structlog.processors.JSONRenderer(ensure_ascii=False, separators=(",", ":"))
     rendering: list[structlog.typing.Processor] = [tracebacks, compact] if log_format == "json" else [plain]
-    handler = _Handler(stream, worker_id, None if log_format == "json" else plain)
+    handler = _Handler(target, worker_id, None if log_format == "json" else plain)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
         )
     )
-    logging.basicConfig(handlers=[handler], level=level, force=True)
+    handlers = [logging.NullHandler() if target is None else handler]
+    logging.basicConfig(handlers=handlers, level=level, force=True)
     # One line for each request is enough, and this one has query strings in it.
     logging.getLogger("uvicorn.access").disabled = True
     # These two tell about connections and requests at a level of detail that includes headers and bodies.
@@ -75,13 +78,12 @@ class _Handler(logging.StreamHandler[TextIO]):
         self._pretty = pretty
 
     def write_access_line(self, fields: dict[str, object]) -> None:
-        """Write it, if that can be done: a full disk keeps nobody from an answer."""
+        """Write it, if that can be done: a full disk, or a name that is no UTF-8, keeps nobody from an answer."""
         fields["timestamp"] = datetime.now(UTC)
         fields |= self._constant
-        line = self._rendered(fields)
         self.acquire()
         try:
-            self.stream.write(line)
+            self.stream.write(self._rendered(fields))
             self.stream.flush()
         except (OSError, ValueError):
             pass

@@ -86,7 +86,7 @@ class ProviderStatus(Struct, frozen=True):
 
 
 class BaseProvider(ABC):
-    """An upstream. `name` identifies it in headers, logs and metrics; `models` may change while it runs."""
+    """An upstream. `name` identifies it in headers, logs and metrics; `models` may be another list at any time."""
 
     name: str
     models: Sequence[ModelSpec]

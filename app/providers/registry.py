@@ -1,7 +1,7 @@
 """Which providers can answer a model name, and in which order they are asked."""
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -37,6 +37,26 @@ class Target(Struct, frozen=True):
     spec: ModelSpec
 
 
+class _Listed:
+    """What a provider lists, by the models' ids. Read once for each list, which may have hundreds of rows."""
+
+    __slots__ = ("_models", "_size", "_targets", "provider")
+
+    def __init__(self, provider: BaseProvider) -> None:
+        self.provider = provider
+        self._models: Sequence[ModelSpec] = ()
+        self._size = 0
+        self._targets: dict[str, Target] = {}
+
+    def target(self, model_id: str) -> Target | None:
+        """The model of that id; of several the first."""
+        models = self.provider.models
+        if models is not self._models or len(models) != self._size:
+            self._models, self._size = models, len(models)
+            self._targets = {spec.id: Target(self.provider, spec) for spec in reversed(models)}
+        return self._targets.get(model_id)
+
+
 class ProviderRegistry:
     """The providers of this gateway, looked up by model name.
 
@@ -50,7 +70,7 @@ class ProviderRegistry:
     def __init__(self, default_model: str, routes: Mapping[str, RouteRow] | None = None) -> None:
         self.default_model = default_model
         self._routes = dict(routes or {})
-        self._providers: dict[str, BaseProvider] = {}
+        self._providers: dict[str, _Listed] = {}
 
     def register(self, provider: BaseProvider) -> None:
         """Add a provider and its models.
@@ -60,7 +80,7 @@ class ProviderRegistry:
         """
         if provider.name in self._providers:
             raise ValueError(f"Two providers have the name {provider.name!r}.")
-        self._providers[provider.name] = provider
+        self._providers[provider.name] = _Listed(provider)
 
     def check_routes(self) -> None:
         """Raise ValueError for a route that leads nowhere, or to a provider that isn't registered."""
@@ -87,7 +107,7 @@ class ProviderRegistry:
                 f"There is no provider {provider[:100]!r} here. There are: {', '.join(self._providers)}.",
                 param="X-Provider",
             )
-        targets = tuple(target for target in self._targets(model, provider) if provider in (None, target.provider.name))
+        targets = self._targets(model, provider)
         if not targets:
             where = f" at the provider {provider!r}" if provider else ""
             raise ModelNotFound(
@@ -101,7 +121,7 @@ class ProviderRegistry:
         With several providers each model is also listed as `provider/model`.
         """
         names = {name: found[0] for name, row in self._routes.items() if (found := self._all(row.targets))}
-        own = [Target(provider, spec) for provider in self._providers.values() for spec in provider.models]
+        own = [Target(provider, spec) for provider in self.providers for spec in provider.models]
         for target in own:
             names.setdefault(target.spec.id, target)
         for target in own if len(self._providers) > 1 else ():
@@ -111,32 +131,33 @@ class ProviderRegistry:
     @property
     def providers(self) -> Iterable[BaseProvider]:
         """All providers, in the order of registration."""
-        return tuple(self._providers.values())
+        return tuple([listed.provider for listed in self._providers.values()])
 
-    def _targets(self, model: str, provider: str | None) -> Iterator[Target]:
+    def _targets(self, model: str, provider: str | None) -> tuple[Target, ...]:
         row = self._routes.get(model)
         if row is not None:
-            yield from self._all(row.order())
-            return
+            found = self._all(row.order())
+            return tuple([target for target in found if provider in (None, target.provider.name)])
         target = self._target(model) if provider is None else self._pinned(self._providers[provider], model)
-        if target is not None:
-            yield target
+        return () if target is None else (target,)
 
     def _all(self, names: Iterable[str]) -> list[Target]:
         return [target for name in names if (target := self._target(name)) is not None]
 
-    def _pinned(self, provider: BaseProvider, name: str) -> Target | None:
+    def _pinned(self, listed: _Listed, name: str) -> Target | None:
         """A model of this provider, by its id, with or without the provider's name in front."""
-        spec = next((spec for spec in provider.models if spec.id == name), None)
-        spec = spec or provider.find(name.removeprefix(f"{provider.name}/"))
-        return None if spec is None else Target(provider, spec)
+        return listed.target(name) or _found(listed.provider, name.removeprefix(f"{listed.provider.name}/"))
 
     def _target(self, name: str) -> Target | None:
-        for provider in self._providers.values():
-            spec = next((spec for spec in provider.models if spec.id == name), None)
-            if spec is not None:
-                return Target(provider, spec)
+        for listed in self._providers.values():
+            target = listed.target(name)
+            if target is not None:
+                return target
         provider_name, _, model = name.partition("/")
         named = self._providers.get(provider_name)
-        found = named.find(model) if named is not None else None
-        return Target(named, found) if named is not None and found is not None else None
+        return _found(named.provider, model) if named is not None else None
+
+
+def _found(provider: BaseProvider, model_id: str) -> Target | None:
+    spec = provider.find(model_id)
+    return None if spec is None else Target(provider, spec)

@@ -131,3 +131,19 @@ def test_a_route_to_nowhere_is_refused_at_the_start() -> None:
     _registry(r=RouteRow(("a/discovered-later",))).check_routes()
     with pytest.raises(ValueError, match="nowhere"):
         _registry(r=RouteRow(("a-model", "nowhere"))).check_routes()
+
+
+def test_a_provider_s_models_are_those_that_it_lists_now() -> None:
+    """Models that it lists later are found, in a new list or in the same one, and those that are gone are not."""
+    provider = ScriptedProvider("a")
+    registry = ProviderRegistry("a-model")
+    registry.register(provider)
+    old = provider.models[0]
+    listed = [old]
+    provider.models = listed
+    assert registry.resolve("a-model")[0].spec is old
+    listed.append(replace(old, id="new"))
+    assert registry.resolve("new")[0].spec is listed[1]
+    provider.models = [listed[1]]
+    with pytest.raises(ModelNotFound):
+        registry.resolve("a-model")

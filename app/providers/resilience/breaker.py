@@ -13,6 +13,8 @@ from app.domain.errors import BreakerOpen, UpstreamError
 BreakerState = Literal["closed", "open", "half-open"]
 
 _LONGEST_OPEN = 60.0
+# A window is looked back upon in so many parts, the oldest of which is forgotten as a whole.
+_SLICES = 30
 
 
 class BreakerPolicy(Struct, frozen=True):
@@ -33,13 +35,22 @@ class BreakerPolicy(Struct, frozen=True):
     shut_out_seconds: float = 60.0
 
 
+class _Slice(Struct):
+    """The calls that ended in one part of the window."""
+
+    start: float
+    calls: int = 0
+    failures: int = 0
+
+
 class CircuitBreaker:
     """Closed: calls go through. Open: none does. Half-open: one probe decides which of the two comes next."""
 
     def __init__(self, policy: BreakerPolicy, clock: Callable[[], float] = time.monotonic) -> None:
         self._policy = policy
         self._clock = clock
-        self._outcomes: deque[tuple[float, bool]] = deque()
+        self._slices: deque[_Slice] = deque()
+        self._calls = 0
         self._failures = 0
         self._open_until: float | None = None
         self._open_seconds = policy.open_seconds
@@ -94,16 +105,27 @@ class CircuitBreaker:
         if self._open_until is not None:
             return  # a call from before it opened: old news
         now = self._clock()
-        self._outcomes.append((now, failure is not None))
-        self._failures += failure is not None
-        while self._outcomes and self._outcomes[0][0] < now - self._policy.window:
-            self._failures -= self._outcomes.popleft()[1]
+        self._count(now, failure is not None)
         if failure is not None and (failure.shuts_out or self._too_many_failures()):
             self._open(failure)
 
     def _too_many_failures(self) -> bool:
-        calls = len(self._outcomes)
+        calls = self._calls
         return calls >= self._policy.minimum_calls and self._failures >= calls * self._policy.failure_rate
+
+    def _count(self, now: float, failed: bool) -> None:
+        """Add an outcome to those of the window, and forget what is before it."""
+        slices, window = self._slices, self._policy.window
+        if not slices or now - slices[-1].start > window / _SLICES:
+            slices.append(_Slice(now))
+        slices[-1].calls += 1
+        slices[-1].failures += failed
+        self._calls += 1
+        self._failures += failed
+        while slices[0].start < now - window:
+            old = slices.popleft()
+            self._calls -= old.calls
+            self._failures -= old.failures
 
     def _open(self, failure: UpstreamError) -> None:
         seconds = self._policy.shut_out_seconds if failure.shuts_out else self._open_seconds
@@ -118,8 +140,8 @@ class CircuitBreaker:
     def _close(self) -> None:
         self._open_until = None
         self._open_seconds = self._policy.open_seconds
-        self._outcomes.clear()
-        self._failures = 0
+        self._slices.clear()
+        self._calls = self._failures = 0
 
 
 class BreakerCall:

@@ -8,10 +8,11 @@ from typing import TypeVar
 
 from msgspec import Struct
 
-from app.domain.errors import UpstreamError, UpstreamTimeout
+from app.domain.errors import UpstreamError
 from app.providers.resilience.breaker import CircuitBreaker
 from app.providers.resilience.budget import RetryBudget
 from app.providers.resilience.bulkhead import Bulkhead
+from app.providers.resilience.deadlines import Deadlines
 from app.providers.resilience.pause import RequestedPause
 from app.providers.resilience.silence import Silence
 
@@ -68,6 +69,7 @@ class Guard:
         self.bulkhead = bulkhead
         self.breaker = breaker
         self.pause = RequestedPause()
+        self._deadlines = Deadlines()
         self._retry = retry
         self._budget = budget
         self.timeout = timeout
@@ -156,8 +158,8 @@ class Guard:
             await asyncio.sleep(pause)
 
     async def _once(self, attempt: Callable[[], Awaitable[T]], until: float) -> T:
-        with self.pause, self.breaker.call():
-            return await _by(until, attempt())
+        with self.pause, self.breaker.call(), self._deadlines.until(until):
+            return await attempt()
 
     async def _begin(
         self, attempt: Callable[[], AsyncGenerator[T, None]], outer: AsyncExitStack, until: float
@@ -170,15 +172,8 @@ class Guard:
             stack.enter_context(self.pause)
             call = stack.enter_context(self.breaker.call())
             rest = await stack.enter_async_context(aclosing(attempt()))
-            first = await _by(until, anext(rest, None))
+            with self._deadlines.until(until):
+                first = await anext(rest, None)
             call.begun()
             await outer.enter_async_context(stack.pop_all())
             return first, rest
-
-
-async def _by(until: float, answer: Awaitable[T]) -> T:
-    try:
-        async with asyncio.timeout_at(until):
-            return await answer
-    except TimeoutError as error:
-        raise UpstreamTimeout("The upstream didn't answer within the time that a request may take.") from error

@@ -17,7 +17,7 @@ class Silence:
         seconds: How long the stream may be silent; None for ever.
 
     Raises:
-        UpstreamTimeout: On leaving, in place of the cancellation.
+        UpstreamTimeout: On leaving, in place of the cancellation, and of a TimeoutError from within.
     """
 
     __slots__ = ("_loop", "_seconds", "_since", "_task", "_timer", "_too_long")
@@ -51,10 +51,13 @@ class Silence:
             self._timer.cancel()
             self._timer = None  # it knows this object
         task, self._task = self._task, None
-        if self._too_long and task is not None and task.uncancel() == 0 and isinstance(error, asyncio.CancelledError):
+        cancelled = self._too_long and task is not None and task.uncancel() == 0
+        if cancelled and isinstance(error, asyncio.CancelledError):
             raise UpstreamTimeout(
                 f"The upstream fell silent in the middle of its answer, for {self._seconds:g} seconds."
             ) from error
+        if isinstance(error, TimeoutError):
+            raise UpstreamTimeout("The upstream took too long in the middle of its answer.") from error
 
     def _look(self, seconds: float) -> None:
         now = self._loop.time()

@@ -276,6 +276,21 @@ async def test_a_slow_reader_does_not_make_an_upstream_silent() -> None:
         await anext(parts)
 
 
+@pytest.mark.parametrize("parts", [[], ["a"]], ids=["before the first part", "between two"])
+async def test_a_provider_s_own_timeout_is_the_upstream_s(parts: list[str]) -> None:
+    """A TimeoutError that a provider lets through is told as what it is, and counts as a failure of the upstream."""
+    guarded = guard(retries=0)
+
+    async def late() -> AsyncGenerator[str, None]:
+        for part in parts:
+            yield part
+        raise TimeoutError
+
+    with pytest.raises(UpstreamTimeout):
+        async for _ in guarded.stream(late, caller_id="alice"):
+            pass
+
+
 async def test_silence_is_counted_from_the_last_part() -> None:
     """A stream that began long ago may still be silent for the whole of its time."""
     idle = 0.4
