@@ -18,6 +18,8 @@ class Pacer:
     A wheel that turns once in each pause: a text keeps its place on it, and a piece is written whenever its place comes
     by. No task is woken up for that; the text's own task waits for the last piece, or for a client that doesn't read.
 
+    Use it in one event loop only.
+
     Args:
         delay: The pause, in seconds.
     """

@@ -52,8 +52,7 @@ def one_word_body(model: str, dialect: Dialect) -> bytes:
 def _json(body: Mapping[str, object]) -> bytes:
     with contextlib.suppress(ValueError, TypeError, OverflowError, RecursionError):
         written = _ENCODER.encode(body)
-        # It writes NaN, which isn't to be passed on, as null.
-        if b"null" not in written:
+        if not _may_hold_infinities(body, written):
             return written
     try:
         text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -61,6 +60,16 @@ def _json(body: Mapping[str, object]) -> bytes:
         raise InvalidRequest("The request has a value that can't be passed on as JSON.") from error
     # Half a surrogate pair has no place in UTF-8.
     return text.encode("utf-8", "replace")
+
+
+def _may_hold_infinities(body: Mapping[str, object], written: bytes) -> bool:
+    """Is there a null that may have been no null? msgspec writes NaN so, which isn't to be passed on.
+
+    Messages have no numbers.
+    """
+    return b"null" in written and b"null" in _ENCODER.encode(
+        {name: value for name, value in body.items() if name != "messages"}
+    )
 
 
 def _message(message: Message, dialect: Dialect) -> dict[str, object]:

@@ -129,8 +129,11 @@ def test_further_fields_go_through_but_none_of_ours() -> None:
 
 def test_what_is_no_json_is_the_client_s_fault() -> None:
     """Infinity has no place in JSON; half a surrogate pair becomes a question mark."""
-    with pytest.raises(InvalidRequest):
-        body(options={"temperature": float("inf")})
+    calling = Message("assistant", "", tool_calls=(ToolCall("call_1", "weather", "{}"),))
+    assert body(calling)["messages"][0]["content"] is None
+    for messages in ((), (calling,)):
+        with pytest.raises(InvalidRequest):
+            body(*messages, options={"temperature": float("inf")})
     assert body(Message("user", "\ud83d!"))["messages"][0]["content"] == "?!"
 
 
