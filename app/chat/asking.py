@@ -29,10 +29,9 @@ class Asking:
         "_call",
         "_caller_id",
         "_conversation_id",
-        "_deadline",
-        "_loop",
         "_refusal",
         "_targets",
+        "_until",
         "candidate",
         "passed_over",
     )
@@ -41,10 +40,10 @@ class Asking:
         self._call = call
         self._caller_id = caller_id
         self._targets = targets
-        self._loop = asyncio.get_running_loop()
         self._conversation_id: str | None = None
-        self._deadline = 0.0
         self._alone = False
+        # When the time of the one who is asked now is over, by the event loop's clock.
+        self._until = 0.0
         self._refusal: GatewayError | None = None
         self.candidate: Candidate | None = None
         self.passed_over: list[tuple[str, str]] = []
@@ -59,9 +58,10 @@ class Asking:
             conversation_id: See `CompletionRequest`.
         """
         self._conversation_id = conversation_id
+        loop = asyncio.get_running_loop()
         left = len(self._targets)
         # As long as the most patient of them may take: the others stand in within that time.
-        self._deadline = self._loop.time() + max([target.provider.timeout for target in self._targets])
+        deadline = loop.time() + max([target.provider.timeout for target in self._targets])
         for candidate in candidates(self._targets, self._call, messages):
             if isinstance(candidate, PassedOver):
                 left -= not candidate.for_now
@@ -69,6 +69,10 @@ class Asking:
                 continue
             left -= 1
             self._alone = not left
+            now = loop.time()
+            # One that stands alone may use up the time; else it leaves half of it to those behind it.
+            share = deadline - now if self._alone else (deadline - now) / 2
+            self._until = now + min(candidate.target.provider.timeout, share)
             self.candidate = candidate
             yield candidate
 
@@ -88,14 +92,9 @@ class Asking:
         self._pass_over(candidate.target, error)
 
     def request(self, candidate: Candidate) -> CompletionRequest:
-        """What a candidate is asked.
-
-        One that stands alone may use up the time, also for further tries; else it leaves half of it to those behind it.
-        """
+        """What the one who is asked now is asked: the first time, or once more within the same time."""
         call, spec = self._call, candidate.target.spec
         abilities = spec.abilities
-        now = self._loop.time()
-        left = self._deadline - now
         return CompletionRequest(
             model=spec,
             prompt=candidate.prompt,
@@ -108,7 +107,7 @@ class Asking:
             max_tokens=call.max_tokens,
             # What is read from a reply is ended here: a stop text within a call would leave half of it.
             stop=() if candidate.emulator else call.stop,
-            deadline=now + min(candidate.target.provider.timeout, left if self._alone else left / 2),
+            deadline=self._until,
             retries=self._alone,
         )
 
