@@ -56,8 +56,6 @@ class JsonReply(Response):
         headers: What is told besides its length and type.
     """
 
-    media_type = "application/json"
-
     def __init__(self, body: bytes, headers: Iterable[tuple[bytes, bytes]] = (), status: int = 200) -> None:
         self.status_code = status
         self.body = body

@@ -63,8 +63,6 @@ class EventStream(Response):
         metrics: Told of streams and heartbeats.
     """
 
-    media_type = "text/event-stream"
-
     def __init__(
         self,
         events: AsyncGenerator[Event, None],
@@ -148,6 +146,7 @@ class EventStream(Response):
         try:
             await self._follow(events, out)
         except Exception:
+            # Raised again as it is. Only if the ending had been told is there nothing left to tell the client.
             if not await self._catch_up(out):
                 raise
         else:

@@ -7,12 +7,12 @@ from app.domain.chat import Completion, Delta, FinishReason, ToolCall, ToolCallD
 from app.domain.output import OutputLimiter
 
 
-async def in_parts(parts: AsyncGenerator[Delta, None], limiter: OutputLimiter) -> AsyncGenerator[Delta, None]:
-    """The answer in parts.
+async def limited_parts(parts: AsyncGenerator[Delta, None], limiter: OutputLimiter) -> AsyncGenerator[Delta, None]:
+    """An answer in parts, ended where the client wants it to end.
 
     Args:
         parts: As they come from the provider; closed in the end.
-        limiter: Ends the answer where the client wants it to end.
+        limiter: Finds that place.
     """
     whole = False
     reason: FinishReason | None = None

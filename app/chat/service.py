@@ -6,7 +6,7 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Self
 
-from app.chat.answering import Said, as_deltas, in_one_piece, in_parts, limited
+from app.chat.answering import Said, as_deltas, in_one_piece, limited, limited_parts
 from app.chat.asking import Asking
 from app.chat.candidates import Candidate
 from app.chat.emulated import ask_for_form
@@ -62,7 +62,7 @@ class ChatService:
                 opening, completion, ending = turn.replay(replay)
             else:
                 opening, completion = await _completed(turn)
-                ending = await turn.end(completion)
+                ending = await turn.end(completion, opening.prompt)
             return Answer(opening, completion.text, ending, completion.tool_calls, completion.reasoning)
 
     async def stream(self, call: ChatCall, caller: Caller) -> AsyncGenerator[Event, None]:
@@ -97,7 +97,7 @@ class ChatService:
                     break
             else:
                 raise turn.asking.refusal()
-            yield await turn.end(said.completion())
+            yield await turn.end(said.completion(), candidate.prompt)
 
     def _turn(self, call: ChatCall, caller: Caller) -> "_Turn":
         targets = self._registry.resolve(call.model, call.provider)
@@ -202,17 +202,16 @@ class _Turn:
         self._completion = completion = Completion(last.text, last.finish_reason, last.usage, last.tool_calls)
         return self.opening(prompt), completion, Ending(last.finish_reason, last.usage, last.stop)
 
-    async def end(self, completion: Completion) -> Ending:
+    async def end(self, completion: Completion, prompt: Prompt) -> Ending:
         """The answer is there: count it, and remember it.
 
         Raises:
             SessionStoreUnavailable: It could not be remembered, and the client relies on it.
         """
         self._completion = completion
-        self._usage = usage = completion.usage or _estimated(self._prompt, completion)
+        self._usage = usage = completion.usage or _estimated(prompt, completion)
         ending = Ending(_finish_reason(completion), usage, completion.stop)
-        if self._prompt is not None:
-            await self.session.remember(completion, ending, self._prompt)
+        await self.session.remember(completion, ending, prompt)
         return ending
 
     def _conversation_id(self) -> str | None:
@@ -277,7 +276,7 @@ def _in_parts(turn: _Turn, candidate: Candidate) -> AsyncGenerator[Delta, None]:
     else:
         parts = candidate.target.provider.stream_completion(turn.asking.request(candidate))
     limiter = turn.asking.limiter(candidate)
-    return parts if limiter is None else in_parts(parts, limiter)
+    return parts if limiter is None else limited_parts(parts, limiter)
 
 
 def _finish_reason(completion: Completion) -> FinishReason:
@@ -292,9 +291,7 @@ def _label(spec: ModelSpec) -> str:
     return spec.id if spec.listed else "unlisted"
 
 
-def _estimated(prompt: Prompt | None, completion: Completion) -> Usage:
+def _estimated(prompt: Prompt, completion: Completion) -> Usage:
     calls = "".join([call.name + call.arguments for call in completion.tool_calls])
     written = estimate(completion.text + completion.reasoning + calls)
-    if prompt is None:
-        return Usage(0, written)
     return Usage(estimate(prompt.text) if prompt.text else prompt.size, written)

@@ -139,5 +139,6 @@ class CallSession:
     def _make_plan(self, record: SessionRecord) -> None:
         now = time.time()
         self.plan = plan(self._call, record, now=now, replay_seconds=self._policy.replay_seconds)
-        goes_on = record.session is not None and self.plan.action in ("continued", "replaced")
-        self.began = record.session.created_at if goes_on and record.session is not None else now
+        stored = record.session
+        goes_on = stored is not None and self.plan.action in ("continued", "replaced")
+        self.began = stored.created_at if stored is not None and goes_on else now
