@@ -46,27 +46,19 @@ def _calls(gateway: LiveGateway, requests: int, request: Callable[[], bytes]) ->
     return calls.count / requests
 
 
-def _answer(gateway: LiveGateway, **fields: object) -> bytes:
-    with gateway.send(**fields) as connection:
-        answer = bytearray()
-        while not answer.endswith((b"\r\n0\r\n\r\n", b"}")):
-            answer += connection.recv(65536)
-    return bytes(answer)
-
-
 @pytest.mark.parametrize(
     ("fields", "most"), [({}, 395), ({"user": "ada"}, 580)], ids=["without a session", "in a session"]
 )
 def test_a_whole_answer_takes_only_so_many_calls(gateway: LiveGateway, fields: dict[str, object], most: int) -> None:
     """From the parsed request to the written answer, with auth, limits, metrics and logs."""
-    assert _calls(gateway, _REQUESTS, lambda: _answer(gateway, **fields)) <= most
+    assert _calls(gateway, _REQUESTS, lambda: gateway.ask(**fields)) <= most
 
 
 def test_a_typed_piece_takes_only_so_many_calls(site: LiveSimulator, start_gateway: StartGateway) -> None:
     """What an answer of 40 pieces takes more than one of 20, for each of them."""
     with start_gateway(typing_delay_seconds=0.001, typing_piece_size=10) as gateway:
         site.site.update(reply="x" * 200)
-        short = _calls(gateway, 10, lambda: _answer(gateway, stream=True))
+        short = _calls(gateway, 10, lambda: gateway.ask(stream=True))
         site.site.update(reply="x" * 400)
-        long = _calls(gateway, 10, lambda: _answer(gateway, stream=True))
+        long = _calls(gateway, 10, lambda: gateway.ask(stream=True))
     assert (long - short) / 20 <= 14

@@ -20,23 +20,14 @@ def no_collection() -> Iterator[None]:
     gc.enable()
 
 
-def _ask(gateway: LiveGateway, **fields: object) -> bytes:
-    """A whole answer, by a client that makes no garbage of its own."""
-    with gateway.send(**fields) as connection:
-        answer = bytearray()
-        while not answer.endswith((b"\r\n0\r\n\r\n", b"}")):
-            answer += connection.recv(65536)
-    return bytes(answer)
-
-
 @pytest.mark.parametrize("fields", [{}, {"stream": True}, {"user": "ada"}], ids=["whole", "streamed", "session"])
 def test_a_request_leaves_no_cycles(gateway: LiveGateway, no_collection: None, fields: dict[str, object]) -> None:
     """All that a request made is gone when it is over, by reference counts alone."""
     for _ in range(5):
-        assert _ask(gateway, **fields).startswith(b"HTTP/1.1 200")
+        assert gateway.ask(**fields).startswith(b"HTTP/1.1 200")
     gc.collect()
     for _ in range(_REQUESTS):
-        _ask(gateway, **fields)
+        gateway.ask(**fields)
     assert gc.collect() < _REQUESTS
 
 
@@ -48,8 +39,8 @@ def test_a_request_that_fails_leaves_no_cycles_either(
     site.site.update(failure="server_error")
     with start_gateway(max_retries=0) as gateway:
         for _ in range(5):
-            assert not _ask(gateway, stream=stream).startswith(b"HTTP/1.1 200")
+            assert not gateway.ask(stream=stream).startswith(b"HTTP/1.1 200")
         gc.collect()
         for _ in range(_REQUESTS):
-            _ask(gateway, stream=stream)
+            gateway.ask(stream=stream)
         assert gc.collect() < _REQUESTS
