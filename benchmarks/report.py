@@ -165,13 +165,13 @@ def _streams(tables: Tables) -> str:
                 _times(tables.ratio("streams-50", name, "sleep", "cpu_us_per_event")),
                 tables.spread("streams-50", name, "first_p50_ms", 1),
                 tables.spread("streams-50", name, "gap_p99_ms", 1),
-                tables.spread("streams-50", name, "jitter_p99_ms", 1),
+                tables.spread("streams-50", name, "jitter_p50_ms", 1),
                 f"{most['streams']:.0f}" if "streams" in most else "–",
             )
         )
     head = (
         *("", "CPU µs an event", "× LiteLLM", "× bare", "first event p50, ms"),
-        *("p99 gap, ms", "p99 jitter, ms", "most streams with p99 gap ≤ 30 ms"),
+        *("p99 gap, ms", "p50 jitter, ms", "most streams with p99 gap ≤ 30 ms"),
     )
     return _table(head, rows)
 

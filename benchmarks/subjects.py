@@ -111,7 +111,6 @@ def _api_gateway(place: Place) -> Mapping[str, str]:
         **_gateway(place),
         "VLLM_BASE_URL": f"{_upstream(place)}/v1",
         "MODEL_ROUTES": f"{MODEL}=vllm/{MODEL}",
-        "UPSTREAM_CONCURRENCY": "4000",
     }
 
 
