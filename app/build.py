@@ -11,27 +11,24 @@ from typing import TYPE_CHECKING
 
 import structlog
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from app.api.anthropic.routes import ANTHROPIC
-from app.api.completions.routes import COMPLETIONS
-from app.api.dialects import Parts
-from app.api.errors import OPENAI_ERRORS, install_error_handlers
-from app.api.gateway import Gateway
+from app.api.answering import AnsweringEndpoint
+from app.api.anthropic.dialect import MESSAGES
+from app.api.app import Gateway
+from app.api.completions.dialect import COMPLETIONS
+from app.api.dialect import DialectServices
 from app.api.middleware.auth import ApiKeys, AuthMiddleware
 from app.api.middleware.context import RequestContextMiddleware
-from app.api.middleware.direct import DirectMiddleware, direct_routes
-from app.api.middleware.limits import LimitsMiddleware
+from app.api.middleware.intake import IntakeMiddleware
 from app.api.middleware.tracing import TracingMiddleware
-from app.api.openai.routes import OPENAI
-from app.api.openapi import install_openapi
+from app.api.openai.dialect import CHAT_COMPLETIONS
 from app.api.ops import Drain, ops_router
-from app.api.pacing import Pacer
-from app.api.responses.routes import RESPONSES
+from app.api.responses.dialect import RESPONSES
 from app.api.sessions import sessions_router
-from app.api.streaming import StreamPolicy
+from app.api.streaming.event_stream import StreamPolicy
+from app.api.streaming.pacing import Pacer
 from app.chat.service import ChatService
 from app.chat.session import SessionPolicy
 from app.domain.prompt import PromptLimit
@@ -77,7 +74,7 @@ _READABLE_HEADERS = (
     "x-prompt-chars x-prompt-tokens x-provider x-request-id x-session-action x-session-id"
 )
 # In the order in which they are asked whether a request is theirs.
-_DIALECTS = (ANTHROPIC, OPENAI, RESPONSES, COMPLETIONS)
+_DIALECTS = (MESSAGES, CHAT_COMPLETIONS, RESPONSES, COMPLETIONS)
 
 
 def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()) -> FastAPI:
@@ -117,24 +114,25 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
             yield
 
     drain = Drain()
-    parts = Parts(
-        service=service,
+    services = DialectServices(
         registry=registry,
-        stream_policy=_stream_policy(settings),
         session_from_user=settings.session_from_user,
         max_messages=settings.max_messages,
-        metrics=metrics,
         snapshots=_snapshot_store(settings, sessions),
         snapshot_max_characters=settings.session_max_characters,
     )
-    routers = [
-        ops_router(providers=registry.providers, sessions=sessions, drain=drain, metrics=metrics),
-        *(dialect.router(parts) for dialect in _DIALECTS),
-        sessions_router(sessions),
-    ]
-    routes = [route for router in routers for route in router.routes]
-    direct = direct_routes(routes)
+    stream_policy = _stream_policy(settings)
     app = Gateway(
+        [
+            AnsweringEndpoint(dialect, services, service=service, stream_policy=stream_policy, metrics=metrics)
+            for dialect in _DIALECTS
+        ],
+        [
+            ops_router(providers=registry.providers, sessions=sessions, drain=drain, metrics=metrics),
+            *(dialect.routes(services) for dialect in _DIALECTS),
+            sessions_router(sessions),
+        ],
+        public_paths=PUBLIC_PATHS,
         title="kimi-ai-2api",
         version="0.1.0",
         description="The Kimi web chat as the OpenAI API.",
@@ -142,14 +140,9 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
         redoc_url=None,
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # we have our own
-        middleware=_middleware(settings, metrics, lag, tracing, direct),
+        middleware=_middleware(settings, metrics, lag, tracing),
     )
     app.state.drain = drain
-    for router in routers:
-        app.include_router(router)
-    install_error_handlers(app, routes)
-    wire_types = [model for dialect in _DIALECTS for model in dialect.models]
-    install_openapi(app, public_paths=PUBLIC_PATHS, wire_types=wire_types)
     return app
 
 
@@ -363,9 +356,7 @@ def _stream_policy(settings: Settings) -> StreamPolicy:
     )
 
 
-def _middleware(
-    settings: Settings, metrics: Metrics, lag: LoopLag, tracing: "Tracing | None", direct: dict[str, APIRoute]
-) -> list[Middleware]:
+def _middleware(settings: Settings, metrics: Metrics, lag: LoopLag, tracing: "Tracing | None") -> list[Middleware]:
     """In the order in which a request meets them."""
     keys = None if settings.auth_disabled else ApiKeys(settings.api_keys)
     if keys is None:
@@ -376,9 +367,8 @@ def _middleware(
         Middleware(
             RequestContextMiddleware,
             metrics=metrics,
-            # OpenAI's is what is left.
-            error_forms=[dialect.error_form for dialect in _DIALECTS if dialect.error_form is not OPENAI_ERRORS],
-            own_paths=direct,
+            error_forms=[dialect.errors for dialect in _DIALECTS],
+            endpoints={dialect.path: dialect.errors for dialect in _DIALECTS},
         )
     ]
     if tracing is not None:
@@ -394,15 +384,14 @@ def _middleware(
         layers.append(cors)
     layers.append(
         Middleware(
-            LimitsMiddleware,
+            IntakeMiddleware,
             max_bytes=settings.max_body_bytes,
             max_headers=settings.max_headers,
-            loop_lag=lambda: lag.latest,
+            lag=lag,
             max_lag=settings.max_loop_lag_seconds,
         )
     )
     metrics_keys = [*settings.api_keys, *filter(None, [settings.metrics_key.get_secret_value()])]
     special = {"/metrics": ApiKeys(metrics_keys)} if keys is not None or settings.metrics_key else {}
     layers.append(Middleware(AuthMiddleware, keys=keys, public_paths=PUBLIC_PATHS, special=special))
-    layers.append(Middleware(DirectMiddleware, routes=direct))
     return layers

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from app.build import build_registry
 from app.domain.chat import Message
 from app.domain.errors import ContextTooLong, GatewayError
-from app.domain.prompt import Prompt, PromptLimit, compose
+from app.domain.prompt import PromptLimit, TextPrompt, compose, text_prompt
 from app.providers.base import BaseProvider, CompletionRequest, ModelSpec
 from app.settings import Settings
 
@@ -96,7 +96,7 @@ async def _check_limit(provider: BaseProvider, spec: ModelSpec) -> None:
         size = int(spec.prompt_limit.size * factor)
         text = ("Just say OK. " * size)[:size]
         try:
-            await _ask(provider, spec, Prompt(text, size, PromptLimit(size, spec.prompt_limit.unit)))
+            await _ask(provider, spec, text_prompt(text, size, PromptLimit(size, spec.prompt_limit.unit)))
         except ContextTooLong:
             print(f"✓ limit: {accepted} characters are accepted, {size} are not")
             return
@@ -104,6 +104,6 @@ async def _check_limit(provider: BaseProvider, spec: ModelSpec) -> None:
     print(f"✓ limit: even {accepted} characters are accepted; CONTEXT_MAX_LENGTH may be raised")
 
 
-async def _ask(provider: BaseProvider, spec: ModelSpec, prompt: Prompt) -> str:
-    request = CompletionRequest(model=spec, prompt=prompt, messages=(Message("user", prompt.text),), caller_id="doctor")
+async def _ask(provider: BaseProvider, spec: ModelSpec, prompt: TextPrompt) -> str:
+    request = CompletionRequest(model=spec, prompt=prompt, caller_id="doctor")
     return (await provider.create_completion(request)).text

@@ -1,11 +1,11 @@
 """Every error leaves the gateway here, as the error object of the dialect that the client speaks."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from types import MappingProxyType
 
 from fastapi import FastAPI, Request
-from msgspec import Struct
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -13,63 +13,50 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
 from app.api.encoding import json_bytes
-from app.api.reply import JsonReply, RawHeaders
+from app.api.request import ErrorForm, JsonReply, RawHeaders, RequestContext
 from app.domain.errors import ClientClosedRequest, GatewayError, InvalidRequest, MethodNotAllowed, UnknownUrl
 
-
-def error_body(error: GatewayError) -> bytes:
-    """The OpenAI error object; `param` and `code` are always there, null where unknown."""
-    content = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
-    return json_bytes({"error": content})
+_SAME_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
-class ErrorForm(Struct, frozen=True):
-    """How a dialect writes its errors, and at which requests it does.
+def openai_error_object(error: GatewayError, names: Mapping[str, str] = _SAME_NAMES) -> dict[str, object]:
+    """The OpenAI error object; `param` and `code` are always there, null where unknown.
 
     Args:
-        body: The body of an error's response, from the error and the request's id.
-        paths: The addresses that are the dialect's own, each with a slash at its end; those below them are too.
-        shared_paths: In the same way, addresses that several dialects have.
-        marks: Request headers, in small letters, that tell its clients from others at shared addresses.
-        request_id_headers: Where its clients look for a request's id.
+        names: The dialect's names of fields, by the domain's.
+    """
+    param = names.get(error.param, error.param) if error.param is not None else None
+    return {"message": error.message, "type": error.type, "param": param, "code": error.code}
+
+
+def openai_errors(*paths: str, names: Mapping[str, str] = _SAME_NAMES) -> ErrorForm:
+    """The error form of an OpenAI dialect.
+
+    Args:
+        paths: See `ErrorForm`.
+        names: See `openai_error_object`.
     """
 
-    body: Callable[[GatewayError, str], bytes]
-    paths: tuple[str, ...] = ()
-    shared_paths: tuple[str, ...] = ()
-    marks: frozenset[bytes] = frozenset()
-    request_id_headers: tuple[bytes, ...] = (b"x-request-id",)
+    def body(error: GatewayError, _: str) -> bytes:
+        return json_bytes({"error": openai_error_object(error, names)})
 
-    def is_expected(self, scope: Scope) -> bool:
-        """Does the client of this request expect errors in this form?"""
-        path = f"{scope['path']}/"
-        if path.startswith(self.paths):
-            return True
-        return path.startswith(self.shared_paths) and any(name in self.marks for name, _ in scope["headers"])
+    return ErrorForm(body, paths)
 
 
 # What is spoken wherever no other dialect is.
-OPENAI_ERRORS = ErrorForm(body=lambda error, _: error_body(error))
+OPENAI_ERRORS = openai_errors()
 
 
-def error_form_of(scope: Scope, forms: Iterable[ErrorForm]) -> ErrorForm:
+def error_form_of(path: str, headers: Mapping[bytes, bytes], forms: Sequence[ErrorForm]) -> ErrorForm:
     """The first form that the request's client expects, else OpenAI's.
 
-    The address tells, before anything else is known of a request: even a refusal at the door is said in its dialect.
+    The address tells before anything else is known of a request: even a refusal at the door is written in its dialect.
     """
-    for form in forms:
-        if form.is_expected(scope):
-            return form
-    return OPENAI_ERRORS
+    return next((form for form in forms if form.is_expected(path, headers)), OPENAI_ERRORS)
 
 
-def error_response(error: GatewayError, scope: Scope) -> JsonReply:
-    """The HTTP answer for an error, with what a client needs to decide about another try.
-
-    Args:
-        scope: The request's; the outermost middleware has put its `error_form` and its `request_id` into it.
-    """
-    form: ErrorForm = scope.get("error_form", OPENAI_ERRORS)
+def error_response(error: GatewayError, context: RequestContext) -> JsonReply:
+    """The response for an error, with what a client needs to decide about another try."""
     headers: RawHeaders = []
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after)))
@@ -77,16 +64,16 @@ def error_response(error: GatewayError, scope: Scope) -> JsonReply:
         headers.append((b"x-should-retry", b"true" if error.should_retry else b"false"))
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers.append((b"www-authenticate", b"Bearer"))
-    return JsonReply(form.body(error, scope.get("request_id", "")), headers, error.status)
+    return JsonReply(context.error_form.body(error, context.request_id), headers, error.status)
 
 
-def answer(error: Exception, scope: Scope) -> Response | None:
-    """The HTTP answer for an error of ours, or for a client that has left; None for any other."""
+def expected_error_response(error: Exception, context: RequestContext) -> JsonReply | None:
+    """The response for an error of ours, or for a client that has left; None for any other."""
     if isinstance(error, GatewayError):
-        return error_response(error, scope)
+        return error_response(error, context)
     if isinstance(error, ClientDisconnect):
         gone = ClientClosedRequest("The client closed the connection before its request was complete.")
-        return error_response(gone, scope)
+        return error_response(gone, context)
     return None
 
 
@@ -98,7 +85,7 @@ def install_error_handlers(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     """
 
     async def answer_own(request: Request, error: Exception) -> Response:
-        response = answer(error, request.scope)
+        response = expected_error_response(error, request.scope["context"])
         if response is None:
             raise error
         return response
@@ -106,7 +93,7 @@ def install_error_handlers(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     async def answer_foreign(request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
             raise error
-        response = error_response(_own(request, error), request.scope)
+        response = error_response(_own(request, error), request.scope["context"])
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             response.headers["allow"] = ", ".join(sorted(_methods(routes, request.scope)))
         return response
@@ -133,5 +120,5 @@ def _own(request: Request, error: HTTPException) -> GatewayError:
     if error.status_code == HTTPStatus.NOT_FOUND:
         return UnknownUrl(f"Invalid URL ({place}).")
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        return MethodNotAllowed(f"Not allowed here: {place}.")
+        return MethodNotAllowed(f"Method not allowed ({place}).")
     return InvalidRequest(str(error.detail))

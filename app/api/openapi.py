@@ -1,43 +1,118 @@
-"""The API's own description, where it says more than FastAPI can see.
+"""The API's own description, where it says more than FastAPI can see."""
 
-The dialects' routes read their bodies themselves (once, and fast), so their request models are added here.
-"""
-
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from app.api.docs import ErrorEnvelope
+from app.api.dialect import Dialect
 
 _REF = "#/components/schemas/{model}"
 
 
-def install_openapi(app: FastAPI, *, public_paths: frozenset[str], wire_types: Sequence[type[BaseModel]]) -> None:
-    """Make `/openapi.json` tell the whole truth: request models, keys, and our errors instead of FastAPI's.
+class ErrorObject(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorEnvelope(BaseModel):
+    """The body of every error."""
+
+    error: ErrorObject
+
+
+def openai_responses(descriptions: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
+    """Responses with an OpenAI error object, by HTTP status, each with what it means."""
+    return {status: {"model": ErrorEnvelope, "description": text} for status, text in descriptions.items()}
+
+
+ANSWER_ERRORS = openai_responses(
+    {
+        400: "The request is wrong (`param` says where) or too long (`context_length_exceeded`)",
+        401: "The API key is missing or unknown",
+        404: "`model_not_found`, or `session_not_found` with `X-Session-Strict`",
+        409: "`session_busy`: another request of this session is running",
+        413: "The body is too large",
+        429: "The upstream asks for fewer requests",
+        500: "A fault of the gateway",
+        502: "The upstream's answer makes no sense",
+        503: "The upstream can't be used at the moment",
+        504: "The upstream didn't answer in time",
+    }
+)
+REQUEST_HEADERS: Mapping[str, str] = {
+    "X-Session-Id": "the session to remember this turn in",
+    "X-Session-Reset": "`true` starts the session anew",
+    "X-Session-Strict": "`true` answers 404 instead of starting an expired session anew",
+    "Idempotency-Key": "the same for the same turn sent again within a minute, which then gets the same answer",
+    "X-Provider": "the only provider that may answer",
+    "X-Request-ID": "8 to 128 of A-Z a-z 0-9 . _ -; comes back in the response and in the logs",
+}
+
+
+def request_doc(body: type[BaseModel], headers: Mapping[str, str] = REQUEST_HEADERS) -> dict[str, Any]:
+    """The description of an endpoint that reads its body itself."""
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": _REF.format(model=body.__name__)}}},
+        },
+        "parameters": [
+            {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": description}
+            for name, description in headers.items()
+        ],
+    }
+
+
+def describe(router: APIRouter, dialect: Dialect) -> None:
+    """Have FastAPI describe the address at which a dialect answers calls; they don't come by this route."""
+
+    async def described() -> None:
+        """The answer of a model, whole or as server-sent events."""
+        raise AssertionError(f"{dialect.path} is answered by its own endpoint.")
+
+    content = {"description": "The answer, or with `stream: true` its events", "content": {"text/event-stream": {}}}
+    router.add_api_route(
+        dialect.path,
+        described,
+        methods=["POST"],
+        summary=dialect.summary,
+        tags=[dialect.tag],
+        name=f"answer_{dialect.tag}",
+        response_model=None,
+        responses={200: {"model": dialect.answer, **content}, **dialect.responses},
+        openapi_extra=request_doc(dialect.request, dialect.headers),
+    )
+
+
+def install_openapi(app: FastAPI, wire_types: Sequence[type[BaseModel]], public_paths: frozenset[str]) -> None:
+    """Make `/openapi.json` complete: request bodies, keys, and our errors instead of FastAPI's.
 
     Args:
-        public_paths: What needs no key.
-        wire_types: The models that routes refer to without FastAPI's knowledge.
+        wire_types: The models that routes read by themselves, without FastAPI's knowledge.
+        public_paths: Addresses that need no key.
     """
     generate = app.openapi
-    complete = partial(_completed, public_paths=public_paths, wire_types=wire_types)
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = complete(generate())
+            app.openapi_schema = _completed(generate(), wire_types, public_paths)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
 
 
 def _completed(
-    document: dict[str, Any], public_paths: frozenset[str], wire_types: Sequence[type[BaseModel]]
+    document: dict[str, Any], wire_types: Sequence[type[BaseModel]], public_paths: frozenset[str]
 ) -> dict[str, Any]:
-    _, definitions = models_json_schema([(model, "validation") for model in wire_types], ref_template=_REF)
+    models: list[type[BaseModel]] = [ErrorEnvelope, *wire_types]
+    _, definitions = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     schemas.update(definitions["$defs"])

@@ -5,7 +5,7 @@ from typing import Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from app.api.docs import ErrorEnvelope
+from app.api.openapi import ErrorEnvelope
 from app.domain.conversation import Session, SessionKey
 from app.domain.errors import SessionNotFound
 from app.sessions.base import SessionStore
@@ -59,7 +59,7 @@ def sessions_router(store: SessionStore) -> APIRouter:
     @router.get("", summary="List your sessions", response_model=SessionList)
     async def list_sessions(request: Request) -> SessionList:
         """All sessions of this API key."""
-        sessions = await store.sessions_of(request.scope["caller"].id)
+        sessions = await store.sessions_of(request.scope["context"].caller.id)
         return SessionList(data=[SessionSummary(**_facts(session, store)) for session in sessions])
 
     @router.get(
@@ -90,7 +90,7 @@ def sessions_router(store: SessionStore) -> APIRouter:
 
 
 def _key(request: Request, session_id: str) -> SessionKey:
-    return SessionKey(request.scope["caller"].id, session_id)
+    return SessionKey(request.scope["context"].caller.id, session_id)
 
 
 def _facts(session: Session, store: SessionStore) -> dict[str, object]:
@@ -105,4 +105,4 @@ def _facts(session: Session, store: SessionStore) -> dict[str, object]:
 
 
 def _missing() -> SessionNotFound:
-    return SessionNotFound("There is no such session, or it has expired.")
+    return SessionNotFound("No such session, or it has expired.")

@@ -1,8 +1,8 @@
-"""What becomes of a call, event by event, as those see it who write it to a client."""
+"""What is told about a call while it is answered, as the dialects see it."""
 
 from msgspec import Struct
 
-from app.domain.chat import Delta, FinishReason, ToolCall, Usage
+from app.domain.chat import Completion, Delta, Usage
 from app.domain.conversation import Action
 from app.domain.prompt import Prompt
 
@@ -12,11 +12,11 @@ class Opening(Struct, frozen=True):
 
     Args:
         model: The model name that the client asked for.
-        provider: Who is asked.
-        session_id: The session, if there is one.
-        action: What the call means for it.
+        provider: The provider that is asked.
+        session_id: The session; None if there is none.
+        action: What the call means for its session.
         prompt: What is sent, and what was left out.
-        options_taken: Do further fields of the request reach the upstream?
+        options_taken: Whether further fields of the request reach the upstream.
         fallback: The providers that were passed over, each as `provider=reason`.
     """
 
@@ -30,26 +30,23 @@ class Opening(Struct, frozen=True):
 
 
 class Ending(Struct, frozen=True):
-    """How an answer ended. When it is told, the turn has been remembered.
+    """The end of an answer. When it is told, the turn has been remembered.
 
     Args:
-        stop: The stop text that ended the answer, if one did and it is known which.
+        completion: The whole answer, also when it was streamed: nobody needs to gather it again.
+        usage: Counted by the upstream, or estimated.
     """
 
-    finish_reason: FinishReason
+    completion: Completion
     usage: Usage
-    stop: str | None = None
 
 
 class Answer(Struct, frozen=True):
     """A whole answer."""
 
     opening: Opening
-    text: str
     ending: Ending
-    tool_calls: tuple[ToolCall, ...] = ()
-    reasoning: str = ""
 
 
-# An `Opening` may be followed by another before the first `Delta`: then it is the other provider that answers.
+# An `Opening` may be followed by another one before the first `Delta`: then the next provider was asked.
 Event = Opening | Delta | Ending

@@ -1,4 +1,4 @@
-"""A call's session: taken before the call is answered, written after, let go however it ends."""
+"""A call's session: taken before the call is answered, written after, released however it ends."""
 
 import time
 from contextlib import AbstractAsyncContextManager
@@ -9,8 +9,9 @@ from msgspec import Struct
 
 from app.chat.events import Ending
 from app.domain.caller import Caller
-from app.domain.chat import ChatCall, Completion, Message
+from app.domain.chat import ChatCall, Message
 from app.domain.conversation import (
+    Action,
     LastTurn,
     Plan,
     SessionKey,
@@ -29,8 +30,8 @@ class SessionPolicy(Struct, frozen=True):
     """How sessions are treated.
 
     Args:
-        replay_seconds: For how long a request that is sent again gets the answer of the first time.
-        max_characters: The most that is remembered of one session.
+        replay_seconds: How long a request that is sent again gets the answer of the first time.
+        max_characters: Characters that are remembered of one session.
     """
 
     replay_seconds: float = 60.0
@@ -38,45 +39,54 @@ class SessionPolicy(Struct, frozen=True):
 
 
 class CallSession:
-    """What a call means for its session, in an `async with` block during which nobody else has the session.
+    """What a call means for its session, within an `async with` block during which no other call has the session.
 
-    A call without a session is its own conversation. So is, while the store is down, one that brings its whole history.
-
-    Args:
-        store: Where sessions are.
-        policy: How they are treated.
-        call: What came.
-        caller: Whose sessions they are.
-
-    Attributes:
-        key: Where the session is; None if the call has none.
-        plan: Set on entering.
-        is_open: Has it been entered?
-        began: When the session began, in seconds since the epoch.
+    A call without a session is a conversation of its own. So is, while the store is down, one that brings its whole
+    history.
 
     Raises:
         SessionNotFound: On entering, if the client wants no new session in place of a missing one.
-        SessionBusy: On entering, if another call of the session doesn't end.
-        SessionStoreUnavailable: On entering, if the call can't do without it.
+        SessionBusy: On entering, if another call of the session doesn't end in time.
+        SessionStoreUnavailable: On entering, if the call can't do without the store.
     """
 
-    __slots__ = ("_call", "_held", "_hold", "_policy", "_store", "began", "is_open", "key", "plan")
+    __slots__ = ("_began", "_call", "_caller", "_held", "_hold", "_plan", "_policy", "_store")
 
     def __init__(self, store: SessionStore, policy: SessionPolicy, call: ChatCall, caller: Caller) -> None:
         self._store = store
         self._policy = policy
         self._call = call
+        self._caller = caller
         self._hold: AbstractAsyncContextManager[HeldSession] | None = None
         self._held: HeldSession | None = None
-        self.key = SessionKey(caller.id, call.session.id) if call.session is not None else None
-        self.plan = Plan("stateless", call.messages)
-        self.began = 0.0
-        self.is_open = False
+        self._plan = Plan("stateless", call.messages)
+        # When the session began, in seconds since the epoch.
+        self._began = 0.0
+
+    @property
+    def action(self) -> Action:
+        """What the call means for the session."""
+        return self._plan.action
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The conversation to be answered."""
+        return self._plan.messages
+
+    @property
+    def replay(self) -> LastTurn | None:
+        """The answer that this very request was given a moment ago."""
+        return self._plan.replay
+
+    @property
+    def conversation_id(self) -> str | None:
+        """See `CompletionRequest`."""
+        session = self._call.session
+        return None if session is None else f"{self._caller.id}\n{session.id}\n{self._began}"
 
     async def __aenter__(self) -> Self:
-        if self.key is not None:
-            await self._take(self._store.hold(self.key))
-        self.is_open = True
+        if self._call.session is not None:
+            await self._take(self._store.hold(SessionKey(self._caller.id, self._call.session.id)))
         return self
 
     async def __aexit__(
@@ -85,7 +95,7 @@ class CallSession:
         if self._hold is not None:
             await self._hold.__aexit__(kind, error, traceback)
 
-    async def remember(self, answer: Completion, ending: Ending, prompt: Prompt) -> None:
+    async def remember(self, ending: Ending, prompt: Prompt) -> None:
         """Keep the answered turn, if there is a session.
 
         Raises:
@@ -93,32 +103,31 @@ class CallSession:
         """
         if self._held is None:
             return
-        call = self._call
-        now = time.time()
+        call, answer = self._call, ending.completion
         session = remember(
             call,
-            self.plan,
+            self._plan,
             Message("assistant", answer.text, tool_calls=answer.tool_calls),
             last_turn=LastTurn(
                 fingerprint=fingerprint(call.model, call.messages),
                 idempotency_key=call.idempotency_key,
                 text=answer.text,
                 tool_calls=answer.tool_calls,
-                finish_reason=ending.finish_reason,
+                finish_reason=answer.finish_reason,
                 usage=ending.usage,
                 prompt_size=prompt.size,
                 dropped=prompt.dropped,
                 shortened=prompt.shortened,
-                at=now,
-                stop=ending.stop,
+                at=time.time(),
+                stop=answer.stop,
             ),
-            created_at=self.began,
+            created_at=self._began,
             max_characters=self._policy.max_characters,
         )
         try:
-            await self._held.save(SessionRecord(session, self.plan.client_keeps_history))
+            await self._held.save(SessionRecord(session, self._plan.client_keeps_history))
         except SessionStoreUnavailable:
-            # Whoever sends the whole conversation loses nothing; whoever relies on the memory must know.
+            # Clients that send the whole conversation lose nothing; those that rely on the memory must know.
             if not is_full_history(call.messages):
                 raise
 
@@ -131,14 +140,14 @@ class CallSession:
             raise
         self._hold = hold
         try:
-            self._make_plan(held.record)
+            self._decide(held.record)
         except BaseException as error:
             await hold.__aexit__(type(error), error, error.__traceback__)
             raise
 
-    def _make_plan(self, record: SessionRecord) -> None:
+    def _decide(self, record: SessionRecord) -> None:
         now = time.time()
-        self.plan = plan(self._call, record, now=now, replay_seconds=self._policy.replay_seconds)
+        self._plan = plan(self._call, record, now=now, replay_seconds=self._policy.replay_seconds)
         stored = record.session
-        goes_on = stored is not None and self.plan.action in ("continued", "replaced")
-        self.began = stored.created_at if stored is not None and goes_on else now
+        goes_on = stored is not None and self._plan.action in ("continued", "replaced")
+        self._began = stored.created_at if stored is not None and goes_on else now

@@ -182,18 +182,7 @@ class Usage(Struct, frozen=True):
         )
 
 
-class Completion(Struct, frozen=True):
-    """A whole answer. `usage` is None where the upstream doesn't count, `stop` where no stop text ended it."""
-
-    text: str
-    finish_reason: FinishReason = "stop"
-    usage: Usage | None = None
-    tool_calls: tuple[ToolCall, ...] = ()
-    reasoning: str = ""
-    stop: str | None = None
-
-
-class ToolCallDelta(Struct, frozen=True):
+class ToolCallDelta(Struct, frozen=True, gc=False):
     """A part of a tool call.
 
     Args:
@@ -209,7 +198,8 @@ class ToolCallDelta(Struct, frozen=True):
     arguments: str = ""
 
 
-class Delta(Struct, frozen=True):
+# gc=False: a stream keeps all its deltas until it ends, and the garbage collector need not look through them.
+class Delta(Struct, frozen=True, gc=False):
     """A part of an answer, in order.
 
     Args:
@@ -229,3 +219,22 @@ class Delta(Struct, frozen=True):
     reasoning: str = ""
     tool_call: ToolCallDelta | None = None
     stop: str | None = None
+
+
+class Completion(Struct, frozen=True):
+    """A whole answer.
+
+    Args:
+        usage: None where the upstream doesn't count.
+        stop: The stop text that ended the answer; None if none did.
+        deltas: The answer's parts in their order where thoughts, text and calls alternate. Empty for an answer that is
+            simply thoughts, then text, then calls.
+    """
+
+    text: str
+    finish_reason: FinishReason = "stop"
+    usage: Usage | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    reasoning: str = ""
+    stop: str | None = None
+    deltas: tuple[Delta, ...] = ()

@@ -14,7 +14,8 @@ conversation fit: each share below is reckoned from the limit, not from where a 
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal
 
 from msgspec import Struct
@@ -44,52 +45,142 @@ _NOT_IN_A_TAG = re.compile(r"[^\w.-]+")
 
 
 class PromptLimit(Struct, frozen=True):
-    """How large a prompt may be: `size` counted in `unit`; `setting` is what an operator would change."""
+    """How large a prompt may be: `size`, counted in `unit`. `setting` is what an operator changes to raise it."""
 
     size: int
     unit: Unit = "codepoints"
     setting: str = "CONTEXT_MAX_LENGTH"
 
     @property
-    def most_characters(self) -> int:
-        """No text of more code points keeps within the limit."""
+    def max_characters(self) -> int:
+        """Code points that no text within the limit exceeds."""
         return self.size * BYTES_PER_TOKEN if self.unit == "tokens" else self.size
 
-    def measure(self, text: str) -> int:
-        """The size of a text in this limit's unit."""
-        if self.unit == "codepoints":
-            return len(text)
-        if self.unit == "bytes":
-            return utf8_size(text)
-        if self.unit == "tokens":
-            return estimate(text)
-        return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
+    @property
+    def measure(self) -> Callable[[str], int]:
+        """The function that gives the size of a text in this limit's unit."""
+        return _MEASURES[self.unit]
 
 
-class Prompt(Struct, frozen=True):
-    """A composed prompt, and what it took.
+def _utf16_size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+# Functions, not branches: a composed prompt measures dozens of texts, and `len` costs next to nothing.
+_MEASURES: Mapping[Unit, Callable[[str], int]] = MappingProxyType(
+    {"codepoints": len, "utf16": _utf16_size, "bytes": utf8_size, "tokens": estimate}
+)
+
+
+class Prompt(Struct, frozen=True, kw_only=True):
+    """What clients and operators are told about a prompt, whatever form it was sent in.
 
     Args:
-        text: What the upstream gets.
         size: Its size in the limit's unit, at most `limit.size`.
-        limit: The limit it was composed for.
-        dropped: Messages that are not in it at all.
-        shortened: Messages of which only the head and the tail are in it.
+        limit: The limit it was made for.
+        tokens: Its estimated size in tokens.
+        dropped: Messages that were left out.
+        shortened: Messages that were cut down to their head and tail.
     """
 
-    text: str
     size: int
     limit: PromptLimit
+    tokens: int
     dropped: int = 0
     shortened: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the whole conversation is in it, and fits."""
+        return not self.dropped and not self.shortened and self.size <= self.limit.size
+
+
+class TextPrompt(Prompt, frozen=True, kw_only=True):
+    """A conversation as one text."""
+
+    text: str
+
+
+class MessagePrompt(Prompt, frozen=True, kw_only=True):
+    """A conversation as messages, for models that take them. Its size is estimated; the upstream knows better."""
+
+    messages: tuple[Message, ...]
+
+    @property
+    def text(self) -> str:
+        """The same for people."""
+        return "\n".join([f"{message.role}: {message.text}" for message in self.messages])
+
+
+def text_prompt(text: str, size: int, limit: PromptLimit, dropped: int = 0, shortened: int = 0) -> TextPrompt:
+    """A prompt of a finished text that has been measured."""
+    return TextPrompt(text=text, size=size, limit=limit, tokens=estimate(text), dropped=dropped, shortened=shortened)
+
+
+def message_prompt(messages: tuple[Message, ...], limit: PromptLimit) -> MessagePrompt:
+    """A prompt of messages that are sent as they are."""
+    tokens = sum([estimate(message.text) for message in messages])
+    for message in messages:
+        for call in message.tool_calls:
+            tokens += estimate(call.name + call.arguments)
+    return MessagePrompt(messages=messages, size=tokens, limit=limit, tokens=tokens)
+
+
+def told_call(call: ToolCall) -> str:
+    """An earlier tool call in words, for a model that has no form of its own for calls."""
+    return f"(called {call.name} with {call.arguments})"
+
+
+def compose(
+    messages: Sequence[Message],
+    limit: PromptLimit,
+    instructions: str = "",
+    instructions_param: str = "tools",
+    render_call: Callable[[ToolCall], str] = told_call,
+) -> TextPrompt:
+    """Compose one text of a conversation, oldest message first.
+
+    Args:
+        messages: The conversation.
+        limit: How large the prompt may be.
+        instructions: Further text that the model must read in full.
+        instructions_param: The request field to name if the instructions don't fit.
+        render_call: Writes an earlier tool call.
+
+    Raises:
+        ContextTooLong: What must be sent exceeds the limit.
+        InvalidRequest: There is nothing to send.
+    """
+    if len(messages) == 1 and not instructions and (prompt := _of_one(messages[0], limit)):
+        return prompt
+    draft = _draft(messages, render_call)
+    has_words = not _is_blank("".join([section.body for section in draft.pending]))
+    if not has_words and messages[-1].role != "tool":  # a tool may well have nothing to say
+        raise InvalidRequest("The last message is empty.", param="messages")
+    told = [_Section(_PLAIN_TAGS["system"], instructions, ours=True)] if instructions else []
+    must = [*told, *draft.pending]
+    # A lower bound of the size, which saves joining long texts in vain.
+    if len(instructions) + sum([len(message.text) for message in messages]) <= limit.max_characters:
+        sections = [*draft.system, *[draft.section(message) for message in draft.history], *must]
+        text = _join(sections, has_words)
+        size = limit.measure(text)
+        if size <= limit.size:
+            return text_prompt(text, size, limit)
+    kept = _select(draft, must, limit)
+    text = _join(kept, has_words)
+    size = limit.measure(text)
+    if size > limit.size:
+        raise _too_long(size, draft.pending, told, limit, instructions_param)
+    dropped = len(draft.system) + len(draft.history) + len(must) - len(kept)
+    return text_prompt(text, size, limit, dropped, sum([section.cut for section in kept]))
 
 
 class _Section(Struct, frozen=True):
     """A message as it is written.
 
     Args:
-        ours: Written by the gateway: nothing in it is forged.
-        cut: Only the head and the tail are left.
+        ours: Written by the gateway, so that nothing in it can be forged.
+        cut: Only its head and tail are left.
     """
 
     tag: str
@@ -98,105 +189,15 @@ class _Section(Struct, frozen=True):
     cut: bool = False
 
 
-def compose(
-    messages: Sequence[Message],
-    limit: PromptLimit,
-    instructions: str = "",
-    instructions_param: str = "tools",
-    render_call: Callable[[ToolCall], str] | None = None,
-) -> Prompt:
-    """Make one prompt of a conversation, oldest message first.
-
-    Args:
-        messages: The conversation.
-        limit: How large the prompt may be.
-        instructions: What the model must be told besides, in full.
-        instructions_param: The field of the request that is at fault if they don't fit.
-        render_call: How an earlier call of a tool is written.
-
-    Raises:
-        ContextTooLong: What must be sent is larger than the limit.
-        InvalidRequest: There is nothing to send.
-    """
-    if len(messages) == 1 and not instructions and (prompt := _of_one(messages[0], limit)):
-        return prompt
-    parts = _parts(messages, render_call or _told_call)
-    has_words = not _is_blank("".join([section.body for section in parts.pending]))
-    if not has_words and messages[-1].role != "tool":  # a tool may well have nothing to say
-        raise InvalidRequest("The last message is empty: there is nothing to answer.", param="messages")
-    told = [_Section(_PLAIN_TAGS["system"], instructions, ours=True)] if instructions else []
-    must = [*told, *parts.pending]
-    # Before long texts are put together in vain: so many code points are in it in any case.
-    if len(instructions) + sum([len(message.text) for message in messages]) <= limit.most_characters:
-        text = _written([*parts.system, *map(parts.section, parts.history), *must], has_words)
-        size = limit.measure(text)
-        if size <= limit.size:
-            return Prompt(text, size, limit)
-    kept = _select(parts, must, limit)
-    text = _written(kept, has_words)
-    size = limit.measure(text)
-    if size > limit.size:
-        raise _too_long(size, parts.pending, told, limit, instructions_param)
-    dropped = len(parts.system) + len(parts.history) + len(must) - len(kept)
-    return Prompt(text, size, limit, dropped, shortened=sum([section.cut for section in kept]))
-
-
-def _of_one(message: Message, limit: PromptLimit) -> Prompt | None:
-    """The prompt of a lone message, if there is nothing to it."""
-    text = message.text
-    if message.tool_calls or _is_blank(text):
-        return None
-    size = limit.measure(text)
-    return Prompt(text, size, limit) if size <= limit.size else None
-
-
-def _is_blank(text: str) -> bool:
-    return not text or text.isspace()
-
-
-def _written(sections: list[_Section], has_words: bool) -> str:
-    if len(sections) == 1 and has_words:
-        return sections[0].body
-    return _SEPARATOR.join(
-        [section.tag + (section.body if section.ours else _neutral(section.body)) for section in sections]
-    )
-
-
-def _too_long(
-    size: int, pending: list[_Section], told: list[_Section], limit: PromptLimit, instructions_param: str
-) -> ContextTooLong:
-    """Whose fault it is: the instructions', if what is to be answered would fit without them."""
-    most = f"but this model takes at most {limit.size} ({limit.setting})"
-    if told:
-        alone = limit.measure(_alone(pending))
-        if alone <= limit.size:
-            alone = limit.measure(told[0].body)
-            return ContextTooLong(
-                f"What {instructions_param} asks to tell the model takes {alone} {limit.unit}, {size} together with "
-                f"the message to be answered, {most}. Send less of it, or shorten the last message.",
-                param=instructions_param,
-            )
-        size = alone
-    return ContextTooLong(
-        f"The part of the conversation that has to be sent takes {size} {limit.unit}, {most}. "
-        "Shorten the last message.",
-        param="messages",
-    )
-
-
-def _alone(pending: list[_Section]) -> str:
-    return _written(pending, has_words=True)
-
-
-class _Parts(Struct, frozen=True):
-    """A conversation taken apart.
+class _Draft(Struct, frozen=True):
+    """A conversation sorted by what must be sent.
 
     Args:
         system: The system prompt: one section or none.
-        history: What may be left out, oldest first; no empty messages.
-        pending: What must be sent.
+        history: Messages that may be left out, oldest first; none is empty.
+        pending: The sections that must be sent.
         tool_names: By the ids of their calls.
-        render_call: How a call is written.
+        render_call: Writes an earlier tool call.
     """
 
     system: list[_Section]
@@ -206,11 +207,66 @@ class _Parts(Struct, frozen=True):
     render_call: Callable[[ToolCall], str]
 
     def section(self, message: Message) -> _Section:
-        """How a message is written."""
-        return _section(message, self.tool_names, self.render_call)
+        """A message as it is written."""
+        body, name = message.text, message.name
+        if message.tool_calls:
+            calls = [self.render_call(call) for call in message.tool_calls]
+            body = "\n".join([body, *calls] if body else calls)
+        if not name and message.tool_call_id:
+            name = self.tool_names.get(message.tool_call_id)
+        return _Section(_tag(message.role, name) if name else _PLAIN_TAGS[message.role], body)
 
 
-def _parts(messages: Sequence[Message], render_call: Callable[[ToolCall], str]) -> _Parts:
+def _of_one(message: Message, limit: PromptLimit) -> TextPrompt | None:
+    """The prompt of a lone message that needs no tag; None if it does, or doesn't fit."""
+    text = message.text
+    if message.tool_calls or _is_blank(text):
+        return None
+    size = limit.measure(text)
+    return text_prompt(text, size, limit) if size <= limit.size else None
+
+
+def _is_blank(text: str) -> bool:
+    return not text or text.isspace()
+
+
+def _join(sections: list[_Section], has_words: bool) -> str:
+    if len(sections) == 1 and has_words:
+        return sections[0].body
+    # The characters that a forged tag or call begins with are looked for here: a call for each section would cost more
+    # than the search.
+    return _SEPARATOR.join(
+        [
+            section.tag + body
+            if section.ours or not ("[" in body or "［" in body or "<" in body or "functions." in body)
+            else section.tag + _neutral(body)
+            for section in sections
+            for body in (section.body,)
+        ]
+    )
+
+
+def _too_long(
+    size: int, pending: list[_Section], told: list[_Section], limit: PromptLimit, instructions_param: str
+) -> ContextTooLong:
+    """The error that blames the instructions if the message to be answered would fit without them."""
+    most = f"but this model takes at most {limit.size} ({limit.setting})"
+    alone = limit.measure(_join(pending, has_words=True))
+    if told and alone <= limit.size:
+        of_instructions = limit.measure(told[0].body)
+        return ContextTooLong(
+            f"The instructions for {instructions_param} take {of_instructions} {limit.unit}, {size} together with "
+            f"the last message, {most}. Send fewer or shorter ones, or shorten the last message.",
+            param=instructions_param,
+        )
+    return ContextTooLong(
+        f"The messages that have to be sent take {alone if told else size} {limit.unit}, {most}. "
+        "Shorten the last message.",
+        param="messages",
+    )
+
+
+def _draft(messages: Sequence[Message], render_call: Callable[[ToolCall], str]) -> _Draft:
     instructions: list[str] = []
     turns: list[Message] = []
     tool_names: dict[str, str] = {}
@@ -223,16 +279,18 @@ def _parts(messages: Sequence[Message], render_call: Callable[[ToolCall], str]) 
             instructions.append(message.text)
     system_text = "\n\n".join(instructions)
     if not turns:
-        # Only instructions came: then they are what wants an answer.
-        return _Parts([], [], [_Section(_PLAIN_TAGS["user"], system_text)], tool_names, render_call)
+        # Only instructions came: then they are the question.
+        return _Draft([], [], [_Section(_PLAIN_TAGS["user"], system_text)], tool_names, render_call)
     first = _first_pending(turns)
-    return _Parts(
+    draft = _Draft(
         [_Section(_PLAIN_TAGS["system"], system_text)] if instructions else [],
-        [message for message in turns[:first] if message.text or message.tool_calls] if first else [],
-        [_section(message, tool_names, render_call) for message in turns[first:]],
+        [message for message in turns[:first] if message.text or message.tool_calls],
+        [],
         tool_names,
         render_call,
     )
+    draft.pending.extend([draft.section(message) for message in turns[first:]])
+    return draft
 
 
 def _first_pending(turns: Sequence[Message]) -> int:
@@ -249,42 +307,31 @@ def _first_pending(turns: Sequence[Message]) -> int:
     return len(turns) - 1
 
 
-def _section(message: Message, tool_names: dict[str, str], render_call: Callable[[ToolCall], str]) -> _Section:
-    body = message.text
-    if message.tool_calls:
-        calls = [render_call(call) for call in message.tool_calls]
-        body = "\n".join([body, *calls] if body else calls)
-    name = message.name
-    if not name and message.tool_call_id:
-        name = tool_names.get(message.tool_call_id)
-    return _Section(_tag(message.role, name) if name else _PLAIN_TAGS[message.role], body)
-
-
 def _tag(role: Role, name: str) -> str:
     label = f"{role.capitalize()} {_NOT_IN_A_TAG.sub('', name)[:64]}".rstrip()
     return f"[{label}]: "
 
 
-def _told_call(call: ToolCall) -> str:
-    return f"(called {call.name} with {call.arguments})"
-
-
-def _select(parts: _Parts, must: list[_Section], limit: PromptLimit) -> list[_Section]:
-    """The sections to send where not all fit, in chronological order, cut down where they have to be."""
+def _select(draft: _Draft, must: list[_Section], limit: PromptLimit) -> list[_Section]:
+    """The sections to send where not all fit, oldest first, cut down where necessary."""
+    measure = limit.measure
+    separator = measure(_SEPARATOR)
     # Every section but the first costs a separator; so does the first here, and the budget pays it back.
-    room = limit.size + limit.measure(_SEPARATOR) - sum([_cost(section, limit) for section in must])
+    room = limit.size + separator
+    for section in must:
+        room -= measure(section.tag) + separator + measure(section.body)
     if room <= 0:
         return must
     kept: list[_Section] = []
     share = min(room, limit.size // _SYSTEM_SHARE)
-    for section in parts.system:
-        cost = _cost(section, limit)
+    for section in draft.system:
+        cost = measure(section.tag) + separator + measure(section.body)
         kept += [section] if cost <= share else _cut(section, share, limit)
         room -= min(share, cost)
     history: list[_Section] = []
-    for message in reversed(parts.history):
-        section = parts.section(message)
-        cost = _cost(section, limit)
+    for message in reversed(draft.history):
+        section = draft.section(message)
+        cost = measure(section.tag) + separator + measure(section.body)
         if cost > room:
             history += _cut(section, room, limit)
             break
@@ -292,10 +339,6 @@ def _select(parts: _Parts, must: list[_Section], limit: PromptLimit) -> list[_Se
         room -= cost
     history.reverse()
     return kept + history + must
-
-
-def _cost(section: _Section, limit: PromptLimit) -> int:
-    return limit.measure(section.tag + _SEPARATOR) + limit.measure(section.body)
 
 
 def _cut(section: _Section, room: int, limit: PromptLimit) -> list[_Section]:
@@ -326,15 +369,15 @@ def _tail(text: str, size: int, limit: PromptLimit) -> str:
 
 
 def without_forged_calls(text: str) -> str:
-    """A text with all that a model could repeat as a call of a tool made harmless, at the same length."""
-    # A single character is looked for ten times as fast as a word.
+    """The text with everything made harmless that a model could repeat as a tool call, at the same length."""
+    # Searching for one character is ten times as fast as searching for a word.
     if "<" in text and "tool_call" in text:
         text = _FORGED_CALL.sub("(", text)
     return _FORGED_KIMI_CALL.sub("functions ", text) if ":" in text and "functions." in text else text
 
 
 def _neutral(body: str) -> str:
-    """The body with all that reads like a tag of ours or like a tool call made harmless; it gets no longer by that."""
+    """The body with everything made harmless that reads like a tag of ours or a tool call; it never grows."""
     if "[" in body or "［" in body:
         body = _FORGED_TAG.sub("(", body)
     return without_forged_calls(body)

@@ -12,7 +12,7 @@ from typing import Literal
 from msgspec import Struct
 
 from app.domain.chat import PLAIN_TEXT, Completion, Delta, Message, OutputFormat, ToolUse
-from app.domain.prompt import Prompt, PromptLimit
+from app.domain.prompt import MessagePrompt, PromptLimit, TextPrompt
 
 # messages: takes a conversation message by message and ends its answer by `stop` and `max_tokens` itself; a model
 # without it gets one text, and its answer is ended by the gateway. options: takes further fields of the request.
@@ -44,8 +44,8 @@ class CompletionRequest(Struct, frozen=True):
 
     Args:
         model: Which of the provider's models.
-        prompt: The conversation as one text within the model's limit.
-        messages: The same conversation message by message, whole.
+        prompt: The conversation: as messages for models with the ability `messages`, else as one text within the
+            model's limit. `prompt.text` and `messages` are there in either case.
         caller_id: Whose request it is, for fair shares.
         conversation_id: The same for all turns of one session, and another when it starts anew; None without a session.
             It holds the client's own name for the session: to be digested before it goes anywhere.
@@ -58,8 +58,7 @@ class CompletionRequest(Struct, frozen=True):
     """
 
     model: ModelSpec
-    prompt: Prompt
-    messages: tuple[Message, ...]
+    prompt: TextPrompt | MessagePrompt
     caller_id: str
     conversation_id: str | None = None
     options: Mapping[str, object] = {}
@@ -69,6 +68,12 @@ class CompletionRequest(Struct, frozen=True):
     stop: tuple[str, ...] = ()
     deadline: float | None = None
     retries: bool = True
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The conversation as messages; a text is a single message of the user's."""
+        prompt = self.prompt
+        return prompt.messages if isinstance(prompt, MessagePrompt) else (Message("user", prompt.text),)
 
 
 class ProviderStatus(Struct, frozen=True):

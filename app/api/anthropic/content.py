@@ -1,4 +1,4 @@
-"""What Anthropic's messages mean: blocks of content become the domain's messages. Pure.
+"""Reads Anthropic's content blocks into messages. Pure.
 
 A place in a request is named as Anthropic names it: `messages.0.content.2`.
 """
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from app.api.anthropic.schemas import ContentBlock, Source, WireMessage
-from app.api.content import text_and_parts
+from app.api.wire.content import text_and_parts
 from app.domain.chat import Image, Message, ToolCall
 from app.domain.errors import InvalidRequest
 
@@ -28,7 +28,7 @@ def domain_messages(system: str | list[ContentBlock] | None, messages: Sequence[
     for index, message in enumerate(messages):
         found += _messages(message, f"messages.{index}.content")
     if not any(message.role != "system" for message in found):
-        raise InvalidRequest("There is no message with content to answer.", param="messages")
+        raise InvalidRequest("messages must have a message with content.", param="messages")
     return tuple(message for message in found if message.role != "system" or message.text)
 
 
@@ -78,7 +78,7 @@ def _call(block: ContentBlock, place: str) -> ToolCall:
 
 
 @dataclass(slots=True)
-class _Turn:
+class _UserMessage:
     """Neighbouring blocks that make one message of the user's."""
 
     parts: list[str | Image] = field(default_factory=list)
@@ -92,15 +92,15 @@ class _Turn:
 
 def _user(blocks: Sequence[ContentBlock], place: str) -> Iterator[Message]:
     """Tool results become messages of their own, in the order in which they stand among the other blocks."""
-    turn = _Turn()
+    user = _UserMessage()
     for index, block in enumerate(blocks):
         where = f"{place}.{index}"
         if block.type != "tool_result":
-            turn.parts += _parts(block, where)
+            user.parts += _parts(block, where)
             continue
-        yield from turn.message()
+        yield from user.message()
         yield _result(block, where)
-    yield from turn.message()
+    yield from user.message()
 
 
 def _result(block: ContentBlock, place: str) -> Message:
@@ -111,7 +111,7 @@ def _result(block: ContentBlock, place: str) -> Message:
         for index, inner in enumerate(block.content):
             parts += _parts(inner, f"{place}.content.{index}")
     elif block.content is not None:
-        raise InvalidRequest("A tool's result is a text or a list of blocks.", param=f"{place}.content")
+        raise InvalidRequest("A tool result must be text or a list of blocks.", param=f"{place}.content")
     text, with_images = text_and_parts(parts)
     if block.is_error and not text.lower().startswith("error"):
         text = f"Error: {text}"
@@ -142,7 +142,7 @@ def _image(source: Source | str | None, place: str) -> Image:
         return Image(f"data:{kind};base64,{_needed(source.data, f'{place}.source.data')}", place)
     if isinstance(source, Source) and source.type == "url":
         return Image(_needed(source.url, f"{place}.source.url"), place)
-    raise InvalidRequest("An image is read from a base64 or url source only.", param=f"{place}.source")
+    raise InvalidRequest("An image must have a base64 or url source.", param=f"{place}.source")
 
 
 def _titled(block: ContentBlock) -> Iterator[str]:
@@ -156,7 +156,7 @@ def _document(source: Source | str | None, place: str) -> Iterator[str | Image]:
     elif isinstance(source, Source) and source.type == "content":
         yield from _texts(source.content, f"{place}.content")
     else:
-        raise InvalidRequest("A document is read from a text or content source only, not from a file.", param=place)
+        raise InvalidRequest("A document must have a text or content source; files are not supported.", param=place)
 
 
 def _texts(content: object, place: str) -> Iterator[str | Image]:
@@ -166,7 +166,7 @@ def _texts(content: object, place: str) -> Iterator[str | Image]:
         for index, block in enumerate(content):
             yield from _parts(block, f"{place}.{index}")
     else:
-        raise InvalidRequest("Content is missing here.", param=place)
+        raise InvalidRequest("Content is required.", param=place)
 
 
 def _needed(value: str | None, place: str) -> str:
@@ -176,4 +176,4 @@ def _needed(value: str | None, place: str) -> str:
 
 
 def _unreadable(block: ContentBlock, place: str) -> InvalidRequest:
-    return InvalidRequest(f"A block of type {block.type[:40]!r} can't be read here.", param=place)
+    return InvalidRequest(f"A block of type {block.type[:40]!r} is not supported here.", param=place)

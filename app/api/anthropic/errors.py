@@ -1,7 +1,7 @@
 """Errors as Anthropic's API writes them."""
 
 from app.api.encoding import json_bytes
-from app.api.errors import ErrorForm
+from app.api.request import ErrorForm
 from app.domain.errors import ContextTooLong, GatewayError
 
 # By HTTP status; every other 4xx is an invalid request, every other 5xx the API's own fault. A 503 stays a 503 where

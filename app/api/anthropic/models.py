@@ -52,11 +52,11 @@ def model_page(models: Sequence[ModelInfo], *, limit: str, after_id: str = "", b
 def _size(limit: str) -> int:
     if re.fullmatch("[0-9]{1,4}", limit) and 1 <= int(limit) <= _LARGEST_PAGE:
         return int(limit)
-    raise InvalidRequest(f"limit is a number from 1 to {_LARGEST_PAGE}.", param="limit")
+    raise InvalidRequest(f"limit must be between 1 and {_LARGEST_PAGE}.", param="limit")
 
 
 def _place(models: Sequence[ModelInfo], model_id: str, param: str) -> int:
     for place, model in enumerate(models):
         if model.id == model_id:
             return place
-    raise InvalidRequest(f"There is no model {model_id[:100]!r} in the list.", param=param)
+    raise InvalidRequest(f"The model {model_id[:100]!r} is not in the list.", param=param)

@@ -8,9 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-
-class _Wire(BaseModel):
-    model_config = ConfigDict(extra="allow")
+from app.api.wire.body import WireModel
 
 
 # Union members are named in angle brackets: they come up in pydantic's error locations, and are told from fields so.
@@ -22,7 +20,7 @@ def _content_tag(value: Any) -> str:
     return "<object>" if isinstance(value, dict) else "<text>"
 
 
-class Source(_Wire):
+class Source(WireModel):
     """Where an image or a document comes from."""
 
     type: str = Field(description="`base64`, `url`, `text` or `content`")
@@ -32,7 +30,7 @@ class Source(_Wire):
     content: "str | list[ContentBlock] | None" = None
 
 
-class ContentBlock(_Wire):
+class ContentBlock(WireModel):
     """A part of a message."""
 
     type: str = Field(
@@ -64,14 +62,14 @@ _Null = Annotated[None, Tag("<null>")]
 Content = Annotated[_Text | _Blocks, Discriminator(_content_tag)]
 
 
-class WireMessage(_Wire):
+class WireMessage(WireModel):
     """One message of the conversation."""
 
     role: Literal["user", "assistant", "system"]
     content: Content
 
 
-class WireTool(_Wire):
+class WireTool(WireModel):
     """A tool that the model may ask the client to use."""
 
     name: str = ""
@@ -81,7 +79,7 @@ class WireTool(_Wire):
     strict: bool | None = None
 
 
-class WireToolChoice(_Wire):
+class WireToolChoice(WireModel):
     """Whether a tool is to be used."""
 
     type: Literal["auto", "any", "tool", "none"]
@@ -89,27 +87,27 @@ class WireToolChoice(_Wire):
     disable_parallel_tool_use: bool | None = None
 
 
-class Thinking(_Wire):
+class Thinking(WireModel):
     """Whether the client wants to see what the model thinks before it answers."""
 
     type: str = Field(description="`enabled` and `adaptive` show it")
     display: str | None = Field(None, description="`omitted` hides it again")
 
 
-class WireFormat(_Wire):
+class WireFormat(WireModel):
     """The form of the answer's text."""
 
     type: Literal["json_schema"]
     schema_: dict[str, Any] = Field(alias="schema")
 
 
-class OutputConfig(_Wire):
+class OutputConfig(WireModel):
     """How the answer is to be."""
 
     format: WireFormat | None = None
 
 
-class Prompted(_Wire):
+class Prompted(WireModel):
     """What creating a message and counting its tokens have in common."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": True})

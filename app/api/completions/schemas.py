@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from app.api.wire import StreamOptions, Usage
+from app.api.wire.body import WireModel
+from app.api.wire.openai import StreamOptions, UsageObject
 
 
 # Union members are named in angle brackets: they come up in pydantic's error locations, and are told from fields so.
@@ -20,7 +21,7 @@ Prompt = Annotated[
 ]
 
 
-class CompletionRequest(BaseModel):
+class TextCompletionRequest(WireModel):
     """A text to go on from. Fields that have no effect are accepted and named in `X-Ignored-Params`."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": True})
@@ -55,4 +56,4 @@ class TextCompletion(BaseModel):
     created: int
     model: str
     choices: list[CompletionChoice]
-    usage: Usage
+    usage: UsageObject

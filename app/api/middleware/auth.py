@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.errors import error_response
+from app.api.request import RequestContext
 from app.domain.caller import Caller, caller_of_key
 from app.domain.errors import InvalidApiKey
 from app.observe.logging import access_fields
@@ -33,7 +34,7 @@ class ApiKeys:
 
 
 class AuthMiddleware:
-    """Puts the caller into the request's scope, or answers 401. Later code reads `scope["caller"]` and so fails closed.
+    """Puts the caller into the request's context, or answers 401.
 
     Args:
         keys: Who may come in; None lets everybody in as one anonymous caller.
@@ -59,15 +60,16 @@ class AuthMiddleware:
         if scope["type"] != "http" or scope["path"] in self._public_paths:
             await self._app(scope, receive, send)
             return
+        context: RequestContext = scope["context"]
         keys = self._special.get(scope["path"], self._keys)
-        caller = _ANYBODY if keys is None else _caller(keys, scope["headers_by_name"])
+        caller = _ANYBODY if keys is None else _caller(keys, context.headers)
         if caller is None:
             refusal = InvalidApiKey(
                 "Incorrect or missing API key. Send it as 'Authorization: Bearer KEY' or as 'x-api-key: KEY'."
             )
-            await error_response(refusal, scope)(scope, receive, send)
+            await error_response(refusal, context)(scope, receive, send)
             return
-        scope["caller"] = caller
+        context.caller = caller
         access_fields.get({})["caller"] = caller.id
         await self._app(scope, receive, send)
 

@@ -1,18 +1,15 @@
-"""The outermost layer: every request gets an id, a clock and a line in the log, and every fault an answer."""
+"""The outermost layer: every request gets a context and a line in the log, and every fault an answer."""
 
 import asyncio
 import logging
 import re
-import time
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api.errors import ErrorForm, error_form_of, error_response
-from app.api.headers import headers_by_name
-from app.api.ids import unique_id
-from app.api.reply import Beginning
+from app.api.errors import error_form_of, error_response
+from app.api.request import ErrorForm, RequestContext, unique_id
 from app.domain.errors import GatewayStopping, InternalError
 from app.observe.logging import AccessLog
 from app.observe.metrics import Metrics
@@ -29,24 +26,24 @@ _SESSION_PATH = "/v1/sessions/"
 
 
 class RequestContextMiddleware:
-    """Takes the client's `X-Request-ID` if it is sane, or makes one; it comes back in every response and log line.
+    """Puts a `RequestContext` into the scope, for all layers that come later.
 
-    Adds `x-request-id` and `openai-processing-ms` (milliseconds until the response began). An exception that nobody
-    expected becomes a 500 that says nothing about it; the log has the rest. Into the scope go `headers_by_name`,
-    `request_id`, `error_form` and `beginning`, for all who come later.
+    It takes the client's `X-Request-ID` if that is sane, or makes one. An exception that nobody expected becomes a 500
+    that says nothing about it; the log has the rest.
 
     Args:
-        error_forms: Those besides OpenAI's; all errors of a request are written in the form that is found here.
-        own_paths: Addresses at which a POST is answered by responses of our own and no others. See `Beginning`.
+        metrics: Told of every request.
+        error_forms: The dialects' forms of errors, besides OpenAI's; the first that fits a request is its own.
+        endpoints: Where POSTs are answered by responses that begin by the context, and the forms of their errors.
     """
 
     def __init__(
-        self, app: ASGIApp, *, metrics: Metrics, error_forms: Sequence[ErrorForm] = (), own_paths: Collection[str] = ()
+        self, app: ASGIApp, *, metrics: Metrics, error_forms: Sequence[ErrorForm], endpoints: Mapping[str, ErrorForm]
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._error_forms = tuple(error_forms)
-        self._own_paths = frozenset(own_paths)
+        self._endpoints = dict(endpoints)
         self._log = structlog.get_logger("kimi.access")
         self._access_log = AccessLog("kimi.access")
 
@@ -55,40 +52,42 @@ class RequestContextMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = time.perf_counter()
         method, path = scope["method"], scope["path"]
-        scope["headers_by_name"] = headers = headers_by_name(scope["headers"])
-        scope["request_id"] = request_id = _request_id(headers.get(b"x-request-id"))
-        scope["error_form"] = form = error_form_of(scope, self._error_forms)
-        scope["beginning"] = beginning = Beginning(started, request_id, form.request_id_headers)
-        if method != "POST" or path not in self._own_paths:
-            send = beginning.added(send)
+        headers: dict[bytes, bytes] = dict(reversed([*scope["headers"]]))
+        given = headers.get(b"x-request-id")
+        request_id = given.decode() if given and _SANE_ID.fullmatch(given) else unique_id("req_", 16)
+        form = self._endpoints.get(path) if method == "POST" else None
+        scope["context"] = context = RequestContext(
+            headers, request_id, form or error_form_of(path, headers, self._error_forms)
+        )
+        if form is None:
+            send = context.completing(send)
         line = self._access_log.open(method, _without_session(path), request_id)
         self._metrics.request_began()
         try:
             await self._app(scope, receive, send)
         except asyncio.CancelledError:
             # The server ends, and its grace time is over; uvicorn would answer in plain text.
-            if beginning.status is not None:
+            if context.status is not None:
                 raise
             stopping = GatewayStopping("The gateway is being restarted.", retry_after=1)
-            await error_response(stopping, scope)(scope, receive, send)
+            await error_response(stopping, context)(scope, receive, send)
         except Exception:
             self._log.exception("unexpected_error")
-            if beginning.status is not None:
+            if context.status is not None:
                 raise  # half an answer is out: the server must cut the connection
-            internal = InternalError("The gateway made a mistake; its log says more under this request id.")
-            await error_response(internal, scope)(scope, receive, send)
+            internal = InternalError("Internal error. The gateway's log has the details under this request id.")
+            await error_response(internal, context)(scope, receive, send)
         finally:
-            seconds = time.perf_counter() - started
+            seconds = context.seconds
             self._metrics.request_ended(
                 method=method if method in _METHODS else "other",
                 route=route_of(scope),
-                status=beginning.status or _NO_RESPONSE,
+                status=context.status or _NO_RESPONSE,
                 seconds=seconds,
             )
             level = logging.DEBUG if path in _PROBES else logging.INFO
-            self._access_log.close(line, beginning.status, seconds, level)
+            self._access_log.close(line, context.status, seconds, level)
 
 
 def route_of(scope: Scope) -> str:
@@ -98,7 +97,3 @@ def route_of(scope: Scope) -> str:
 
 def _without_session(path: str) -> str:
     return "/v1/sessions/…" if path.startswith(_SESSION_PATH) and path != _SESSION_PATH else path
-
-
-def _request_id(given: bytes | None) -> str:
-    return given.decode() if given and _SANE_ID.fullmatch(given) else unique_id("req_", 16)

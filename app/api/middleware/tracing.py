@@ -42,7 +42,7 @@ class TracingMiddleware:
             try:
                 await self._app(scope, receive, send)
             finally:
-                status: int | None = scope["beginning"].status
+                status: int | None = scope["context"].status
                 if status is not None:
                     span.set_attribute("http.response.status_code", status)
                 span.set_attribute("http.request.method", scope["method"])

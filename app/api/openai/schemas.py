@@ -7,21 +7,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from app.api.wire import StreamOptions, Usage
+from app.api.wire.body import WireModel
+from app.api.wire.openai import StreamOptions, UsageObject
 
 
-class _Wire(BaseModel):
-    model_config = ConfigDict(extra="allow")
-
-
-class ImageUrl(_Wire):
+class ImageUrl(WireModel):
     """Where an image is."""
 
     url: str = Field(min_length=1, description="its address, or the image itself as a `data:` URL")
     detail: str | None = None
 
 
-class ContentPart(_Wire):
+class ContentPart(WireModel):
     """One part of a message. Only text can be sent to a text-only model."""
 
     type: str = Field(description="`text` or `image_url`", examples=["text"])
@@ -29,14 +26,14 @@ class ContentPart(_Wire):
     image_url: ImageUrl | None = Field(None, description="the image of an `image_url` part")
 
 
-class FunctionCall(_Wire):
+class FunctionCall(WireModel):
     """Which function, and its arguments as JSON text."""
 
     name: str = ""
     arguments: str = "{}"
 
 
-class ToolCall(_Wire):
+class WireToolCall(WireModel):
     """A tool call in an assistant message of the history."""
 
     id: str = ""
@@ -57,19 +54,19 @@ Content = Annotated[
 ]
 
 
-class ChatMessage(_Wire):
+class ChatMessage(WireModel):
     """One message of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Content = Field(None, description="text, an array of parts, or null (assistant messages with tool calls)")
     name: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: list[WireToolCall] | None = None
     tool_call_id: str | None = None
     function_call: FunctionCall | None = Field(None, description="as a tool call, in the older form")
     reasoning_content: str | None = Field(None, description="thoughts, for upstreams that want them back")
 
 
-class FunctionDefinition(_Wire):
+class FunctionDefinition(WireModel):
     """A function that the model may call."""
 
     name: str = Field(min_length=1, max_length=256)
@@ -78,34 +75,34 @@ class FunctionDefinition(_Wire):
     strict: bool | None = None
 
 
-class ToolDefinition(_Wire):
+class ToolDefinition(WireModel):
     """A tool; only functions are known."""
 
     type: str = "function"
     function: FunctionDefinition | None = None
 
 
-class NamedFunction(_Wire):
+class NamedFunction(WireModel):
     """A function by its name."""
 
     name: str
 
 
-class NamedTool(_Wire):
+class ToolChoiceEntry(WireModel):
     """A tool by its name."""
 
     type: str = "function"
     function: NamedFunction | None = None
 
 
-class AllowedTools(_Wire):
+class AllowedTools(WireModel):
     """Some of the tools, and whether one of them is to be called."""
 
     mode: Literal["auto", "required"] = "auto"
-    tools: list[NamedTool]
+    tools: list[ToolChoiceEntry]
 
 
-class ToolChoice(_Wire):
+class ToolChoice(WireModel):
     """The one function to call, or those that may be called."""
 
     type: str
@@ -113,7 +110,7 @@ class ToolChoice(_Wire):
     allowed_tools: AllowedTools | None = None
 
 
-class JsonSchema(_Wire):
+class JsonSchema(WireModel):
     """The schema that the answer must fit."""
 
     name: str = ""
@@ -122,7 +119,7 @@ class JsonSchema(_Wire):
     strict: bool | None = None
 
 
-class ResponseFormat(_Wire):
+class ResponseFormat(WireModel):
     """The form of the answer."""
 
     type: Literal["text", "json_object", "json_schema"] = "text"
@@ -143,7 +140,7 @@ FunctionChoices = Annotated[
 ]
 
 
-class ChatCompletionRequest(_Wire):
+class ChatCompletionRequest(WireModel):
     """A request for an answer. Fields that the upstream has no use for are accepted and named in `X-Ignored-Params`."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": True})
@@ -180,7 +177,7 @@ class AssistantMessage(BaseModel):
     role: Literal["assistant"]
     content: str | None
     refusal: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: list[WireToolCall] | None = None
     function_call: FunctionCall | None = None
     reasoning_content: str | None = None
 
@@ -202,7 +199,7 @@ class ChatCompletion(BaseModel):
     created: int
     model: str
     choices: list[Choice]
-    usage: Usage
+    usage: UsageObject
 
 
 class ModelObject(BaseModel):

@@ -7,7 +7,6 @@ from typing import Any
 from msgspec import Struct
 from pydantic import TypeAdapter
 
-from app.api.content import text_and_parts
 from app.api.responses.ids import input_item_id
 from app.api.responses.schemas import (
     CallOutputItem,
@@ -20,7 +19,8 @@ from app.api.responses.schemas import (
     Part,
     ReasoningItem,
 )
-from app.api.responses.tools import NamedTool, custom_arguments
+from app.api.responses.tools import ClientTool, custom_arguments
+from app.api.wire.content import text_and_parts
 from app.domain.chat import Image, Message, Role, ToolCall
 from app.domain.errors import InvalidRequest
 
@@ -121,10 +121,10 @@ def _add(draft: _Draft, item: MessageItem | FunctionCallItem | CustomCallItem | 
         thought, _ = text_and_parts(_parts(item.content or item.summary or [], place))
         draft.reasoning = "\n".join(filter(None, [draft.reasoning, thought]))
     elif isinstance(item, CustomCallItem):
-        named = NamedTool(item.name, item.namespace, is_custom=True)
+        named = ClientTool(item.name, item.namespace, is_custom=True)
         draft.calls.append(ToolCall(item.call_id, named.function_name, custom_arguments(item.input)))
     else:
-        named = NamedTool(item.name, item.namespace)
+        named = ClientTool(item.name, item.namespace)
         draft.calls.append(ToolCall(item.call_id, named.function_name, item.arguments))
 
 
@@ -147,12 +147,12 @@ def _part(part: Part, place: str) -> str | Image:
         return part.refusal or ""
     if part.type == "input_image":
         if not part.image_url:
-            raise InvalidRequest("An image needs an image_url: there are no files here.", param=f"{place}.image_url")
+            raise InvalidRequest("image_url is required: files are not supported.", param=f"{place}.image_url")
         return Image(part.image_url, place, part.detail)
     if part.type not in _TEXT_PARTS:
-        raise InvalidRequest(f"Content of type {part.type[:40]!r} can't be read here.", param=place)
+        raise InvalidRequest(f"Content of type {part.type[:40]!r} is not supported.", param=place)
     if part.text is None:
-        raise InvalidRequest("A text part needs a text.", param=f"{place}.text")
+        raise InvalidRequest("A text part must have a text.", param=f"{place}.text")
     return part.text
 
 

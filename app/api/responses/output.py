@@ -1,4 +1,4 @@
-"""What a response consists of: its items as they come to be, and the object around them. Pure."""
+"""What a response consists of: its items while they grow, and the object around them. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,9 +8,10 @@ from msgspec import Struct
 
 from app.api.responses.ids import output_item_id
 from app.api.responses.schemas import ResponsesRequest
-from app.api.responses.tools import NamedTool, Toolbox, custom_input
-from app.chat.events import Answer, Ending
-from app.domain.chat import Delta, ToolCallDelta, Usage
+from app.api.responses.tools import ClientTool, Toolbox, custom_input
+from app.chat.deltas import as_deltas
+from app.chat.events import Ending
+from app.domain.chat import Completion, Delta, ToolCallDelta, Usage
 from app.domain.errors import GatewayError, InvalidRequest
 
 Status = Literal["in_progress", "completed", "incomplete"]
@@ -22,7 +23,7 @@ _PREFIXES: Mapping[Kind, str] = {
     "function_call": "fc",
     "custom_tool_call": "ctc",
 }
-_NO_TOOL = NamedTool("")
+_NO_TOOL = ClientTool("")
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 # Fields of the request that come back with the response, and what they are if they weren't given.
 _ECHOED: Mapping[str, object] = {
@@ -61,7 +62,7 @@ class OutputItem:
     id: str
     index: int
     pieces: list[str] = field(default_factory=list)
-    tool: NamedTool = _NO_TOOL
+    tool: ClientTool = _NO_TOOL
     call_id: str = ""
     call_index: int = -1
 
@@ -113,11 +114,11 @@ class Output:
         if delta.text:
             self.add_text(delta.text)
 
-    def add_answer(self, answer: Answer) -> None:
+    def add_all(self, completion: Completion) -> None:
         """A whole answer."""
-        self.add(Delta(answer.text, reasoning=answer.reasoning))
-        for index, call in enumerate(answer.tool_calls):
-            self.add_call(ToolCallDelta(index, call.id, call.name, call.arguments))
+        for delta in as_deltas(completion):
+            self.add(delta)
+        self.close()
 
     def close(self) -> OutputItem | None:
         """The answer is over: one without any part is an empty message, which is returned."""
@@ -188,7 +189,7 @@ class ResponseDraft(Struct, frozen=True):
         document = self._document(
             status_of(ending), output.documents(status_of(ending)), usage_object(ending.usage), stored
         )
-        reason = _INCOMPLETE.get(ending.finish_reason)
+        reason = _INCOMPLETE.get(ending.completion.finish_reason)
         return document | {"incomplete_details": {"reason": reason} if reason else None}
 
     def failed(self, output: Output, error: GatewayError) -> dict[str, Any]:
@@ -223,7 +224,7 @@ def echo_of(request: ResponsesRequest) -> dict[str, object]:
 
 def status_of(ending: Ending) -> Literal["completed", "incomplete"]:
     """Was everything said?"""
-    return "incomplete" if ending.finish_reason in _INCOMPLETE else "completed"
+    return "incomplete" if ending.completion.finish_reason in _INCOMPLETE else "completed"
 
 
 def text_part(text: str) -> dict[str, Any]:

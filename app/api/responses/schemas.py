@@ -7,12 +7,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-
-class _Wire(BaseModel):
-    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+from app.api.wire.body import WireModel
 
 
-class Part(_Wire):
+class _FiniteModel(WireModel):
+    """Infinities would go out again as no JSON: requests are kept, and echoed."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class Part(_FiniteModel):
     """One part of a message, of a tool's output or of reasoning."""
 
     type: str = Field(description="`input_text`, `output_text`, `input_image` …", examples=["input_text"])
@@ -30,7 +34,7 @@ def _content_tag(value: Any) -> str:
 Content = Annotated[Annotated[str, Tag("<text>")] | Annotated[list[Part], Tag("<parts>")], Discriminator(_content_tag)]
 
 
-class MessageItem(_Wire):
+class MessageItem(_FiniteModel):
     """A message of the conversation."""
 
     type: Literal["message"] = "message"
@@ -39,7 +43,7 @@ class MessageItem(_Wire):
     content: Content
 
 
-class FunctionCallItem(_Wire):
+class FunctionCallItem(_FiniteModel):
     """A function call that the assistant asked for."""
 
     type: Literal["function_call"]
@@ -50,7 +54,7 @@ class FunctionCallItem(_Wire):
     arguments: str = "{}"
 
 
-class CustomCallItem(_Wire):
+class CustomCallItem(_FiniteModel):
     """A call of a custom tool that the assistant asked for; its input is text of any form."""
 
     type: Literal["custom_tool_call"]
@@ -61,7 +65,7 @@ class CustomCallItem(_Wire):
     input: str = ""
 
 
-class CallOutputItem(_Wire):
+class CallOutputItem(_FiniteModel):
     """What a called tool answered."""
 
     type: Literal["function_call_output", "custom_tool_call_output"]
@@ -70,7 +74,7 @@ class CallOutputItem(_Wire):
     output: Content
 
 
-class ReasoningItem(_Wire):
+class ReasoningItem(_FiniteModel):
     """What the assistant thought; read as far as it isn't encrypted."""
 
     type: Literal["reasoning"]
@@ -79,14 +83,14 @@ class ReasoningItem(_Wire):
     content: list[Part] | None = None
 
 
-class ItemReference(_Wire):
+class ItemReference(_FiniteModel):
     """Stands for an item of a response that is kept."""
 
     type: Literal["item_reference"] = "item_reference"
     id: str
 
 
-class OtherItem(_Wire):
+class OtherItem(_FiniteModel):
     """An item that only a built-in tool could have made; it is passed over."""
 
     type: str = "unknown"
@@ -131,7 +135,7 @@ def _input_tag(value: Any) -> str:
 Input = Annotated[Annotated[str, Tag("<text>")] | Annotated[list[Item], Tag("<items>")], Discriminator(_input_tag)]
 
 
-class TextFormat(_Wire):
+class TextFormat(_FiniteModel):
     """The form of the answer."""
 
     type: str = Field("text", description="`text`, `json_object` or `json_schema`")
@@ -141,21 +145,21 @@ class TextFormat(_Wire):
     strict: bool | None = None
 
 
-class TextConfig(_Wire):
+class TextConfig(_FiniteModel):
     """How the answer's text is to be."""
 
     format: TextFormat | None = None
     verbosity: str | None = None
 
 
-class Reasoning(_Wire):
+class Reasoning(_FiniteModel):
     """How much the model is to think."""
 
     effort: str | None = None
     summary: str | None = None
 
 
-class ResponsesRequest(_Wire):
+class ResponsesRequest(_FiniteModel):
     """A request for a response. What has no effect is accepted and named in `X-Ignored-Params`."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False, json_schema_extra={"additionalProperties": True})
@@ -203,7 +207,7 @@ class ResponseUsage(BaseModel):
     total_tokens: int
 
 
-class ResponseObject(_Wire):
+class ResponseObject(_FiniteModel):
     """A response."""
 
     id: str

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from app.api.tools import tool_use
+from app.api.wire.tools import tool_use
 from app.domain.chat import Tool, ToolUse
 from app.domain.errors import InvalidRequest
 
@@ -19,7 +19,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _CHOICES: dict[object, Literal["none", "auto", "required"]] = {"none": "none", "auto": "auto", "required": "required"}
 
 
-class NamedTool(Struct, frozen=True):
+class ClientTool(Struct, frozen=True):
     """How a client names a tool."""
 
     name: str
@@ -44,12 +44,12 @@ class Toolbox(Struct, frozen=True):
     """
 
     use: ToolUse | None = None
-    named: Mapping[str, NamedTool] = {}
+    named: Mapping[str, ClientTool] = {}
     passed_over: tuple[str, ...] = ()
 
-    def find(self, function_name: str) -> NamedTool:
+    def find(self, function_name: str) -> ClientTool:
         """The tool that the model calls by this name."""
-        return self.named.get(function_name) or NamedTool(function_name)
+        return self.named.get(function_name) or ClientTool(function_name)
 
 
 def custom_arguments(text: str) -> str:
@@ -74,7 +74,7 @@ def read_tools(
     Raises:
         InvalidRequest: A tool isn't described as it must be, or the choice names one that isn't there.
     """
-    described: list[tuple[NamedTool, Tool, str]] = []
+    described: list[tuple[ClientTool, Tool, str]] = []
     passed_over: dict[str, None] = {}
     for entry in _flattened(tools):
         read = _tool(entry)
@@ -120,17 +120,17 @@ def _kind(tool: Mapping[str, Any]) -> str:
     return str(tool.get("type") or "function")
 
 
-def _tool(entry: _Entry) -> tuple[NamedTool, Tool] | None:
+def _tool(entry: _Entry) -> tuple[ClientTool, Tool] | None:
     if entry.kind not in ("function", "custom"):
         return None
     fields, place = entry.fields, entry.place
-    named = NamedTool(_name(fields, place), entry.namespace, entry.kind == "custom")
+    named = ClientTool(_name(fields, place), entry.namespace, entry.kind == "custom")
     description = str(fields.get("description") or "")
     if named.is_custom:
         return named, Tool(named.function_name, _with_format(description, fields.get("format")), _CUSTOM_PARAMETERS)
     parameters = fields.get("parameters")
     if parameters is not None and not isinstance(parameters, dict):
-        raise InvalidRequest("A function's parameters are a JSON Schema, an object.", param=f"{place}.parameters")
+        raise InvalidRequest("parameters must be a JSON Schema, an object.", param=f"{place}.parameters")
     strict = fields.get("strict") is True
     return named, Tool(named.function_name, description, parameters or {}, strict, f"{place}.parameters")
 
@@ -138,7 +138,7 @@ def _tool(entry: _Entry) -> tuple[NamedTool, Tool] | None:
 def _name(fields: Mapping[str, Any], place: str) -> str:
     name = fields.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise InvalidRequest("A tool needs a name of A-Z a-z 0-9 _ . -, up to 128 of them.", param=f"{place}.name")
+        raise InvalidRequest("name must consist of 1 to 128 of A-Z a-z 0-9 _ . -", param=f"{place}.name")
     return name
 
 
@@ -159,7 +159,7 @@ def _with_format(description: str, form: object) -> str:
 
 
 def _choice(
-    choice: str | Mapping[str, Any] | None, tools: Sequence[NamedTool]
+    choice: str | Mapping[str, Any] | None, tools: Sequence[ClientTool]
 ) -> tuple[Literal["none", "auto", "required"], list[str] | None]:
     """Whether a tool is to be called, and the names of those that may be; None for all."""
     if choice is None:
@@ -171,32 +171,32 @@ def _choice(
         return mode, [name for entry in _entries(choice) for name in _names_of(entry, tools)]
     names = _names_of(choice, tools)
     if not names:
-        raise InvalidRequest("tool_choice names no function or custom tool of this request.", param="tool_choice")
+        raise InvalidRequest("tool_choice must name a function or custom tool of this request.", param="tool_choice")
     return "required", names
 
 
 def _entries(choice: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     entries = choice.get("tools")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise InvalidRequest("The allowed tools are a list of objects.", param="tool_choice.tools")
+        raise InvalidRequest("tools must be a list of objects.", param="tool_choice.tools")
     return entries
 
 
 def _mode(value: object, param: str) -> Literal["none", "auto", "required"]:
     mode = _CHOICES.get(value) if isinstance(value, str) else None
     if mode is None:
-        raise InvalidRequest("The choice must be none, auto or required, or name a tool.", param=param)
+        raise InvalidRequest("tool_choice must be none, auto or required, or name a tool.", param=param)
     return mode
 
 
-def _names_of(entry: Mapping[str, Any], tools: Sequence[NamedTool]) -> list[str]:
+def _names_of(entry: Mapping[str, Any], tools: Sequence[ClientTool]) -> list[str]:
     """The functions that an entry of a choice names: one tool, or all of a namespace."""
     kind, name = _kind(entry), entry.get("name")
     if kind == "namespace":
         return [tool.function_name for tool in tools if tool.namespace == name]
     if kind not in ("function", "custom"):
         return []
-    wanted = NamedTool(str(name), entry.get("namespace"), kind == "custom")
+    wanted = ClientTool(str(name), entry.get("namespace"), kind == "custom")
     return [
         tool.function_name
         for tool in tools

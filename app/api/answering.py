@@ -1,0 +1,103 @@
+"""The frame in which every dialect answers calls: body, call, whole or streamed answer, headers."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+
+from starlette.types import Receive, Scope, Send
+
+from app.api.dialect import Dialect, DialectServices, Exchange
+from app.api.request import JsonReply, RawHeaders, RequestContext, cancel_on_disconnect, read_body, session_id_header
+from app.api.streaming.event_stream import EventStream, StreamPolicy
+from app.chat.events import Ending, Event, Opening
+from app.chat.service import ChatService
+from app.observe.metrics import Metrics
+
+_MAX_IGNORED = 32
+
+
+class AnsweringEndpoint:
+    """Answers the calls of one dialect. An ASGI application that raises `GatewayError`.
+
+    Args:
+        dialect: The dialect.
+        services: What it builds on.
+        service: Answers the calls.
+        stream_policy: How streams are written.
+        metrics: Told of streams.
+    """
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        services: DialectServices,
+        *,
+        service: ChatService,
+        stream_policy: StreamPolicy,
+        metrics: Metrics,
+    ) -> None:
+        self.dialect = dialect
+        # The name of the route in metrics.
+        self.path = dialect.path
+        self._services = services
+        self._service = service
+        self._stream_policy = stream_policy
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI call."""
+        context: RequestContext = scope["context"]
+        exchange = await self.dialect.read(await read_body(receive), context, self._services)
+        if exchange.stream:
+            events = self._service.stream(exchange.calls[0], context.caller)
+            response = EventStream(
+                events if exchange.keep is None else _kept(events, exchange.keep),
+                encoder=exchange.encoder,
+                headers_of=lambda opening: opening_headers(opening, exchange),
+                policy=self._stream_policy,
+                metrics=self._metrics,
+            )
+            await response.send(context, receive, send)
+            return
+        async with cancel_on_disconnect(receive):
+            answers = [await self._service.complete(call, context.caller) for call in exchange.calls]
+            if exchange.keep is not None:
+                await exchange.keep(answers[-1].ending)
+        reply = JsonReply(exchange.write(answers), opening_headers(answers[-1].opening, exchange))
+        await reply(scope, receive, send)
+
+
+def opening_headers(opening: Opening, exchange: Exchange) -> RawHeaders:
+    """The response headers that tell who answers, and how the prompt came about."""
+    prompt = opening.prompt
+    headers = [
+        (b"x-session-action", opening.action.encode()),
+        (
+            b"x-prompt-tokens" if prompt.limit.unit == "tokens" else b"x-prompt-chars",
+            b"%d/%d" % (prompt.size, prompt.limit.size),
+        ),
+        (b"x-context-dropped", b"%d" % prompt.dropped),
+        (b"x-context-shortened", b"%d" % prompt.shortened),
+        (b"x-provider", opening.provider.encode("latin-1")),
+    ]
+    if opening.session_id is not None:
+        headers.append((b"x-session-id", session_id_header(opening.session_id)))
+    if opening.fallback:
+        headers.append((b"x-fallback", ", ".join(opening.fallback).encode("latin-1")))
+    if exchange.unserved or (exchange.ignored and not opening.options_taken):
+        names = {*exchange.unserved, *(() if opening.options_taken else exchange.ignored)}
+        headers.append((b"x-ignored-params", ", ".join(sorted(names)[:_MAX_IGNORED]).encode()))
+    return headers
+
+
+async def _kept(
+    events: AsyncGenerator[Event, None], keep: Callable[[Ending], Awaitable[None]]
+) -> AsyncGenerator[Event, None]:
+    """The events of a call whose answer is kept before its end is told.
+
+    So a client that is slower than the call, or leaves while the answer is typed out, loses nothing.
+    """
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, Ending):
+                await keep(event)
+            yield event

@@ -1,0 +1,118 @@
+"""Writes the events of a streamed message. Pure."""
+
+from typing import ClassVar, Literal
+
+from app.api.anthropic.errors import error_body
+from app.api.anthropic.write import new_message_id, stop_reason, usage_object
+from app.api.encoding import json_bytes
+from app.chat.events import Ending, Opening
+from app.domain.chat import ToolCallDelta, Usage
+from app.domain.errors import GatewayError
+
+_Kind = Literal["text", "thinking", "tool_use"]
+
+
+class MessageEncoder:
+    """Writes one message's events; keeps in mind which block is open.
+
+    Args:
+        opening: How the call is answered. Its token count is an estimate; the end tells what was counted.
+        show_reasoning: Write what is thought into blocks of its own, instead of leaving it out.
+        request_id: For the event of a failure.
+    """
+
+    ping: ClassVar[bytes] = b'event: ping\ndata: {"type":"ping"}\n\n'
+
+    def __init__(self, opening: Opening, *, show_reasoning: bool, request_id: str = "") -> None:
+        self._message: dict[str, object] = {
+            "id": new_message_id(),
+            "type": "message",
+            "role": "assistant",
+            "model": opening.model,
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": usage_object(Usage(opening.prompt.tokens, 0)),
+        }
+        self._show_reasoning = show_reasoning
+        self._request_id = request_id
+        self._blocks = 0
+        self._open: _Kind | None = None
+        self._call: int | None = None
+        self._before = b""
+
+    def opening(self) -> bytes:
+        """The event that says whose message it is."""
+        return _event("message_start", {"message": self._message})
+
+    def text(self, text: str) -> bytes:
+        """A piece of text."""
+        if not text:
+            return b""
+        begin = b"" if self._open == "text" else self._begin("text", {"text": ""}, b'"text_delta","text":')
+        return begin + self._delta(text)
+
+    def reasoning(self, text: str) -> bytes:
+        """A piece of what is thought; if it isn't shown, a sign of life, so that no proxy takes the stream for dead."""
+        if not self._show_reasoning:
+            return self.ping
+        if not text:
+            return b""
+        begin = b""
+        if self._open != "thinking":
+            begin = self._begin("thinking", {"thinking": "", "signature": ""}, b'"thinking_delta","thinking":')
+        return begin + self._delta(text)
+
+    def tool_call(self, part: ToolCallDelta) -> bytes:
+        """A part of a tool call; each call is a block."""
+        begin = b""
+        if self._open != "tool_use" or self._call != part.index:
+            self._call = part.index
+            begin = self._begin(
+                "tool_use",
+                {"id": part.id or "", "name": part.name or "", "input": {}},
+                b'"input_json_delta","partial_json":',
+            )
+        return begin + (self._delta(part.arguments) if part.arguments else b"")
+
+    def ending(self, ending: Ending) -> bytes:
+        """The end of the last block, why the answer ended, the usage, and the end of the message."""
+        reason = stop_reason(ending)
+        stop = ending.completion.stop if reason == "stop_sequence" else None
+        delta = {"stop_reason": reason, "stop_sequence": stop}
+        last = _event("message_delta", {"delta": delta, "usage": usage_object(ending.usage)})
+        return self._end() + last + _event("message_stop", {})
+
+    def failure(self, error: GatewayError) -> bytes:
+        """An error event; no `message_stop` follows, so that no client takes the answer for complete."""
+        return b"event: error\ndata: " + error_body(error, self._request_id) + b"\n\n"
+
+    def _begin(self, kind: _Kind, content: dict[str, object], delta: bytes) -> bytes:
+        """Open a block, after the one before has been closed.
+
+        Args:
+            delta: How the deltas of such a block begin, up to their text: all that doesn't change is made only once.
+        """
+        end = self._end()
+        index = self._blocks
+        self._blocks += 1
+        self._open = kind
+        self._before = (
+            b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":%b'
+            % (index, delta)
+        )
+        block = {"index": index, "content_block": {"type": kind, **content}}
+        return end + _event("content_block_start", block)
+
+    def _end(self) -> bytes:
+        if self._open is None:
+            return b""
+        self._open = None
+        return _event("content_block_stop", {"index": self._blocks - 1})
+
+    def _delta(self, text: str) -> bytes:
+        return self._before + json_bytes(text) + b"}}\n\n"
+
+
+def _event(kind: str, fields: dict[str, object]) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), json_bytes({"type": kind, **fields}))

@@ -1,0 +1,90 @@
+"""Writes whole messages. Pure."""
+
+import json
+from collections.abc import Sequence
+
+from app.api.encoding import json_bytes
+from app.api.request import unique_id
+from app.chat.events import Answer, Ending
+from app.domain.chat import Completion, FinishReason, ToolCall, Usage
+from app.domain.errors import UnexpectedReply
+
+_STOP_REASONS: dict[FinishReason, str] = {
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "tool_calls": "tool_use",
+    "content_filter": "refusal",
+}
+
+
+def stop_reason(ending: Ending) -> str:
+    """Why the answer ended."""
+    completion = ending.completion
+    if completion.finish_reason == "stop" and completion.stop is not None:
+        return "stop_sequence"
+    return _STOP_REASONS[completion.finish_reason]
+
+
+def usage_object(usage: Usage) -> dict[str, object]:
+    """The `usage` of an answer; what was read from a cache is not among its `input_tokens`."""
+    counts: dict[str, object] = {
+        "input_tokens": max(0, usage.prompt_tokens - usage.cached_tokens),
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": usage.cached_tokens,
+        "output_tokens": usage.completion_tokens,
+    }
+    if usage.reasoning_tokens:
+        counts["output_tokens_details"] = {"thinking_tokens": usage.reasoning_tokens}
+    return counts
+
+
+def write_message(answers: Sequence[Answer], *, show_reasoning: bool) -> bytes:
+    """Write an answer as a message.
+
+    Args:
+        show_reasoning: Put what was thought into blocks of its own, instead of leaving it out.
+
+    Raises:
+        UnexpectedReply: The model calls a tool with arguments that can't be shown as its input.
+    """
+    (answer,) = answers
+    ending = answer.ending
+    reason = stop_reason(ending)
+    document = {
+        "id": new_message_id(),
+        "type": "message",
+        "role": "assistant",
+        "model": answer.opening.model,
+        "content": _content(ending.completion, show_reasoning=show_reasoning),
+        "stop_reason": reason,
+        "stop_sequence": ending.completion.stop if reason == "stop_sequence" else None,
+        "usage": usage_object(ending.usage),
+    }
+    return json_bytes(document)
+
+
+def new_message_id() -> str:
+    """A fresh id for a message."""
+    return unique_id("msg_", 12)
+
+
+def _content(completion: Completion, *, show_reasoning: bool) -> list[dict[str, object]]:
+    content: list[dict[str, object]] = []
+    if completion.reasoning and show_reasoning:
+        content.append({"type": "thinking", "thinking": completion.reasoning, "signature": ""})
+    if completion.text:
+        content.append({"type": "text", "text": completion.text})
+    content += [
+        {"type": "tool_use", "id": call.id, "name": call.name, "input": _input(call)} for call in completion.tool_calls
+    ]
+    return content
+
+
+def _input(call: ToolCall) -> dict[str, object]:
+    try:
+        arguments = json.loads(call.arguments or "{}")
+    except (ValueError, RecursionError):
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise UnexpectedReply("The model called a tool with arguments that are not a JSON object.")
+    return arguments

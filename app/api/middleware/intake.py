@@ -1,0 +1,79 @@
+"""What the gateway is willing to take in: bodies and headers of a sane size, and no more work than it can do."""
+
+from collections.abc import Mapping
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.errors import error_response
+from app.api.request import RequestContext
+from app.domain.errors import BodyTooLarge, GatewayError, GatewayOverloaded, HeadersTooLarge
+from app.observe.loop_lag import LoopLag
+
+# More than any size has; int() takes no number with more than a few thousand.
+_MOST_DIGITS = 1000
+_RETRY_AFTER = 2
+
+
+class IntakeMiddleware:
+    """Refuses what is too large, and sheds load while the event loop can't keep up.
+
+    A body that says it is too large is answered at once, one that turns out to be when it does. While the loop is late,
+    new calls get a 503 now instead of a timeout later; reading requests are still answered.
+
+    Args:
+        max_bytes: The largest body that is read.
+        max_headers: The most header lines.
+        lag: How late the event loop is.
+        max_lag: Above so many seconds, calls are refused.
+    """
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int, max_headers: int, lag: LoopLag, max_lag: float) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+        self._max_headers = max_headers
+        self._lag = lag
+        self._max_lag = max_lag
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI call."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        context: RequestContext = scope["context"]
+        headers = context.headers
+        refusal = self._refusal(scope, headers)
+        if refusal is not None:
+            await error_response(refusal, context)(scope, receive, send)
+            return
+        # A body is as long as it says: HTTP ends it there.
+        if b"content-length" not in headers or b"transfer-encoding" in headers:
+            receive = self._counted(receive)
+        await self._app(scope, receive, send)
+
+    def _counted(self, receive: Receive) -> Receive:
+        """For bodies that don't say how long they are."""
+        received = 0
+
+        async def receive_counted() -> Message:
+            nonlocal received
+            message = await receive()
+            if message["type"] == "http.request":
+                received += len(message.get("body", b""))
+                if received > self._max_bytes:
+                    raise self._too_large()
+            return message
+
+        return receive_counted
+
+    def _refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> GatewayError | None:
+        if len(scope["headers"]) > self._max_headers:
+            return HeadersTooLarge(f"The request has more than {self._max_headers} headers.")
+        length = headers.get(b"content-length", b"")
+        if length.isdigit() and (len(length) > _MOST_DIGITS or int(length) > self._max_bytes):
+            return self._too_large()
+        if scope["method"] == "POST" and self._lag.latest > self._max_lag:
+            return GatewayOverloaded("The gateway is overloaded.", retry_after=_RETRY_AFTER)
+        return None
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"The request body is larger than {self._max_bytes} bytes (MAX_BODY_BYTES).")

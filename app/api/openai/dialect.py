@@ -1,0 +1,64 @@
+"""OpenAI's chat completions, and its list of models."""
+
+import time
+
+from fastapi import APIRouter
+
+from app.api.dialect import Dialect, DialectServices
+from app.api.errors import OPENAI_ERRORS
+from app.api.openai.read import read
+from app.api.openai.schemas import ChatCompletion, ChatCompletionRequest, ModelList, ModelObject
+from app.api.openapi import ANSWER_ERRORS, REQUEST_HEADERS, openai_responses
+from app.domain.errors import ModelNotFound
+from app.providers.registry import Target
+
+
+def _routes(services: DialectServices) -> APIRouter:
+    router = APIRouter(prefix="/v1", tags=["models"])
+    registry, started = services.registry, int(time.time())
+
+    @router.get("/models", summary="List the models", response_model=ModelList)
+    async def list_models() -> ModelList:
+        """All models, aliases included."""
+        return ModelList(data=[_model_object(name, target, started) for name, target in registry.model_ids()])
+
+    @router.get(
+        "/models/{model:path}",
+        summary="Look up a model",
+        response_model=ModelObject,
+        responses=openai_responses({404: "`model_not_found`"}),
+    )
+    async def get_model(model: str) -> ModelObject:
+        """One model, by an id that may contain slashes."""
+        if not model:
+            raise ModelNotFound("The model '' does not exist.", param="model")
+        return _model_object(model, registry.resolve(model)[0], started)
+
+    return router
+
+
+def _model_object(name: str, target: Target, created: int) -> ModelObject:
+    limit = target.spec.prompt_limit
+    return ModelObject(
+        id=name,
+        created=created,
+        owned_by=target.spec.owned_by,
+        context_length=limit.size,
+        context_unit=limit.unit,
+        provider=target.provider.name,
+        abilities=sorted(target.spec.abilities),
+    )
+
+
+CHAT_COMPLETIONS = Dialect(
+    path="/v1/chat/completions",
+    summary="Answer a conversation",
+    tag="chat",
+    request=ChatCompletionRequest,
+    answer=ChatCompletion,
+    responses=ANSWER_ERRORS,
+    headers=REQUEST_HEADERS,
+    read=read,
+    routes=_routes,
+    errors=OPENAI_ERRORS,
+)

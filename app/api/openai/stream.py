@@ -1,0 +1,85 @@
+"""Writes the chunks of a streamed chat completion. Pure."""
+
+import time
+from typing import ClassVar
+
+from app.api.encoding import json_bytes
+from app.api.errors import openai_error_object
+from app.api.openai.write import finish_reason
+from app.api.request import unique_id
+from app.api.wire.openai import DONE, usage_object
+from app.chat.events import Ending, Opening
+from app.domain.chat import ToolCallDelta
+from app.domain.errors import GatewayError
+
+
+class ChunkEncoder:
+    """Writes one answer's chunks.
+
+    What doesn't change from chunk to chunk is encoded once: a piece of text costs its own encoding and two
+    concatenations, where encoding each chunk as a whole would cost five times as much.
+
+    Args:
+        opening: How the call is answered.
+        include_usage: Send the usage in a chunk of its own, and `usage: null` in all before.
+        legacy: The client speaks of `function_call`, as was usual before there were `tool_calls`.
+    """
+
+    ping: ClassVar[bytes] = b": ping\n\n"
+
+    def __init__(self, opening: Opening, *, include_usage: bool, legacy: bool = False) -> None:
+        head = {
+            "id": unique_id("chatcmpl-", 12),
+            "object": "chat.completion.chunk",
+            "created": int(time.time()),
+            "model": opening.model,
+        }
+        self._head = b"data: " + json_bytes(head)[:-1]
+        self._usage_null = b',"usage":null' if include_usage else b""
+        self._include_usage = include_usage
+        self._legacy = legacy
+        self._before = self._head + b',"choices":[{"index":0,"delta":'
+        self._after = b',"logprobs":null,"finish_reason":null}]' + self._usage_null + b"}\n\n"
+        self._before_text = self._before + b'{"content":'
+        self._after_text = b"}" + self._after
+
+    def opening(self) -> bytes:
+        """The chunk that says whose message it is."""
+        return self._before + b'{"role":"assistant","content":""}' + self._after
+
+    def text(self, text: str) -> bytes:
+        """A chunk of text."""
+        return self._before_text + json_bytes(text) + self._after_text
+
+    def reasoning(self, text: str) -> bytes:
+        """A chunk of thoughts, under the name that most upstreams and clients have agreed on."""
+        return self._before + b'{"reasoning_content":' + json_bytes(text) + b"}" + self._after
+
+    def tool_call(self, part: ToolCallDelta) -> bytes:
+        """A chunk of a tool call; the older form knows one call only."""
+        if self._legacy and part.index:
+            return b""
+        function: dict[str, object] = {"arguments": part.arguments}
+        if part.name is not None:
+            function = {"name": part.name, **function}
+        if self._legacy:
+            return self._before + json_bytes({"function_call": function}) + self._after
+        call: dict[str, object] = {"index": part.index}
+        if part.id is not None:
+            call |= {"id": part.id, "type": "function"}
+        return self._before + json_bytes({"tool_calls": [{**call, "function": function}]}) + self._after
+
+    def ending(self, ending: Ending) -> bytes:
+        """The chunk with the finish reason, the usage if it is wanted, and the end of the stream."""
+        choice = (
+            b'{"index":0,"delta":{},"logprobs":null,"finish_reason":"%b"}'
+            % finish_reason(ending, legacy=self._legacy).encode()
+        )
+        last = self._head + b',"choices":[' + choice + b"]" + self._usage_null + b"}\n\n"
+        if self._include_usage:
+            last += self._head + b',"choices":[],"usage":' + json_bytes(usage_object(ending.usage)) + b"}\n\n"
+        return last + DONE
+
+    def failure(self, error: GatewayError) -> bytes:
+        """An error event; no `[DONE]` follows, so that no client takes the answer for complete."""
+        return b"data: " + json_bytes({"error": openai_error_object(error)}) + b"\n\n"

@@ -1,0 +1,55 @@
+"""Writes whole chat completions. Pure."""
+
+import time
+from collections.abc import Sequence
+
+from app.api.encoding import json_bytes
+from app.api.request import unique_id
+from app.api.wire.openai import usage_object
+from app.chat.events import Answer, Ending
+from app.domain.chat import Completion
+
+
+def finish_reason(ending: Ending, *, legacy: bool) -> str:
+    """The `finish_reason`, in the words of clients that still speak of functions, or of all others."""
+    reason = ending.completion.finish_reason
+    return "function_call" if legacy and reason == "tool_calls" else reason
+
+
+def write_completion(answers: Sequence[Answer], *, legacy: bool) -> bytes:
+    """Write an answer as a `chat.completion`.
+
+    Args:
+        legacy: The client speaks of `function_call`, as was usual before there were `tool_calls`.
+    """
+    (answer,) = answers
+    ending = answer.ending
+    choice = {
+        "index": 0,
+        "message": _message(ending.completion, legacy=legacy),
+        "logprobs": None,
+        "finish_reason": finish_reason(ending, legacy=legacy),
+    }
+    document = {
+        "id": unique_id("chatcmpl-", 12),
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": answer.opening.model,
+        "choices": [choice],
+        "usage": usage_object(ending.usage),
+    }
+    return json_bytes(document)
+
+
+def _message(completion: Completion, *, legacy: bool) -> dict[str, object]:
+    content = completion.text if completion.text or not completion.tool_calls else None
+    message: dict[str, object] = {"role": "assistant", "content": content, "refusal": None}
+    if completion.reasoning:
+        message["reasoning_content"] = completion.reasoning
+    functions = [{"name": call.name, "arguments": call.arguments} for call in completion.tool_calls]
+    if legacy and functions:
+        message["function_call"] = functions[0]
+    elif functions:
+        calls = zip(completion.tool_calls, functions, strict=True)
+        message["tool_calls"] = [{"id": call.id, "type": "function", "function": function} for call, function in calls]
+    return message

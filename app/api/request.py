@@ -1,0 +1,245 @@
+"""One request: its context, its body, what its headers ask for, and whether its client is still there."""
+
+import asyncio
+import random
+import string
+import time
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Self, TypedDict
+from urllib.parse import quote, unquote
+
+from msgspec import Struct
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from app.domain.caller import Caller
+from app.domain.chat import SessionRef
+from app.domain.errors import ClientClosedRequest, GatewayError, InvalidRequest
+
+# As ASGI has them: names in lower case.
+RawHeaders = list[tuple[bytes, bytes]]
+
+MAX_SESSION_ID = 256
+_TRUE = frozenset({b"true", b"1", b"on", b"yes"})
+# What a session id may consist of to stand in a header as it is; everything else is percent-encoded.
+_PLAIN_SIGNS = " !#$&'()*+,/:;=?@[]^`{|}~\"<>\\"
+_PLAIN = f"{string.ascii_letters}{string.digits}_.-{_PLAIN_SIGNS}".encode()
+
+
+class ErrorForm(Struct, frozen=True):
+    """How a dialect writes its errors, and which requests are its own.
+
+    Args:
+        body: Writes the body of an error's response, from the error and the request's id.
+        paths: The dialect's own addresses, each with a slash at its end; those below them are too.
+        shared_paths: Addresses, in the same form, that several dialects have.
+        marks: Request headers, in lower case, that tell its clients from others at shared addresses.
+        request_id_headers: Where its clients look for a request's id.
+    """
+
+    body: Callable[[GatewayError, str], bytes]
+    paths: tuple[str, ...] = ()
+    shared_paths: tuple[str, ...] = ()
+    marks: frozenset[bytes] = frozenset()
+    request_id_headers: tuple[bytes, ...] = (b"x-request-id",)
+
+    def is_expected(self, path: str, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether the client of this request expects errors in this form."""
+        path = f"{path}/"
+        return path.startswith(self.paths) or (
+            path.startswith(self.shared_paths) and not self.marks.isdisjoint(headers)
+        )
+
+
+class RequestContext:
+    """What is known of a request, for all layers: `scope["context"]`, put there by the outermost one.
+
+    Args:
+        headers: By their names in lower case; the first of several with one name.
+        request_id: In every response and log line.
+        error_form: How the request's errors are written.
+
+    Attributes:
+        caller: Set by the auth layer. Code behind it that finds none fails, rather than serve anybody.
+        status: Of the response; None until it has begun.
+    """
+
+    __slots__ = ("_received", "caller", "error_form", "headers", "request_id", "status")
+
+    caller: Caller
+
+    def __init__(self, headers: Mapping[bytes, bytes], request_id: str, error_form: ErrorForm) -> None:
+        self._received = time.perf_counter()
+        self.headers = headers
+        self.request_id = request_id
+        self.error_form = error_form
+        self.status: int | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the request came."""
+        return time.perf_counter() - self._received
+
+    def begin_response(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> Message:
+        """The message that begins the response, with the headers that every response has.
+
+        Responses of our own begin so. Others have it added by `completing`, through which each of their messages has to
+        pass.
+        """
+        self.status = status
+        request_id = self.request_id.encode()
+        milliseconds = b"%d" % round((time.perf_counter() - self._received) * 1000)
+        all_headers = [*headers, (b"openai-processing-ms", milliseconds)]
+        all_headers += [(name, request_id) for name in self.error_form.request_id_headers]
+        return {"type": "http.response.start", "status": status, "headers": all_headers}
+
+    def completing(self, send: Send) -> Send:
+        """A `send` for responses that know nothing of the context."""
+
+        async def send_completed(message: Message) -> None:
+            if message["type"] == "http.response.start" and self.status is None:
+                message = self.begin_response(message["status"], message["headers"])
+            await send(message)
+
+        return send_completed
+
+
+class JsonReply(Response):
+    """A whole answer in JSON. (Starlette's own responses go through their headers four times.)
+
+    Args:
+        body: The document.
+        headers: Further headers besides length and type.
+    """
+
+    def __init__(self, body: bytes, headers: Iterable[tuple[bytes, bytes]] = (), status: int = 200) -> None:
+        self.status_code = status
+        self.body = body
+        self.background = None
+        self.raw_headers = [
+            *headers,
+            (b"content-length", b"%d" % len(body)),
+            (b"content-type", b"application/json"),
+        ]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+        """Send it."""
+        await send(scope["context"].begin_response(self.status_code, self.raw_headers))
+        await send({"type": "http.response.body", "body": self.body})
+
+
+class SessionHints(TypedDict):
+    """What a request's headers say about its session and its provider. Each is a field of `ChatCall`."""
+
+    session: SessionRef | None
+    reset: bool
+    strict: bool
+    is_retry: bool
+    idempotency_key: str | None
+    provider: str | None
+
+
+def unique_id(prefix: str, size: int) -> str:
+    """A unique id. It grants nothing, so it may be predictable.
+
+    Args:
+        prefix: How it begins.
+        size: Random bytes in it, written in hex.
+    """
+    return prefix + random.randbytes(size).hex()  # noqa: S311 - see above
+
+
+async def read_body(receive: Receive) -> bytes:
+    """Read a request's body, which mostly comes in one piece.
+
+    Raises:
+        ClientDisconnect: The client left before its end.
+    """
+    pieces: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body", False):
+            return b"".join((*pieces, body)) if pieces else body
+        pieces.append(body)
+
+
+def session_hints(headers: Mapping[bytes, bytes], user: str | None) -> SessionHints:
+    """Read what the headers say about the session.
+
+    Args:
+        headers: By their names in lower case.
+        user: The request's `user`, if it may open a session.
+
+    Raises:
+        InvalidRequest: The session id is too long.
+    """
+    header = headers.get(b"x-session-id")
+    # Percent-encoded, as responses have it, or plain UTF-8.
+    given = unquote(header.decode("utf-8", "replace"), errors="replace").strip() if header else ""
+    session = SessionRef(given, "header") if given else None
+    if session is None and user and user.strip():
+        session = SessionRef(user.strip(), "user")
+    if session is not None and len(session.id) > MAX_SESSION_ID:
+        raise InvalidRequest(
+            f"A session id must not exceed {MAX_SESSION_ID} characters.",
+            param="user" if session.source == "user" else "X-Session-Id",
+        )
+    retries = headers.get(b"x-stainless-retry-count", b"")
+    key, provider = headers.get(b"idempotency-key"), headers.get(b"x-provider")
+    return SessionHints(
+        session=session,
+        reset=headers.get(b"x-session-reset", b"").lower() in _TRUE,
+        strict=headers.get(b"x-session-strict", b"").lower() in _TRUE,
+        is_retry=retries.isdigit() and retries.strip(b"0") != b"",
+        idempotency_key=key.decode("latin-1") if key else None,
+        provider=(provider.decode("latin-1").strip() or None) if provider else None,
+    )
+
+
+def session_id_header(session_id: str) -> bytes:
+    """A session id as it can stand in a header."""
+    raw = session_id.encode("utf-8", "replace")
+    return quote(raw, safe=_PLAIN_SIGNS).encode() if raw.strip(_PLAIN) else raw
+
+
+class cancel_on_disconnect:  # noqa: N801 - reads like asyncio.timeout, its sibling
+    """Cancels the code in the `async with` block when the client closes the connection.
+
+    The request's body must have been read before. Raises `ClientClosedRequest` in place of the cancellation.
+    """
+
+    __slots__ = ("_gone", "_receive", "_task", "_watcher")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._gone = False
+
+    async def __aenter__(self) -> Self:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("cancel_on_disconnect works in tasks only.")
+        self._task = task
+        self._watcher = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._watcher.cancel()
+        task = self._task
+        # Else its traceback, this object and the whole request would keep each other alive until the next collection.
+        del self._watcher, self._task
+        if self._gone and task.uncancel() == 0 and isinstance(error, asyncio.CancelledError):
+            raise ClientClosedRequest("The client closed the connection.") from None
+
+    async def _watch(self) -> None:
+        task = self._task
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+        task.cancel()

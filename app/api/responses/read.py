@@ -1,0 +1,183 @@
+"""Reads responses requests: from the wire to the call that is meant. Every fault is named by its `param`."""
+
+import json
+import time
+from collections.abc import Sequence
+
+from app.api.dialect import DialectServices, Exchange
+from app.api.request import RequestContext, SessionHints, session_hints
+from app.api.responses.ids import new_response_id
+from app.api.responses.items import Placed, items_of_input, passed_over, to_messages
+from app.api.responses.kept import KeptResponses
+from app.api.responses.output import ResponseDraft, echo_of
+from app.api.responses.schemas import ResponsesRequest, TextFormat
+from app.api.responses.tools import Toolbox, read_tools
+from app.api.responses.write import PendingResponse
+from app.api.wire.body import given_fields, nameable, parse_body
+from app.domain.chat import PLAIN_TEXT, ChatCall, Message, OutputFormat
+from app.domain.errors import InvalidRequest
+from app.domain.tokens import estimate
+
+# What is looked at; some only to be refused.
+_HONOURED = frozenset(
+    {"model", "input", "instructions", "previous_response_id", "store", "stream", "max_output_tokens", "tools"}
+    | {"tool_choice", "parallel_tool_calls", "text", "metadata", "background", "conversation", "prompt"}
+)
+# Of no consequence for the answer: nothing is lost when they are not looked at.
+_INCONSEQUENTIAL = frozenset(
+    {"include", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "user"}
+    | {"prompt_cache_options", "stream_options", "client_metadata"}
+)
+_NOT_IGNORED = _HONOURED | _INCONSEQUENTIAL
+
+
+async def read(body: bytes, context: RequestContext, services: DialectServices) -> Exchange:
+    """Read a responses request, and what it continues."""
+    request = parse_body(ResponsesRequest, body)
+    refuse_impossible(request)
+    toolbox = understand_tools(request)
+    hints = session_hints(context.headers, None)
+    own = items_of_input(request.input)
+    kept = KeptResponses(services.snapshots, max_characters=services.snapshot_max_characters)
+    items = await kept.conversation(context.caller.id, request.previous_response_id, own)
+    call = to_call(
+        request,
+        items,
+        toolbox,
+        hints,
+        default_model=services.registry.default_model,
+        max_messages=services.max_messages,
+    )
+    store = request.store is not False
+    draft = ResponseDraft(new_response_id(), int(time.time()), call.model, echo_of(request), store)
+    pending = PendingResponse(draft, items=items, toolbox=toolbox, kept=kept, caller_id=context.caller.id)
+    return Exchange(
+        calls=(call,),
+        stream=bool(request.stream),
+        write=pending.write,
+        encoder=pending.encoder,
+        ignored=ignored_params(request, own, toolbox),
+        keep=pending.keep,
+    )
+
+
+def understand_tools(request: ResponsesRequest) -> Toolbox:
+    """Read what a request says about tools.
+
+    Raises:
+        InvalidRequest: A tool or the choice of one is wrong.
+    """
+    return read_tools(request.tools or (), request.tool_choice, parallel=request.parallel_tool_calls is not False)
+
+
+def refuse_impossible(request: ResponsesRequest) -> None:
+    """Refuse what can't be done.
+
+    Raises:
+        InvalidRequest: The request asks for it.
+    """
+    if request.background:
+        raise InvalidRequest("background is not supported.", param="background")
+    if request.conversation is not None:
+        raise InvalidRequest(
+            "conversation is not supported: use previous_response_id to continue a conversation.",
+            param="conversation",
+        )
+    if request.prompt is not None:
+        raise InvalidRequest("prompt is not supported: send instructions and input.", param="prompt")
+
+
+def to_call(
+    request: ResponsesRequest,
+    items: Sequence[Placed],
+    toolbox: Toolbox,
+    hints: SessionHints,
+    *,
+    default_model: str,
+    max_messages: int,
+) -> ChatCall:
+    """The call that a request means.
+
+    Args:
+        request: The request as it came.
+        items: The whole conversation: what was kept and what came.
+        toolbox: What it says about tools.
+        hints: What its headers say of its session.
+        default_model: The model of a request that names none.
+        max_messages: Items that may come.
+
+    Raises:
+        InvalidRequest: It asks for something that can't be done.
+    """
+    if len(items) > max_messages:
+        raise InvalidRequest(f"input must not have more than {max_messages} items (MAX_MESSAGES).", param="input")
+    return ChatCall(
+        model=request.model or default_model,
+        messages=conversation(request, items),
+        tools=toolbox.use,
+        output_format=_output_format(request.text.format if request.text else None),
+        max_tokens=request.max_output_tokens,
+        options=_options(request),
+        **hints,
+    )
+
+
+def conversation(request: ResponsesRequest, items: Sequence[Placed]) -> tuple[Message, ...]:
+    """The messages of a request.
+
+    Raises:
+        InvalidRequest: There are none, or one can't be read.
+    """
+    messages = to_messages(items)
+    if request.instructions:
+        messages.insert(0, Message("system", request.instructions))
+    if not messages:
+        raise InvalidRequest("input is required.", param="input")
+    return tuple(messages)
+
+
+def input_tokens(messages: Sequence[Message], toolbox: Toolbox) -> int:
+    """Estimated tokens of everything that is sent: instructions, conversation and tools; images count nothing."""
+    texts = [message.reasoning + message.text for message in messages]
+    texts += [call.name + call.arguments for message in messages for call in message.tool_calls]
+    tools = toolbox.use.tools if toolbox.use else ()
+    texts += [tool.name + tool.description + json.dumps(tool.parameters, ensure_ascii=False) for tool in tools]
+    return estimate("\n".join(texts))
+
+
+def ignored_params(request: ResponsesRequest, items: Sequence[Placed], toolbox: Toolbox) -> list[str]:
+    """What of a request the answer takes no account of, as far as its name can stand in a header."""
+    fields = given_fields(request, _NOT_IGNORED).keys()
+    tools = {f"tools.{kind}" for kind in toolbox.passed_over}
+    kinds = {f"input.{kind}" for kind in passed_over(items)}
+    return nameable(fields | tools | kinds)
+
+
+def _output_format(form: TextFormat | None) -> OutputFormat:
+    if form is None or form.type == "text":
+        return PLAIN_TEXT
+    if form.type == "json_object":
+        return OutputFormat("json_object", place="text.format")
+    if form.type != "json_schema":
+        raise InvalidRequest("type must be text, json_object or json_schema.", param="text.format.type")
+    if form.json_schema is None:
+        raise InvalidRequest("A json_schema format must have a schema.", param="text.format.schema")
+    return OutputFormat(
+        "json_schema",
+        form.json_schema,
+        form.name or "",
+        form.description or "",
+        strict=form.strict is True,
+        place="text.format",
+    )
+
+
+def _options(request: ResponsesRequest) -> dict[str, object]:
+    """Further fields, by the names that upstreams know."""
+    options = {
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "reasoning_effort": request.reasoning.effort if request.reasoning else None,
+        "verbosity": request.text.verbosity if request.text else None,
+    }
+    return {name: value for name, value in options.items() if value is not None}

@@ -1,0 +1,139 @@
+"""Typing out: the pieces of many texts, each at its own pace, all by one timer."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from msgspec import Struct
+
+from app.api.streaming.writing import ResponseWriter
+
+# Texts whose turns are so few seconds apart are written together: the process is woken up less often.
+_SLOT_SECONDS = 0.004
+
+
+class Pacer:
+    """Writes texts piece by piece, with a pause between each two pieces.
+
+    A wheel that turns once in each pause: a text keeps its place on it, and a piece is written whenever its place comes
+    by. No task is woken up for that; the text's own task waits for the last piece, or for a client that doesn't read.
+
+    Use it in one event loop only.
+
+    Args:
+        delay: The pause, in seconds.
+    """
+
+    def __init__(self, delay: float) -> None:
+        self.delay = delay
+        self._places = max(1, round(delay / _SLOT_SECONDS))
+        self._slot = delay / self._places
+        # Places that are taken, in the order of their turns. All are within one round.
+        self._slots: deque[_Slot] = deque()
+        # When turn number 0 was, by the event loop's clock.
+        self._zero = 0.0
+
+    async def write(self, writer: ResponseWriter, texts: Iterator[str], encode: Callable[[str], bytes]) -> None:
+        """Write the texts, with a pause before each.
+
+        Args:
+            encode: Makes of a text what is written for it. Called just before that.
+
+        Raises:
+            Exception: Whatever `writer` and `encode` raise.
+        """
+        typing = _Typing(writer, texts, encode)
+        while typing.has_more:
+            self._join(typing)
+            await typing.held_up
+            await writer.finish()
+
+    def _join(self, typing: "_Typing") -> None:
+        """Take the last place that comes by within one delay."""
+        loop = asyncio.get_running_loop()
+        typing.held_up = loop.create_future()
+        now = loop.time()
+        if not self._slots:
+            self._zero = now
+            self._slots.append(_Slot(self._places, [typing]))
+            self._await_turn()
+            return
+        first, last = self._slots[0].number, self._slots[-1]
+        number = min(int((now - self._zero) / self._slot), first) + self._places
+        if number > last.number:
+            self._slots.append(_Slot(number, [typing]))
+        else:
+            last.typings.append(typing)
+
+    def _await_turn(self) -> None:
+        due = self._zero + self._slots[0].number * self._slot
+        asyncio.get_running_loop().call_at(due, self._take_turn, due)
+
+    def _take_turn(self, due: float) -> None:
+        late = asyncio.get_running_loop().time() - due
+        if late > self._slot:
+            # The wheel has stood still, for everybody: nothing is made up for in a burst, and places stay apart.
+            self._zero += late
+        slot = self._slots.popleft()
+        typings = [typing for typing in slot.typings if typing.take_turn()]
+        if typings:
+            self._come_again(_Slot(slot.number + self._places, typings))
+        if self._slots:
+            self._await_turn()
+
+    def _come_again(self, slot: "_Slot") -> None:
+        if self._slots and self._slots[-1].number == slot.number:
+            self._slots[-1].typings.extend(slot.typings)
+        else:
+            self._slots.append(slot)
+
+
+class _Slot(Struct):
+    """A place on the wheel, when it comes by next.
+
+    Args:
+        number: Counts slots of time.
+        typings: Those that have this place.
+    """
+
+    number: int
+    typings: "list[_Typing]"
+
+
+class _Typing:
+    """A text that is being typed out.
+
+    `held_up` is done when the text takes no more turns for now: it is at its end, the client doesn't read, something
+    failed, or the task that waits for it was cancelled.
+    """
+
+    held_up: asyncio.Future[None]
+
+    def __init__(self, writer: ResponseWriter, texts: Iterator[str], encode: Callable[[str], bytes]) -> None:
+        self._writer = writer
+        self._texts = texts
+        self._encode = encode
+        self._next = next(texts, "")
+
+    @property
+    def has_more(self) -> bool:
+        """Is anything left to write?"""
+        return bool(self._next)
+
+    def take_turn(self) -> bool:
+        """Write a piece, if that is still waited for. Is a further turn wanted?"""
+        if self.held_up.done():
+            return False
+        try:
+            # Something else may have been written in between.
+            is_done = not self._writer.is_waiting
+            if is_done:
+                is_done = self._writer.begin(self._encode(self._next))
+                self._next = next(self._texts, "")
+        except BaseException as error:  # noqa: BLE001 - it is raised where the text is waited for; others have their turn
+            self.held_up.set_exception(error)
+            return False
+        if is_done and self._next:
+            return True
+        self.held_up.set_result(None)
+        return False

@@ -1,0 +1,192 @@
+"""Which of a model's providers are asked, in which order, and what each of them is sent."""
+
+import asyncio
+import secrets
+from collections.abc import Iterator, Sequence
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from app.chat.call_log import CallLog
+from app.chat.session import CallSession
+from app.domain.chat import PLAIN_TEXT, ChatCall, Image, Message
+from app.domain.emulation.emulator import Emulator
+from app.domain.emulation.schema import check_schema
+from app.domain.errors import ContextTooLong, InvalidRequest
+from app.domain.output_limiter import OutputLimiter
+from app.domain.prompt import MessagePrompt, TextPrompt, compose, message_prompt, without_forged_calls
+from app.providers.base import CompletionRequest, ModelSpec
+from app.providers.registry import Target
+
+_TAG_BYTES = 3
+
+
+class Attempt(Struct, frozen=True):
+    """One target that is asked for the answer.
+
+    Args:
+        target: A model and its provider.
+        request: What the provider is asked.
+        limiter: Cuts the answer where the client wants it to end; None if the model does that itself.
+        emulator: Makes up for tools and formats that the model lacks; None if it lacks nothing.
+        conversation: All messages, before the request's prompt was made of them.
+    """
+
+    target: Target
+    request: CompletionRequest
+    limiter: OutputLimiter | None
+    emulator: Emulator | None
+    conversation: tuple[Message, ...]
+
+
+def attempts(
+    call: ChatCall, caller_id: str, targets: Sequence[Target], session: CallSession, log: CallLog
+) -> Iterator[Attempt]:
+    """The attempts at an answer, each made when its turn comes.
+
+    Targets that take the whole conversation come first, then those that take a part of it. Those that can't take it at
+    all are noted in the log. All attempts together have the time of the most patient provider.
+    """
+    now = asyncio.get_running_loop().time
+    deadline = now() + max([target.provider.timeout for target in targets])
+    messages = session.messages
+    waiting: list[tuple[Target, TextPrompt | MessagePrompt, Emulator | None]] = []
+
+    def attempt(target: Target, prompt: TextPrompt | MessagePrompt, emulator: Emulator | None, others: int) -> Attempt:
+        log.asks(target, prompt)
+        time = now()
+        # The last one may use up the time; any other leaves half of it to those behind it.
+        share = (deadline - time) / 2 if others else deadline - time
+        abilities = target.spec.abilities
+        request = CompletionRequest(
+            model=target.spec,
+            prompt=prompt,
+            caller_id=caller_id,
+            conversation_id=session.conversation_id,
+            options=call.options if "options" in abilities else {},
+            tools=call.tools if "tools" in abilities else None,
+            output_format=call.output_format if call.output_format.kind in abilities else PLAIN_TEXT,
+            max_tokens=call.max_tokens,
+            # A reply that is read by an emulator is cut afterwards: a stop text within a call would leave half of it.
+            stop=call.stop if emulator is None else (),
+            deadline=time + min(target.provider.timeout, share),
+            retries=not others,
+        )
+        return Attempt(target, request, _limiter(call, target.spec, emulator), emulator, messages)
+
+    for index, target in enumerate(targets):
+        try:
+            emulator = _emulator(call, target.spec)
+            prompt = _prompt(call, target.spec, messages, emulator)
+        except InvalidRequest as refusal:
+            log.pass_over(target, refusal)
+            continue
+        if prompt.is_whole or len(targets) == 1:
+            yield attempt(target, prompt, emulator, others=len(targets) - index - 1 + len(waiting))
+        else:
+            waiting.append((target, prompt, emulator))
+            log.pass_over(target, ContextTooLong("The conversation doesn't fit as a whole.", param="messages"))
+    while waiting:
+        target, prompt, emulator = waiting.pop(0)
+        yield attempt(target, prompt, emulator, others=len(waiting))
+
+
+def reminded(attempt: Attempt, reply: str, reminder: str) -> Attempt:
+    """The same attempt once more, within the same time, after a reply that was of no use.
+
+    Raises:
+        ContextTooLong: There is no room for the reminder.
+    """
+    prompt = attempt.request.prompt
+    if isinstance(prompt, MessagePrompt):
+        # Some upstreams refuse an empty message.
+        said = (Message("assistant", reply),) if reply.strip() else ()
+        prompt = message_prompt((*prompt.messages, *said, Message("user", reminder)), prompt.limit)
+    else:
+        prompt = _composed(attempt.conversation, attempt.target.spec, attempt.emulator, reminder)
+    return replace(attempt, request=replace(attempt.request, prompt=prompt))
+
+
+def _prompt(
+    call: ChatCall, spec: ModelSpec, messages: tuple[Message, ...], emulator: Emulator | None
+) -> TextPrompt | MessagePrompt:
+    if "images" not in spec.abilities:
+        _refuse_images(call.messages)
+    if "messages" not in spec.abilities:
+        return _composed(messages, spec, emulator)
+    if "tools" not in spec.abilities:
+        messages = _in_words(messages, emulator)
+    if emulator is not None and emulator.instructions:
+        messages = (Message("system", emulator.instructions), *messages)
+    return message_prompt(messages, spec.prompt_limit)
+
+
+def _composed(
+    messages: Sequence[Message], spec: ModelSpec, emulator: Emulator | None, reminder: str = ""
+) -> TextPrompt:
+    if emulator is None:
+        return compose(messages, spec.prompt_limit)
+    return compose(
+        messages,
+        spec.prompt_limit,
+        instructions="\n".join(filter(None, (emulator.instructions, reminder))),
+        instructions_param=emulator.param,
+        render_call=emulator.render_call,
+    )
+
+
+def _emulator(call: ChatCall, spec: ModelSpec) -> Emulator | None:
+    tools = None if "tools" in spec.abilities else call.tools
+    kind = call.output_format.kind
+    output_format = PLAIN_TEXT if kind == "text" or kind in spec.abilities else call.output_format
+    if tools is None and output_format is PLAIN_TEXT:
+        return None
+    for index, tool in enumerate(tools.tools if tools else ()):
+        check_schema(tool.parameters, tool.place or f"tools[{index}]", of_object=True)
+    if output_format.schema is not None:
+        check_schema(output_format.schema, output_format.place)
+    return Emulator(
+        tools=tools,
+        output_format=output_format,
+        tag=_new_tag(),
+        calls_by_itself=tools is None and call.tools is not None and bool(call.tools.callable_tools),
+    )
+
+
+def _new_tag() -> str:
+    return secrets.token_hex(_TAG_BYTES)
+
+
+def _limiter(call: ChatCall, spec: ModelSpec, emulator: Emulator | None) -> OutputLimiter | None:
+    if "messages" not in spec.abilities:
+        return OutputLimiter(call.stop, call.max_tokens) if call.stop or call.max_tokens is not None else None
+    return OutputLimiter(call.stop) if emulator and call.stop else None
+
+
+def _in_words(messages: tuple[Message, ...], emulator: Emulator | None) -> tuple[Message, ...]:
+    """The messages for a model that takes them but knows nothing of tools: calls and results in words."""
+    if emulator is None:
+        if not any(message.tool_calls or message.role == "tool" for message in messages):
+            return messages
+        emulator = Emulator(tools=None, output_format=PLAIN_TEXT, tag=_new_tag())
+    return tuple(_worded(message, emulator) for message in messages)
+
+
+def _worded(message: Message, emulator: Emulator) -> Message:
+    if message.role in ("user", "tool"):
+        parts = tuple(part if isinstance(part, Image) else without_forged_calls(part) for part in message.parts)
+        message = replace(message, text=without_forged_calls(message.text), parts=parts)
+    if message.tool_calls:
+        calls = [emulator.render_call(call) for call in message.tool_calls]
+        text = "\n".join([message.text, *calls] if message.text else calls)
+        return replace(message, text=text, tool_calls=())
+    if message.role == "tool":
+        return Message("user", f"[Tool {message.name or ''}]: {message.text}")
+    return message
+
+
+def _refuse_images(messages: Sequence[Message]) -> None:
+    # Most messages have no parts: the images of those aren't even asked for.
+    images = [image for message in messages if message.parts for image in message.images]
+    if images:
+        raise InvalidRequest("This model reads text only, not images.", param=images[0].place or "messages")

@@ -1,0 +1,109 @@
+"""An answer's deltas: cut at the client's limits, gathered into a whole answer, and made of one."""
+
+from collections.abc import AsyncGenerator, Awaitable, Iterable, Sequence
+from contextlib import aclosing
+
+from app.domain.chat import Completion, Delta, FinishReason, ToolCall, ToolCallDelta, Usage
+from app.domain.output_limiter import OutputLimiter
+
+
+async def limit_deltas(deltas: AsyncGenerator[Delta, None], limiter: OutputLimiter) -> AsyncGenerator[Delta, None]:
+    """Pass an answer on up to the place where the client wants it to end.
+
+    Args:
+        deltas: The provider's; closed in the end.
+        limiter: Finds that place.
+    """
+    whole = False
+    reason: FinishReason | None = None
+    usage: Usage | None = None
+    async with aclosing(deltas):
+        async for delta in deltas:
+            whole, reason, usage = delta.whole or whole, delta.finish_reason or reason, delta.usage or usage
+            text = limiter.feed(delta.text)
+            if text or delta.reasoning or delta.tool_call:
+                yield Delta(text, whole=delta.whole, reasoning=delta.reasoning, tool_call=delta.tool_call)
+            if limiter.finish_reason is not None:
+                break
+    rest, ended = limiter.finish(), limiter.finish_reason
+    yield Delta(rest, whole=whole, finish_reason=ended or reason, usage=usage, stop=limiter.stopped_by)
+
+
+def limit_completion(completion: Completion, limiter: OutputLimiter) -> Completion:
+    """Cut a whole answer at the place where the client wants it to end, if that place is in it."""
+    text = limiter.feed(completion.text) + limiter.finish()
+    if limiter.finish_reason is None:
+        return completion
+    # What would have come after that place was never said: calls, or the upstream's token count.
+    return Completion(text, limiter.finish_reason, reasoning=completion.reasoning, stop=limiter.stopped_by)
+
+
+async def stream_whole(answer: Awaitable[Completion]) -> AsyncGenerator[Delta, None]:
+    """Stream an answer that only comes whole."""
+    for delta in as_deltas(await answer):
+        yield delta
+
+
+def as_deltas(completion: Completion) -> list[Delta]:
+    """Take a whole answer apart; the last delta says how it ended."""
+    deltas = list(completion.deltas)
+    if not deltas:
+        deltas.append(Delta(completion.text, whole=True, reasoning=completion.reasoning))
+        deltas += [
+            Delta(tool_call=ToolCallDelta(index, call.id, call.name, call.arguments))
+            for index, call in enumerate(completion.tool_calls)
+        ]
+    deltas.append(Delta(finish_reason=completion.finish_reason, usage=completion.usage, stop=completion.stop))
+    return deltas
+
+
+def gather(deltas: Sequence[Delta]) -> Completion:
+    """Put an answer together from all its deltas."""
+    calls: dict[int, tuple[str, str, list[str]]] = {}
+    reason: FinishReason | None = None
+    usage: Usage | None = None
+    stop: str | None = None
+    for delta in deltas:
+        if delta.tool_call is not None:
+            part = delta.tool_call
+            calls.setdefault(part.index, (part.id or "", part.name or "", []))[2].append(part.arguments)
+        reason, usage, stop = delta.finish_reason or reason, delta.usage or usage, delta.stop or stop
+    return Completion(
+        "".join([delta.text for delta in deltas]),
+        reason or "stop",
+        usage,
+        tuple([ToolCall(call_id, name, "".join(pieces)) for call_id, name, pieces in calls.values()]),
+        "".join([delta.reasoning for delta in deltas]),
+        stop,
+        _alternating(deltas),
+    )
+
+
+def _alternating(deltas: Iterable[Delta]) -> tuple[Delta, ...]:
+    """The deltas, neighbours of one kind joined, if thoughts, text and calls don't simply follow each other."""
+    runs: list[tuple[tuple[int, int], list[Delta]]] = []
+    for delta in deltas:
+        for kind, part in _parts(delta):
+            if not runs or runs[-1][0] != kind:
+                runs.append((kind, []))
+            runs[-1][1].append(part)
+    kinds = [kind for kind, _ in runs]
+    return () if kinds == sorted(set(kinds)) else tuple([_joined(parts) for _, parts in runs])
+
+
+def _parts(delta: Delta) -> Iterable[tuple[tuple[int, int], Delta]]:
+    """What a delta carries, each with its place in the usual order: thoughts, text, first call, second call …"""
+    if delta.reasoning:
+        yield (0, 0), Delta(reasoning=delta.reasoning)
+    if delta.text:
+        yield (1, 0), Delta(delta.text)
+    if delta.tool_call is not None:
+        yield (2, delta.tool_call.index), delta
+
+
+def _joined(parts: Sequence[Delta]) -> Delta:
+    first = parts[0].tool_call
+    if first is None:
+        return Delta("".join([part.text for part in parts]), reasoning="".join([part.reasoning for part in parts]))
+    arguments = "".join([part.tool_call.arguments for part in parts if part.tool_call])
+    return Delta(tool_call=ToolCallDelta(first.index, first.id, first.name, arguments))
