@@ -50,6 +50,8 @@ def attempts(
     now = asyncio.get_running_loop().time
     deadline = now() + max([target.provider.timeout for target in targets])
     messages = session.messages
+    is_formed = call.tools is not None or call.output_format.kind != "text"
+    is_limited = call.max_tokens is not None or bool(call.stop)
     waiting: list[tuple[Target, TextPrompt | MessagePrompt, Emulator | None]] = []
 
     def attempt(target: Target, prompt: TextPrompt | MessagePrompt, emulator: Emulator | None, others: int) -> Attempt:
@@ -72,11 +74,12 @@ def attempts(
             deadline=time + min(target.provider.timeout, share),
             retries=not others,
         )
-        return Attempt(target, request, _limiter(call, target.spec, emulator), emulator, messages)
+        limiter = _limiter(call, target.spec, emulator) if is_limited else None
+        return Attempt(target, request, limiter, emulator, messages)
 
     for index, target in enumerate(targets):
         try:
-            emulator = _emulator(call, target.spec)
+            emulator = _emulator(call, target.spec) if is_formed else None
             prompt = _prompt(call, target.spec, messages, emulator)
         except InvalidRequest as refusal:
             log.pass_over(target, refusal)
@@ -91,7 +94,7 @@ def attempts(
         yield attempt(target, prompt, emulator, others=len(waiting))
 
 
-def reminded(attempt: Attempt, reply: str, reminder: str) -> Attempt:
+def reminded(attempt: Attempt, emulator: Emulator, reply: str, reminder: str) -> Attempt:
     """The same attempt once more, within the same time, after a reply that was of no use.
 
     Raises:
@@ -103,7 +106,7 @@ def reminded(attempt: Attempt, reply: str, reminder: str) -> Attempt:
         said = (Message("assistant", reply),) if reply.strip() else ()
         prompt = message_prompt((*prompt.messages, *said, Message("user", reminder)), prompt.limit)
     else:
-        prompt = _composed(attempt.conversation, attempt.target.spec, attempt.emulator, reminder)
+        prompt = _composed(attempt.conversation, attempt.target.spec, emulator, reminder)
     return replace(attempt, request=replace(attempt.request, prompt=prompt))
 
 
@@ -113,7 +116,7 @@ def _prompt(
     if "images" not in spec.abilities:
         _refuse_images(call.messages)
     if "messages" not in spec.abilities:
-        return _composed(messages, spec, emulator)
+        return compose(messages, spec.prompt_limit) if emulator is None else _composed(messages, spec, emulator)
     if "tools" not in spec.abilities:
         messages = _in_words(messages, emulator)
     if emulator is not None and emulator.instructions:
@@ -121,11 +124,7 @@ def _prompt(
     return message_prompt(messages, spec.prompt_limit)
 
 
-def _composed(
-    messages: Sequence[Message], spec: ModelSpec, emulator: Emulator | None, reminder: str = ""
-) -> TextPrompt:
-    if emulator is None:
-        return compose(messages, spec.prompt_limit)
+def _composed(messages: Sequence[Message], spec: ModelSpec, emulator: Emulator, reminder: str = "") -> TextPrompt:
     return compose(
         messages,
         spec.prompt_limit,
@@ -159,7 +158,7 @@ def _new_tag() -> str:
 
 def _limiter(call: ChatCall, spec: ModelSpec, emulator: Emulator | None) -> OutputLimiter | None:
     if "messages" not in spec.abilities:
-        return OutputLimiter(call.stop, call.max_tokens) if call.stop or call.max_tokens is not None else None
+        return OutputLimiter(call.stop, call.max_tokens)
     return OutputLimiter(call.stop) if emulator and call.stop else None
 
 
@@ -186,7 +185,6 @@ def _worded(message: Message, emulator: Emulator) -> Message:
 
 
 def _refuse_images(messages: Sequence[Message]) -> None:
-    # Most messages have no parts: the images of those aren't even asked for.
-    images = [image for message in messages if message.parts for image in message.images]
-    if images:
-        raise InvalidRequest("This model reads text only, not images.", param=images[0].place or "messages")
+    for message in messages:
+        if message.parts and message.images:
+            raise InvalidRequest("This model reads text only, not images.", param=message.images[0].place or "messages")

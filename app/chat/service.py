@@ -144,7 +144,7 @@ def _opening(call: ChatCall, session: CallSession, target: Target, prompt: Promp
         action=session.action,
         prompt=prompt,
         options_taken=session.replay is None and "options" in target.spec.abilities,
-        fallback=tuple([f"{provider}={reason}" for provider, reason in log.passed_over]),
+        fallback=tuple([f"{provider}={reason}" for provider, reason in log.passed_over]) if log.passed_over else (),
     )
 
 
@@ -152,8 +152,10 @@ def _ending(completion: Completion, prompt: Prompt) -> Ending:
     """The end of an answer: its usage estimated where nobody counted, its finish reason true to its calls."""
     usage = completion.usage
     if usage is None:
-        calls = "".join([call.name + call.arguments for call in completion.tool_calls])
-        usage = Usage(prompt.tokens, estimate(completion.text + completion.reasoning + calls))
+        said = completion.text + completion.reasoning
+        for call in completion.tool_calls:
+            said += call.name + call.arguments
+        usage = Usage(prompt.tokens, estimate(said))
     if completion.finish_reason in ("stop", "tool_calls"):
         reason: FinishReason = "tool_calls" if completion.tool_calls else "stop"
         if reason != completion.finish_reason:

@@ -44,49 +44,51 @@ class CallSession:
     A call without a session is a conversation of its own. So is, while the store is down, one that brings its whole
     history.
 
+    Attributes:
+        action: What the call means for the session.
+        messages: The conversation to be answered.
+        replay: The answer that this very request was given a moment ago.
+        conversation_id: See `CompletionRequest`.
+
     Raises:
         SessionNotFound: On entering, if the client wants no new session in place of a missing one.
         SessionBusy: On entering, if another call of the session doesn't end in time.
         SessionStoreUnavailable: On entering, if the call can't do without the store.
     """
 
-    __slots__ = ("_began", "_call", "_caller", "_held", "_hold", "_plan", "_policy", "_store")
+    __slots__ = (
+        "_began",
+        "_call",
+        "_held",
+        "_hold",
+        "_key",
+        "_plan",
+        "_policy",
+        "_store",
+        "action",
+        "conversation_id",
+        "messages",
+        "replay",
+    )
 
     def __init__(self, store: SessionStore, policy: SessionPolicy, call: ChatCall, caller: Caller) -> None:
         self._store = store
         self._policy = policy
         self._call = call
-        self._caller = caller
+        self._key = SessionKey(caller.id, call.session.id) if call.session is not None else None
         self._hold: AbstractAsyncContextManager[HeldSession] | None = None
         self._held: HeldSession | None = None
-        self._plan = Plan("stateless", call.messages)
+        self._plan: Plan | None = None
         # When the session began, in seconds since the epoch.
         self._began = 0.0
-
-    @property
-    def action(self) -> Action:
-        """What the call means for the session."""
-        return self._plan.action
-
-    @property
-    def messages(self) -> tuple[Message, ...]:
-        """The conversation to be answered."""
-        return self._plan.messages
-
-    @property
-    def replay(self) -> LastTurn | None:
-        """The answer that this very request was given a moment ago."""
-        return self._plan.replay
-
-    @property
-    def conversation_id(self) -> str | None:
-        """See `CompletionRequest`."""
-        session = self._call.session
-        return None if session is None else f"{self._caller.id}\n{session.id}\n{self._began}"
+        self.action: Action = "stateless"
+        self.messages = call.messages
+        self.replay: LastTurn | None = None
+        self.conversation_id: str | None = None
 
     async def __aenter__(self) -> Self:
-        if self._call.session is not None:
-            await self._take(self._store.hold(SessionKey(self._caller.id, self._call.session.id)))
+        if self._key is not None:
+            await self._take(self._store.hold(self._key), self._key)
         return self
 
     async def __aexit__(
@@ -101,7 +103,7 @@ class CallSession:
         Raises:
             SessionStoreUnavailable: It could not be kept, and the client relies on it.
         """
-        if self._held is None:
+        if self._held is None or self._plan is None:
             return
         call, answer = self._call, ending.completion
         session = remember(
@@ -131,7 +133,7 @@ class CallSession:
             if not is_full_history(call.messages):
                 raise
 
-    async def _take(self, hold: AbstractAsyncContextManager[HeldSession]) -> None:
+    async def _take(self, hold: AbstractAsyncContextManager[HeldSession], key: SessionKey) -> None:
         try:
             self._held = held = await hold.__aenter__()
         except SessionStoreUnavailable:
@@ -140,14 +142,16 @@ class CallSession:
             raise
         self._hold = hold
         try:
-            self._decide(held.record)
+            self._decide(held.record, key)
         except BaseException as error:
             await hold.__aexit__(type(error), error, error.__traceback__)
             raise
 
-    def _decide(self, record: SessionRecord) -> None:
+    def _decide(self, record: SessionRecord, key: SessionKey) -> None:
         now = time.time()
-        self._plan = plan(self._call, record, now=now, replay_seconds=self._policy.replay_seconds)
+        self._plan = decided = plan(self._call, record, now=now, replay_seconds=self._policy.replay_seconds)
         stored = record.session
-        goes_on = stored is not None and self._plan.action in ("continued", "replaced")
+        goes_on = stored is not None and decided.action in ("continued", "replaced")
         self._began = stored.created_at if stored is not None and goes_on else now
+        self.action, self.messages, self.replay = decided.action, decided.messages, decided.replay
+        self.conversation_id = f"{key.caller_id}\n{key.session_id}\n{self._began}"

@@ -151,8 +151,12 @@ def compose(
         ContextTooLong: What must be sent exceeds the limit.
         InvalidRequest: There is nothing to send.
     """
-    if len(messages) == 1 and not instructions and (prompt := _of_one(messages[0], limit)):
-        return prompt
+    measure = _MEASURES[limit.unit]
+    if len(messages) == 1 and not instructions and not messages[0].tool_calls:
+        text = messages[0].text
+        size = measure(text)
+        if size <= limit.size and not _is_blank(text):
+            return text_prompt(text, size, limit)
     draft = _draft(messages, render_call)
     has_words = not _is_blank("".join([section.body for section in draft.pending]))
     if not has_words and messages[-1].role != "tool":  # a tool may well have nothing to say
@@ -163,12 +167,12 @@ def compose(
     if len(instructions) + sum([len(message.text) for message in messages]) <= limit.max_characters:
         sections = [*draft.system, *[draft.section(message) for message in draft.history], *must]
         text = _join(sections, has_words)
-        size = limit.measure(text)
+        size = measure(text)
         if size <= limit.size:
             return text_prompt(text, size, limit)
     kept = _select(draft, must, limit)
     text = _join(kept, has_words)
-    size = limit.measure(text)
+    size = measure(text)
     if size > limit.size:
         raise _too_long(size, draft.pending, told, limit, instructions_param)
     dropped = len(draft.system) + len(draft.history) + len(must) - len(kept)
@@ -215,15 +219,6 @@ class _Draft(Struct, frozen=True):
         if not name and message.tool_call_id:
             name = self.tool_names.get(message.tool_call_id)
         return _Section(_tag(message.role, name) if name else _PLAIN_TAGS[message.role], body)
-
-
-def _of_one(message: Message, limit: PromptLimit) -> TextPrompt | None:
-    """The prompt of a lone message that needs no tag; None if it does, or doesn't fit."""
-    text = message.text
-    if message.tool_calls or _is_blank(text):
-        return None
-    size = limit.measure(text)
-    return text_prompt(text, size, limit) if size <= limit.size else None
 
 
 def _is_blank(text: str) -> bool:

@@ -15,4 +15,5 @@ def utf8_size(text: str) -> int:
 
 def estimate(text: str) -> int:
     """Estimated tokens of a text: 0 for an empty one, at least 1 for any other."""
-    return -(-utf8_size(text) // BYTES_PER_TOKEN)
+    size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    return -(-size // BYTES_PER_TOKEN)

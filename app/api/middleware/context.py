@@ -60,9 +60,11 @@ class RequestContextMiddleware:
         scope["context"] = context = RequestContext(
             headers, request_id, form or error_form_of(path, headers, self._error_forms)
         )
+        shown = path
         if form is None:
             send = context.completing(send)
-        line = self._access_log.open(method, _without_session(path), request_id)
+            shown = _without_session(path)
+        line = self._access_log.open(method, shown, request_id)
         self._metrics.request_began()
         try:
             await self._app(scope, receive, send)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from itertools import count
 
 from app.api.dialect import DialectServices, Exchange
 from app.api.openai.schemas import (
@@ -46,11 +47,12 @@ async def read(body: bytes, context: RequestContext, services: DialectServices) 
     """Read a chat completion request."""
     request = parse_body(ChatCompletionRequest, body)
     hints = session_hints(context.headers, request.user if services.session_from_user else None)
-    legacy = speaks_of_functions(request)
+    # The older form of tools, which clients want their answer in as well.
+    legacy = bool(request.functions) and not request.tools
     include_usage = request.stream_options is not None and bool(request.stream_options.include_usage)
     options = given_fields(request, _HONOURED)
     return Exchange(
-        calls=(to_call(request, hints, services, options),),
+        calls=(to_call(request, hints, services, options, legacy=legacy),),
         stream=bool(request.stream),
         write=partial(write_completion, legacy=legacy),
         encoder=partial(ChunkEncoder, include_usage=include_usage, legacy=legacy),
@@ -59,7 +61,12 @@ async def read(body: bytes, context: RequestContext, services: DialectServices) 
 
 
 def to_call(
-    request: ChatCompletionRequest, hints: SessionHints, services: DialectServices, options: Mapping[str, object]
+    request: ChatCompletionRequest,
+    hints: SessionHints,
+    services: DialectServices,
+    options: Mapping[str, object],
+    *,
+    legacy: bool = False,
 ) -> ChatCall:
     """The call that a request means.
 
@@ -68,6 +75,7 @@ def to_call(
         hints: What its headers say of its session.
         services: For the default model, and the number of messages that may come.
         options: Its fields that are passed on as they are.
+        legacy: Its tools are `functions`.
 
     Raises:
         InvalidRequest: It asks for something that can't be done.
@@ -82,19 +90,14 @@ def to_call(
         raise InvalidRequest("This model answers in text only.", param="modalities")
     return ChatCall(
         model=request.model or services.registry.default_model,
-        messages=tuple([_message(message, index) for index, message in enumerate(request.messages)]),
-        tools=_functions(request) if speaks_of_functions(request) else _tools(request),
-        output_format=_output_format(request.response_format),
+        messages=tuple(map(_message, request.messages, count())),
+        tools=_functions(request) if legacy else _tools(request) if request.tools or request.tool_choice else None,
+        output_format=_output_format(request.response_format) if request.response_format else PLAIN_TEXT,
         max_tokens=request.max_completion_tokens or request.max_tokens,
-        stop=stop_texts(request.stop),
+        stop=stop_texts(request.stop) if request.stop else (),
         options=options,
         **hints,
     )
-
-
-def speaks_of_functions(request: ChatCompletionRequest) -> bool:
-    """Whether the request uses `functions`, the older form of tools, and so wants its answer in that form."""
-    return bool(request.functions) and not request.tools
 
 
 def _functions(request: ChatCompletionRequest) -> ToolUse | None:
@@ -106,8 +109,6 @@ def _functions(request: ChatCompletionRequest) -> ToolUse | None:
 
 
 def _tools(request: ChatCompletionRequest) -> ToolUse | None:
-    if not request.tools and request.tool_choice is None:
-        return None
     tools = []
     for index, tool in enumerate(request.tools or ()):
         if tool.function is None:
@@ -129,8 +130,8 @@ def _tool(function: FunctionDefinition, place: str) -> Tool:
     return Tool(function.name, function.description or "", function.parameters or {}, bool(function.strict), place)
 
 
-def _output_format(wanted: ResponseFormat | None) -> OutputFormat:
-    if wanted is None or wanted.type == "text":
+def _output_format(wanted: ResponseFormat) -> OutputFormat:
+    if wanted.type == "text":
         return PLAIN_TEXT
     if wanted.type == "json_object":
         return OutputFormat("json_object")

@@ -3,6 +3,8 @@
 import time
 from typing import ClassVar
 
+import msgspec
+
 from app.api.encoding import json_bytes
 from app.api.errors import openai_error_object
 from app.api.openai.write import finish_reason
@@ -11,6 +13,8 @@ from app.api.wire.openai import DONE, usage_object
 from app.chat.events import Ending, Opening
 from app.domain.chat import ToolCallDelta
 from app.domain.errors import GatewayError
+
+_encode = msgspec.json.Encoder().encode
 
 
 class ChunkEncoder:
@@ -49,7 +53,8 @@ class ChunkEncoder:
 
     def text(self, text: str) -> bytes:
         """A chunk of text."""
-        return self._before_text + json_bytes(text) + self._after_text
+        # ASCII has nothing that `json_bytes` would have to look after: a call less for each piece.
+        return self._before_text + (_encode(text) if text.isascii() else json_bytes(text)) + self._after_text
 
     def reasoning(self, text: str) -> bytes:
         """A chunk of thoughts, under the name that most upstreams and clients have agreed on."""

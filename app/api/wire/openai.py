@@ -45,7 +45,7 @@ def usage_object(usage: Usage) -> dict[str, object]:
     document: dict[str, object] = {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.total_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
     }
     if usage.cached_tokens:
         document["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens}
