@@ -32,7 +32,7 @@ from app.api.streaming.pacing import Pacer
 from app.chat.service import ChatService
 from app.chat.session import SessionPolicy
 from app.domain.prompt import PromptLimit
-from app.domain.tracing import Trace, no_trace
+from app.domain.spans import Trace, no_trace
 from app.domain.usage import CallRecord
 from app.observe import logging as logs
 from app.observe.loop_lag import LoopLag
@@ -63,7 +63,7 @@ from app.sessions.memory import MemorySessionStore, MemorySnapshotStore
 from app.settings import Settings, SettingsError, environment
 
 if TYPE_CHECKING:  # imported only where they are wanted: see `_tracing` and `_redis_sessions`
-    from app.observe.tracing import Tracing
+    from app.observe.otel import Tracing
     from app.sessions.redis.store import RedisSessionStore
 
 PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
@@ -101,7 +101,6 @@ def build_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
         async with AsyncExitStack() as stack:
-            stack.callback(metrics.close)
             if tracing is not None:
                 stack.callback(tracing.close)
             watching = asyncio.create_task(lag.watch())
@@ -198,7 +197,7 @@ def _tracing(settings: Settings) -> "Tracing | None":
         return None
     try:
         # Not at the top of the file: its packages are an optional extra.
-        module = importlib.import_module("app.observe.tracing")
+        module = importlib.import_module("app.observe.otel")
     except ImportError as error:
         raise SettingsError("TRACING_ENDPOINT: needs the packages of requirements-tracing.txt") from error
     tracing: Tracing = module.Tracing(settings.tracing_endpoint, settings.worker_id)

@@ -1,1 +1,1 @@
-"""What the gateway lets its operator see."""
+"""What operators can see of the gateway: logs, metrics and traces."""

@@ -1,8 +1,9 @@
-"""Logs: one line for each request, structured, without keys, nonces or, unless somebody asks for them, texts."""
+"""Structured logs, with one line per request. They hold no keys and no nonces, and message texts only on demand."""
 
 import logging
 import logging.config
 import sys
+from contextlib import nullcontext
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Literal, TextIO
@@ -12,19 +13,22 @@ import structlog
 
 from app.domain.usage import CallRecord
 
-_encode = msgspec.json.Encoder(enc_hook=str).encode
+_json = msgspec.json.Encoder(enc_hook=str).encode
 LogFormat = Literal["json", "pretty"]
 
-# What the line of the running request will say. The request's context opens it; whoever learns something adds to it.
-# One object for all tasks of a request, so that what a child task adds is seen by the one that writes the line.
+# The access line of the running request: opened with the request, and added to by whoever learns something about it.
+# All tasks of a request share the one dict, so that what a child task adds is in the line, too.
 access_fields: ContextVar[dict[str, object]] = ContextVar("access_fields")
 
 
 def configure(level: str, log_format: LogFormat, stream: TextIO | None = None, *, worker_id: str = "") -> None:
-    """Send all logs of the process, ours and the libraries', to `stream` (stderr if None) in one format.
+    """Send all logs of the process, including those of libraries, to one stream in one format.
 
     Args:
-        worker_id: In every line, if there are several workers.
+        level: The lowest level that is logged.
+        log_format: `json`, or `pretty` for people.
+        stream: Where the lines go; None means stderr.
+        worker_id: Added to every line; empty if there is only one worker.
     """
     shared: list[structlog.typing.Processor] = [
         _with_request_id,
@@ -39,11 +43,11 @@ def configure(level: str, log_format: LogFormat, stream: TextIO | None = None, *
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
-    # Tracebacks without the values of variables: those hold keys, nonces and texts.
+    # No values of variables in tracebacks: they may hold keys, nonces and texts.
     tracebacks = structlog.processors.ExceptionRenderer(
         structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     )
-    target = stream or sys.stderr  # None where stderr is closed
+    target = stream or sys.stderr  # None if stderr is closed
     colors = target is not None and target.isatty()
     plain = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
     compact = structlog.processors.JSONRenderer(ensure_ascii=False, separators=(",", ":"))
@@ -57,19 +61,21 @@ def configure(level: str, log_format: LogFormat, stream: TextIO | None = None, *
     )
     handlers = [logging.NullHandler() if target is None else handler]
     logging.basicConfig(handlers=handlers, level=level, force=True)
-    # One line for each request is enough, and this one has query strings in it.
+    # We write access lines ourselves, without query strings.
     logging.getLogger("uvicorn.access").disabled = True
-    # These two tell about connections and requests at a level of detail that includes headers and bodies.
+    # At DEBUG these two log headers and bodies.
     for name in ("urllib3", "asyncio"):
         logging.getLogger(name).setLevel(max(logging.getLevelName(level), logging.INFO))
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Writes access lines past all that `logging` does for a line: there is one for each request.
+    """Writes log records and, by a shorter way, access lines.
+
+    An access line is written for every request. structlog and `logging` would take ten times as long for it.
 
     Args:
-        worker_id: In every line, if there are several workers.
-        pretty: Renders them for people; None writes JSON.
+        worker_id: Added to every access line, unless empty.
+        pretty: Renders access lines for people; None writes JSON.
     """
 
     def __init__(self, stream: TextIO | None, worker_id: str, pretty: structlog.typing.Processor | None) -> None:
@@ -78,36 +84,32 @@ class _Handler(logging.StreamHandler[TextIO]):
         self._pretty = pretty
 
     def write_access_line(self, fields: dict[str, object]) -> None:
-        """Write it, if that can be done: a full disk, or a name that is no UTF-8, keeps nobody from an answer."""
+        """Write a line, or lose it: a full disk or a path that is not UTF-8 must not fail a request."""
         fields["timestamp"] = datetime.now(UTC)
         fields |= self._constant
-        self.acquire()
         try:
-            self.stream.write(self._rendered(fields))
-            self.stream.flush()
+            line = (
+                _json(fields).decode() if self._pretty is None else self._pretty(None, "", msgspec.to_builtins(fields))
+            )
+            with self.lock or nullcontext():
+                self.stream.write(f"{line!s}\n")
+                self.stream.flush()
         except (OSError, ValueError):
             pass
-        finally:
-            self.release()
-
-    def _rendered(self, fields: dict[str, object]) -> str:
-        if self._pretty is None:
-            return f"{_encode(fields).decode()}\n"
-        return str(self._pretty(None, "", msgspec.to_builtins(fields))) + "\n"
 
 
 class AccessLog:
-    """Writes a line for each request that is over.
+    """Writes one line per request, when it is over.
 
     Args:
-        name: The name of the logger whose level counts.
+        name: The name of the logger, whose level decides which lines are written.
     """
 
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(name)
 
     def open(self, method: str, path: str, request_id: str) -> dict[str, object]:
-        """The line of the running request, for `access_fields`."""
+        """Begin the running request's line and make it the current `access_fields`."""
         line: dict[str, object] = {
             "event": "request",
             "request_id": request_id,
@@ -120,7 +122,14 @@ class AccessLog:
         return line
 
     def close(self, line: dict[str, object], status: int | None, seconds: float, level: int) -> None:
-        """Write it."""
+        """Write the line.
+
+        Args:
+            line: What `open` has returned.
+            status: The HTTP status; None if nothing was answered.
+            seconds: From the request's arrival to the end of its answer.
+            level: `logging.INFO` or `logging.DEBUG`.
+        """
         if not self._logger.isEnabledFor(level):
             return
         line["status"] = status
@@ -133,7 +142,7 @@ class AccessLog:
 
 
 def _with_request_id(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Every line that is logged while a request runs has its id."""
+    """Add the running request's id."""
     if (fields := access_fields.get(None)) is not None:
         event.setdefault("request_id", fields["request_id"])
     return event
@@ -148,7 +157,7 @@ def _with_worker(worker_id: str) -> structlog.typing.Processor:
 
 
 def log_call(record: CallRecord) -> None:
-    """Add what became of a call to the line of its request."""
+    """Add the outcome of a call to its request's access line."""
     fields = access_fields.get({})
     fields.update(
         model=record.model,
@@ -168,5 +177,5 @@ def log_call(record: CallRecord) -> None:
 
 
 def log_texts(prompt: str, answer: str) -> None:
-    """What was said in a call, as a line of its own: for debugging, and only where an operator wants it."""
+    """Log a call's prompt and answer as a line of their own: for debugging, and only if the operator asks for it."""
     structlog.get_logger("kimi.texts").debug("texts", prompt=prompt, answer=answer)

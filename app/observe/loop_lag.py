@@ -1,4 +1,4 @@
-"""How late the event loop wakes up: the earliest sign of something that blocks it."""
+"""Event loop lag: how late the loop wakes up, the earliest sign that something blocks it."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,10 +7,10 @@ _EVERY = 0.5
 
 
 class LoopLag:
-    """Measures the lag twice a second.
+    """Measures the lag twice a second; `latest` is the last measurement, in seconds.
 
     Args:
-        report: Told of every measurement, in seconds.
+        report: Called with every measurement, in seconds.
     """
 
     def __init__(self, report: Callable[[float], None]) -> None:

@@ -1,39 +1,193 @@
-"""Numbers for Prometheus. The core tells what happened by frozen records and knows nothing of Prometheus.
+"""The gateway's metrics, in Prometheus's text format. Each worker counts for itself and is scraped by itself.
 
-Each worker counts for itself. Where several processes share a port (uvicorn --workers), PROMETHEUS_MULTIPROC_DIR makes
-the one that is asked add up all of them; the numbers of a moment (`kimi_provider_*`, `kimi_session_store_up`,
-`kimi_sessions`) are then left out, because one process can't know another's.
+To add a metric, define it in `Metrics.__init__` and give `Metrics` a method that counts. The table in docs/metrics.md
+is generated from the definitions.
 """
 
 import asyncio
-import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client import generate_latest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from app.domain.errors import GatewayError
-from app.domain.tracing import Trace, no_trace
+from app.domain.spans import Trace, no_trace
 from app.domain.usage import CallRecord
-from app.observe.families import Counts, Families, OwnFamilies, SharedFamilies, Times
+from app.observe.instruments import Counter, Gauge, Histogram, Instrument
 
-_SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 180)
-_LAG_SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5)
+_BOUNDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 180)
+_LAG_BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5)
+# Read at each scrape; a provider reports its own as `ProviderStatus.gauges`. Name, meaning, unit.
+_STATE = (
+    ("kimi_session_store_up", "1 if the session store can be used", "0 or 1"),
+    ("kimi_sessions", "Sessions in this worker's memory", "sessions"),
+    ("kimi_provider_ready", "1 if the provider can serve, as far as is known", "0 or 1"),
+    ("kimi_provider_breaker_closed", "1 if the circuit breaker lets all requests through", "0 or 1"),
+    ("kimi_provider_queue_depth", "Requests waiting for a slot at the upstream", "requests"),
+    ("kimi_provider_slots_free", "Free slots at the upstream", "requests"),
+    ("kimi_provider_pause_seconds", "Time left of the pause that the upstream has asked for", "seconds"),
+    ("kimi_provider_nonce_age_seconds", "Time since the site's nonce was fetched; 0 if there is none", "seconds"),
+    ("kimi_provider_nonce_fetches", "Fetches of the chat page since the start", "fetches"),
+)
 
-ReadState = Callable[[], Mapping[str, Mapping[str, float]]]
+# Gauge name -> what the number is of (a provider, the store) -> number.
+State = Mapping[str, Mapping[str, float]]
 
 
-class _Step:
-    """A stretch of time that is taken."""
+class Metrics(Collector):
+    """All metrics of a worker.
+
+    Args:
+        read_state: Reads the gauges that are taken at each scrape.
+    """
+
+    def __init__(self, read_state: Callable[[], State] = dict) -> None:
+        self._read_state = read_state
+        self.instruments: list[Instrument] = []
+        counter, gauge, histogram = self._counter, self._gauge, self._histogram
+        self._requests = counter(
+            "kimi_http_requests_total",
+            "HTTP requests, by route and status (499: the client left before the answer)",
+            "requests",
+            ("method", "route", "status"),
+        )
+        self._request_seconds = histogram(
+            "kimi_http_request_seconds", "Time from a request's arrival to the end of its answer", ("route",)
+        )
+        self._in_flight = gauge("kimi_http_requests_in_flight", "HTTP requests being answered", "requests")
+        self._streams = gauge("kimi_streams_active", "Open event streams", "streams")
+        self._first_text = histogram(
+            "kimi_stream_first_text_seconds", "Time from the arrival of a streamed request to its first text"
+        )
+        self._heartbeats = counter("kimi_heartbeats_total", "Comments sent to keep silent streams open", "comments")
+        self._calls = counter(
+            "kimi_calls_total",
+            "Calls for an answer, by outcome (completed, failed, abandoned), error code and session action",
+            "calls",
+            ("model", "provider", "outcome", "error", "session"),
+        )
+        self._passed_over = counter(
+            "kimi_passed_over_total",
+            "Providers that could not answer a call, so that the next one was asked; the reason is an error code",
+            "calls",
+            ("provider", "reason"),
+        )
+        self._upstream_seconds = histogram(
+            "kimi_upstream_seconds",
+            "Time to an upstream's answer (of a stream, its first part), including queueing and retries",
+            ("provider",),
+        )
+        self._step_seconds = histogram(
+            "kimi_step_seconds",
+            "Time of each step of a call: an attempt at the upstream, a page fetch, a wait in the queue",
+            ("step",),
+        )
+        self._step_failures = counter(
+            "kimi_step_failures_total", "Failed steps, including those tried again", "steps", ("step", "error")
+        )
+        self._tokens = counter(
+            "kimi_tokens_total", "Tokens in prompts and completions, partly estimated", "tokens", ("model", "kind")
+        )
+        self._dropped = counter(
+            "kimi_context_dropped_messages_total",
+            "Messages left out of prompts because they did not fit",
+            "messages",
+            ("model",),
+        )
+        self._lag = histogram(
+            "kimi_event_loop_lag_seconds", "How late the event loop wakes up, twice a second", bounds=_LAG_BOUNDS
+        )
+        self._state = {name: gauge(name, meaning, unit, ("of",)) for name, meaning, unit in _STATE}
+
+    def _counter(self, name: str, meaning: str, unit: str, labels: tuple[str, ...] = ()) -> Counter:
+        self.instruments.append(counter := Counter(name, meaning, unit, labels))
+        return counter
+
+    def _gauge(self, name: str, meaning: str, unit: str, labels: tuple[str, ...] = ()) -> Gauge:
+        self.instruments.append(gauge := Gauge(name, meaning, unit, labels))
+        return gauge
+
+    def _histogram(
+        self, name: str, meaning: str, labels: tuple[str, ...] = (), bounds: Sequence[float] = _BOUNDS
+    ) -> Histogram:
+        self.instruments.append(histogram := Histogram(name, meaning, labels, bounds=bounds))
+        return histogram
+
+    def request_began(self) -> None:
+        """Count a request that came in."""
+        self._in_flight.values[()] += 1
+
+    def request_ended(self, *, method: str, route: str, status: int, seconds: float) -> None:
+        """Count a request that is over. `method` and `route` must come from a bounded set of names."""
+        self._in_flight.values[()] -= 1
+        self._requests.values[method, route, status] += 1
+        self._request_seconds.observe(seconds, (route,))
+
+    def stream_began(self) -> None:
+        """Count a stream that has opened."""
+        self._streams.values[()] += 1
+
+    def stream_ended(self) -> None:
+        """Count a stream that has closed."""
+        self._streams.values[()] -= 1
+
+    def first_text(self, seconds: float) -> None:
+        """Record how long after its request's arrival a stream's first text goes out."""
+        self._first_text.observe(seconds)
+
+    def heartbeat(self) -> None:
+        """Count a comment that keeps a silent stream open."""
+        self._heartbeats.values[()] += 1
+
+    def loop_lag(self, seconds: float) -> None:
+        """Record how late the event loop woke up."""
+        self._lag.observe(seconds)
+
+    def call_ended(self, record: CallRecord) -> None:
+        """Count a call for an answer that is over."""
+        model, provider = record.model, record.provider
+        self._calls.values[model, provider, record.outcome, record.error_code or "", record.action or ""] += 1
+        if record.upstream_seconds is not None:
+            self._upstream_seconds.observe(record.upstream_seconds, (provider,))
+        for passed_over in record.passed_over:
+            self._passed_over.values[passed_over] += 1
+        if record.usage is not None:
+            self._tokens.values[model, "prompt"] += record.usage.prompt_tokens
+            self._tokens.values[model, "completion"] += record.usage.completion_tokens
+        if record.dropped:
+            self._dropped.values[model,] += record.dropped
+
+    def timing(self, trace: Trace) -> Trace:
+        """Return a `Trace` that opens the spans of `trace`, times each and counts its failures."""
+        if trace is no_trace:
+            return partial(_TimedStep, self._step_seconds, self._step_failures)
+        return partial(_TracedStep, self._step_seconds, self._step_failures, trace)
+
+    def collect(self) -> Iterable[Metric]:
+        """Return all numbers, for `prometheus_client`."""
+        state = self._read_state()
+        for name in state.keys() - self._state.keys():
+            self._state[name] = self._gauge(name, "A number reported by the provider", "", ("of",))
+        for name, gauge in self._state.items():
+            gauge.values.clear()
+            gauge.values.update({(of,): value for of, value in state.get(name, {}).items()})
+        return [instrument.collect() for instrument in self.instruments]
+
+    def render(self) -> bytes:
+        """Return all metrics in Prometheus's text format."""
+        return generate_latest(self)
+
+
+class _TimedStep:
+    """A step of a call, timed: a context manager."""
 
     __slots__ = ("_failures", "_name", "_seconds", "_started")
 
-    def __init__(self, seconds: Times, failures: Counts, name: str, /) -> None:
+    def __init__(self, seconds: Histogram, failures: Counter, name: str, /) -> None:
         self._seconds = seconds
         self._failures = failures
         self._name = name
@@ -45,16 +199,16 @@ class _Step:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is not None:
-            self._failures.add((self._name, _kind(error)))
-        self._seconds.observe((self._name,), time.perf_counter() - self._started)
+            self._failures.values[self._name, _code(error)] += 1
+        self._seconds.observe(time.perf_counter() - self._started, (self._name,))
 
 
-class _TracedStep(_Step):
-    """A span that is timed."""
+class _TracedStep(_TimedStep):
+    """A step of a call, timed and traced."""
 
     __slots__ = ("_span",)
 
-    def __init__(self, trace: Trace, seconds: Times, failures: Counts, name: str, /) -> None:
+    def __init__(self, seconds: Histogram, failures: Counter, trace: Trace, name: str, /) -> None:
         super().__init__(seconds, failures, name)
         self._span = trace(name)
 
@@ -69,135 +223,10 @@ class _TracedStep(_Step):
         super().__exit__(kind, error, traceback)
 
 
-class Metrics:
-    """All metrics of a worker.
-
-    Args:
-        read_state: The numbers of the moment: gauge name -> provider -> value; read at each scrape.
-    """
-
-    def __init__(self, read_state: ReadState = dict) -> None:
-        self._is_shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
-        self.registry = registry = CollectorRegistry()
-        registry.register(_State(read_state))
-        families: Families = SharedFamilies(registry) if self._is_shared else OwnFamilies(registry)
-        counter, gauge = families.counter, families.gauge
-        histogram = partial(families.histogram, bounds=_SECONDS)
-        self._requests = counter("kimi_http_requests_total", "Requests answered", ("method", "route", "status"))
-        self._seconds = histogram("kimi_http_request_seconds", "Time to the end of the answer", ("route",))
-        self._in_flight = gauge("kimi_http_requests_in_flight", "Requests being answered")
-        self._streams = gauge("kimi_streams_active", "Open event streams")
-        self._calls = counter(
-            "kimi_calls_total",
-            "Calls for an answer, by how they ended",
-            ("model", "provider", "outcome", "error", "session"),
-        )
-        self._upstream = histogram(
-            "kimi_upstream_seconds",
-            "Time to the upstream's answer (its first part), queue and retries included",
-            ("provider",),
-        )
-        self._first_text = histogram("kimi_stream_first_text_seconds", "Time until a stream's first text is written")
-        self._steps = histogram(
-            "kimi_step_seconds",
-            "Time of each step of a call: each try at the upstream, each page fetch, each wait in the queue ...",
-            ("step",),
-        )
-        self._step_failures = counter(
-            "kimi_step_failures_total", "Steps that failed, those that were tried again too", ("step", "error")
-        )
-        self._passed_over = counter(
-            "kimi_passed_over_total", "Targets of calls that could not answer, and why", ("provider", "reason")
-        )
-        self._tokens = counter("kimi_tokens_total", "Tokens read and written", ("model", "kind"))
-        self._dropped = counter("kimi_context_dropped_messages_total", "Messages that did not fit", ("model",))
-        self._heartbeats = counter("kimi_heartbeats_total", "Comments sent in silent streams")
-        self._lag = families.histogram(
-            "kimi_event_loop_lag_seconds", "How late the event loop wakes up", bounds=_LAG_SECONDS
-        )
-
-    def request_began(self) -> None:
-        """A request came in."""
-        self._in_flight.add()
-
-    def request_ended(self, *, method: str, route: str, status: int, seconds: float) -> None:
-        """A request is over. `route` must be one of a bounded number of names."""
-        self._in_flight.add(amount=-1)
-        self._requests.add((method, route, str(status)))
-        self._seconds.observe((route,), seconds)
-
-    def stream_began(self) -> None:
-        """A stream has opened."""
-        self._streams.add()
-
-    def stream_ended(self) -> None:
-        """A stream has closed."""
-        self._streams.add(amount=-1)
-
-    def first_text(self, seconds: float) -> None:
-        """A stream's first text goes out, so long after its request had come."""
-        self._first_text.observe((), seconds)
-
-    def heartbeat(self) -> None:
-        """A comment was sent to keep a silent stream open."""
-        self._heartbeats.add()
-
-    def loop_lag(self, seconds: float) -> None:
-        """The event loop woke up so late."""
-        self._lag.observe((), seconds)
-
-    def timing(self, trace: Trace) -> Trace:
-        """The same spans, each of which is timed and counted under its name, too."""
-        if trace is no_trace:
-            return partial(_Step, self._steps, self._step_failures)
-        return partial(_TracedStep, trace, self._steps, self._step_failures)
-
-    def call_ended(self, record: CallRecord) -> None:
-        """A call for an answer is over."""
-        error, action = record.error_code or "", record.action or ""
-        self._calls.add((record.model, record.provider, record.outcome, error, action))
-        if record.upstream_seconds is not None:
-            self._upstream.observe((record.provider,), record.upstream_seconds)
-        for provider, reason in record.passed_over:
-            self._passed_over.add((provider, reason))
-        if record.usage is not None:
-            self._tokens.add((record.model, "prompt"), record.usage.prompt_tokens)
-            self._tokens.add((record.model, "completion"), record.usage.completion_tokens)
-        if record.dropped:
-            self._dropped.add((record.model,), record.dropped)
-
-    def render(self) -> bytes:
-        """All metrics in Prometheus' text format."""
-        if not self._is_shared:
-            return generate_latest(self.registry)
-        together = CollectorRegistry()
-        MultiProcessCollector(together)  # type: ignore[no-untyped-call]  # its constructor lacks annotations
-        return generate_latest(together)
-
-    def close(self) -> None:
-        """The process ends: what it had in flight is no longer part of the sum."""
-        if self._is_shared:
-            mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]  # it lacks annotations
-
-
-def _kind(error: BaseException) -> str:
-    """One of a bounded number of names."""
+def _code(error: BaseException) -> str:
+    """Return a name from a bounded set."""
     if isinstance(error, GatewayError):
         return error.code or ""
     if isinstance(error, asyncio.CancelledError):
         return "cancelled"  # the client has left, or the time for the whole call is over
     return "timeout" if isinstance(error, TimeoutError) else "internal_error"
-
-
-class _State(Collector):
-    """Gauges that are read when somebody asks."""
-
-    def __init__(self, read: ReadState) -> None:
-        self._read = read
-
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        for name, values in self._read().items():
-            gauge = GaugeMetricFamily(name, name.replace("_", " "), labels=("of",))
-            for place, value in values.items():
-                gauge.add_metric((place,), value)
-            yield gauge

@@ -9,7 +9,7 @@ from cachetools import LRUCache, TTLCache
 
 from app.domain.conversation import Session, SessionKey, SessionRecord
 from app.domain.errors import SessionStoreUnavailable
-from app.domain.tracing import Trace, no_trace
+from app.domain.spans import Trace, no_trace
 from app.sessions.base import SnapshotKey
 from app.sessions.line import Line, Place
 

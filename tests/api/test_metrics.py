@@ -48,7 +48,7 @@ def test_labels_are_bounded_whatever_clients_send(client: httpx.Client) -> None:
 
 
 def test_the_state_of_the_moment_is_shown(client: httpx.Client, site: LiveSimulator) -> None:
-    """Nonce, breaker, queue, slots and store are gauges that are read when Prometheus asks."""
+    """Nonce, breaker, queue, slots and store are gauges read when Prometheus asks, each with its own help text."""
     client.post("/v1/chat/completions", json={**HELLO, "stream": True})
     samples = metrics(client)
     assert samples['kimi_provider_nonce_fetches{of="kimi-web"}'] == site.site.counters.pages
@@ -56,6 +56,7 @@ def test_the_state_of_the_moment_is_shown(client: httpx.Client, site: LiveSimula
     assert samples['kimi_provider_queue_depth{of="kimi-web"}'] == 0
     assert samples['kimi_provider_slots_free{of="kimi-web"}'] == 32
     assert samples['kimi_session_store_up{of="store"}'] == 1
+    assert "A number reported by the provider" not in client.get("/metrics").text
 
 
 def test_the_time_to_the_first_text_is_taken_of_streams_that_have_one(

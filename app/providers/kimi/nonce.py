@@ -11,7 +11,7 @@ import structlog
 from msgspec import Struct
 
 from app.domain.errors import CloudflareChallenge, UpstreamError, UpstreamUnavailable
-from app.domain.tracing import Trace, no_trace
+from app.domain.spans import Trace, no_trace
 from app.providers.kimi.page import Clearance
 
 # untried: fetched after the site had refused a fresh one, and not seen to be any better yet.

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 from app.domain.chat import Completion, Delta
 from app.domain.errors import CloudflareChallenge, NonceRejected
-from app.domain.tracing import Trace, no_trace
+from app.domain.spans import Trace, no_trace
 from app.providers.base import BaseProvider, CompletionRequest, ModelSpec, ProviderStatus
 from app.providers.http import HttpClient
 from app.providers.kimi import wire

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable, Iterable, Iterator, Seque
 
 from app.domain.chat import Completion, Delta
 from app.domain.errors import UnexpectedReply, UpstreamUnavailable
-from app.domain.tracing import Trace, no_trace
+from app.domain.spans import Trace, no_trace
 from app.providers.base import BaseProvider, CompletionRequest, ModelSpec, ProviderStatus
 from app.providers.http import HttpClient, HttpReply, HttpStream
 from app.providers.json_objects import json_object

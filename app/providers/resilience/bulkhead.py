@@ -5,7 +5,7 @@ from collections import OrderedDict, deque
 from types import TracebackType
 
 from app.domain.errors import GatewayOverloaded
-from app.domain.tracing import Trace, no_trace
+from app.domain.spans import Trace, no_trace
 
 # What a client that was turned away is asked to wait, in seconds.
 _RETRY_AFTER = 5

@@ -25,7 +25,7 @@ from msgspec import Struct
 
 from app.domain.conversation import Session, SessionKey, SessionRecord
 from app.domain.errors import SessionStoreUnavailable
-from app.domain.tracing import Trace, no_trace
+from app.domain.spans import Trace, no_trace
 from app.sessions.encoding import UnreadableSession, decode, encode
 from app.sessions.line import Line, Place, busy
 from app.sessions.redis.scripts import DELETE, LIST, RELEASE, RENEW, SAVE, TAKE

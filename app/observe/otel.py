@@ -1,4 +1,4 @@
-"""Traces for OpenTelemetry: an optional extra (requirements-tracing.txt), imported only when it is switched on."""
+"""Traces for OpenTelemetry. An optional extra (requirements-tracing.txt), imported only if TRACING_ENDPOINT is set."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -12,11 +12,11 @@ from opentelemetry.trace import Span, SpanKind
 
 
 class Tracing:
-    """Sends spans to a collector in batches, from a thread of its own.
+    """Sends spans to a collector in batches, from a background thread.
 
     Args:
-        endpoint: Where the collector takes OTLP over HTTP, as in `http://localhost:4318/v1/traces`.
-        worker_id: Which worker this is.
+        endpoint: The collector's address for OTLP over HTTP, such as `http://localhost:4318/v1/traces`.
+        worker_id: The worker that the spans are from.
     """
 
     def __init__(self, endpoint: str, worker_id: str) -> None:
@@ -26,15 +26,15 @@ class Tracing:
         self._tracer = self._provider.get_tracer("kimi-ai-2api")
 
     def span(self, name: str, /) -> AbstractContextManager[object]:
-        """A stretch of time within the running request. See `Trace`."""
-        # Not the exception's text: it may quote what the site said.
+        """Open a span within the running request. See `Trace`."""
+        # Exceptions are not recorded: their texts may quote the upstream.
         return self._tracer.start_as_current_span(name, record_exception=False, set_status_on_exception=True)
 
     def request(self, name: str, headers: Mapping[str, str]) -> AbstractContextManager[Span]:
-        """The span of a whole request, continuing the caller's trace if it sent a `traceparent`."""
+        """Open the span of a whole request. It continues the client's trace if there is a `traceparent` header."""
         parent = propagate.extract(headers)
         return self._tracer.start_as_current_span(name, context=parent, kind=SpanKind.SERVER, record_exception=False)
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the spans that are left, and stop."""
         self._provider.shutdown()
