@@ -1,64 +1,68 @@
-"""Everything that can go wrong on the way of a request, as one tree.
+"""Everything that can go wrong with a request, as one tree.
 
     GatewayError
-    ├── InvalidRequest              400  the request itself is wrong
-    │   ├── ContextTooLong          400  what must be sent is larger than the model takes
-    │   ├── MessageRefused          400  the upstream won't answer this message
-    │   ├── BodyTooLarge            413
-    │   └── HeadersTooLarge         431
-    ├── InvalidApiKey               401
-    ├── ModelNotFound               404
-    ├── SessionNotFound             404
-    ├── ResponseNotFound            404
-    ├── UnknownUrl                  404
-    ├── MethodNotAllowed            405
-    ├── SessionBusy                 409
-    ├── ClientClosedRequest         499  never seen by anyone: the client has left
-    ├── InternalError               500
-    ├── GatewayOverloaded           503  too many requests wait for the upstream
-    ├── GatewayStopping             503  the process ends before it could answer
-    ├── SessionStoreUnavailable     503  what was said before can't be looked up
+    ├── InvalidRequest                400
+    │   ├── ContextTooLong            400
+    │   ├── MessageRefused            400
+    │   ├── PreviousResponseNotFound  400
+    │   ├── BodyTooLarge              413
+    │   └── HeadersTooLarge           431
+    ├── InvalidApiKey                 401
+    ├── ModelNotFound                 404
+    ├── SessionNotFound               404
+    ├── ResponseNotFound              404
+    ├── UnknownUrl                    404
+    ├── MethodNotAllowed              405
+    ├── SessionBusy                   409
+    ├── ClientClosedRequest           499
+    ├── InternalError                 500
+    ├── GatewayOverloaded             503
+    ├── GatewayStopping               503
+    ├── SessionStoreUnavailable       503
     └── UpstreamError
-        ├── UpstreamModelMissing    404  the upstream has no model of the name that it was asked for
-        ├── UpstreamRateLimited     429
-        ├── UpstreamKeyRejected     502  the operator's key for the upstream is wrong
-        ├── UpstreamQuotaExhausted  502  the operator's account there is empty
-        ├── UnexpectedReply         502  the upstream answered something that makes no sense
-        │   ├── SiteChanged         502
-        │   ├── UpstreamRefused     502
-        │   ├── MalformedAnswer     502
-        │   └── EmptyReply          502
-        ├── UpstreamUnavailable     503
-        │   └── UpstreamBlocked     503
-        ├── CloudflareChallenge     503
-        ├── NonceMissing            503
-        ├── NonceRejected           503
-        ├── BreakerOpen             503
-        └── UpstreamTimeout         504
+        ├── UpstreamModelMissing      404
+        ├── UpstreamRateLimited       429
+        ├── UpstreamKeyRejected       502
+        ├── UpstreamQuotaExhausted    502
+        ├── UnexpectedReply           502
+        │   ├── SiteChanged           502
+        │   ├── UpstreamRefused       502
+        │   ├── MalformedAnswer       502
+        │   └── EmptyReply            502
+        ├── UpstreamUnavailable       503
+        │   └── UpstreamBlocked       503
+        ├── CloudflareChallenge       503
+        ├── NonceMissing              503
+        ├── NonceRejected             503
+        ├── BreakerOpen               503
+        └── UpstreamTimeout           504
 
-Each class knows the HTTP status, the `type` and the `code` of the OpenAI error object. What is said to the client is
-the message: it never holds a key, a nonce, a stack trace or a page of the upstream.
+Each class knows its HTTP status, the `type` and `code` of the OpenAI error object, what its docstring says of it in
+docs/api.md, and what `doctor` advises. The message goes to the client: it never contains a key, a nonce, a stack trace
+or a page of the upstream.
 """
 
 from typing import ClassVar
 
 
 class GatewayError(Exception):
-    """Base of all errors that are answered to the client in the dialect it speaks.
+    """Base of all errors, which are answered in the dialect that the client speaks.
 
     Args:
-        message: One or two sentences for the person who reads the client's log.
-        param: The field of the request that is at fault, such as `messages[1].content`.
+        message: One or two sentences for whoever reads the client's log.
+        param: The request field at fault, such as `messages[1].content`.
         code: Overrides the class's own code.
-        retry_after: Seconds after which another try makes sense, where known.
+        retry_after: Seconds after which another attempt makes sense, where known.
     """
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     code: str | None = None
-    # Said to the OpenAI SDKs in `x-should-retry`; None leaves it to their rule (408, 409, 429 and 5xx are retried).
+    # What the gateway's operator can do about it, where that is more than to wait.
+    advice: ClassVar[str] = ""
+    # Sent to the OpenAI SDKs as `x-should-retry`; None leaves it to their rule (408, 409, 429 and 5xx are retried).
     should_retry: ClassVar[bool | None] = None
-    # May another upstream answer the same request all the same?
+    # May another upstream be asked the same?
     try_elsewhere: ClassVar[bool] = False
 
     def __init__(
@@ -78,34 +82,42 @@ class GatewayError(Exception):
 
 
 class InvalidRequest(GatewayError):
-    """The request can't be understood or asks for something impossible; `param` names the field."""
+    """The request is malformed, or asks for something impossible; `param` names the field."""
 
     status = 400
     type = "invalid_request_error"
 
 
 class ContextTooLong(InvalidRequest):
-    """The part of the conversation that must be sent is larger than the model's limit."""
+    """The part of the conversation that must be sent exceeds the model's limit."""
 
     code = "context_length_exceeded"
+    advice = "Shorten the message. If the site has lowered its limit, lower CONTEXT_MAX_LENGTH, too."
     try_elsewhere = True
 
 
 class MessageRefused(InvalidRequest):
-    """The upstream read the message and won't answer it; sending it again changes nothing."""
+    """The upstream's content filter refused the message, or withheld the whole answer."""
 
-    code = "message_refused"
+    code = "content_filter"
+    advice = "If even a harmless message is refused, the filter may refuse everything at the moment."
+
+
+class PreviousResponseNotFound(InvalidRequest):
+    """The response named by `previous_response_id` is not stored, or has expired."""
+
+    code = "previous_response_not_found"
 
 
 class BodyTooLarge(InvalidRequest):
-    """The request's body is larger than the gateway takes."""
+    """The request body is larger than `MAX_BODY_BYTES`."""
 
     status = 413
     code = "request_too_large"
 
 
 class HeadersTooLarge(InvalidRequest):
-    """The request has more headers than the gateway takes."""
+    """The request has more than `MAX_HEADERS` headers, or too large ones."""
 
     status = 431
     code = "headers_too_large"
@@ -120,7 +132,7 @@ class InvalidApiKey(GatewayError):
 
 
 class ModelNotFound(GatewayError):
-    """No provider serves a model of that name."""
+    """No provider serves this model."""
 
     status = 404
     type = "invalid_request_error"
@@ -128,7 +140,7 @@ class ModelNotFound(GatewayError):
 
 
 class SessionNotFound(GatewayError):
-    """The caller has no session of that id, or it has expired."""
+    """The caller has no session of this id, or it has expired."""
 
     status = 404
     type = "invalid_request_error"
@@ -136,7 +148,7 @@ class SessionNotFound(GatewayError):
 
 
 class ResponseNotFound(GatewayError):
-    """The caller has no response of that id that is kept, or it has expired."""
+    """The caller has no stored response of this id, or it has expired."""
 
     status = 404
     type = "invalid_request_error"
@@ -144,7 +156,7 @@ class ResponseNotFound(GatewayError):
 
 
 class UnknownUrl(GatewayError):
-    """There is nothing at this address."""
+    """There is no such endpoint."""
 
     status = 404
     type = "invalid_request_error"
@@ -152,7 +164,7 @@ class UnknownUrl(GatewayError):
 
 
 class MethodNotAllowed(GatewayError):
-    """The address exists, but not for this HTTP method."""
+    """The endpoint does not take this HTTP method."""
 
     status = 405
     type = "invalid_request_error"
@@ -160,7 +172,7 @@ class MethodNotAllowed(GatewayError):
 
 
 class SessionBusy(GatewayError):
-    """Another request of the same session has been running for longer than this one may wait."""
+    """Another request of this session is still running."""
 
     status = 409
     type = "invalid_request_error"
@@ -168,7 +180,7 @@ class SessionBusy(GatewayError):
 
 
 class ClientClosedRequest(GatewayError):
-    """The client has gone; the status exists for logs only."""
+    """The client disconnected before it was answered; appears in logs and metrics only."""
 
     status = 499
     type = "invalid_request_error"
@@ -176,43 +188,56 @@ class ClientClosedRequest(GatewayError):
 
 
 class InternalError(GatewayError):
-    """A fault of the gateway itself."""
+    """A fault of the gateway itself; its log has the details under the request id."""
 
     code = "internal_error"
 
 
 class GatewayOverloaded(GatewayError):
-    """The queue in front of the upstream is full, or the request waited in it for too long."""
+    """The queue for the upstream is full, the wait in it was too long, or the event loop is too late."""
 
     status = 503
     code = "gateway_overloaded"
+    advice = "Raise UPSTREAM_CONCURRENCY or UPSTREAM_QUEUE_SIZE, or run more workers."
     try_elsewhere = True
 
 
 class GatewayStopping(GatewayError):
-    """The process is being stopped and could not wait for this answer."""
+    """The process is shutting down and could not finish this answer."""
 
     status = 503
     code = "gateway_stopping"
 
 
 class SessionStoreUnavailable(GatewayError):
-    """The session store can't be reached; going on would mean to forget silently."""
+    """The session store cannot be reached; an answer would have silently forgotten the conversation."""
 
     status = 503
     code = "session_store_unavailable"
+    advice = "Check SESSION_STORE_URL and the Redis server."
 
 
 class UpstreamError(GatewayError):
-    """The upstream is at fault, or in trouble."""
+    """Base of all errors for which an upstream is at fault."""
 
     try_elsewhere = True
-    # Does this count against the upstream's health in the circuit breaker?
+    # Does it count against the upstream's health in the circuit breaker?
     is_outage: ClassVar[bool] = True
-    # May the same request succeed when it is sent again in a moment?
+    # May the same request succeed if it is sent again in a moment?
     is_transient: ClassVar[bool] = False
-    # Is nobody let in, so that it makes no sense to find out by further requests?
+    # Does it lock out every request, so that there is no point in sending another?
     shuts_out: ClassVar[bool] = False
+
+
+class UpstreamModelMissing(UpstreamError):
+    """The upstream does not know the model, or does not let this gateway use it."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "model_not_found"
+    advice = "Check the names of the models that are configured for this provider."
+    is_outage = False
+    should_retry = False
 
 
 class UpstreamRateLimited(UpstreamError):
@@ -221,39 +246,32 @@ class UpstreamRateLimited(UpstreamError):
     status = 429
     type = "rate_limit_error"
     code = "upstream_rate_limited"
+    advice = "Wait, and lower the concurrency for this upstream (UPSTREAM_CONCURRENCY for the site)."
     is_outage = False
-
-
-class UpstreamModelMissing(UpstreamError):
-    """The upstream doesn't know the model, or won't let this gateway use it."""
-
-    status = 404
-    type = "invalid_request_error"
-    code = "model_not_found"
-    is_outage = False
-    should_retry = False
 
 
 class UpstreamKeyRejected(UpstreamError):
-    """The upstream won't take the key that the gateway's operator has set for it; no client can mend that."""
+    """The upstream rejects the API key that the operator has set for it."""
 
     status = 502
     code = "upstream_key_rejected"
+    advice = "Set the right key, or remove this provider."
     is_outage = False
     should_retry = False
 
 
 class UpstreamQuotaExhausted(UpstreamError):
-    """The operator's account at the upstream has no money or quota left: waiting a moment changes nothing."""
+    """The operator's account at the upstream has no credit or quota left."""
 
     status = 502
     code = "upstream_quota_exhausted"
+    advice = "Top up the account, or remove this provider."
     is_outage = False
     should_retry = False
 
 
 class UnexpectedReply(UpstreamError):
-    """The upstream answered, but not in a way that can be understood."""
+    """The upstream's reply makes no sense."""
 
     status = 502
     code = "unexpected_reply"
@@ -261,70 +279,84 @@ class UnexpectedReply(UpstreamError):
 
 
 class SiteChanged(UnexpectedReply):
-    """The upstream no longer works as this gateway knows it: a matter for the operator, not for another try."""
+    """The upstream no longer works as the gateway expects."""
 
     code = "site_changed"
+    advice = (
+        "Check the upstream's address and models (for the site: UPSTREAM_URL and KNOWN_MODELS; the address of an API "
+        "usually ends in /v1). If they are right, the upstream has changed."
+    )
     should_retry = False
 
 
 class UpstreamRefused(UnexpectedReply):
-    """The upstream refuses this message and doesn't say why; sent again, it would be refused again."""
+    """The upstream refuses this message without a reason, and would refuse it again."""
 
     code = "upstream_refused"
+    advice = "The upstream takes no messages of this kind at the moment; its own words are in the message."
     should_retry = False
 
 
 class MalformedAnswer(UnexpectedReply):
-    """The model was asked for an answer of a certain form (JSON, a tool call), twice, and gave another."""
+    """The model was asked twice for JSON or a tool call, and gave no valid one."""
 
     code = "invalid_json_from_upstream"
 
 
 class EmptyReply(UnexpectedReply):
-    """The upstream answered with no text at all."""
+    """The upstream's reply contains no text."""
 
     code = "empty_reply"
+    advice = "Try again. If it stays so, try another model."
 
 
 class UpstreamUnavailable(UpstreamError):
-    """The upstream can't be reached, or says that it can't serve now."""
+    """The upstream cannot be reached, or says that it cannot serve now."""
 
     status = 503
     code = "upstream_unavailable"
+    advice = "The upstream is down, or unreachable from here. Check its address, DNS and any proxy."
     is_transient = True
 
 
 class UpstreamBlocked(UpstreamUnavailable):
-    """The upstream's firewall refuses this gateway; trying again at once only makes it worse."""
+    """The upstream's firewall blocks this gateway; retrying at once makes it worse."""
 
     code = "upstream_blocked"
+    advice = "The upstream's firewall blocks this machine's address, or what it sends. Wait, or ask its operators."
     is_transient = False
 
 
 class CloudflareChallenge(UpstreamError):
-    """Cloudflare wants to see a browser before it lets anyone through."""
+    """Cloudflare demands a browser before it lets anyone through."""
 
     status = 503
     code = "cloudflare_challenge"
+    advice = "Cloudflare wants a browser. Wait, or use another network address: the gateway does not solve challenges."
     shuts_out = True
 
 
 class NonceMissing(UpstreamError):
-    """The chat page came, but without the nonce that each message needs."""
+    """The chat page loaded, but without the nonce that every message needs."""
 
     status = 503
     code = "nonce_missing"
+    advice = "Open CHAT_PAGE_URL in a browser. If it is still the chat page, the site has changed."
 
 
 class NonceRejected(UpstreamError):
-    """The site refuses even a nonce that was fetched a moment ago."""
+    """The site rejects even a nonce that it issued a moment ago."""
 
     status = 503
     code = "nonce_rejected"
+    advice = "Check that UPSTREAM_URL is on the same host as CHAT_PAGE_URL."
 
 
 class BreakerOpen(UpstreamError):
-    """The upstream has failed so often that nothing is sent to it for a while."""
+    """The upstream has failed so often that nothing is sent to it for a while.
+
+    Its code is that of the failure if it locks out every request.
+    """
 
     status = 503
     code = "upstream_unavailable"
@@ -332,7 +364,8 @@ class BreakerOpen(UpstreamError):
 
 
 class UpstreamTimeout(UpstreamError):
-    """The answer didn't come within the time that a request may take."""
+    """The upstream did not answer within the time that a request may take (`REQUEST_TIMEOUT`)."""
 
     status = 504
     code = "upstream_timeout"
+    advice = "The upstream is slow. If this happens often, raise its timeout (REQUEST_TIMEOUT)."

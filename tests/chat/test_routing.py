@@ -65,7 +65,7 @@ def test_a_refusal_of_the_message_is_not_carried_elsewhere(site: LiveSimulator, 
     with gateway_with(site, log_stream, choosy, other) as gateway:
         response = _ask(gateway)
     assert response.status_code == 400
-    assert response.json()["error"]["code"] == "message_refused"
+    assert response.json()["error"]["code"] == "content_filter"
     assert not other.requests
 
 
