@@ -12,7 +12,7 @@ from msgspec import Struct
 from app.api.responses.ids import response_of_item
 from app.api.responses.items import Placed, items_of_kept
 from app.api.responses.schemas import ItemReference
-from app.domain.errors import InvalidRequest, ResponseNotFound, SessionStoreUnavailable
+from app.domain.errors import InvalidRequest, PreviousResponseNotFound, ResponseNotFound, SessionStoreUnavailable
 from app.sessions.base import SnapshotKey, SnapshotStore
 
 # The first byte is the version of the format.
@@ -71,10 +71,8 @@ class KeptResponses:
         if previous_id is not None:
             previous = await self._find(caller_id, previous_id)
             if previous is None:
-                raise InvalidRequest(
-                    f"Previous response with id {previous_id[:100]!r} not found.",
-                    param="previous_response_id",
-                    code="previous_response_not_found",
+                raise PreviousResponseNotFound(
+                    f"Previous response with id {previous_id[:100]!r} not found.", param="previous_response_id"
                 )
             earlier = previous.conversation
         known = {item["id"]: item for item in earlier}

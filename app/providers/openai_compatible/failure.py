@@ -152,7 +152,7 @@ def _lasting(words: str, upstream: Upstream, status: int, said: str, quoted: str
     if status == 402 or (status in (200, 400, 403, 429) and _QUOTA.search(words)):
         return UpstreamQuotaExhausted(f"The gateway's account at {name} has no credit or quota left.")
     if status in (200, 400, 403, 422, 451) and _FILTER.search(words):
-        return MessageRefused(f"{name} won't answer this{quoted}", param="messages", code="content_filter")
+        return MessageRefused(f"{name} won't answer this{quoted}", param="messages")
     if status in (401, 403) or (status in (200, 400) and _KEY.search(words)):
         return key_rejected(upstream, status, quoted if status == 403 else ".")
     if status == 404 and _NO_SUCH_URL.fullmatch(said):

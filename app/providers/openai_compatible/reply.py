@@ -97,9 +97,7 @@ class ReplyReader:
             reason = "tool_calls"
         if not self._seen.characters and not self._seen.tool_calls:
             if reason == "content_filter":
-                raise MessageRefused(
-                    f"The filter of {self._name} took the whole answer.", param="messages", code="content_filter"
-                )
+                raise MessageRefused(f"The filter of {self._name} took the whole answer.", param="messages")
             if reason != "length":
                 raise EmptyReply(f"{self._name} answered with nothing at all.")
         yield Delta(finish_reason=reason, usage=self._usage)

@@ -144,7 +144,7 @@ def test_a_failure_is_one_event_and_no_end(message: str) -> None:
     [
         (GatewayError("a"), {"message": "a", "type": "server_error", "param": None, "code": None}),
         (
-            MessageRefused("b", param="messages", code="content_filter"),
+            MessageRefused("b", param="messages"),
             {"message": "b", "type": "invalid_request_error", "param": "messages", "code": "content_filter"},
         ),
     ],
