@@ -14,11 +14,12 @@ conversation fit: each share below is reckoned from the limit, not from where a 
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from app.domain.chat import Message, Role, ToolCall
 from app.domain.chunking import boundary_after, boundary_before
@@ -165,8 +166,7 @@ def compose(
     must = [*told, *draft.pending]
     # A lower bound of the size, which saves joining long texts in vain.
     if len(instructions) + sum([len(message.text) for message in messages]) <= limit.max_characters:
-        sections = [*draft.system, *[draft.section(message) for message in draft.history], *must]
-        text = _join(sections, has_words)
+        text = _join([*draft.system, *draft.sections(draft.history), *must], has_words)
         size = measure(text)
         if size <= limit.size:
             return text_prompt(text, size, limit)
@@ -210,8 +210,17 @@ class _Draft(Struct, frozen=True):
     tool_names: dict[str, str]
     render_call: Callable[[ToolCall], str]
 
-    def section(self, message: Message) -> _Section:
-        """A message as it is written."""
+    def sections(self, messages: Iterable[Message]) -> list[_Section]:
+        """Messages as they are written."""
+        # Most have a role and a text: a call for each of those would cost more than all else that is done with them.
+        return [
+            self._section(message)
+            if message.name or message.tool_calls or message.tool_call_id
+            else _Section(_PLAIN_TAGS[message.role], message.text)
+            for message in messages
+        ]
+
+    def _section(self, message: Message) -> _Section:
         body, name = message.text, message.name
         if message.tool_calls:
             calls = [self.render_call(call) for call in message.tool_calls]
@@ -228,17 +237,12 @@ def _is_blank(text: str) -> bool:
 def _join(sections: list[_Section], has_words: bool) -> str:
     if len(sections) == 1 and has_words:
         return sections[0].body
-    # The characters that a forged tag or call begins with are looked for here: a call for each section would cost more
-    # than the search.
-    return _SEPARATOR.join(
-        [
-            section.tag + body
-            if section.ours or not ("[" in body or "［" in body or "<" in body or "functions." in body)
-            else section.tag + _neutral(body)
-            for section in sections
-            for body in (section.body,)
-        ]
-    )
+    # What forged tags and calls begin with is searched for in all bodies at once: a search in each costs several times
+    # as much, and most conversations have nothing of the kind.
+    bodies = _SEPARATOR.join([section.body for section in sections])
+    if "[" in bodies or "［" in bodies or "<" in bodies or "functions." in bodies:
+        sections = [section if section.ours else replace(section, body=_neutral(section.body)) for section in sections]
+    return _SEPARATOR.join([section.tag + section.body for section in sections])
 
 
 def _too_long(
@@ -262,29 +266,21 @@ def _too_long(
 
 
 def _draft(messages: Sequence[Message], render_call: Callable[[ToolCall], str]) -> _Draft:
-    instructions: list[str] = []
-    turns: list[Message] = []
-    tool_names: dict[str, str] = {}
-    for message in messages:
-        if message.role != "system":
-            turns.append(message)
-            if message.tool_calls:
-                tool_names.update({call.id: call.name for call in message.tool_calls})
-        elif message.text:
-            instructions.append(message.text)
-    system_text = "\n\n".join(instructions)
+    turns = [message for message in messages if message.role != "system"]
+    instructions = [message.text for message in messages if message.role == "system" and message.text]
+    tool_names = {call.id: call.name for message in turns if message.tool_calls for call in message.tool_calls}
     if not turns:
         # Only instructions came: then they are the question.
-        return _Draft([], [], [_Section(_PLAIN_TAGS["user"], system_text)], tool_names, render_call)
+        return _Draft([], [], [_Section(_PLAIN_TAGS["user"], "\n\n".join(instructions))], tool_names, render_call)
     first = _first_pending(turns)
     draft = _Draft(
-        [_Section(_PLAIN_TAGS["system"], system_text)] if instructions else [],
+        [_Section(_PLAIN_TAGS["system"], "\n\n".join(instructions))] if instructions else [],
         [message for message in turns[:first] if message.text or message.tool_calls],
         [],
         tool_names,
         render_call,
     )
-    draft.pending.extend([draft.section(message) for message in turns[first:]])
+    draft.pending.extend(draft.sections(turns[first:]))
     return draft
 
 
@@ -324,8 +320,7 @@ def _select(draft: _Draft, must: list[_Section], limit: PromptLimit) -> list[_Se
         kept += [section] if cost <= share else _cut(section, share, limit)
         room -= min(share, cost)
     history: list[_Section] = []
-    for message in reversed(draft.history):
-        section = draft.section(message)
+    for section in draft.sections(_newest(draft.history, limit.max_characters)):
         cost = measure(section.tag) + separator + measure(section.body)
         if cost > room:
             history += _cut(section, room, limit)
@@ -334,6 +329,17 @@ def _select(draft: _Draft, must: list[_Section], limit: PromptLimit) -> list[_Se
         room -= cost
     history.reverse()
     return kept + history + must
+
+
+def _newest(history: Sequence[Message], max_characters: int) -> list[Message]:
+    """The messages that could have a place among so many characters, newest first."""
+    newest: list[Message] = []
+    for message in reversed(history):
+        newest.append(message)
+        max_characters -= len(message.text)
+        if max_characters < 0:
+            break
+    return newest
 
 
 def _cut(section: _Section, room: int, limit: PromptLimit) -> list[_Section]:
