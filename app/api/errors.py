@@ -12,9 +12,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
-from app.api.encoding import json_bytes
 from app.api.request import ErrorForm, JsonReply, RawHeaders, RequestContext
 from app.domain.errors import ClientClosedRequest, GatewayError, InvalidRequest, MethodNotAllowed, UnknownUrl
+from app.domain.json import json_bytes
 
 _SAME_NAMES: Mapping[str, str] = MappingProxyType({})
 

@@ -1,73 +1,31 @@
-"""Sessions as bytes, for stores outside of this process.
+"""Sessions as bytes, for stores outside this process."""
 
-The first byte is the version of the format, the second says how the rest is packed. Whoever meets a version that it
-doesn't know, after an update was taken back, treats the session as missing instead of guessing.
-"""
-
-import json
-import zlib
 from typing import Any
 
-import msgspec
 from msgspec.structs import astuple
 
 from app.domain.chat import Message, ToolCall, Usage
 from app.domain.conversation import LastTurn, Session
-
-_VERSION = b"\x01"
-_PLAIN = _VERSION + b"j"
-_COMPRESSED = _VERSION + b"z"
-
-# Smaller ones gain next to nothing; the fastest level already halves a conversation.
-_WORTH_COMPRESSING = 1024
-_LEVEL = 1
-
-
-class UnreadableSession(Exception):
-    """These bytes are no session that this version can read. Says why, without any of the texts."""
+from app.domain.documents import UnreadableDocument, pack, unpack
 
 
 def encode(session: Session) -> bytes:
-    """The session as bytes; `decode` gives an equal one."""
-    data = _written(_to_json(session))
-    if len(data) <= _WORTH_COMPRESSING:
-        return _PLAIN + data
-    return _COMPRESSED + zlib.compress(data, _LEVEL)
+    """Encode a session; `decode` gives an equal one."""
+    return pack(_to_json(session))
 
 
 def decode(data: bytes) -> Session:
-    """The session that was encoded.
+    """Decode a session.
 
     Raises:
-        UnreadableSession: Another version wrote it, or it is damaged.
+        UnreadableDocument: Another version wrote it, or it is damaged.
     """
-    if data[:1] != _VERSION:
-        raise UnreadableSession(f"format {data[:1].hex() or 'empty'} is unknown")
-    head, body = data[:2], data[2:]
+    document = unpack(data)
     try:
-        if head == _COMPRESSED:
-            body = zlib.decompress(body)
-        return _from_json(_read(body))
-    except (ValueError, TypeError, KeyError, AttributeError, zlib.error) as error:
-        # Not chained: the errors of these libraries quote what they stumbled over.
-        raise UnreadableSession(f"damaged ({type(error).__name__})") from None
-
-
-def _written(value: object) -> bytes:
-    try:
-        return msgspec.json.encode(value)
-    except (UnicodeEncodeError, OverflowError):
-        # Lone surrogates, which only the slow way takes. Not as \\u escapes: two next to each other would come back as
-        # one character.
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        return text.encode("utf-8", "surrogatepass")
-
-
-def _read(data: bytes) -> Any:
-    try:
-        return msgspec.json.decode(data)
-    except (UnicodeDecodeError, msgspec.DecodeError):
-        return json.loads(data.decode("utf-8", "surrogatepass"))
+        return _from_json(document)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        # Not chained: these errors quote what they stumbled over.
+        raise UnreadableDocument(f"damaged ({type(error).__name__})") from None
 
 
 def _to_json(session: Session) -> dict[str, object]:
@@ -111,7 +69,7 @@ def _from_json(value: Any) -> Session:
             dropped=dropped,
             shortened=shortened,
             at=last["at"],
-            # Absent before there were any.
+            # Absent from sessions that were stored before these fields existed.
             tool_calls=_calls_from_json(last.get("calls", ())),
             stop=last.get("stop"),
         ),
@@ -119,7 +77,7 @@ def _from_json(value: Any) -> Session:
 
 
 def _message_to_json(message: Message) -> list[object]:
-    """Most messages are a role and a text; the rest is written only where there is something to write."""
+    """The role and the text, which is all that most messages have; the other fields only if one is set."""
     if message.name is None and message.tool_call_id is None and not message.tool_calls:
         return [message.role, message.text]
     return [message.role, message.text, message.name, message.tool_call_id, _calls_to_json(message.tool_calls)]

@@ -3,11 +3,11 @@
 from typing import Annotated, Any
 
 import pytest
+from app.api.bodies import given_fields, nameable, parse_body, read_body
 from pydantic import BaseModel, ConfigDict, Discriminator, Tag
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
-from app.api.bodies import given_fields, nameable, parse_body, read_body
 from app.domain.errors import InvalidRequest
 
 

@@ -3,11 +3,11 @@
 import asyncio
 
 import pytest
-from starlette.types import Message
-
 from app.api.openai.sse import ChunkEncoder
 from app.api.opening import EventEncoder, LateResponse
 from app.api.writing import ResponseWriter
+from starlette.types import Message
+
 from tests.loops import in_leaping_time
 
 _PING = ChunkEncoder.ping

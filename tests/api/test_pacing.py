@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Callable, Iterator
 
-from starlette.types import Message
-
 from app.api.pacing import Pacer
 from app.api.writing import ResponseWriter
+from starlette.types import Message
+
 from tests.loops import LeapingLoop, in_leaping_time
 
 DELAY = 0.02

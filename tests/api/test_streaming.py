@@ -7,11 +7,11 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.types import Message
-
 from app.api.openai.sse import ChunkEncoder
 from app.api.pacing import Pacer
 from app.api.reply import Beginning
+from starlette.types import Message
+
 from app.api.streaming import EventStream, StreamPolicy
 from app.chat.events import Event, Opening
 from app.domain.chat import Delta, ToolCallDelta

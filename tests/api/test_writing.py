@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator
 from itertools import repeat
 
 import pytest
+from app.api.writing import ResponseWriter
 from starlette.types import Message
 
-from app.api.writing import ResponseWriter
 from app.build import build_app
 from app.domain.chat import Delta
 from app.domain.errors import ClientClosedRequest

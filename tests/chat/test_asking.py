@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-
 from app.chat.asking import Asking
+
 from app.domain.chat import ChatCall, Message
 from app.providers.registry import Target
 from tests.loops import in_leaping_time

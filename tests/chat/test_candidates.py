@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-
 from app.chat.candidates import Candidate, PassedOver, candidates
+
 from app.domain.chat import ChatCall, Message, OutputFormat, ToolCall
 from app.domain.prompt import PromptLimit
 from app.providers.base import Ability

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 import app
 from app.domain.chat import Message, ToolCall, Usage
 from app.domain.conversation import LastTurn, Session, SessionKey, SessionRecord
+from app.domain.documents import UnreadableDocument
 from app.domain.errors import SessionBusy, SessionStoreUnavailable
-from app.sessions.encoding import UnreadableSession, decode, encode
+from app.sessions.encoding import decode, encode
 from app.sessions.redis import server as redis_connection
 from app.sessions.redis.store import RedisSessionStore
 from tests import redis_server as servers
@@ -873,7 +874,7 @@ def test_every_session_survives_its_encoding(kept: Session) -> None:
 def test_no_bytes_are_mistaken_for_a_session(data: bytes) -> None:
     """Damaged bytes, whatever they are, are told from sessions, and never quoted."""
     for candidate in (data, b"\x01j" + data, b"\x01z" + data):
-        with pytest.raises(UnreadableSession):
+        with pytest.raises(UnreadableDocument):
             decode(candidate)
 
 

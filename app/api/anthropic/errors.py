@@ -1,8 +1,8 @@
 """Errors as Anthropic's API writes them."""
 
-from app.api.encoding import json_bytes
 from app.api.request import ErrorForm
 from app.domain.errors import ContextTooLong, GatewayError
+from app.domain.json import json_bytes
 
 # By HTTP status; every other 4xx is an invalid request, every other 5xx the API's own fault. A 503 stays a 503 where
 # Anthropic says 529: proxies and monitoring know what it means, and the SDKs try both again.

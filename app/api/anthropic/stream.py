@@ -4,10 +4,10 @@ from typing import ClassVar, Literal
 
 from app.api.anthropic.errors import error_body
 from app.api.anthropic.write import new_message_id, stop_reason, usage_object
-from app.api.encoding import json_bytes
 from app.chat.events import Ending, Opening
 from app.domain.chat import ToolCallDelta, Usage
 from app.domain.errors import GatewayError
+from app.domain.json import json_bytes
 
 _Kind = Literal["text", "thinking", "tool_use"]
 

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Sequence
 
-from app.api.encoding import json_bytes
 from app.api.request import unique_id
 from app.chat.events import Answer, Ending
 from app.domain.chat import Completion, FinishReason, ToolCall, Usage
 from app.domain.errors import UnexpectedReply
+from app.domain.json import json_bytes
 
 _STOP_REASONS: dict[FinishReason, str] = {
     "stop": "end_turn",

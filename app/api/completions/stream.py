@@ -5,12 +5,12 @@ from typing import ClassVar
 
 from app.api.completions.errors import error_object
 from app.api.completions.write import finish_reason
-from app.api.encoding import json_bytes
 from app.api.request import unique_id
 from app.api.wire.openai import DONE, usage_object
 from app.chat.events import Ending, Opening
 from app.domain.chat import ToolCallDelta
 from app.domain.errors import GatewayError
+from app.domain.json import json_bytes
 
 
 class CompletionEncoder:

@@ -3,11 +3,11 @@
 import time
 from collections.abc import Sequence
 
-from app.api.encoding import json_bytes
 from app.api.request import unique_id
 from app.api.wire.openai import usage_object
 from app.chat.events import Answer, Ending
 from app.domain.chat import FinishReason, Usage
+from app.domain.json import json_bytes
 
 
 def finish_reason(ending: Ending) -> FinishReason:

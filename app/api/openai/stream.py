@@ -5,7 +5,6 @@ from typing import ClassVar
 
 import msgspec
 
-from app.api.encoding import json_bytes
 from app.api.errors import openai_error_object
 from app.api.openai.write import finish_reason
 from app.api.request import unique_id
@@ -13,6 +12,7 @@ from app.api.wire.openai import DONE, usage_object
 from app.chat.events import Ending, Opening
 from app.domain.chat import ToolCallDelta
 from app.domain.errors import GatewayError
+from app.domain.json import json_bytes
 
 _encode = msgspec.json.Encoder().encode
 

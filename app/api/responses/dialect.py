@@ -6,7 +6,6 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from app.api.dialect import Dialect, DialectServices
-from app.api.encoding import json_bytes
 from app.api.openapi import ANSWER_ERRORS, REQUEST_HEADERS, openai_responses, request_doc
 from app.api.request import JsonReply, read_body
 from app.api.responses.errors import RESPONSES_ERRORS
@@ -16,6 +15,7 @@ from app.api.responses.read import conversation, input_tokens, read, refuse_impo
 from app.api.responses.schemas import InputTokens, ItemList, ResponseDeleted, ResponseObject, ResponsesRequest
 from app.api.wire.body import parse_body
 from app.domain.errors import InvalidRequest
+from app.domain.json import json_bytes
 
 _NOT_KEPT = openai_responses({404: "`response_not_found`: never kept, expired, or another key's"})
 

@@ -1,8 +1,6 @@
 """The responses that are kept: to be read again, and to be continued by `previous_response_id`."""
 
 import asyncio
-import json
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,12 +10,10 @@ from msgspec import Struct
 from app.api.responses.ids import response_of_item
 from app.api.responses.items import Placed, items_of_kept
 from app.api.responses.schemas import ItemReference
+from app.domain.documents import UnreadableDocument, pack, unpack
 from app.domain.errors import InvalidRequest, PreviousResponseNotFound, ResponseNotFound, SessionStoreUnavailable
 from app.sessions.base import SnapshotKey, SnapshotStore
 
-# The first byte is the version of the format.
-_VERSION = b"\x01"
-_LEVEL = 1
 # Larger ones take more than half a millisecond to encode or decode: too long for the event loop.
 _LARGE_BYTES = 16_000
 
@@ -149,17 +145,13 @@ def _texts(value: object) -> list[str]:
 
 
 def _encode(kept: KeptResponse) -> bytes:
-    # Not as \\u escapes: two lone surrogates next to each other would come back as one character.
-    text = json.dumps([kept.response, kept.items], ensure_ascii=False, separators=(",", ":"))
-    return _VERSION + zlib.compress(text.encode("utf-8", "surrogatepass"), _LEVEL)
+    return pack([kept.response, kept.items])
 
 
 def _decode(data: bytes) -> KeptResponse | None:
     """What was encoded; None if another version wrote it, or if it is damaged: then it is as good as not there."""
-    if data[:1] != _VERSION:
-        return None
     try:
-        response, items = json.loads(zlib.decompress(data[1:]).decode("utf-8", "surrogatepass"))
-    except (ValueError, TypeError, zlib.error):
+        response, items = unpack(data)
+    except (UnreadableDocument, ValueError, TypeError):
         return None
     return KeptResponse(response, items)

@@ -6,13 +6,13 @@ Each item is opened, grows and is closed before the next one is opened; every ev
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from app.api.encoding import json_bytes
 from app.api.responses.errors import error_object
 from app.api.responses.output import Output, OutputItem, ResponseDraft, Status, status_of, summary_part, text_part
 from app.api.responses.tools import Toolbox
 from app.chat.events import Ending
 from app.domain.chat import ToolCallDelta
 from app.domain.errors import GatewayError
+from app.domain.json import json_bytes
 
 
 class ResponseEncoder:

@@ -24,8 +24,8 @@ from app.domain.errors import (
     UpstreamRefused,
     UpstreamUnavailable,
 )
+from app.domain.json import read_json_object
 from app.providers.http import HttpReply, retry_after
-from app.providers.json_objects import json_object
 
 _ACTION = "kimi_send_message"
 _CHALLENGE_PAGE = re.compile(
@@ -188,4 +188,4 @@ def _document(body: bytes) -> dict[str, object] | None:
     if body.startswith(b"<"):
         # PHP may print its notices, as HTML, in front of the answer.
         body = body[max(0, body.find(b'{"success"')) :]
-    return json_object(body, bad_utf8="strict")
+    return read_json_object(body, bad_utf8="strict")

@@ -21,8 +21,8 @@ from app.domain.errors import (
     UpstreamRateLimited,
     UpstreamUnavailable,
 )
+from app.domain.json import read_json_object
 from app.providers.http import HttpReply, retry_after
-from app.providers.json_objects import json_object
 from app.providers.openai_compatible.reply import Json
 from app.providers.openai_compatible.upstream import Upstream
 
@@ -125,7 +125,7 @@ def fault_in(document: Json) -> UpstreamFault | None:
 
 def failure(reply: HttpReply, upstream: Upstream) -> GatewayError:
     """The error for an answer that is no completion, by its status, headers and words."""
-    document = json_object(reply.body)
+    document = read_json_object(reply.body)
     fault = fault_in(document) if document is not None else None
     if fault is None:
         return _wordless(reply, upstream, is_json=document is not None)

@@ -5,10 +5,10 @@ from collections.abc import AsyncGenerator, Awaitable, Iterable, Iterator, Seque
 
 from app.domain.chat import Completion, Delta
 from app.domain.errors import UnexpectedReply, UpstreamUnavailable
+from app.domain.json import read_json_object
 from app.domain.spans import Trace, no_trace
 from app.providers.base import BaseProvider, CompletionRequest, ModelSpec, ProviderStatus
 from app.providers.http import HttpClient, HttpReply, HttpStream
-from app.providers.json_objects import json_object
 from app.providers.openai_compatible.catalog import Catalog
 from app.providers.openai_compatible.failure import failure, fault_error, fault_in
 from app.providers.openai_compatible.reply import Json, ReplyReader, read_completion
@@ -120,7 +120,7 @@ class OpenAICompatibleProvider(BaseProvider):
         if reply.status in (404, 405, 501) and self.models:
             body = one_word_body(self.models[0].upstream_id, self._upstream.dialect)
             reply = await self._client.post_json(self._url, body, self._headers)
-        if reply.status != 200 or json_object(reply.body) is None:
+        if reply.status != 200 or read_json_object(reply.body) is None:
             raise failure(reply, self._upstream)
 
     async def _complete(self, body: bytes) -> Completion:
@@ -170,11 +170,11 @@ class OpenAICompatibleProvider(BaseProvider):
                 yield from reader.feed(document)
 
     def _documents(self, data: bytes) -> Iterable[Json]:
-        document = json_object(data)
+        document = read_json_object(data)
         if document is not None:
             return (self._faultless(document),)
         # Events that are not kept apart by an empty line come as one with several lines.
-        return map(self._faultless, map(json_object, data.split(b"\n")))
+        return map(self._faultless, map(read_json_object, data.split(b"\n")))
 
     def _faultless(self, document: Json | None) -> Json:
         if document is None:
@@ -185,14 +185,14 @@ class OpenAICompatibleProvider(BaseProvider):
         return document
 
     def _good(self, reply: HttpReply) -> Json:
-        document = json_object(reply.body)
+        document = read_json_object(reply.body)
         if reply.status != 200 or document is None or not document.get("choices") or fault_in(document):
             raise failure(reply, self._upstream)
         return document
 
     async def _fetch_models(self) -> Json:
         reply = await self._client.get(f"{self._upstream.base_url}/models", self._headers)
-        document = json_object(reply.body)
+        document = read_json_object(reply.body)
         if reply.status != 200 or document is None:
             raise failure(reply, self._upstream)
         return document

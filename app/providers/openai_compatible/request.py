@@ -1,18 +1,12 @@
 """What an upstream is sent: a `CompletionRequest` in the words of chat completions. Pure."""
 
-import contextlib
-import json
-from collections.abc import Mapping
-
-import msgspec
-
 from app.domain.chat import Image, Message, OutputFormat, Tool, ToolUse
 from app.domain.errors import InvalidRequest
+from app.domain.json import lenient_json_bytes, strict_json_bytes
 from app.providers.base import CompletionRequest
 from app.providers.openai_compatible.upstream import Dialect
 
-_ENCODER = msgspec.json.Encoder()
-# Said by the gateway itself, or about its own sessions and callers: never passed through as it came.
+# Fields that the gateway writes itself, or that are about its own sessions and callers: never passed through.
 _OURS = frozenset(
     {"messages", "model", "stream", "stream_options", "n", "stop", "max_tokens", "max_completion_tokens"}
     | {"tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "response_format", "modalities"}
@@ -30,7 +24,6 @@ def chat_body(request: CompletionRequest, dialect: Dialect, *, stream: bool) -> 
     if "options" in request.model.abilities:
         body.update((name, value) for name, value in request.options.items() if name not in _OURS)
     body["model"] = request.model.upstream_id
-    body["messages"] = [_message(message, dialect) for message in request.messages]
     if request.max_tokens is not None:
         body[dialect.max_tokens_field] = request.max_tokens
     if request.stop:
@@ -40,36 +33,25 @@ def chat_body(request: CompletionRequest, dialect: Dialect, *, stream: bool) -> 
     body["stream"] = stream
     if stream and dialect.stream_usage:
         body["stream_options"] = {"include_usage": True}
-    return _json(body)
+    return _json(body, [_message(message, dialect) for message in request.messages])
 
 
 def one_word_body(model: str, dialect: Dialect) -> bytes:
     """The cheapest request that there is: an answer of one token."""
-    messages = [{"role": "user", "content": "Hi"}]
-    return _json({"model": model, "messages": messages, dialect.max_tokens_field: 1, "stream": False})
+    return _json({"model": model, dialect.max_tokens_field: 1, "stream": False}, [{"role": "user", "content": "Hi"}])
 
 
-def _json(body: Mapping[str, object]) -> bytes:
-    with contextlib.suppress(ValueError, TypeError, OverflowError, RecursionError):
-        written = _ENCODER.encode(body)
-        if not _may_hold_infinities(body, written):
-            return written
-    try:
-        text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise InvalidRequest("The request has a value that can't be passed on as JSON.") from error
-    # Half a surrogate pair has no place in UTF-8.
-    return text.encode("utf-8", "replace")
+def _json(fields: dict[str, object], messages: list[dict[str, object]]) -> bytes:
+    """The fields and the messages as one object.
 
-
-def _may_hold_infinities(body: Mapping[str, object], written: bytes) -> bool:
-    """Is there a null that may have been no null? msgspec writes NaN so, which isn't to be passed on.
-
-    Messages have no numbers.
+    Messages are encoded apart: they hold no numbers, so the check for NaN, which means the slow encoder whenever there
+    is a null, needn't look through a whole conversation.
     """
-    return b"null" in written and b"null" in _ENCODER.encode(
-        {name: value for name, value in body.items() if name != "messages"}
-    )
+    try:
+        head = strict_json_bytes(fields)
+    except ValueError as error:
+        raise InvalidRequest("The request contains a value that can't be passed on as JSON.") from error
+    return b'%b,"messages":%b}' % (head[:-1], lenient_json_bytes(messages))
 
 
 def _message(message: Message, dialect: Dialect) -> dict[str, object]:

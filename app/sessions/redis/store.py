@@ -24,9 +24,10 @@ import structlog
 from msgspec import Struct
 
 from app.domain.conversation import Session, SessionKey, SessionRecord
+from app.domain.documents import UnreadableDocument
 from app.domain.errors import SessionStoreUnavailable
 from app.domain.spans import Trace, no_trace
-from app.sessions.encoding import UnreadableSession, decode, encode
+from app.sessions.encoding import decode, encode
 from app.sessions.line import Line, Place, busy
 from app.sessions.redis.scripts import DELETE, LIST, RELEASE, RENEW, SAVE, TAKE
 from app.sessions.redis.server import FIRST_PAUSE, RedisServer, digest, milliseconds
@@ -225,7 +226,7 @@ class RedisSessionStore:
         data = stored.partition(b"\n")[2]
         try:
             return decode(data) if len(data) < _LARGE_BYTES else await asyncio.to_thread(decode, data)
-        except UnreadableSession as error:
+        except UnreadableDocument as error:
             structlog.get_logger("kimi.sessions").warning("session.unreadable", reason=str(error))
             return None
 

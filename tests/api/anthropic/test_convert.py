@@ -5,9 +5,6 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from app.api.anthropic.convert import (
     count_tokens,
     ignored_options,
@@ -16,8 +13,11 @@ from app.api.anthropic.convert import (
     to_call,
     unserved,
 )
-from app.api.anthropic.schemas import CountTokensRequest, MessagesRequest
 from app.api.headers import session_hints
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.api.anthropic.schemas import CountTokensRequest, MessagesRequest
 from app.domain.chat import PLAIN_TEXT, ChatCall, Message, OutputFormat, SessionRef, Tool, ToolUse
 from app.domain.errors import InvalidRequest
 from tests.domain.strategies import UNTIMED

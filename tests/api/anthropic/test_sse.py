@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 from anthropic.types import Message, RawMessageStreamEvent
+from app.api.anthropic.answer import message_object, stop_reason, usage_object
+from app.api.anthropic.sse import MessageEncoder
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from app.api.anthropic.answer import message_object, stop_reason, usage_object
-from app.api.anthropic.sse import MessageEncoder
 from app.chat.events import Answer, Ending, Opening
 from app.domain.chat import FinishReason, ToolCall, ToolCallDelta, Usage
 from app.domain.errors import UnexpectedReply, UpstreamTimeout

@@ -4,14 +4,14 @@ import json
 from typing import Any
 
 import pytest
+from app.api.bodies import parse_body
+from app.api.completions.convert import ignored_params, prompts_of, to_calls
+from app.api.completions.sse import CompletionEncoder
+from app.api.headers import SessionHints
 from openai._streaming import SSEDecoder
 from openai.types import Completion
 
-from app.api.bodies import parse_body
-from app.api.completions.convert import ignored_params, prompts_of, to_calls
 from app.api.completions.schemas import CompletionRequest
-from app.api.completions.sse import CompletionEncoder
-from app.api.headers import SessionHints
 from app.chat.events import Ending
 from app.domain.chat import ChatCall, FinishReason, Message, SessionRef, ToolCallDelta, Usage
 from app.domain.errors import InvalidRequest, UpstreamTimeout

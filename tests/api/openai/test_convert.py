@@ -2,10 +2,10 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
-
 from app.api.headers import SessionHints
 from app.api.openai.convert import ignored_params, parse_request, to_call
+from hypothesis import given
+
 from app.domain.chat import ChatCall, Image, Message, OutputFormat, SessionRef, ToolCall
 from app.domain.errors import InvalidRequest
 from tests.domain.messages import assistant, system, tool, user

@@ -1,7 +1,7 @@
 import pytest
+from app.api.headers import MAX_SESSION_ID, SessionHints, opening_headers, session_hints
 from hypothesis import given
 
-from app.api.headers import MAX_SESSION_ID, SessionHints, opening_headers, session_hints
 from app.chat.events import Opening
 from app.domain.chat import SessionRef
 from app.domain.errors import InvalidRequest

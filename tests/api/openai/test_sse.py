@@ -6,12 +6,12 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from app.api.openai.sse import ChunkEncoder
 from hypothesis import given
 from hypothesis import strategies as st
 from openai._streaming import SSEDecoder
 from openai.types.chat import ChatCompletionChunk
 
-from app.api.openai.sse import ChunkEncoder
 from app.api.wire import DONE, usage_object
 from app.chat.events import Ending
 from app.domain.chat import FinishReason, ToolCallDelta, Usage

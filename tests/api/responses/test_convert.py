@@ -4,10 +4,10 @@ import json
 from typing import Any
 
 import pytest
-
 from app.api.bodies import naming_fields, parse_body
 from app.api.headers import SessionHints
 from app.api.responses.convert import FIELD_NAMES, ignored_params, refuse_impossible, to_call, understand_tools
+
 from app.api.responses.items import items_of_input, items_of_kept, kept_items, to_messages
 from app.api.responses.schemas import ResponsesRequest
 from app.domain.chat import ChatCall, Image, Message, OutputFormat, ToolCall

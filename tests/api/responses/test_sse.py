@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from app.api.responses.sse import ResponseEncoder
 from hypothesis import given
 from hypothesis import strategies as st
 from openai import Omit
@@ -14,7 +15,6 @@ from pydantic import TypeAdapter
 
 from app.api.responses.output import ResponseDraft, echo_of
 from app.api.responses.schemas import ResponsesRequest
-from app.api.responses.sse import ResponseEncoder
 from app.api.responses.tools import Toolbox, read_tools
 from app.chat.events import Ending
 from app.domain.chat import ToolCallDelta, Usage
