@@ -1,4 +1,4 @@
-"""What the chat service asks of a session store."""
+"""The protocols of session and snapshot stores."""
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -10,46 +10,46 @@ from app.domain.conversation import Session, SessionKey, SessionRecord
 
 
 class HeldSession(Protocol):
-    """A session that nobody else can change for the moment."""
+    """A session that nobody else can change until it is released."""
 
     @property
     def record(self) -> SessionRecord:
-        """What was known under the key when it was taken; an empty record if nothing was."""
+        """What was stored under the key when the session was taken; an empty record if nothing was."""
         ...
 
     async def save(self, record: SessionRecord) -> None:
-        """Keep a record in place of the old one, whose time to live starts anew, and let the session go.
+        """Replace the record, restart its time to live, and release the session.
 
-        To be called at most once, and not together with `delete`.
+        Call it at most once, and not together with `delete`.
 
         Raises:
-            SessionStoreUnavailable: It could not be kept.
+            SessionStoreUnavailable: The record could not be saved.
         """
         ...
 
     async def delete(self) -> bool:
-        """Forget the session and let it go; was there one?
+        """Delete the session and release it. Returns whether there was one.
 
         Raises:
-            SessionStoreUnavailable: Nobody knows.
+            SessionStoreUnavailable: It is unknown whether it was deleted.
         """
         ...
 
 
 class SessionStore(Protocol):
-    """Keeps sessions for a while, each under its caller's key."""
+    """Stores sessions for a limited time, each under its caller."""
 
     def hold(self, key: SessionKey) -> AbstractAsyncContextManager[HeldSession]:
-        """Take a session for oneself: those who want the same one come after each other, in order.
+        """Hold a session exclusively. Requests for the same session take turns, in the order of their arrival.
 
         Raises:
-            SessionBusy: On entering, if it didn't come free within a bounded time.
+            SessionBusy: On entering, if the session wasn't released within a bounded time.
             SessionStoreUnavailable: On entering, if the store can't be reached.
         """
         ...
 
     async def load(self, key: SessionKey) -> Session | None:
-        """Look at a session without holding it.
+        """Read a session without holding it.
 
         Raises:
             SessionStoreUnavailable: The store can't be reached.
@@ -57,7 +57,7 @@ class SessionStore(Protocol):
         ...
 
     async def sessions_of(self, caller_id: str) -> Sequence[Session]:
-        """All sessions of a caller, latest first.
+        """All sessions of a caller, most recent first.
 
         Raises:
             SessionStoreUnavailable: The store can't be reached.
@@ -70,7 +70,7 @@ class SessionStore(Protocol):
         ...
 
     async def start(self) -> None:
-        """Open what is needed; must not depend on a server being up."""
+        """Open resources. Must succeed while the server is down."""
         ...
 
     async def aclose(self) -> None:
@@ -78,26 +78,26 @@ class SessionStore(Protocol):
         ...
 
     def count(self) -> int | None:
-        """How many sessions are kept; None if only a server would know."""
+        """The number of stored sessions; None if only a server would know."""
         ...
 
     def status(self) -> str:
-        """`ready`, or in one word why not; for `/ready`."""
+        """`ready`, or one word that says why not; for `/ready`."""
         ...
 
 
 class SnapshotKey(Struct, frozen=True):
-    """Where a snapshot is kept: no caller can reach another caller's by guessing its id."""
+    """Where a snapshot is stored: guessing an id never reaches another caller's snapshot."""
 
     caller_id: str
     snapshot_id: str
 
 
 class SnapshotStore(Protocol):
-    """Keeps what never changes, such as an answered response, for a while."""
+    """Stores immutable documents, such as finished responses, for a limited time."""
 
     async def load(self, key: SnapshotKey) -> bytes | None:
-        """What is kept under a key.
+        """The document under a key, or None.
 
         Raises:
             SessionStoreUnavailable: The store can't be reached.
@@ -105,17 +105,17 @@ class SnapshotStore(Protocol):
         ...
 
     async def save(self, key: SnapshotKey, data: bytes) -> None:
-        """Keep something. What was unused for longest makes room for it.
+        """Store a document. When there is no room, the oldest or least recently used goes first.
 
         Raises:
-            SessionStoreUnavailable: It could not be kept.
+            SessionStoreUnavailable: It could not be stored.
         """
         ...
 
     async def delete(self, key: SnapshotKey) -> bool:
-        """Forget something; was there anything?
+        """Delete a document. Returns whether there was one.
 
         Raises:
-            SessionStoreUnavailable: Nobody knows.
+            SessionStoreUnavailable: It is unknown whether it was deleted.
         """
         ...

@@ -1,4 +1,4 @@
-"""Requests of one session in this process come after each other, in the order in which they came."""
+"""Requests of one session within this process take turns, in the order of their arrival."""
 
 import asyncio
 from collections import deque
@@ -7,15 +7,15 @@ from app.domain.conversation import SessionKey
 from app.domain.errors import SessionBusy
 
 Line = deque[asyncio.Future[None]]
-"""Those who wait for a session that somebody else has. It is there only as long as somebody has it."""
+"""The requests that wait for a held session. The line exists only while the session is held."""
 
 
 class Place:
-    """A request's place in its line, taken at once; to be left in any case.
+    """A request's place in its session's line, taken on creation. `leave` must be called in any case.
 
     Args:
-        lines: All lines that there are at the moment.
-        key: The session that is wanted.
+        lines: All current lines.
+        key: The session.
     """
 
     __slots__ = ("_key", "_left", "_lines", "_turn")
@@ -24,7 +24,7 @@ class Place:
         self._lines = lines
         self._key = key
         self._left = False
-        # Resolved when it is this one's turn. Who finds nobody there has nothing to wait for.
+        # Resolved when this request's turn comes; None if the line was empty.
         self._turn: asyncio.Future[None] | None = None
         line = lines.get(key)
         if line is None:
@@ -35,14 +35,17 @@ class Place:
 
     @property
     def is_first(self) -> bool:
-        """Have all who came before left?"""
+        """Whether all earlier requests have left."""
         return self._turn is None or (self._turn.done() and not self._turn.cancelled())
 
     async def come_first(self, deadline: float) -> None:
-        """Wait until all who came before have left, to a deadline in the event loop's time. Else the place is left.
+        """Wait until all earlier requests have left, or leave the line.
+
+        Args:
+            deadline: Until when to wait, in the event loop's time.
 
         Raises:
-            SessionBusy: They didn't in time.
+            SessionBusy: The deadline has passed.
         """
         if self._turn is None:
             return
@@ -57,12 +60,12 @@ class Place:
             raise
 
     def leave(self) -> None:
-        """Let the next one come first; once is enough."""
+        """Let the next request have its turn. Further calls do nothing."""
         if self._left:
             return
         self._left = True
         if self._turn is not None and (self._turn.cancel() or self._turn.cancelled()):
-            return  # it wasn't first, and is passed over when its turn comes
+            return  # its turn had not come: it is skipped when it would
         line = self._lines[self._key]
         while line:
             turn = line.popleft()
@@ -73,5 +76,5 @@ class Place:
 
 
 def busy() -> SessionBusy:
-    """What is told to one who has waited for too long."""
+    """The error for a request that has waited too long."""
     return SessionBusy("Another request of this session is still running.", retry_after=1.0)

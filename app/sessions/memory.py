@@ -1,4 +1,4 @@
-"""Sessions in this process's memory: fast, and gone when it ends."""
+"""Sessions and snapshots in this process's memory: fast, and lost when it ends."""
 
 import asyncio
 import time
@@ -13,22 +13,22 @@ from app.domain.spans import Trace, no_trace
 from app.sessions.base import SnapshotKey
 from app.sessions.line import Line, Place
 
-# Clients that keep their own history are remembered longer than any session, and cost a few bytes each.
+# Clients that keep their own history are remembered longer than any session; each takes only a few bytes.
 _HISTORY_KEEPERS_PER_SESSION = 10
-# Few snapshots are larger: so much memory is reckoned for each of the most that are kept, and for itself.
+# The memory that is allowed for each of `max_snapshots` (few are larger), and what one takes besides its bytes.
 _SNAPSHOT_BYTES = 8 * 1024
 _SNAPSHOT_OVERHEAD = 256
 
 
 class MemorySessionStore:
-    """A `SessionStore` on a TTLCache. When it is full, the session that was unused for longest goes first.
+    """A `SessionStore` on a TTLCache. When it is full, the least recently used session is dropped.
 
     Args:
-        max_sessions: How many sessions are kept.
+        max_sessions: The most sessions that are stored.
         time_to_live: Seconds that a session is kept after its last turn.
         lock_wait: Seconds that a request waits for another one of the same session.
-        clock: For tests that let time pass.
-        trace: Marks where a request waits.
+        clock: Replaced by tests that let time pass.
+        trace: Opens a span where a request waits.
     """
 
     def __init__(
@@ -47,35 +47,35 @@ class MemorySessionStore:
         self._history_keepers: LRUCache[SessionKey, bool] = LRUCache(max_sessions * _HISTORY_KEEPERS_PER_SESSION)
         self._lines: dict[SessionKey, Line] = {}
 
-    def hold(self, key: SessionKey) -> "_Held":
+    def hold(self, key: SessionKey) -> "_HeldInMemory":
         """See `SessionStore.hold`."""
-        return _Held(self, key)
+        return _HeldInMemory(self, key)
 
     async def load(self, key: SessionKey) -> Session | None:
         """See `SessionStore.load`."""
         return self._session(key)
 
     def record(self, key: SessionKey) -> SessionRecord:
-        """All that is known under a key."""
+        """Everything that is stored under a key."""
         return SessionRecord(self._session(key), self._history_keepers.get(key, False))
 
     def save(self, key: SessionKey, record: SessionRecord) -> None:
-        """Keep a record."""
+        """Store a record."""
         if record.session is not None:
             self._sessions[key] = record.session
         if record.client_keeps_history:
             self._history_keepers[key] = True
 
     def delete(self, key: SessionKey) -> bool:
-        """Forget a session; was there one?"""
+        """Delete a session. Returns whether there was one."""
         return self._sessions.pop(key, None) is not None
 
     def place(self, key: SessionKey) -> Place:
-        """A place in the line of a session."""
+        """Take a place in a session's line."""
         return Place(self._lines, key)
 
     async def turn_of(self, place: Place) -> None:
-        """Wait until a place is the first one."""
+        """Wait until a place is first in its line."""
         with self._trace("session.take"):
             await place.come_first(asyncio.get_running_loop().time() + self._lock_wait)
 
@@ -86,7 +86,7 @@ class MemorySessionStore:
         return sorted((session for session in own if session), key=lambda session: session.updated_at, reverse=True)
 
     def _session(self, key: SessionKey) -> Session | None:
-        # Not by `get`, which looks twice, and each time at the clock.
+        # Not `get`, which looks the key up twice, and reads the clock each time.
         try:
             return self._sessions[key]
         except KeyError:
@@ -107,8 +107,8 @@ class MemorySessionStore:
         return "ready"
 
 
-class _Held:
-    """See `HeldSession`; held within an `async with` block."""
+class _HeldInMemory:
+    """A `HeldSession` as a context manager. A class because `asynccontextmanager` takes several times as long."""
 
     __slots__ = ("_key", "_place", "_store", "record")
 
@@ -134,12 +134,12 @@ class _Held:
 
 
 class MemorySnapshotStore:
-    """A `SnapshotStore` on a TTLCache, bounded in memory: many large snapshots are kept in smaller numbers.
+    """A `SnapshotStore` on a TTLCache, bounded in bytes: the larger the snapshots, the fewer are stored.
 
     Args:
-        max_snapshots: How many are kept, if they are of a common size.
-        time_to_live: Seconds that each is kept.
-        clock: For tests that let time pass.
+        max_snapshots: The most that are stored, if they are of usual size.
+        time_to_live: Seconds that each is stored.
+        clock: Replaced by tests that let time pass.
     """
 
     def __init__(self, *, max_snapshots: int, time_to_live: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -156,12 +156,12 @@ class MemorySnapshotStore:
         """See `SnapshotStore.save`.
 
         Raises:
-            SessionStoreUnavailable: It is larger than all memory for snapshots.
+            SessionStoreUnavailable: The snapshot is larger than the memory for all snapshots.
         """
         try:
             self._snapshots[key] = data
         except ValueError as error:
-            raise SessionStoreUnavailable("This is too large to be kept.") from error
+            raise SessionStoreUnavailable("The response is too large to be stored.") from error
         while len(self._snapshots) > self._max_snapshots:
             self._snapshots.popitem()
 

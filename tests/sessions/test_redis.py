@@ -23,7 +23,7 @@ from app.domain.conversation import LastTurn, Session, SessionKey, SessionRecord
 from app.domain.documents import UnreadableDocument
 from app.domain.errors import SessionBusy, SessionStoreUnavailable
 from app.sessions.encoding import decode, encode
-from app.sessions.redis import server as redis_connection
+from app.sessions.redis import bounded_client
 from app.sessions.redis.store import RedisSessionStore
 from tests import redis_server as servers
 from tests.redis_server import PASSWORD, RedisServer
@@ -294,7 +294,7 @@ async def test_a_successor_s_turn_is_never_overwritten(open_store: OpenStore, re
         async with quick.hold(ADA) as successor:
             with redis_server.client() as client:
                 assert _fence(client.get(lock)) > _fence(first)
-            with pytest.raises(SessionStoreUnavailable, match="taken over"):
+            with pytest.raises(SessionStoreUnavailable, match="another request took the session over"):
                 await held.save(SessionRecord(session("ada", "old")))
             await successor.save(SessionRecord(session("ada", "new")))
     assert await texts_of(slow, ADA) == ["new"]
@@ -303,7 +303,7 @@ async def test_a_successor_s_turn_is_never_overwritten(open_store: OpenStore, re
         with redis_server.client() as client:
             client.delete(lock)
         await keep(quick, ADA, "newer")
-        with pytest.raises(SessionStoreUnavailable, match="taken over"):
+        with pytest.raises(SessionStoreUnavailable, match="another request took the session over"):
             await held.save(SessionRecord(session("ada", "old")))
     assert await texts_of(slow, ADA) == ["newer"]
 
@@ -586,7 +586,7 @@ async def test_a_stop_waits_for_what_is_being_saved(open_store: OpenStore, redis
         task.cancel()
         await asyncio.sleep(0)
         await store.aclose()
-    with pytest.raises(SessionStoreUnavailable, match="stopped"):
+    with pytest.raises(SessionStoreUnavailable, match="shutting down"):
         await store.load(ADA)
     assert await texts_of(open_store(redis_server), ADA) == ["Hi"]
 
@@ -660,7 +660,7 @@ async def test_a_finished_turn_is_tried_even_while_others_are_told_to_wait(
     open_store: OpenStore, persistent_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the store still takes the server for dead, a turn that took a minute isn't given up unasked."""
-    monkeypatch.setattr(redis_connection, "FIRST_PAUSE", 3600.0)
+    monkeypatch.setattr(bounded_client, "FIRST_PAUSE", 3600.0)
     store = open_store(persistent_redis)
     async with store.hold(ADA) as held:
         persistent_redis.kill()
@@ -680,7 +680,7 @@ async def test_a_turn_is_refused_by_a_server_that_forgot_who_holds_the_session(
     store = open_store(own_redis)
     async with store.hold(ADA) as held:
         own_redis.restart()
-        with pytest.raises(SessionStoreUnavailable, match="not kept"):
+        with pytest.raises(SessionStoreUnavailable, match="not saved"):
             await held.save(SessionRecord(session("ada", "Hi")))
     assert await store.load(ADA) is None
 
@@ -706,7 +706,7 @@ async def test_a_lost_reply_neither_loses_nor_doubles_a_turn(
     ("reply", "said"),
     [
         (b"-LOADING Redis is loading the dataset in memory\r\n", "loading"),
-        (b"-READONLY You can't write against a read only replica.\r\n", "takes no writes"),
+        (b"-READONLY You can't write against a read only replica.\r\n", "accepts no writes"),
         (b"-OOM command not allowed when used memory > 'maxmemory'.\r\n", "out of memory"),
         (b"-NOAUTH Authentication required.\r\n", "credentials"),
         (b"-WRONGPASS invalid username-password pair or user is disabled.\r\n", "credentials"),
@@ -753,7 +753,7 @@ async def test_a_full_server_and_a_replica_are_as_bad_as_none(open_store: OpenSt
         client.config_set("maxmemory", 0)
         await eventually(lambda: store.status() == "ready")
         client.replicaof("127.0.0.1", "1")
-        with pytest.raises(SessionStoreUnavailable, match="takes no writes"):
+        with pytest.raises(SessionStoreUnavailable, match="accepts no writes"):
             await keep(store, ADA, "replica")
         assert store.status() == "unavailable"
         client.replicaof("NO", "ONE")
@@ -774,7 +774,7 @@ async def test_more_requests_than_connections_wait_for_one(open_store: OpenStore
     assert not store._server._pool._in_use_connections
     with redis_server.client() as client:
         # It takes a moment to notice those that were closed.
-        await eventually(lambda: len(client.client_list()) <= redis_connection._CONNECTIONS + 1)
+        await eventually(lambda: len(client.client_list()) <= bounded_client._CONNECTIONS + 1)
 
 
 # --- Secrets ---------------------------------------------------------------------------------------------------------
@@ -911,7 +911,7 @@ async def test_large_sessions_are_kept_too(store: RedisSessionStore, redis_serve
 
 
 def _id(session_id: str) -> str:
-    return redis_connection.digest(session_id)
+    return bounded_client.digest(session_id)
 
 
 def _fence(token: object) -> int:

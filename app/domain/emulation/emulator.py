@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable
 
 from app.domain.chat import OutputFormat, ToolCall, ToolUse
-from app.domain.emulation.catalog import CallText, Catalog
+from app.domain.emulation.callable_tools import CallableTools, CallText
 from app.domain.emulation.json_answer import read_json
 from app.domain.emulation.jsontext import dumps
 from app.domain.emulation.markup import Markup, without_thinking
@@ -58,7 +58,7 @@ class Emulator:
         self._markup = Markup(tag)
         self._call_id = call_id
         self._may_call = bool(self._callable) or calls_by_itself
-        self._catalog = Catalog(self._callable)
+        self._callable_tools = CallableTools(self._callable)
         self._check = SchemaCheck(output_format.schema) if output_format.schema is not None else None
         about_tools, about_format = self._about_tools(), self._about_format()
         self.instructions = "\n".join(filter(None, (about_tools, about_format)))
@@ -99,7 +99,7 @@ class Emulator:
         if not self._callable or self._tools is None:
             return reply, []
         words, calls = read_calls(
-            reply, self._markup, self._catalog, must_call=self._must_call, is_answer=self._is_answer
+            reply, self._markup, self._callable_tools, must_call=self._must_call, is_answer=self._is_answer
         )
         return words, calls if self._tools.parallel else calls[:1]
 

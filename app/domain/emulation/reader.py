@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 
-from app.domain.emulation.catalog import CallText, Catalog
+from app.domain.emulation.callable_tools import CallableTools, CallText
 from app.domain.emulation.jsontext import decode, skip_space
 from app.domain.emulation.markup import (
     AFTER_JSON,
@@ -25,27 +25,27 @@ _CUT_OFF = "it is cut off"
 
 
 def read_calls(
-    reply: str, markup: Markup, catalog: Catalog, *, must_call: bool, is_answer: Callable[[object], bool]
+    reply: str, markup: Markup, tools: CallableTools, *, must_call: bool, is_answer: Callable[[object], bool]
 ) -> tuple[str, list[CallText]]:
     """The words of a reply, and its calls; without calls the words are the reply as it is.
 
     Args:
         reply: What the model answered.
         markup: The request's own.
-        catalog: The tools that may be called.
+        tools: The tools that may be called.
         must_call: The reply has to be a call: then JSON in a code fence at its end is one too.
         is_answer: Is this JSON value the answer that was asked for, though it may look like a call?
 
     Raises:
         Fault: It tries to call a tool, but not in a way that can be followed.
     """
-    marked = _MarkedCalls(reply, markup, catalog)
+    marked = _MarkedCalls(reply, markup, tools)
     calls = marked.read()
     if calls:
         return markup.between_calls(marked.pieces), _without_echoes(calls)
     if markup.is_cut_off(reply):
         raise Fault(_CUT_OFF)
-    words, loose = _loose_calls(without_thinking(reply), catalog, must_call, is_answer)
+    words, loose = _loose_calls(without_thinking(reply), tools, must_call, is_answer)
     return (words, _without_echoes(loose)) if loose else (reply, [])
 
 
@@ -55,10 +55,10 @@ def _without_echoes(calls: list[CallText]) -> list[CallText]:
 
 
 class _MarkedCalls:
-    def __init__(self, reply: str, markup: Markup, catalog: Catalog) -> None:
+    def __init__(self, reply: str, markup: Markup, tools: CallableTools) -> None:
         self._reply = reply
         self._markup = markup
-        self._catalog = catalog
+        self._tools = tools
         self._begin = len(reply) - len(reply.lstrip())
         self._last_thinking = reply.rfind(END_OF_THINKING)
         self._last_closing = reply.rfind(markup.closing)
@@ -117,7 +117,7 @@ class _MarkedCalls:
         place = start
         while self._reply[place : place + 1] in ("{", "["):
             value, text, end = self._json(place)
-            self._calls += self._catalog.calls(value, text)
+            self._calls += self._tools.calls(value, text)
             separator = LOOSE_SEPARATOR.match(self._reply, end)
             place = separator.end() if separator else end
         return self._closed(end)
@@ -125,10 +125,10 @@ class _MarkedCalls:
     def _named_call(self, name: str, start: int) -> int:
         """The arguments as JSON; the name came before."""
         if closing := END.match(self._reply, start):
-            self._calls.append(self._catalog.call(name, None, None))
+            self._calls.append(self._tools.call(name, None, None))
             return closing.end()
         value, text, end = self._json(start)
-        self._calls.append(self._catalog.call(name, value, text))
+        self._calls.append(self._tools.call(name, value, text))
         return self._closed(end)
 
     def _json(self, start: int) -> tuple[object, str | None, int]:
@@ -159,7 +159,7 @@ def _repaired(text: str, *, may_close: bool) -> object:
 
 
 def _loose_calls(
-    reply: str, catalog: Catalog, must_call: bool, is_answer: Callable[[object], bool]
+    reply: str, tools: CallableTools, must_call: bool, is_answer: Callable[[object], bool]
 ) -> tuple[str, list[CallText]]:
     """Calls that nothing but their form and place speaks for; none if there is any doubt."""
     reply = reply.strip()
@@ -171,10 +171,10 @@ def _loose_calls(
         if place == len(reply):
             break
         value, text, place = _loose_json(reply, place)
-        if name is not None and catalog.name(name) is not None and isinstance(value, dict):
-            calls.append(catalog.call(name, value, text))
-        elif name is None and catalog.is_call(value) and not is_answer(value):
-            calls += catalog.calls(value, text)
+        if name is not None and tools.name(name) is not None and isinstance(value, dict):
+            calls.append(tools.call(name, value, text))
+        elif name is None and tools.is_call(value) and not is_answer(value):
+            calls += tools.calls(value, text)
         else:
             return reply, []
     return reply[: max(start, 0)].strip(), calls

@@ -1,31 +1,32 @@
-"""The flow of one message: nonce, post, answer; and once more with a fresh page if the site says so."""
+"""The flow of one message: nonce, post, answer; and once more with a fresh page if the site rejects the nonce."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncGenerator, Sequence
+from functools import partial
 
 from app.domain.chat import Completion, Delta
 from app.domain.errors import CloudflareChallenge, NonceRejected
 from app.domain.spans import Trace, no_trace
 from app.providers.base import BaseProvider, CompletionRequest, ModelSpec, ProviderStatus
 from app.providers.http import HttpClient
-from app.providers.kimi import wire
 from app.providers.kimi.nonce import NoncePolicy, NonceSource
 from app.providers.kimi.page import Clearance, PageReader
+from app.providers.kimi.reply import read_reply
+from app.providers.kimi.request import lasting_session_id, message_form, new_session_id
 from app.providers.resilience.guard import Guard
 
 
 class KimiProvider(BaseProvider):
-    """Answers of the Kimi web chat.
+    """The Kimi web chat.
 
     Args:
         models: The models that the site offers.
         page: Fetches the chat page.
         nonce_policy: When to fetch it again.
         client: Sends the messages.
-        guard: Bounds and repeats what is sent.
+        guard: Bounds and retries them.
         keep_upstream_session: Use one upstream session id for all turns of a session, instead of one for each message.
-        trace: Marks page fetches and messages.
+        trace: Opens spans for page fetches and messages.
     """
 
     name = "kimi-web"
@@ -51,7 +52,7 @@ class KimiProvider(BaseProvider):
         self._renewal: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to fetch the nonce in the background."""
+        """Start fetching the nonce in the background."""
         await self._client.open()
         self._renewal = asyncio.create_task(self._nonces.keep_fresh())
 
@@ -64,7 +65,7 @@ class KimiProvider(BaseProvider):
         await self._client.aclose()
 
     def status(self) -> ProviderStatus:
-        """Ready as long as a good nonce is there or still to be fetched, and the breaker lets requests through."""
+        """Ready while there is a good nonce, or one is about to be fetched, and the breaker lets requests through."""
         nonce, breaker = self._nonces.state, self._guard.breaker.state
         details: dict[str, str] = {"nonce": nonce, "breaker": breaker}
         if self._nonces.failure is not None:
@@ -80,13 +81,13 @@ class KimiProvider(BaseProvider):
         return ProviderStatus(nonce in ("fresh", "pending") and breaker != "open", details, gauges)
 
     async def connect(self) -> None:
-        """Fetch the page and its nonce, if that has not been done yet."""
+        """Fetch the page and its nonce, unless that has been done."""
         await self._nonces.current()
 
     async def create_completion(self, request: CompletionRequest) -> Completion:
-        """The site's answer, which comes whole."""
+        """The site's answer, which arrives whole."""
         text = await self._guard.run(
-            lambda: self._exchange(request),
+            partial(self._exchange, request),
             caller_id=request.caller_id,
             deadline=request.deadline,
             retries=request.retries,
@@ -94,7 +95,7 @@ class KimiProvider(BaseProvider):
         return Completion(text)
 
     async def stream_completion(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
-        """The same in one part: how it is typed out to the client is decided where the stream is written."""
+        """The same answer as a single part; the API types it out to the client."""
         completion = await self.create_completion(request)
         yield Delta(completion.text, whole=True)
 
@@ -111,7 +112,7 @@ class KimiProvider(BaseProvider):
             raise
 
     async def _send(self, request: CompletionRequest, clearance: Clearance) -> str:
-        form = wire.message_form(
+        form = message_form(
             nonce=clearance.nonce,
             message=request.prompt.text,
             model=request.model.upstream_id,
@@ -119,16 +120,14 @@ class KimiProvider(BaseProvider):
         )
         with self._trace("upstream"):
             reply = await self._client.post_form(clearance.ajax_url, form, clearance.headers)
-            text = wire.read_reply(reply, nonce=clearance.nonce)
+            text = read_reply(reply, nonce=clearance.nonce)
         self._nonces.approve(clearance)
         return text
 
     def _upstream_session(self, request: CompletionRequest) -> str:
         if not self._keep_upstream_session or request.conversation_id is None:
-            return wire.new_session_id()
-        # The same on every worker, without any of them having to remember it.
-        digest = hashlib.sha256(request.conversation_id.encode("utf-8", "surrogatepass")).hexdigest()
-        return f"session_{1_700_000_000_000 + int(digest[:8], 16)}_{digest[8:17]}"
+            return new_session_id()
+        return lasting_session_id(request.conversation_id)
 
     def _keep_cookies(self, clearance: Clearance) -> None:
         self._client.keep_cookies(clearance.page_url, clearance.cookies, instead=clearance.new_visitor)

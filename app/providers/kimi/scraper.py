@@ -1,4 +1,4 @@
-"""cloudscraper, with an end: for so many bytes, so much time, and when nobody waits any more."""
+"""cloudscraper with limits: on bytes, on time, and an end when nobody waits any more."""
 
 import contextlib
 import socket
@@ -20,17 +20,17 @@ _PAGE_BYTES = 5 * 1024 * 1024
 
 
 class Page(Struct, frozen=True):
-    """What came, and the address that it came from in the end."""
+    """A page, and its address after redirects."""
 
     url: str
     http: HttpReply
 
 
 class BoundedScraper(cloudscraper.CloudScraper):  # type: ignore[misc]  # cloudscraper ships no types
-    """A scraper that reads no more than so many bytes for so long: requests' own timeout is only for each read.
+    """A scraper with a bound on a page's bytes and on the time of a whole fetch; requests' own timeout is per read.
 
-    Until a page's head is there nothing but the connection's end makes urllib3 stop reading: that is what `abort` is
-    for.
+    Until the headers have arrived, nothing makes urllib3 stop reading except the end of the connection. `abort` ends
+    it.
     """
 
     def __init__(self) -> None:
@@ -40,16 +40,20 @@ class BoundedScraper(cloudscraper.CloudScraper):  # type: ignore[misc]  # clouds
         super().__init__()
 
     def fetch(self, url: str, timeout: float) -> Page:
-        """The page, within so many seconds as soon as its head is there.
+        """Fetch a page.
+
+        Args:
+            url: Its address.
+            timeout: Seconds for each read, and for the whole body once the headers have arrived.
 
         Raises:
-            requests.RequestException, urllib3.exceptions.HTTPError, ValueError: It can't be had.
-            cloudscraper.exceptions.CloudflareException: It is behind a challenge.
+            requests.RequestException, urllib3.exceptions.HTTPError, ValueError: The page can't be fetched.
+            cloudscraper.exceptions.CloudflareException: Cloudflare's check can't be passed.
         """
         self._deadline = time.monotonic() + timeout
         response = self.get(
             url,
-            params={"_": str(time.time_ns() // 1_000_000)},  # past caches that would serve an old nonce
+            params={"_": str(time.time_ns() // 1_000_000)},  # bypasses caches that would serve an old nonce
             headers={"Cache-Control": "no-cache", "Pragma": "no-cache"},
             timeout=timeout,
         )
@@ -57,29 +61,29 @@ class BoundedScraper(cloudscraper.CloudScraper):  # type: ignore[misc]  # clouds
         return Page(response.url, HttpReply(response.status_code, headers, response.content))
 
     def abort(self) -> None:
-        """Hang up, from another thread: whatever is being read ends now. The scraper is of no further use."""
+        """Close all connections, from another thread, so that reads end now. The scraper can't be used again."""
         self.aborted = True
         for connection in tuple(self._connections.values()):
             if connection.sock is not None:
                 with contextlib.suppress(OSError):
-                    # Not SSLSocket's own: it takes the TLS state away from the thread that reads.
+                    # Not SSLSocket.shutdown, which takes the TLS state away from the thread that reads.
                     socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
 
     def perform_request(self, method: str, url: str, **options: object) -> requests.Response:
-        """As cloudscraper's, reading the body."""
+        """As cloudscraper does, but read the body within the bounds."""
         response: requests.Response = super().perform_request(method, url, **{**options, "stream": True})
         body = bytearray()
         with response:
-            # read1 gives what is there: iter_content would wait for a whole part, for as long as a page drips.
+            # read1 returns what has arrived; iter_content would wait for a full part, however slowly the page drips.
             while part := response.raw.read1(_PART_BYTES, decode_content=True):
                 body += part
                 if len(body) > _PAGE_BYTES or time.monotonic() > self._deadline:
-                    raise requests.Timeout("The page is endless.")
-        response._content = bytes(body)  # noqa: SLF001 - where requests keeps a body that has been read
+                    raise requests.Timeout("The page is too long or too slow.")
+        response._content = bytes(body)  # noqa: SLF001 - where requests keeps the body once it has been read
         return response
 
     def mount(self, prefix: str, adapter: Any) -> None:
-        """As requests', noting the connections that the adapter makes."""
+        """As requests does, but keep track of the connections that the adapter opens."""
         adapter.get_connection_with_tls_context = partial(self._pool, adapter.get_connection_with_tls_context)
         super().mount(prefix, adapter)
 
@@ -91,7 +95,7 @@ class BoundedScraper(cloudscraper.CloudScraper):  # type: ignore[misc]  # clouds
 
     def _connection(self, kind: type[HTTPConnection], **options: Any) -> HTTPConnection:
         if self.aborted:
-            raise requests.Timeout("Nobody waits for the page any more.")
+            raise requests.Timeout("The fetch was aborted.")
         connection = kind(**options)
         self._connections[connection.host, connection.port] = connection
         return connection

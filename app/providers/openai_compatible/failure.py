@@ -22,6 +22,7 @@ from app.domain.errors import (
     UpstreamUnavailable,
 )
 from app.domain.json import read_json_object
+from app.providers.cloudflare import is_challenge
 from app.providers.http import HttpReply, retry_after
 from app.providers.openai_compatible.reply import Json
 from app.providers.openai_compatible.upstream import Upstream
@@ -31,7 +32,6 @@ _QUOTED_LENGTH = 400
 _LOOKED_AT = 10_000
 _PASSING = (408, 409, 425)
 _MARKUP = re.compile(rb"^\s*(?:\xef\xbb\xbf)?\s*<(?:!doctype|html|head|body|\?xml)", re.IGNORECASE)
-_CHALLENGE = re.compile(rb"<title>\s*Just a moment|/cdn-cgi/challenge-platform/|_cf_chl_opt", re.IGNORECASE)
 _TAG = re.compile(r"<[^>]{0,2000}>?")
 _SPACE = re.compile(r"[\s\x00-\x1f\x7f\ud800-\udfff]+")
 # Keys as they look, also with their middle starred out.
@@ -195,7 +195,7 @@ def _wordless(reply: HttpReply, upstream: Upstream, *, is_json: bool) -> Gateway
     """The error for an answer without a message in it: a web page, nothing at all, other JSON."""
     name, status, wait = upstream.name, reply.status, _wait(reply.headers)
     is_page = _MARKUP.match(reply.body) is not None
-    if reply.headers.get("cf-mitigated") == "challenge" or (is_page and _CHALLENGE.search(reply.body[:50_000])):
+    if is_challenge(reply):
         return CloudflareChallenge(
             f"Cloudflare asks for a browser check before it lets this gateway through to {name}."
         )

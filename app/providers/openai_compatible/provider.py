@@ -9,11 +9,11 @@ from app.domain.json import read_json_object
 from app.domain.spans import Trace, no_trace
 from app.providers.base import BaseProvider, CompletionRequest, ModelSpec, ProviderStatus
 from app.providers.http import HttpClient, HttpReply, HttpStream
-from app.providers.openai_compatible.catalog import Catalog
 from app.providers.openai_compatible.failure import failure, fault_error, fault_in
+from app.providers.openai_compatible.model_list import ModelList
 from app.providers.openai_compatible.reply import Json, ReplyReader, read_completion
 from app.providers.openai_compatible.request import chat_body, one_word_body
-from app.providers.openai_compatible.sse import DONE, SseDecoder
+from app.providers.openai_compatible.sse_decoder import DONE, SseDecoder
 from app.providers.openai_compatible.upstream import Upstream
 from app.providers.resilience.guard import Guard
 
@@ -46,7 +46,7 @@ class OpenAICompatibleProvider(BaseProvider):
         self._guard = guard
         self._max_reply_bytes = max_reply_bytes
         self._trace = trace
-        self._catalog = Catalog(upstream, self._fetch_models)
+        self._model_list = ModelList(upstream, self._fetch_models)
         self._url = f"{upstream.base_url}/chat/completions"
         self._headers = {**upstream.headers, **({"Authorization": f"Bearer {upstream.key}"} if upstream.key else {})}
         self._stream_headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity", **self._headers}
@@ -54,7 +54,7 @@ class OpenAICompatibleProvider(BaseProvider):
     @property
     def models(self) -> Sequence[ModelSpec]:  # type: ignore[override]  # read-only here: they come and go
         """The configured models, and those that the upstream itself lists if that is wanted."""
-        return self._catalog.models
+        return self._model_list.models
 
     def find(self, model_id: str) -> ModelSpec | None:
         """As for every provider, also by the upstream's own name; a row is made of it if any model may be asked for."""
@@ -62,13 +62,13 @@ class OpenAICompatibleProvider(BaseProvider):
         if found is None:
             found = next((spec for spec in self.models if spec.upstream_id == model_id), None)
         if found is None and self._upstream.any_model and 0 < len(model_id) <= _LONGEST_ID:
-            found = self._catalog.spec(model_id, public_id=f"{self.name}/{model_id}", listed=False)
+            found = self._model_list.spec(model_id, public_id=f"{self.name}/{model_id}", listed=False)
         return found
 
     async def start(self) -> None:
         """Begin to read the list of models in the background, if that is wanted."""
         await self._client.open()
-        self._catalog.start()
+        self._model_list.start()
 
     async def connect(self) -> None:
         """Find out whether the upstream is there and takes the key, as cheaply as possible.
@@ -77,17 +77,17 @@ class OpenAICompatibleProvider(BaseProvider):
             GatewayError: It isn't, or doesn't.
         """
         await self._guard.run(self._check, caller_id="")
-        await self._catalog.refresh()
+        await self._model_list.refresh()
 
     async def aclose(self) -> None:
         """Stop what runs in the background and close all connections."""
-        await self._catalog.aclose()
+        await self._model_list.aclose()
         await self._client.aclose()
 
     def status(self) -> ProviderStatus:
         """Ready as long as the breaker lets requests through."""
         breaker = self._guard.breaker.state
-        details = {"breaker": breaker, **self._catalog.details}
+        details = {"breaker": breaker, **self._model_list.details}
         gauges = {
             "breaker_closed": float(breaker == "closed"),
             "queue_depth": float(self._guard.bulkhead.queued),

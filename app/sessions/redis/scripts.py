@@ -1,13 +1,10 @@
-"""What is asked of Redis: Lua scripts, which the server runs as a whole.
-
-The keys that they work on are described in `store.py`.
-"""
+"""The Lua scripts that Redis runs. `store.py` describes their keys."""
 
 import hashlib
 
 
 class Script:
-    """A Lua script: the server runs it as a whole, with nothing else in between."""
+    """A Lua script, which the server runs atomically."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -19,8 +16,8 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
-# Takes the lock and reads the record, or stands in line: {token, session or false, keeps history} or false.
-# Asked again with the same owner, it answers the same.
+# Takes the lock and reads the record: {token, session or false, client keeps history}. While another owner has the lock
+# or comes first, it queues up and returns false. Running it again with the same owner gives the same result.
 TAKE = Script(
     _NOW
     + """
@@ -53,8 +50,8 @@ return {token, redis.call('GET', session), redis.call('EXISTS', keeper)}
 """
 )
 
-# Keeps a record and gives the lock back, if it is still the holder's: 1, or 0 if it isn't.
-# Asked again by the same holder, it answers the same. The cap's victims are of the same caller, so on the same node.
+# Saves a record and releases the lock if the holder still has it: 1, or else 0. Running it again gives the same result.
+# Sessions beyond the cap belong to the same caller, so they are on the same node of a cluster.
 SAVE = Script(
     _NOW
     + """
@@ -86,7 +83,7 @@ return 1
 """
 )
 
-# Forgets a session and gives the lock back: was there one? -1 if the lock isn't the holder's any more.
+# Deletes a session and releases the lock: 1 if there was a session, 0 if not, -1 if the holder has lost the lock.
 DELETE = Script("""
 local lock, session, index = unpack(KEYS)
 local token, member = unpack(ARGV)
@@ -98,7 +95,7 @@ redis.call('DEL', lock)
 return redis.call('DEL', session)
 """)
 
-# Gives the lock, or the place in the line, back. By owner and not by token: who gave up may not know its token.
+# Releases the lock or the place in the queue. By owner, not by token: an owner that gave up may not know its token.
 RELEASE = Script("""
 local lock, queue, seen = unpack(KEYS)
 local owner = ARGV[1]
@@ -111,7 +108,7 @@ end
 return 1
 """)
 
-# Lets a holder keep the lock for longer: 0 if it isn't the holder's any more.
+# Extends the lock's life: 1, or 0 if the holder has lost it.
 RENEW = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return 0
@@ -119,7 +116,7 @@ end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """)
 
-# The caller's sessions, latest first, without those that have expired.
+# The caller's sessions, most recent first, without expired ones.
 LIST = Script(
     _NOW
     + """
@@ -128,7 +125,7 @@ return redis.call('ZREVRANGE', KEYS[1], 0, -1)
 """
 )
 
-# Keeps a snapshot, and forgets the caller's oldest beyond the cap. Asked again, it does the same.
+# Saves a snapshot and deletes the caller's oldest beyond the cap. Running it again changes nothing.
 KEEP = Script(
     _NOW
     + """
@@ -149,7 +146,7 @@ return 1
 """
 )
 
-# Forgets a snapshot: was there one?
+# Deletes a snapshot: 1 if there was one.
 FORGET = Script("""
 redis.call('ZREM', KEYS[2], ARGV[1])
 return redis.call('DEL', KEYS[1])

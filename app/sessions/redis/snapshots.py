@@ -1,28 +1,28 @@
 """Snapshots in Redis, shared by all workers.
 
-What is stored, with ids hashed as those of sessions are:
+Keys, with ids hashed as those of sessions are:
 
     kimi:{caller}:snapshots       when each of the caller's snapshots was saved (sorted set, ms)
-    kimi:{caller}:snapshot:ID     what is kept
+    kimi:{caller}:snapshot:ID     the document
 """
 
 from app.sessions.base import SnapshotKey
+from app.sessions.redis.bounded_client import BoundedRedis, digest, milliseconds
 from app.sessions.redis.scripts import FORGET, KEEP
-from app.sessions.redis.server import RedisServer, digest, milliseconds
 
 
 class RedisSnapshotStore:
     """A `SnapshotStore` that all workers share.
 
     Args:
-        server: The connection, which somebody else opens and closes.
-        max_snapshots_per_caller: Each caller's oldest beyond this number are forgotten.
-        time_to_live: Seconds that each is kept.
-        key_prefix: Begins the name of everything that is stored.
+        server: The client, which its owner opens and closes.
+        max_snapshots_per_caller: Beyond this number, a caller's oldest snapshots are deleted.
+        time_to_live: Seconds that each is stored.
+        key_prefix: The first part of every key.
     """
 
     def __init__(
-        self, server: RedisServer, *, max_snapshots_per_caller: int, time_to_live: float, key_prefix: str
+        self, server: BoundedRedis, *, max_snapshots_per_caller: int, time_to_live: float, key_prefix: str
     ) -> None:
         self._server = server
         self._max_snapshots = max_snapshots_per_caller

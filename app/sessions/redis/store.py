@@ -1,15 +1,15 @@
-"""Sessions in Redis, shared by all workers: one round trip to take a session, one to keep its next turn.
+"""Sessions in Redis, shared by all workers: one round trip to take a session, one to save its next turn.
 
-What is stored, with ids hashed so that no text in them can reach into another key:
+Keys, with ids hashed so that no text in them can collide with another key:
 
     kimi:{caller}:index               when each session of the caller was saved (sorted set, ms)
-    kimi:{caller}:fence               counts the holders, so that each has a token of its own
+    kimi:{caller}:fence               numbers the holders, so that each has its own token
     kimi:{caller}:session:ID          its writer's token, a line feed, the encoded session
-    kimi:{caller}:lock:ID             the holder's token, for as long as it is alive
-    kimi:{caller}:queue:ID, seen:ID   workers that wait for the lock in order, and when each last asked
+    kimi:{caller}:lock:ID             the holder's token, while the holder is alive
+    kimi:{caller}:queue:ID, seen:ID   owners that wait for the lock, in order, and when each last asked
     kimi:{caller}:keeper:ID           this client keeps its own history; outlives the session
 
-The braces put all keys of a caller on one node of a cluster, which is why scripts may touch several of them.
+The braces put all of a caller's keys on one node of a cluster, so that a script may use several of them.
 """
 
 import asyncio
@@ -29,45 +29,45 @@ from app.domain.errors import SessionStoreUnavailable
 from app.domain.spans import Trace, no_trace
 from app.sessions.encoding import decode, encode
 from app.sessions.line import Line, Place, busy
+from app.sessions.redis.bounded_client import FIRST_PAUSE, BoundedRedis, digest, milliseconds
 from app.sessions.redis.scripts import DELETE, LIST, RELEASE, RENEW, SAVE, TAKE
-from app.sessions.redis.server import FIRST_PAUSE, RedisServer, digest, milliseconds
 from app.sessions.redis.snapshots import RedisSnapshotStore
 
 T = TypeVar("T")
 
-# That a client keeps its own history is remembered for this long after its last turn, in seconds.
+# How long it is remembered after the last turn that a client keeps its own history.
 _KEEPER_SECONDS = 30 * 24 * 3600.0
 
-# A worker that waits asks again after a pause between these two; one that hasn't asked for a ticket's life is gone.
+# A waiting owner polls with pauses between these two, in seconds. One that hasn't for `_TICKET_SECONDS` is gone.
 _FIRST_POLL, _LONGEST_POLL = 0.01, 0.1
 _TICKET_SECONDS = 1.0
 
 _LISTED_AT_ONCE = 100
 
-# Larger ones take more than half a millisecond to encode or decode: too long for the event loop.
+# Larger sessions take more than half a millisecond to encode or decode, which is too long for the event loop.
 _LARGE_CHARACTERS, _LARGE_BYTES = 32_000, 16_000
 
 
 class RedisSessionStore:
     """A `SessionStore` that all workers share.
 
-    Requests of one session are served in order: within this process by a queue of its own, across processes by one in
-    Redis in which each process has one place. A holder that dies loses the session after `lock_ttl`; a holder that was
-    only believed dead can't overwrite what its successor has saved.
+    Requests of one session take turns: within a process in a line, across processes in a queue in Redis, where each
+    process has one place. A holder that dies loses the session after `lock_ttl`; one that was only believed dead can't
+    overwrite what its successor has saved.
 
     Args:
         url: `redis://`, `rediss://` or `unix://`, with password and database as usual.
-        max_sessions_per_caller: Each caller's oldest sessions beyond this number are forgotten.
-        time_to_live: Seconds that a session is kept after its last turn.
+        max_sessions_per_caller: Beyond this number, a caller's oldest sessions are deleted.
+        time_to_live: Seconds that a session is stored after its last turn.
         lock_wait: Seconds that a request waits for others of the same session.
-        lock_ttl: Seconds after which a dead worker's sessions are free again.
-        connect_timeout: Seconds that a new connection may take.
-        command_timeout: Seconds that anything asked of the server may take, connecting included.
-        key_prefix: Begins the name of everything that is stored.
-        trace: Marks the work of taking and of saving a session.
+        lock_ttl: Seconds after which a dead worker's sessions are released.
+        connect_timeout: Seconds for a new connection.
+        command_timeout: Seconds for a command, connecting included.
+        key_prefix: The first part of every key.
+        trace: Opens spans around taking and saving a session.
 
     Raises:
-        ValueError: The URL or the prefix can't be used.
+        ValueError: The URL or the prefix is invalid.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class RedisSessionStore:
         trace: Trace = no_trace,
     ) -> None:
         if "{" in key_prefix:
-            raise ValueError("A key prefix with a brace would tear a caller's keys apart in a cluster.")
+            raise ValueError("The key prefix must not contain a brace: in a cluster it would scatter a caller's keys.")
         self.time_to_live = time_to_live
         self.lock_ttl = lock_ttl
         self._trace = trace
@@ -92,13 +92,13 @@ class RedisSessionStore:
         self._max_sessions = max_sessions_per_caller
         self._command_timeout = command_timeout
         self._prefix = key_prefix
-        self._server = RedisServer(url, connect_timeout, command_timeout, probe_key=f"{key_prefix}:probe")
+        self._server = BoundedRedis(url, connect_timeout, command_timeout, probe_key=f"{key_prefix}:probe")
         self._lines: dict[SessionKey, Line] = {}
         self._commands: set[asyncio.Task[Any]] = set()
         self._renewals: set[asyncio.Task[Any]] = set()
 
     @asynccontextmanager
-    async def hold(self, key: SessionKey) -> AsyncGenerator["_Held", None]:
+    async def hold(self, key: SessionKey) -> AsyncGenerator["_HeldInRedis", None]:
         """See `SessionStore.hold`."""
         deadline = asyncio.get_running_loop().time() + self._lock_wait
         place = Place(self._lines, key)
@@ -106,7 +106,7 @@ class RedisSessionStore:
             with self._trace("session.take"):
                 await place.come_first(deadline)
                 self._server.check()
-                held = _Held(self, self._names(key), place)
+                held = _HeldInRedis(self, self._names(key), place)
                 await held.take(deadline)
             try:
                 yield held
@@ -136,7 +136,7 @@ class RedisSessionStore:
         self._server.start()
 
     async def aclose(self) -> None:
-        """See `SessionStore.aclose`. What is being saved or given back may end before, within its time."""
+        """See `SessionStore.aclose`. Saves and releases that are under way may finish within the command timeout."""
         for task in self._renewals:
             task.cancel()
         if self._commands:
@@ -155,7 +155,7 @@ class RedisSessionStore:
         return "ready" if self._server.is_up else "unavailable"
 
     def snapshots(self, *, max_snapshots_per_caller: int, time_to_live: float) -> RedisSnapshotStore:
-        """A store of snapshots next to the sessions, open for as long as this one is."""
+        """A snapshot store on the same server, usable while this store is open."""
         return RedisSnapshotStore(
             self._server,
             max_snapshots_per_caller=max_snapshots_per_caller,
@@ -163,22 +163,22 @@ class RedisSessionStore:
             key_prefix=self._prefix,
         )
 
-    # For `_Held`.
+    # What follows is for `_HeldInRedis`.
 
-    async def ask_to_take(self, names: "_Names", owner: str) -> tuple[bytes, bytes | None, int] | None:
-        """Token, stored session and flag, or None if it is somebody else's turn."""
+    async def ask_to_take(self, names: "_KeyNames", owner: str) -> tuple[bytes, bytes | None, int] | None:
+        """Run TAKE. Returns the token, the stored session and whether the client keeps its history; None to wait."""
         keys = (names.lock, names.queue, names.seen, names.fence, names.session, names.keeper)
         arguments = (owner, milliseconds(self.lock_ttl), milliseconds(_TICKET_SECONDS), milliseconds(_KEEPER_SECONDS))
         reply = await self._server.run(TAKE, keys, *arguments)
         return None if reply is None else tuple(reply)
 
-    async def save(self, names: "_Names", token: bytes, record: SessionRecord) -> bool:
-        """Was it kept? Not if somebody else has the lock."""
+    async def save(self, names: "_KeyNames", token: bytes, record: SessionRecord) -> bool:
+        """Save a record. Returns False if another owner has the lock."""
         with self._trace("session.save"):
-            return await self._keep(names, token, record)
+            return await self._save_patiently(names, token, record)
 
-    async def _keep(self, names: "_Names", token: bytes, record: SessionRecord) -> bool:
-        """Save, once more after a blip of the server: it doesn't cost a turn of a minute."""
+    async def _save_patiently(self, names: "_KeyNames", token: bytes, record: SessionRecord) -> bool:
+        """Save, and try again within the command timeout: a server's hiccup must not lose a turn that took a minute."""
         keys = (names.lock, names.session, names.keeper, names.index)
         keeper_ms = milliseconds(max(_KEEPER_SECONDS, self.time_to_live))
         arguments = (
@@ -201,26 +201,26 @@ class RedisSessionStore:
                     raise
             await asyncio.sleep(FIRST_PAUSE)
 
-    async def delete(self, names: "_Names", token: bytes) -> bool | None:
-        """Was there a session? None if somebody else has the lock."""
+    async def delete(self, names: "_KeyNames", token: bytes) -> bool | None:
+        """Delete a session. Returns whether there was one; None if another owner has the lock."""
         keys = (names.lock, names.session, names.index)
         reply: int = await self._server.run(DELETE, keys, token, names.member, urgent=True)
         return None if reply < 0 else bool(reply)
 
-    async def release(self, names: "_Names", owner: str) -> None:
-        """Give the lock or the place in the line back; if the server can't be told, it finds out by itself."""
+    async def release(self, names: "_KeyNames", owner: str) -> None:
+        """Release the lock or the place in the queue. If the server is down, they expire by themselves."""
         with contextlib.suppress(SessionStoreUnavailable):
             await self._server.run(RELEASE, (names.lock, names.queue, names.seen), owner, urgent=True)
 
-    async def renew(self, names: "_Names", token: bytes) -> bool:
-        """Is it still the holder's, as far as is known?"""
+    async def renew(self, names: "_KeyNames", token: bytes) -> bool:
+        """Extend the lock. Returns False if it is known to be lost."""
         try:
             return bool(await self._server.run(RENEW, (names.lock,), token, milliseconds(self.lock_ttl), urgent=True))
         except SessionStoreUnavailable:
             return True
 
     async def decoded(self, stored: bytes | None) -> Session | None:
-        """The session, or None if there is none that can be read."""
+        """The session, or None if there is none or it can't be read."""
         if stored is None:
             return None
         data = stored.partition(b"\n")[2]
@@ -231,11 +231,11 @@ class RedisSessionStore:
             return None
 
     async def see_through(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do something to its end, even if the one who waits for it is cancelled."""
+        """Run something to its end, even if the caller is cancelled while waiting for it."""
         return await asyncio.shield(self.in_background(work))
 
     def in_background(self, work: Coroutine[Any, Any, T], *, renewal: bool = False) -> asyncio.Task[T]:
-        """Do something that nobody may wait for, but that `aclose` knows of."""
+        """Run something that nobody needs to wait for, except `aclose`."""
         tasks = self._renewals if renewal else self._commands
         task = asyncio.get_running_loop().create_task(work)
         tasks.add(task)
@@ -245,33 +245,33 @@ class RedisSessionStore:
     def _caller(self, caller_id: str) -> str:
         return f"{self._prefix}:{{{digest(caller_id)}}}"
 
-    def _names(self, key: SessionKey) -> "_Names":
-        return _Names(self._caller(key.caller_id), digest(key.session_id))
+    def _names(self, key: SessionKey) -> "_KeyNames":
+        return _KeyNames(self._caller(key.caller_id), digest(key.session_id))
 
 
-class _Held:
-    """See `HeldSession`. The session is given back together with the first thing that is saved or deleted."""
+class _HeldInRedis:
+    """A `HeldSession`. Saving and deleting release it in the same round trip."""
 
-    def __init__(self, store: RedisSessionStore, names: "_Names", place: Place) -> None:
+    def __init__(self, store: RedisSessionStore, names: "_KeyNames", place: Place) -> None:
         self.record = SessionRecord()
         self._store = store
         self._names = names
         self._place = place
         self._owner = secrets.token_hex(8)
         self._token = b""
-        self._given_back = False
-        # Commands that outlive the request that asked for them still come in order.
+        self._released = False
+        # Keeps commands in order, even those that outlive the request.
         self._in_order = asyncio.Lock()
         self._renewal: asyncio.TimerHandle | asyncio.Task[None] | None = None
 
     async def take(self, deadline: float) -> None:
-        """Get hold of the session, or leave no trace."""
+        """Take the lock and read the record. On failure, leave no trace in the queue."""
         try:
-            token, stored, keeps_history = await self._turn_has_come(deadline)
+            token, stored, keeps_history = await self._wait_for_lock(deadline)
             self._token = token
             self.record = SessionRecord(await self._store.decoded(stored), bool(keeps_history))
         except BaseException:
-            self._store.in_background(self._give_back())
+            self._store.in_background(self._release())
             raise
         self._renewal = asyncio.get_running_loop().call_later(self._store.lock_ttl / 3, self._begin_renewing)
 
@@ -284,16 +284,16 @@ class _Held:
         return await self._store.see_through(self._delete())
 
     async def leave(self) -> None:
-        """Give the session back, unless that has been done."""
+        """Release the session, unless that has been done."""
         self._stop_renewing()
-        if self._given_back:
+        if self._released:
             return
-        giving_back = self._store.in_background(self._give_back())
-        # Nobody waits for a server that is away.
+        releasing = self._store.in_background(self._release())
+        # Don't wait for a server that is down.
         if self._store.status() == "ready":
-            await asyncio.shield(giving_back)
+            await asyncio.shield(releasing)
 
-    async def _turn_has_come(self, deadline: float) -> tuple[bytes, bytes | None, int]:
+    async def _wait_for_lock(self, deadline: float) -> tuple[bytes, bytes | None, int]:
         loop = asyncio.get_running_loop()
         pause = _FIRST_POLL
         while True:
@@ -303,7 +303,7 @@ class _Held:
             left = deadline - loop.time()
             if left <= 0:
                 raise busy()
-            await asyncio.sleep(min(left, pause * random.uniform(0.5, 1.0)))  # noqa: S311 - spreads load, keeps no secret
+            await asyncio.sleep(min(left, pause * random.uniform(0.5, 1.0)))  # noqa: S311 - spreads several owners' polls
             pause = min(pause * 2, _LONGEST_POLL)
 
     async def _ask_to_take(self) -> tuple[bytes, bytes | None, int] | None:
@@ -314,35 +314,35 @@ class _Held:
         async with self._in_order:
             self._check_held()
             kept = await self._store.save(self._names, self._token, record)
-            self._was_given_back()
+            self._note_released()
         if not kept:
-            # The client may have gone, but whoever runs this should know that locks live too short.
+            # Even if the client has gone, the operator should learn that locks expire too early.
             structlog.get_logger("kimi.sessions").warning("session.turn_not_kept", reason="the lock was lost")
             raise SessionStoreUnavailable(
-                "The turn was not kept: its session was taken over by another request after its lock had expired."
+                "The turn was not saved: the session's lock expired, and another request took the session over."
             )
 
     async def _delete(self) -> bool:
         async with self._in_order:
             self._check_held()
             existed = await self._store.delete(self._names, self._token)
-            self._was_given_back()
+            self._note_released()
         if existed is None:
-            raise SessionStoreUnavailable("The session's lock was lost while it was being deleted; please look again.")
+            raise SessionStoreUnavailable("The session's lock was lost during the deletion; check if it still exists.")
         return existed
 
-    async def _give_back(self) -> None:
+    async def _release(self) -> None:
         async with self._in_order:
-            if not self._given_back:
+            if not self._released:
                 await self._store.release(self._names, self._owner)
-                self._was_given_back()
+                self._note_released()
 
     def _check_held(self) -> None:
-        if self._given_back:
-            raise RuntimeError("A held session is given back by the first save or delete.")
+        if self._released:
+            raise RuntimeError("The first save or delete releases a held session; there can be no second one.")
 
-    def _was_given_back(self) -> None:
-        self._given_back = True
+    def _note_released(self) -> None:
+        self._released = True
         self._stop_renewing()
         self._place.leave()
 
@@ -350,7 +350,7 @@ class _Held:
         self._renewal = self._store.in_background(self._keep_renewing(), renewal=True)
 
     async def _keep_renewing(self) -> None:
-        """A worker that is alive keeps its lock however long the upstream takes; a dead one doesn't."""
+        """Keep the lock for as long as the worker is alive, however long the upstream takes."""
         while True:
             if not await self._store.renew(self._names, self._token):
                 return
@@ -362,8 +362,8 @@ class _Held:
             self._renewal = None
 
 
-class _Names(Struct, frozen=True):
-    """The keys of one session. `caller` begins them all, `member` stands for the session."""
+class _KeyNames(Struct, frozen=True):
+    """The names of one session's keys: all begin with `caller`, and `member` is the session's hashed id."""
 
     caller: str
     member: str

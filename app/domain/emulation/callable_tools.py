@@ -23,7 +23,7 @@ class CallText(Struct, frozen=True):
     arguments: str
 
 
-class Catalog:
+class CallableTools:
     """The tools that may be called now."""
 
     def __init__(self, tools: Sequence[Tool]) -> None:

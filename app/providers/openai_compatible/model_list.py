@@ -21,7 +21,7 @@ _LONGEST_ID = 256
 _SIZES = ("context_length", "max_model_len", "context_window", "max_context_length", "max_input_tokens")
 
 
-class Catalog:
+class ModelList:
     """Keeps the list.
 
     Args:

@@ -1,4 +1,4 @@
-"""The connection to Redis, and where its client's errors end."""
+"""A Redis client with bounded waits, and the border where redis-py's errors end."""
 
 import asyncio
 import contextlib
@@ -18,42 +18,51 @@ from app.sessions.redis.scripts import Script
 
 T = TypeVar("T")
 
-# While the server is away, it is looked for after a pause between these two, and nobody else waits for it.
+# While the server is down, it is probed after pauses between these two (in seconds), and requests fail at once.
 FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
 
 _CONNECTIONS = 32
 
-# All that redis-py raises, besides its own errors: sockets, streams, and uvloop for a transport that was just closed.
+# What redis-py lets through besides its own errors: those of sockets, of streams, and of uvloop for a closed transport.
 _FAULTS = (refusals.RedisError, OSError, EOFError, RuntimeError)
 _BROKEN_CONNECTION = (refusals.ConnectionError, ConnectionError, EOFError, RuntimeError)
 
-# What is said about a fault: the most specific kind first.
+# What is said about a fault. The most specific kind comes first.
 _REASONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
     (refusals.BusyLoadingError, "is still loading its data"),
     (
         (refusals.AuthenticationError, refusals.AuthorizationError, refusals.NoPermissionError),
         "refuses the gateway's credentials",
     ),
-    ((refusals.TimeoutError, TimeoutError), "doesn't answer in time"),
+    ((refusals.TimeoutError, TimeoutError), "does not answer in time"),
     (refusals.OutOfMemoryError, "is out of memory"),
-    (refusals.ReadOnlyError, "takes no writes"),
+    (refusals.ReadOnlyError, "accepts no writes"),
     (refusals.ResponseError, "refuses the gateway's commands"),
     (Exception, "can't be reached"),
 )
 
 
-class RedisServer:
-    """The one way to the server: each question is bounded in time, and Redis' own errors end here.
+class BoundedRedis:
+    """Runs commands, each within a bounded time.
 
-    After a failure nobody waits for the server: a task looks for it again and again, and until it is back everybody
-    gets the error at once. Only what a finished turn depends on is `urgent` enough to be tried all the same.
+    After a failure nobody waits for the server: a task probes it until it is back, and meanwhile commands fail at once.
+    `urgent` commands, on which a finished turn depends, are tried all the same.
+
+    Args:
+        url: `redis://`, `rediss://` or `unix://`.
+        connect_timeout: Seconds for a new connection.
+        command_timeout: Seconds for a command, connecting included.
+        probe_key: The key that probes write to.
+
+    Raises:
+        ValueError: The URL is invalid.
     """
 
     def __init__(self, url: str, connect_timeout: float, command_timeout: float, *, probe_key: str) -> None:
         self._pool = _pool(url, connect_timeout)
         self._client = Redis(connection_pool=self._pool)
-        # Not redis-py's BlockingConnectionPool: a task that is cancelled while it hands its connection in loses it.
+        # Not redis-py's BlockingConnectionPool: it loses the connection of a task that is cancelled while returning it.
         self._slots = asyncio.Semaphore(_CONNECTIONS)
         self._command_timeout = command_timeout
         self._probe_key = probe_key
@@ -65,16 +74,16 @@ class RedisServer:
 
     @property
     def is_up(self) -> bool:
-        """As the last command showed."""
+        """Whether the last command succeeded."""
         return self._was_up and self._failure is None
 
     async def run(
         self, script: Script, keys: Sequence[str], *arguments: bytes | str | int, urgent: bool = False
     ) -> Any:
-        """What a script returns.
+        """Run a script and return its result.
 
         Raises:
-            SessionStoreUnavailable: It can't be told whether it ran.
+            SessionStoreUnavailable: It is unknown whether the script ran.
         """
         return await self._ask(partial(self._evaluate, script, (*keys, *arguments), len(keys)), urgent=urgent)
 
@@ -88,16 +97,16 @@ class RedisServer:
         return list(values)
 
     def start(self) -> None:
-        """Find out whether the server is there, without waiting for it."""
+        """Start probing the server, without waiting for it."""
         self._look_for_it(0.0)
 
     def check(self) -> None:
-        """Raise SessionStoreUnavailable if the server is known to be away."""
+        """Raise SessionStoreUnavailable if the server is known to be down."""
         if self._failure is not None:
             raise _unavailable(self._failure)
 
     async def aclose(self) -> None:
-        """Close all connections; nothing is asked from here on."""
+        """Close all connections. Commands fail from here on."""
         self._closed = True
         if self._watch is not None:
             self._watch.cancel()
@@ -109,12 +118,12 @@ class RedisServer:
         try:
             return await self._client.evalsha(script.digest, key_count, *arguments)
         except refusals.NoScriptError:
-            # The server has started since: it learns the script by running it.
+            # The server has restarted and lost its scripts; `eval` also caches this one again.
             return await self._client.eval(script.text, key_count, *arguments)
 
     async def _ask(self, command: Callable[[], Awaitable[T]], *, urgent: bool = False) -> T:
         if self._closed:
-            raise SessionStoreUnavailable("The gateway is being stopped.")
+            raise SessionStoreUnavailable("The gateway is shutting down.")
         if not urgent:
             self.check()
         try:
@@ -122,7 +131,7 @@ class RedisServer:
                 try:
                     answer = await command()
                 except _BROKEN_CONNECTION:
-                    # Most likely one that broke while it was idle. All commands may be sent twice.
+                    # Most likely the connection broke while it was idle. Every command may safely be sent twice.
                     answer = await command()
         except _FAULTS as fault:
             # Not chained: these errors quote addresses and commands.
@@ -145,15 +154,15 @@ class RedisServer:
 
     def _look_for_it(self, pause: float) -> None:
         if not self._closed and (self._watch is None or self._watch.done()):
-            # In no request's context: what it logs belongs to none.
+            # In an empty context: what it logs belongs to no request.
             self._watch = asyncio.get_running_loop().create_task(self._look(pause), context=Context())
 
     async def _look(self, pause: float) -> None:
         while True:
-            await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - keeps several workers from asking in step
+            await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - spreads the probes of several workers
             with contextlib.suppress(*_FAULTS):
                 await self._pool.disconnect(inuse_connections=False)
-            # A write, because a full or a read-only server is as bad as none.
+            # A write: a server that is full or read-only is of no use.
             with contextlib.suppress(SessionStoreUnavailable):
                 await self._ask(partial(self._client.set, self._probe_key, b"", px=1000), urgent=True)
             if self._failure is None:
@@ -166,19 +175,19 @@ def _pool(url: str, connect_timeout: float) -> ConnectionPool:
         pool = ConnectionPool.from_url(
             url,
             max_connections=_CONNECTIONS,
-            # Whole commands are bounded from outside; a second timeout in each costs a task.
+            # Commands are bounded as a whole; redis-py would spend another task on a timeout of its own.
             socket_timeout=None,
             socket_connect_timeout=connect_timeout,
-            # The third version would only bring messages that nobody asked for, and a longer greeting.
+            # RESP3 would only add push messages, which nobody reads, and a longer handshake.
             protocol=2,
             driver_info=None,
         )
-        # Even if the URL says otherwise: sessions are bytes.
+        # Sessions are bytes, whatever the URL says.
         pool.connection_kwargs["decode_responses"] = False
         pool.connection_class(**pool.connection_kwargs)
     except (ValueError, TypeError, refusals.RedisError):
         # Not chained: these errors quote parts of the URL.
-        raise ValueError("The Redis URL can't be used: redis://[[user]:password@]host[:port][/database].") from None
+        raise ValueError("The Redis URL is invalid; expected redis://[[user]:password@]host[:port][/db].") from None
     return pool
 
 
@@ -187,10 +196,10 @@ def _unavailable(reason: str) -> SessionStoreUnavailable:
 
 
 def digest(text: str) -> str:
-    """An id as part of a key: no text in it can reach into another key."""
+    """Hash an id for use in a key, so that no text in it can collide with another key."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def milliseconds(seconds: float) -> int:
-    """A time to live as Redis takes it."""
+    """Convert a time to live to Redis's unit."""
     return max(1, round(seconds * 1000))
