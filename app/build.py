@@ -55,9 +55,9 @@ from app.providers.openai_compatible.provider import OpenAICompatibleProvider
 from app.providers.openai_compatible.upstream import Upstream
 from app.providers.registry import ProviderRegistry, RouteRow
 from app.providers.resilience.breaker import BreakerPolicy, CircuitBreaker
-from app.providers.resilience.budget import RetryBudget
 from app.providers.resilience.bulkhead import Bulkhead
-from app.providers.resilience.guard import Guard, RetryPolicy
+from app.providers.resilience.guard import Guard
+from app.providers.resilience.retry import RetryBudget, RetryPolicy
 from app.sessions.base import SessionStore, SnapshotStore
 from app.sessions.memory import MemorySessionStore, MemorySnapshotStore
 from app.settings import Settings, SettingsError, environment

@@ -1,1 +1,1 @@
-"""Being a polite and patient guest of an upstream: bounded concurrency, retries, a circuit breaker, a deadline."""
+"""Calls to an upstream that may fail: limited concurrency, retries, a circuit breaker, deadlines."""

@@ -1,4 +1,4 @@
-"""A circuit breaker: an upstream that keeps failing is left alone for a while."""
+"""When nothing is sent to an upstream: while it keeps failing, and while it has asked for a pause."""
 
 import time
 from collections import deque
@@ -8,24 +8,26 @@ from typing import Literal, Self
 
 from msgspec import Struct
 
-from app.domain.errors import BreakerOpen, UpstreamError
+from app.domain.errors import BreakerOpen, UpstreamError, UpstreamRateLimited
 
 BreakerState = Literal["closed", "open", "half-open"]
 
 _LONGEST_OPEN = 60.0
-# A window is looked back upon in so many parts, the oldest of which is forgotten as a whole.
+# The window is divided into so many slices; the oldest is dropped as a whole.
 _SLICES = 30
+# An hour's `Retry-After` may have been meant for one message only: longer pauses than this are not believed.
+_LONGEST_PAUSE = 300.0
 
 
 class BreakerPolicy(Struct, frozen=True):
     """When a breaker opens, and for how long.
 
     Args:
-        failure_rate: Share of failed calls within the window from which on it opens.
-        minimum_calls: Fewer calls than this within the window say nothing.
+        failure_rate: The share of failed calls within the window that opens it.
+        minimum_calls: With fewer calls than this within the window it stays closed.
         window: Seconds that are looked back upon.
         open_seconds: Pause before the first probe; doubled by each failed one, up to a minute.
-        shut_out_seconds: Pause after a failure that means that nobody is let in; one is enough.
+        shut_out_seconds: Pause after a failure that concerns everybody; one such failure is enough.
     """
 
     failure_rate: float = 0.5
@@ -36,7 +38,7 @@ class BreakerPolicy(Struct, frozen=True):
 
 
 class _Slice(Struct):
-    """The calls that ended in one part of the window."""
+    """The calls that ended in one slice of the window."""
 
     start: float
     calls: int = 0
@@ -44,7 +46,7 @@ class _Slice(Struct):
 
 
 class CircuitBreaker:
-    """Closed: calls go through. Open: none does. Half-open: one probe decides which of the two comes next."""
+    """Closed: calls pass. Open: none does. Half-open: one call, the probe, decides which of the two comes next."""
 
     def __init__(self, policy: BreakerPolicy, clock: Callable[[], float] = time.monotonic) -> None:
         self._policy = policy
@@ -59,13 +61,13 @@ class CircuitBreaker:
 
     @property
     def state(self) -> BreakerState:
-        """The state as the next call would find it."""
+        """The state that the next call would find."""
         if self._open_until is None:
             return "closed"
         return "open" if self._clock() < self._open_until else "half-open"
 
     def check(self) -> None:
-        """Raise BreakerOpen if a call made now would not go through."""
+        """Raise BreakerOpen if a call made now would not pass."""
         if self._open_until is None:
             return
         wait = self._open_until - self._clock()
@@ -73,48 +75,45 @@ class CircuitBreaker:
             raise self._refusal(max(wait, 1.0))
 
     def call(self) -> "BreakerCall":
-        """One call to the upstream, to be made in a `with` statement; the breaker learns from how it ends.
+        """Begin a call, for a `with` block, from whose end the breaker learns.
 
         Raises:
-            BreakerOpen: On entering: the call isn't made.
+            BreakerOpen: The call must not be made.
         """
-        return BreakerCall(self)
-
-    def begin(self) -> bool:
-        """Is the call that begins now the probe? To be ended by `learn` or `forget`. Raises as `call`."""
         if self._open_until is None:
-            return False
+            return BreakerCall(self)
         self.check()
         self._probing = True
-        return True
+        return BreakerCall(self, probe=True)
 
-    def forget(self, *, probe: bool) -> None:
-        """A call has come to no end that would say anything."""
-        self._probing = self._probing and not probe
-
-    def learn(self, failure: UpstreamError | None, *, probe: bool) -> None:
-        """A call has ended: with an outage, or with an answer of whatever kind."""
+    def learn(self, error: BaseException | None, *, probe: bool) -> None:
+        """Note how a call ended. Being cancelled, or a fault of our own, says nothing about the upstream."""
         if probe:
             self._probing = False
-            if failure is None:
-                self._close()
-            else:
-                self._open_seconds = min(_LONGEST_OPEN, self._open_seconds * 2)
-                self._open(failure)
+        if error is not None and not isinstance(error, UpstreamError):
             return
-        if self._open_until is not None:
-            return  # a call from before it opened: old news
-        now = self._clock()
-        self._count(now, failure is not None)
-        if failure is not None and (failure.shuts_out or self._too_many_failures()):
+        failure = error if error is not None and error.is_outage else None
+        if probe:
+            self._end_probe(failure)
+        elif self._open_until is None:  # a call from before it opened is old news
+            self._count(failed=failure is not None)
+            if failure is not None and (failure.shuts_out or self._too_many_failures()):
+                self._open(failure)
+
+    def _end_probe(self, failure: UpstreamError | None) -> None:
+        if failure is None:
+            self._close()
+        else:
+            self._open_seconds = min(_LONGEST_OPEN, self._open_seconds * 2)
             self._open(failure)
 
     def _too_many_failures(self) -> bool:
         calls = self._calls
         return calls >= self._policy.minimum_calls and self._failures >= calls * self._policy.failure_rate
 
-    def _count(self, now: float, failed: bool) -> None:
-        """Add an outcome to those of the window, and forget what is before it."""
+    def _count(self, *, failed: bool) -> None:
+        """Add an outcome to the window, and drop those from before it."""
+        now = self._clock()
         slices, window = self._slices, self._policy.window
         if not slices or now - slices[-1].start > window / _SLICES:
             slices.append(_Slice(now))
@@ -135,7 +134,7 @@ class CircuitBreaker:
     def _refusal(self, wait: float) -> BreakerOpen:
         if self._opened_by is not None and self._opened_by.shuts_out:
             return BreakerOpen(self._opened_by.message, code=self._opened_by.code, retry_after=wait)
-        return BreakerOpen("The upstream has been failing; nothing is sent to it for a moment.", retry_after=wait)
+        return BreakerOpen("The upstream keeps failing. Nothing is sent to it for a moment.", retry_after=wait)
 
     def _close(self) -> None:
         self._open_until = None
@@ -144,30 +143,60 @@ class CircuitBreaker:
         self._calls = self._failures = 0
 
 
-class BreakerCall:
-    """A guarded call. A cancelled one, or a fault of our own, says nothing about the upstream."""
+class BreakerCall(Struct):
+    """A call through a breaker. A struct with its own `__exit__`: `@contextmanager` would take twice as long."""
 
-    __slots__ = ("_breaker", "_probe")
+    breaker: CircuitBreaker
+    probe: bool = False
 
-    def __init__(self, breaker: CircuitBreaker) -> None:
-        self._breaker = breaker
-        self._probe = False
-
-    def begun(self) -> None:
-        """The upstream has begun to answer: a probe has done its work, nobody needs to wait for a long answer's end."""
-        if self._probe:
-            self._breaker.learn(None, probe=True)
-            self._probe = False
+    def answered(self) -> None:
+        """The upstream has begun to answer. That settles a probe: others need not wait for the end of a long answer."""
+        if self.probe:
+            self.breaker.learn(None, probe=True)
+            self.probe = False
 
     def __enter__(self) -> Self:
-        self._probe = self._breaker.begin()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is None or isinstance(error, UpstreamError):
-            failure = error if error is not None and error.is_outage else None
-            self._breaker.learn(failure, probe=self._probe)
-        else:
-            self._breaker.forget(probe=self._probe)
+        self.breaker.learn(error, probe=self.probe)
+
+
+class RequestedPause:
+    """Applies a 429's `Retry-After` to all calls. It is no outage: the upstream works, and says what it wants.
+
+    Every call is made in a `with` block: entering raises the refusal again while the pause lasts, and a refusal that
+    leaves the block begins a pause.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._until = 0.0
+        self._refusal: UpstreamRateLimited | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How much longer the pause lasts; 0 if there is none."""
+        return max(0.0, self._until - self._clock())
+
+    def note(self, refusal: UpstreamRateLimited) -> None:
+        """Begin the pause that a refusal asks for, or extend the current one."""
+        until = self._clock() + min(refusal.retry_after or 0.0, _LONGEST_PAUSE)
+        if until > self._until:
+            self._until, self._refusal = until, refusal
+
+    def check(self) -> None:
+        """Raise the upstream's refusal again, with the seconds that are left, while the pause lasts."""
+        if self._refusal is not None and self.seconds > 0:
+            raise type(self._refusal)(self._refusal.message, code=self._refusal.code, retry_after=self.seconds)
+
+    def __enter__(self) -> None:
+        self.check()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, UpstreamRateLimited):
+            self.note(error)

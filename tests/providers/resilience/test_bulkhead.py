@@ -28,9 +28,12 @@ class Visitors:
         await settle()
 
     async def _visit(self, name: str, caller_id: str, at_most: float) -> None:
-        async with self.bulkhead.slot(caller_id, at_most=at_most):
+        await self.bulkhead.acquire(caller_id, at_most=at_most)
+        try:
             self.served.append(name)
             await self._leave[name].wait()
+        finally:
+            self.bulkhead.release()
 
 
 async def settle() -> None:
@@ -73,8 +76,7 @@ async def test_a_full_queue_turns_away_at_once() -> None:
     await visitors.arrive("first", "alice")
     await visitors.arrive("second", "alice")
     with pytest.raises(GatewayOverloaded) as refusal:
-        async with visitors.bulkhead.slot("bob", at_most=60):
-            raise AssertionError("there was no slot")
+        await visitors.bulkhead.acquire("bob", at_most=60)
     assert refusal.value.retry_after
     await visitors.leave("first")
     await visitors.leave("second")
@@ -86,8 +88,7 @@ async def test_a_wait_that_is_too_long_ends_in_503_and_leaves_no_trace(queue_tim
     visitors = Visitors(bulkhead(slots=1, queue_timeout=queue_timeout))
     await visitors.arrive("first", "alice")
     with pytest.raises(GatewayOverloaded):
-        async with visitors.bulkhead.slot("bob", at_most=at_most):
-            raise AssertionError("there was no slot")
+        await visitors.bulkhead.acquire("bob", at_most=at_most)
     assert visitors.bulkhead.queued == 0
     await visitors.leave("first")
     assert visitors.bulkhead.free == 1

@@ -14,12 +14,11 @@ from app.domain.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from app.providers.resilience.breaker import BreakerPolicy, CircuitBreaker
-from app.providers.resilience.budget import RetryBudget
+from app.providers.resilience.breaker import BreakerPolicy, CircuitBreaker, RequestedPause
 from app.providers.resilience.bulkhead import Bulkhead
-from app.providers.resilience.guard import Guard, RetryPolicy
-from app.providers.resilience.pause import RequestedPause
-from app.providers.resilience.silence import Silence
+from app.providers.resilience.guard import Guard
+from app.providers.resilience.retry import RetryBudget, RetryPolicy
+from app.providers.resilience.timeouts import SilenceLimit
 from tests.clock import Clock
 from tests.loops import in_leaping_time
 
@@ -299,7 +298,7 @@ def test_silence_is_counted_from_the_last_part() -> None:
     """A stream that began long ago may still be silent for the whole of its time."""
 
     async def work() -> None:
-        with Silence(10) as silence:
+        with SilenceLimit(10) as silence:
             await asyncio.sleep(9)
             silence.listen()
             await asyncio.sleep(9)
@@ -379,9 +378,10 @@ async def test_slots_are_shared_among_callers() -> None:
 
         await guarded.run(answer, caller_id=caller)
 
-    async with bulkhead.slot("somebody", at_most=30):
-        waiting = [asyncio.create_task(ask(caller)) for caller in ("busy", "busy", "busy", "quiet")]
-        while bulkhead.queued < len(waiting):  # noqa: ASYNC110 - every turn of the loop lets them come further
-            await asyncio.sleep(0)
+    await bulkhead.acquire("somebody", at_most=30)
+    waiting = [asyncio.create_task(ask(caller)) for caller in ("busy", "busy", "busy", "quiet")]
+    while bulkhead.queued < len(waiting):  # noqa: ASYNC110 - every turn of the loop lets them come further
+        await asyncio.sleep(0)
+    bulkhead.release()
     await asyncio.gather(*waiting)
     assert served == ["busy", "quiet", "busy", "busy"]
