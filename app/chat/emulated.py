@@ -2,8 +2,7 @@
 
 from app.chat.attempts import Attempt, reminded
 from app.domain.chat import Completion, Usage
-from app.domain.emulation.emulator import Emulator
-from app.domain.emulation.reading import Reading, Unreadable
+from app.domain.emulation.emulator import Emulator, Reading, Unreadable
 from app.domain.errors import ContextTooLong, MalformedAnswer
 from app.domain.tokens import estimate
 

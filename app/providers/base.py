@@ -1,8 +1,8 @@
-"""What the gateway asks of an upstream.
+"""The interface of a provider.
 
 A provider is a subclass of `BaseProvider` with `create_completion` and `stream_completion`, registered by one line in
-`app/build.py`. It turns a `CompletionRequest` into text, raises the errors of `app/domain/errors.py` and nothing else,
-and frees what it holds when its task is cancelled (that is how it learns that the client has left).
+`app/build.py`. It turns a `CompletionRequest` into an answer, raises only the errors of `app/domain/errors.py`, and
+releases its resources when its task is cancelled (that is how it learns that the client has left).
 """
 
 from abc import ABC, abstractmethod
@@ -14,8 +14,8 @@ from msgspec import Struct
 from app.domain.chat import PLAIN_TEXT, Completion, Delta, Message, OutputFormat, ToolUse
 from app.domain.prompt import MessagePrompt, PromptLimit, TextPrompt
 
-# messages: takes a conversation message by message and ends its answer by `stop` and `max_tokens` itself; a model
-# without it gets one text, and its answer is ended by the gateway. options: takes further fields of the request.
+# messages: accepts a conversation message by message, and applies `stop` and `max_tokens` itself; a model without it
+# gets the conversation as one text, and the gateway ends its answer. options: accepts further fields of the request.
 Ability = Literal["messages", "options", "tools", "json_object", "json_schema", "images"]
 
 
@@ -25,10 +25,10 @@ class ModelSpec(Struct, frozen=True):
     Args:
         id: The public name, as clients write it.
         upstream_id: The upstream's own name for it.
-        prompt_limit: How large a conversation may be: as the one text it is made into, or in tokens.
+        prompt_limit: The largest conversation, as one text or in tokens.
         owned_by: Shown in the model list.
-        abilities: What it does by itself; what is missing is made by the gateway, or refused.
-        listed: False for a model that nobody has told us of: `find` gave it on the strength of its name alone.
+        abilities: What the model does natively. The gateway emulates or refuses the rest.
+        listed: False for a model that `find` made up from its name: nobody has listed it.
     """
 
     id: str
@@ -40,21 +40,22 @@ class ModelSpec(Struct, frozen=True):
 
 
 class CompletionRequest(Struct, frozen=True):
-    """One answer that is wanted from a provider.
+    """A request for one answer.
 
     Args:
         model: Which of the provider's models.
         prompt: The conversation: as messages for models with the ability `messages`, else as one text within the
             model's limit. `prompt.text` and `messages` are there in either case.
         caller_id: Whose request it is, for fair shares.
-        conversation_id: The same for all turns of one session, and another when it starts anew; None without a session.
-            It holds the client's own name for the session: to be digested before it goes anywhere.
+        conversation_id: The same for all turns of a session, and a new one when it starts over; None without a session.
+            It contains the client's own session id: hash it before it goes anywhere.
         options: Further fields of the client's request, for upstreams that know them.
-        tools: For models that call tools by themselves; others never get any.
-        output_format: For models that keep to it by themselves; others always get plain text.
-        max_tokens: Likewise, as `stop`, for models that take messages.
-        retries: Is a passing failure to be tried again? Not while another upstream stands by.
-        deadline: By when the answer must have begun, in the event loop's time; None for the provider's own limit alone.
+        tools: For models that call tools natively; always None for others.
+        output_format: For models that support it natively; always plain text for others.
+        max_tokens: For models that accept messages, like `stop`; never set for others.
+        stop: Texts that end the answer.
+        deadline: When the answer must have begun, in the event loop's time; None for the provider's own limit only.
+        retries: Whether to try again after a transient failure. False while another upstream stands by.
     """
 
     model: ModelSpec
@@ -77,12 +78,12 @@ class CompletionRequest(Struct, frozen=True):
 
 
 class ProviderStatus(Struct, frozen=True):
-    """May this provider serve now?
+    """Whether a provider can serve requests now.
 
     Args:
-        ready: Yes or no.
+        ready: Whether it can.
         details: Short facts without secrets, for `/ready`.
-        gauges: Numbers of the moment, for the metrics, under names like `queue_depth`.
+        gauges: Current values for the metrics, under names like `queue_depth`.
     """
 
     ready: bool
@@ -91,15 +92,15 @@ class ProviderStatus(Struct, frozen=True):
 
 
 class BaseProvider(ABC):
-    """An upstream. `name` identifies it in headers, logs and metrics; `models` may be another list at any time."""
+    """An upstream. `name` identifies it in headers, logs and metrics; `models` may change at any time."""
 
     name: str
     models: Sequence[ModelSpec]
-    # Seconds that one answer may take, from the queue to its end (of a stream: to its beginning).
+    # Seconds for one answer, from the queue to its end (of a stream: to its first part).
     timeout: float = 120.0
 
     def find(self, model_id: str) -> ModelSpec | None:
-        """The model of that id, without this provider's name in front; one that isn't listed may exist as well."""
+        """The model with that id, given without the provider's name. It need not be in the list."""
         return next((spec for spec in self.models if spec.id == model_id), None)
 
     @abstractmethod
@@ -112,25 +113,25 @@ class BaseProvider(ABC):
 
     @abstractmethod
     def stream_completion(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
-        """The answer in parts, each as soon as it is there.
+        """The answer in parts, as they arrive.
 
         Raises:
-            GatewayError: As `create_completion`, before the first part or between two.
+            GatewayError: As `create_completion`, before the first part or between parts.
         """
 
     async def start(self) -> None:  # noqa: B027 - most providers have nothing to start
-        """Open what is needed; must not depend on the upstream being up."""
+        """Open resources. Must succeed while the upstream is down."""
 
-    async def connect(self) -> None:  # noqa: B027 - most providers need no introduction
-        """Do what has to be done once before the first request; requests do it by themselves.
+    async def connect(self) -> None:  # noqa: B027 - most providers need no preparation
+        """Prepare for the first request, or check that requests will work. Requests prepare by themselves if need be.
 
         Raises:
-            GatewayError: It can't be done now.
+            GatewayError: It failed.
         """
 
-    async def aclose(self) -> None:  # noqa: B027 - nor anything to close
-        """Close everything that `start` opened."""
+    async def aclose(self) -> None:  # noqa: B027 - most providers have nothing to close
+        """Close what `start` opened."""
 
     def status(self) -> ProviderStatus:
-        """The state that `/ready` shows."""
+        """The state for `/ready` and the metrics."""
         return ProviderStatus(ready=True, details={})

@@ -1,4 +1,4 @@
-"""Blocking work in threads that may be given up: one that hangs holds up neither the next one nor the process's end."""
+"""Blocking work in threads that can be abandoned: one that hangs delays neither the next nor the process's exit."""
 
 import asyncio
 import contextlib
@@ -10,15 +10,15 @@ T = TypeVar("T")
 
 
 class TooManyStuckThreads(Exception):
-    """So much abandoned work still runs that no more is begun."""
+    """Too much abandoned work is still running to begin more."""
 
 
 class AbandonableThreads:
-    """Runs each piece of work in a daemon thread of its own. An executor's thread would be lost to what hangs in it.
+    """Runs each piece of work in its own daemon thread. An executor would lose a thread to whatever hangs in it.
 
     Args:
-        name: What the threads are called.
-        most_stuck: Abandoned work that may still be running when more is begun.
+        name: The threads' name.
+        most_stuck: How many abandoned threads may still be running when more work begins.
     """
 
     def __init__(self, name: str, *, most_stuck: int) -> None:
@@ -27,14 +27,15 @@ class AbandonableThreads:
         self._stuck: dict[threading.Thread, Callable[[], None]] = {}
 
     async def run(self, work: Callable[[], T], *, abort: Callable[[], None] = lambda: None) -> T:
-        """What `work` returns or raises.
+        """Return or raise what `work` does.
 
         Args:
-            abort: Makes `work` end soon, if it can. Called when nobody waits for it any more, and as long as it hangs
-                again before each further piece of work.
+            work: What to run in the thread.
+            abort: Makes `work` end soon, if it can. Called when the caller is cancelled, and again before each further
+                piece of work while this one hangs.
 
         Raises:
-            TooManyStuckThreads: Nothing was begun.
+            TooManyStuckThreads: The work was not begun.
         """
         self._abort_stuck()
         loop = asyncio.get_running_loop()

@@ -1,1 +1,1 @@
-"""Tools and JSON mode on a model that answers text only: what it is told, and how its reply is read. No I/O."""
+"""Tools and JSON mode for a model that only answers text: instructions, and reading its reply. No I/O."""

@@ -1,30 +1,30 @@
-"""The tools that a reply may call: names as models write them, and arguments checked against their schemas."""
+"""The tools that a reply may call: finds them by the names that models write, and checks arguments."""
 
 from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
 from app.domain.chat import Tool
-from app.domain.emulation.jsontext import dumps, items, loads, members
-from app.domain.emulation.reading import Fault
+from app.domain.emulation.coercion import coerced
+from app.domain.emulation.jsontext import Fault, dumps, items, loads, members
 from app.domain.emulation.repair import repaired
 from app.domain.emulation.schema import SchemaCheck
 
 _ARGUMENTS = ("arguments", "parameters", "args", "input")
-# What a JSON object may hold besides name and arguments to be taken for a call where nothing else marks it as one.
+# The members that a JSON object may have to be taken for a call when nothing marks it as one.
 _IN_A_CALL = frozenset({"name", "id", "type", "index", *_ARGUMENTS[:2]})
 _PREFIX = "functions."
 
 
 class CallText(Struct, frozen=True):
-    """A call that may be made: a tool's own name, and its arguments as JSON."""
+    """A valid call: the tool's exact name, and its arguments as JSON."""
 
     name: str
     arguments: str
 
 
 class CallableTools:
-    """The tools that may be called now."""
+    """The tools that may be called in this turn."""
 
     def __init__(self, tools: Sequence[Tool]) -> None:
         self._checks = {tool.name: SchemaCheck(tool.parameters) for tool in tools}
@@ -33,7 +33,7 @@ class CallableTools:
             self._written.setdefault(_simplified(tool.name), []).append(tool.name)
 
     def name(self, written: object) -> str | None:
-        """The tool that is meant by a name as a model wrote it; None if there is none, or more than one."""
+        """The tool that a model means by a name; None if none matches, or more than one."""
         if not isinstance(written, str):
             return None
         for candidate in (written, written.strip(), written.strip().removeprefix(_PREFIX)):
@@ -43,14 +43,14 @@ class CallableTools:
         return meant[0] if len(meant) == 1 else None
 
     def calls(self, value: object, text: str | None) -> list[CallText]:
-        """The calls that a JSON value asks for: one object, or an array of them.
+        """The calls in a JSON value: one object, or an array of them.
 
         Args:
-            value: What was read.
-            text: The valid JSON that it was read from, to be kept; None if it had to be repaired.
+            value: The value.
+            text: The valid JSON that it was read from, which is kept; None if it had to be repaired.
 
         Raises:
-            Fault: One of them can't be made.
+            Fault: A call is invalid.
         """
         if not isinstance(value, list):
             return [self._call(value, text)]
@@ -59,21 +59,21 @@ class CallableTools:
         return [self._call(item, part) for item, part in items(text, 0)]
 
     def call(self, written: object, arguments: object, text: str | None) -> CallText:
-        """The call of a tool with arguments that were read from a text; see `calls`."""
+        """The call of a tool by name and arguments, which may be JSON in a string. See `calls`."""
         name = self.name(written)
         if name is None:
             known = ", ".join(self._checks)
-            raise Fault(f"there is no tool {str(written)[:64]!r} to call now; there is: {known[:300]}")
+            raise Fault(f"there is no tool {str(written)[:64]!r}; the tools are: {known[:300]}")
         if arguments in (None, ""):
             arguments, text = {}, "{}"
         if isinstance(arguments, str):
             arguments, text = _inner(arguments)
         if not isinstance(arguments, dict):
-            raise Fault(f"the arguments of {name} are no JSON object")
+            raise Fault(f"the arguments of {name} are not a JSON object")
         return self._checked(name, arguments, text)
 
     def is_call(self, value: object) -> bool:
-        """Does a JSON value look like nothing but a call, or several, of these tools?"""
+        """Whether a JSON value can only be a call of these tools, or several."""
         if isinstance(value, list):
             return bool(value) and all(map(self.is_call, value))
         if not isinstance(value, dict):
@@ -86,7 +86,7 @@ class CallableTools:
 
     def _call(self, value: object, text: str | None) -> CallText:
         if not isinstance(value, dict):
-            raise Fault("a tool call is no JSON object")
+            raise Fault("a tool call is not a JSON object")
         texts = {} if text is None else {name: part for name, _, part in members(text, 0)}
         inner = value.get("function")
         if isinstance(inner, dict):
@@ -100,14 +100,14 @@ class CallableTools:
         check = self._checks[name]
         faults = check.faults(arguments)
         if faults:
-            arguments, text = _object(check.coerced(arguments)), None
+            arguments, text = _object(coerced(arguments, check)), None
             if check.faults(arguments):
                 raise Fault(f"the arguments of {name} don't fit ({'; '.join(faults)})")
         return CallText(name, dumps(arguments) if text is None else text)
 
 
 def _inner(text: str) -> tuple[object, str | None]:
-    """Arguments that were given as a JSON text within the JSON."""
+    """Arguments that were given as JSON in a string."""
     try:
         return loads(text), text
     except ValueError:

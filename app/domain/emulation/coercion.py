@@ -1,7 +1,7 @@
-"""Values of the wrong type that say what the schema asks for: `"5"` where a number belongs, 5 where a string does.
+"""Coerces values to the type that a schema asks for: `"5"` where a number belongs, 5 where a string does.
 
-Nothing is lost by it: what a value becomes is written with the same characters. Where a schema offers alternatives, the
-first that an object's members speak for is taken; whoever calls this checks the outcome.
+Nothing is lost: the coerced value is written with the same characters. Where a schema offers alternatives, the first
+that an object's members match is taken. The caller must check the result.
 """
 
 import re
@@ -9,41 +9,45 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from app.domain.emulation.jsontext import loads
-from app.domain.emulation.references import resolve
+from app.domain.emulation.schema import SchemaCheck, resolve
 
 _INTEGER = re.compile(r"-?(?:0|[1-9]\d{0,300})", re.ASCII)
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,300})(?:\.\d{1,300})?(?:[eE][+-]?\d{1,3})?", re.ASCII)
 _BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
 
 
-def coerced(value: object, schema: object, root: Mapping[str, object]) -> object:
-    """The value as the schema, a part of `root`, would have it; itself where nothing is to be done."""
+def coerced(value: object, check: SchemaCheck) -> object:
+    """The value with each part as the schema asks for it; unchanged if that could take too long."""
+    return value if check.is_costly(value) else _coerced(value, check.schema, check.schema)
+
+
+def _coerced(value: object, schema: object, root: Mapping[str, object]) -> object:
     if not isinstance(schema, Mapping):
         return value
     for part in _parts(value, schema, root):
-        value = coerced(value, part, root)
+        value = _coerced(value, part, root)
     value = _converted(value, _types(schema))
     if isinstance(value, dict):
-        return {name: coerced(member, _member_schema(schema, name), root) for name, member in value.items()}
+        return {name: _coerced(member, _member_schema(schema, name), root) for name, member in value.items()}
     if isinstance(value, list):
-        return [coerced(item, _item_schema(schema, index), root) for index, item in enumerate(value)]
+        return [_coerced(item, _item_schema(schema, index), root) for index, item in enumerate(value)]
     return value
 
 
 def _parts(value: object, schema: Mapping[str, object], root: Mapping[str, object]) -> list[object]:
-    """The further schemas that the value should fit."""
+    """The further schemas that the value must fit."""
     parts = [resolve(root, schema["$ref"])] if "$ref" in schema else []
     parts += _list(schema.get("allOf"))
     for keyword in ("anyOf", "oneOf"):
         branches = _list(schema.get(keyword))
         if branches:
-            fitting = (branch for branch in branches if _speaks_for(value, branch, root))
+            fitting = (branch for branch in branches if _matches(value, branch, root))
             parts.append(next(fitting, next((branch for branch in branches if _converts(value, branch, root)), None)))
     return parts
 
 
-def _speaks_for(value: object, branch: object, root: Mapping[str, object]) -> bool:
-    """Is a branch of the value's type, and is an object's set of members what the branch expects?"""
+def _matches(value: object, branch: object, root: Mapping[str, object]) -> bool:
+    """Whether a branch allows the value's type and, of an object, its set of members."""
     branch = _resolved(branch, root)
     types = _types(branch)
     if types and not any(_is(value, name) for name in types):
@@ -75,7 +79,7 @@ def _resolved(schema: object, root: Mapping[str, object]) -> object:
 
 
 def _types(schema: object) -> list[str]:
-    """The types that a schema names; none if it leaves them open."""
+    """The types that a schema names; none if it allows any."""
     if not isinstance(schema, Mapping):
         return []
     named = schema.get("type")
@@ -96,10 +100,10 @@ def _converted(value: object, types: list[str]) -> object:
 
 
 def _as(value: object, name: str) -> object:
-    """The value as one of the named type; None if it says nothing of that kind."""
+    """The value as one of the named type; None if it can't be written as one."""
     if isinstance(value, str):
         return _read(value.strip(), name)
-    # What a number looked like is known of whole ones only.
+    # Only of an integer is it known how it was written.
     if name == "string" and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return None

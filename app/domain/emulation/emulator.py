@@ -1,20 +1,21 @@
-"""Tools and output formats for a model that answers text only: what it is told, and how its reply is read.
+"""Tools and output formats for a model that only answers text: its instructions, and reading its reply.
 
-The one place from outside: an `Emulator` is made for each request. Its instructions go into the prompt, it writes
-earlier calls into the history in the form that it asks for, and it reads the reply. A reply that can't be used raises
+This is the package's entrance. Each request has its own `Emulator`: its instructions go into the prompt, it renders
+earlier calls for the history in the form that it asks for, and it reads the reply. A reply that can't be used raises
 `Unreadable`, which says what to tell the model when it is asked once more.
 """
 
 import secrets
 from collections.abc import Callable
 
+from msgspec import Struct
+
 from app.domain.chat import OutputFormat, ToolCall, ToolUse
 from app.domain.emulation.callable_tools import CallableTools, CallText
 from app.domain.emulation.json_answer import read_json
-from app.domain.emulation.jsontext import dumps
+from app.domain.emulation.jsontext import Fault, dumps
 from app.domain.emulation.markup import Markup, without_thinking
 from app.domain.emulation.reader import read_calls
-from app.domain.emulation.reading import Fault, Reading, Unreadable
 from app.domain.emulation.schema import SchemaCheck
 from app.domain.emulation.signatures import signatures
 
@@ -27,18 +28,41 @@ def new_call_id() -> str:
     return f"call_{secrets.token_hex(_ID_BYTES)}"
 
 
+class Reading(Struct, frozen=True):
+    """What a reply says: its text, and its calls in order."""
+
+    text: str
+    calls: tuple[ToolCall, ...] = ()
+
+
+class Unreadable(Exception):
+    """A reply can't be used.
+
+    Args:
+        message: For the client, if the second reply is no better.
+        reminder: For the model, when it is asked once more.
+        fallback: The answer to give if the second reply is no better; None if an error is more honest.
+    """
+
+    def __init__(self, message: str, *, reminder: str, fallback: Reading | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reminder = reminder
+        self.fallback = fallback
+
+
 class Emulator:
-    """What a text-only model is told about tools and output format, and how its reply is read, for one request.
+    """Instructs a text-only model about tools and output format, and reads its reply, for one request.
 
     Args:
         tools: What the model may call; None if the request has no tools.
-        output_format: The form that the answer must have. All schemas must have passed `check_schema`.
-        calls_by_itself: There are tools that the model calls by its own means: they are told to it elsewhere.
-        tag: Letters and digits that nobody can guess, new for each request: what isn't marked with them is no call.
+        output_format: The format of the answer. All schemas must have passed `check_schema`.
+        calls_by_itself: Whether there are tools that the model calls natively, which it is told about elsewhere.
+        tag: Letters and digits that nobody can guess, new for each request. They mark calls.
         call_id: Makes the ids of the calls.
 
     Attributes:
-        instructions: To be put into the prompt; "" if there is nothing to tell.
+        instructions: For the prompt; "" if there are none.
         param: The field at fault if the instructions don't fit the model's limit.
     """
 
@@ -65,17 +89,17 @@ class Emulator:
         self.param = output_format.place if len(about_format) > len(about_tools) else "tools"
 
     def render_call(self, call: ToolCall) -> str:
-        """An earlier call of the assistant as it looks in the prompt: in the form that the model is asked for."""
+        """An earlier call of the assistant, in the form that the model is asked for."""
         arguments = call.arguments.strip() or "{}"
         if not (arguments.startswith("{") and arguments.endswith("}")):
             arguments = dumps(arguments)
         return f'{self._markup.opening}{{"name":{dumps(call.name)},"arguments":{arguments}}}{self._markup.closing}'
 
     def read(self, reply: str) -> Reading:
-        """What a reply says.
+        """Read a reply.
 
-        With calls, the text is what the model said around them. A JSON answer is the JSON alone. Of both, thinking
-        (`<think>…</think>`) is no part. Any other answer stays as it came, to the last character.
+        With calls, the text is what the model said around them. A JSON answer is the JSON alone. Neither includes
+        thinking (`<think>…</think>`). Any other answer is returned unchanged, to the last character.
 
         Raises:
             Unreadable: It is not what was asked for.
@@ -140,13 +164,13 @@ class Emulator:
         form = f"{self._markup.opening}{_EXAMPLE}{self._markup.closing}"
         is_free = not self._must_call and self._format.kind == "text"
         return Unreadable(
-            f"The model did not call a tool in a way that can be followed: {why}.",
+            f"The model made no usable tool call: {why}.",
             reminder=f"Your tool call can't be used: {why}. Write it again, complete, in exactly this form:\n{form}",
             fallback=Reading(reply) if is_free else None,
         )
 
     def _unreadable_json(self, why: str) -> Unreadable:
         return Unreadable(
-            f"The model's answer is not the JSON that was asked for: {why}.",
+            f"The model's answer is not the requested JSON: {why}.",
             reminder=f"Your answer can't be used: {why}. Write it again: the JSON that was asked for, nothing else.",
         )

@@ -1,36 +1,36 @@
-"""A JSON answer, read from a model's reply: alone, in a code fence or among words, and checked."""
+"""Reads a JSON answer from a model's reply, where it stands alone, in a code fence or among words, and checks it."""
 
-from app.domain.emulation.jsontext import decode, dumps
-from app.domain.emulation.reading import Fault
+from app.domain.emulation.coercion import coerced
+from app.domain.emulation.jsontext import Fault, decode, dumps
 from app.domain.emulation.repair import repaired
 from app.domain.emulation.schema import SchemaCheck
 
-# How many opening brackets in the words around an answer are tried; it bounds the work on a reply full of them.
+# How many opening brackets are tried, which bounds the work on a reply full of them.
 _MOST_TRIES = 16
 _PREVIEW = 60
 
 
 def read_json(reply: str, check: SchemaCheck | None) -> str:
-    """The JSON text in a reply, as the model wrote it where it is valid JSON.
+    """The JSON text in a reply, unchanged if it is valid JSON.
 
     Args:
         reply: What the model answered, without its thinking.
-        check: What the answer must fit; None for any object.
+        check: The schema that the answer must fit; None for any object.
 
     Raises:
-        Fault: There is no JSON in it, or more than one, or it doesn't fit.
+        Fault: The reply has no JSON value or more than one, or the value doesn't fit.
     """
     body = reply.strip()
     opening = "{" if check is None or _is_object_only(check) else "{["
     value, text = _whole(body) or _only_one(body, opening)
     if check is None:
         if not isinstance(value, dict):
-            raise Fault("it is no JSON object")
+            raise Fault("it is not a JSON object")
         return text
     faults = check.faults(value)
     if not faults:
         return text
-    value = check.coerced(value)
+    value = coerced(value, check)
     if check.faults(value):
         raise Fault(f"it doesn't fit the schema ({'; '.join(faults)})")
     return dumps(value)
@@ -49,7 +49,7 @@ def _whole(body: str) -> tuple[object, str] | None:
 
 
 def _only_one(body: str, opening: str) -> tuple[object, str]:
-    """The one JSON value in a text; if there is none that is valid, the one that was meant."""
+    """The only JSON value in a text; repaired if none is valid."""
     found: list[tuple[object, str]] = []
     place, first = 0, -1
     for _ in range(_MOST_TRIES):
@@ -70,16 +70,16 @@ def _only_one(body: str, opening: str) -> tuple[object, str]:
         return found[0]
     if first < 0:
         raise Fault(f"there is no JSON in it, but {body[:_PREVIEW]!r}" if body else "it is empty")
-    return _meant(body[first:])
+    return _repaired(body[first:])
 
 
 def _stands_alone(body: str, first: int, text: str) -> bool:
-    """Is a value not merely a part of one that could not be read? Words before it may have brackets of their own."""
+    """Whether a value isn't just a part of one that could not be read. Words before it may contain brackets."""
     before = body[first : body.find(text, first)]
     return before.count("{") == before.count("}") and '"' not in before
 
 
-def _meant(text: str) -> tuple[object, str]:
+def _repaired(text: str) -> tuple[object, str]:
     end = max(text.rfind("}"), text.rfind("]"))
     if end < 0:
         raise Fault("it is cut off")

@@ -1,6 +1,7 @@
-"""JSON as it was written: exact numbers, and where in a text each value stands.
+"""JSON within a model's reply: where each value stands, and its exact text.
 
-Decimals keep every digit of a number that a float would round, so that what is written again is what was read.
+Unlike `app.domain.json`, this keeps every digit of a number, as Decimals where a float would round, so that what is
+written again is what was read.
 """
 
 import json
@@ -8,9 +9,13 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import NoReturn
 
-# A float or an int of more digits than Python converts (4,300) has no exact use; a Decimal keeps it at no cost.
+# Longer integers are kept as Decimals: Python refuses to convert those of more than 4,300 digits.
 _LONG_INTEGER = 300
 _WHITESPACE = " \t\n\r"
+
+
+class Fault(Exception):
+    """Why a call or a JSON value in a reply can't be used, in a phrase that the model understands."""
 
 
 def _integer(digits: str) -> int | Decimal:
@@ -25,10 +30,10 @@ _decoder = json.JSONDecoder(parse_float=Decimal, parse_int=_integer, parse_const
 
 
 def loads(text: str) -> object:
-    """The value of a JSON text; white space around it is fine.
+    """The value of a JSON text. White space around it is allowed.
 
     Raises:
-        ValueError: It is no JSON, or so deeply nested that nobody can have meant it.
+        ValueError: It is not JSON, or is nested too deeply.
     """
     value, end = decode(text, skip_space(text, 0))
     if skip_space(text, end) != len(text):
@@ -40,7 +45,7 @@ def decode(text: str, start: int) -> tuple[object, int]:
     """The JSON value that begins exactly at `start`, and where it ends.
 
     Raises:
-        ValueError: There is none, or it is so deeply nested that nobody can have meant it.
+        ValueError: There is none, or it is nested too deeply.
     """
     try:
         return _decoder.raw_decode(text, start)
@@ -49,7 +54,7 @@ def decode(text: str, start: int) -> tuple[object, int]:
 
 
 def members(text: str, start: int) -> Iterator[tuple[str, object, str]]:
-    """Name, value and the value's own text of each member of the valid JSON object that begins at `start`."""
+    """Name, value and the value's text of each member of the valid JSON object that begins at `start`."""
     place = skip_space(text, start + 1)
     while text[place] != "}":
         name, place = decode(text, place)
@@ -62,14 +67,14 @@ def members(text: str, start: int) -> Iterator[tuple[str, object, str]]:
 
 
 def skip_space(text: str, place: int) -> int:
-    """The first place from `place` on that is not JSON's white space."""
+    """The first place from `place` on that is not JSON white space."""
     while place < len(text) and text[place] in _WHITESPACE:
         place += 1
     return place
 
 
 def dumps(value: object) -> str:
-    """A value as compact JSON; characters stand for themselves, and Decimals keep their digits."""
+    """A value as compact JSON. Non-ASCII characters are not escaped, and Decimals keep their digits."""
     if isinstance(value, dict):
         return "{" + ",".join(f"{_string(str(name))}:{dumps(member)}" for name, member in value.items()) + "}"
     if isinstance(value, list | tuple):
@@ -83,7 +88,7 @@ def dumps(value: object) -> str:
 
 def _string(text: str) -> str:
     written = json.dumps(text, ensure_ascii=False)
-    # Halves of surrogate pairs can't be sent as UTF-8: they stay escapes.
+    # Lone surrogates can't be encoded as UTF-8: they stay escapes.
     return written if written.isascii() or _is_encodable(written) else json.dumps(text)
 
 
@@ -96,7 +101,7 @@ def _is_encodable(text: str) -> bool:
 
 
 def items(text: str, start: int) -> Iterator[tuple[object, str]]:
-    """The value and the value's own text of each item of the valid JSON array that begins at `start`."""
+    """The value and the text of each item of the valid JSON array that begins at `start`."""
     place = skip_space(text, start + 1)
     while text[place] != "]":
         value, end = decode(text, place)

@@ -1,13 +1,13 @@
 """The forms in which models write tool calls.
 
 A *marked* call stands in this request's own tag, which no earlier text can know, or between Kimi-K2's own tokens, which
-the prompt composer takes out of all text that isn't the model's. Such calls count wherever they stand outside of
-thinking; Kimi's tokens not within a code fence either, where they are an example. (Our tag has no other use than to
-call, so a fence around it is mere habit.)
+the prompt composer removes from all text that isn't the model's. It counts anywhere outside of thinking; Kimi's tokens
+don't count within a code fence either, where they are an example. (Our tag has no use except calling, so a fence around
+it is mere habit.)
 
 A *loose* call is one that a quotation might look like: `<tool_call>` without our tag, `functions.NAME:0{…}` without
-tokens, and plain JSON. It counts only if nothing but calls follows it to the end of the reply; plain JSON only if
-nothing precedes it either. The composer takes the first two out of the prompt as well.
+tokens, and plain JSON. It counts only if nothing but calls follows it up to the end of the reply; plain JSON only if
+nothing precedes it either. The composer removes the first two from the prompt as well.
 
 All patterns are bounded: a search looks at each character a bounded number of times.
 """
@@ -20,7 +20,7 @@ _INDEX = r":\d{1,6}"
 _ARGUMENTS = r"<\|tool_call_arguments?_begin\|>"
 
 THINK, END_OF_THINKING = "<think>", "</think>"
-# After Kimi's <|tool_call_begin|>; its name may end in an index, which no tool's name contains.
+# After Kimi's <|tool_call_begin|>. The name may end in an index, which no tool's name contains.
 KIMI_HEAD = re.compile(rf"\s{{0,9}}({_NAME})(?:{_INDEX})?\s{{0,9}}(?:{_ARGUMENTS}\s{{0,9}})?(?=[{{\[\"'<])")
 KIMI_LEFTOVER = re.compile(r"<\|tool_calls?_(?:section_)?(?:begin|end)\|>")
 LOOSE_HEAD = re.compile(
@@ -29,7 +29,7 @@ LOOSE_HEAD = re.compile(
 FENCED_JSON = re.compile(
     r"^`{3}(?:json\w{0,2}|tool_calls?|tool_code)?[ \t]{0,9}\n\s{0,9}(?=[{\[])", re.MULTILINE | re.IGNORECASE
 )
-# Between loose calls; the name belongs to the arguments that follow.
+# Between loose calls. The name belongs to the arguments that follow.
 LOOSE_SEPARATOR = re.compile(
     rf"(?:\s|`{{3}}[a-z_]{{0,20}}|</?tool_calls?>|,)*+(?:functions\.({_NAME}){_INDEX}\s{{0,9}})?"
 )
@@ -42,7 +42,7 @@ _THINK_NEXT = re.compile(rf"\s*+{THINK}")
 _SHORTEST_PARTIAL = len("<tool_")
 
 
-# The group that matched tells what was met. A tag belongs to the request at hand only if it is its own.
+# The group that matched says what was found. Whether a tag is the request's own remains to be checked.
 MARK = re.compile(
     rf"(?P<think>{THINK})|<tool_call_(?P<tag>{_TAG})\s{{0,9}}>\s{{0,9}}(?:`{{3}}\w{{0,20}}\s{{0,9}})?"
     rf"|(?P<kimi><\|tool_call_begin\|>)|functions\.(?P<name>{_NAME}){_INDEX}\s{{0,9}}{_ARGUMENTS}\s{{0,9}}"
@@ -60,13 +60,13 @@ class Markup:
         self.opening, self.closing = f"<tool_call_{tag}>", f"</tool_call_{tag}>"
 
     def is_cut_off(self, reply: str) -> bool:
-        """Does the reply end within our opening tag?"""
+        """Whether the reply ends within our opening tag."""
         begin = reply.rfind("<")
         tail = reply[begin:] if begin >= 0 else ""
         return len(tail) >= _SHORTEST_PARTIAL and tail != self.opening and self.opening.startswith(tail)
 
     def between_calls(self, pieces: list[str]) -> str:
-        """The texts around calls as one, without what is left of the markup and fences that held nothing but a call."""
+        """Join the texts around calls, without leftover markup and without fences that contained only a call."""
         kept: list[str] = []
         for piece in pieces:
             text = KIMI_LEFTOVER.sub("", piece.replace(self.opening, "").replace(self.closing, ""))
@@ -80,7 +80,7 @@ class Markup:
 
 
 def without_thinking(reply: str) -> str:
-    """The reply without what the model thought aloud before it answered; thinking that never ends is all there is."""
+    """The reply without the thinking before the answer; empty if the thinking never ends."""
     place = 0
     while opening := _THINK_NEXT.match(reply, place):
         end = reply.find(END_OF_THINKING, opening.end())

@@ -1,10 +1,10 @@
-"""Tool calls, read from a model's reply. A reply is gone through once, from its beginning to its end."""
+"""Reads tool calls from a model's reply, in one pass."""
 
 import re
 from collections.abc import Callable
 
 from app.domain.emulation.callable_tools import CallableTools, CallText
-from app.domain.emulation.jsontext import decode, skip_space
+from app.domain.emulation.jsontext import Fault, decode, skip_space
 from app.domain.emulation.markup import (
     AFTER_JSON,
     END,
@@ -18,7 +18,6 @@ from app.domain.emulation.markup import (
     Markup,
     without_thinking,
 )
-from app.domain.emulation.reading import Fault
 from app.domain.emulation.repair import repaired
 
 _CUT_OFF = "it is cut off"
@@ -27,17 +26,17 @@ _CUT_OFF = "it is cut off"
 def read_calls(
     reply: str, markup: Markup, tools: CallableTools, *, must_call: bool, is_answer: Callable[[object], bool]
 ) -> tuple[str, list[CallText]]:
-    """The words of a reply, and its calls; without calls the words are the reply as it is.
+    """The words of a reply and its calls. Without calls, the words are the whole reply.
 
     Args:
         reply: What the model answered.
         markup: The request's own.
         tools: The tools that may be called.
-        must_call: The reply has to be a call: then JSON in a code fence at its end is one too.
-        is_answer: Is this JSON value the answer that was asked for, though it may look like a call?
+        must_call: Whether the reply must be a call. If so, JSON in a code fence at its end counts as one.
+        is_answer: Whether a JSON value that looks like a call is the answer that was asked for.
 
     Raises:
-        Fault: It tries to call a tool, but not in a way that can be followed.
+        Fault: The reply tries to call a tool, but the call can't be used.
     """
     marked = _MarkedCalls(reply, markup, tools)
     calls = marked.read()
@@ -50,7 +49,7 @@ def read_calls(
 
 
 def _without_echoes(calls: list[CallText]) -> list[CallText]:
-    """The calls, each one that is repeated at once only once: a model that stutters."""
+    """The calls without immediate repetitions, which some models produce."""
     return [call for index, call in enumerate(calls) if index == 0 or call != calls[index - 1]]
 
 
@@ -67,7 +66,7 @@ class _MarkedCalls:
         self.pieces: list[str] = []
 
     def read(self) -> list[CallText]:
-        """All calls; what stands around them is then in `pieces`."""
+        """All calls. The texts around them are then in `pieces`."""
         place = begin = 0
         while mark := MARK.search(self._reply, place):
             end = self._passed(mark)
@@ -80,7 +79,7 @@ class _MarkedCalls:
         return self._calls
 
     def _passed(self, mark: re.Match[str]) -> int | None:
-        """The end of the call or the thinking that begins at a mark; None if it is part of the words."""
+        """The end of the call or the thinking that begins at a mark; None if the mark belongs to the words."""
         if mark["think"]:
             return self._thought(mark.start())
         if mark["fence"]:
@@ -103,11 +102,11 @@ class _MarkedCalls:
     def _thought(self, start: int) -> int | None:
         if start < self._last_thinking:
             return self._reply.find(END_OF_THINKING, start) + len(END_OF_THINKING)
-        # A tag that is never closed is thinking at the beginning of a reply, and but mentioned elsewhere.
+        # A tag that is never closed begins thinking at the start of a reply; elsewhere it is only mentioned.
         return len(self._reply) if start == self._begin else None
 
     def _our_call(self, start: int) -> int | None:
-        """Name and arguments as JSON; several may follow each other."""
+        """Read name and arguments as JSON; several calls may follow each other."""
         if self._reply[start : start + 1] not in ("{", "["):
             if start < self._last_closing:
                 raise Fault("there is no JSON object in the tags")
@@ -123,7 +122,7 @@ class _MarkedCalls:
         return self._closed(end)
 
     def _named_call(self, name: str, start: int) -> int:
-        """The arguments as JSON; the name came before."""
+        """Read the arguments as JSON, after the name."""
         if closing := END.match(self._reply, start):
             self._calls.append(self._tools.call(name, None, None))
             return closing.end()
@@ -132,7 +131,7 @@ class _MarkedCalls:
         return self._closed(end)
 
     def _json(self, start: int) -> tuple[object, str | None, int]:
-        """The JSON that begins there, its own text unless it had to be repaired, and where it ends."""
+        """The JSON value that begins there; its text, None if it had to be repaired; and where it ends."""
         try:
             value, end = decode(self._reply, start)
         except ValueError:
@@ -142,7 +141,7 @@ class _MarkedCalls:
         return value, self._reply[start:end], end
 
     def _closed(self, end: int) -> int:
-        """Past the closing tag, if there is one."""
+        """The place after the closing tag, if there is one."""
         between = AFTER_JSON.match(self._reply, end)
         after = between.end() if between else end
         closing = END.match(self._reply, after)
@@ -161,7 +160,7 @@ def _repaired(text: str, *, may_close: bool) -> object:
 def _loose_calls(
     reply: str, tools: CallableTools, must_call: bool, is_answer: Callable[[object], bool]
 ) -> tuple[str, list[CallText]]:
-    """Calls that nothing but their form and place speaks for; none if there is any doubt."""
+    """Calls that only their form and place give away; none if there is any doubt."""
     reply = reply.strip()
     start = place = _loose_start(reply, must_call)
     calls: list[CallText] = []
@@ -181,7 +180,7 @@ def _loose_calls(
 
 
 def _loose_json(reply: str, start: int) -> tuple[object, str | None, int]:
-    """The JSON that begins there, or the one that the rest of the reply was meant to be."""
+    """The JSON value that begins there, or the whole rest of the reply, repaired."""
     try:
         value, end = decode(reply, start)
     except ValueError:

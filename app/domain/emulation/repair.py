@@ -1,8 +1,8 @@
-"""JSON as models write it when they slip: read with the slips put right, where what is meant is beyond doubt.
+"""Reads JSON with the mistakes that models make, where the meaning is beyond doubt.
 
-Put right are single and typographic quotes, raw line breaks in strings, backslashes that escape nothing, names without
+These are single and typographic quotes, raw line breaks in strings, backslashes that escape nothing, names without
 quotes, Python's True, False and None, trailing commas, comments, and closing brackets that are missing at the end.
-One pass over the text, and no guess about content: a string that is cut off stays unreadable.
+It takes one pass over the text and guesses no content: a string that is cut off stays unreadable.
 """
 
 import re
@@ -22,16 +22,16 @@ _DEEPEST = 100
 
 
 def repaired(text: str, *, may_close: bool) -> object:
-    """The value that a text with slips in it means.
+    """The value that a text means.
 
     Args:
-        text: From its first bracket on; more closing brackets than needed may follow.
-        may_close: Closing brackets that are missing at the end are added. Not to be used on a text that may be cut off.
+        text: From its first bracket on. Superfluous closing brackets may follow.
+        may_close: Whether to add closing brackets that are missing at the end. Not for a text that may be cut off.
 
     Raises:
-        ValueError: What is meant is not clear.
+        ValueError: The meaning is unclear.
     """
-    reader = _Lenient(text, may_close)
+    reader = _Reader(text, may_close)
     value = reader.value(0)
     rest = text[reader.place :].strip().strip("]}")
     if rest.strip():
@@ -39,7 +39,7 @@ def repaired(text: str, *, may_close: bool) -> object:
     return value
 
 
-class _Lenient:
+class _Reader:
     def __init__(self, text: str, may_close: bool) -> None:
         self._text = text
         self._may_close = may_close
@@ -94,7 +94,7 @@ class _Lenient:
         return char == "" and self._may_close
 
     def _separated(self, bracket: str) -> None:
-        """Pass the comma after a member; before the closing bracket there need be none."""
+        """Skip the comma after a member, which is optional before the closing bracket."""
         char = self._next()
         if char == ",":
             self.place += 1
@@ -125,7 +125,7 @@ class _Lenient:
         raise ValueError("a string is cut off")
 
     def _ends_string(self, opening: str) -> bool:
-        """An apostrophe or typographic quote ends a string only where one can end; `it's` goes on."""
+        """Whether a quote ends the string. An apostrophe or typographic quote does so only where a string can end."""
         if opening == '"':
             return True
         after = skip_space(self._text, self.place + 1)
@@ -154,7 +154,7 @@ class _Lenient:
         return "\\"
 
     def _next(self) -> str:
-        """The next character that counts, "" at the end; the place is then that of the character."""
+        """Skip white space and comments, and return the next character; "" at the end."""
         while True:
             self.place = skip_space(self._text, self.place)
             comment = _COMMENT.match(self._text, self.place)

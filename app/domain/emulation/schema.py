@@ -1,30 +1,29 @@
-"""JSON Schemas of clients: refused early if they can't work, and values checked against them at a bounded cost.
+"""Clients' JSON Schemas: refused early if they can't be used, and values checked against them at a bounded cost.
 
-The work is jsonschema-rs's. Nothing is ever fetched: a reference must lead to a place within the schema itself.
-Patterns run in an engine that can't be made to backtrack for long. What remains is a schema that offers the same value
-many alternatives at each level of nesting; `SchemaCheck` reckons beforehand how often it could look at a value.
+jsonschema-rs does the checking. Nothing is ever fetched: a reference must lead to a place within the schema itself.
+Patterns run in an engine with a limit on backtracking. What remains is a schema that offers a value many alternatives
+at each level of nesting; `SchemaCheck` estimates beforehand how often it could look at a value.
 """
 
 from collections.abc import Callable, Mapping
+from urllib.parse import unquote
 
 import jsonschema_rs
 
-from app.domain.emulation.coercion import coerced
-from app.domain.emulation.references import resolve
 from app.domain.errors import InvalidRequest
 
 _DEEPEST_SCHEMA = 60
 _MOST_NODES = 20_000
 _MOST_ALTERNATIVES = 10_000
-# A look takes some ten nanoseconds, telling what is wrong up to a hundred times that. Nearly all values need far fewer
-# looks than could be needed: these bounds are for those that were made to hold the process up.
+# A look takes some ten nanoseconds, describing a fault up to a hundred times that. Nearly all values need far fewer
+# looks than the estimate says: these bounds are against schemas that are made to stall the process.
 _MOST_LOOKS = 100_000_000
 _MOST_LOOKS_TOLD = 1_000_000
 _BACKTRACKING = jsonschema_rs.FancyRegexOptions(backtrack_limit=50_000, size_limit=2_000_000)
 _MOST_FAULTS = 3
 _LONGEST_FAULT = 160
 
-# Where a schema holds further schemas: for the same value, and for what is inside it.
+# Where a schema contains further schemas: for the same value, and for what is inside it.
 _SAME_VALUE = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies")
 _INSIDE = (
     *("properties", "patternProperties", "additionalProperties", "unevaluatedProperties", "propertyNames"),
@@ -42,11 +41,11 @@ def check_schema(schema: Mapping[str, object], param: str, *, of_object: bool = 
 
     Args:
         schema: As the client sent it.
-        param: The field that holds it.
-        of_object: It describes an object and nothing else, as a tool's arguments.
+        param: The field that contains it.
+        of_object: Whether it must describe an object, as a tool's arguments do.
 
     Raises:
-        InvalidRequest: It is no valid JSON Schema, refers to something outside itself, or is too large or too deep.
+        InvalidRequest: It is not a valid JSON Schema, refers to something outside itself, or is too large or too deep.
     """
     try:
         _refuse_outsized(schema, param)
@@ -56,30 +55,46 @@ def check_schema(schema: Mapping[str, object], param: str, *, of_object: bool = 
     except jsonschema_rs.ValidationError as error:
         raise InvalidRequest(f"{param} is not a usable JSON Schema: {_told(error)}.", param=param) from error
     except RecursionError as error:
-        raise InvalidRequest(f"{param}: its references lead too far from one to the next.", param=param) from error
+        raise InvalidRequest(f"{param}: the chain of references is too long.", param=param) from error
     except ValueError as error:
         why = str(error) if len(str(error)) <= _LONGEST_FAULT else "it can't be read"
         raise InvalidRequest(f"{param} is not a usable JSON Schema: {why}.", param=param) from error
 
 
+def resolve(root: Mapping[str, object], reference: object) -> object:
+    """The part of a schema that a reference such as `#/$defs/City` leads to; None for any other reference."""
+    if not isinstance(reference, str) or not reference.startswith("#"):
+        return None
+    place: object = root
+    for step in unquote(reference[1:]).split("/")[1:]:
+        key = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(place, Mapping):
+            place = place.get(key)
+        elif isinstance(place, list) and key.isdecimal() and int(key) < len(place):
+            place = place[int(key)]
+        else:
+            return None
+    return place if reference == "#" or reference.startswith("#/") else None
+
+
 class SchemaCheck:
-    """Whether values fit a schema.
+    """Checks values against a schema.
 
     Raises:
-        ValueError: `check_schema` would not have let it pass.
+        ValueError: The schema is one that `check_schema` refuses.
     """
 
     def __init__(self, schema: Mapping[str, object]) -> None:
         self.schema = schema
         self._graph = _Graph(schema)
         if self._graph.alternatives > _MOST_ALTERNATIVES:
-            raise ValueError("a part of it refers to itself without end, or offers too many alternatives at once")
+            raise ValueError("a part of it refers to itself endlessly, or offers too many alternatives at once")
         self._validator = jsonschema_rs.validator_for(
             dict(schema), offline=True, validate_formats=False, pattern_options=_BACKTRACKING
         )
 
     def faults(self, value: object) -> list[str]:
-        """What is wrong with a value, in a few short phrases; empty if it fits."""
+        """What is wrong with a value, in a few short phrases; empty if it fits the schema."""
         looks = self._graph.looks(value)
         if looks > _MOST_LOOKS:
             return ["it is nested too deeply for this schema"]
@@ -87,14 +102,14 @@ class SchemaCheck:
             if self._validator.is_valid(value):
                 return []
             return self._told(value) if looks <= _MOST_LOOKS_TOLD else ["it does not fit the schema"]
-        except UnicodeEncodeError:  # halves of surrogate pairs: valid JSON, unknown to the validator
+        except UnicodeEncodeError:  # lone surrogates: valid JSON, which the validator can't take
             return self.faults(_encodable(value))
         except ValueError:
             return ["it is nested too deeply"]
 
-    def coerced(self, value: object) -> object:
-        """The value with strings turned to what the schema asks for, where they say just that."""
-        return value if self._graph.looks(value) > _MOST_LOOKS_TOLD else coerced(value, self.schema, self.schema)
+    def is_costly(self, value: object) -> bool:
+        """Whether going through a value part by part could take too long."""
+        return self._graph.looks(value) > _MOST_LOOKS_TOLD
 
     def _told(self, value: object) -> list[str]:
         faults: list[str] = []
@@ -117,7 +132,7 @@ def _refuse_outsized(schema: Mapping[str, object], param: str) -> None:
     for _ in range(_DEEPEST_SCHEMA):
         nodes += len(level)
         if nodes > _MOST_NODES:
-            raise InvalidRequest(f"{param}: a schema may have at most {_MOST_NODES} values in it.", param=param)
+            raise InvalidRequest(f"{param}: a schema may contain at most {_MOST_NODES} values.", param=param)
         level = [inner for outer in level for inner in _contents(outer)]
         if not level:
             return
@@ -131,7 +146,7 @@ def _contents(value: object) -> list[object]:
 
 
 def _extent(value: object) -> tuple[int, int]:
-    """How deeply a value is nested, and how many values are in it."""
+    """The depth of a value, and the number of values in it."""
     depth, parts, level = 0, 0, [value]
     while level:
         depth += 1
@@ -149,7 +164,7 @@ def _encodable(value: object) -> object:
 
 
 class _Graph:
-    """How the parts of a schema lead to each other, to reckon how often a value could be looked at."""
+    """How the parts of a schema lead to each other, for estimating how often a value could be looked at."""
 
     def __init__(self, root: Mapping[str, object]) -> None:
         self._root = root
@@ -158,13 +173,13 @@ class _Graph:
         self.alternatives = self._most(_one)
 
     def looks(self, value: object) -> int:
-        """An upper bound of how often anything in the value could be looked at."""
+        """An upper bound on the looks at the value and everything in it."""
         depth, parts = _extent(value)
         ways: int = max(self._descents, 1) ** min(depth, 64) * self.alternatives
         return min(self._whole, ways) * parts
 
     def _most(self, weight: Callable[[object], int]) -> int:
-        """The weight of all schemas that apply at once to the same value, where it is greatest."""
+        """The greatest total weight of all schemas that apply to one value at once."""
         known: dict[int, int] = {}
         seen: set[int] = set()
         waiting: list[object] = [self._root]
@@ -178,9 +193,9 @@ class _Graph:
         return most
 
     def _ways(self, schema: object, inner: _Inner, weight: Callable[[object], int], known: dict[int, int]) -> int:
-        """The sum of the weights of all parts, each counted once for every way that leads to it."""
+        """The total weight of all parts, each counted once for every path that leads to it."""
         if id(schema) not in known:
-            known[id(schema)] = _ENDLESS  # what is found again on the way leads round in a circle
+            known[id(schema)] = _ENDLESS  # found again on its own path: a cycle
             ways = sum(self._ways(part, inner, weight, known) for part in inner(schema, self._root))
             known[id(schema)] = min(weight(schema) + ways, _ENDLESS)
         return known[id(schema)]

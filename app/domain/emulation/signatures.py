@@ -1,8 +1,8 @@
-"""A tool as one line, such as `get_weather(city: string, unit?: "c"|"f") - Current weather`.
+"""Writes a tool as one line, such as `get_weather(city: string, unit?: "c"|"f") - Current weather`.
 
-Types are written as in TypeScript, which models read well. A parameter's description and limits follow it as a comment.
-Parts of the schema that are referred to more than once, or by themselves, get a name and a `type` line of their own.
-What can't be said in these forms is added as JSON Schema: nothing that decides over what is valid is left out.
+Types are written as in TypeScript, which models read well. A parameter's description and limits follow as a comment.
+Parts of the schema that are referred to more than once, or that refer to themselves, get their own `type` line.
+What can't be written like this is added as JSON Schema, so that no constraint is lost.
 """
 
 import inspect
@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from app.domain.chat import Tool
 from app.domain.emulation.jsontext import dumps
-from app.domain.emulation.references import resolve
+from app.domain.emulation.schema import resolve
 
-# Referred to once, such a part can be written in place: a circle would refer to it a second time.
+# If there is only one reference to such a part, it is written in place: in a cycle there would be a second one.
 _DEFINITION = re.compile(r"#/(?:\$defs|definitions)/[^/]+")
 _PLAIN_NAME = re.compile(r"[A-Za-z_$][\w$]*", re.ASCII)
 _NOT_IN_A_NAME = re.compile(r"\W+", re.ASCII)
@@ -33,8 +33,8 @@ _LIMITS = {
     "minProperties": "at least {} members",
     "maxProperties": "at most {} members",
 }
-# Written as types, or of no consequence for what is valid.
-_SAID = frozenset(_LIMITS) | {
+# Written as types, or without influence on what is valid.
+_EXPRESSED = frozenset(_LIMITS) | {
     *("type", "enum", "const", "properties", "required", "additionalProperties", "items", "prefixItems"),
     *("anyOf", "oneOf", "allOf", "$ref", "$defs", "definitions", "description", "title", "default", "uniqueItems"),
     *("$schema", "$id", "$comment", "$anchor", "examples", "example", "deprecated", "readOnly", "writeOnly", "strict"),
@@ -45,7 +45,7 @@ _ARRAY_WORDS = frozenset({"items", "prefixItems", "minItems", "maxItems", "uniqu
 
 
 def signatures(tools: Sequence[Tool]) -> str:
-    """One line for each tool, after one for each named type."""
+    """The tools, one line each, after one line for each named type."""
     types = _Types()
     lines: list[str] = []
     for tool in tools:
@@ -53,7 +53,7 @@ def signatures(tools: Sequence[Tool]) -> str:
         try:
             arguments = _Writer(tool, attempt).arguments()
             types = attempt
-        except _Unsayable:
+        except _Inexpressible:
             arguments = f"JSON Schema {dumps(tool.parameters)}"
         lines.append(f"{tool.name}({arguments}){_purpose(tool)}")
     return "\n".join([*types.lines(), *lines])
@@ -64,31 +64,31 @@ def _purpose(tool: Tool) -> str:
     return f" - {purpose}" if purpose else ""
 
 
-class _Unsayable(Exception):
-    """A schema refers to something in a way that no type can."""
+class _Inexpressible(Exception):
+    """A schema has references that types can't express."""
 
 
 class _Types:
-    """The named types of all tools; each name is given once."""
+    """The named types of all tools. Each name is used once."""
 
     def __init__(self, bodies: Mapping[str, str] | None = None) -> None:
         self._bodies = dict(bodies or {})
 
     def copy(self) -> "_Types":
-        """The same names, to be added to for trial."""
+        """A copy, to add names to on trial."""
         return _Types(self._bodies)
 
     def lines(self) -> Iterator[str]:
         return (f"type {name} = {body}" for name, body in self._bodies.items())
 
     def free(self, wanted: str) -> str:
-        """A name that is not taken."""
+        """Take a free name."""
         base = _NOT_IN_A_NAME.sub("_", wanted).strip("_") or "Type"
         name, number = base, 1
         while name in self._bodies:
             number += 1
             name = f"{base}{number}"
-        self._bodies[name] = ""  # taken, while its body is being written
+        self._bodies[name] = ""  # taken while its body is written
         return name
 
     def define(self, name: str, body: str) -> None:
@@ -106,18 +106,18 @@ class _Writer:
         self._shared = _shared(self._root)
 
     def arguments(self) -> str:
-        """What stands between the tool's parentheses."""
+        """What stands between the parentheses."""
         root = self._root
         if "#" in self._shared:
             return self._named("#")
         extra = root.get("additionalProperties", False)
-        is_plain = root.get("type", "object") == "object" and root.keys() <= _SAID - _COMBINING
+        is_plain = root.get("type", "object") == "object" and root.keys() <= _EXPRESSED - _COMBINING
         if is_plain and extra in (True, False) and (root.get("properties") or not extra):
             return ", ".join(self._members(root)) + _comment([*_limits(root)])
         return self._type({name: part for name, part in root.items() if name != "description"})
 
     def _type(self, schema: object, *, inner: bool = False) -> str:
-        """A schema as a type; `inner` ones are bracketed where they need to be."""
+        """A schema as a type, in parentheses if it is `inner` and needs them."""
         if not isinstance(schema, Mapping):
             return "never" if schema is False else "any"
         parts = list(self._parts(schema))
@@ -127,7 +127,7 @@ class _Writer:
         return f"({text})" if inner and (comment or _is_compound(text)) else text
 
     def _parts(self, schema: Mapping[str, object]) -> Iterator[str]:
-        """The types all of which the value must have."""
+        """The types that the value must all have."""
         if "$ref" in schema:
             yield self._reference(schema["$ref"])
         if "const" in schema:
@@ -189,11 +189,11 @@ class _Writer:
     def _reference(self, reference: object) -> str:
         target = resolve(self._root, reference)
         if target is None:
-            raise _Unsayable
+            raise _Inexpressible
         return self._named(str(reference)) if reference in self._shared else _bracketed(self._type(target))
 
     def _named(self, reference: str) -> str:
-        """The name of a part that is referred to; its `type` line is written on the first call."""
+        """The name of a part that is referred to. The first call writes its `type` line."""
         target = resolve(self._root, reference)
         if id(target) not in self._names:
             wanted = self._own_name if reference == "#" else reference.rsplit("/", 1)[-1]
@@ -202,12 +202,12 @@ class _Writer:
         return self._names[id(target)]
 
     def _rest(self, schema: Mapping[str, object]) -> Iterator[str]:
-        """What no type can say: as JSON Schema, and the default."""
+        """What types can't express, as JSON Schema, and the default."""
         if schema.get("uniqueItems") is True:
             yield "no item twice"
-        rest = dumps({name: part for name, part in schema.items() if name not in _SAID})
+        rest = dumps({name: part for name, part in schema.items() if name not in _EXPRESSED})
         if '"$ref"' in rest:
-            raise _Unsayable
+            raise _Inexpressible
         if rest != "{}":
             yield rest
         if "default" in schema:
@@ -215,7 +215,7 @@ class _Writer:
 
 
 def _shared(root: Mapping[str, object]) -> frozenset[str]:
-    """The references that are met more than once, or may lead back to themselves."""
+    """The references that occur more than once, or may be part of a cycle."""
     counts: dict[str, int] = {}
     waiting: list[object] = [root]
     while waiting:

@@ -82,9 +82,7 @@ def refusal(reply: HttpReply, data: object, nonce: str) -> GatewayError:
         limit = _DEFAULT_RETRY_AFTER if wait is None else wait
         return UpstreamRateLimited(f"The Kimi site asks for fewer requests{quoted}", retry_after=limit)
     if _POLICY.search(said):
-        return MessageRefused(
-            f"The Kimi site won't answer this message{quoted}", param="messages", code="content_filter"
-        )
+        return MessageRefused(f"The Kimi site won't answer this message{quoted}", param="messages")
     if _STALE.search(said):
         return NonceRejected("The Kimi site rejected the nonce.")
     if _MODEL.search(said):

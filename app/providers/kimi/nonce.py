@@ -1,4 +1,4 @@
-"""The nonce, and how the whole gateway gets by with as few page fetches as possible."""
+"""The nonce: shared by all requests, and fetched as rarely as possible."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from app.domain.errors import CloudflareChallenge, UpstreamError, UpstreamUnavai
 from app.domain.spans import Trace, no_trace
 from app.providers.kimi.page import Clearance
 
-# untried: fetched after the site had refused a fresh one, and not seen to be any better yet.
+# untried: fetched after the site rejected a fresh one, and not proven by a message yet.
 NonceState = Literal["pending", "fresh", "untried", "failing"]
 
 
@@ -22,7 +22,7 @@ class FetchPage(Protocol):
     """Fetches the chat page."""
 
     async def __call__(self, *, new_visitor: bool = False) -> Clearance:
-        """The page's clearance; `new_visitor` comes without earlier cookies."""
+        """The page's clearance. As a `new_visitor`, send no earlier cookies."""
         ...
 
 
@@ -31,7 +31,7 @@ class NoncePolicy(Struct, frozen=True):
 
     Args:
         renew_after: Seconds after which a nonce is renewed in the background.
-        first_pause: Seconds without a fetch after the first failed one; doubled by each further failure.
+        first_pause: Seconds without a fetch after the first failure; doubled by each further one.
         longest_pause: No pause is longer.
     """
 
@@ -41,10 +41,17 @@ class NoncePolicy(Struct, frozen=True):
 
 
 class NonceSource:
-    """Hands out one clearance to everybody, and fetches a new one once, however many ask for it.
+    """Shares one clearance among all requests. However many want a new one, it is fetched once.
 
-    After a failed fetch, or a fresh nonce that the site refuses, nothing is fetched for a while that grows with every
-    failure: until then everybody gets the same error at once.
+    After a failed fetch, or a fresh nonce that the site rejects, nothing is fetched for a pause that grows with every
+    failure. Until it is over, all requests get the same error at once.
+
+    Args:
+        fetch: Fetches the page.
+        policy: When to fetch it again.
+        on_new: Called with each new clearance.
+        trace: Opens a span around each fetch.
+        clock: Replaced by tests that let time pass.
     """
 
     def __init__(
@@ -68,20 +75,20 @@ class NonceSource:
         self._failures = 0
         self._retry_at = 0.0
         self._last_pause = 0.0
-        self._refused = False
+        self._last_rejected = False
         self._trusted_from = 0.0
         self.fetches = 0
         self._failed = asyncio.Event()
 
     @property
     def state(self) -> NonceState:
-        """Is there one to work with?
+        """Whether there is a nonce to work with.
 
-        An untried one is as good as any other once a message was taken, or after as long without a refusal as the
-        gateway had paused: a worker that gets no messages because of it would never find out.
+        An untried one becomes fresh when the site accepts a message, or after as much time without a rejection as the
+        last pause took: a worker that gets no messages because of it would never find out.
         """
         if self._clearance is not None:
-            return "fresh" if not self._refused or self._clock() >= self._trusted_from else "untried"
+            return "fresh" if not self._last_rejected or self._clock() >= self._trusted_from else "untried"
         return "pending" if self._failure is None else "failing"
 
     @property
@@ -91,45 +98,45 @@ class NonceSource:
 
     @property
     def failure(self) -> UpstreamError | None:
-        """Why there is none, or why the last renewal failed."""
+        """Why there is no nonce, or why the last renewal failed."""
         return self._failure
 
     async def current(self) -> Clearance:
         """The clearance to use now.
 
         Raises:
-            UpstreamError: There is none, and fetching one failed now or a moment ago.
+            UpstreamError: There is none, and fetching one has failed now or within the pause.
         """
         return self._clearance or await self._fetched(new_visitor=False)
 
-    async def replace(self, refused: Clearance, refusal: UpstreamError) -> Clearance:
-        """Another clearance than the refused one: what somebody else has fetched since, or a new one.
+    async def replace(self, rejected: Clearance, rejection: UpstreamError) -> Clearance:
+        """Another clearance than the rejected one: the one that was fetched since, or a new one.
 
         Raises:
             UpstreamError: As `current`.
         """
-        if self._clearance is not None and self._clearance is not refused:
+        if self._clearance is not None and self._clearance is not rejected:
             return self._clearance
         self._clearance = None
-        return await self._fetched(new_visitor=isinstance(refusal, CloudflareChallenge))
+        return await self._fetched(new_visitor=isinstance(rejection, CloudflareChallenge))
 
-    def condemn(self, refused: Clearance, refusal: UpstreamError) -> None:
-        """Even this new clearance was refused: don't fetch further ones for a while."""
-        if self._clearance is refused:
+    def condemn(self, rejected: Clearance, rejection: UpstreamError) -> None:
+        """Drop a fresh clearance that was rejected too, and fetch no other for a while."""
+        if self._clearance is rejected:
             self._clearance = None
-            self._refused = True
-            self._note_failure(refusal)
+            self._last_rejected = True
+            self._note_failure(rejection)
 
     def approve(self, clearance: Clearance) -> None:
-        """The site took a message with this clearance: earlier failures are over."""
+        """Forget earlier failures: the site has accepted a message with this clearance."""
         if self._failures and self._clearance is clearance:
-            self._failures, self._failure, self._retry_at, self._refused = 0, None, 0.0, False
+            self._failures, self._failure, self._retry_at, self._last_rejected = 0, None, 0.0, False
 
     async def keep_fresh(self) -> None:
         """Fetch the first nonce, then renew it ahead of its age, until cancelled.
 
-        A failed renewal keeps the old one. Where there is none, it is fetched even if no request asks for it, so that
-        a worker that was taken out of service comes back.
+        A failed renewal keeps the old nonce. A missing one is fetched even if no request asks for it, so that a worker
+        that was taken out of service comes back.
         """
         while True:
             self._failed.clear()
@@ -143,7 +150,7 @@ class NonceSource:
                     await self._fetched(new_visitor=False)
 
     async def aclose(self) -> None:
-        """Give up a fetch that is under way."""
+        """Abandon a fetch that is under way."""
         if self._fetching is not None:
             self._fetching.cancel()
             await asyncio.gather(self._fetching, return_exceptions=True)
@@ -156,9 +163,9 @@ class NonceSource:
         if self._fetching is None:
             self._raise_if_too_early()
             self._fetching = asyncio.create_task(self._fetch_once(new_visitor))
-            # Everybody who waits for it may leave: then nobody asks for its exception, which `failure` keeps anyway.
+            # If all requests that wait for it leave, nobody retrieves its exception, which `failure` keeps anyway.
             self._fetching.add_done_callback(lambda task: task.cancelled() or task.exception())
-        # One who gives up waiting must not take the fetch away from the others.
+        # A request that is cancelled must not cancel the fetch for the others.
         return await asyncio.shield(self._fetching)
 
     async def _fetch_once(self, new_visitor: bool) -> Clearance:
@@ -171,9 +178,9 @@ class NonceSource:
             self._note_failure(error)
             raise
         except Exception as error:
-            # Whatever it is, requests get a typed error, and the background must go on trying.
+            # Whatever it is, requests get a typed error, and the background task must go on trying.
             self._log.exception("page_fetch_failed")
-            failure = UpstreamUnavailable("The Kimi site's chat page can't be read; the gateway's log says more.")
+            failure = UpstreamUnavailable("The Kimi site's chat page can't be read. See the gateway's log.")
             self._note_failure(failure)
             raise failure from error
         finally:
@@ -186,7 +193,7 @@ class NonceSource:
         self._failures += 1
         pause = min(self._policy.longest_pause, self._policy.first_pause * 2 ** (self._failures - 1))
         self._last_pause = pause
-        pause *= random.uniform(0.8, 1.2)  # noqa: S311 - keeps several workers from fetching in step
+        pause *= random.uniform(0.8, 1.2)  # noqa: S311 - spreads the fetches of several workers
         self._failure = error
         self._retry_at = self._clock() + max(pause, min(error.retry_after or 0.0, self._policy.longest_pause))
         self._failed.set()

@@ -103,12 +103,12 @@ class KimiProvider(BaseProvider):
         clearance = await self._nonces.current()
         try:
             return await self._send(request, clearance)
-        except (NonceRejected, CloudflareChallenge) as refusal:
-            fresh = await self._nonces.replace(clearance, refusal)
+        except (NonceRejected, CloudflareChallenge) as rejection:
+            fresh = await self._nonces.replace(clearance, rejection)
         try:
             return await self._send(request, fresh)
-        except (NonceRejected, CloudflareChallenge) as refusal:
-            self._nonces.condemn(fresh, refusal)
+        except (NonceRejected, CloudflareChallenge) as rejection:
+            self._nonces.condemn(fresh, rejection)
             raise
 
     async def _send(self, request: CompletionRequest, clearance: Clearance) -> str:

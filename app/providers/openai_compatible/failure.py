@@ -1,4 +1,4 @@
-"""What an upstream's errors mean, whatever vendor words them. Pure."""
+"""What an upstream's errors mean, whichever vendor worded them. Pure."""
 
 import html
 import re
@@ -34,11 +34,11 @@ _PASSING = (408, 409, 425)
 _MARKUP = re.compile(rb"^\s*(?:\xef\xbb\xbf)?\s*<(?:!doctype|html|head|body|\?xml)", re.IGNORECASE)
 _TAG = re.compile(r"<[^>]{0,2000}>?")
 _SPACE = re.compile(r"[\s\x00-\x1f\x7f\ud800-\udfff]+")
-# Keys as they look, also with their middle starred out.
+# What looks like a key, even if its middle is masked with asterisks.
 _KEYLIKE = re.compile(r"\b(?:sk|pk|rk|key|bce-v3)[-_/][\w*./-]{6,}|\bBearer\s+\S+|\S*\*{3,}\S*", re.IGNORECASE)
 _PARAM = re.compile(r"[A-Za-z_][\w.\[\]-]{0,99}")
 
-# What an error is about, by its code, type and message together; `failure` has the order.
+# What an error is about, by its code, type and message together; `fault_error` has the order.
 _LENGTH = re.compile(
     r"context_length_exceeded|context_window|string_above_max_length|"
     r"(?:maximum|max) context|context (?:length|window|size)|"
@@ -88,12 +88,12 @@ _NO_SUCH_URL = re.compile(r"(?:404 )?(?:page )?not found\.?|.{0,20}invalid url.*
 
 
 class UpstreamFault(Struct, frozen=True):
-    """What an error says, as it came: not fit to be shown.
+    """An error as the upstream worded it. Not safe to show.
 
     Args:
         message: For people.
-        words: Code, type and message together, to be searched.
-        status: Of the error object itself, if it has one.
+        words: Code, type and message together, for searching.
+        status: The HTTP status that the error itself gives, if any.
         param: The field at fault.
     """
 
@@ -104,7 +104,7 @@ class UpstreamFault(Struct, frozen=True):
 
 
 def fault_in(document: Json) -> UpstreamFault | None:
-    """The error that a document is, in any of the shapes that upstreams give it; None if it is none."""
+    """The error in a document, in any of the shapes that upstreams use; None if there is none."""
     error = document.get("error") or document.get("errors")
     if isinstance(error, list) and error:
         error = error[0]
@@ -124,7 +124,7 @@ def fault_in(document: Json) -> UpstreamFault | None:
 
 
 def failure(reply: HttpReply, upstream: Upstream) -> GatewayError:
-    """The error for an answer that is no completion, by its status, headers and words."""
+    """The error for an answer that is not a completion, by its status, headers and words."""
     document = read_json_object(reply.body)
     fault = fault_in(document) if document is not None else None
     if fault is None:
@@ -135,7 +135,7 @@ def failure(reply: HttpReply, upstream: Upstream) -> GatewayError:
 def fault_error(
     fault: UpstreamFault, upstream: Upstream, *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> GatewayError:
-    """The error for what an upstream says is wrong; within a stream it has said 200 before."""
+    """The error for a fault. Within a stream the status is 200, because it was sent before."""
     if status == 200:
         status = fault.status or 200
     said = quotable(fault.message, upstream.secrets)
@@ -145,14 +145,14 @@ def fault_error(
 
 
 def _lasting(words: str, upstream: Upstream, status: int, said: str, quoted: str) -> GatewayError | None:
-    """What is wrong with the message, the account, the key or the model: no other try will mend that."""
+    """The error if the message, the account, the key or the model is at fault: another try would not help."""
     name = upstream.name
     if status == 413 or (status != 429 and _LENGTH.search(words)):
         return ContextTooLong(f"The conversation is too long for the model at {name}{quoted}", param="messages")
     if status == 402 or (status in (200, 400, 403, 429) and _QUOTA.search(words)):
         return UpstreamQuotaExhausted(f"The gateway's account at {name} has no credit or quota left.")
     if status in (200, 400, 403, 422, 451) and _FILTER.search(words):
-        return MessageRefused(f"{name} won't answer this{quoted}", param="messages")
+        return MessageRefused(f"{name} refuses to answer this{quoted}", param="messages")
     if status in (401, 403) or (status in (200, 400) and _KEY.search(words)):
         return key_rejected(upstream, status, quoted if status == 403 else ".")
     if status == 404 and _NO_SUCH_URL.fullmatch(said):
@@ -174,15 +174,13 @@ def _passing(fault: UpstreamFault, name: str, status: int, quoted: str, headers:
 
 
 def key_rejected(upstream: Upstream, status: int, quoted: str = ".") -> UpstreamKeyRejected:
-    """The error for a key that the upstream won't take, or that isn't allowed to do this."""
+    """The error for a key that the upstream rejects, or that lacks a permission."""
     place = f" ({upstream.key_name})" if upstream.key_name else ""
-    return UpstreamKeyRejected(
-        f"{upstream.name} refuses the key that this gateway has for it{place}, with HTTP {status}{quoted}"
-    )
+    return UpstreamKeyRejected(f"{upstream.name} rejects the gateway's key for it{place}, with HTTP {status}{quoted}")
 
 
 def quotable(text: str, secrets: Sequence[str]) -> str:
-    """An upstream's words, fit to be shown: no markup, no keys, no addresses of ours, not long."""
+    """An upstream's words, safe to show: without markup, keys or the gateway's own addresses, and shortened."""
     text = text[:_LOOKED_AT]
     for secret in secrets:
         text = text.replace(secret, "…")
@@ -192,54 +190,50 @@ def quotable(text: str, secrets: Sequence[str]) -> str:
 
 
 def _wordless(reply: HttpReply, upstream: Upstream, *, is_json: bool) -> GatewayError:
-    """The error for an answer without a message in it: a web page, nothing at all, other JSON."""
+    """The error for an answer without an error message: a web page, other JSON, or nothing."""
     name, status, wait = upstream.name, reply.status, _wait(reply.headers)
     is_page = _MARKUP.match(reply.body) is not None
     if is_challenge(reply):
-        return CloudflareChallenge(
-            f"Cloudflare asks for a browser check before it lets this gateway through to {name}."
-        )
+        return CloudflareChallenge(f"Cloudflare requires a browser check before this gateway can reach {name}.")
     if status == 429:
         return _rate_limited(name, ".", reply.headers)
     if status == 413:
-        return ContextTooLong(f"{name} says that the request is too large.", param="messages")
+        return ContextTooLong(f"The request is too large for {name}.", param="messages")
     if status == 402:
         return UpstreamQuotaExhausted(f"The gateway's account at {name} has no credit or quota left.")
     if status == 401 or (status == 403 and not is_page):
         return key_rejected(upstream, status)
     if status in (403, 451):
-        return UpstreamBlocked(f"A firewall before {name} refuses this gateway (HTTP {status}).", retry_after=wait)
+        return UpstreamBlocked(f"A firewall in front of {name} blocks this gateway (HTTP {status}).", retry_after=wait)
     if status in _PASSING or status >= 500:
-        return UpstreamUnavailable(f"{name} can't answer at the moment (HTTP {status}).", retry_after=wait)
+        return UpstreamUnavailable(f"{name} is unavailable (HTTP {status}).", retry_after=wait)
     if status in (400, 422):
-        return InvalidRequest(f"{name} refuses this request and doesn't say why.")
+        return InvalidRequest(f"{name} refuses this request without saying why.")
     if status != 200:
         return _no_api(name, status)
-    what = "a web page" if is_page else "other JSON" if is_json else "something that is no JSON"
-    return UnexpectedReply(
-        f"{name} answered with {what if reply.body.strip() else 'nothing'} in place of a completion."
-    )
+    what = "a web page" if is_page else "other JSON" if is_json else "something that isn't JSON"
+    return UnexpectedReply(f"{name} answered with {what if reply.body.strip() else 'nothing'} instead of a completion.")
 
 
 def _no_api(name: str, status: int) -> SiteChanged:
-    return SiteChanged(f"There is no chat completions API at the address that is set for {name} (HTTP {status}).")
+    return SiteChanged(f"There is no chat completions API at the address configured for {name} (HTTP {status}).")
 
 
 def _rate_limited(name: str, quoted: str, headers: Mapping[str, str]) -> UpstreamRateLimited:
-    """Without a time of the upstream's own: its limits may be each model's, so that nobody else need wait."""
+    """A `Retry-After` only if the upstream gave one: its limits may be per model, so other requests need not wait."""
     return UpstreamRateLimited(f"{name} asks for fewer requests{quoted}", retry_after=_wait(headers))
 
 
 def _wait(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, of which some upstreams tell the thousandths."""
-    thousandths = headers.get("retry-after-ms", "").strip()[:12]
-    if thousandths.isascii() and thousandths.isdigit():
-        return min(int(thousandths) / 1000, _LONGEST_WAIT)
+    """Seconds to wait, which some upstreams give in milliseconds."""
+    milliseconds = headers.get("retry-after-ms", "").strip()[:12]
+    if milliseconds.isascii() and milliseconds.isdigit():
+        return min(int(milliseconds) / 1000, _LONGEST_WAIT)
     return retry_after(headers)
 
 
 def _without_wrapping(document: Json) -> Json | str | None:
-    """An error that is the document itself, as in `{"code": 20012, "message": …}` or `{"detail": …}`."""
+    """The document itself if it is an error, as in `{"code": 20012, "message": …}` or `{"detail": …}`."""
     if document.get("object") == "error" or document.get("type") == "error":
         return document
     if isinstance(document.get("detail"), str | list):
@@ -262,7 +256,7 @@ def _first_text(error: Json, *names: str) -> str:
 
 
 def _status(codes: Sequence[object]) -> int | None:
-    """An HTTP status among an error's codes, as some upstreams give it there."""
+    """The HTTP status among an error's codes, where some upstreams put it."""
     for code in codes:
         number = int(code) if isinstance(code, str) and re.fullmatch(r"[45]\d\d", code) else code
         if isinstance(number, int) and not isinstance(number, bool) and 400 <= number < 600:

@@ -1,4 +1,4 @@
-"""The models of one upstream: those that are configured, and those that it lists itself."""
+"""The models of an upstream: those that are configured, and those that it lists itself."""
 
 import asyncio
 import contextlib
@@ -12,21 +12,21 @@ from app.providers.base import ModelSpec
 from app.providers.openai_compatible.reply import Json
 from app.providers.openai_compatible.upstream import Upstream
 
-_FRESH_SECONDS = 3600.0
-_AGAIN_SECONDS = 60.0
+_REFRESH_SECONDS = 3600.0
+_RETRY_SECONDS = 60.0
 _FETCH_SECONDS = 20.0
 _MOST_MODELS = 5000
 _LONGEST_ID = 256
-# What upstreams call the size of a model in their lists.
+# The names that upstreams give a model's context size in their lists.
 _SIZES = ("context_length", "max_model_len", "context_window", "max_context_length", "max_input_tokens")
 
 
 class ModelList:
-    """Keeps the list.
+    """The current models, refreshed in the background if the upstream's own list is to be read.
 
     Args:
-        upstream: Whose models they are; `discover` says whether its list is read at all.
-        fetch: Reads the list of the upstream.
+        upstream: Whose models they are; `discover` says whether its list is read.
+        fetch: Reads that list.
     """
 
     def __init__(self, upstream: Upstream, fetch: Callable[[], Awaitable[Json]]) -> None:
@@ -38,30 +38,30 @@ class ModelList:
 
     @property
     def models(self) -> Sequence[ModelSpec]:
-        """What is known at the moment."""
+        """The models that are known now."""
         return self._models
 
     @property
     def details(self) -> Mapping[str, str]:
-        """What went wrong with the last reading of the list."""
+        """For `/ready`: why the list could not be read the last time, if so."""
         return {"models_failure": self._failure} if self._failure else {}
 
     def start(self) -> None:
-        """Begin to read the list, and to read it again from time to time."""
+        """Start reading the list regularly, if it is to be read."""
         if self._upstream.discover:
             self._refreshing = asyncio.create_task(self._keep_fresh())
 
     async def aclose(self) -> None:
-        """Read no more."""
+        """Stop reading the list."""
         if self._refreshing is not None:
             self._refreshing.cancel()
             await asyncio.wait([self._refreshing])
 
     async def refresh(self) -> None:
-        """Read the list now, if that is wanted at all.
+        """Read the list now, if it is to be read.
 
         Raises:
-            GatewayError: It can't be read; what was known stays.
+            GatewayError: The list can't be read. The known models stay.
         """
         if not self._upstream.discover:
             return
@@ -78,7 +78,7 @@ class ModelList:
             self._models = (*self._upstream.models, *self._discovered(document))
 
     def spec(self, upstream_id: str, *, public_id: str, size: int | None = None, listed: bool = True) -> ModelSpec:
-        """The row of a model that isn't configured."""
+        """The spec of a model that isn't configured."""
         limit = self._upstream.default_limit
         return ModelSpec(
             id=public_id,
@@ -93,7 +93,7 @@ class ModelList:
         while True:
             with contextlib.suppress(GatewayError):
                 await self.refresh()
-            await asyncio.sleep(_AGAIN_SECONDS if self._failure else _FRESH_SECONDS)
+            await asyncio.sleep(_RETRY_SECONDS if self._failure else _REFRESH_SECONDS)
 
     def _discovered(self, document: Json) -> list[ModelSpec]:
         rows = document.get("data")
@@ -102,10 +102,10 @@ class ModelList:
         for row in rows[:_MOST_MODELS] if isinstance(rows, list) else ():
             model_id = row.get("id") if isinstance(row, dict) else None
             if isinstance(model_id, str) and _is_name(model_id) and model_id not in known:
-                found[model_id] = self._row(model_id, row)
+                found[model_id] = self._spec_of(model_id, row)
         return list(found.values())
 
-    def _row(self, model_id: str, row: Json) -> ModelSpec:
+    def _spec_of(self, model_id: str, row: Json) -> ModelSpec:
         sizes = (row.get(name) for name in _SIZES)
         size = next((size for size in sizes if isinstance(size, int) and not isinstance(size, bool) and size > 0), None)
         spec = self.spec(model_id, public_id=model_id, size=size)
@@ -114,5 +114,5 @@ class ModelList:
 
 
 def _is_name(text: str) -> bool:
-    """Can it be shown? Half a surrogate pair in one name would take the whole list of models down."""
+    """Whether a name can be shown. A lone surrogate in one would break the whole list of models."""
     return 0 < len(text) <= _LONGEST_ID and text.isprintable()

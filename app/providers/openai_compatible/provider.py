@@ -18,22 +18,22 @@ from app.providers.openai_compatible.upstream import Upstream
 from app.providers.resilience.guard import Guard
 
 _LONGEST_EVENT = 1024 * 1024
-# An event carries a few characters of the answer in some hundred bytes of JSON.
+# An event has a few characters of the answer in some hundred bytes of JSON.
 _STREAM_OVERHEAD = 64
-# How long after the answer's end its usage and the stream's end may take.
+# How long to wait for the usage and the end of the stream after the end of the answer.
 _AFTERMATH_SECONDS = 2.0
 _LONGEST_ID = 256
 
 
 class OpenAICompatibleProvider(BaseProvider):
-    """Answers of one upstream.
+    """One upstream with an OpenAI-compatible API.
 
     Args:
-        upstream: What is known of it.
+        upstream: Its data.
         client: Sends the requests; belongs to this provider.
-        guard: Bounds and repeats what is sent.
+        guard: Bounds and retries them.
         max_reply_bytes: Longer answers are refused.
-        trace: Marks the requests.
+        trace: Opens a span around each request.
     """
 
     def __init__(
@@ -52,12 +52,12 @@ class OpenAICompatibleProvider(BaseProvider):
         self._stream_headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity", **self._headers}
 
     @property
-    def models(self) -> Sequence[ModelSpec]:  # type: ignore[override]  # read-only here: they come and go
-        """The configured models, and those that the upstream itself lists if that is wanted."""
+    def models(self) -> Sequence[ModelSpec]:  # type: ignore[override]  # read-only here
+        """The configured models, and those that the upstream lists if its list is read."""
         return self._model_list.models
 
     def find(self, model_id: str) -> ModelSpec | None:
-        """As for every provider, also by the upstream's own name; a row is made of it if any model may be asked for."""
+        """Find a model by its id or the upstream's own name, or make one up if any model may be requested."""
         found = super().find(model_id)
         if found is None:
             found = next((spec for spec in self.models if spec.upstream_id == model_id), None)
@@ -66,12 +66,12 @@ class OpenAICompatibleProvider(BaseProvider):
         return found
 
     async def start(self) -> None:
-        """Begin to read the list of models in the background, if that is wanted."""
+        """Start reading the list of models in the background, if it is to be read."""
         await self._client.open()
         self._model_list.start()
 
     async def connect(self) -> None:
-        """Find out whether the upstream is there and takes the key, as cheaply as possible.
+        """Check as cheaply as possible that the upstream is there and accepts the key.
 
         Raises:
             GatewayError: It isn't, or doesn't.
@@ -80,12 +80,12 @@ class OpenAICompatibleProvider(BaseProvider):
         await self._model_list.refresh()
 
     async def aclose(self) -> None:
-        """Stop what runs in the background and close all connections."""
+        """Stop the background task and close all connections."""
         await self._model_list.aclose()
         await self._client.aclose()
 
     def status(self) -> ProviderStatus:
-        """Ready as long as the breaker lets requests through."""
+        """Ready while the breaker lets requests through."""
         breaker = self._guard.breaker.state
         details = {"breaker": breaker, **self._model_list.details}
         gauges = {
@@ -96,7 +96,7 @@ class OpenAICompatibleProvider(BaseProvider):
         return ProviderStatus(breaker != "open", details, gauges)
 
     async def create_completion(self, request: CompletionRequest) -> Completion:
-        """The upstream's answer, asked for in one piece."""
+        """The upstream's answer, requested as a whole."""
         body = chat_body(request, self._upstream.dialect, stream=False)
         return await self._guard.run(
             lambda: self._complete(body),
@@ -132,7 +132,7 @@ class OpenAICompatibleProvider(BaseProvider):
         reader = ReplyReader(self.name, self._max_reply_bytes)
         async with self._client.stream_json(self._url, body, self._stream_headers) as stream:
             if stream.status != 200 or _is_whole(stream):
-                # Some upstreams don't stream, whatever they are asked.
+                # Some upstreams never stream.
                 for delta in reader.feed(self._good(await stream.whole())):
                     yield delta
             else:
@@ -157,10 +157,10 @@ class OpenAICompatibleProvider(BaseProvider):
         )
 
     def _deltas(self, events: Sequence[bytes], reader: ReplyReader) -> Iterator[Delta]:
-        """What a stream's events add to the answer.
+        """The deltas of a stream's events.
 
         Raises:
-            GatewayError: The upstream says that something is wrong.
+            GatewayError: An event is an error.
         """
         for data in events:
             if data.strip() == DONE:
@@ -173,12 +173,12 @@ class OpenAICompatibleProvider(BaseProvider):
         document = read_json_object(data)
         if document is not None:
             return (self._faultless(document),)
-        # Events that are not kept apart by an empty line come as one with several lines.
+        # Events without an empty line between them arrive as one event with several lines.
         return map(self._faultless, map(read_json_object, data.split(b"\n")))
 
     def _faultless(self, document: Json | None) -> Json:
         if document is None:
-            raise UnexpectedReply(f"The stream of {self.name} has something in it that is no JSON.")
+            raise UnexpectedReply(f"The stream from {self.name} contains something that isn't JSON.")
         fault = fault_in(document)
         if fault is not None:
             raise fault_error(fault, self._upstream)
@@ -199,13 +199,13 @@ class OpenAICompatibleProvider(BaseProvider):
 
 
 def _is_whole(stream: HttpStream) -> bool:
-    """Is this, by its type, no stream but one answer or a web page?"""
+    """Whether this is, by its content type, a whole answer or a web page instead of a stream."""
     kind = stream.headers.get("content-type", "").partition(";")[0].strip().lower()
     return kind in ("application/json", "text/html", "application/xhtml+xml", "application/problem+json")
 
 
 def _next_part(stream: HttpStream, reader: ReplyReader) -> Awaitable[bytes]:
-    """The next bytes. Once the answer is complete nothing is an error, and nobody waits for long."""
+    """The next bytes. After the end of the answer, nothing is an error and the wait is short."""
     return _aftermath(stream) if reader.finished else stream.next_part()
 
 

@@ -1,4 +1,4 @@
-"""What an upstream's answers say, whole or in chunks. Pure, and tolerant of every dialect that has been seen."""
+"""Reads an upstream's answers, whole or in chunks. Pure, and tolerant of every deviation that has been seen."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,15 +22,15 @@ _FINISH_REASONS: Mapping[str, FinishReason] = {
     "sensitive": "content_filter",
     "safety": "content_filter",
 }
-# The upstream gave up: what came before is no complete answer.
+# The upstream gave up: what came before is not a complete answer.
 _BROKEN_OFF = frozenset({"error", "insufficient_system_resource", "network_error", "abort"})
-# More than this is no count of anything.
+# Larger numbers are not believed.
 _MOST_TOKENS = 10**12
 
 
 @dataclass(slots=True)
 class _Seen:
-    """What of an answer has come."""
+    """How much of an answer has arrived."""
 
     characters: int = 0
     tool_calls: bool = False
@@ -39,12 +39,13 @@ class _Seen:
 class ReplyReader:
     """Turns the chunks of one answer into deltas.
 
-    `complete` says that nothing more is to come: the upstream has said why it stopped, and then or after that how many
-    tokens it took. Whoever knows it otherwise may set it.
-
     Args:
         name: The upstream, for error messages.
         max_characters: Longer answers are refused.
+
+    Attributes:
+        complete: Nothing more will come: the upstream has sent a finish reason and then the usage. The provider sets it
+            when it knows otherwise, by `[DONE]`.
     """
 
     def __init__(self, name: str, max_characters: int) -> None:
@@ -59,14 +60,14 @@ class ReplyReader:
 
     @property
     def finished(self) -> bool:
-        """Has the upstream said why it stopped?"""
+        """Whether the upstream has sent a finish reason."""
         return self._finish_reason is not None
 
     def feed(self, document: Json) -> list[Delta]:
-        """What a chunk, or a whole completion, adds to the answer.
+        """The deltas of a chunk, or of a whole completion.
 
         Raises:
-            UpstreamUnavailable: The upstream says that it broke off.
+            UpstreamUnavailable: The upstream has aborted its answer.
             UnexpectedReply: The answer is too long.
         """
         deltas: list[Delta] = []
@@ -84,11 +85,11 @@ class ReplyReader:
         return deltas
 
     def end(self) -> Iterator[Delta]:
-        """What is left to say, now that no chunk will come any more; the last delta ends the answer.
+        """The deltas after the last chunk; the very last one ends the answer.
 
         Raises:
-            EmptyReply: Nothing was said.
-            MessageRefused: Nothing was said, because of a filter.
+            EmptyReply: The answer is empty.
+            MessageRefused: The answer is empty because of a content filter.
         """
         for part in self._calls.flush():
             yield Delta(tool_call=part)
@@ -97,9 +98,9 @@ class ReplyReader:
             reason = "tool_calls"
         if not self._seen.characters and not self._seen.tool_calls:
             if reason == "content_filter":
-                raise MessageRefused(f"The filter of {self._name} took the whole answer.", param="messages")
+                raise MessageRefused(f"{self._name}'s content filter removed the whole answer.", param="messages")
             if reason != "length":
-                raise EmptyReply(f"{self._name} answered with nothing at all.")
+                raise EmptyReply(f"{self._name} sent an empty answer.")
         yield Delta(finish_reason=reason, usage=self._usage)
 
     def _deltas(self, delta: Json) -> list[Delta]:
@@ -120,7 +121,7 @@ class ReplyReader:
         return deltas
 
     def _whole_pairs(self, kind: str, text: str) -> str:
-        """A text without half a surrogate pair, which has no place in UTF-8; the other half may come with the next."""
+        """The text without a lone surrogate, which UTF-8 can't encode; its other half may come with the next chunk."""
         if not self._halves and text.isascii():
             return text
         text = self._halves.pop(kind, "") + text
@@ -132,24 +133,24 @@ class ReplyReader:
     def _finish(self, reason: str) -> None:
         word = reason.strip().lower().replace("-", "_")
         if word in _BROKEN_OFF:
-            raise UpstreamUnavailable(f"{self._name} broke off in the middle of its answer ({word}).")
+            raise UpstreamUnavailable(f"{self._name} aborted its answer ({word}).")
         self._finish_reason = _FINISH_REASONS.get(word, "stop")
 
     def _bound(self, more: int) -> None:
         self._seen.characters += more
         if self._seen.characters > self._max_characters:
-            raise UnexpectedReply(f"The answer of {self._name} is longer than {self._max_characters} characters.")
+            raise UnexpectedReply(f"The answer from {self._name} is longer than {self._max_characters} characters.")
 
 
 def read_completion(document: Json, name: str, max_characters: int) -> Completion:
-    """A whole answer.
+    """The completion that a whole answer contains.
 
     Raises:
-        UnexpectedReply: It has no choice in it, or is too long.
+        UnexpectedReply: It has no choice, or is too long.
         GatewayError: As `ReplyReader`.
     """
     if _first_choice(document) is None:
-        raise UnexpectedReply(f"The answer of {name} is no chat completion.")
+        raise UnexpectedReply(f"The answer from {name} is not a chat completion.")
     reader = ReplyReader(name, max_characters)
     deltas = [*reader.feed(document), *reader.end()]
     return Completion(
@@ -182,7 +183,7 @@ def _object(value: object) -> Json | None:
 
 
 def _text(value: object) -> str:
-    """A text, which some upstreams give as a list of parts."""
+    """A text, which some upstreams send as a list of parts."""
     if isinstance(value, str):
         return value
     if value and isinstance(value, list):

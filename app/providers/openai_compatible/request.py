@@ -1,4 +1,4 @@
-"""What an upstream is sent: a `CompletionRequest` in the words of chat completions. Pure."""
+"""What an upstream is sent: a `CompletionRequest` as a chat completions request. Pure."""
 
 from app.domain.chat import Image, Message, OutputFormat, Tool, ToolUse
 from app.domain.errors import InvalidRequest
@@ -15,10 +15,10 @@ _OURS = frozenset(
 
 
 def chat_body(request: CompletionRequest, dialect: Dialect, *, stream: bool) -> bytes:
-    """The JSON of one request.
+    """The JSON body of a request.
 
     Raises:
-        InvalidRequest: A field that the client wants passed on can't be written as JSON.
+        InvalidRequest: A field to pass on can't be written as JSON.
     """
     body: dict[str, object] = {}
     if "options" in request.model.abilities:
@@ -37,7 +37,7 @@ def chat_body(request: CompletionRequest, dialect: Dialect, *, stream: bool) -> 
 
 
 def one_word_body(model: str, dialect: Dialect) -> bytes:
-    """The cheapest request that there is: an answer of one token."""
+    """The JSON body of the cheapest request: an answer of one token."""
     return _json({"model": model, dialect.max_tokens_field: 1, "stream": False}, [{"role": "user", "content": "Hi"}])
 
 
@@ -90,7 +90,7 @@ def _image(image: Image) -> dict[str, object]:
 
 
 def _tools(use: ToolUse | None) -> dict[str, object]:
-    """Tools and choice. A choice among some is told by describing only these: every upstream understands that."""
+    """Tools and tool choice. A restricted choice means sending only those tools, which every upstream understands."""
     if use is None:
         return {}
     tools = use.callable_tools or use.tools

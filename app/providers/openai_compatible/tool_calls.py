@@ -1,4 +1,4 @@
-"""The parts of tool calls, however an upstream numbers and names them, as calls that come one after the other. Pure."""
+"""Tool calls from their parts, however an upstream numbers them, passed on one call after the other. Pure."""
 
 import json
 import secrets
@@ -18,13 +18,13 @@ class _Call:
     name: str = ""
     arguments: list[str] = field(default_factory=list)
     told: int = 0
-    """How many pieces of the arguments have been passed on; the head goes with the first."""
+    """How many pieces of the arguments have been passed on."""
     begun: bool = False
     complete_at: tuple[int, bool] = (-1, False)
-    """With how many pieces it was last looked whether the arguments are complete, and what was found."""
+    """The result of the last `looks_complete`, and how many pieces there were then."""
 
     def parts(self) -> Iterator[ToolCallDelta]:
-        """What is known and has not been passed on."""
+        """What has arrived and not been passed on. Nothing before the name is known."""
         if not self.begun:
             if not self.name:
                 return
@@ -39,7 +39,7 @@ class _Call:
             yield ToolCallDelta(self.index, arguments=piece)
 
     def looks_complete(self) -> bool:
-        """Are the arguments whole as JSON?"""
+        """Whether the arguments so far are complete JSON."""
         if self.complete_at[0] != len(self.arguments):
             try:
                 json.loads("".join(self.arguments))
@@ -50,10 +50,10 @@ class _Call:
 
 
 class ToolCallReader:
-    """Puts the parts together.
+    """Assembles calls from their parts.
 
-    A part belongs to the call of its `index`; where there is none, or all parts have the same, a new id or a name after
-    complete arguments begins a new call. While a call isn't complete the following ones are held back.
+    A part belongs to the call with its `index`. Without an index, or if all parts have the same, a new id begins a new
+    call, and so does a name after complete arguments. While a call is incomplete, later ones are held back.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class ToolCallReader:
         self._current = 0
 
     def feed(self, wire: Mapping[str, object]) -> Iterator[ToolCallDelta]:
-        """What may be passed on, now that this part has come."""
+        """What can be passed on after this part."""
         function = wire.get("function")
         function = function if isinstance(function, dict) else wire
         name, arguments = _word(function.get("name")), _arguments(function.get("arguments"))
@@ -75,7 +75,7 @@ class ToolCallReader:
         yield from self._ready()
 
     def flush(self) -> Iterator[ToolCallDelta]:
-        """Everything that was held back; a call that never got a name is dropped."""
+        """Everything that was held back. A call that never got a name is dropped."""
         for call in self._calls[self._current :]:
             yield from call.parts()
 
@@ -98,17 +98,17 @@ class ToolCallReader:
         return call
 
     def _known(self, index: int | None, call_id: str, name: str) -> _Call | None:
-        """The call that a part continues; None for the first part of another."""
+        """The call that a part continues; None if it begins a new one."""
         candidates = [call for call in self._calls if index is None or call.wire_index == index]
         if call_id:
             same = [call for call in candidates if call.id == call_id]
             if same:
                 return same[-1]
-            # An id that comes late belongs to the call that has none yet; some upstreams give each part another one.
+            # A late id belongs to the call that has none yet. Some upstreams give each part of a call a different id.
             late = bool(candidates) and not candidates[-1].id
             return candidates[-1] if late or (candidates and index is not None and not name) else None
         if not candidates:
-            # Arguments without a name continue what there is; a new index or a name begins something.
+            # Arguments without a name continue the last call; a new index or a name begins one.
             return self._calls[-1] if self._calls and index is None and not name else None
         last = candidates[-1]
         begins = bool(name) and bool(last.name) and index is None and last.looks_complete()

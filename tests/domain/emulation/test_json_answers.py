@@ -1,6 +1,6 @@
 import pytest
 
-from app.domain.emulation.reading import Unreadable
+from app.domain.emulation.emulator import Unreadable
 from tests.domain.emulation.tools import json_only
 
 _SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
@@ -30,8 +30,8 @@ def test_the_one_object_is_found(reply: str, text: str) -> None:
     [
         ("", "empty"),
         ("Hello", "no JSON"),
-        ("[1]", "no JSON object"),
-        ('"text"', "no JSON object"),
+        ("[1]", "not a JSON object"),
+        ('"text"', "not a JSON object"),
         ('{"a": 1} {"b": 2}', "more than one"),
         ('{"a": [1, 2', "cut off"),
         ('{"a": {"b": 1}, "c": ', "cut off"),

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from app.domain.chat import Message, ToolCall
 from app.domain.emulation import json_answer, markup, reader
+from app.domain.emulation.emulator import Unreadable
 from app.domain.emulation.jsontext import dumps, loads
-from app.domain.emulation.reading import Unreadable
 from app.domain.emulation.repair import repaired
 from app.domain.prompt import PromptLimit, compose
 from tests.domain.emulation.tools import CLOSE, OPEN, ROME, TAG, emulator, json_only, kimi, marked

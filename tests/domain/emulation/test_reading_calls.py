@@ -3,8 +3,7 @@
 import pytest
 
 from app.domain.chat import OutputFormat, ToolCall
-from app.domain.emulation.emulator import Emulator, new_call_id
-from app.domain.emulation.reading import Unreadable
+from app.domain.emulation.emulator import Emulator, Unreadable, new_call_id
 from tests.domain.emulation.tools import ANY, CLOSE, NOW, OPEN, OSLO, ROME, TAG, WEATHER, emulator, kimi, marked
 
 _SECTION = "<|tool_calls_section_begin|>{}<|tool_calls_section_end|>"
@@ -205,7 +204,7 @@ def test_slips_in_the_arguments_are_put_right(written: str, arguments: str) -> N
         ('{"name":"get_weather","arguments":{"city":"Rome","days":"soon"}}', "days"),
         ('{"name":"get_weather","arguments":{"city":"Rome","days":"3.5"}}', "days"),
         ('{"name":"get_weather","arguments":{"city":"Rome","hours":3}}', "hours"),
-        ('{"name":"get_weather","arguments":[]}', "no JSON object"),
+        ('{"name":"get_weather","arguments":[]}', "not a JSON object"),
         ('{"arguments":{}}', 'no "name"'),
         ('{"name":"get_weather"},"arguments":{"city":"Rome"}}', "required"),
         ('{"name":"now"},"arguments":{"city":"Rome"}}', "ends too early"),
