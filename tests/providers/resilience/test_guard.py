@@ -18,7 +18,6 @@ from app.providers.resilience.breaker import BreakerPolicy, CircuitBreaker, Requ
 from app.providers.resilience.bulkhead import Bulkhead
 from app.providers.resilience.guard import Guard
 from app.providers.resilience.retry import RetryBudget, RetryPolicy
-from app.providers.resilience.timeouts import SilenceLimit
 from tests.clock import Clock
 from tests.loops import in_leaping_time
 
@@ -292,19 +291,6 @@ async def test_a_provider_s_own_timeout_is_the_upstream_s(parts: list[str]) -> N
     with pytest.raises(UpstreamTimeout):
         async for _ in guarded.stream(late, caller_id="alice"):
             pass
-
-
-def test_silence_is_counted_from_the_last_part() -> None:
-    """A stream that began long ago may still be silent for the whole of its time."""
-
-    async def work() -> None:
-        with SilenceLimit(10) as silence:
-            await asyncio.sleep(9)
-            silence.listen()
-            await asyncio.sleep(9)
-            silence.heard()
-
-    in_leaping_time(work())
 
 
 @pytest.mark.parametrize("streaming", [False, True])
