@@ -10,11 +10,11 @@ from app.domain.spans import Trace, no_trace
 from app.providers.base import BaseProvider, CompletionRequest, ModelSpec, ProviderStatus
 from app.providers.http import HttpClient, HttpReply, HttpStream
 from app.providers.openai_compatible.failure import failure, fault_error, fault_in
-from app.providers.openai_compatible.model_list import ModelList
 from app.providers.openai_compatible.reply import Json, ReplyReader, read_completion
 from app.providers.openai_compatible.request import chat_body, one_word_body
 from app.providers.openai_compatible.sse_decoder import DONE, SseDecoder
 from app.providers.openai_compatible.upstream import Upstream
+from app.providers.openai_compatible.upstream_models import UpstreamModels
 from app.providers.resilience.guard import Guard
 
 _LONGEST_EVENT = 1024 * 1024
@@ -46,7 +46,7 @@ class OpenAICompatibleProvider(BaseProvider):
         self._guard = guard
         self._max_reply_bytes = max_reply_bytes
         self._trace = trace
-        self._model_list = ModelList(upstream, self._fetch_models)
+        self._models = UpstreamModels(upstream, self._fetch_models)
         self._url = f"{upstream.base_url}/chat/completions"
         self._headers = {**upstream.headers, **({"Authorization": f"Bearer {upstream.key}"} if upstream.key else {})}
         self._stream_headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity", **self._headers}
@@ -54,7 +54,7 @@ class OpenAICompatibleProvider(BaseProvider):
     @property
     def models(self) -> Sequence[ModelSpec]:  # type: ignore[override]  # read-only here
         """The configured models, and those that the upstream lists if its list is read."""
-        return self._model_list.models
+        return self._models.models
 
     def find(self, model_id: str) -> ModelSpec | None:
         """Find a model by its id or the upstream's own name, or make one up if any model may be requested."""
@@ -62,13 +62,13 @@ class OpenAICompatibleProvider(BaseProvider):
         if found is None:
             found = next((spec for spec in self.models if spec.upstream_id == model_id), None)
         if found is None and self._upstream.any_model and 0 < len(model_id) <= _LONGEST_ID:
-            found = self._model_list.spec(model_id, public_id=f"{self.name}/{model_id}", listed=False)
+            found = self._models.spec(model_id, public_id=f"{self.name}/{model_id}", listed=False)
         return found
 
     async def start(self) -> None:
         """Start reading the list of models in the background, if it is to be read."""
         await self._client.open()
-        self._model_list.start()
+        self._models.start()
 
     async def connect(self) -> None:
         """Check as cheaply as possible that the upstream is there and accepts the key.
@@ -77,17 +77,17 @@ class OpenAICompatibleProvider(BaseProvider):
             GatewayError: It isn't, or doesn't.
         """
         await self._guard.run(self._check, caller_id="")
-        await self._model_list.refresh()
+        await self._models.refresh()
 
     async def aclose(self) -> None:
         """Stop the background task and close all connections."""
-        await self._model_list.aclose()
+        await self._models.aclose()
         await self._client.aclose()
 
     def status(self) -> ProviderStatus:
         """Ready while the breaker lets requests through."""
         breaker = self._guard.breaker.state
-        details = {"breaker": breaker, **self._model_list.details}
+        details = {"breaker": breaker, **self._models.details}
         gauges = {
             "breaker_closed": float(breaker == "closed"),
             "queue_depth": float(self._guard.bulkhead.queued),

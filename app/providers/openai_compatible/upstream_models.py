@@ -21,7 +21,7 @@ _LONGEST_ID = 256
 _SIZES = ("context_length", "max_model_len", "context_window", "max_context_length", "max_input_tokens")
 
 
-class ModelList:
+class UpstreamModels:
     """The current models, refreshed in the background if the upstream's own list is to be read.
 
     Args:
