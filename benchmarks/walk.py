@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -53,7 +54,7 @@ class Walk:
     def counts(self) -> tuple[int, int, int]:
         """Calls, modules, moves."""
         modules = [module for module, _ in self.calls]
-        moves = sum(module != after for module, after in zip(modules, modules[1:], strict=False))
+        moves = sum(module != after for module, after in pairwise(modules))
         return len(modules), len(set(modules)), moves
 
 
@@ -92,8 +93,8 @@ def _serving(app: FastAPI) -> Iterator[tuple[_Server, socket.socket]]:
 
 def _ask(connection: socket.socket, fields: dict[str, object]) -> None:
     body = json.dumps({"messages": [{"role": "user", "content": "Hello"}], **fields}).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer {_KEY}\r\n"
-    connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    request = f"POST /v1/chat/completions HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer {_KEY}\r\n"
+    connection.sendall(f"{request}Content-Length: {len(body)}\r\n\r\n".encode() + body)
     answer = connection.recv(65536)
     while b"\r\n\r\n" not in answer:
         answer += connection.recv(65536)
