@@ -9,8 +9,8 @@ from typing import TextIO
 import httpx
 import pytest
 
-from app.simulator.behaviour import Behaviour
-from app.simulator.live import LiveSimulator, running
+from simulator.behaviour import Behaviour
+from simulator.live import LiveSimulator, running
 from tests.clock import Clock
 from tests.live import LiveGateway, gateway_for
 

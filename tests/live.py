@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from app.build import build_app
 from app.observe import logging as logs
 from app.settings import load_settings
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from app.simulator.site import Script
+from simulator.site import Script
 
 _TAG = re.compile(r"<(tool_call_\w+)>")
 _FRUIT = re.compile(r"kumquat-\d+")

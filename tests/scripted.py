@@ -12,7 +12,7 @@ from app.domain.prompt import PromptLimit
 from app.observe import logging as logs
 from app.providers.base import Ability, BaseProvider, CompletionRequest, ModelSpec
 from app.settings import load_settings
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests.live import ALICE_KEY, LiveGateway, serving
 
 Step = Delta | GatewayError

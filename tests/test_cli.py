@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests.live import ALICE_KEY, WAIT_SECONDS
 
 ROOT = Path(__file__).parent.parent
@@ -101,7 +101,7 @@ def test_a_gateway_loads_only_what_it_serves_with() -> None:
     script = "import sys, main, app.commands.serve; main.app; print(*sys.modules)"
     loaded = set(run("-c", script, API_MASTER_KEY=ALICE_KEY).stdout.split())
     assert "app.providers.http.client" in loaded
-    assert loaded.isdisjoint({"aiohttp", "redis", "app.simulator", "app.cluster", "app.doctor", "app.observe.otel"})
+    assert loaded.isdisjoint({"aiohttp", "redis", "simulator", "app.cluster", "app.doctor", "app.observe.otel"})
 
 
 def test_a_taken_port_is_told_before_anything_else() -> None:

@@ -9,8 +9,8 @@ import pytest
 from app.build import build_app
 from app.observe import logging as logs
 from app.settings import load_settings
-from app.simulator.live import LiveSimulator
 from examples.shout_provider import ShoutProvider
+from simulator.live import LiveSimulator
 from tests.live import ALICE_KEY, serving
 
 ROOT = Path(__file__).parent.parent

@@ -4,7 +4,7 @@ from typing import TextIO
 
 import httpx
 
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests.conftest import RunLog
 from tests.live import ALICE_KEY, BOB_KEY, UPSTREAM_KEY
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests import redis_server as servers
 from tests.conftest import StartGateway
 from tests.live import ALICE_KEY

@@ -9,8 +9,8 @@ from app.build import build_app
 from app.cluster.supervisor import is_free
 from app.commands.serve import run_server
 from app.settings import Settings, load_settings
-from app.simulator.behaviour import Behaviour
-from app.simulator.live import LiveSimulator, running
+from simulator.behaviour import Behaviour
+from simulator.live import LiveSimulator, running
 
 _SIMULATED_LATENCY = 0.4
 

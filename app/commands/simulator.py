@@ -4,9 +4,9 @@ import argparse
 import asyncio
 import contextlib
 
-from app.simulator.live import serve
-from app.simulator.openai_api import API_PATH
-from app.simulator.site import Site
+from simulator.live import serve
+from simulator.openai_api import API_PATH
+from simulator.site import Site
 
 
 def run(options: argparse.Namespace) -> int:

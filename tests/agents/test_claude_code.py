@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests.agents.programs import CLAUDE_CODE, needs_node_agents
 from tests.conftest import StartGateway
 from tests.live import ALICE_KEY, LiveGateway

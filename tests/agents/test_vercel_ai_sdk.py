@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests.agents.programs import needs_node_agents, run_script
 from tests.live import LiveGateway
 from tests.script import Call, new_fruit, tool_user

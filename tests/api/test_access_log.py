@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests.live import ALICE_KEY, BOB_KEY, gateway_for
 
 QUESTION = "What is the capital of Atlantis?"

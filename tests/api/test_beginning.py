@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests.conftest import StartGateway
 
 CHAT = {"messages": [{"role": "user", "content": "Hello"}]}

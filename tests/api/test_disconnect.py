@@ -8,7 +8,7 @@ from queue import SimpleQueue
 import httpx
 import pytest
 
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests.conftest import StartGateway
 from tests.live import WAIT_SECONDS, LiveGateway, gateway_for
 

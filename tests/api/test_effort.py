@@ -9,7 +9,7 @@ from types import FrameType
 
 import pytest
 
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests.conftest import StartGateway
 from tests.live import LiveGateway
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests.conftest import StartGateway
 from tests.live import LiveGateway
 

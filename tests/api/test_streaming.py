@@ -18,7 +18,7 @@ from app.domain.chat import Delta, ToolCallDelta
 from app.domain.errors import UpstreamUnavailable
 from app.domain.prompt import Prompt, PromptLimit
 from app.observe.metrics import Metrics
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests.conftest import StartGateway
 from tests.live import LiveGateway
 

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests.chaos.watch import Watched, calm, watched
 from tests.conftest import RunLog, StartGateway
 

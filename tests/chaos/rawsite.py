@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from app.simulator.wordpress import render_page, send_json_success, settings_script
+from simulator.wordpress import render_page, send_json_success, settings_script
 from tests.live import WAIT_SECONDS
 
 WELL = "All is well."

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from uvicorn.protocols.http.flow_control import FlowControl
 
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests.chaos.client import hear_all
 from tests.chaos.conftest import Watch
 from tests.chaos.watch import Watched

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests.chaos.client import Heard, hear_all
 from tests.chaos.conftest import Watch
 from tests.chaos.watch import Watched

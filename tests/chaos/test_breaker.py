@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests.chaos.client import Heard
 from tests.chaos.conftest import Watch
 from tests.chaos.watch import Watched

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from app.simulator.behaviour import Behaviour
-from app.simulator.live import LiveSimulator, running
-from app.simulator.web import PAGE_PATH
+from simulator.behaviour import Behaviour
+from simulator.live import LiveSimulator, running
+from simulator.web import PAGE_PATH
 from tests.chaos.conftest import Watch
 from tests.chaos.rawsite import RawSite, Trouble, closed_port, raw_site
 

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests.chaos.client import Call, Leaving
 from tests.chaos.conftest import Watch
 from tests.live import WAIT_SECONDS

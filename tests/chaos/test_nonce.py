@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 
-from app.simulator.behaviour import Behaviour
-from app.simulator.live import LiveSimulator, running
+from simulator.behaviour import Behaviour
+from simulator.live import LiveSimulator, running
 from tests.chaos.conftest import Watch
 from tests.chaos.watch import Watched, calm
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests.chaos.client import hear_all
 from tests.chaos.conftest import Watch
 from tests.live import WAIT_SECONDS

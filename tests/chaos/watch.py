@@ -16,8 +16,8 @@ from app.chat.service import ChatService
 from app.providers.http.pool import Pool
 from app.providers.kimi.provider import KimiProvider
 from app.sessions.memory import MemorySessionStore
-from app.simulator.behaviour import Behaviour
-from app.simulator.live import LiveSimulator
+from simulator.behaviour import Behaviour
+from simulator.live import LiveSimulator
 from tests.chaos.client import Call, Heard, hear_all
 from tests.conftest import RunLog, StartGateway
 from tests.live import WAIT_SECONDS, LiveGateway

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from app.domain.chat import Completion, ToolCall
 from app.domain.prompt import PromptLimit
 from app.providers.base import CompletionRequest
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests.live import ALICE_KEY, LiveGateway
 from tests.scripted import ScriptedProvider, gateway_with
 

@@ -16,7 +16,7 @@ from app.domain.errors import (
     UpstreamUnavailable,
 )
 from app.domain.prompt import PromptLimit
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests.live import LiveGateway
 from tests.scripted import ScriptedProvider, gateway_with
 

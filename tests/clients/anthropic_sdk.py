@@ -14,7 +14,7 @@ from app.domain.prompt import PromptLimit
 from app.observe import logging as logs
 from app.providers.base import Ability, BaseProvider
 from app.settings import load_settings
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests.live import ALICE_KEY, WAIT_SECONDS, LiveGateway, serving
 from tests.scripted import ScriptedProvider, Step
 

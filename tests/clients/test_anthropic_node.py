@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from app.simulator.answers import EMOJI_TEXT
-from app.simulator.live import LiveSimulator
+from simulator.answers import EMOJI_TEXT
+from simulator.live import LiveSimulator
 from tests.clients.node_sdk import NODE_FOLDER, needs_node_modules
 from tests.live import ALICE_KEY, LiveGateway
 from tests.processes import run_for_json

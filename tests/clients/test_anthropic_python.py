@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from app.domain.chat import Completion, ToolCall, Usage
 from app.domain.chat import Message as DomainMessage
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests.clients.anthropic_sdk import able, connect, gateway_with, in_parts, is_valid, said
 from tests.live import ALICE_KEY, LiveGateway
 

@@ -9,7 +9,7 @@ from anthropic import Anthropic
 
 from app.domain.chat import Delta
 from app.domain.errors import UpstreamRateLimited, UpstreamTimeout, UpstreamUnavailable
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests.clients.anthropic_sdk import able, connect, gateway_with, said
 from tests.conftest import StartGateway
 from tests.live import LiveGateway

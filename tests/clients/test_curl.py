@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from app.simulator.answers import EMOJI_TEXT
-from app.simulator.live import LiveSimulator
+from simulator.answers import EMOJI_TEXT
+from simulator.live import LiveSimulator
 from tests.conftest import StartGateway
 from tests.live import ALICE_KEY, WAIT_SECONDS, LiveGateway
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests.clients.fuzz_checks import DOOMED_RESPONSE, DOOMED_SESSION, KEPT_RESPONSE, KEPT_SESSION
 from tests.live import ALICE_KEY, LiveGateway
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from app.simulator.answers import EMOJI_TEXT
-from app.simulator.live import LiveSimulator
+from simulator.answers import EMOJI_TEXT
+from simulator.live import LiveSimulator
 from tests.clients.node_sdk import NODE_FOLDER, needs_node_modules
 from tests.conftest import StartGateway
 from tests.live import ALICE_KEY, LiveGateway

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests.clients.node_sdk import NODE_FOLDER, needs_node_modules
 from tests.live import ALICE_KEY, LiveGateway
 from tests.processes import run_for_json

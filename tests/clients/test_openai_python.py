@@ -7,8 +7,8 @@ import pytest
 from openai import OpenAI
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
-from app.simulator.answers import EMOJI_TEXT
-from app.simulator.live import LiveSimulator
+from simulator.answers import EMOJI_TEXT
+from simulator.live import LiveSimulator
 from tests.clients.sdk import MODEL, ask, connect, connect_async, said, text_of
 from tests.conftest import StartGateway
 from tests.live import ALICE_KEY, BOB_KEY, LiveGateway

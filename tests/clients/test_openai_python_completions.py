@@ -3,7 +3,7 @@
 import pytest
 from openai import BadRequestError, OpenAI
 
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests.clients.sdk import MODEL
 
 

@@ -9,8 +9,8 @@ import pytest
 from openai import OpenAI
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
-from app.simulator.behaviour import Behaviour
-from app.simulator.live import LiveSimulator, running
+from simulator.behaviour import Behaviour
+from simulator.live import LiveSimulator, running
 from tests.clients.sdk import MODEL, ask, connect, connect_async, said
 from tests.conftest import RunLog, StartGateway
 from tests.live import LiveGateway, gateway_for

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from app.domain.chat import Completion, Delta, Message, ToolCall, ToolCallDelta, Usage
 from app.domain.errors import UpstreamTimeout
 from app.providers.base import CompletionRequest
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests import redis_server as servers
 from tests.clients.sdk import MODEL, connect
 from tests.conftest import StartGateway

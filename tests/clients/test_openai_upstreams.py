@@ -10,7 +10,7 @@ import pytest
 from openai import APIStatusError, NotFoundError, OpenAI, RateLimitError
 from openai.types.chat import ChatCompletionMessageParam
 
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests.clients.sdk import connect, said, text_of
 from tests.conftest import StartGateway
 from tests.live import UPSTREAM_KEY, LiveGateway

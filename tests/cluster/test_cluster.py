@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.simulator.live import LiveSimulator, running
+from simulator.live import LiveSimulator, running
 from tests.cluster.running import Cluster, cluster
 from tests.cluster.test_nginx_config import make_certificate
 from tests.live import ALICE_KEY

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.simulator.live import LiveSimulator, running
+from simulator.live import LiveSimulator, running
 from tests.cluster.running import Cluster, cluster
 from tests.live import ALICE_KEY
 from tests.redis_server import RedisServer

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 NAME = re.compile(r"\bkimi_[a-z_]+")

@@ -24,7 +24,7 @@ from app.domain.errors import (
 from app.domain.prompt import compose
 from app.providers.base import BaseProvider, CompletionRequest
 from app.settings import load_settings
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 
 Make = Callable[..., AbstractAsyncContextManager[BaseProvider]]
 

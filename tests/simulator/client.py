@@ -6,8 +6,8 @@ from typing import Any
 
 import httpx
 
-from app.simulator.live import LiveSimulator
-from app.simulator.site import ACTION, MODELS
+from simulator.live import LiveSimulator
+from simulator.site import ACTION, MODELS
 
 _SETTINGS = re.compile(r"\bkimi_ajax\s*=\s*(?=\{)")
 

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from app.simulator.live import LiveSimulator, running
+from simulator.live import LiveSimulator, running
 from tests.simulator.client import open_client
 
 

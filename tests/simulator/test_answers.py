@@ -1,6 +1,6 @@
 import pytest
 
-from app.simulator.answers import EMOJI_TEXT, Turn, compose_answer, split_turns
+from simulator.answers import EMOJI_TEXT, Turn, compose_answer, split_turns
 
 TAGGED = "[System]: Be brief.\n[User]: My name is Ada Lovelace.\n[Assistant]: Hello, I am called Bob.\n[User]: {}"
 

@@ -3,9 +3,9 @@ from dataclasses import asdict
 
 import pytest
 
-from app.simulator.behaviour import FAILURES, PAGE_FAILURES, Behaviour, merge
-from app.simulator.failures import MESSAGE_FAILURES
-from app.simulator.failures import PAGE_FAILURES as PAGE_FAILURE_TABLE
+from simulator.behaviour import FAILURES, PAGE_FAILURES, Behaviour, merge
+from simulator.failures import MESSAGE_FAILURES
+from simulator.failures import PAGE_FAILURES as PAGE_FAILURE_TABLE
 
 
 def test_merging_changes_only_what_is_named() -> None:

@@ -2,8 +2,8 @@ from dataclasses import asdict
 
 import httpx
 
-from app.simulator.behaviour import Behaviour
-from app.simulator.live import LiveSimulator
+from simulator.behaviour import Behaviour
+from simulator.live import LiveSimulator
 from tests.simulator.client import fetch_nonce, form, send
 
 

@@ -1,7 +1,7 @@
 import httpx
 import pytest
 
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests.simulator.client import fetch_nonce, form, open_client, send
 
 TITLES = {

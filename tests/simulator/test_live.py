@@ -8,9 +8,9 @@ import aiohttp
 import httpx
 import pytest
 
-from app.simulator.behaviour import Behaviour
-from app.simulator.live import LiveSimulator, running, serve
-from app.simulator.site import Counters, Site
+from simulator.behaviour import Behaviour
+from simulator.live import LiveSimulator, running, serve
+from simulator.site import Counters, Site
 from tests.simulator.client import fetch_nonce, form, send
 
 

@@ -1,9 +1,9 @@
 import httpx
 import pytest
 
-from app.simulator.answers import EMOJI_TEXT
-from app.simulator.live import LiveSimulator
-from app.simulator.site import ACTION
+from simulator.answers import EMOJI_TEXT
+from simulator.live import LiveSimulator
+from simulator.site import ACTION
 from tests.simulator.client import fetch_nonce, form, open_client, send
 
 

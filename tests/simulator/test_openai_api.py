@@ -5,8 +5,8 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
-from app.simulator.behaviour import API_FAILURES
-from app.simulator.live import LiveSimulator
+from simulator.behaviour import API_FAILURES
+from simulator.live import LiveSimulator
 
 MODEL = "kimi-k2-0905-preview"
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}

@@ -1,8 +1,8 @@
 import httpx
 import pytest
 
-from app.simulator.behaviour import PAGE_STYLES
-from app.simulator.live import LiveSimulator
+from simulator.behaviour import PAGE_STYLES
+from simulator.live import LiveSimulator
 from tests.simulator.client import fetch_nonce, form, read_settings, send
 
 

@@ -1,5 +1,5 @@
-from app.simulator.behaviour import Behaviour
-from app.simulator.site import ACTION, KEPT_MESSAGES, MODELS, Post, Site
+from simulator.behaviour import Behaviour
+from simulator.site import ACTION, KEPT_MESSAGES, MODELS, Post, Site
 
 
 class Clock:

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from app.simulator.behaviour import Behaviour
-from app.simulator.failures import JSON, Canned, abort
-from app.simulator.openai_answers import API_MODELS, Answer, answer_to, chunks, completion, event, prompt_of, tokens
-from app.simulator.openai_failures import API_ERRORS, ERROR_EVENT, api_error
-from app.simulator.site import Site
+from simulator.behaviour import Behaviour
+from simulator.failures import JSON, Canned, abort
+from simulator.openai_answers import API_MODELS, Answer, answer_to, chunks, completion, event, prompt_of, tokens
+from simulator.openai_failures import API_ERRORS, ERROR_EVENT, api_error
+from simulator.site import Site
 
 API_PATH: Final = "/v1"
 _HUGE: Final = b"x" * 65536

@@ -9,8 +9,8 @@ from typing import Final
 
 from aiohttp import web
 
-from app.simulator.behaviour import Behaviour
-from app.simulator.wordpress import encode_json, localize_script, render_page, send_json_error, send_json_success
+from simulator.behaviour import Behaviour
+from simulator.wordpress import encode_json, localize_script, render_page, send_json_error, send_json_success
 
 HTML: Final = "text/html"
 JSON: Final = "application/json"

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, Final
 
-from app.simulator.answers import compose_answer
-from app.simulator.api_desk import ApiDesk
-from app.simulator.behaviour import CHALLENGES, Behaviour, merge
+from simulator.answers import compose_answer
+from simulator.api_desk import ApiDesk
+from simulator.behaviour import CHALLENGES, Behaviour, merge
 
 ACTION: Final = "kimi_send_message"
 MODELS: Final = ("moonshotai/Kimi-K2-Instruct-0905", "moonshotai/Kimi-K2-Instruct")

@@ -7,7 +7,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from app.simulator.failures import (
+from simulator.failures import (
     JSON,
     MESSAGE_FAILURES,
     PAGE_FAILURES,
@@ -17,9 +17,9 @@ from app.simulator.failures import (
     fail,
     too_long,
 )
-from app.simulator.openai_api import add_openai_api
-from app.simulator.site import Post, Receipt, Site
-from app.simulator.wordpress import render_page, send_json_success, settings_script
+from simulator.openai_api import add_openai_api
+from simulator.site import Post, Receipt, Site
+from simulator.wordpress import render_page, send_json_success, settings_script
 
 PAGE_PATH: Final = "/chat/"
 AJAX_PATH: Final = "/wp-admin/admin-ajax.php"

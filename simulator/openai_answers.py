@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from app.simulator.answers import call_asked_for, compose_answer
-from app.simulator.behaviour import Behaviour
+from simulator.answers import call_asked_for, compose_answer
+from simulator.behaviour import Behaviour
 
 API_MODELS: Final = ("kimi-k2-0905-preview", "kimi-latest", "simulated-small")
 _ID: Final = "chatcmpl-simulated"

@@ -10,10 +10,10 @@ from typing import Final
 
 from aiohttp import web
 
-from app.simulator.behaviour import Behaviour
-from app.simulator.openai_api import API_PATH
-from app.simulator.site import Site
-from app.simulator.web import AJAX_PATH, PAGE_PATH, build_simulator
+from simulator.behaviour import Behaviour
+from simulator.openai_api import API_PATH
+from simulator.site import Site
+from simulator.web import AJAX_PATH, PAGE_PATH, build_simulator
 
 # How long a stopping server waits for answers under way before it cancels them. aiohttp takes 0 for "forever".
 _GRACE_S: Final = 0.05
