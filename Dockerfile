@@ -10,8 +10,9 @@ RUN pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-versi
 WORKDIR /srv/gateway
 COPY main.py LICENSE ./
 COPY app ./app
+COPY simulator ./simulator
 # Compiled here, because nothing can be written where it runs; and never compared with the source, which can't change.
-RUN python -m compileall -q --invalidation-mode unchecked-hash main.py app && chmod -R a+rX .
+RUN python -m compileall -q --invalidation-mode unchecked-hash main.py app simulator && chmod -R a+rX .
 
 FROM base
 ARG VERSION=0.1.0

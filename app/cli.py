@@ -11,7 +11,7 @@ from app.settings import SettingsError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the process's exit status."""
     options = _parser().parse_args(arguments)
-    # Imported only now: a gateway that serves has no use for the simulator and its web server.
+    # Imported only now: a gateway that serves has no use for the simulator.
     command = importlib.import_module(f"app.commands.{options.command or 'serve'}")
     try:
         status: int = command.run(options)

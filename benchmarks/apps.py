@@ -1,7 +1,8 @@
 """What the gateway is compared with: the least that an ASGI application can do. Run by uvicorn.
 
-`hello` answers by itself; `floor` passes requests on to an OpenAI-compatible upstream with aiohttp, and nothing else;
-`stream_sleep` and `stream_ticker` type out prepared bytes, each stream with a sleep of its own or all by one ticker.
+`hello` answers by itself; `stream_sleep` and `stream_ticker` type out prepared bytes, each stream with a sleep of its
+own or all by one ticker. Those that pass requests on (`floor`, `own_floor`) are modules of their own: nobody else is to
+bear what their clients import.
 """
 
 import asyncio
@@ -10,8 +11,6 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-import aiohttp
-
 from benchmarks.mock import Upstream
 
 Scope = MutableMapping[str, Any]
@@ -19,7 +18,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _JSON = [(b"content-type", b"application/json")]
-_EVENTS = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
+EVENTS = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
 _GAP = 0.02
 _EVENT = re.compile(rb"data: [^\n]+")
 
@@ -31,37 +30,6 @@ async def hello(scope: Scope, receive: Receive, send: Send) -> None:
         return
     await read_body(receive)
     await answer(send, b'{"choices":[{"index":0,"message":{"role":"assistant","content":"Hello"}}]}')
-
-
-class Floor:
-    """Passes the body on, and the answer back."""
-
-    def __init__(self, upstream: str) -> None:
-        self._url = upstream
-        self._session: aiohttp.ClientSession | None = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One ASGI call."""
-        if scope["type"] == "lifespan":
-            await lifespan(receive, send)
-            return
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None)
-            )
-        body = await read_body(receive)
-        headers = {"Content-Type": "application/json"}
-        async with self._session.post(self._url, data=body, headers=headers) as response:
-            if response.content_type == "application/json":
-                await answer(send, await response.read())
-                return
-            await send({"type": "http.response.start", "status": response.status, "headers": _EVENTS})
-            async for part in response.content.iter_any():
-                await send({"type": "http.response.body", "body": part, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
-
-
-floor = Floor(os.environ.get("FLOOR_UPSTREAM", ""))
 
 
 class _Prepared:
@@ -93,7 +61,7 @@ async def stream_sleep(scope: Scope, receive: Receive, send: Send) -> None:
         await lifespan(receive, send)
         return
     await read_body(receive)
-    await send({"type": "http.response.start", "status": 200, "headers": _EVENTS})
+    await send({"type": "http.response.start", "status": 200, "headers": EVENTS})
     for index, piece in enumerate(_prepared.load()):
         if index:
             await asyncio.sleep(_GAP)
@@ -119,7 +87,7 @@ class Ticker:
         if self._task is None:
             self._task = asyncio.create_task(self._run())
         await read_body(receive)
-        await send({"type": "http.response.start", "status": 200, "headers": _EVENTS})
+        await send({"type": "http.response.start", "status": 200, "headers": EVENTS})
         for index, piece in enumerate(_prepared.load()):
             if index:
                 await self._turn()

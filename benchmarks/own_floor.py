@@ -1,7 +1,4 @@
-"""The least that an ASGI application can do with the gateway's own HTTP client. Run by uvicorn.
-
-Apart from the others, which are not to bear what the client imports.
-"""
+"""The least that an ASGI application can do with the gateway's own HTTP client. Run by uvicorn."""
 
 import os
 

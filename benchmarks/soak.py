@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import aiohttp
+import httpx
 
 from benchmarks.processes import ROOT, free_port
 
@@ -68,24 +68,25 @@ def process(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[by
 
 
 @asynccontextmanager
-async def connected() -> AsyncGenerator[aiohttp.ClientSession, None]:
+async def connected() -> AsyncGenerator[httpx.AsyncClient, None]:
     """A client without limits of its own."""
-    timeout = aiohttp.ClientTimeout(total=60)
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    async with httpx.AsyncClient(timeout=60, limits=limits, trust_env=False) as session:
         yield session
 
 
-async def until_up(session: aiohttp.ClientSession, url: str) -> None:
+async def until_up(session: httpx.AsyncClient, url: str) -> None:
     """Wait until a server answers."""
     while True:
         try:
-            async with session.get(url):
-                return
-        except aiohttp.ClientError:
+            await session.get(url)
+        except httpx.TransportError:
             await asyncio.sleep(0.1)
+        else:
+            return
 
 
-async def client(session: aiohttp.ClientSession, url: str, counts: Counter[str], until: float) -> None:
+async def client(session: httpx.AsyncClient, url: str, counts: Counter[str], until: float) -> None:
     """Requests of all kinds, one after the other."""
     while time.monotonic() < until:
         kind = random.choices(("chat", "stream", "session", "leave", "nonsense"), (30, 30, 25, 10, 5))[0]
@@ -97,25 +98,22 @@ async def client(session: aiohttp.ClientSession, url: str, counts: Counter[str],
         if kind == "nonsense":
             body = {"messages": 5}
         try:
-            async with session.post(url, json=body, headers={"Authorization": f"Bearer {KEY}"}) as response:
+            headers = {"Authorization": f"Bearer {KEY}"}
+            async with session.stream("POST", url, json=body, headers=headers) as response:
                 if kind == "leave":
-                    await response.content.readany()
-                    response.close()
+                    await anext(response.aiter_raw(), b"")
                 else:
-                    await response.read()
-                counts[f"{kind} {response.status}"] += 1
-        except aiohttp.ClientError as error:
+                    await response.aread()
+                counts[f"{kind} {response.status_code}"] += 1
+        except httpx.HTTPError as error:
             counts[f"{kind} {type(error).__name__}"] += 1
 
 
-async def trouble(session: aiohttp.ClientSession, site: str, until: float) -> None:
+async def trouble(session: httpx.AsyncClient, site: str, until: float) -> None:
     """The site fails now and then."""
     while time.monotonic() < until:
         await asyncio.sleep(2)
-        async with session.patch(
-            f"{site}/_simulator", json={"failure": random.choice(FAILURES), "failure_times": 5}
-        ) as response:
-            await response.read()
+        await session.patch(f"{site}/_simulator", json={"failure": random.choice(FAILURES), "failure_times": 5})
 
 
 async def run(minutes: float) -> int:

@@ -88,10 +88,10 @@ class Running:
         return self.process.resident_kb() / 1024 if self.process else 0.0
 
 
-def _uvicorn(app: str) -> Callable[[Place], Sequence[str]]:
+def _uvicorn(app: str, environment: str = "gateway") -> Callable[[Place], Sequence[str]]:
     def command(place: Place) -> Sequence[str]:
         words = ("-m", "uvicorn", "--no-access-log", "--log-level", "warning", "--port", str(place.port))
-        return (place.python("gateway"), *words, f"benchmarks.{app}")
+        return (place.python(environment), *words, f"benchmarks.{app}")
 
     return command
 
@@ -189,7 +189,7 @@ SUBJECTS = (
     Subject(
         "floor",
         "raw ASGI + aiohttp, passes on: the floor",
-        _uvicorn("apps:floor"),
+        _uvicorn("floor:floor", "floor"),
         lambda place: {"FLOOR_UPSTREAM": _upstream(place) + PATH},
     ),
     Subject(
@@ -220,8 +220,12 @@ SUBJECTS = (
 def environment(directory: Path, name: str) -> Path:
     """A virtual environment with nothing in it but what the subject needs; made anew when that has changed."""
     place, requirements = directory / name, ROOT / "requirements.txt"
-    packages = {"gateway": ("-r", str(requirements)), "litellm": ("litellm[proxy]",)}[name]
-    wanted = requirements.read_text() if name == "gateway" else packages[0]
+    packages = {
+        "gateway": ("-r", str(requirements)),
+        "floor": ("aiohttp", "uvicorn", "uvloop", "httptools"),
+        "litellm": ("litellm[proxy]",),
+    }[name]
+    wanted = requirements.read_text() if name == "gateway" else " ".join(packages)
     complete = place / "complete"
     if not complete.exists() or complete.read_text() != wanted:
         print(f"Making an environment for {name} …", flush=True)

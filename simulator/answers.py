@@ -35,23 +35,25 @@ _TO_REMEMBER: Final = re.compile(r"\bremember(?:\s*[:：]|\s+that\b)\s*(.+?)(?=[
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class TaggedTurn:
     """One turn of the conversation that a prompt holds. `role` is in lower case."""
 
     role: str
     text: str
 
 
-def split_turns(prompt: str) -> tuple[Turn, ...]:
+def split_turns(prompt: str) -> tuple[TaggedTurn, ...]:
     """The turns of a prompt, in order; a prompt without role tags is one user turn.
 
     Text before the first tag belongs to no turn.
     """
     tags = list(_tag_pattern(prompt).finditer(prompt))
     if not tags:
-        return (Turn("user", prompt.strip()),)
+        return (TaggedTurn("user", prompt.strip()),)
     ends = [tag.start() for tag in tags[1:]] + [len(prompt)]
-    return tuple(Turn(tag[1].lower(), prompt[tag.end() : end].strip()) for tag, end in zip(tags, ends, strict=True))
+    return tuple(
+        TaggedTurn(tag[1].lower(), prompt[tag.end() : end].strip()) for tag, end in zip(tags, ends, strict=True)
+    )
 
 
 def _tag_pattern(prompt: str) -> re.Pattern[str]:

@@ -1,136 +1,93 @@
 """The failures as tables: by name either a ready answer (`Canned`) or a way to misbehave (`Misdeed`)."""
 
 import asyncio
-import socket
-import struct
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from aiohttp import web
+from starlette.types import ASGIApp
 
 from simulator.behaviour import Behaviour
+from simulator.responses import END, HTML, JSON, Canned, Messages, Streamed, piece, start
+from simulator.server import RESET
 from simulator.wordpress import encode_json, localize_script, render_page, send_json_error, send_json_success
 
-HTML: Final = "text/html"
-JSON: Final = "application/json"
 _BLOCK: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Canned:
-    """A ready answer. `retry_after_s`: what its Retry-After says by default; None = it never has one."""
-
-    status: int
-    body: str
-    content_type: str = HTML
-    headers: tuple[tuple[str, str], ...] = ()
-    retry_after_s: float | None = None
-
-    def response(self, behaviour: Behaviour) -> web.Response:
-        headers = dict(self.headers)
-        wanted = behaviour.retry_after_s
-        after = self.retry_after_s if wanted == "default" else wanted
-        if self.retry_after_s is not None and after is not None:
-            headers["Retry-After"] = str(after)
-        return web.Response(
-            status=self.status, text=self.body, content_type=self.content_type, charset="UTF-8", headers=headers
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request, and what a healthy site would have answered to it."""
+    """How the site behaves towards one request, and what a healthy one would have answered."""
 
-    request: web.Request
     behaviour: Behaviour
     healthy: Canned
 
 
-Misdeed = Callable[[Exchange], Awaitable[web.StreamResponse]]
+Misdeed = Callable[[Exchange], Messages]
 
 
-async def fail(table: Mapping[str, "Canned | Misdeed"], name: str, exchange: Exchange) -> web.StreamResponse:
-    """Answer as the row `name` of a table says."""
+def failing(table: Mapping[str, "Canned | Misdeed"], name: str, exchange: Exchange) -> ASGIApp:
+    """The answer that the row `name` of a table describes."""
     row = table[name]
-    return row.response(exchange.behaviour) if isinstance(row, Canned) else await row(exchange)
+    return row.response(exchange.behaviour) if isinstance(row, Canned) else Streamed(row(exchange))
 
 
-async def _hang(_: Exchange) -> web.StreamResponse:
+async def _hang(_: Exchange) -> Messages:
     await asyncio.Event().wait()
-    raise AssertionError("nobody sets this event")
+    yield END  # never: nobody sets the event
 
 
-async def _reset(exchange: Exchange) -> web.StreamResponse:
-    abort(exchange.request)
-    return web.Response()
+async def _reset(_: Exchange) -> Messages:
+    yield RESET
 
 
-async def _reset_mid_body(exchange: Exchange) -> web.StreamResponse:
+async def _reset_mid_body(exchange: Exchange) -> Messages:
     body = exchange.healthy.body.encode()
-    response = await _open(exchange, length=len(body))
-    await response.write(body[: len(body) // 2])
-    abort(exchange.request)
-    return response
+    yield start(exchange.healthy.content_type, len(body))
+    yield piece(body[: len(body) // 2])
+    yield RESET
 
 
-async def _slow_drip(exchange: Exchange) -> web.StreamResponse:
+async def _slow_drip(exchange: Exchange) -> Messages:
     body = exchange.healthy.body.encode()
-    response = await _open(exchange, length=len(body))
+    yield start(exchange.healthy.content_type, len(body))
     for byte in body:
         await asyncio.sleep(exchange.behaviour.drip_s)
-        await response.write(bytes([byte]))
-    return response
+        yield piece(bytes([byte]))
+    yield END
 
 
-async def _huge_message(exchange: Exchange) -> web.StreamResponse:
+def _huge_message(exchange: Exchange) -> Messages:
     head, tail = send_json_success("%").encode().split(b"%")
-    return await _flood(exchange, JSON, head, tail)
+    return _flood(exchange, JSON, head, tail)
 
 
-async def _huge_page(exchange: Exchange) -> web.StreamResponse:
-    return await _flood(exchange, HTML, b"<!DOCTYPE html><html><body><p>", b"")
+def _huge_page(exchange: Exchange) -> Messages:
+    return _flood(exchange, HTML, b"<!DOCTYPE html><html><body><p>", b"")
 
 
-async def _flood(exchange: Exchange, content_type: str, head: bytes, tail: bytes) -> web.StreamResponse:
+async def _flood(exchange: Exchange, content_type: str, head: bytes, tail: bytes) -> Messages:
     """`huge_bytes` of filler between head and tail, without a Content-Length that would warn the client."""
-    response = await _open(exchange, content_type=content_type)
-    await response.write(head)
+    yield start(content_type)
+    yield piece(head)
     for block in _filler(exchange.behaviour.huge_bytes):
-        await response.write(block)
-    await response.write(tail)
-    return response
+        yield piece(block)
+    yield piece(tail)
+    yield END
 
 
 def _filler(length: int) -> Iterator[bytes]:
     block = b"x" * _BLOCK
-    for start in range(0, length, _BLOCK):
-        yield block[: length - start]
+    for begin in range(0, length, _BLOCK):
+        yield block[: length - begin]
 
 
-async def _truncated_json(exchange: Exchange) -> web.StreamResponse:
-    body = exchange.healthy.body
-    return Canned(200, body[: len(body) // 2], JSON).response(exchange.behaviour)
-
-
-async def _open(exchange: Exchange, *, content_type: str = "", length: int | None = None) -> web.StreamResponse:
-    response = web.StreamResponse()
-    response.content_type = content_type or exchange.healthy.content_type
-    response.charset = "UTF-8"
-    response.content_length = length
-    await response.prepare(exchange.request)
-    return response
-
-
-def abort(request: web.Request) -> None:
-    """Drop the connection without another byte. aiohttp then fails to write to it, quietly."""
-    transport = request.transport
-    if transport is None:
-        return
-    connection = transport.get_extra_info("socket")
-    # Lingering for 0 s makes the close a TCP reset, as from a server that died, not an orderly end.
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()
+async def _truncated_json(exchange: Exchange) -> Messages:
+    body = exchange.healthy.body.encode()
+    half = body[: len(body) // 2]
+    yield start(JSON, len(half))
+    yield piece(half)
+    yield END
 
 
 def _error_page(status: int, title: str, retry_after_s: float | None = None) -> Canned:

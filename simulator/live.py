@@ -6,17 +6,12 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
-
-from aiohttp import web
 
 from simulator.behaviour import Behaviour
 from simulator.openai_api import API_PATH
+from simulator.server import Listener, listen
 from simulator.site import Site
 from simulator.web import AJAX_PATH, PAGE_PATH, build_simulator
-
-# How long a stopping server waits for answers under way before it cancels them. aiohttp takes 0 for "forever".
-_GRACE_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,33 +44,25 @@ def running(behaviour: Behaviour | None = None, *, host: str = "127.0.0.1", port
     """
     site = Site(behaviour)
     with _loop_in_thread() as loop:
-        runner = asyncio.run_coroutine_threadsafe(_listen(site, host, port), loop).result()
+        listener = asyncio.run_coroutine_threadsafe(listen(build_simulator(site), host, port), loop).result()
         try:
-            bound_port = runner.addresses[0][1]
-            yield LiveSimulator(f"http://{host}:{bound_port}", site)
+            yield LiveSimulator(f"http://{host}:{listener.port}", site)
         finally:
-            asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result()
+            asyncio.run_coroutine_threadsafe(_stop(listener, site), loop).result()
 
 
 async def serve(site: Site, host: str, port: int) -> None:
     """Serve `site` until cancelled. Raises OSError if it can't listen there."""
-    runner = await _listen(site, host, port)
+    listener = await listen(build_simulator(site), host, port)
     try:
         await asyncio.Event().wait()
     finally:
-        await runner.cleanup()
+        await _stop(listener, site)
 
 
-async def _listen(site: Site, host: str, port: int) -> web.AppRunner:
-    """A server that listens, to be cleaned up by the caller."""
-    runner = web.AppRunner(build_simulator(site), access_log=None, handler_cancellation=True, shutdown_timeout=_GRACE_S)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port).start()
-    except BaseException:
-        await runner.cleanup()
-        raise
-    return runner
+async def _stop(listener: Listener, site: Site) -> None:
+    site.forget_in_flight()  # whoever is cut off now hasn't left
+    await listener.close()
 
 
 @contextmanager

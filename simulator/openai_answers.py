@@ -17,7 +17,7 @@ _CHARACTERS_PER_TOKEN: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ApiAnswer:
     """One answer: what is thought, said and called, and the tokens that it takes."""
 
     model: str
@@ -28,7 +28,7 @@ class Answer:
     usage: Mapping[str, int]
 
 
-def answer_to(body: Mapping[str, Any], behaviour: Behaviour) -> Answer:
+def answer_to(body: Mapping[str, Any], behaviour: Behaviour) -> ApiAnswer:
     """The answer to a request that is in order."""
     prompt = prompt_of(body)
     calls = () if _answers_a_call(body) else _calls(body, behaviour)
@@ -37,7 +37,7 @@ def answer_to(body: Mapping[str, Any], behaviour: Behaviour) -> Answer:
     cut = text[: limit * _CHARACTERS_PER_TOKEN] if isinstance(limit, int) else text
     written = sum(map(len, (cut, behaviour.api_reasoning or "", *(call["arguments"] for call in calls))))
     read, wrote = tokens(len(prompt)), tokens(written)
-    return Answer(
+    return ApiAnswer(
         model=str(body.get("model")),
         text=cut,
         reasoning=behaviour.api_reasoning or "",
@@ -58,7 +58,7 @@ def prompt_of(body: Mapping[str, Any]) -> str:
     return "\n".join(f"[{str(message.get('role')).capitalize()}]: {_text(message)}" for message in messages)
 
 
-def completion(answer: Answer) -> dict[str, Any]:
+def completion(answer: ApiAnswer) -> dict[str, Any]:
     """The answer in one piece."""
     message: dict[str, Any] = {"role": "assistant", "content": answer.text or None}
     if answer.reasoning:
@@ -69,7 +69,7 @@ def completion(answer: Answer) -> dict[str, Any]:
     return {**_head(answer, "chat.completion"), "choices": [choice], "usage": answer.usage}
 
 
-def chunks(answer: Answer, *, with_usage: bool) -> Iterator[dict[str, Any]]:
+def chunks(answer: ApiAnswer, *, with_usage: bool) -> Iterator[dict[str, Any]]:
     """The answer in chunks, a word or a few letters of arguments each."""
     yield _chunk(answer, {"role": "assistant", "content": ""})
     for piece in _PIECE.findall(answer.reasoning):
@@ -91,11 +91,11 @@ def event(document: object) -> bytes:
     return b"data: " + json.dumps(document, ensure_ascii=False).encode("utf-8", "replace") + b"\n\n"
 
 
-def _head(answer: Answer, kind: str) -> dict[str, Any]:
+def _head(answer: ApiAnswer, kind: str) -> dict[str, Any]:
     return {"id": _ID, "object": kind, "created": _CREATED, "model": answer.model}
 
 
-def _chunk(answer: Answer, delta: Mapping[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
+def _chunk(answer: ApiAnswer, delta: Mapping[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
     choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
     return {**_head(answer, "chat.completion.chunk"), "choices": [choice]}
 

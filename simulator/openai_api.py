@@ -2,86 +2,79 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
-from aiohttp import web
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from simulator.behaviour import Behaviour
-from simulator.failures import JSON, Canned, abort
-from simulator.openai_answers import API_MODELS, Answer, answer_to, chunks, completion, event, prompt_of, tokens
+from simulator.openai_answers import API_MODELS, ApiAnswer, answer_to, chunks, completion, event, prompt_of, tokens
 from simulator.openai_failures import API_ERRORS, ERROR_EVENT, api_error
+from simulator.responses import END, JSON, Canned, Messages, Streamed, Watched, json_response, piece, start
+from simulator.server import HANG_UP, RESET
 from simulator.site import Site
 
 API_PATH: Final = "/v1"
+_EVENTS: Final = "text/event-stream"
 _HUGE: Final = b"x" * 65536
 
 
-def add_openai_api(application: web.Application, site: Site) -> None:
-    """Add the routes of the API."""
+def api_routes(site: Site) -> Sequence[Route]:
+    """The routes of the API."""
     api = _Api(site)
-    application.router.add_post(f"{API_PATH}/chat/completions", api.complete)
-    application.router.add_get(f"{API_PATH}/models", api.list_models)
+    return (
+        Route(f"{API_PATH}/chat/completions", api.complete, methods=["POST"]),
+        Route(f"{API_PATH}/models", api.list_models),
+    )
 
 
 class _Api:
     def __init__(self, site: Site) -> None:
         self._site = site
 
-    async def list_models(self, request: web.Request) -> web.StreamResponse:
+    async def list_models(self, request: Request) -> Response:
         behaviour = self._site.behaviour
         refusal = _refused_key(request, behaviour)
         if refusal is not None:
             return refusal.response(behaviour)
         rows = [{"id": name, "object": "model", "created": 0, "owned_by": "simulator"} for name in API_MODELS]
-        return web.json_response({"object": "list", "data": rows})
+        return json_response({"object": "list", "data": rows})
 
-    async def complete(self, request: web.Request) -> web.StreamResponse:
-        body = await _body(request)
-        self._site.api.begin(body)
-        abandoned = True
-        try:
-            response = await self._respond(request, body)
-            abandoned = False
-        finally:
-            self._site.api.end(abandoned=abandoned)
-        return response
+    async def complete(self, request: Request) -> ASGIApp:
+        body = _parse(await request.body())
+        desk = self._site.api
+        desk.begin(body)
+        return Watched(
+            partial(self._answer, request, body),
+            ended=partial(desk.end, abandoned=False),
+            left=partial(desk.end, abandoned=True),
+        )
 
-    async def _respond(self, request: web.Request, body: Mapping[str, Any]) -> web.StreamResponse:
+    async def _answer(
+        self, request: Request, body: Mapping[str, Any], scope: Scope, receive: Receive, send: Send
+    ) -> None:
         behaviour, failure = self._site.take_api_failure()
         await asyncio.sleep(behaviour.api_latency_s)
         refusal = _refused_key(request, behaviour) or _refused_body(body, behaviour) or API_ERRORS.get(failure or "")
-        if refusal is not None:
-            return refusal.response(behaviour)
-        answer = answer_to(body, behaviour)
-        if failure == "empty_answer":
-            answer = replace(answer, text="", reasoning="", calls=(), finish_reason="stop")
-        if failure == "hang":
-            await asyncio.Event().wait()
-        if failure == "reset":
-            abort(request)
-            return web.Response()
-        kind = "text/event-stream" if body.get("stream") else JSON
-        response = web.StreamResponse(headers={"Content-Type": kind, "Cache-Control": "no-cache"})
-        await response.prepare(request)
-        pieces = _stream(answer, body, behaviour, failure) if body.get("stream") else _whole(answer, failure)
-        async for piece in pieces:
-            await response.write(piece)
-        if failure == "reset_mid_answer" and request.transport is not None:
-            request.transport.close()  # what was written still arrives, but never the end
-        return response
+        answer = refusal.response(behaviour) if refusal else Streamed(_messages(body, behaviour, failure))
+        await answer(scope, receive, send)
 
 
-async def _body(request: web.Request) -> Mapping[str, Any]:
+def _parse(text: bytes) -> Mapping[str, Any]:
     try:
-        body = json.loads(await request.read())
+        body = json.loads(text)
     except ValueError:
         return {}
     return body if isinstance(body, dict) else {}
 
 
-def _refused_key(request: web.Request, behaviour: Behaviour) -> Canned | None:
+def _refused_key(request: Request, behaviour: Behaviour) -> Canned | None:
     if behaviour.api_key is None or request.headers.get("Authorization") == f"Bearer {behaviour.api_key}":
         return None
     return API_ERRORS["openai_key"]
@@ -102,7 +95,24 @@ def _refused_body(body: Mapping[str, Any], behaviour: Behaviour) -> Canned | Non
     return None
 
 
-async def _whole(answer: Answer, failure: str | None) -> AsyncIterator[bytes]:
+async def _messages(body: Mapping[str, Any], behaviour: Behaviour, failure: str | None) -> Messages:
+    """The answer to a request that is in order, or what goes wrong with it."""
+    if failure == "hang":
+        await asyncio.Event().wait()
+    if failure == "reset":
+        yield RESET
+    answer = answer_to(body, behaviour)
+    if failure == "empty_answer":
+        answer = replace(answer, text="", reasoning="", calls=(), finish_reason="stop")
+    streams = bool(body.get("stream"))
+    yield start(_EVENTS if streams else JSON)
+    async with aclosing(_stream(answer, body, behaviour, failure) if streams else _whole(answer, failure)) as parts:
+        async for part in parts:
+            yield piece(part)
+    yield HANG_UP if failure == "reset_mid_answer" else END
+
+
+async def _whole(answer: ApiAnswer, failure: str | None) -> AsyncGenerator[bytes, None]:
     document = completion(answer)
     if failure == "no_usage":
         del document["usage"]
@@ -111,13 +121,13 @@ async def _whole(answer: Answer, failure: str | None) -> AsyncIterator[bytes]:
         yield body
         return
     yield body[: len(body) // 2]
-    async for piece in _trouble(failure):
-        yield piece
+    async for part in _trouble(failure):
+        yield part
 
 
 async def _stream(
-    answer: Answer, body: Mapping[str, Any], behaviour: Behaviour, failure: str | None
-) -> AsyncIterator[bytes]:
+    answer: ApiAnswer, body: Mapping[str, Any], behaviour: Behaviour, failure: str | None
+) -> AsyncGenerator[bytes, None]:
     options = body.get("stream_options")
     wants_usage = isinstance(options, dict) and bool(options.get("include_usage"))
     documents = list(chunks(answer, with_usage=wants_usage and failure != "no_usage"))
@@ -128,13 +138,13 @@ async def _stream(
         if number and behaviour.api_chunk_delay_s:
             await asyncio.sleep(behaviour.api_chunk_delay_s)
         yield event(document)
-    async for piece in _trouble(failure):
-        yield piece
+    async for part in _trouble(failure):
+        yield part
     if failure not in ("no_done", "cut_mid_answer", "reset_mid_answer"):
         yield b"data: [DONE]\n\n"
 
 
-async def _trouble(failure: str | None) -> AsyncIterator[bytes]:
+async def _trouble(failure: str | None) -> AsyncGenerator[bytes, None]:
     """What comes in the place of an answer's second half."""
     if failure == "hang_mid_answer":
         await asyncio.Event().wait()

@@ -1,163 +1,152 @@
 """The simulated site over HTTP: the chat page, the message endpoint, and the control endpoints."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Final
+from urllib.parse import parse_qsl
 
-from aiohttp import web
-from aiohttp.typedefs import Handler
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from simulator.failures import (
-    JSON,
-    MESSAGE_FAILURES,
-    PAGE_FAILURES,
-    REFUSALS,
-    Canned,
-    Exchange,
-    fail,
-    too_long,
-)
-from simulator.openai_api import add_openai_api
+from simulator.failures import MESSAGE_FAILURES, PAGE_FAILURES, REFUSALS, Exchange, failing, too_long
+from simulator.openai_api import api_routes
+from simulator.responses import JSON, Canned, Watched, json_response
 from simulator.site import Post, Receipt, Site
 from simulator.wordpress import render_page, send_json_success, settings_script
 
 PAGE_PATH: Final = "/chat/"
 AJAX_PATH: Final = "/wp-admin/admin-ajax.php"
-_LARGEST_FORM: Final = 64 * 1024 * 1024
-_SITE: Final = web.AppKey("site", Site)
+CONTROL_PATH: Final = "/_simulator"
 
 
-def build_simulator(site: Site) -> web.Application:
-    """The web application in front of `site`.
-
-    Run it with `handler_cancellation=True`, or clients that leave are not noticed.
-    """
-    application = web.Application(client_max_size=_LARGEST_FORM, middlewares=[_tolerate_leaving])
-    application[_SITE] = site
-    application.on_shutdown.append(_forget_in_flight)
-    application.router.add_get("/", _go_to_page)
-    application.router.add_get(PAGE_PATH, _serve_page)
-    application.router.add_post(AJAX_PATH, _answer_message)
-    add_openai_api(application, site)
-    application.router.add_get("/_simulator", _show_state)
-    application.router.add_patch("/_simulator", _change_behaviour)
-    application.router.add_post("/_simulator/rotate", _rotate)
-    application.router.add_post("/_simulator/reset", _reset)
-    application.router.add_get("/_simulator/messages", _show_messages)
-    return application
+def build_simulator(site: Site) -> Starlette:
+    """The web application in front of `site`, to be served by `server.listen`."""
+    return Starlette(routes=[*_chat_routes(site), *api_routes(site), *_control_routes(site)])
 
 
-@web.middleware
-async def _tolerate_leaving(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """A client that leaves while it is written to is none of the server's errors."""
-    try:
-        return await handler(request)
-    except ConnectionError:
-        return web.Response()
-
-
-async def _forget_in_flight(application: web.Application) -> None:
-    application[_SITE].forget_in_flight()
-
-
-async def _go_to_page(_: web.Request) -> web.StreamResponse:
-    raise web.HTTPFound(PAGE_PATH)
-
-
-async def _serve_page(request: web.Request) -> web.StreamResponse:
-    visit = request.app[_SITE].visit(
-        cookies=request.cookies,
-        user_agent=request.headers.get("User-Agent", ""),
-        cacheable=not request.query_string,
+def _chat_routes(site: Site) -> Sequence[Route]:
+    chat = _Chat(site)
+    return (
+        Route("/", chat.go_to_page),
+        Route(PAGE_PATH, chat.serve_page),
+        Route(AJAX_PATH, chat.answer_message, methods=["POST"]),
     )
-    await asyncio.sleep(visit.behaviour.page_latency_s)
-    ajax_url = f"{request.scheme}://{request.host}{AJAX_PATH}"
-    script = settings_script(ajax_url, visit.nonce, visit.behaviour.page_style)
-    page = Canned(200, render_page(script))
-    if visit.failure:
-        return await fail(PAGE_FAILURES, visit.failure, Exchange(request, visit.behaviour, page))
-    response = page.response(visit.behaviour)
-    for name, value in visit.cookies.items():
-        response.set_cookie(name, value, path="/", httponly=True)
-    return response
 
 
-async def _answer_message(request: web.Request) -> web.StreamResponse:
-    site = request.app[_SITE]
-    post = await _read_post(request)
-    receipt = site.receive(post)
-    try:
-        response = await _respond(request, receipt, site.reply_to(post.message))
-    except (asyncio.CancelledError, ConnectionError):
-        site.abandon(receipt)
-        raise
-    # Before the last byte goes out: whoever has the answer finds it counted.
-    site.finish(receipt)
-    return response
+class _Chat:
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    async def go_to_page(self, _: Request) -> Response:
+        return RedirectResponse(PAGE_PATH, 302)
+
+    async def serve_page(self, request: Request) -> ASGIApp:
+        visit = self._site.visit(
+            cookies=request.cookies,
+            user_agent=request.headers.get("User-Agent", ""),
+            cacheable=not request.url.query,
+        )
+        await asyncio.sleep(visit.behaviour.page_latency_s)
+        ajax_url = f"{request.url.scheme}://{request.url.netloc}{AJAX_PATH}"
+        script = settings_script(ajax_url, visit.nonce, visit.behaviour.page_style)
+        page = Canned(200, render_page(script))
+        if visit.failure:
+            return failing(PAGE_FAILURES, visit.failure, Exchange(visit.behaviour, page))
+        response = page.response(visit.behaviour)
+        for name, value in visit.cookies.items():
+            response.set_cookie(name, value, httponly=True, samesite=None)
+        return response
+
+    async def answer_message(self, request: Request) -> ASGIApp:
+        post = await _read_post(request)
+        receipt = self._site.receive(post)
+        return Watched(
+            partial(_answer, receipt, self._site.reply_to(post.message)),
+            ended=partial(self._site.finish, receipt),
+            left=partial(self._site.abandon, receipt),
+        )
 
 
-async def _respond(request: web.Request, receipt: Receipt, reply: str) -> web.StreamResponse:
-    behaviour = receipt.behaviour
+async def _answer(receipt: Receipt, reply: str, scope: Scope, receive: Receive, send: Send) -> None:
     if receipt.verdict in ("accepted", receipt.failure):
-        await asyncio.sleep(behaviour.latency_s)
+        await asyncio.sleep(receipt.behaviour.latency_s)
+    await _choose_answer(receipt, reply)(scope, receive, send)
+
+
+def _choose_answer(receipt: Receipt, reply: str) -> ASGIApp:
+    behaviour = receipt.behaviour
     healthy = Canned(200, send_json_success(reply), JSON)
     if receipt.failure:
-        return await fail(MESSAGE_FAILURES, receipt.failure, Exchange(request, behaviour, healthy))
+        return failing(MESSAGE_FAILURES, receipt.failure, Exchange(behaviour, healthy))
     if receipt.verdict == "too_long":
         return too_long(behaviour).response(behaviour)
     return REFUSALS.get(receipt.verdict, healthy).response(behaviour)
 
 
-async def _read_post(request: web.Request) -> Post:
-    texts = await _read_form(request)
+async def _read_post(request: Request) -> Post:
+    fields = await _read_form(request)
     return Post(
-        action=texts.get("action", ""),
-        nonce=texts.get("nonce", ""),
-        message=texts.get("message", ""),
-        model=texts.get("model", ""),
-        session_id=texts.get("session_id", ""),
+        action=fields.get("action", ""),
+        nonce=fields.get("nonce", ""),
+        message=fields.get("message", ""),
+        model=fields.get("model", ""),
+        session_id=fields.get("session_id", ""),
         user_agent=request.headers.get("User-Agent", ""),
-        cookies=dict(request.cookies),
+        cookies=request.cookies,
     )
 
 
-async def _read_form(request: web.Request) -> dict[str, str]:
-    try:
-        form = await request.post()
-    except (ValueError, LookupError):
-        # PHP makes an empty form of a body that it can't read.
+async def _read_form(request: Request) -> dict[str, str]:
+    body = await request.body()
+    if not request.headers.get("Content-Type", "").lower().startswith("application/x-www-form-urlencoded"):
+        # As PHP does with a body that it can't read. (It reads multipart forms, too; no client of the site sends any.)
         return {}
-    return {name: value for name, value in form.items() if isinstance(value, str)}
+    return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
 
 
-async def _show_state(request: web.Request) -> web.StreamResponse:
-    return _state(request.app[_SITE])
-
-
-async def _change_behaviour(request: web.Request) -> web.StreamResponse:
-    site = request.app[_SITE]
-    try:
-        site.merge(await request.json())
-    except ValueError as error:
-        return web.json_response({"error": str(error)}, status=400)
-    return _state(site)
-
-
-async def _rotate(request: web.Request) -> web.StreamResponse:
-    request.app[_SITE].rotate()
-    return _state(request.app[_SITE])
-
-
-async def _reset(request: web.Request) -> web.StreamResponse:
-    request.app[_SITE].reset()
-    return _state(request.app[_SITE])
-
-
-async def _show_messages(request: web.Request) -> web.StreamResponse:
-    return web.json_response({"messages": [asdict(message) for message in request.app[_SITE].messages]})
-
-
-def _state(site: Site) -> web.Response:
-    return web.json_response(
-        {"behaviour": asdict(site.behaviour), "counters": asdict(site.counters), "api": asdict(site.api.counters)}
+def _control_routes(site: Site) -> Sequence[Route]:
+    control = _Control(site)
+    return (
+        Route(CONTROL_PATH, control.show_state),
+        Route(CONTROL_PATH, control.change_behaviour, methods=["PATCH"]),
+        Route(f"{CONTROL_PATH}/rotate", control.rotate, methods=["POST"]),
+        Route(f"{CONTROL_PATH}/reset", control.reset, methods=["POST"]),
+        Route(f"{CONTROL_PATH}/messages", control.show_messages),
     )
+
+
+class _Control:
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    async def show_state(self, _: Request) -> Response:
+        return self._state()
+
+    async def change_behaviour(self, request: Request) -> Response:
+        try:
+            self._site.merge(await request.json())
+        except ValueError as error:
+            return json_response({"error": str(error)}, 400)
+        return self._state()
+
+    async def rotate(self, _: Request) -> Response:
+        self._site.rotate()
+        return self._state()
+
+    async def reset(self, _: Request) -> Response:
+        self._site.reset()
+        return self._state()
+
+    async def show_messages(self, _: Request) -> Response:
+        return json_response({"messages": [asdict(message) for message in self._site.messages]})
+
+    def _state(self) -> Response:
+        site = self._site
+        return json_response(
+            {"behaviour": asdict(site.behaviour), "counters": asdict(site.counters), "api": asdict(site.api.counters)}
+        )

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from docs import generate
 
 API = generate.ROOT / "docs/api.md"

@@ -324,7 +324,7 @@ def test_the_image_has_what_it_needs_and_no_more() -> None:
         if name == "COPY" and "--from" not in rest
         for source in shlex.split(rest)[:-1]
     }
-    assert copied == {"requirements.txt", "main.py", "app", "LICENSE"}
+    assert copied == {"requirements.txt", "main.py", "app", "simulator", "LICENSE"}
     assert all((ROOT / source).exists() for source in copied)
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     assert next(line for line in ignored if not line.startswith("#")) == "*"

@@ -1,13 +1,13 @@
 import pytest
 
-from simulator.answers import EMOJI_TEXT, Turn, compose_answer, split_turns
+from simulator.answers import EMOJI_TEXT, TaggedTurn, compose_answer, split_turns
 
 TAGGED = "[System]: Be brief.\n[User]: My name is Ada Lovelace.\n[Assistant]: Hello, I am called Bob.\n[User]: {}"
 
 
 def test_an_untagged_prompt_is_one_user_turn() -> None:
     """A single-message prompt is taken as what the user said, tags in its text included."""
-    assert split_turns("What does [User]: mean?") == (Turn("user", "What does [User]: mean?"),)
+    assert split_turns("What does [User]: mean?") == (TaggedTurn("user", "What does [User]: mean?"),)
 
 
 @pytest.mark.parametrize("separator", ["\n", "\n\n", " ", ""])
@@ -15,10 +15,10 @@ def test_turns_are_found_with_and_without_newlines(separator: str) -> None:
     """Turns are told apart by their tags even where the site stripped the newlines."""
     prompt = separator.join(["[System]: Be brief.", "[User]: Hi", "[Tool get_time]: 12:00", "[User]: Bye"])
     assert split_turns(prompt) == (
-        Turn("system", "Be brief."),
-        Turn("user", "Hi"),
-        Turn("tool", "12:00"),
-        Turn("user", "Bye"),
+        TaggedTurn("system", "Be brief."),
+        TaggedTurn("user", "Hi"),
+        TaggedTurn("tool", "12:00"),
+        TaggedTurn("user", "Bye"),
     )
 
 

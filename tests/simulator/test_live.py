@@ -4,7 +4,6 @@ import socket
 import threading
 from contextlib import suppress
 
-import aiohttp
 import httpx
 import pytest
 
@@ -17,8 +16,8 @@ from tests.simulator.client import fetch_nonce, form, send
 async def test_a_client_that_leaves_is_counted(live: LiveSimulator) -> None:
     """A client that gives up on a silent site leaves no message under way, but an abandoned one."""
     live.site.update(failure="hang")
-    async with aiohttp.ClientSession() as session:
-        post = asyncio.create_task(session.post(live.ajax_url, data=form("")))
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+        post = asyncio.create_task(client.post(live.ajax_url, data=form("")))
         assert await asyncio.to_thread(live.site.wait_for, lambda counters: counters.in_flight == 1)
         post.cancel()
         await asyncio.gather(post, return_exceptions=True)
@@ -37,15 +36,15 @@ def test_leaving_within_the_answer_counts_as_well(
     with client.stream("POST", live.ajax_url, data=form(nonce)) as answer:
         assert 0 < len(next(answer.iter_raw())) < 100_000
     assert live.site.wait_for(lambda counters: counters.abandoned == 1)
-    assert not [record for record in caplog.records if record.name.startswith("aiohttp")]
+    assert not _logged_by_the_server(caplog)
 
 
 async def test_messages_in_flight_are_counted(live: LiveSimulator) -> None:
     """Concurrent messages are under way together, and their highest number is kept."""
     live.site.update(latency_s=3600)
     nonce = live.site.rotate()
-    async with aiohttp.ClientSession() as session:
-        posts = [asyncio.create_task(session.post(live.ajax_url, data=form(nonce))) for _ in range(5)]
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+        posts = [asyncio.create_task(client.post(live.ajax_url, data=form(nonce))) for _ in range(5)]
         assert await asyncio.to_thread(live.site.wait_for, lambda counters: counters.in_flight == 5)
         for post in posts:
             post.cancel()
@@ -80,13 +79,17 @@ def test_a_port_in_use_is_an_error_of_the_caller() -> None:
 
 def test_nothing_is_logged(live: LiveSimulator, client: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
     """The server logs neither accesses nor errors, not even when it breaks its own connections."""
-    caplog.set_level(logging.INFO, logger="aiohttp")
+    caplog.set_level(logging.INFO)
     send(client, live)
     for failure in ("reset", "reset_mid_body"):
         live.site.update(failure=failure)
         with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)):
             send(client, live)
-    assert not [record for record in caplog.records if record.name.startswith("aiohttp")]
+    assert not _logged_by_the_server(caplog)
+
+
+def _logged_by_the_server(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if not record.name.startswith(("httpx", "httpcore"))]
 
 
 async def test_the_simulator_can_be_served_in_the_own_loop() -> None:
@@ -95,8 +98,8 @@ async def test_the_simulator_can_be_served_in_the_own_loop() -> None:
         port = free.getsockname()[1]
     site = Site()
     server = asyncio.create_task(serve(site, "127.0.0.1", port))
-    async with aiohttp.ClientSession() as session:
-        assert await _status_once_up(session, f"http://127.0.0.1:{port}/chat/") == 200
+    async with httpx.AsyncClient(trust_env=False) as client:
+        assert await _status_once_up(client, f"http://127.0.0.1:{port}/chat/") == 200
     server.cancel()
     with suppress(asyncio.CancelledError):
         await server
@@ -104,9 +107,8 @@ async def test_the_simulator_can_be_served_in_the_own_loop() -> None:
     socket.create_server(("127.0.0.1", port)).close()
 
 
-async def _status_once_up(session: aiohttp.ClientSession, url: str) -> int:
+async def _status_once_up(client: httpx.AsyncClient, url: str) -> int:
     async with asyncio.timeout(10):
         while True:
-            with suppress(aiohttp.ClientConnectorError):
-                async with session.get(url) as answer:
-                    return answer.status
+            with suppress(httpx.ConnectError):
+                return (await client.get(url)).status_code
