@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from app.build import build_app
+from app.assembly.app import create_app
 from app.domain import errors
 from app.domain.errors import GatewayError
 from app.observe.metrics import Metrics
@@ -64,7 +64,7 @@ def filled(page: str, parts: Mapping[str, str]) -> str:
 
 def openapi() -> Json:
     """Return the app's own description, whatever this machine's settings are."""
-    return build_app(load_settings(_env_file=None, api_master_key="sk-only-for-the-docs-5e1f")).openapi()
+    return create_app(load_settings(_env_file=None, api_master_key="sk-only-for-the-docs-5e1f")).openapi()
 
 
 def metrics() -> str:

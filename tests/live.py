@@ -14,7 +14,7 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from app.build import build_app
+from app.assembly.app import create_app
 from app.observe import logging as logs
 from app.settings import load_settings
 from simulator.live import LiveSimulator
@@ -127,7 +127,7 @@ def gateway_for(site: LiveSimulator, log: TextIO, **settings: object) -> Iterato
         "max_loop_lag_seconds": 30,  # tests may run on a busy machine
         **settings,
     }
-    app = build_app(load_settings(**values))
+    app = create_app(load_settings(**values))
     logs.configure("DEBUG", "json", log)
     with serving(app) as gateway:
         yield gateway

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from app.cluster.nginx import NginxPolicy
+from app.cli.nginx import NginxPolicy
 
 TEMPLATE = (Path(__file__).parent.parent / "nginx.conf").read_text(encoding="utf-8")
 

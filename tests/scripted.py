@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from app.build import build_app
+from app.assembly.app import create_app
 from app.domain.chat import Completion, Delta
 from app.domain.errors import GatewayError
 from app.domain.prompt import PromptLimit
@@ -87,7 +87,7 @@ def gateway_with(
         "model_routes": "r=" + ">".join(f"{provider.name}-model" for provider in providers),
         **settings,
     }
-    app = build_app(load_settings(**values), providers)
+    app = create_app(load_settings(**values), providers)
     logs.configure("DEBUG", "json", log)
     with serving(app) as gateway:
         yield gateway

@@ -97,11 +97,11 @@ def _wait_for_port(command: str) -> None:
 
 
 def test_a_gateway_loads_only_what_it_serves_with() -> None:
-    """Neither the simulator nor Redis's client takes memory and time from a gateway."""
-    script = "import sys, main, app.commands.serve; main.app; print(*sys.modules)"
+    """Neither the simulator with its web server nor Redis's client takes memory and time from a gateway."""
+    script = "import sys, main, app.cli.serve; main.app; print(*sys.modules)"
     loaded = set(run("-c", script, API_MASTER_KEY=ALICE_KEY).stdout.split())
     assert "app.providers.http.client" in loaded
-    assert loaded.isdisjoint({"redis", "simulator", "app.cluster", "app.doctor", "app.observe.otel"})
+    assert loaded.isdisjoint({"redis", "simulator", "app.cli.supervisor", "app.cli.doctor", "app.observe.otel"})
 
 
 def test_a_taken_port_is_told_before_anything_else() -> None:

@@ -6,7 +6,7 @@ from typing import TextIO
 import openai
 import pytest
 
-from app.build import build_app
+from app.assembly.app import create_app
 from app.observe import logging as logs
 from app.settings import load_settings
 from examples.shout_provider import ShoutProvider
@@ -26,7 +26,7 @@ def test_the_readme_shows_the_example_as_it_is(readme: str) -> None:
 def test_a_further_provider_is_registered_in_one_line(site: LiveSimulator, log_stream: TextIO) -> None:
     """The example's model is listed, answers whole and in parts, and remembers sessions like any other."""
     settings = load_settings(_env_file=None, api_master_key=ALICE_KEY, chat_page_url=site.page_url)
-    app = build_app(settings, [ShoutProvider()])
+    app = create_app(settings, [ShoutProvider()])
     logs.configure("DEBUG", "json", log_stream)
     with serving(app) as gateway, openai.OpenAI(base_url=gateway.openai_url, api_key=ALICE_KEY) as client:
         assert "shout" in [model.id for model in client.models.list()]

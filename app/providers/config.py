@@ -1,20 +1,22 @@
-"""Which upstreams there are: presets that are switched on, and the rows of `PROVIDERS_FILE`. Read in build only."""
+"""Which upstreams with an API there are: presets that are switched on, and the rows of `PROVIDERS_FILE`."""
 
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from msgspec import Struct
 from msgspec.structs import replace
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from app.domain.prompt import PromptLimit
 from app.providers.base import Ability, ModelSpec
 from app.providers.openai_compatible.presets import PRESETS, ModelRow, Preset
-from app.providers.openai_compatible.upstream import Dialect, MaxTokensField, ReasoningField, Upstream
+from app.providers.openai_compatible.upstream import MaxTokensField, Quirks, ReasoningField, Upstream
+from app.providers.registry import Route
 from app.providers.resilience.breaker import BreakerPolicy
 
 _NAME = r"^[a-z0-9][a-z0-9._-]{0,31}$"
@@ -22,7 +24,7 @@ _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 
 
 class ProvidersFileError(Exception):
-    """The file can't be used; says where in it, and why, in a line for each fault. Never holds a secret."""
+    """The file can't be used. Says where in it and why, in a line for each fault, and never repeats a secret."""
 
 
 class _Row(BaseModel):
@@ -30,7 +32,7 @@ class _Row(BaseModel):
 
 
 class ModelEntry(_Row):
-    """A model of a provider; what isn't said is the preset's, or the provider's default."""
+    """A model of a provider. What is left out is the preset's, or the provider's default."""
 
     id: str = Field(min_length=1, max_length=256)
     upstream_id: str | None = Field(None, min_length=1)
@@ -39,13 +41,13 @@ class ModelEntry(_Row):
 
 
 class FromEnvironment(_Row):
-    """A value that stands in an environment variable, or in `.env`."""
+    """A value that is kept in an environment variable, or in `.env`."""
 
     env: str = Field(min_length=1)
 
 
 class BreakerEntry(_Row):
-    """As the settings `BREAKER_…`."""
+    """In place of the settings `BREAKER_…`."""
 
     failure_rate: float | None = Field(None, gt=0, le=1)
     minimum_calls: int | None = Field(None, ge=1)
@@ -53,7 +55,7 @@ class BreakerEntry(_Row):
 
 
 def _model_entries(value: Any) -> Any:
-    """`["a", {id = "b", …}]` and `{public = "upstream", b = {…}}` alike as a list of tables."""
+    """Turn `["a", {id = "b", …}]` and `{public = "upstream", b = {…}}` into a list of tables."""
     if isinstance(value, dict):
         return [{"id": name, **(row if isinstance(row, dict) else {"upstream_id": row})} for name, row in value.items()]
     if isinstance(value, list):
@@ -85,24 +87,17 @@ class ProviderEntry(_Row):
     stream_usage: bool | None = None
     reasoning_field: ReasoningField | None = None
 
-    @field_validator("preset")
-    @classmethod
-    def _known(cls, value: str | None) -> str | None:
-        if value is not None and value not in PRESETS:
-            raise ValueError(f"there is no such preset; there are {', '.join(PRESETS)}")
-        return value
-
     @field_validator("base_url")
     @classmethod
     def _address(cls, value: str | None) -> str | None:
-        return value if value is None else checked_url(value)
+        return None if value is None else checked_base_url(value)
 
     @field_validator("headers")
     @classmethod
     def _header_names(cls, value: dict[str, str | FromEnvironment]) -> dict[str, str | FromEnvironment]:
         wrong = [name for name in value if not _HEADER_NAME.fullmatch(name)]
         if wrong:
-            raise ValueError(f"{wrong[0]!r} is no name of a header")
+            raise ValueError(f"{wrong[0]!r} is not the name of a header")
         return value
 
 
@@ -129,23 +124,60 @@ class ProvidersFile(_Row):
                 raise ValueError(f"the route {name!r} needs at least one target")
         return value
 
+    def named_routes(self) -> dict[str, Route]:
+        """The routes by name."""
+        return {
+            name: Route(tuple(targets), tuple(targets.values()) if isinstance(targets, dict) else None)
+            for name, targets in self.routes.items()
+        }
 
-class Choice(Struct, frozen=True):
-    """What the settings say about a preset.
+
+def model_names(value: Any, known: Mapping[str, str] = MappingProxyType({})) -> Any:
+    """Turn `public=upstream, other` into a table of public names and upstream names.
 
     Args:
-        key: Switches it on; empty for none.
+        known: The upstream's names for public names that stand alone; of others both are the same.
+
+    Raises:
+        ValueError: A public name is missing.
+    """
+    if not isinstance(value, str):
+        return value
+    models = {}
+    for part in filter(None, map(str.strip, value.split(","))):
+        public, _, own = (side.strip() for side in part.partition("="))
+        if not public:
+            raise ValueError("write names of models, or public-name=upstream-name, separated by commas")
+        models[public] = own or known.get(public, public)
+    return models
+
+
+class PresetSettings(_Row):
+    """The settings of a preset, each under the variable that `Preset.variables` names.
+
+    Args:
+        api_key: Switches it on.
         base_url: In place of the preset's; switches on those that have none.
         models: Public id -> the upstream's own, in place of the preset's.
     """
 
-    key: str = ""
+    api_key: SecretStr = SecretStr("")
     base_url: str = ""
-    models: Mapping[str, str] | None = None
+    models: Annotated[dict[str, str], BeforeValidator(model_names)] = {}
+
+    @field_validator("base_url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        return value and checked_base_url(value)
+
+    @property
+    def key(self) -> str:
+        """The key itself; empty for none."""
+        return self.api_key.get_secret_value().strip()
 
 
 class Traffic(Struct, frozen=True):
-    """How much may go to an upstream at once, and how patient one is with it; as the settings of the same names."""
+    """How much may go to an upstream at once, and how patient to be with it, as the settings of the same names."""
 
     concurrency: int
     queue: int
@@ -157,17 +189,17 @@ class Traffic(Struct, frozen=True):
 
 
 def read_providers_file(path: Path) -> ProvidersFile:
-    """The file's rows.
+    """Read and check the file.
 
     Raises:
-        ProvidersFileError: It can't be read, is no TOML, or says something that can't be.
+        ProvidersFileError: It can't be read, is not TOML, or says something that can't be.
     """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise ProvidersFileError(f"{path}: it can't be read ({error.strerror or 'unknown reason'})") from None
+        raise ProvidersFileError(f"{path}: can't be read ({error.strerror or 'unknown reason'})") from None
     except ValueError as error:  # of TOML and of UTF-8
-        raise ProvidersFileError(f"{path}: it is no TOML ({error})") from None
+        raise ProvidersFileError(f"{path}: is not valid TOML ({error})") from None
     try:
         return ProvidersFile.model_validate(document)
     except ValidationError as error:
@@ -178,73 +210,99 @@ def read_providers_file(path: Path) -> ProvidersFile:
         raise ProvidersFileError("\n".join(dict.fromkeys(lines))) from None
 
 
-def checked_url(value: str) -> str:
-    """A base URL without a slash at the end; one without a path gets the usual `/v1`.
+def checked_http_url(value: str) -> SplitResult:
+    """Take an address apart.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not an http or https address.
     """
-    parts = urlsplit(value.strip())
-    if (
-        parts.scheme not in ("http", "https")
-        or not parts.hostname
-        or parts.port == 0
-        or re.search(r"\s", value.strip())
-    ):
-        raise ValueError("must be an http:// or https:// address")
+    try:
+        parts = urlsplit(value)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not re.search(r"\s", value):
+            return parts
+    except ValueError:  # its message would repeat the value
+        pass
+    raise ValueError("must be an http:// or https:// address")
+
+
+def checked_base_url(value: str) -> str:
+    """Return a base URL without a slash at the end; one without a path gets the usual `/v1`.
+
+    Raises:
+        ValueError: It is not an http or https address, or has more to it than host and path.
+    """
+    parts = checked_http_url(value.strip())
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("must be an address without user, password and query")
     return parts._replace(path=parts.path.rstrip("/") or "/v1").geturl()
 
 
-def configured(
-    file: ProvidersFile, choices: Mapping[str, Choice], environment: Mapping[str, str], defaults: Traffic
+def configured_upstreams(
+    file: ProvidersFile,
+    settings: Mapping[str, PresetSettings],
+    environment: Mapping[str, str],
+    defaults: Traffic,
+    presets: Mapping[str, Preset] = PRESETS,
 ) -> list[tuple[Upstream, Traffic]]:
-    """All upstreams: the presets that are switched on, then the file's; an entry of the file replaces its namesake.
+    """List the presets that are switched on, then the file's entries. An entry of the file replaces its namesake.
+
+    Args:
+        settings: Of the presets, by their names.
+        environment: Where the file's `key_env` and `env` are looked up.
 
     Raises:
-        ProvidersFileError: An entry lacks something, or names a variable that isn't set.
+        ProvidersFileError: An entry lacks something, or names a preset or variable that doesn't exist.
     """
     in_file = {entry.name for entry in file.providers}
     found = [
-        (_upstream(_entry(name, choice), preset, choice, environment), defaults)
-        for name, preset in PRESETS.items()
-        if name not in in_file and _is_on(preset, choice := choices.get(name, Choice()))
+        (_upstream(_entry(name, given), preset, given, environment), defaults)
+        for name, preset in presets.items()
+        if name not in in_file and _is_on(preset, given := settings.get(name, PresetSettings()))
     ]
     for place, entry in enumerate(file.providers):
-        base = entry.preset or (entry.name if entry.name in PRESETS else None)
         try:
-            preset = PRESETS[base] if base else Preset(entry.name, "", entry.name)
-            upstream = _upstream(entry, preset, choices.get(base or "", Choice()), environment)
+            preset = _preset(entry, presets)
+            upstream = _upstream(entry, preset, settings.get(preset.name, PresetSettings()), environment)
         except ValueError as error:
             raise ProvidersFileError(f"providers[{place}] ({entry.name}): {error}") from None
         found.append((upstream, _traffic(entry, defaults)))
     return found
 
 
-def _is_on(preset: Preset, choice: Choice) -> bool:
-    return bool(choice.key) if preset.base_url else bool(choice.base_url)
+def _is_on(preset: Preset, settings: PresetSettings) -> bool:
+    return bool(settings.key if preset.base_url else settings.base_url)
 
 
-def _entry(name: str, choice: Choice) -> ProviderEntry:
+def _entry(name: str, settings: PresetSettings) -> ProviderEntry:
     """The entry that would say the same as the settings do."""
-    models = [ModelEntry(id=public, upstream_id=own) for public, own in (choice.models or {}).items()]
+    models = [ModelEntry(id=public, upstream_id=own) for public, own in settings.models.items()]
     return ProviderEntry(name=name, models=tuple(models) or None)
 
 
-def _upstream(entry: ProviderEntry, preset: Preset, choice: Choice, environment: Mapping[str, str]) -> Upstream:
-    base_url = entry.base_url or choice.base_url or preset.base_url
+def _preset(entry: ProviderEntry, presets: Mapping[str, Preset]) -> Preset:
+    """What an entry builds on: the preset that it names, or its namesake, or nothing."""
+    if entry.preset is None:
+        return presets.get(entry.name) or Preset(entry.name, owned_by=entry.name)
+    if entry.preset not in presets:
+        raise ValueError(f"preset: there is no such preset; there are {', '.join(presets)}")
+    return presets[entry.preset]
+
+
+def _upstream(
+    entry: ProviderEntry, preset: Preset, settings: PresetSettings, environment: Mapping[str, str]
+) -> Upstream:
+    base_url = entry.base_url or settings.base_url or preset.base_url
     if not base_url:
         raise ValueError("base_url is missing")
     name = entry.name
     size = entry.context_length or preset.context_length
     upstream = Upstream(
         name=name,
-        base_url=checked_url(base_url),
-        key=_key(entry, preset, choice, environment),
-        key_name=entry.key_env or preset.key_env,
+        base_url=checked_base_url(base_url),
+        key=_key(entry, preset, settings, environment),
+        key_name=entry.key_env or preset.variables.get("api_key", ""),
         headers={header: _value(header, given, environment) for header, given in entry.headers.items()},
-        dialect=_dialect(entry, preset.dialect),
+        quirks=_quirks(entry, preset.quirks),
         any_model=preset.any_model if entry.any_model is None else entry.any_model,
         discover=preset.discover if entry.discover is None else entry.discover,
         default_limit=PromptLimit(size, "tokens", f"context_length of {name}"),
@@ -253,14 +311,14 @@ def _upstream(entry: ProviderEntry, preset: Preset, choice: Choice, environment:
     return replace(upstream, models=tuple(_specs(entry, preset, upstream)))
 
 
-def _key(entry: ProviderEntry, preset: Preset, choice: Choice, environment: Mapping[str, str]) -> str:
+def _key(entry: ProviderEntry, preset: Preset, settings: PresetSettings, environment: Mapping[str, str]) -> str:
     if entry.key_env is not None:
         return _variable("key_env", entry.key_env, environment)
-    is_the_vendor_s = entry.base_url is None
-    if preset.key_env and not choice.key and is_the_vendor_s:
-        raise ValueError(f"{preset.key_env} is not set")
-    # A vendor's key goes nowhere but to the vendor, or to where the settings say.
-    return choice.key if is_the_vendor_s else ""
+    if entry.base_url is not None:
+        return ""  # a vendor's key goes nowhere but to the vendor, or to where the settings say
+    if "api_key" in preset.variables and not settings.key:
+        raise ValueError(f"{preset.switch} is not set")
+    return settings.key
 
 
 def _value(header: str, given: str | FromEnvironment, environment: Mapping[str, str]) -> str:
@@ -277,7 +335,7 @@ def _variable(field: str, name: str, environment: Mapping[str, str]) -> str:
     return value
 
 
-def _dialect(entry: ProviderEntry, base: Dialect) -> Dialect:
+def _quirks(entry: ProviderEntry, base: Quirks) -> Quirks:
     return replace(
         base,
         max_tokens_field=entry.max_tokens_field or base.max_tokens_field,
@@ -304,7 +362,7 @@ def _specs(entry: ProviderEntry, preset: Preset, upstream: Upstream) -> Iterable
 
 
 def _with_text(abilities: Iterable[Ability]) -> frozenset[Ability]:
-    """Every upstream of this kind takes messages and further fields."""
+    """Add what every upstream of this kind can do: take messages and further fields."""
     return frozenset(abilities) | frozenset(("messages", "options"))
 
 
@@ -316,7 +374,7 @@ def _traffic(entry: ProviderEntry, defaults: Traffic) -> Traffic:
 
 
 def _place(location: tuple[int | str, ...], document: Mapping[str, Any]) -> str:
-    """Where in the file a fault is, as `providers[0] (work).models[1].id: `."""
+    """Write where in the file a fault is, as `providers[0] (work).models[1].id: `."""
     place = ""
     for step in location:
         if isinstance(step, int):

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from msgspec import Struct
 
@@ -9,12 +10,13 @@ from app.domain.errors import InvalidRequest, ModelNotFound
 from app.providers.base import BaseProvider, ModelSpec
 
 
-class RouteRow(Struct, frozen=True):
-    """A name of the operator's, and what it stands for.
+@dataclass(frozen=True, slots=True)  # pydantic, which reads routes from settings, knows no other kind of record
+class Route:
+    """What a name of the operator's stands for.
 
     Args:
-        targets: Model ids, or `provider/model` ids; the first is asked first, the others if it can't answer.
-        weights: One for each target: they share the requests in these proportions, and stand in for each other.
+        targets: Model ids, or `provider/model` ids. The first is asked first, the others if it can't answer.
+        weights: One for each target: the targets share the requests in these proportions, and stand in for each other.
     """
 
     targets: tuple[str, ...]
@@ -67,7 +69,7 @@ class ProviderRegistry:
         routes: The operator's names, by name; they come before models of the same id.
     """
 
-    def __init__(self, default_model: str, routes: Mapping[str, RouteRow] | None = None) -> None:
+    def __init__(self, default_model: str, routes: Mapping[str, Route] | None = None) -> None:
         self.default_model = default_model
         self._routes = dict(routes or {})
         self._providers: dict[str, _Listed] = {}

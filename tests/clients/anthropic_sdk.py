@@ -8,7 +8,7 @@ from anthropic import Anthropic
 from anthropic.types import MessageParam, RawMessageStreamEvent
 from pydantic import TypeAdapter
 
-from app.build import build_app
+from app.assembly.app import create_app
 from app.domain.chat import Completion, Delta, ToolCallDelta
 from app.domain.prompt import PromptLimit
 from app.observe import logging as logs
@@ -62,7 +62,7 @@ def gateway_with(provider: BaseProvider, site: LiveSimulator, log: TextIO, **set
         "typing_delay_seconds": 0,
         **settings,
     }
-    app = build_app(load_settings(**values), [provider])
+    app = create_app(load_settings(**values), [provider])
     logs.configure("DEBUG", "json", log)
     with serving(app) as gateway:
         yield gateway

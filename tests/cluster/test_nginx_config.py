@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cluster.nginx import render
+from app.cli.nginx import render
 from tests.nginx import TEMPLATE, policy
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin")

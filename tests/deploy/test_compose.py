@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from app.cluster.nginx import render
+from app.cli.nginx import render
 from app.settings import Settings
 from tests.live import LiveGateway
 from tests.nginx import TEMPLATE, policy

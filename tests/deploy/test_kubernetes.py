@@ -10,7 +10,7 @@ import kubernetes_validate  # type: ignore[import-untyped]  # has annotations, b
 import pytest
 import yaml
 
-from app.cli import main
+from app.cli.commands import main
 from app.settings import Settings, SettingsError, load_settings
 from tests.live import LiveGateway
 

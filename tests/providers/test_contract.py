@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from app.build import build_registry
+from app.assembly.providers import build_registry
 from app.domain.chat import Completion, Message, OutputFormat, Tool, ToolUse
 from app.domain.errors import (
     CloudflareChallenge,

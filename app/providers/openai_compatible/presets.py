@@ -1,6 +1,7 @@
 """Upstreams that are known by name, as rows of data.
 
-Sizes and abilities are what the vendors told when this was written; both can be overridden in `PROVIDERS_FILE`.
+A row is all it takes: its settings, their checks and their documentation follow from its name. Sizes and abilities are
+what the vendors stated when this was written; `PROVIDERS_FILE` can correct both.
 """
 
 from collections.abc import Mapping
@@ -9,11 +10,11 @@ from types import MappingProxyType
 from msgspec import Struct
 
 from app.providers.base import Ability
-from app.providers.openai_compatible.upstream import PLAIN, Dialect
+from app.providers.openai_compatible.upstream import PLAIN, Quirks
 
 
 class ModelRow(Struct, frozen=True):
-    """A model that is known: its public id, which is also the upstream's own, its size in tokens, its abilities."""
+    """A known model: its public id, which is also the upstream's own, its size in tokens, its abilities."""
 
     id: str
     context_length: int
@@ -21,31 +22,46 @@ class ModelRow(Struct, frozen=True):
 
 
 class Preset(Struct, frozen=True):
-    """An upstream that is known.
+    """A known upstream.
 
     Args:
-        name: Ours for it; its settings begin with it, in capitals.
-        base_url: Where it is; empty for one that runs on the operator's own machines.
+        name: Our name for it. Its settings begin with it: `moonshot-cn` has `MOONSHOT_CN_API_KEY`.
         owned_by: Who makes its models, for the model list.
-        key_env: The setting that holds its key, which switches it on.
-        models: The models that it is known to have.
-        dialect: In what it differs.
+        base_url: Its address; empty for one that runs on the operator's own machines.
+        models: Its known models.
+        quirks: How it differs from the others.
         any_model: Whether further models may be asked for by name.
         discover: Whether its own list of models is read.
-        context_length: Of models that aren't known.
-        abilities: Of models that aren't known.
+        context_length: The size of models that aren't known, in tokens.
+        abilities: The abilities of models that aren't known.
+        movable: Whether there is a setting for another address.
+        example_url: An address to show to operators, for one that runs on their own machines.
     """
 
     name: str
-    base_url: str
     owned_by: str
-    key_env: str = ""
+    base_url: str = ""
     models: tuple[ModelRow, ...] = ()
-    dialect: Dialect = PLAIN
+    quirks: Quirks = PLAIN
     any_model: bool = False
     discover: bool = False
     context_length: int = 32_768
     abilities: frozenset[Ability] = frozenset({"messages", "options"})
+    movable: bool = True
+    example_url: str = ""
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Its settings: `api_key`, `base_url` and `models`, as far as it has them, with their variables' names."""
+        fields = ["api_key"] if self.base_url else []
+        fields += ["base_url"] if self.movable else []
+        prefix = self.name.replace("-", "_")
+        return {field: f"{prefix}_{field}".upper() for field in (*fields, "models")}
+
+    @property
+    def switch(self) -> str:
+        """The variable that switches it on: the key's, or the address's of one without a known address."""
+        return self.variables["api_key" if self.base_url else "base_url"]
 
 
 _TEXT: frozenset[Ability] = frozenset({"messages", "options"})
@@ -65,36 +81,33 @@ _MOONSHOT = (
     ModelRow("moonshot-v1-32k", 32 * _K, _TOOLS),
     ModelRow("moonshot-v1-128k", 128 * _K, _TOOLS),
 )
-_THINKING_ALOUD = Dialect(reasoning_field="reasoning_content")
+_REASONING_CONTENT = Quirks(reasoning_field="reasoning_content")
 
 _ROWS = (
     Preset(
         name="moonshot",
-        base_url="https://api.moonshot.ai/v1",
         owned_by="moonshotai",
-        key_env="MOONSHOT_API_KEY",
+        base_url="https://api.moonshot.ai/v1",
         models=_MOONSHOT,
-        dialect=_THINKING_ALOUD,
+        quirks=_REASONING_CONTENT,
         any_model=True,
         context_length=128 * _K,
         abilities=_TOOLS,
     ),
     Preset(
         name="moonshot-cn",
-        base_url="https://api.moonshot.cn/v1",
         owned_by="moonshotai",
-        key_env="MOONSHOT_CN_API_KEY",
+        base_url="https://api.moonshot.cn/v1",
         models=_MOONSHOT,
-        dialect=_THINKING_ALOUD,
+        quirks=_REASONING_CONTENT,
         any_model=True,
         context_length=128 * _K,
         abilities=_TOOLS,
     ),
     Preset(
         name="deepseek",
-        base_url="https://api.deepseek.com/v1",
         owned_by="deepseek",
-        key_env="DEEPSEEK_API_KEY",
+        base_url="https://api.deepseek.com/v1",
         models=(
             ModelRow("deepseek-chat", 128 * _K, _TOOLS),
             ModelRow("deepseek-reasoner", 128 * _K, _TOOLS),
@@ -105,9 +118,8 @@ _ROWS = (
     ),
     Preset(
         name="qianfan",
-        base_url="https://qianfan.baidubce.com/v2",
         owned_by="baidu",
-        key_env="QIANFAN_API_KEY",
+        base_url="https://qianfan.baidubce.com/v2",
         models=(
             ModelRow("ernie-4.5-turbo-128k", 128 * _K, _TOOLS),
             ModelRow("ernie-4.5-turbo-32k", 32 * _K, _TOOLS),
@@ -119,9 +131,8 @@ _ROWS = (
     ),
     Preset(
         name="openai",
-        base_url="https://api.openai.com/v1",
         owned_by="openai",
-        key_env="OPENAI_API_KEY",
+        base_url="https://api.openai.com/v1",
         models=(
             ModelRow("gpt-5", 400_000, _ALL),
             ModelRow("gpt-5-mini", 400_000, _ALL),
@@ -131,31 +142,30 @@ _ROWS = (
             ModelRow("gpt-4o", 128_000, _ALL),
             ModelRow("gpt-4o-mini", 128_000, _ALL),
         ),
-        dialect=Dialect(max_tokens_field="max_completion_tokens"),
+        quirks=Quirks(max_tokens_field="max_completion_tokens"),
+        movable=False,  # clients of this gateway use OPENAI_BASE_URL for the gateway's own address
         any_model=True,
         context_length=128_000,
         abilities=_ALL,
     ),
     Preset(
         name="openrouter",
-        base_url="https://openrouter.ai/api/v1",
         owned_by="openrouter",
-        key_env="OPENROUTER_API_KEY",
+        base_url="https://openrouter.ai/api/v1",
         models=(
             ModelRow("moonshotai/kimi-k2-0905", 256 * _K, _TOOLS),
             ModelRow("moonshotai/kimi-k2-thinking", 256 * _K, _TOOLS),
         ),
-        # Anybody may read its list of models; what is known of one's own key, only its owner.
-        dialect=Dialect(reasoning_field="reasoning", check_path="/key"),
+        # Its list of models is public, so reading it proves nothing about a key. Only a key's owner can read this.
+        quirks=Quirks(reasoning_field="reasoning", check_path="/key"),
         any_model=True,
         context_length=128 * _K,
         abilities=_ALL,
     ),
     Preset(
         name="siliconflow",
-        base_url="https://api.siliconflow.cn/v1",
         owned_by="siliconflow",
-        key_env="SILICONFLOW_API_KEY",
+        base_url="https://api.siliconflow.cn/v1",
         models=(
             ModelRow("moonshotai/Kimi-K2-Instruct-0905", 256 * _K, _TOOLS),
             ModelRow("deepseek-ai/DeepSeek-V3.1", 160 * _K, _TOOLS),
@@ -164,11 +174,32 @@ _ROWS = (
         any_model=True,
         abilities=_TOOLS,
     ),
-    # Whether a local model calls tools depends on the model and on how the server was started: the gateway's own way
-    # works with all of them.
-    Preset("ollama", "", "ollama", any_model=True, discover=True, abilities=_TEXT | {"json_object", "json_schema"}),
-    Preset("vllm", "", "vllm", any_model=True, discover=True, abilities=_TEXT | {"json_object", "json_schema"}),
-    Preset("lmstudio", "", "lmstudio", any_model=True, discover=True, abilities=_TEXT | {"json_schema"}),
+    # Whether a local model calls tools depends on the model and on how its server was started. The gateway's own way of
+    # calling them works with all.
+    Preset(
+        name="ollama",
+        owned_by="ollama",
+        any_model=True,
+        discover=True,
+        abilities=_TEXT | {"json_object", "json_schema"},
+        example_url="http://localhost:11434",
+    ),
+    Preset(
+        name="vllm",
+        owned_by="vllm",
+        any_model=True,
+        discover=True,
+        abilities=_TEXT | {"json_object", "json_schema"},
+        example_url="http://localhost:8000/v1",
+    ),
+    Preset(
+        name="lmstudio",
+        owned_by="lmstudio",
+        any_model=True,
+        discover=True,
+        abilities=_TEXT | {"json_schema"},
+        example_url="http://localhost:1234",
+    ),
 )
 
 PRESETS: Mapping[str, Preset] = MappingProxyType({row.name: row for row in _ROWS})

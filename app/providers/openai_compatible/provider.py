@@ -97,7 +97,7 @@ class OpenAICompatibleProvider(BaseProvider):
 
     async def create_completion(self, request: CompletionRequest) -> Completion:
         """The upstream's answer, requested as a whole."""
-        body = chat_body(request, self._upstream.dialect, stream=False)
+        body = chat_body(request, self._upstream.quirks, stream=False)
         return await self._guard.run(
             lambda: self._complete(body),
             caller_id=request.caller_id,
@@ -107,7 +107,7 @@ class OpenAICompatibleProvider(BaseProvider):
 
     def stream_completion(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
         """The upstream's stream, delta by delta."""
-        body = chat_body(request, self._upstream.dialect, stream=True)
+        body = chat_body(request, self._upstream.quirks, stream=True)
         return self._guard.stream(
             lambda: self._stream(body),
             caller_id=request.caller_id,
@@ -116,9 +116,9 @@ class OpenAICompatibleProvider(BaseProvider):
         )
 
     async def _check(self) -> None:
-        reply = await self._client.get(f"{self._upstream.base_url}{self._upstream.dialect.check_path}", self._headers)
+        reply = await self._client.get(f"{self._upstream.base_url}{self._upstream.quirks.check_path}", self._headers)
         if reply.status in (404, 405, 501) and self.models:
-            body = one_word_body(self.models[0].upstream_id, self._upstream.dialect)
+            body = one_word_body(self.models[0].upstream_id, self._upstream.quirks)
             reply = await self._client.post_json(self._url, body, self._headers)
         if reply.status != 200 or read_json_object(reply.body) is None:
             raise failure(reply, self._upstream)

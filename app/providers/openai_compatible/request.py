@@ -4,7 +4,7 @@ from app.domain.chat import Image, Message, OutputFormat, Tool, ToolUse
 from app.domain.errors import InvalidRequest
 from app.domain.json import lenient_json_bytes, strict_json_bytes
 from app.providers.base import CompletionRequest
-from app.providers.openai_compatible.upstream import Dialect
+from app.providers.openai_compatible.upstream import Quirks
 
 # Fields that the gateway writes itself, or that are about its own sessions and callers: never passed through.
 _OURS = frozenset(
@@ -14,7 +14,7 @@ _OURS = frozenset(
 )
 
 
-def chat_body(request: CompletionRequest, dialect: Dialect, *, stream: bool) -> bytes:
+def chat_body(request: CompletionRequest, quirks: Quirks, *, stream: bool) -> bytes:
     """The JSON body of a request.
 
     Raises:
@@ -25,20 +25,20 @@ def chat_body(request: CompletionRequest, dialect: Dialect, *, stream: bool) -> 
         body.update((name, value) for name, value in request.options.items() if name not in _OURS)
     body["model"] = request.model.upstream_id
     if request.max_tokens is not None:
-        body[dialect.max_tokens_field] = request.max_tokens
+        body[quirks.max_tokens_field] = request.max_tokens
     if request.stop:
         body["stop"] = list(request.stop)
     body.update(_tools(request.tools))
     body.update(_response_format(request.output_format))
     body["stream"] = stream
-    if stream and dialect.stream_usage:
+    if stream and quirks.stream_usage:
         body["stream_options"] = {"include_usage": True}
-    return _json(body, [_message(message, dialect) for message in request.messages])
+    return _json(body, [_message(message, quirks) for message in request.messages])
 
 
-def one_word_body(model: str, dialect: Dialect) -> bytes:
+def one_word_body(model: str, quirks: Quirks) -> bytes:
     """The JSON body of the cheapest request: an answer of one token."""
-    return _json({"model": model, dialect.max_tokens_field: 1, "stream": False}, [{"role": "user", "content": "Hi"}])
+    return _json({"model": model, quirks.max_tokens_field: 1, "stream": False}, [{"role": "user", "content": "Hi"}])
 
 
 def _json(fields: dict[str, object], messages: list[dict[str, object]]) -> bytes:
@@ -54,15 +54,15 @@ def _json(fields: dict[str, object], messages: list[dict[str, object]]) -> bytes
     return b'%b,"messages":%b}' % (head[:-1], lenient_json_bytes(messages))
 
 
-def _message(message: Message, dialect: Dialect) -> dict[str, object]:
+def _message(message: Message, quirks: Quirks) -> dict[str, object]:
     if message.role == "tool":
         return _tool_result(message)
     wire: dict[str, object] = {"role": message.role, "content": _content(message)}
     if message.name:
         wire["name"] = message.name
     if message.role == "assistant":
-        if message.reasoning and dialect.reasoning_field:
-            wire[dialect.reasoning_field] = message.reasoning
+        if message.reasoning and quirks.reasoning_field:
+            wire[quirks.reasoning_field] = message.reasoning
         if message.tool_calls:
             wire["content"] = wire["content"] or None
             wire["tool_calls"] = [

@@ -1,4 +1,4 @@
-"""What is known of one upstream: values only."""
+"""What is known of one upstream, as values."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -14,14 +14,14 @@ ReasoningField = Literal["reasoning_content", "reasoning"]
 _DEFAULT_LIMIT = PromptLimit(32_768, "tokens", "context_length")
 
 
-class Dialect(Struct, frozen=True):
-    """In what an upstream differs from the others.
+class Quirks(Struct, frozen=True):
+    """How an upstream differs from the others.
 
     Args:
-        max_tokens_field: How it calls the bound on the answer's length.
-        stream_usage: It knows `stream_options` and then counts tokens at the end of a stream.
-        reasoning_field: Where it wants back what the assistant thought in earlier turns; None if it doesn't.
-        check_path: What is fetched to find out whether the key is right; must cost nothing and need the key.
+        max_tokens_field: Its name for the bound on the answer's length.
+        stream_usage: Whether it knows `stream_options`, and then counts tokens at the end of a stream.
+        reasoning_field: Where it wants the assistant's earlier reasoning back; None if it doesn't.
+        check_path: What is fetched to check the key; must cost nothing and need the key.
     """
 
     max_tokens_field: MaxTokensField = "max_tokens"
@@ -30,7 +30,7 @@ class Dialect(Struct, frozen=True):
     check_path: str = "/models"
 
 
-PLAIN = Dialect()
+PLAIN = Quirks()
 
 
 class Upstream(Struct, frozen=True):
@@ -38,12 +38,13 @@ class Upstream(Struct, frozen=True):
 
     Args:
         name: Ours for it: in headers, logs, metrics and before the slash of `name/model`.
-        base_url: Up to and with `/v1` or the like, without a slash at the end.
-        key: What it is paid with; empty for none.
-        key_name: Where the operator has set the key.
-        headers: Further headers of every request; values may be secret.
+        base_url: The address up to and including `/v1` or the like, without a slash at the end.
+        key: The API key; empty for none.
+        key_name: The variable that holds the key, for messages to the operator.
+        headers: Further headers of every request. Values may be secret.
         models: The models that are configured.
-        any_model: Whether `name/anything` may be asked for besides.
+        quirks: How it differs from the others.
+        any_model: Whether `name/anything` may be asked for as well.
         discover: Whether its own list of models is read.
         default_limit: The size of models of which nothing else is known.
         default_abilities: Likewise what they do by themselves.
@@ -54,7 +55,7 @@ class Upstream(Struct, frozen=True):
     key: str = ""
     key_name: str = ""
     headers: Mapping[str, str] = {}
-    dialect: Dialect = PLAIN
+    quirks: Quirks = PLAIN
     models: tuple[ModelSpec, ...] = ()
     any_model: bool = False
     discover: bool = False

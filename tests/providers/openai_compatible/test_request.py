@@ -8,7 +8,7 @@ import pytest
 from app.domain.chat import Image, Message, OutputFormat, Tool, ToolCall, ToolUse
 from app.domain.errors import InvalidRequest
 from app.providers.openai_compatible.request import chat_body
-from app.providers.openai_compatible.upstream import Dialect
+from app.providers.openai_compatible.upstream import Quirks
 from tests.providers.openai_compatible.upstream import KEY, MODEL, provider_at, raw_upstream, reply, wanted
 
 LOOK, RUN = Tool("look", "Looks.", {"type": "object"}), Tool("run", strict=True)
@@ -16,8 +16,8 @@ LOOK, RUN = Tool("look", "Looks.", {"type": "object"}), Tool("run", strict=True)
 ONLY_RUN = {"type": "function", "function": {"name": "run"}}
 
 
-def body(*messages: Message, dialect: Dialect | None = None, stream: bool = False, **fields: Any) -> dict[str, Any]:
-    sent: dict[str, Any] = json.loads(chat_body(wanted(*messages, **fields), dialect or Dialect(), stream=stream))
+def body(*messages: Message, quirks: Quirks | None = None, stream: bool = False, **fields: Any) -> dict[str, Any]:
+    sent: dict[str, Any] = json.loads(chat_body(wanted(*messages, **fields), quirks or Quirks(), stream=stream))
     return sent
 
 
@@ -36,7 +36,7 @@ def test_every_kind_of_message_keeps_its_meaning() -> None:
         Message("assistant", "", tool_calls=(call,), reasoning="Let me look."),
         Message("tool", "A cat.", name="look", tool_call_id="call_1"),
         Message("assistant", "A cat.", reasoning="Easy."),
-        dialect=Dialect(reasoning_field="reasoning_content"),
+        quirks=Quirks(reasoning_field="reasoning_content"),
     )["messages"]
     function = {"name": "look", "arguments": '{"at": 1}'}
     picture = {"url": "data:image/png;base64,AAAA", "detail": "low"}
@@ -101,7 +101,7 @@ def test_the_form_of_the_answer() -> None:
 
 def test_differences_between_upstreams_are_minded() -> None:
     """The name of the length's bound, and whether a stream's usage can be asked for."""
-    odd = Dialect(max_tokens_field="max_completion_tokens", stream_usage=False)
+    odd = Quirks(max_tokens_field="max_completion_tokens", stream_usage=False)
     assert body(max_tokens=7, stop=("a", "b"), stream=True) == {
         **body(stream=True),
         "max_tokens": 7,
@@ -109,7 +109,7 @@ def test_differences_between_upstreams_are_minded() -> None:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    sent = body(max_tokens=7, stream=True, dialect=odd)
+    sent = body(max_tokens=7, stream=True, quirks=odd)
     assert (sent["max_completion_tokens"], "max_tokens" in sent, "stream_options" in sent) == (7, False, False)
 
 

@@ -13,7 +13,7 @@ from app.domain.prompt import Prompt, PromptLimit
 from app.providers.base import Ability, CompletionRequest, ModelSpec
 from app.providers.http import HttpClient
 from app.providers.openai_compatible.provider import OpenAICompatibleProvider
-from app.providers.openai_compatible.upstream import Dialect, Upstream
+from app.providers.openai_compatible.upstream import Quirks, Upstream
 from app.providers.resilience.breaker import BreakerPolicy, CircuitBreaker
 from app.providers.resilience.bulkhead import Bulkhead
 from app.providers.resilience.guard import Guard
@@ -122,13 +122,13 @@ async def provider_at(
     base_url: str,
     *,
     guard: Guard | None = None,
-    dialect: Dialect | None = None,
+    quirks: Quirks | None = None,
     max_reply_bytes: int = 1_000_000,
     **row: Any,
 ) -> AsyncGenerator[OpenAICompatibleProvider, None]:
     """A provider that has been started, with a key and one model with all abilities."""
     values: dict[str, Any] = {"name": "acme", "key": KEY, "key_name": "ACME_API_KEY", "models": (MODEL,), **row}
-    upstream = Upstream(base_url=base_url, dialect=dialect or Dialect(), **values)
+    upstream = Upstream(base_url=base_url, quirks=quirks or Quirks(), **values)
     client = HttpClient(max_reply_bytes=max_reply_bytes, keep_cookies=False)
     provider = OpenAICompatibleProvider(
         upstream, client=client, guard=guard or make_guard(), max_reply_bytes=max_reply_bytes

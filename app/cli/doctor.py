@@ -1,26 +1,33 @@
-"""`python main.py doctor`: what works between here and the site, in plain words."""
+"""`main.py doctor`: what works between here and the upstreams, in plain words."""
 
+import argparse
+import asyncio
 from contextlib import AsyncExitStack
 
-from app.build import build_registry
+from app.assembly.providers import build_registry
 from app.domain.chat import Message
 from app.domain.errors import ContextTooLong, GatewayError
 from app.domain.prompt import PromptLimit, TextPrompt, compose, text_prompt
 from app.providers.base import BaseProvider, CompletionRequest, ModelSpec
-from app.settings import Settings
+from app.settings import Settings, load_settings
 
 _LIMIT_FACTORS = (1.0, 1.5, 2.0, 4.0, 8.0)
 
 
-async def run(settings: Settings, *, find_limit: bool) -> int:
-    """Check the site step by step up to the first that fails, then every other upstream; returns the exit status."""
+def run(options: argparse.Namespace) -> int:
+    """Say what works, and return the exit status."""
+    return asyncio.run(_check(load_settings(), find_limit=options.limit))
+
+
+async def _check(settings: Settings, *, find_limit: bool) -> int:
+    """Check the site step by step up to the first that fails, then every other upstream."""
     registry = build_registry(settings)
-    print(f"✓ settings: page {settings.chat_page_url}, models {', '.join(settings.known_models)}")
+    print(f"✓ settings: page {settings.site.page_url}, models {', '.join(settings.models.known)}")
     async with AsyncExitStack() as stack:
         for provider in registry.providers:
             stack.push_async_callback(provider.aclose)
             await provider.start()
-        target = registry.resolve(settings.default_model, "kimi-web")[0]
+        target = registry.resolve(settings.models.default, "kimi-web")[0]
         well = await _check_site(target.provider, target.spec, find_limit=find_limit)
         for provider in registry.providers:
             if provider is not target.provider:

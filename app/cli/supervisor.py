@@ -14,7 +14,7 @@ from pathlib import Path
 
 import structlog
 
-from app.cluster.nginx import NginxPolicy, render
+from app.cli.nginx import NginxPolicy, render
 
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 15.0

@@ -6,8 +6,8 @@ import sys
 import uvicorn
 from fastapi import FastAPI
 
-from app.build import build_app
-from app.server import GracefulServer, allow_open_files
+from app.assembly.app import create_app
+from app.cli.server import GracefulServer, allow_open_files
 from app.settings import Settings, load_settings
 
 # Longer than any proxy in front keeps an idle connection: else a request can meet one that is just being closed.
@@ -15,34 +15,35 @@ _KEEP_ALIVE_SECONDS = 75
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve until told to stop; returns the exit status."""
+    """Serve until told to stop, and return the exit status."""
     given = {"api_host": options.host, "api_port": options.port}
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})
-    return run_server(build_app(settings), settings)
+    return run_server(create_app(settings), settings)
 
 
 def run_server(app: FastAPI, settings: Settings) -> int:
-    """Serve an app until told to stop; returns the exit status."""
+    """Serve an app until told to stop, and return the exit status."""
     allow_open_files()
+    listening = settings.listening
     server = GracefulServer(
         uvicorn.Config(
             app,
-            host=settings.api_host,
-            port=settings.api_port,
+            host=listening.host,
+            port=listening.port,
             log_config=None,
             access_log=False,
             server_header=False,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=settings.shutdown_grace_seconds,
-            forwarded_allow_ips=settings.forwarded_allow_ips,
+            timeout_graceful_shutdown=listening.shutdown_grace,
+            forwarded_allow_ips=listening.forwarded_allow_ips,
         ),
         app.state.drain,
-        settings.drain_seconds,
+        listening.drain,
     )
     try:
         server.run()
     finally:
         if not server.started:
-            where = f"{settings.api_host}:{settings.api_port} (API_HOST, API_PORT)"
+            where = f"{listening.host}:{listening.port} (API_HOST, API_PORT)"
             print(f"The gateway could not start at {where}; the lines above say why.", file=sys.stderr)
     return 0 if server.started else 1

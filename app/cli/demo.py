@@ -4,50 +4,55 @@ import argparse
 import secrets
 import sys
 import textwrap
+from collections.abc import Mapping
 
-from app.build import build_app
+from app.assembly.app import create_app
+from app.cli.serve import run_server
+from app.cli.supervisor import is_free
 from app.cluster.supervisor import is_free
 from app.commands.serve import run_server
-from app.settings import Settings, load_settings
+from app.providers.openai_compatible.presets import PRESETS, Preset
+from app.settings import load_settings
 from simulator.behaviour import Behaviour
-from simulator.live import LiveSimulator, running
+from simulator.live import running
 
 _SIMULATED_LATENCY = 0.4
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve until told to stop; returns the exit status."""
+    """Serve until told to stop, and return the exit status."""
     given = load_settings(_env_file=None, auth_disabled=True)
-    port = given.nginx_port if options.port is None else options.port
+    port = given.cluster.nginx_port if options.port is None else options.port
     if not is_free(f"{options.host or '127.0.0.1'}:{port}"):
         print(f"Port {port} is taken: choose another one with --port.", file=sys.stderr)
         return 1
     with running(Behaviour(latency_s=_SIMULATED_LATENCY)) as site:
-        key = given.api_keys[0] if given.api_keys else f"sk-demo-{secrets.token_hex(12)}"
+        key = given.access.api_keys[0] if given.access.api_keys else f"sk-demo-{secrets.token_hex(12)}"
         settings = load_settings(
             _env_file=None,
             api_master_key=key,
             auth_disabled=False,
             chat_page_url=site.page_url,
             upstream_url=site.ajax_url,
-            **_simulated_upstreams(site, given.default_model),
+            **simulated_upstreams(site.api_url, given.models.default),
             log_format="pretty",
             log_level="WARNING",
             api_host=options.host or "127.0.0.1",
             api_port=port,
         )
-        print(_demo_text(f"http://localhost:{settings.api_port}/v1", key, site.base_url), flush=True)
-        return run_server(build_app(settings), settings)
+        print(_demo_text(f"http://localhost:{settings.listening.port}/v1", key, site.base_url), flush=True)
+        return run_server(create_app(settings), settings)
 
 
-def _simulated_upstreams(site: LiveSimulator, default_model: str) -> dict[str, object]:
-    """Nothing that the environment names may be asked; in the place of Moonshot's API stands the simulator's."""
-    switches = [name for name in Settings.model_fields if name.endswith(("_api_key", "_base_url"))]
+def simulated_upstreams(api_url: str, default_model: str, presets: Mapping[str, Preset] = PRESETS) -> dict[str, object]:
+    """Settings with which nothing that the environment names is asked, and a simulator stands in for Moonshot's API."""
+    switches = [variable.lower() for preset in presets.values() for variable in preset.variables.values()]
     return {
         **dict.fromkeys(switches, ""),
         "providers_file": None,
+        "providers": "",
         "moonshot_api_key": "sk-simulated",
-        "moonshot_base_url": site.api_url,
+        "moonshot_base_url": api_url,
         "model_routes": f"kimi=kimi-web/{default_model}>moonshot/kimi-k2-0905-preview",
     }
 

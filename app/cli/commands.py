@@ -1,4 +1,4 @@
-"""The commands of `main.py`, and how they are called."""
+"""The command line of `main.py`."""
 
 import argparse
 import importlib
@@ -9,10 +9,10 @@ from app.settings import SettingsError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the process's exit status."""
+    """Run a command and return the process's exit status."""
     options = _parser().parse_args(arguments)
-    # Imported only now: a gateway that serves has no use for the simulator.
-    command = importlib.import_module(f"app.commands.{options.command or 'serve'}")
+    # Imported only now: a gateway that serves has no use for what the other commands need.
+    command = importlib.import_module(f"app.cli.{options.command or 'serve'}")
     try:
         status: int = command.run(options)
     except SettingsError as error:

@@ -1,0 +1,115 @@
+"""The gateway as an ASGI application."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+
+from fastapi import FastAPI
+
+from app.api.answering import AnsweringEndpoint
+from app.api.anthropic.dialect import MESSAGES
+from app.api.app import Gateway
+from app.api.completions.dialect import COMPLETIONS
+from app.api.dialect import DialectServices
+from app.api.openai.dialect import CHAT_COMPLETIONS
+from app.api.ops import Drain, ops_router
+from app.api.responses.dialect import RESPONSES
+from app.api.sessions import sessions_router
+from app.api.streaming.event_stream import StreamPolicy
+from app.api.streaming.pacing import Pacer
+from app.assembly.middleware import PUBLIC_PATHS, middleware
+from app.assembly.resources import Resources, make_resources
+from app.chat.service import ChatService
+from app.chat.session import SessionPolicy
+from app.domain.usage import CallRecord
+from app.observe import logging as logs
+from app.observe.metrics import Metrics
+from app.providers.base import BaseProvider
+from app.settings import Settings
+
+# In the order in which they are asked whether a request is theirs.
+_DIALECTS = (MESSAGES, CHAT_COMPLETIONS, RESPONSES, COMPLETIONS)
+
+
+def create_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()) -> FastAPI:
+    """Assemble the gateway. Nothing is opened before its lifespan begins.
+
+    Args:
+        further_providers: Upstreams besides those that the settings name.
+
+    Raises:
+        SettingsError: Settings are at odds with what they refer to: a file, a module, a package that isn't installed.
+    """
+    logs.configure(settings.logs.level, settings.logs.format, worker_id=settings.logs.worker_id)
+    resources = make_resources(settings, further_providers)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
+        async with resources.opened():
+            yield
+
+    drain = Drain()
+    services = DialectServices(
+        registry=resources.registry,
+        session_from_user=settings.sessions.from_user,
+        max_messages=settings.listening.max_messages,
+        snapshots=resources.snapshots,
+        snapshot_max_characters=settings.sessions.max_characters,
+    )
+    service, stream_policy = _chat_service(settings, resources), _stream_policy(settings)
+    app = Gateway(
+        [
+            AnsweringEndpoint(
+                dialect, services, service=service, stream_policy=stream_policy, metrics=resources.metrics
+            )
+            for dialect in _DIALECTS
+        ],
+        [
+            ops_router(
+                providers=resources.registry.providers,
+                sessions=resources.sessions,
+                drain=drain,
+                metrics=resources.metrics,
+            ),
+            *(dialect.routes(services) for dialect in _DIALECTS),
+            sessions_router(resources.sessions),
+        ],
+        public_paths=PUBLIC_PATHS,
+        title="kimi-ai-2api",
+        version="0.1.0",
+        description="The Kimi web chat as the OpenAI API.",
+        lifespan=lifespan,
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # we have our own
+        middleware=middleware(settings, resources, _DIALECTS),
+    )
+    app.state.drain = drain
+    return app
+
+
+def _chat_service(settings: Settings, resources: Resources) -> ChatService:
+    return ChatService(
+        registry=resources.registry,
+        sessions=resources.sessions,
+        policy=SessionPolicy(settings.sessions.replay_seconds, settings.sessions.max_characters),
+        on_call=partial(_on_call, resources.metrics),
+        on_texts=logs.log_texts if settings.logs.texts else None,
+    )
+
+
+def _on_call(metrics: Metrics, record: CallRecord) -> None:
+    logs.log_call(record)
+    metrics.call_ended(record)
+
+
+def _stream_policy(settings: Settings) -> StreamPolicy:
+    streams = settings.streams
+    return StreamPolicy(
+        grace=streams.grace,
+        heartbeat=streams.heartbeat,
+        piece_size=streams.typing_piece_size,
+        pacer=Pacer(streams.typing_delay) if streams.typing_delay else None,
+        typing_ceiling=streams.typing_max,
+        write_timeout=streams.write_timeout,
+    )

@@ -1,0 +1,76 @@
+"""The layers around the routes."""
+
+from collections.abc import Sequence
+
+import structlog
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from app.api.dialect import Dialect
+from app.api.middleware.auth import ApiKeys, AuthMiddleware
+from app.api.middleware.context import RequestContextMiddleware
+from app.api.middleware.intake import IntakeMiddleware
+from app.api.middleware.tracing import TracingMiddleware
+from app.assembly.resources import Resources
+from app.settings import Settings
+
+PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
+_READABLE_HEADERS = (
+    "openai-processing-ms request-id retry-after x-context-dropped x-context-shortened x-fallback x-ignored-params "
+    "x-prompt-chars x-prompt-tokens x-provider x-request-id x-session-action x-session-id"
+)
+
+
+def middleware(settings: Settings, resources: Resources, dialects: Sequence[Dialect]) -> list[Middleware]:
+    """List the layers in the order in which a request meets them.
+
+    Args:
+        dialects: The first one whose request it is says how its errors are written.
+    """
+    layers = [
+        Middleware(
+            RequestContextMiddleware,
+            metrics=resources.metrics,
+            error_forms=[dialect.errors for dialect in dialects],
+            endpoints={dialect.path: dialect.errors for dialect in dialects},
+        )
+    ]
+    if resources.tracing is not None:
+        layers.append(Middleware(TracingMiddleware, open_span=resources.tracing.request))
+    if settings.access.cors_origins:
+        layers.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.access.cors_origins,
+                allow_methods=["*"],
+                allow_headers=["*"],
+                expose_headers=_READABLE_HEADERS.split(),
+            )
+        )
+    layers.append(
+        Middleware(
+            IntakeMiddleware,
+            max_bytes=settings.listening.max_body_bytes,
+            max_headers=settings.listening.max_headers,
+            lag=resources.loop_lag,
+            max_lag=settings.listening.max_loop_lag,
+        )
+    )
+    layers.append(_auth(settings))
+    return layers
+
+
+def _auth(settings: Settings) -> Middleware:
+    access = settings.access
+    if access.auth_disabled:
+        structlog.get_logger("kimi.assembly").warning(
+            "auth_disabled", meaning="everybody who reaches this port may use it"
+        )
+    metrics_key = access.metrics_key.get_secret_value()
+    guarded = not access.auth_disabled or bool(metrics_key)
+    return Middleware(
+        AuthMiddleware,
+        keys=None if access.auth_disabled else ApiKeys(access.api_keys),
+        public_paths=PUBLIC_PATHS,
+        special={"/metrics": ApiKeys([*access.api_keys, *filter(None, [metrics_key])])} if guarded else {},
+    )

@@ -1,0 +1,98 @@
+"""Everything that is opened when the gateway starts and closed when it ends."""
+
+import asyncio
+import importlib
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from app.assembly.providers import build_registry
+from app.assembly.stores import session_store, snapshot_store
+from app.domain.spans import no_trace
+from app.observe.loop_lag import LoopLag
+from app.observe.metrics import Metrics
+from app.providers.base import BaseProvider
+from app.providers.registry import ProviderRegistry
+from app.sessions.base import SessionStore, SnapshotStore
+from app.settings import Settings, SettingsError
+
+if TYPE_CHECKING:  # an optional extra, imported in `_tracing` if it is wanted
+    from app.observe.otel import Tracing
+
+
+class Resources(Struct, frozen=True):
+    """What the gateway works with.
+
+    Args:
+        tracing: None if traces are switched off.
+        loop_lag: Measures while the resources are open.
+        snapshots: Lives in the session store, and is opened and closed with it.
+    """
+
+    metrics: Metrics
+    tracing: "Tracing | None"
+    loop_lag: LoopLag
+    sessions: SessionStore
+    snapshots: SnapshotStore
+    registry: ProviderRegistry
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncGenerator[None, None]:
+        """Open everything, and close it in the reverse order."""
+        async with AsyncExitStack() as stack:
+            if self.tracing is not None:
+                stack.callback(self.tracing.close)
+            stack.callback(asyncio.create_task(self.loop_lag.watch()).cancel)
+            stack.push_async_callback(self.sessions.aclose)
+            await self.sessions.start()
+            for provider in self.registry.providers:
+                stack.push_async_callback(provider.aclose)
+                await provider.start()
+            yield
+
+
+def make_resources(settings: Settings, further_providers: Sequence[BaseProvider] = ()) -> Resources:
+    """Make everything from the settings, without opening it.
+
+    Raises:
+        SettingsError: Settings are at odds with what they refer to.
+    """
+    tracing = _tracing(settings)
+    metrics = Metrics(lambda: _state(registry.providers, sessions))
+    trace = metrics.timing(tracing.span if tracing else no_trace)
+    registry = build_registry(settings, trace, further_providers)
+    sessions = session_store(settings, trace)
+    return Resources(
+        metrics=metrics,
+        tracing=tracing,
+        loop_lag=LoopLag(metrics.loop_lag),
+        sessions=sessions,
+        snapshots=snapshot_store(settings, sessions),
+        registry=registry,
+    )
+
+
+def _tracing(settings: Settings) -> "Tracing | None":
+    if not settings.logs.tracing_endpoint:
+        return None
+    try:
+        # Not at the top of the file: its packages are an optional extra.
+        module = importlib.import_module("app.observe.otel")
+    except ImportError as error:
+        raise SettingsError("TRACING_ENDPOINT: needs the packages of requirements-tracing.txt") from error
+    tracing: Tracing = module.Tracing(settings.logs.tracing_endpoint, settings.logs.worker_id)
+    return tracing
+
+
+def _state(providers: Iterable[BaseProvider], sessions: SessionStore) -> dict[str, dict[str, float]]:
+    """The numbers of the moment, for the metrics."""
+    state: dict[str, dict[str, float]] = {"kimi_session_store_up": {"store": float(sessions.status() == "ready")}}
+    if (count := sessions.count()) is not None:
+        state["kimi_sessions"] = {"store": float(count)}
+    for provider in providers:
+        status = provider.status()
+        for name, value in {"ready": float(status.ready), **status.gauges}.items():
+            state.setdefault(f"kimi_provider_{name}", {})[provider.name] = value
+    return state

@@ -1,0 +1,70 @@
+"""Where sessions and responses are kept."""
+
+import importlib
+import multiprocessing
+import sys
+from typing import TYPE_CHECKING
+
+import structlog
+
+from app.domain.spans import Trace
+from app.sessions.base import SnapshotStore
+from app.sessions.memory import MemorySessionStore, MemorySnapshotStore
+from app.settings import Settings, SettingsError
+
+if TYPE_CHECKING:  # Redis's client takes 6 MB, which most gateways have no use for
+    from app.sessions.redis.store import RedisSessionStore
+
+
+def session_store(settings: Settings, trace: Trace) -> "MemorySessionStore | RedisSessionStore":
+    """Make the store that `SESSION_STORE_URL` names.
+
+    Raises:
+        SettingsError: The address can't be understood.
+    """
+    sessions = settings.sessions
+    if sessions.shared:
+        return _redis_sessions(settings, trace)
+    if _one_of_several_processes():
+        structlog.get_logger("kimi.assembly").warning(
+            "sessions_not_shared",
+            meaning="several processes share this port, each with sessions of its own: clients will be forgotten. "
+            "Set SESSION_STORE_URL to a Redis, or run ./dev cluster",
+        )
+    return MemorySessionStore(
+        max_sessions=sessions.max_sessions,
+        time_to_live=sessions.time_to_live,
+        lock_wait=sessions.lock_wait,
+        trace=trace,
+    )
+
+
+def snapshot_store(settings: Settings, sessions: "MemorySessionStore | RedisSessionStore") -> SnapshotStore:
+    """Make the store of responses, next to the sessions."""
+    most, time_to_live = settings.sessions.max_responses, settings.sessions.response_time_to_live
+    if isinstance(sessions, MemorySessionStore):
+        return MemorySnapshotStore(max_snapshots=most, time_to_live=time_to_live)
+    return sessions.snapshots(max_snapshots_per_caller=most, time_to_live=time_to_live)
+
+
+def _redis_sessions(settings: Settings, trace: Trace) -> "RedisSessionStore":
+    sessions = settings.sessions
+    # Imported only now: see above.
+    module = importlib.import_module("app.sessions.redis.store")
+    try:
+        store: RedisSessionStore = module.RedisSessionStore(
+            sessions.store_url.get_secret_value(),
+            max_sessions_per_caller=sessions.max_sessions,
+            time_to_live=sessions.time_to_live,
+            lock_wait=sessions.lock_wait,
+            lock_ttl=sessions.lock_ttl,
+            trace=trace,
+        )
+    except ValueError as error:
+        raise SettingsError(f"SESSION_STORE_URL: {error}") from None
+    return store
+
+
+def _one_of_several_processes() -> bool:
+    """Is this a process of `uvicorn --workers N`? (Of `--reload` there is only one at a time.)"""
+    return multiprocessing.parent_process() is not None and "--reload" not in sys.argv

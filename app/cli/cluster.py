@@ -1,0 +1,50 @@
+"""`main.py cluster`: several workers behind a local nginx."""
+
+import argparse
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from app.cli.nginx import NginxPolicy
+from app.cli.supervisor import ClusterError, ClusterPolicy, Supervisor, worker_command
+from app.observe import logging as logs
+from app.settings import Settings, load_settings
+
+_MARGIN_SECONDS = 10
+_ROOT = Path(__file__).parents[2]
+
+
+def run(_: argparse.Namespace) -> int:
+    """Keep the cluster running until told to stop, and return the exit status."""
+    settings = load_settings()
+    logs.configure(settings.logs.level, settings.logs.format, worker_id="supervisor")
+    command = worker_command(_ROOT / "main.py")
+    try:
+        supervisor = Supervisor(_policy(settings), worker_command=command, environment=os.environ)
+        return asyncio.run(supervisor.run())
+    except ClusterError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _policy(settings: Settings) -> ClusterPolicy:
+    cluster, listening, traffic = settings.cluster, settings.listening, settings.traffic
+    return ClusterPolicy(
+        workers=cluster.workers,
+        first_port=cluster.first_port,
+        grace=listening.drain + listening.shutdown_grace,
+        nginx=NginxPolicy(
+            listen=f"{cluster.bind_address}:{cluster.nginx_port}",
+            sticky=cluster.sticky,
+            max_body_bytes=listening.max_body_bytes,
+            # A whole answer may be silent for as long as queue and exchange take together.
+            read_timeout=traffic.queue_timeout + traffic.request_timeout + _MARGIN_SECONDS,
+            request_rate=cluster.request_rate,
+            request_burst=cluster.request_burst,
+            connections_per_key=cluster.connections_per_key,
+            certificate=cluster.tls_certificate,
+            certificate_key=cluster.tls_certificate_key,
+        ),
+        template=(_ROOT / "nginx.conf").read_text(encoding="utf-8"),
+    )

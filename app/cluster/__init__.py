@@ -1,1 +1,0 @@
-"""Several workers behind a local nginx, without Docker: `python main.py cluster`."""

@@ -1,1 +1,0 @@
-"""What `main.py` can do: one module each, with `run(options)`, imported by app/cli.py when it is asked for."""

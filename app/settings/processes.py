@@ -1,0 +1,136 @@
+"""How the gateway's processes run: where they listen, several of them behind nginx, what they log."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, field_validator, model_validator
+
+from app.settings.group import Accepts, Bytes, OptionalHttpUrl, Seconds, SettingsGroup, WholeSeconds, setting
+
+
+class ListeningSettings(SettingsGroup):
+    """Where it listens, and what it lets in."""
+
+    host: Annotated[str, Accepts("an address")] = setting(
+        "API_HOST",
+        "127.0.0.1",
+        "The address that one worker listens on. `0.0.0.0` for everybody who can reach the machine.",
+    )
+    port: int = setting("API_PORT", 8000, "The port that one worker listens on. 0 takes any free one.", ge=0, le=65535)
+    max_body_bytes: Bytes = setting(
+        "MAX_BODY_BYTES", 1024 * 1024, "The largest request body; larger ones get a 413.", ge=1024
+    )
+    max_headers: int = setting("MAX_HEADERS", 100, "The most header lines of a request; more get a 431.", ge=10)
+    max_messages: int = setting("MAX_MESSAGES", 5000, "The most messages in a request; more get a 400.", ge=1)
+    max_loop_lag: Seconds = setting(
+        "MAX_LOOP_LAG_SECONDS",
+        1,
+        "While the event loop is later than this, new calls get a 503 at once instead of a timeout later.",
+        gt=0,
+    )
+    shutdown_grace: WholeSeconds = setting(
+        "SHUTDOWN_GRACE_SECONDS", 30, "How long running requests may take to end when the server is told to stop.", ge=0
+    )
+    drain: Seconds = setting(
+        "DRAIN_SECONDS",
+        1,
+        "After SIGTERM: how long `/ready` says 503 while new requests are still served, so that load balancers send "
+        "them elsewhere.",
+        ge=0,
+    )
+    forwarded_allow_ips: Annotated[str, Accepts("addresses or networks, or `*` for all")] = setting(
+        "FORWARDED_ALLOW_IPS",
+        "127.0.0.1",
+        "Whose `X-Forwarded-For` is believed: addresses or networks, separated by commas. It should be nginx's, and "
+        "nobody else's.",
+    )
+
+
+class ClusterSettings(SettingsGroup):
+    """Several workers behind nginx.
+
+    For `./dev cluster`; docker compose reads those that concern nginx, too.
+    """
+
+    bind_address: Annotated[str, Accepts("an address")] = setting(
+        "BIND_ADDRESS",
+        "127.0.0.1",
+        "The address that nginx listens on. `0.0.0.0` for everybody who can reach the machine.",
+    )
+    nginx_port: int = setting(
+        "NGINX_PORT",
+        8088,
+        "The port that users see: nginx's in front of the workers, and the demo's.",
+        ge=1,
+        le=65535,
+    )
+    workers: int = setting("CLUSTER_WORKERS", 3, "How many workers `./dev cluster` runs.", ge=1, le=256)
+    first_port: int = setting(
+        "CLUSTER_FIRST_PORT",
+        8101,
+        "The port of the first worker of `./dev cluster`; the others follow.",
+        ge=1,
+        le=65000,
+    )
+    sticky: Literal["ip", "session"] = setting(
+        "STICKY",
+        "ip",
+        "What keeps a session on one worker. `ip`: the client's address (its first three parts). `session`: the "
+        "session's id or `user` together with the key, which is better where many clients share an address or one "
+        "client has many sessions.",
+    )
+    request_rate: Annotated[str, Accepts("such as `100r/s` or `600r/m`")] = setting(
+        "REQUEST_RATE",
+        "100r/s",
+        "How many requests each API key (without one, each address) may send. nginx answers more with a 429.",
+    )
+    request_burst: int = setting("REQUEST_BURST", 200, "How many more requests may come at once.", ge=0)
+    connections_per_key: int = setting(
+        "CONNECTIONS_PER_KEY", 1000, "How many requests of one API key (without one, address) may run at once.", ge=1
+    )
+    tls_certificate: Path | None = setting(
+        "TLS_CERTIFICATE", None, "A PEM file with nginx's certificate. With it nginx speaks https, without it http."
+    )
+    tls_certificate_key: Path | None = setting("TLS_CERTIFICATE_KEY", None, "A PEM file with the certificate's key.")
+
+    @field_validator("request_rate")
+    @classmethod
+    def _rate(cls, value: str) -> str:
+        if not re.fullmatch(r"[1-9]\d*r/[sm]", value):
+            raise ValueError("write 100r/s for requests per second, or 100r/m for requests per minute")
+        return value
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_certificate_key is None):
+            raise ValueError("TLS_CERTIFICATE: goes together with TLS_CERTIFICATE_KEY")
+        return self
+
+
+def _capitals(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_capitals)]
+
+
+class LogSettings(SettingsGroup):
+    """Logs and traces."""
+
+    level: LogLevel = setting("LOG_LEVEL", "INFO", "The least severe lines that are written.")
+    format: Literal["json", "pretty"] = setting("LOG_FORMAT", "json", "`json` for machines, `pretty` for people.")
+    texts: bool = setting(
+        "LOG_TEXTS",
+        False,
+        "With `LOG_LEVEL=DEBUG`, logs each call's prompt and answer in a line of their own. For debugging only.",
+    )
+    worker_id: str = setting(
+        "WORKER_ID", "", "The name of this worker in its log lines. `./dev cluster` and docker compose set it."
+    )
+    tracing_endpoint: OptionalHttpUrl = setting(
+        "TRACING_ENDPOINT",
+        "",
+        "Where an OpenTelemetry collector takes traces (OTLP over HTTP), such as `http://localhost:4318/v1/traces`. "
+        "Empty for no traces. Needs the packages of `requirements-tracing.txt`.",
+    )
