@@ -1,4 +1,7 @@
-"""A provider in thirty lines: answers with the user's own words in capitals."""
+"""A provider in thirty lines: answers with the user's own words in capitals.
+
+`PROVIDERS=examples.shout_provider:ShoutProvider` adds it to a gateway.
+"""
 
 from collections.abc import AsyncGenerator
 

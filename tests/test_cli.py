@@ -101,7 +101,15 @@ def test_a_gateway_loads_only_what_it_serves_with() -> None:
     script = "import sys, main, app.cli.serve; main.app; print(*sys.modules)"
     loaded = set(run("-c", script, API_MASTER_KEY=ALICE_KEY).stdout.split())
     assert "app.providers.http.client" in loaded
-    assert loaded.isdisjoint({"redis", "simulator", "app.cli.supervisor", "app.cli.doctor", "app.observe.otel"})
+    assert loaded.isdisjoint(
+        {"redis", "simulator", "app.cli.supervisor", "app.cli.doctor", "app.observe.otel"}
+    )
+
+
+def test_a_process_has_one_app() -> None:
+    """Whoever asks for `main.app` a second time gets the same; the factory makes another one each time."""
+    script = "import main; print(main.app is main.app, main.create_app() is main.create_app())"
+    assert run("-c", script, API_MASTER_KEY=ALICE_KEY).stdout.split() == ["True", "False"]
 
 
 def test_a_taken_port_is_told_before_anything_else() -> None:
@@ -166,7 +174,15 @@ def test_wrong_settings_stop_the_start_with_a_line_that_names_them(
     assert ALICE_KEY not in ended.stderr
 
 
-@pytest.mark.parametrize("command", [["main.py"], ["main.py", "serve"], ["-m", "uvicorn", "main:app"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["main.py"],
+        ["main.py", "serve"],
+        ["-m", "uvicorn", "main:app"],
+        ["-m", "uvicorn", "--factory", "main:create_app"],
+    ],
+)
 def test_a_stopped_server_lets_a_running_stream_end(site: LiveSimulator, command: list[str]) -> None:
     """On SIGTERM an answer that is being typed out is typed to its end before the process exits."""
     port = free_port()

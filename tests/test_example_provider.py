@@ -1,5 +1,8 @@
 """The README's worked example of a provider is shown as it is, and works."""
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import TextIO
 
@@ -9,26 +12,60 @@ import pytest
 from app.assembly.app import create_app
 from app.observe import logging as logs
 from app.settings import load_settings
-from examples.shout_provider import ShoutProvider
 from simulator.live import LiveSimulator
 from tests.live import ALICE_KEY, serving
+from tests.test_cli import environment, free_port, until_it_listens
 
 ROOT = Path(__file__).parent.parent
+EXAMPLE = ROOT / "examples" / "shout_provider.py"
 
 
 @pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
 def test_the_readme_shows_the_example_as_it_is(readme: str) -> None:
     """What a reader copies from the README is the code that the next test runs."""
-    source = (ROOT / "examples" / "shout_provider.py").read_text(encoding="utf-8")
+    source = EXAMPLE.read_text(encoding="utf-8")
     assert source.strip() in (ROOT / readme).read_text(encoding="utf-8")
 
 
-def test_a_further_provider_is_registered_in_one_line(site: LiveSimulator, log_stream: TextIO) -> None:
+def test_a_further_provider_takes_one_setting(site: LiveSimulator, log_stream: TextIO) -> None:
     """The example's model is listed, answers whole and in parts, and remembers sessions like any other."""
-    settings = load_settings(_env_file=None, api_master_key=ALICE_KEY, chat_page_url=site.page_url)
-    app = create_app(settings, [ShoutProvider()])
+    settings = load_settings(
+        _env_file=None,
+        api_master_key=ALICE_KEY,
+        chat_page_url=site.page_url,
+        providers="examples.shout_provider:ShoutProvider",
+    )
+    app = create_app(settings)
     logs.configure("DEBUG", "json", log_stream)
-    with serving(app) as gateway, openai.OpenAI(base_url=gateway.openai_url, api_key=ALICE_KEY) as client:
+    with serving(app) as gateway:
+        _ask(gateway.openai_url)
+
+
+def test_a_further_provider_is_mounted_into_the_image(site: LiveSimulator, tmp_path: Path) -> None:
+    """In a folder with what the image holds and a folder of the operator's, the image's command serves the example."""
+    shutil.copytree(ROOT / "app", tmp_path / "app", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "main.py", tmp_path)
+    (tmp_path / "plugins").mkdir()
+    shutil.copy(EXAMPLE, tmp_path / "plugins")
+    port = free_port()
+    settings = environment(
+        API_MASTER_KEY=ALICE_KEY,
+        API_PORT=str(port),
+        CHAT_PAGE_URL=site.page_url,
+        PROVIDERS="plugins.shout_provider:ShoutProvider",
+        LOG_FORMAT="pretty",
+    )
+    command = [sys.executable, "main.py", "serve"]
+    with subprocess.Popen(command, cwd=tmp_path, env=settings, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            until_it_listens(server)
+            _ask(f"http://127.0.0.1:{port}/v1")
+        finally:
+            server.kill()
+
+
+def _ask(base_url: str) -> None:
+    with openai.OpenAI(base_url=base_url, api_key=ALICE_KEY) as client:
         assert "shout" in [model.id for model in client.models.list()]
         ask = {"model": "shout", "user": "ada", "messages": [{"role": "user", "content": "hello there"}]}
         whole = client.chat.completions.create(**ask, stream=False)  # type: ignore[call-overload]

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import Settings, SettingsError, load_settings
+from app.providers.registry import Route
+from app.settings import Settings, SettingsError, load_settings, setting_names
 
 GOOD_KEY = "sk-alice-4f9a1c77d2e0"
 
@@ -11,13 +12,13 @@ GOOD_KEY = "sk-alice-4f9a1c77d2e0"
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is set on the machine that runs the tests plays no part."""
-    for name in Settings.model_fields:
-        monkeypatch.delenv(name.upper(), raising=False)
+    for name in setting_names():
         monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
 
 
 def _load(**values: object) -> Settings:
-    return load_settings(_env_file=None, **{"api_master_key": GOOD_KEY, **values})
+    return load_settings(**{"_env_file": None, "api_master_key": GOOD_KEY, **values})
 
 
 def _faults(**values: object) -> list[str]:
@@ -29,10 +30,10 @@ def _faults(**values: object) -> list[str]:
 def test_a_key_is_all_that_has_to_be_set() -> None:
     """With an API key and nothing else the settings are complete, and listen on this machine only."""
     settings = _load()
-    assert settings.api_keys == [GOOD_KEY]
-    assert settings.api_host == "127.0.0.1"
-    assert settings.default_model in settings.known_models
-    assert (settings.context_max_length, settings.context_length_unit) == (1000, "codepoints")
+    assert settings.access.api_keys == [GOOD_KEY]
+    assert settings.listening.host == "127.0.0.1"
+    assert settings.models.default in settings.models.known
+    assert (settings.site.context_max_length, settings.site.context_length_unit) == (1000, "codepoints")
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,10 +46,10 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("CONTEXT_LENGTH_UNIT", "bytes")
     monkeypatch.setenv("TYPING_DELAY_SECONDS", "0.5")
     settings = load_settings(_env_file=None)
-    assert settings.api_keys == [GOOD_KEY, "sk-bob-b81d03e65fa9"]
-    assert (settings.api_port, settings.session_from_user, settings.log_level) == (9000, False, "DEBUG")
-    assert settings.cors_origins == ["https://a.example", "https://b.example"]
-    assert (settings.context_length_unit, settings.typing_delay_seconds) == ("bytes", 0.5)
+    assert settings.access.api_keys == [GOOD_KEY, "sk-bob-b81d03e65fa9"]
+    assert (settings.listening.port, settings.sessions.from_user, settings.logs.level) == (9000, False, "DEBUG")
+    assert settings.access.cors_origins == ["https://a.example", "https://b.example"]
+    assert (settings.site.context_length_unit, settings.streams.typing_delay) == ("bytes", 0.5)
 
 
 def test_settings_come_from_a_file_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -57,7 +58,28 @@ def test_settings_come_from_a_file_too(monkeypatch: pytest.MonkeyPatch, tmp_path
     file.write_text(f"# mine\nAPI_MASTER_KEY={GOOD_KEY}\nAPI_PORT=9000\nMAX_RETRIES=7\nSOMEONE_ELSES=1\n", "utf-8")
     monkeypatch.setenv("API_PORT", "9001")
     settings = load_settings(_env_file=file)
-    assert (settings.api_keys, settings.api_port, settings.max_retries) == ([GOOD_KEY], 9001, 7)
+    assert (settings.access.api_keys, settings.listening.port) == ([GOOD_KEY], 9001)
+    assert settings.traffic.max_retries == 7
+
+
+def test_a_file_may_come_from_windows(tmp_path: Path) -> None:
+    """The mark that Windows' editors put at a file's beginning, and their line ends, are no part of a setting."""
+    file = tmp_path / "settings.env"
+    file.write_bytes(f"\ufeffAPI_MASTER_KEY={GOOD_KEY}\r\nAPI_PORT=9000\r\n".encode())
+    settings = load_settings(_env_file=file)
+    assert (settings.access.api_keys, settings.listening.port) == ([GOOD_KEY], 9000)
+
+
+def test_a_variable_s_name_may_be_written_in_lower_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the environment of systems that don't tell the two apart."""
+    monkeypatch.setenv("api_port", "9000")
+    assert _load().listening.port == 9000
+
+
+def test_an_override_that_is_not_a_setting_is_refused() -> None:
+    """A misspelt setting in code doesn't pass for a set one."""
+    with pytest.raises(TypeError, match="API_PROT"):
+        _load(api_prot=9000)
 
 
 def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
@@ -74,14 +96,15 @@ def test_a_certificate_goes_with_its_key() -> None:
     [fault] = _faults(tls_certificate_key="/key.pem")
     assert fault.startswith("TLS_CERTIFICATE: ")
     settings = _load(tls_certificate="/cert.pem", tls_certificate_key="/key.pem")
-    assert (settings.tls_certificate, settings.tls_certificate_key) == (Path("/cert.pem"), Path("/key.pem"))
+    cluster = settings.cluster
+    assert (cluster.tls_certificate, cluster.tls_certificate_key) == (Path("/cert.pem"), Path("/key.pem"))
 
 
 def test_a_sessions_lock_ends_while_others_still_wait_for_it() -> None:
     """With Redis SESSION_LOCK_TTL is at most half of SESSION_LOCK_WAIT; in memory there is nothing to expire."""
     (fault,) = _faults(session_store_url="redis://localhost:6379/0", session_lock_wait=20, session_lock_ttl=11)
     assert fault.startswith("SESSION_LOCK_TTL: ")
-    assert _load(session_lock_wait=20, session_lock_ttl=11).session_lock_ttl == 11
+    assert _load(session_lock_wait=20, session_lock_ttl=11).sessions.lock_ttl == 11
 
 
 def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +112,15 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("API_PORT", "KNOWN_MODELS", "CHAT_PAGE_URL", "LOG_LEVEL", "CORS_ORIGINS"):
         monkeypatch.setenv(name, "")
     assert _load() == load_settings(_env_file=None, api_master_key=GOOD_KEY)
-    assert _load().api_port == 8000
+    assert _load().listening.port == 8000
+
+
+def test_an_empty_variable_leaves_the_files_value_in_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Only a variable with a value wins over the file."""
+    file = tmp_path / "settings.env"
+    file.write_text("API_PORT=9000\n", "utf-8")
+    monkeypatch.setenv("API_PORT", "")
+    assert _load(_env_file=file).listening.port == 9000
 
 
 @pytest.mark.parametrize(
@@ -170,6 +201,17 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ("known_models", "kimi-k2-instruct-0905,=x"),
         ("known_models", "other=upstream"),
         ("default_model", "unknown"),
+        ("model_routes", "kimi"),
+        ("model_routes", "kimi=a>"),
+        ("model_routes", "kimi=a*3|b"),
+        ("model_routes", "kimi=a*3|b*0"),
+        ("tracing_endpoint", "collector:4318"),
+        ("providers", "plugins.shout"),
+        ("providers", "plugins.shout:Shout Provider"),
+        ("providers", "./plugins/shout.py:ShoutProvider"),
+        ("deepseek_base_url", "example.org"),
+        ("ollama_base_url", "http://localhost:11434/?key=1"),
+        ("openai_models", "=gpt"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -270,12 +312,12 @@ def test_of_several_keys_the_wrong_one_is_pointed_out(keys: str) -> None:
 )
 def test_good_keys_are_taken(given: str, keys: list[str]) -> None:
     """One key or several, separated by commas, with spaces around or without."""
-    assert _load(api_master_key=given).api_keys == keys
+    assert _load(api_master_key=given).access.api_keys == keys
 
 
 def test_without_auth_no_key_is_needed() -> None:
     """Authentication can be switched off on purpose."""
-    assert load_settings(_env_file=None, auth_disabled=True).api_keys == []
+    assert load_settings(_env_file=None, auth_disabled=True).access.api_keys == []
 
 
 @pytest.mark.parametrize("key", ["changeme-4f9a1c77d2e0", "two words 4f9a1c77", "sh0rt!", "clé-4f9a1c77d2e0"])
@@ -290,7 +332,11 @@ def test_a_refused_key_is_not_repeated(key: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("metrics_key", "changeme-4f9a1c77d2e0"), ("session_store_url", "http://:p4ssw0rd-4f9a@redis.example/0")],
+    [
+        ("metrics_key", "changeme-4f9a1c77d2e0"),
+        ("session_store_url", "http://:p4ssw0rd-4f9a@redis.example/0"),
+        ("deepseek_base_url", "https://user:p4ssw0rd-4f9a@example.org/v1"),
+    ],
 )
 def test_other_secrets_are_not_repeated_either(name: str, value: str) -> None:
     """A key for metrics or an address that holds a password doesn't get into the refusal or its traceback."""
@@ -302,7 +348,7 @@ def test_other_secrets_are_not_repeated_either(name: str, value: str) -> None:
 def test_an_address_with_a_password_is_not_shown() -> None:
     """Settings can be printed without showing the password of the session store."""
     settings = _load(session_store_url="redis://:p4ssw0rd-4f9a@redis.example/0", metrics_key="m-4f9a1c77d2e0")
-    assert settings.session_store_url.get_secret_value().endswith("redis.example/0")
+    assert settings.sessions.store_url.get_secret_value().endswith("redis.example/0")
     shown = repr(settings) + settings.model_dump_json()
     assert "p4ssw0rd" not in shown
     assert "m-4f9a1c77d2e0" not in shown
@@ -332,37 +378,48 @@ def test_a_key_is_not_shown_when_another_setting_is_wrong(monkeypatch: pytest.Mo
 )
 def test_models_are_written_as_pairs(given: str, models: dict[str, str]) -> None:
     """A model is `public=upstream`; a known name stands for its upstream's name, any other for itself."""
-    assert _load(known_models=given, default_model=next(iter(models))).known_models == models
+    assert _load(known_models=given, default_model=next(iter(models))).models.known == models
 
 
 def test_models_can_be_given_as_a_map() -> None:
     """Code that makes settings may give the map itself."""
-    assert _load(known_models={"a": "b"}, default_model="a").known_models == {"a": "b"}
+    assert _load(known_models={"a": "b"}, default_model="a").models.known == {"a": "b"}
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8099/chat/", "https://kimi.example", "https://kimi.example/a?b=c"])
 def test_addresses_of_any_host_are_taken(url: str) -> None:
     """Page and endpoint may be anywhere, with a port or without a path."""
     settings = _load(chat_page_url=url, upstream_url=url)
-    assert (settings.chat_page_url, settings.upstream_url) == (url, url)
+    assert (settings.site.page_url, settings.site.ajax_url) == (url, url)
 
 
 def test_upstreams_are_set_by_key_address_and_models() -> None:
     """Each known upstream has its settings; models are names, or public names with the upstream's own."""
-    settings = load_settings(
-        _env_file=None,
-        auth_disabled=True,
+    settings = _load(
         moonshot_cn_api_key=" sk-1 ",
-        moonshot_cn_base_url="https://example.org/v1",
+        moonshot_cn_base_url="https://example.org/v1/",
         moonshot_cn_models="a, b = theirs,",
     )
-    assert settings.preset_choice("moonshot-cn") == ("sk-1", "https://example.org/v1", {"a": "a", "b": "theirs"})
-    assert settings.preset_choice("ollama") == ("", "", {})
-    assert "sk-1" not in repr(settings)
+    moonshot, ollama = (settings.upstreams.presets[name] for name in ("moonshot-cn", "ollama"))
+    assert (moonshot.key, moonshot.base_url) == ("sk-1", "https://example.org/v1")
+    assert moonshot.models == {"a": "a", "b": "theirs"}
+    assert (ollama.key, ollama.base_url, ollama.models) == ("", "", {})
+    assert "sk-1" not in repr(settings) + settings.model_dump_json()
 
 
-@pytest.mark.parametrize(("name", "value"), [("deepseek_base_url", "example.org"), ("openai_models", "=gpt")])
-def test_a_wrong_setting_of_an_upstream_is_named(name: str, value: str) -> None:
-    """As for every other setting."""
-    with pytest.raises(SettingsError, match=f"^{name.upper()}: "):
-        load_settings(_env_file=None, auth_disabled=True, **{name: value})
+@pytest.mark.parametrize(
+    ("given", "routes"),
+    [
+        ("r=a>b/c, s = d", {"r": Route(("a", "b/c")), "s": Route(("d",))}),
+        ("r=a*3|b*0.5", {"r": Route(("a", "b"), (3, 0.5))}),
+        ("", {}),
+    ],
+)
+def test_routes_are_written_as_rows(given: str, routes: dict[str, Route]) -> None:
+    """A route is `name=first>second`, or `name=some*3|others*1` with weights."""
+    assert _load(model_routes=given).models.routes == routes
+
+
+def test_provider_classes_are_named() -> None:
+    """`PROVIDERS` lists classes; whether they exist shows when the gateway is assembled."""
+    assert _load(providers="a.b:C, d:E,").upstreams.providers == ("a.b:C", "d:E")

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from app.assembly.app import create_app
 from app.cli.serve import run_server
 from app.cli.supervisor import is_free
-from app.cluster.supervisor import is_free
-from app.commands.serve import run_server
 from app.providers.openai_compatible.presets import PRESETS, Preset
 from app.settings import load_settings
 from simulator.behaviour import Behaviour

@@ -1,8 +1,9 @@
 """The interface of a provider.
 
-A provider is a subclass of `BaseProvider` with `create_completion` and `stream_completion`, registered by one line in
-`app/build.py`. It turns a `CompletionRequest` into an answer, raises only the errors of `app/domain/errors.py`, and
-releases its resources when its task is cancelled (that is how it learns that the client has left).
+A provider is a subclass of `BaseProvider` with `name`, `models`, `create_completion` and `stream_completion`. It turns
+a `CompletionRequest` into an answer, raises only the errors of `app/domain/errors.py`, and releases its resources when
+its task is cancelled (that is how it learns that the client has left). The setting `PROVIDERS` names classes that live
+elsewhere; those of this project are listed in `app/assembly/providers.py`.
 """
 
 from abc import ABC, abstractmethod

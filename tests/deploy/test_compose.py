@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from app.cli.nginx import render
-from app.settings import Settings
+from app.settings import load_settings
 from tests.live import LiveGateway
 from tests.nginx import TEMPLATE, policy
 
@@ -216,30 +216,31 @@ def test_settings_of_dot_env_reach_the_workers(compose: Compose, tmp_path: Path,
 
 def test_defaults_are_those_of_the_settings(compose: Compose) -> None:
     """Without any setting nginx limits, routes and waits as `main.py cluster` does."""
-    settings = Settings(_env_file=None, api_master_key=KEY)
+    settings = load_settings(_env_file=None, api_master_key=KEY)
     read = config(compose)
     nginx = read["services"]["nginx"]
     shown = {name: nginx["environment"][name] for name in ("STICKY", "REQUEST_RATE", "REQUEST_BURST")}
     assert shown == {
-        "STICKY": settings.sticky,
-        "REQUEST_RATE": settings.request_rate,
-        "REQUEST_BURST": str(settings.request_burst),
+        "STICKY": settings.cluster.sticky,
+        "REQUEST_RATE": settings.cluster.request_rate,
+        "REQUEST_BURST": str(settings.cluster.request_burst),
     }
-    assert nginx["environment"]["MAX_BODY_BYTES"] == str(settings.max_body_bytes)
-    assert nginx["environment"]["CONNECTIONS_PER_KEY"] == str(settings.connections_per_key)
-    assert seconds(nginx["environment"]["READ_TIMEOUT"]) > settings.upstream_queue_timeout + settings.request_timeout
+    assert nginx["environment"]["MAX_BODY_BYTES"] == str(settings.listening.max_body_bytes)
+    assert nginx["environment"]["CONNECTIONS_PER_KEY"] == str(settings.cluster.connections_per_key)
+    traffic = settings.traffic
+    assert seconds(nginx["environment"]["READ_TIMEOUT"]) > traffic.queue_timeout + traffic.request_timeout
     [port] = nginx["ports"]
-    assert (port["host_ip"], port["published"]) == (settings.bind_address, str(settings.nginx_port))
+    assert (port["host_ip"], port["published"]) == (settings.cluster.bind_address, str(settings.cluster.nginx_port))
     assert nginx["environment"]["LISTEN"] == str(port["target"])
 
 
 @STACKS
 def test_running_answers_may_end(compose: Compose, files: tuple[str, ...]) -> None:
     """Nothing is killed before it has had the time that the settings promise."""
-    settings = Settings(_env_file=None, api_master_key=KEY)
+    listening = load_settings(_env_file=None, api_master_key=KEY).listening
     services = config(compose, files)["services"]
     for name in ("nginx", *workers({"services": services})):
-        assert seconds(services[name]["stop_grace_period"]) > settings.drain_seconds + settings.shutdown_grace_seconds
+        assert seconds(services[name]["stop_grace_period"]) > listening.drain + listening.shutdown_grace
 
 
 def test_settings_change_nginx(compose: Compose) -> None:
@@ -249,6 +250,18 @@ def test_settings_change_nginx(compose: Compose) -> None:
     assert (nginx["environment"]["STICKY"], nginx["environment"]["REQUEST_RATE"]) == ("session", "7r/s")
     [port] = nginx["ports"]
     assert (port["host_ip"], port["published"]) == ("0.0.0.0", "9000")
+
+
+def test_the_documented_override_mounts_plugins_into_every_worker(compose: Compose, tmp_path: Path) -> None:
+    """What docs/providers.md says about a provider of the operator's own makes it importable in the image."""
+    document = (ROOT / "docs" / "providers.md").read_text(encoding="utf-8")
+    override = tmp_path / "docker-compose.override.yml"
+    override.write_text(document.partition("```yaml\n")[2].partition("```")[0], encoding="utf-8")
+    read = config(compose, (*BASE, override.name))
+    for name in workers(read):
+        [volume] = read["services"][name]["volumes"]
+        assert (Path(volume["source"]), volume["read_only"]) == (tmp_path / "plugins", True)
+        assert volume["target"] == f"{last_stage()['WORKDIR']}/plugins"
 
 
 def test_two_settings_make_it_https(compose: Compose) -> None:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from app.cli.commands import main
-from app.settings import Settings, SettingsError, load_settings
+from app.settings import Settings, SettingsError, load_settings, setting_names
 from tests.live import LiveGateway
 
 ROOT = Path(__file__).parent.parent.parent
@@ -61,8 +61,8 @@ def _settings(**secret: str) -> Settings:
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is set on the machine that runs the tests plays no part."""
-    for name in Settings.model_fields:
-        monkeypatch.delenv(name.upper(), raising=False)
+    for name in setting_names():
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -113,15 +113,15 @@ def test_every_setting_exists() -> None:
         *(variable["name"] for variable in _container()["env"]),
     ]
     assert len(names) == len(set(names))
-    assert set(names) <= {name.upper() for name in Settings.model_fields}
+    assert set(names) <= set(setting_names())
     assert _container()["envFrom"] == [{"configMapRef": {"name": NAME}}, {"secretRef": {"name": NAME}}]
 
 
 def test_the_settings_are_accepted() -> None:
     """With real values in the Secret the gateway starts with what the ConfigMap says."""
     settings = _settings()
-    assert (settings.api_host, settings.log_format) == ("0.0.0.0", "json")
-    assert settings.session_store_url.get_secret_value() == GOOD["SESSION_STORE_URL"]
+    assert (settings.listening.host, settings.logs.format) == ("0.0.0.0", "json")
+    assert settings.sessions.store_url.get_secret_value() == GOOD["SESSION_STORE_URL"]
 
 
 @pytest.mark.parametrize("name", sorted(GOOD))
@@ -145,7 +145,7 @@ def test_the_base_as_it_is_does_not_start(monkeypatch: pytest.MonkeyPatch, capsy
 def test_one_port_all_the_way() -> None:
     """Ingress, Service, NetworkPolicy and probes end at the port on which the gateway listens."""
     (port,) = _container()["ports"]
-    assert (port["name"], port["containerPort"]) == ("http", _settings().api_port)
+    assert (port["name"], port["containerPort"]) == ("http", _settings().listening.port)
     (service_port,) = MANIFESTS["Service"]["spec"]["ports"]
     assert service_port["targetPort"] == port["name"]
     (rule,) = MANIFESTS["Ingress"]["spec"]["rules"]
@@ -176,9 +176,9 @@ def test_the_probes_ask_what_the_gateway_answers(gateway: LiveGateway) -> None:
 def test_the_times_add_up() -> None:
     """No request that has begun is cut off: not by the Ingress, not by the gateway's end, not by Kubernetes."""
     settings, read_timeout = _settings(), int(_annotation("proxy-read-timeout"))
-    assert settings.upstream_queue_timeout + settings.request_timeout < read_timeout
-    assert read_timeout <= settings.shutdown_grace_seconds
-    ending = settings.drain_seconds + settings.shutdown_grace_seconds
+    assert settings.traffic.queue_timeout + settings.traffic.request_timeout < read_timeout
+    assert read_timeout <= settings.listening.shutdown_grace
+    ending = settings.listening.drain + settings.listening.shutdown_grace
     assert ending < _pod()["spec"]["terminationGracePeriodSeconds"]
 
 
@@ -186,7 +186,7 @@ def test_a_pod_drains_for_longer_than_its_end_takes_to_be_known() -> None:
     """There is no preStop: DRAIN_SECONDS alone covers the seconds until the ingress controller has heard of the end."""
     assert "lifecycle" not in _container()
     readiness = _container()["readinessProbe"]
-    assert _settings().drain_seconds >= max(10, readiness["periodSeconds"] * readiness["failureThreshold"])
+    assert _settings().listening.drain >= max(10, readiness["periodSeconds"] * readiness["failureThreshold"])
 
 
 def test_a_rolling_update_never_has_fewer_pods() -> None:
@@ -205,7 +205,7 @@ def test_the_ingress_hands_streams_on() -> None:
     assert _annotation("proxy-next-upstream").split() == ["error", "timeout"]
     size = re.fullmatch(r"(\d+)m", _annotation("proxy-body-size"))
     assert size is not None
-    assert int(size[1]) * 1024 * 1024 > _settings().max_body_bytes
+    assert int(size[1]) * 1024 * 1024 > _settings().listening.max_body_bytes
     assert MANIFESTS["Ingress"]["spec"]["ingressClassName"] == "nginx"
 
 
@@ -256,9 +256,9 @@ def test_the_readme_tells_the_values_that_are_set() -> None:
     readme = (BASE / "README.md").read_text(encoding="utf-8")
     settings = _settings()
     for words in (
-        f"{settings.upstream_queue_timeout:.0f} + {settings.request_timeout:.0f} ",
+        f"{settings.traffic.queue_timeout:.0f} + {settings.traffic.request_timeout:.0f} ",
         f"proxy-read-timeout              {_annotation('proxy-read-timeout')}",
-        f"{settings.drain_seconds:.0f} + {settings.shutdown_grace_seconds} ",
+        f"{settings.listening.drain:.0f} + {settings.listening.shutdown_grace} ",
         f"terminationGracePeriodSeconds   {_pod()['spec']['terminationGracePeriodSeconds']}",
     ):
         assert words in readme

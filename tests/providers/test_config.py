@@ -4,17 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from app.providers.config import (
-    Choice,
+    PresetSettings,
     ProvidersFile,
     ProvidersFileError,
     Traffic,
-    configured,
+    configured_upstreams,
     read_providers_file,
 )
-from app.providers.openai_compatible.presets import PRESETS, Preset
+from app.providers.openai_compatible.presets import PRESETS
 from app.providers.openai_compatible.upstream import Upstream
+from app.providers.registry import Route
 from app.providers.resilience.breaker import BreakerPolicy
 
 DEFAULTS = Traffic(100, 1000, 60, 120, 60, 3, BreakerPolicy())
@@ -59,14 +61,14 @@ def read(tmp_path: Path, text: str) -> ProvidersFile:
     return read_providers_file(path)
 
 
-def upstreams(file: ProvidersFile, choices: dict[str, Choice] | None = None) -> dict[str, Upstream]:
-    return {row.name: row for row, _ in configured(file, choices or {}, ENVIRONMENT, DEFAULTS)}
+def upstreams(file: ProvidersFile, settings: dict[str, PresetSettings] | None = None) -> dict[str, Upstream]:
+    return {row.name: row for row, _ in configured_upstreams(file, settings or {}, ENVIRONMENT, DEFAULTS)}
 
 
 def test_everything_that_can_be_said_is_understood(tmp_path: Path) -> None:
     """Each field of the file reaches the row that it is meant for."""
     file = read(tmp_path, EVERYTHING)
-    work, traffic = configured(file, {}, ENVIRONMENT, DEFAULTS)[0]
+    work, traffic = configured_upstreams(file, {}, ENVIRONMENT, DEFAULTS)[0]
     assert (work.base_url, work.key, work.key_name) == ("https://llm.example.org/v1", "sk-work-1", "WORK_KEY")
     assert work.headers == {"X-Team": "blue", "X-Token": "tok-2"}
     assert [(spec.id, spec.upstream_id, spec.prompt_limit.size) for spec in work.models] == [
@@ -76,14 +78,20 @@ def test_everything_that_can_be_said_is_understood(tmp_path: Path) -> None:
     text = {"messages", "options"}
     assert [spec.abilities for spec in work.models] == [text | {"json_object"}, text | {"tools"}]
     assert (work.any_model, work.discover, work.default_limit.size) == (True, True, 16384)
-    dialect = work.dialect
-    assert (dialect.max_tokens_field, dialect.stream_usage) == ("max_completion_tokens", False)
-    assert dialect.reasoning_field == "reasoning"
+    quirks = work.quirks
+    assert (quirks.max_tokens_field, quirks.stream_usage) == ("max_completion_tokens", False)
+    assert quirks.reasoning_field == "reasoning"
     assert traffic == Traffic(4, 10, 5, 300, 90, 1, BreakerPolicy(minimum_calls=5))
-    assert file.routes == {
-        "kimi": ("kimi-web/kimi-k2-instruct", "work/large"),
-        "shared": {"work/small": 3, "second-account/deepseek": 1},
+    assert file.named_routes() == {
+        "kimi": Route(("kimi-web/kimi-k2-instruct", "work/large")),
+        "shared": Route(("work/small", "second-account/deepseek"), (3, 1)),
     }
+
+
+def test_a_file_may_come_from_windows(tmp_path: Path) -> None:
+    """The mark that Windows' editors put at a file's beginning is no part of it."""
+    file = read(tmp_path, '\ufeff[[providers]]\r\nname = "work"\r\nbase_url = "http://x"\r\n')
+    assert [entry.name for entry in file.providers] == ["work"]
 
 
 def test_an_entry_can_build_on_a_preset(tmp_path: Path) -> None:
@@ -103,8 +111,8 @@ def test_a_preset_is_on_when_its_key_or_address_is_set(name: str) -> None:
     """Nothing is on by itself; a key (of local ones the address) is enough."""
     assert upstreams(ProvidersFile()) == {}
     preset = PRESETS[name]
-    choice = Choice(key="sk-1") if preset.base_url else Choice(base_url="http://localhost:11434")
-    found = upstreams(ProvidersFile(), {name: choice})[name]
+    switch = {"api_key": "sk-1"} if preset.base_url else {"base_url": "http://localhost:11434"}
+    found = upstreams(ProvidersFile(), {name: PresetSettings.model_validate(switch)})[name]
     assert found.base_url == (preset.base_url or "http://localhost:11434/v1")
     assert [spec.id for spec in found.models] == [row.id for row in preset.models]
     assert bool(found.models) or found.discover
@@ -119,8 +127,12 @@ def test_a_provider_without_abilities_has_none(tmp_path: Path) -> None:
 
 def test_settings_choose_address_and_models_of_a_preset() -> None:
     """Known models keep what is known of them, unknown ones get the preset's defaults."""
-    choice = Choice("sk-1", "https://proxy.example.org/kimi", {"kimi-k2": "kimi-k2-0905-preview", "new": "new"})
-    found = upstreams(ProvidersFile(), {"moonshot": choice})["moonshot"]
+    given = PresetSettings(
+        api_key=SecretStr("sk-1"),
+        base_url="https://proxy.example.org/kimi",
+        models={"kimi-k2": "kimi-k2-0905-preview", "new": "new"},
+    )
+    found = upstreams(ProvidersFile(), {"moonshot": given})["moonshot"]
     assert found.base_url == "https://proxy.example.org/kimi"
     assert [(spec.id, spec.upstream_id, spec.prompt_limit.size) for spec in found.models] == [
         ("kimi-k2", "kimi-k2-0905-preview", 262144),
@@ -130,10 +142,10 @@ def test_settings_choose_address_and_models_of_a_preset() -> None:
 
 def test_an_entry_replaces_the_preset_of_its_name_and_keeps_its_key_at_home(tmp_path: Path) -> None:
     """The vendor's key is used for the vendor's address, and never sent to another one."""
-    choices = {"moonshot": Choice(key="sk-1")}
-    at_home = upstreams(read(tmp_path, '[[providers]]\nname = "moonshot"\ntimeout = 9\n'), choices)
+    settings = {"moonshot": PresetSettings(api_key=SecretStr("sk-1"))}
+    at_home = upstreams(read(tmp_path, '[[providers]]\nname = "moonshot"\ntimeout = 9\n'), settings)
     elsewhere = upstreams(
-        read(tmp_path, '[[providers]]\nname = "moonshot"\nbase_url = "http://localhost:1/v1"\n'), choices
+        read(tmp_path, '[[providers]]\nname = "moonshot"\nbase_url = "http://localhost:1/v1"\n'), settings
     )
     assert (at_home["moonshot"].key, elsewhere["moonshot"].key) == ("sk-1", "")
 
@@ -141,14 +153,14 @@ def test_an_entry_replaces_the_preset_of_its_name_and_keeps_its_key_at_home(tmp_
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[[providers]", "it is no TOML"),
+        ("[[providers]", "is not valid TOML"),
         ('providers = ["work"]', "providers[0]: Input should be"),
         ('[[providers]]\nname = "Work!"', "providers[0].name: String should match"),
         ('[[providers]]\nname = "work"', "providers[0] (work): base_url is missing"),
         ('[[providers]]\nname = "work"\nkey = "sk-1"', "providers[0] (work).key: Extra inputs are not permitted"),
         ('[[providers]]\nname = "work"\nbase_url = "ftp://x"', "providers[0] (work).base_url: must be an http"),
         ('[[providers]]\nname = "work"\nbase_url = "http://u:p@x/"', "(work).base_url: must be an address"),
-        ('[[providers]]\nname = "work"\npreset = "nobody"', "providers[0] (work).preset: there is no such preset"),
+        ('[[providers]]\nname = "work"\npreset = "nobody"', "providers[0] (work): preset: there is no such preset"),
         ('[[providers]]\nname = "work"\ntimeout = 0', "providers[0] (work).timeout: Input should be greater than 0"),
         ('[[providers]]\nname = "work"\nabilities = ["sing"]', "providers[0] (work).abilities[0]: Input should be"),
         ('[[providers]]\nname = "work"\nmodels = [{ name = "x" }]', "providers[0] (work).models[0].id: Field required"),
@@ -170,14 +182,14 @@ def test_an_entry_replaces_the_preset_of_its_name_and_keeps_its_key_at_home(tmp_
 def test_a_mistake_is_named_with_its_place(tmp_path: Path, text: str, said: str) -> None:
     """File, table and field are in the message, and no value that might be a secret."""
     with pytest.raises(ProvidersFileError) as error:
-        configured(read(tmp_path, text), {}, ENVIRONMENT, DEFAULTS)
+        configured_upstreams(read(tmp_path, text), {}, ENVIRONMENT, DEFAULTS)
     assert said in str(error.value)
     assert "sk-1" not in str(error.value)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     """A wrong path is said as such."""
-    with pytest.raises(ProvidersFileError, match=r"nowhere\.toml: it can't be read"):
+    with pytest.raises(ProvidersFileError, match=r"nowhere\.toml: can't be read"):
         read_providers_file(tmp_path / "nowhere.toml")
 
 
@@ -194,14 +206,10 @@ def test_the_documentation_s_example_is_understood(tmp_path: Path) -> None:
     """What a reader copies from docs/providers.md is a file that the gateway takes."""
     file = read(tmp_path, DOCS.partition("```toml\n")[2].partition("```")[0])
     environment = {"WORK_LLM_KEY": "sk-1", "SECOND_DEEPSEEK_KEY": "sk-2", "GPU_TOKEN": "tok"}
-    assert [row.name for row, _ in configured(file, {}, environment, DEFAULTS)] == ["work", "deepseek-2", "gpu"]
+    assert [row.name for row, _ in configured_upstreams(file, {}, environment, DEFAULTS)] == [
+        "work",
+        "deepseek-2",
+        "gpu",
+    ]
     fields = {name for entry in file.providers for name in entry.model_fields_set}
     assert fields == set(type(file.providers[0]).model_fields)
-
-
-@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
-def test_the_documentation_knows_every_preset(preset: Preset) -> None:
-    """Name, address and what switches it on are in one row of its table."""
-    row = next(line for line in DOCS.splitlines() if line.startswith(f"| `{preset.name}`"))
-    assert (preset.key_env or f"{preset.name.upper()}_BASE_URL") in row
-    assert preset.base_url in row
