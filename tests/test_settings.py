@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from app.providers.registry import Route
+from app.providers.registry import ModelRoute
 from app.settings import Settings, SettingsError, load_settings, setting_names
 
 GOOD_KEY = "sk-alice-4f9a1c77d2e0"
@@ -410,12 +410,12 @@ def test_upstreams_are_set_by_key_address_and_models() -> None:
 @pytest.mark.parametrize(
     ("given", "routes"),
     [
-        ("r=a>b/c, s = d", {"r": Route(("a", "b/c")), "s": Route(("d",))}),
-        ("r=a*3|b*0.5", {"r": Route(("a", "b"), (3, 0.5))}),
+        ("r=a>b/c, s = d", {"r": ModelRoute(("a", "b/c")), "s": ModelRoute(("d",))}),
+        ("r=a*3|b*0.5", {"r": ModelRoute(("a", "b"), (3, 0.5))}),
         ("", {}),
     ],
 )
-def test_routes_are_written_as_rows(given: str, routes: dict[str, Route]) -> None:
+def test_routes_are_written_as_rows(given: str, routes: dict[str, ModelRoute]) -> None:
     """A route is `name=first>second`, or `name=some*3|others*1` with weights."""
     assert _load(model_routes=given).models.routes == routes
 

@@ -27,7 +27,7 @@ from app.providers.kimi.provider import KimiProvider
 from app.providers.openai_compatible.presets import PRESETS, Preset
 from app.providers.openai_compatible.provider import OpenAICompatibleProvider
 from app.providers.openai_compatible.upstream import Upstream
-from app.providers.registry import ProviderRegistry, Route
+from app.providers.registry import ModelRoute, ProviderRegistry
 from app.providers.resilience.breaker import BreakerPolicy, CircuitBreaker
 from app.providers.resilience.budget import RetryBudget
 from app.providers.resilience.bulkhead import Bulkhead
@@ -97,11 +97,11 @@ def _providers_file(settings: Settings) -> ProvidersFile:
         raise SettingsError("\n".join(f"PROVIDERS_FILE: {line}" for line in lines)) from None
 
 
-def _routes(settings: Settings, file: ProvidersFile) -> dict[str, Route]:
+def _routes(settings: Settings, file: ProvidersFile) -> dict[str, ModelRoute]:
     """The file's, and those of the setting, which win."""
     routes = file.named_routes() | settings.models.routes
     if "kimi" not in settings.models.known:
-        routes.setdefault("kimi", Route((settings.models.default,)))
+        routes.setdefault("kimi", ModelRoute((settings.models.default,)))
     return routes
 
 

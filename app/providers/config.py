@@ -16,7 +16,7 @@ from app.domain.prompt import PromptLimit
 from app.providers.base import Ability, ModelSpec
 from app.providers.openai_compatible.presets import PRESETS, ModelRow, Preset
 from app.providers.openai_compatible.upstream import MaxTokensField, Quirks, ReasoningField, Upstream
-from app.providers.registry import Route
+from app.providers.registry import ModelRoute
 from app.providers.resilience.breaker import BreakerPolicy
 
 _NAME = r"^[a-z0-9][a-z0-9._-]{0,31}$"
@@ -124,10 +124,10 @@ class ProvidersFile(_Row):
                 raise ValueError(f"the route {name!r} needs at least one target")
         return value
 
-    def named_routes(self) -> dict[str, Route]:
+    def named_routes(self) -> dict[str, ModelRoute]:
         """The routes by name."""
         return {
-            name: Route(tuple(targets), tuple(targets.values()) if isinstance(targets, dict) else None)
+            name: ModelRoute(tuple(targets), tuple(targets.values()) if isinstance(targets, dict) else None)
             for name, targets in self.routes.items()
         }
 

@@ -11,7 +11,7 @@ from app.providers.base import BaseProvider, ModelSpec
 
 
 @dataclass(frozen=True, slots=True)  # pydantic, which reads routes from settings, knows no other kind of record
-class Route:
+class ModelRoute:
     """What a name of the operator's stands for.
 
     Args:
@@ -69,7 +69,7 @@ class ProviderRegistry:
         routes: The operator's names, by name; they come before models of the same id.
     """
 
-    def __init__(self, default_model: str, routes: Mapping[str, Route] | None = None) -> None:
+    def __init__(self, default_model: str, routes: Mapping[str, ModelRoute] | None = None) -> None:
         self.default_model = default_model
         self._routes = dict(routes or {})
         self._providers: dict[str, _Listed] = {}

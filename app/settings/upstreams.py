@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, field_validator, model_validator
 
 from app.providers.config import PresetSettings, model_names
-from app.providers.registry import Route
+from app.providers.registry import ModelRoute
 from app.settings.group import Accepts, Bytes, HttpUrl, OptionalHttpUrl, Seconds, SettingsGroup, setting
 
 _SITE_MODELS = {
@@ -28,7 +28,7 @@ def _routes(value: object) -> object:
     return dict(_route(row) for row in filter(None, map(str.strip, value.split(","))))
 
 
-def _route(row: str) -> tuple[str, Route]:
+def _route(row: str) -> tuple[str, ModelRoute]:
     """Read `name=first>second`, or `name=some*3|others*1`."""
     name, _, given = (side.strip() for side in row.partition("="))
     weighted = "*" in given
@@ -36,11 +36,11 @@ def _route(row: str) -> tuple[str, Route]:
     if not name or not all(targets):
         raise ValueError("write name=first>second or name=some*3|others*1, separated by commas")
     if not weighted:
-        return name, Route(tuple(targets))
+        return name, ModelRoute(tuple(targets))
     pairs = [target.rpartition("*") for target in targets]
     if any(not target or not re.fullmatch(r"\d+(\.\d+)?", weight) or float(weight) <= 0 for target, _, weight in pairs):
         raise ValueError("every target of a weighted route needs a weight above 0, as in some*3|others*1")
-    return name, Route(tuple(target for target, _, _ in pairs), tuple(float(weight) for _, _, weight in pairs))
+    return name, ModelRoute(tuple(target for target, _, _ in pairs), tuple(float(weight) for _, _, weight in pairs))
 
 
 class ModelSettings(SettingsGroup):
@@ -57,13 +57,15 @@ class ModelSettings(SettingsGroup):
         "kimi-k2-instruct-0905",
         "The model of requests that name none, one of `KNOWN_MODELS`. `kimi` is another name for it.",
     )
-    routes: Annotated[dict[str, Route], BeforeValidator(_routes), Accepts("`name=a>b` or `name=a*3|b*1`, …")] = setting(
-        "MODEL_ROUTES",
-        "",
-        "Names of your own for models, separated by commas. `a>b` asks `b` when `a` can't answer (down, busy, "
-        "conversation too long for it, …); `a*3|b*1` shares the requests three to one. Targets are model ids, or "
-        "`provider/model`. Example: "
-        "`kimi=kimi-web/kimi-k2-instruct-0905>moonshot/kimi-k2-0905-preview,balanced=deepseek-chat*3|gpt-4o*1`",
+    routes: Annotated[dict[str, ModelRoute], BeforeValidator(_routes), Accepts("`name=a>b` or `name=a*3|b*1`, …")] = (
+        setting(
+            "MODEL_ROUTES",
+            "",
+            "Names of your own for models, separated by commas. `a>b` asks `b` when `a` can't answer (down, busy, "
+            "conversation too long for it, …); `a*3|b*1` shares the requests three to one. Targets are model ids, or "
+            "`provider/model`. Example: "
+            "`kimi=kimi-web/kimi-k2-instruct-0905>moonshot/kimi-k2-0905-preview,balanced=deepseek-chat*3|gpt-4o*1`",
+        )
     )
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ from app.providers.config import (
 )
 from app.providers.openai_compatible.presets import PRESETS
 from app.providers.openai_compatible.upstream import Upstream
-from app.providers.registry import Route
+from app.providers.registry import ModelRoute
 from app.providers.resilience.breaker import BreakerPolicy
 
 DEFAULTS = Traffic(100, 1000, 60, 120, 60, 3, BreakerPolicy())
@@ -83,8 +83,8 @@ def test_everything_that_can_be_said_is_understood(tmp_path: Path) -> None:
     assert quirks.reasoning_field == "reasoning"
     assert traffic == Traffic(4, 10, 5, 300, 90, 1, BreakerPolicy(minimum_calls=5))
     assert file.named_routes() == {
-        "kimi": Route(("kimi-web/kimi-k2-instruct", "work/large")),
-        "shared": Route(("work/small", "second-account/deepseek"), (3, 1)),
+        "kimi": ModelRoute(("kimi-web/kimi-k2-instruct", "work/large")),
+        "shared": ModelRoute(("work/small", "second-account/deepseek"), (3, 1)),
     }
 
 

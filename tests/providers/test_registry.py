@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from app.domain.errors import InvalidRequest, ModelNotFound
 from app.providers.base import ModelSpec
-from app.providers.registry import ProviderRegistry, Route
+from app.providers.registry import ModelRoute, ProviderRegistry
 from tests.domain.strategies import UNTIMED
 from tests.scripted import ScriptedProvider
 
@@ -15,7 +15,7 @@ NAMES = ("a", "b", "c", "d")
 MODELS = tuple(f"{name}-model" for name in NAMES)
 
 
-def _registry(**routes: Route) -> ProviderRegistry:
+def _registry(**routes: ModelRoute) -> ProviderRegistry:
     registry = ProviderRegistry("a-model", routes)
     for name in NAMES:
         registry.register(ScriptedProvider(name))
@@ -31,27 +31,27 @@ def _asked(registry: ProviderRegistry, model: str, provider: str | None = None) 
 def test_a_route_is_asked_in_its_order(names: list[str], qualified: bool) -> None:
     """Whatever targets a route names, by model id or by provider/model, they are asked one after the other."""
     targets = tuple(f"{name}/{name}-model" if qualified else f"{name}-model" for name in names)
-    assert _asked(_registry(r=Route(targets)), "r") == names
+    assert _asked(_registry(r=ModelRoute(targets)), "r") == names
 
 
 @UNTIMED
 @given(st.dictionaries(st.sampled_from(NAMES), st.floats(0.01, 100), min_size=1))
 def test_a_weighted_route_asks_each_target_once(weights: dict[str, float]) -> None:
     """Weights decide who comes first; all the others stand in, none is lost and none comes twice."""
-    row = Route(tuple(f"{name}-model" for name in weights), tuple(weights.values()))
+    row = ModelRoute(tuple(f"{name}-model" for name in weights), tuple(weights.values()))
     assert sorted(_asked(_registry(r=row), "r")) == sorted(weights)
 
 
 def test_weights_are_shares() -> None:
     """With weights of three to one the first target is asked first in about three of four requests."""
-    registry = _registry(r=Route(("a-model", "b-model"), (3, 1)))
+    registry = _registry(r=ModelRoute(("a-model", "b-model"), (3, 1)))
     first = Counter(_asked(registry, "r")[0] for _ in range(4000))
     assert 2700 < first["a"] < 3300
 
 
 def test_a_name_is_a_route_before_it_is_a_model() -> None:
     """An operator can put a route in the place of a model."""
-    assert _asked(_registry(**{"a-model": Route(("b-model", "a-model"))}), "a-model") == ["b", "a"]
+    assert _asked(_registry(**{"a-model": ModelRoute(("b-model", "a-model"))}), "a-model") == ["b", "a"]
 
 
 @pytest.mark.parametrize("model", ["b-model", "b/b-model"])
@@ -73,7 +73,7 @@ def test_of_two_providers_with_the_same_model_the_first_answers() -> None:
 
 def test_a_pinned_provider_answers_alone() -> None:
     """Of a route only the pinned provider's targets are left."""
-    assert _asked(_registry(r=Route(MODELS)), "r", "c") == ["c"]
+    assert _asked(_registry(r=ModelRoute(MODELS)), "r", "c") == ["c"]
 
 
 class _AnyModel(ScriptedProvider):
@@ -96,7 +96,7 @@ def test_a_pin_does_not_change_what_a_name_means(model: str, upstream_id: str) -
 
 def test_of_names_that_mean_two_things_the_list_tells_what_is_asked() -> None:
     """A route, or a model id with a slash, may look like another provider's model: the list and the lookup agree."""
-    registry = _registry(**{"b/b-model": Route(("c-model",))})
+    registry = _registry(**{"b/b-model": ModelRoute(("c-model",))})
     slashed = ScriptedProvider("slashed")
     slashed.models = [replace(slashed.models[0], id="a/a-model")]
     registry.register(slashed)
@@ -120,7 +120,7 @@ def test_what_cannot_be_resolved_is_refused_by_its_field() -> None:
 
 def test_every_listed_name_can_be_asked() -> None:
     """The model list holds routes, models and provider/model names, and each of them resolves to what it lists."""
-    registry = _registry(r=Route(("c-model", "a-model")))
+    registry = _registry(r=ModelRoute(("c-model", "a-model")))
     listed = dict(registry.model_ids())
     assert set(listed) == {"r", *MODELS, *(f"{name}/{name}-model" for name in NAMES)}
     assert all(registry.resolve(name)[0] == target for name, target in listed.items())
@@ -128,9 +128,9 @@ def test_every_listed_name_can_be_asked() -> None:
 
 def test_a_route_to_nowhere_is_refused_at_the_start() -> None:
     """A route whose target no provider can have is a mistake that is told at once."""
-    _registry(r=Route(("a/discovered-later",))).check_routes()
+    _registry(r=ModelRoute(("a/discovered-later",))).check_routes()
     with pytest.raises(ValueError, match="nowhere"):
-        _registry(r=Route(("a-model", "nowhere"))).check_routes()
+        _registry(r=ModelRoute(("a-model", "nowhere"))).check_routes()
 
 
 def test_a_provider_s_models_are_those_that_it_lists_now() -> None:
