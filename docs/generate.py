@@ -1,6 +1,7 @@
-"""Writes the generated parts of the documentation: `python -m docs.generate`. With `--check`, only reports stale pages.
+"""Writes the generated documentation: `python -m docs.generate`. With `--check`, only reports stale pages.
 
-A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`; the rest of a page is written by hand.
+In docs/api.md and docs/metrics.md, a generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`; the
+rest is written by hand. docs/settings.md and .env.example are generated as a whole.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from app.domain import errors
 from app.domain.errors import GatewayError
 from app.observe.metrics import Metrics
 from app.settings import load_settings
+from app.settings.reference import env_example, settings_markdown
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("docs/api.md", "docs/metrics.md")
@@ -54,7 +56,11 @@ def pages() -> dict[Path, str]:
         "advice": advice_table(),
         **api_parts(openapi()),
     }
-    return {ROOT / name: filled((ROOT / name).read_text(encoding="utf-8"), parts) for name in PAGES}
+    return {
+        **{ROOT / name: filled((ROOT / name).read_text(encoding="utf-8"), parts) for name in PAGES},
+        ROOT / "docs/settings.md": settings_markdown(),
+        ROOT / ".env.example": env_example(),
+    }
 
 
 def filled(page: str, parts: Mapping[str, str]) -> str:
