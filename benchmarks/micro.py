@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 from statistics import median
 
-from app.api.openai.convert import parse_request
+from app.api.openai.schemas import ChatCompletionRequest
+from app.api.wire.body import parse_body
 from app.domain.chat import Message
 from app.domain.prompt import PromptLimit, compose
 
@@ -46,7 +47,7 @@ def run() -> dict[str, float]:
     return {
         "compose_ms": milliseconds(lambda: compose(long, small)),
         "compose_100000_ms": milliseconds(lambda: compose(long, large)),
-        "decode_ms": milliseconds(lambda: parse_request(request)),
+        "decode_ms": milliseconds(lambda: parse_body(ChatCompletionRequest, request)),
     }
 
 

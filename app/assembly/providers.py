@@ -29,9 +29,9 @@ from app.providers.openai_compatible.provider import OpenAICompatibleProvider
 from app.providers.openai_compatible.upstream import Upstream
 from app.providers.registry import ModelRoute, ProviderRegistry
 from app.providers.resilience.breaker import BreakerPolicy, CircuitBreaker
-from app.providers.resilience.budget import RetryBudget
 from app.providers.resilience.bulkhead import Bulkhead
-from app.providers.resilience.guard import Guard, RetryPolicy
+from app.providers.resilience.guard import Guard
+from app.providers.resilience.retry import RetryBudget, RetryPolicy
 from app.settings import Settings, SettingsError, environment
 
 # At each upstream with an API, from this worker; PROVIDERS_FILE may say otherwise.
