@@ -6,7 +6,11 @@ import httpx
 import pytest
 
 from app.api.anthropic.errors import ANTHROPIC_ERRORS
-from app.api.errors import OPENAI_ERRORS, error_form_of
+from app.api.completions.errors import COMPLETIONS_ERRORS
+from app.api.errors import OPENAI_ERRORS, error_form_of, openai_error_object
+from app.api.request import ErrorForm
+from app.api.responses.errors import RESPONSES_ERRORS
+from app.domain.errors import GatewayError, InvalidRequest, MessageRefused
 from app.observe.loop_lag import LoopLag
 from tests.conftest import StartGateway
 from tests.live import ALICE_KEY, LiveGateway
@@ -22,24 +26,47 @@ def stranger(gateway: LiveGateway) -> Iterator[httpx.Client]:
 
 
 @pytest.mark.parametrize(
-    ("path", "header", "is_anthropic"),
+    ("path", "header", "form"),
     [
-        ("/v1/messages", b"", True),
-        ("/v1/messages/count_tokens", b"", True),
-        ("/v1/messages2", b"", False),
-        ("/v1/chat/completions", b"anthropic-version", False),
-        ("/v1/models", b"", False),
-        ("/v1/models", b"anthropic-version", True),
-        ("/v1/models/kimi", b"x-api-key", True),
-        ("/v1/models/kimi", b"authorization", False),
+        ("/v1/messages", b"", ANTHROPIC_ERRORS),
+        ("/v1/messages/count_tokens", b"", ANTHROPIC_ERRORS),
+        ("/v1/messages2", b"", OPENAI_ERRORS),
+        ("/v1/chat/completions", b"anthropic-version", OPENAI_ERRORS),
+        ("/v1/models", b"", OPENAI_ERRORS),
+        ("/v1/models", b"anthropic-version", ANTHROPIC_ERRORS),
+        ("/v1/models/kimi", b"x-api-key", ANTHROPIC_ERRORS),
+        ("/v1/models/kimi", b"authorization", OPENAI_ERRORS),
+        ("/v1/responses", b"anthropic-version", RESPONSES_ERRORS),
+        ("/v1/responses/resp_1/input_items", b"", RESPONSES_ERRORS),
+        ("/v1/completions", b"", COMPLETIONS_ERRORS),
+        ("/v1/nothing", b"x-api-key", OPENAI_ERRORS),
     ],
 )
 def test_the_address_tells_the_dialect_and_a_header_where_it_is_shared(
-    path: str, header: bytes, is_anthropic: bool
+    path: str, header: bytes, form: ErrorForm
 ) -> None:
     """Messages are Anthropic's, chats OpenAI's whatever the headers say; of models both have a list."""
-    scope = {"path": path, "headers": [(header, b"1")]}
-    assert error_form_of(scope, [ANTHROPIC_ERRORS]) is (ANTHROPIC_ERRORS if is_anthropic else OPENAI_ERRORS)
+    forms = [ANTHROPIC_ERRORS, OPENAI_ERRORS, RESPONSES_ERRORS, COMPLETIONS_ERRORS]
+    assert error_form_of(path, {header: b"1"}, forms) is form
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (GatewayError("a"), {"message": "a", "type": "server_error", "param": None, "code": None}),
+        (
+            MessageRefused("b", param="messages", code="content_filter"),
+            {"message": "b", "type": "invalid_request_error", "param": "input", "code": "content_filter"},
+        ),
+        (
+            InvalidRequest("c", param="tools"),
+            {"message": "c", "type": "invalid_request_error", "param": "tools", "code": None},
+        ),
+    ],
+)
+def test_an_openai_error_has_all_four_fields(error: GatewayError, told: dict[str, object]) -> None:
+    """They are null where unknown, and a field that the dialect has another name for is told by that."""
+    assert openai_error_object(error, {"messages": "input"}) == told
 
 
 @pytest.mark.parametrize(

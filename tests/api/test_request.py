@@ -1,15 +1,29 @@
-import pytest
-from app.api.headers import MAX_SESSION_ID, SessionHints, opening_headers, session_hints
-from hypothesis import given
+"""One request: what its headers say, its body, the beginning of its response, and its client's leaving."""
 
-from app.chat.events import Opening
+import asyncio
+
+import pytest
+from hypothesis import given
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive
+
+from app.api.errors import OPENAI_ERRORS
+from app.api.request import (
+    MAX_SESSION_ID,
+    ErrorForm,
+    JsonReply,
+    RequestContext,
+    SessionHints,
+    cancel_on_disconnect,
+    read_body,
+    session_hints,
+    session_id_header,
+)
 from app.domain.chat import SessionRef
-from app.domain.errors import InvalidRequest
-from app.domain.prompt import Prompt, PromptLimit
+from app.domain.errors import ClientClosedRequest, InvalidRequest
 from tests.domain.strategies import UNTIMED, texts
 
 NOTHING = SessionHints(session=None, reset=False, strict=False, is_retry=False, idempotency_key=None, provider=None)
-PROMPT = Prompt("text", 986, PromptLimit(1000), dropped=2, shortened=1)
 
 
 def raw(headers: dict[str, str]) -> dict[bytes, bytes]:
@@ -105,15 +119,10 @@ def test_no_headers_say_nothing() -> None:
     assert session_hints({b"idempotency-key": b"k1"}, None)["idempotency_key"] == "k1"
 
 
-def test_a_response_tells_how_its_prompt_came_about() -> None:
-    """Action, size, what was left out and who answered are there; what doesn't apply isn't."""
-    assert dict(opening_headers(Opening("kimi", "kimi-site", None, "stateless", PROMPT), [])) == {
-        b"x-session-action": b"stateless",
-        b"x-prompt-chars": b"986/1000",
-        b"x-context-dropped": b"2",
-        b"x-context-shortened": b"1",
-        b"x-provider": b"kimi-site",
-    }
+@pytest.mark.parametrize(("value", "provider"), [(b"", None), (b"  ", None), (b" kimi-web ", "kimi-web")])
+def test_a_request_may_name_its_provider(value: bytes, provider: str | None) -> None:
+    """Blanks around the name don't count, and blanks alone name nobody."""
+    assert session_hints({b"x-provider": value}, None)["provider"] == provider
 
 
 @pytest.mark.parametrize(
@@ -129,22 +138,136 @@ def test_a_response_tells_how_its_prompt_came_about() -> None:
 )
 def test_a_session_id_can_stand_in_a_header(session_id: str, told: str) -> None:
     """The id comes back as it is where that is possible, and percent-encoded where it isn't."""
-    headers = dict(opening_headers(Opening("kimi", "kimi-site", session_id, "new", PROMPT), []))
-    assert headers[b"x-session-id"] == told.encode()
+    assert session_id_header(session_id) == told.encode()
 
 
 @UNTIMED
 @given(session_id=texts.map(str.strip).filter(bool))
 def test_the_id_that_is_told_leads_back_to_the_session(session_id: str) -> None:
     """Whoever sends the id of a response in the header of the next request means the same session."""
-    told = dict(opening_headers(Opening("kimi", "kimi-site", session_id, "new", PROMPT), []))[b"x-session-id"]
-    hints = session_hints({b"x-session-id": told}, None)
+    hints = session_hints({b"x-session-id": session_id_header(session_id)}, None)
     assert hints["session"] == SessionRef(session_id, "header")
 
 
-def test_ignored_parameters_are_listed_up_to_a_number() -> None:
-    """The list is sorted, and a request with very many fields makes no very long header."""
-    opening = Opening("kimi", "kimi-site", None, "stateless", PROMPT)
-    assert dict(opening_headers(opening, ["top_p", "seed"]))[b"x-ignored-params"] == b"seed, top_p"
-    listed = dict(opening_headers(opening, [f"field_{number:03}" for number in range(500)]))[b"x-ignored-params"]
-    assert len(listed.split(b", ")) == 32
+def _received(*messages: Message) -> Receive:
+    waiting = list(messages)
+
+    async def receive() -> Message:
+        return waiting.pop(0)
+
+    return receive
+
+
+async def test_a_body_may_come_in_pieces() -> None:
+    """They are put together; a client that leaves between them has sent no body."""
+    first: Message = {"type": "http.request", "body": b"{", "more_body": True}
+    assert await read_body(_received(first, {"type": "http.request", "body": b"}"})) == b"{}"
+    assert await read_body(_received({"type": "http.request"})) == b""
+    with pytest.raises(ClientDisconnect):
+        await read_body(_received(first, {"type": "http.disconnect"}))
+
+
+def _context(form: ErrorForm = OPENAI_ERRORS) -> RequestContext:
+    return RequestContext({}, "request-of-mine", form)
+
+
+def test_a_response_begins_with_what_every_response_has() -> None:
+    """The request's id stands wherever the dialect's clients look for it, and the status is noted for the log."""
+    context = _context(ErrorForm(OPENAI_ERRORS.body, request_id_headers=(b"x-request-id", b"request-id")))
+    assert context.status is None
+    message = context.begin_response(418, [(b"x-own", b"1")])
+    headers = dict(message["headers"])
+    assert (message["type"], message["status"]) == ("http.response.start", 418)
+    assert context.status == message["status"]
+    assert int(headers.pop(b"openai-processing-ms")) >= 0
+    assert headers == {b"x-own": b"1", b"x-request-id": b"request-of-mine", b"request-id": b"request-of-mine"}
+
+
+async def test_a_response_that_knows_nothing_of_it_is_completed() -> None:
+    """What such a response begins with gets the same headers; one that has begun by the context gets them once."""
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    foreign = _context()
+    completed = foreign.completing(send)
+    await completed({"type": "http.response.start", "status": 201, "headers": [(b"x-own", b"1")]})
+    await completed({"type": "http.response.body", "body": b"Hi"})
+    assert foreign.status == 201
+    assert [name for name, _ in sent[0]["headers"]] == [b"x-own", b"openai-processing-ms", b"x-request-id"]
+    assert sent[1] == {"type": "http.response.body", "body": b"Hi"}
+    sent.clear()
+    own = _context()
+    await JsonReply(b"{}", [(b"x-own", b"1")], 202)({"type": "http", "context": own}, _received(), own.completing(send))
+    start, body = sent
+    assert (start["status"], body["body"]) == (202, b"{}")
+    assert [name for name, _ in start["headers"]].count(b"x-request-id") == 1
+    assert {(b"x-own", b"1"), (b"content-length", b"2"), (b"content-type", b"application/json")} <= {*start["headers"]}
+
+
+def test_a_context_without_a_caller_serves_nobody() -> None:
+    """Code behind a door that was left open fails, instead of taking the client for somebody."""
+    with pytest.raises(AttributeError):
+        _ = _context().caller
+
+
+async def test_a_client_that_leaves_cancels_what_is_done_for_it() -> None:
+    """The work ends where it waits, as an error that says why; the task itself may go on."""
+    leaves = asyncio.Event()
+
+    async def receive() -> Message:
+        await leaves.wait()
+        return {"type": "http.disconnect"}
+
+    async def work() -> None:
+        async with cancel_on_disconnect(receive):
+            leaves.set()
+            await asyncio.Event().wait()
+
+    with pytest.raises(ClientClosedRequest):
+        await work()
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    await asyncio.sleep(0)
+
+
+async def test_nobody_watches_a_client_whose_request_is_done() -> None:
+    """The watch ends with the block; that more of a body comes doesn't end it."""
+    watching, watched = asyncio.Event(), asyncio.Event()
+    waiting: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
+
+    async def receive() -> Message:
+        if waiting:
+            return waiting.pop()
+        watching.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            watched.set()
+        return {}
+
+    async with cancel_on_disconnect(receive):
+        await watching.wait()
+    await watched.wait()
+
+
+async def test_another_cancellation_is_not_taken_for_a_client_that_left() -> None:
+    """A server that ends cancels a task for good."""
+    begun = asyncio.Event()
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        return {}
+
+    async def work() -> None:
+        async with cancel_on_disconnect(receive):
+            begun.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await begun.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()

@@ -5,21 +5,19 @@ import json
 from typing import Any
 
 import pytest
-from app.api.anthropic.convert import (
-    count_tokens,
-    ignored_options,
-    parse_request,
-    shows_reasoning,
-    to_call,
-    unserved,
-)
-from app.api.headers import session_hints
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.anthropic.schemas import CountTokensRequest, MessagesRequest
+from app.api.anthropic.dialect import MESSAGES
+from app.api.anthropic.read import count_tokens
+from app.api.anthropic.schemas import CountTokensRequest
+from app.api.dialect import Exchange
+from app.api.wire.body import parse_body
 from app.domain.chat import PLAIN_TEXT, ChatCall, Message, OutputFormat, SessionRef, Tool, ToolUse
-from app.domain.errors import InvalidRequest
+from app.domain.errors import InvalidRequest, UpstreamTimeout
+from tests.api.answers import OPENING, answer
+from tests.api.reading import REQUEST_ID
+from tests.api.reading import read as read_as
 from tests.domain.strategies import UNTIMED
 
 WEATHER = {"name": "weather", "description": "Of a city.", "input_schema": {"type": "object"}}
@@ -39,14 +37,15 @@ def body(**fields: Any) -> bytes:
     return json.dumps(whole).encode()
 
 
-def read(**fields: Any) -> MessagesRequest:
-    """A request."""
-    return parse_request(MessagesRequest, body(**fields))
+def read(headers: dict[bytes, bytes] | None = None, /, **fields: Any) -> Exchange:
+    """What is made of a request."""
+    return read_as(MESSAGES, body(**fields), headers, max_messages=10)
 
 
-def call(*, headers: dict[bytes, bytes] | None = None, **fields: Any) -> ChatCall:
+def call(headers: dict[bytes, bytes] | None = None, /, **fields: Any) -> ChatCall:
     """What a request means."""
-    return to_call(read(**fields), session_hints(headers or {}, None), max_messages=10)
+    (found,) = read(headers, **fields).calls
+    return found
 
 
 def test_the_smallest_request() -> None:
@@ -64,7 +63,7 @@ def test_what_is_honoured() -> None:
 def test_only_the_header_opens_a_session() -> None:
     """Claude Code sends one user id with every conversation: it opens no session."""
     assert call(metadata={"user_id": "user_1_account__session_2"}).session is None
-    assert call(headers={b"x-session-id": b"s"}).session == SessionRef("s", "header")
+    assert call({b"x-session-id": b"s"}).session == SessionRef("s", "header")
 
 
 @pytest.mark.parametrize(
@@ -95,7 +94,7 @@ def test_a_tool_that_only_anthropic_can_serve_is_left_out_and_named() -> None:
     found = call(tools=[SEARCH, WEATHER]).tools
     assert found is not None
     assert [tool.name for tool in found.tools] == ["weather"]
-    assert unserved(read(tools=[SEARCH, WEATHER])) == ["tools.web_search"]
+    assert read(tools=[SEARCH, WEATHER]).unserved == ["tools.web_search"]
     with pytest.raises(InvalidRequest, match="web_search_20250305") as caught:
         call(tools=[SEARCH])
     assert caught.value.param == "tools.0"
@@ -144,12 +143,12 @@ def test_a_fault_is_named_by_its_place(fields: dict[str, Any], param: str) -> No
 def test_what_is_no_request_is_refused(content: bytes) -> None:
     """A body that is no JSON object is a fault of the request."""
     with pytest.raises(InvalidRequest):
-        parse_request(MessagesRequest, content)
+        read_as(MESSAGES, content)
 
 
 def test_a_body_may_begin_with_a_byte_order_mark() -> None:
     """Some editors put one before everything they write."""
-    assert parse_request(MessagesRequest, b"\xef\xbb\xbf" + body()).model == "kimi"
+    assert read_as(MESSAGES, b"\xef\xbb\xbf" + body()).calls == (call(),)
 
 
 @pytest.mark.parametrize("thread", [{"type": "create"}, {"type": "continue", "previous_message_id": "msg_1"}])
@@ -162,7 +161,7 @@ def test_a_thread_is_refused(thread: dict[str, Any]) -> None:
 
 def test_what_has_no_effect_is_named() -> None:
     """Unknown fields are named unless they change nothing about the answer; options are named apart."""
-    request = read(
+    exchange = read(
         metadata={},
         cache_control={},
         service_tier="auto",
@@ -173,8 +172,8 @@ def test_what_has_no_effect_is_named() -> None:
         temperature=1,
         **{"no header\n": 1},
     )
-    assert unserved(request) == ["context_management", "mcp_servers"]
-    assert ignored_options(request) == ["temperature"]
+    assert exchange.unserved == ["context_management", "mcp_servers"]
+    assert exchange.ignored == ["temperature"]
 
 
 @pytest.mark.parametrize(
@@ -188,8 +187,16 @@ def test_what_has_no_effect_is_named() -> None:
     ],
 )
 def test_thoughts_are_shown_to_those_who_ask(thinking: dict[str, Any] | None, shown: bool) -> None:
-    """Thinking blocks are for clients that have switched thinking on."""
-    assert shows_reasoning(read(thinking=thinking)) is shown
+    """Thinking blocks are for clients that have switched thinking on, whole and streamed."""
+    exchange = read(thinking=thinking)
+    assert (b"Hm." in exchange.write([answer("Yes.", reasoning="Hm.")])) is shown
+    assert (b"Hm." in exchange.encoder(OPENING).reasoning("Hm.")) is shown
+
+
+def test_a_failure_in_a_stream_has_the_requests_id() -> None:
+    """An event has no headers: the id that the log has is in it."""
+    event = read(stream=True).encoder(OPENING).failure(UpstreamTimeout("Late."))
+    assert json.loads(event.rpartition(b"data: ")[2])["request_id"] == REQUEST_ID
 
 
 def test_a_schema_for_the_answer() -> None:
@@ -205,7 +212,7 @@ def test_a_schema_for_the_answer() -> None:
 
 def counted(**fields: Any) -> int:
     """The tokens of a request."""
-    return count_tokens(parse_request(CountTokensRequest, body(**fields)), max_messages=10)
+    return count_tokens(parse_body(CountTokensRequest, body(**fields)), max_messages=10)
 
 
 def test_everything_that_is_sent_is_counted() -> None:

@@ -5,29 +5,26 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from anthropic.types import Message, RawMessageStreamEvent
-from app.api.anthropic.answer import message_object, stop_reason, usage_object
-from app.api.anthropic.sse import MessageEncoder
+from anthropic.types import RawMessageStreamEvent
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from app.chat.events import Answer, Ending, Opening
-from app.domain.chat import FinishReason, ToolCall, ToolCallDelta, Usage
-from app.domain.errors import UnexpectedReply, UpstreamTimeout
-from app.domain.prompt import Prompt, PromptLimit
+from app.api.anthropic.stream import MessageEncoder
+from app.api.anthropic.write import usage_object
+from app.chat.events import Ending
+from app.domain.chat import FinishReason, ToolCallDelta, Usage
+from app.domain.errors import UpstreamTimeout
+from tests.api.answers import OPENING, ending
 from tests.domain.strategies import UNTIMED
 
 _EVENT = TypeAdapter[Any](RawMessageStreamEvent)
 USAGE = Usage(30, 12, cached_tokens=10, reasoning_tokens=4)
-OPENING = Opening("kimi", "kimi", None, "stateless", Prompt("Hi", 2, PromptLimit(1000)))
 
 
 def encoder(*, show_reasoning: bool = True) -> MessageEncoder:
     """The encoder of a message."""
-    return MessageEncoder(
-        message_id="msg_1", model="kimi", input_tokens=7, show_reasoning=show_reasoning, request_id="req_1"
-    )
+    return MessageEncoder(OPENING, show_reasoning=show_reasoning, request_id="req_1")
 
 
 def events(stream: bytes) -> list[Any]:
@@ -54,9 +51,9 @@ def kinds(stream: bytes) -> list[str]:
     return names
 
 
-def whole(written: MessageEncoder, parts: Iterable[bytes], ending: Ending | None = None) -> bytes:
+def whole(written: MessageEncoder, parts: Iterable[bytes], end: Ending | None = None) -> bytes:
     """A whole stream."""
-    return written.opening() + b"".join(parts) + written.ending(ending or Ending("stop", USAGE))
+    return written.opening() + b"".join(parts) + written.ending(end or ending(usage=USAGE))
 
 
 def test_a_text() -> None:
@@ -64,8 +61,8 @@ def test_a_text() -> None:
     written = encoder()
     stream = whole(written, [written.text("Hel"), written.text(""), written.text("lo")])
     start, opened, first, second, closed, delta, stop = events(stream)
+    assert start["message"].pop("id").startswith("msg_")
     assert start["message"] | {"usage": None} == {
-        "id": "msg_1",
         "type": "message",
         "role": "assistant",
         "model": "kimi",
@@ -74,7 +71,7 @@ def test_a_text() -> None:
         "stop_sequence": None,
         "usage": None,
     }
-    assert start["message"]["usage"]["input_tokens"] == 7
+    assert start["message"]["usage"]["input_tokens"] == OPENING.prompt.tokens == 3
     assert opened == {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
     assert [piece["delta"] for piece in (first, second)] == [
         {"type": "text_delta", "text": "Hel"},
@@ -99,7 +96,7 @@ def test_thoughts_a_text_and_two_tools() -> None:
             written.tool_call(ToolCallDelta(0, arguments='"Rome"}')),
             written.tool_call(ToolCallDelta(1, "call_2", "clock", "{}")),
         ],
-        Ending("tool_calls", USAGE),
+        ending("tool_calls"),
     )
     assert kinds(stream) == [
         "message_start",
@@ -137,36 +134,22 @@ def test_thoughts_that_are_not_shown_keep_the_stream_alive() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ending", "reason", "stop"),
+    ("reason", "stop", "told"),
     [
-        (Ending("stop", USAGE), "end_turn", None),
-        (Ending("tool_calls", USAGE, "END"), "tool_use", None),
-        (Ending("stop", USAGE, "END"), "stop_sequence", "END"),
-        (Ending("length", USAGE), "max_tokens", None),
-        (Ending("tool_calls", USAGE), "tool_use", None),
-        (Ending("content_filter", USAGE), "refusal", None),
+        ("stop", None, ("end_turn", None)),
+        ("stop", "END", ("stop_sequence", "END")),
+        ("tool_calls", "END", ("tool_use", None)),
     ],
 )
-def test_why_it_ended(ending: Ending, reason: str, stop: str | None) -> None:
-    """Each way to end has its name, streamed and whole; of a stop sequence it is told which."""
-    *_, delta, _ = events(whole(encoder(), [], ending))
-    assert delta["delta"] == {"stop_reason": reason, "stop_sequence": stop}
-    message = message_object(Answer(OPENING, "Hi", ending), message_id="msg_1", show_reasoning=True)
-    assert (message["stop_reason"], message["stop_sequence"]) == (reason, stop)
-    assert stop_reason(ending) == reason
+def test_why_it_ended(reason: FinishReason, stop: str | None, told: tuple[str, str | None]) -> None:
+    """A stop sequence is told where it is the reason."""
+    *_, delta, _ = events(whole(encoder(), [], ending(reason, stop=stop)))
+    assert (delta["delta"]["stop_reason"], delta["delta"]["stop_sequence"]) == told
 
 
-def test_the_usage_tells_what_was_cached_apart() -> None:
-    """Tokens from a cache are not among the input tokens; the sum is what was read."""
-    assert usage_object(USAGE) == {
-        "input_tokens": 20,
-        "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": 10,
-        "output_tokens": 12,
-        "output_tokens_details": {"thinking_tokens": 4},
-    }
+def test_the_usage_is_told_in_the_end() -> None:
+    """What was counted takes the place of what was estimated."""
     assert events(whole(encoder(), []))[-2]["usage"] == usage_object(USAGE)
-    assert "output_tokens_details" not in usage_object(Usage(1, 1))
 
 
 def test_a_failure_ends_the_stream_without_a_stop() -> None:
@@ -190,28 +173,3 @@ def test_any_text_comes_through(pieces: list[str]) -> None:
     assert len(stream.decode().splitlines()) == 3 * len(events(stream))
     deltas = [event["delta"]["text"] for event in events(stream) if "delta" in event]
     assert "".join(deltas) == "".join(pieces)
-
-
-@pytest.mark.parametrize("reason", ["stop", "length", "tool_calls", "content_filter"])
-def test_a_whole_message_is_what_the_sdk_expects(reason: FinishReason) -> None:
-    """Thoughts, text and tools are blocks in that order, and the message is a valid one."""
-    answer = Answer(OPENING, "Hi", Ending(reason, USAGE), (ToolCall("c", "clock", '{"zone":"CET"}'),), "Hm.")
-    message = message_object(answer, message_id="msg_1", show_reasoning=True)
-    read = Message.model_validate(message, strict=True)
-    assert [block.type for block in read.content] == ["thinking", "text", "tool_use"]
-    assert read.content[-1].to_dict() == {"type": "tool_use", "id": "c", "name": "clock", "input": {"zone": "CET"}}
-
-
-def test_a_whole_message_without_thoughts_or_text() -> None:
-    """What isn't wanted, or isn't there, makes no block; a call may come without arguments."""
-    answer = Answer(OPENING, "", Ending("tool_calls", USAGE), (ToolCall("c", "clock", ""),), "Hm.")
-    content = message_object(answer, message_id="msg_1", show_reasoning=False)["content"]
-    assert content == [{"type": "tool_use", "id": "c", "name": "clock", "input": {}}]
-
-
-@pytest.mark.parametrize("arguments", ["{", "[]", "null", '"a"'])
-def test_arguments_that_are_no_object_are_an_unexpected_reply(arguments: str) -> None:
-    """There is no way to show such a call: it is the upstream's fault, and said to be."""
-    answer = Answer(OPENING, "", Ending("tool_calls", USAGE), (ToolCall("c", "clock", arguments),))
-    with pytest.raises(UnexpectedReply):
-        message_object(answer, message_id="msg_1", show_reasoning=True)

@@ -1,46 +1,25 @@
-"""The legacy completions dialect: what a request means, and its chunks as OpenAI's SDK reads them."""
+"""What a request of the legacy completions dialect means, and what is wrong with one."""
 
-import json
 from typing import Any
 
 import pytest
-from app.api.bodies import parse_body
-from app.api.completions.convert import ignored_params, prompts_of, to_calls
-from app.api.completions.sse import CompletionEncoder
-from app.api.headers import SessionHints
-from openai._streaming import SSEDecoder
-from openai.types import Completion
 
-from app.api.completions.schemas import CompletionRequest
-from app.chat.events import Ending
-from app.domain.chat import ChatCall, FinishReason, Message, SessionRef, ToolCallDelta, Usage
-from app.domain.errors import InvalidRequest, UpstreamTimeout
+from app.api.completions.dialect import COMPLETIONS
+from app.api.dialect import Exchange
+from app.domain.chat import ChatCall, Message, SessionRef
+from app.domain.errors import InvalidRequest
+from tests.api.answers import OPENING, answer
+from tests.api.reading import read
 
-NO_HINTS = SessionHints(session=None, reset=False, strict=False, is_retry=False, idempotency_key=None, provider=None)
-IN_SESSION = SessionHints(
-    session=SessionRef("s", "header"), reset=False, strict=False, is_retry=False, idempotency_key=None, provider=None
-)
+IN_SESSION = {b"x-session-id": b"s"}
 
 
-def _parsed(**fields: Any) -> CompletionRequest:
-    return parse_body(CompletionRequest, json.dumps({"prompt": "Once", **fields}).encode())
+def _read(headers: dict[bytes, bytes] | None = None, **fields: Any) -> Exchange:
+    return read(COMPLETIONS, {"prompt": "Once", **fields}, headers)
 
 
-def _calls(hints: SessionHints = NO_HINTS, **fields: Any) -> list[ChatCall]:
-    request = _parsed(**fields)
-    return to_calls(request, prompts_of(request), hints, default_model="default")
-
-
-def _encoder(*, include_usage: bool = False, echo: str = "") -> CompletionEncoder:
-    return CompletionEncoder(
-        completion_id="cmpl-1", created=1_700_000_000, model="kimi", include_usage=include_usage, echo=echo
-    )
-
-
-def _chunks(stream: bytes) -> list[dict[str, Any]]:
-    *chunks, done = [event.data for event in SSEDecoder().iter_bytes(iter([stream]))]
-    assert done == "[DONE]"
-    return [json.loads(chunk) for chunk in chunks]
+def _calls(headers: dict[bytes, bytes] | None = None, **fields: Any) -> tuple[ChatCall, ...]:
+    return _read(headers, **fields).calls
 
 
 def test_a_prompt_is_a_users_message() -> None:
@@ -49,10 +28,9 @@ def test_a_prompt_is_a_users_message() -> None:
     assert call.messages == (Message("user", "Once"),)
     assert (call.model, call.max_tokens, call.stop, call.session) == ("kimi", 7, ("a",), None)
     assert call.options["temperature"] == 0.5
-    assert ignored_params(_parsed(temperature=0.5, user="u", frequency_penalty=1)) == [
-        "frequency_penalty",
-        "temperature",
-    ]
+    exchange = _read(temperature=0.5, user="u", frequency_penalty=1)
+    assert exchange.ignored == ["frequency_penalty", "temperature"]
+    assert _calls()[0].model == "default-model"
 
 
 def test_several_prompts_are_several_calls() -> None:
@@ -95,31 +73,18 @@ def test_several_prompts_are_no_turns_of_a_session() -> None:
     assert _calls(IN_SESSION)[0].session == SessionRef("s", "header")
 
 
-@pytest.mark.parametrize(
-    ("reason", "told"), [("stop", "stop"), ("length", "length"), ("tool_calls", "stop"), ("content_filter",) * 2]
-)
-def test_a_stream_is_the_text_and_one_finish_reason(reason: FinishReason, told: str) -> None:
-    """Pieces, then the reason; thoughts and tools leave no trace; every chunk fits the SDK's type."""
-    encoder = _encoder()
-    stream = encoder.opening() + encoder.reasoning("Hm") + encoder.text("Hel") + encoder.text("lo")
-    stream += encoder.tool_call(ToolCallDelta(0, "c", "f")) + encoder.ending(Ending(reason, Usage(1, 2)))
-    chunks = _chunks(stream)
-    assert [chunk["choices"][0]["text"] for chunk in chunks] == ["Hel", "lo", ""]
-    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, None, told]
-    assert Completion.model_validate(chunks[-1]).id == "cmpl-1"
-    assert all("usage" not in chunk for chunk in chunks)
+def test_only_the_header_opens_a_session() -> None:
+    """A user of this dialect who completes one text after the other means no conversation."""
+    assert _calls(user="ada")[0].session is None
 
 
-def test_the_prompt_comes_first_if_it_is_wanted_and_the_usage_last() -> None:
-    """`echo` begins the stream with the prompt, `include_usage` ends it with the usage."""
-    encoder = _encoder(include_usage=True, echo="Once")
-    chunks = _chunks(encoder.opening() + encoder.text(" upon") + encoder.ending(Ending("stop", Usage(1, 2))))
-    assert [chunk["choices"][0]["text"] for chunk in chunks[:-1]] == ["Once", " upon", ""]
-    assert [chunk["usage"] for chunk in chunks[:-1]] == [None] * 3
-    assert (chunks[-1]["choices"], chunks[-1]["usage"]["total_tokens"]) == ([], 3)
-
-
-def test_a_failure_is_one_event_and_no_end() -> None:
-    """No `[DONE]` makes half an answer look complete."""
-    events = [event.data for event in SSEDecoder().iter_bytes(iter([_encoder().failure(UpstreamTimeout("Late."))]))]
-    assert [json.loads(event)["error"]["code"] for event in events] == ["upstream_timeout"]
+def test_the_prompt_comes_back_to_those_who_ask() -> None:
+    """With `echo` each whole answer begins with its own prompt, and so does a stream."""
+    exchange = _read(prompt=["One", "Two"], echo=True)
+    body = exchange.write([answer(" a"), answer(" b")])
+    assert b'"text":"One a"' in body
+    assert b'"text":"Two b"' in body
+    assert b'"text":"Once"' in _read(echo=True, stream=True).encoder(OPENING).opening()
+    plain = _read(stream=True)
+    assert plain.encoder(OPENING).opening() == b""
+    assert b'"text":" a"' in plain.write([answer(" a")])

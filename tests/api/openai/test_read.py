@@ -1,25 +1,32 @@
+"""What a chat completion request means, and what is wrong with one."""
+
 import json
 from typing import Any
 
 import pytest
-from app.api.headers import SessionHints
-from app.api.openai.convert import ignored_params, parse_request, to_call
 from hypothesis import given
 
-from app.domain.chat import ChatCall, Image, Message, OutputFormat, SessionRef, ToolCall
+from app.api.dialect import Exchange
+from app.api.openai.dialect import CHAT_COMPLETIONS
+from app.domain.chat import ChatCall, Image, Message, OutputFormat, SessionRef, ToolCall, ToolCallDelta
 from app.domain.errors import InvalidRequest
+from tests.api.answers import OPENING, answer
+from tests.api.reading import read
 from tests.domain.messages import assistant, system, tool, user
 from tests.domain.strategies import UNTIMED, texts
 
-NO_HINTS = SessionHints(session=None, reset=False, strict=False, is_retry=False, idempotency_key=None, provider=None)
 HELLO = {"role": "user", "content": "Hello"}
 F = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
 G = {"type": "function", "function": {"name": "g"}}
 
 
-def _call(document: dict[str, Any], hints: SessionHints = NO_HINTS) -> ChatCall:
-    request = parse_request(json.dumps(document).encode())
-    return to_call(request, hints, default_model="default-model", max_messages=100)
+def _read(request: bytes | dict[str, Any], headers: dict[bytes, bytes] | None = None, **services: Any) -> Exchange:
+    return read(CHAT_COMPLETIONS, request, headers, **services)
+
+
+def _call(document: dict[str, Any]) -> ChatCall:
+    (call,) = _read(document).calls
+    return call
 
 
 def _call_with(**fields: Any) -> ChatCall:
@@ -47,7 +54,7 @@ def _message(message: dict[str, Any]) -> Message:
 def test_a_body_that_is_no_json_object_is_refused(body: bytes, says: str) -> None:
     """A body that can't be read at all is a 400 that says so; no field is to blame."""
     with pytest.raises(InvalidRequest, match=says) as caught:
-        parse_request(body)
+        _read(body)
     assert (caught.value.status, caught.value.param) == (400, None)
 
 
@@ -153,10 +160,10 @@ def test_what_can_not_be_done_is_refused_by_its_field(fields: dict[str, Any], pa
 
 def test_there_is_a_number_of_messages_that_is_too_many() -> None:
     """More messages than the gateway is set to read are a 400 that names the setting; as many are fine."""
-    request = parse_request(json.dumps({"messages": [HELLO] * 3}).encode())
-    assert len(to_call(request, NO_HINTS, default_model="m", max_messages=3).messages) == 3
+    request = {"messages": [HELLO] * 3}
+    assert len(_read(request, max_messages=3).calls[0].messages) == 3
     with pytest.raises(InvalidRequest, match="MAX_MESSAGES") as caught:
-        to_call(request, NO_HINTS, default_model="m", max_messages=2)
+        _read(request, max_messages=2)
     assert caught.value.param == "messages"
 
 
@@ -219,7 +226,7 @@ def test_any_text_is_taken_as_it_is(text: str) -> None:
 def test_a_byte_order_mark_is_no_part_of_the_request() -> None:
     """Windows tools put one in front of JSON; it is passed over."""
     body = b"\xef\xbb\xbf" + json.dumps({"messages": [HELLO]}).encode()
-    assert to_call(parse_request(body), NO_HINTS, default_model="m", max_messages=9).messages == (user("Hello"),)
+    assert _read(body).calls[0].messages == (user("Hello"),)
 
 
 @pytest.mark.parametrize(
@@ -315,23 +322,33 @@ def test_the_model_is_the_one_asked_for_or_the_default(model: str | None, meant:
 
 
 def test_what_the_headers_say_becomes_part_of_the_call() -> None:
-    """Session, reset, strictness, retry and key are carried over."""
-    session = SessionRef("s1", "header")
-    hints = SessionHints(session=session, reset=True, strict=True, is_retry=True, idempotency_key="k", provider=None)
-    call = _call({"messages": [HELLO]}, hints)
-    assert (call.session, call.reset, call.strict, call.is_retry, call.idempotency_key) == (
-        session,
-        True,
-        True,
-        True,
-        "k",
+    """Session, reset, strictness, retry, key and provider are carried over."""
+    headers = {
+        b"x-session-id": b"s1",
+        b"x-session-reset": b"true",
+        b"x-session-strict": b"true",
+        b"x-stainless-retry-count": b"1",
+        b"idempotency-key": b"k",
+        b"x-provider": b"p",
+    }
+    (call,) = _read({"messages": [HELLO]}, headers).calls
+    assert call == ChatCall(
+        "default-model",
+        (user("Hello"),),
+        session=SessionRef("s1", "header"),
+        reset=True,
+        strict=True,
+        is_retry=True,
+        idempotency_key="k",
+        provider="p",
     )
 
 
-def test_without_hints_a_call_is_for_itself() -> None:
-    """Nothing in the body alone opens a session or marks a retry."""
-    call = _call_with(user="alice")
-    assert call == ChatCall("default-model", (user("Hello"),))
+def test_user_opens_a_session_where_it_may() -> None:
+    """Where SESSION_FROM_USER is off, nothing in the body opens a session."""
+    request = {"messages": [HELLO], "user": "ada"}
+    assert _read(request).calls[0].session == SessionRef("ada", "user")
+    assert _read(request, session_from_user=False).calls == (ChatCall("default-model", (user("Hello"),)),)
 
 
 def test_other_fields_go_along_for_upstreams_that_know_them() -> None:
@@ -364,14 +381,51 @@ def test_other_fields_go_along_for_upstreams_that_know_them() -> None:
 )
 def test_parameters_without_effect_are_named(fields: dict[str, Any], ignored: list[str]) -> None:
     """What is accepted but can't be honoured is listed, in order and only by names that can stand in a header."""
-    request = parse_request(json.dumps({"messages": [HELLO], **fields}).encode())
-    assert ignored_params(request) == ignored
+    assert list(_read({"messages": [HELLO], **fields}).ignored) == ignored
+
+
+@pytest.mark.parametrize(
+    ("fields", "streamed"),
+    [({}, False), ({"stream": None}, False), ({"stream": False}, False), ({"stream": True}, True)],
+)
+def test_a_stream_is_for_those_who_ask(fields: dict[str, Any], streamed: bool) -> None:
+    """An answer comes whole unless `stream` says otherwise."""
+    assert _read({"messages": [HELLO], **fields}).stream is streamed
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [
+        ({}, False),
+        ({"stream_options": None}, False),
+        ({"stream_options": {}}, False),
+        ({"stream_options": {"include_usage": True}}, True),
+    ],
+)
+def test_the_usage_is_streamed_to_those_who_ask(fields: dict[str, Any], wanted: bool) -> None:
+    """`include_usage` reaches the encoder of the stream."""
+    encoder = _read({"messages": [HELLO], "stream": True, **fields}).encoder(OPENING)
+    assert (b'"usage":null' in encoder.text("Hi")) is wanted
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"functions": [F["function"]]}, b'"function_call":{'),
+        ({"functions": [F["function"]], "tools": [F]}, b'"tool_calls":[{'),
+        ({"tools": [F]}, b'"tool_calls":[{'),
+        ({"functions": []}, b'"tool_calls":[{'),
+    ],
+)
+def test_who_speaks_of_functions_is_answered_with_one(fields: dict[str, Any], told: bytes) -> None:
+    """The older form is for those who use it alone, whole and streamed; `tools` win over `functions`."""
+    exchange = _read({"messages": [HELLO], **fields})
+    assert told in exchange.write([answer("", "tool_calls", tool_calls=(ToolCall("c", "f", "{}"),))])
+    assert told in exchange.encoder(OPENING).tool_call(ToolCallDelta(0, "c", "f", "{}"))
 
 
 def test_unknown_fields_are_passed_on_as_they_came_whatever_their_names() -> None:
     """A field that is called like something of the model class is a field like any other, and null is absent."""
-    wire = parse_request(
-        b'{"messages":[{"role":"user","content":"Hi"}],"model_dump":1,"json":null,"modalities":["text"]}'
-    )
-    assert to_call(wire, NO_HINTS, default_model="m", max_messages=9).options == {"model_dump": 1}
-    assert ignored_params(wire) == ["model_dump"]
+    exchange = _read(b'{"messages":[{"role":"user","content":"Hi"}],"model_dump":1,"json":null,"modalities":["text"]}')
+    assert exchange.calls[0].options == {"model_dump": 1}
+    assert exchange.ignored == ["model_dump"]

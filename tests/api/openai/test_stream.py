@@ -1,33 +1,37 @@
 """The stream as an OpenAI SDK reads it: by the SDK's own parser and types."""
 
 import json
+import re
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from app.api.openai.sse import ChunkEncoder
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from openai._streaming import SSEDecoder
 from openai.types.chat import ChatCompletionChunk
 
-from app.api.wire import DONE, usage_object
+from app.api.openai.stream import ChunkEncoder
+from app.api.wire.openai import DONE
 from app.chat.events import Ending
 from app.domain.chat import FinishReason, ToolCallDelta, Usage
 from app.domain.errors import GatewayError, MessageRefused, UpstreamTimeout
+from tests.api.answers import OPENING, ending
 from tests.domain.strategies import UNTIMED, texts, wild_texts
 
-ENDING = Ending("stop", Usage(3, 4))
+ENDING = ending(usage=Usage(3, 4))
 
 
 def _encoder(*, include_usage: bool = False, model: str = "kimi") -> ChunkEncoder:
-    return ChunkEncoder(completion_id="chatcmpl-1", created=1_700_000_000, model=model, include_usage=include_usage)
+    return ChunkEncoder(replace(OPENING, model=model), include_usage=include_usage)
 
 
-def _stream(parts: list[str], *, include_usage: bool = False, ending: Ending = ENDING) -> bytes:
+def _stream(parts: list[str], *, include_usage: bool = False, end: Ending = ENDING) -> bytes:
     encoder = _encoder(include_usage=include_usage)
-    return encoder.opening() + b"".join(encoder.text(part) for part in parts) + encoder.ending(ending)
+    return encoder.opening() + b"".join(encoder.text(part) for part in parts) + encoder.ending(end)
 
 
 def _events(stream: bytes, cuts: list[int] | None = None) -> list[str]:
@@ -78,16 +82,17 @@ def test_chunks_come_in_the_order_that_clients_rely_on() -> None:
 
 @pytest.mark.parametrize("include_usage", [False, True])
 def test_all_chunks_are_of_one_completion(include_usage: bool) -> None:
-    """Id, time, model and kind are the same in every chunk."""
+    """Id, time, model and kind are the same in every chunk; another answer has another id."""
     common = ("id", "object", "created", "model")
-    heads = [{name: chunk[name] for name in common} for chunk in _chunks(_stream(["a"], include_usage=include_usage))]
-    expected = {
-        "id": "chatcmpl-1",
-        "object": "chat.completion.chunk",
-        "created": 1_700_000_000,
-        "model": "kimi",
-    }
-    assert heads == [expected] * (4 if include_usage else 3)
+    before = int(time.time())
+    chunks = _chunks(_stream(["a"], include_usage=include_usage))
+    heads = [tuple(chunk[name] for name in common) for chunk in chunks]
+    [(chunk_id, kind, created, model)] = set(heads)
+    assert len(heads) == (4 if include_usage else 3)
+    assert re.fullmatch(r"chatcmpl-[0-9a-f]{24}", chunk_id)
+    assert (kind, model) == ("chat.completion.chunk", "kimi")
+    assert before <= created <= time.time()
+    assert chunk_id not in _stream([]).decode()
 
 
 def test_usage_is_not_mentioned_unless_it_is_wanted() -> None:
@@ -109,7 +114,7 @@ def test_usage_comes_last_and_is_null_before() -> None:
 @pytest.mark.parametrize("reason", ["stop", "length", "tool_calls", "content_filter"])
 def test_the_finish_reason_is_told_once(reason: FinishReason) -> None:
     """Whatever ended the answer is in exactly one chunk, after all text."""
-    chunks = _chunks(_stream(["a"], ending=Ending(reason, Usage(1, 1))))
+    chunks = _chunks(_stream(["a"], end=ending(reason)))
     assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, None, reason]
 
 
@@ -144,7 +149,7 @@ def test_a_failure_is_one_event_and_no_end(message: str) -> None:
     [
         (GatewayError("a"), {"message": "a", "type": "server_error", "param": None, "code": None}),
         (
-            MessageRefused("b", param="messages"),
+            MessageRefused("b", param="messages", code="content_filter"),
             {"message": "b", "type": "invalid_request_error", "param": "messages", "code": "content_filter"},
         ),
     ],
@@ -153,11 +158,6 @@ def test_a_failure_has_all_four_fields(error: GatewayError, expected: dict[str, 
     """Message, type, param and code are always there, null where unknown."""
     [event] = _events(_encoder().failure(error))
     assert json.loads(event) == {"error": expected}
-
-
-def test_usage_adds_up() -> None:
-    """The total is the sum of what was read and written."""
-    assert usage_object(Usage(5, 0)) == {"prompt_tokens": 5, "completion_tokens": 0, "total_tokens": 5}
 
 
 def test_no_text_makes_a_line_end_in_the_stream() -> None:
@@ -171,7 +171,26 @@ def test_no_text_makes_a_line_end_in_the_stream() -> None:
 
 def test_the_older_form_tells_one_call() -> None:
     """An upstream that calls several functions at once, though it was asked not to, doesn't mix up their arguments."""
-    encoder = ChunkEncoder(completion_id="c", created=0, model="kimi", include_usage=False, legacy=True)
+    encoder = ChunkEncoder(OPENING, include_usage=False, legacy=True)
     told = encoder.tool_call(ToolCallDelta(0, "a", "f", "{}")) + encoder.tool_call(ToolCallDelta(1, "b", "g", "{}"))
-    chunk, _ = _chunks(told + encoder.ending(Ending("tool_calls", Usage(1, 1))))
-    assert chunk["choices"][0]["delta"]["function_call"] == {"name": "f", "arguments": "{}"}
+    chunk, last = _chunks(told + encoder.ending(ending("tool_calls")))
+    assert chunk["choices"][0]["delta"] == {"function_call": {"name": "f", "arguments": "{}"}}
+    assert last["choices"][0]["finish_reason"] == "function_call"
+
+
+def test_a_tool_call_comes_in_pieces() -> None:
+    """Id, type and name come with a call's first piece, and its index with each."""
+    encoder = _encoder()
+    told = encoder.tool_call(ToolCallDelta(1, "c", "f", "{")) + encoder.tool_call(ToolCallDelta(1, arguments="}"))
+    first, second, _ = _chunks(told + encoder.ending(ENDING))
+    assert first["choices"][0]["delta"]["tool_calls"] == [
+        {"index": 1, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{"}}
+    ]
+    assert second["choices"][0]["delta"]["tool_calls"] == [{"index": 1, "function": {"arguments": "}"}}]
+
+
+def test_thoughts_have_a_field_of_their_own() -> None:
+    """What is thought doesn't get into the text."""
+    encoder = _encoder()
+    chunk, _ = _chunks(encoder.reasoning("Hm.") + encoder.ending(ENDING))
+    assert chunk["choices"][0]["delta"] == {"reasoning_content": "Hm."}

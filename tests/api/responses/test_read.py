@@ -1,49 +1,48 @@
 """From the wire of the responses dialect to what it means."""
 
-import json
 from typing import Any
 
 import pytest
-from app.api.bodies import naming_fields, parse_body
-from app.api.headers import SessionHints
-from app.api.responses.convert import FIELD_NAMES, ignored_params, refuse_impossible, to_call, understand_tools
 
-from app.api.responses.items import items_of_input, items_of_kept, kept_items, to_messages
+from app.api.dialect import Exchange
+from app.api.responses.dialect import RESPONSES
+from app.api.responses.items import Placed, items_of_input, items_of_kept, kept_items, to_messages
 from app.api.responses.schemas import ResponsesRequest
-from app.domain.chat import ChatCall, Image, Message, OutputFormat, ToolCall
-from app.domain.errors import ContextTooLong, InvalidRequest
+from app.domain.chat import ChatCall, Image, Message, OutputFormat, SessionRef, ToolCall
+from app.domain.errors import InvalidRequest
+from tests.api.reading import read
 
-NO_HINTS = SessionHints(session=None, reset=False, strict=False, is_retry=False, idempotency_key=None, provider=None)
 RESPONSE_ID = "resp_" + "0" * 32
 CALL = {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": "{}"}
 PATCH = {"type": "custom_tool_call", "call_id": "c2", "name": "apply_patch", "input": "*** Begin"}
 
 
-def _parsed(**fields: Any) -> ResponsesRequest:
-    return parse_body(ResponsesRequest, json.dumps(fields).encode())
+def _read(headers: dict[bytes, bytes] | None = None, /, **fields: Any) -> Exchange:
+    return read(RESPONSES, {"input": "Hello", **fields}, headers, max_messages=9)
 
 
 def _call(**fields: Any) -> ChatCall:
-    request = _parsed(**{"input": "Hello", **fields})
-    refuse_impossible(request)
-    items = items_of_input(request.input)
-    return to_call(request, items, understand_tools(request), NO_HINTS, default_model="default", max_messages=9)
+    (call,) = _read(**fields).calls
+    return call
+
+
+def _items(*items: dict[str, Any]) -> list[Placed]:
+    return items_of_input(ResponsesRequest.model_validate({"input": list(items)}).input)
 
 
 def _messages(*items: dict[str, Any]) -> list[Message]:
-    return to_messages(items_of_input(_parsed(input=list(items)).input))
+    return to_messages(_items(*items))
 
 
 def _ignored(**fields: Any) -> list[str]:
-    request = _parsed(**{"input": "Hello", **fields})
-    return ignored_params(request, items_of_input(request.input), understand_tools(request))
+    return list(_read(**fields).ignored)
 
 
 def test_a_text_is_a_users_message_after_the_instructions() -> None:
     """The shortest request: a text, and what it is to be answered by."""
     call = _call(instructions="Be brief.")
     assert call.messages == (Message("system", "Be brief."), Message("user", "Hello"))
-    assert (call.model, call.max_tokens, call.tools, call.session) == ("default", None, None, None)
+    assert (call.model, call.max_tokens, call.tools, call.session) == ("default-model", None, None, None)
 
 
 def test_messages_of_all_forms() -> None:
@@ -110,17 +109,14 @@ def test_encrypted_thoughts_and_unknown_items_are_passed_over() -> None:
 
 def test_kept_items_mean_what_they_meant() -> None:
     """What is kept of a conversation has ids, and reads the same as what came."""
-    request = _parsed(
-        input=[
-            {"role": "user", "content": "Hi"},
-            {"role": "assistant", "content": "Yes?"},
-            CALL,
-            PATCH,
-            {"type": "function_call_output", "call_id": "c1", "output": "rain"},
-            {"type": "web_search_call", "id": "ws_1"},
-        ]
+    items = _items(
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Yes?"},
+        CALL,
+        PATCH,
+        {"type": "function_call_output", "call_id": "c1", "output": "rain"},
+        {"type": "web_search_call", "id": "ws_1"},
     )
-    items = items_of_input(request.input)
     kept = kept_items(items, RESPONSE_ID)
     assert to_messages(items_of_kept(kept, "previous_response_id")) == to_messages(items)
     assert len({item["id"] for item in kept}) == len(kept) == 5
@@ -194,8 +190,7 @@ def test_a_fault_is_refused_with_its_place(fields: dict[str, Any], param: str) -
     assert refusal.value.param == param
 
 
-def test_faults_found_further_down_are_named_in_this_dialects_words() -> None:
-    """The layers below say `messages`; who sent an `input` is told of that."""
-    with pytest.raises(ContextTooLong) as refusal, naming_fields(FIELD_NAMES):
-        raise ContextTooLong("Too long.", param="messages")
-    assert refusal.value.param == "input"
+def test_only_the_header_opens_a_session() -> None:
+    """A user of this dialect has the responses themselves to go on from."""
+    assert _call(user="ada").session is None
+    assert _read({b"x-session-id": b"s"}).calls[0].session == SessionRef("s", "header")

@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 import pytest
-from app.api.responses.sse import ResponseEncoder
 from hypothesis import given
 from hypothesis import strategies as st
 from openai import Omit
@@ -15,13 +14,14 @@ from pydantic import TypeAdapter
 
 from app.api.responses.output import ResponseDraft, echo_of
 from app.api.responses.schemas import ResponsesRequest
+from app.api.responses.stream import ResponseEncoder
 from app.api.responses.tools import Toolbox, read_tools
-from app.chat.events import Ending
 from app.domain.chat import ToolCallDelta, Usage
 from app.domain.errors import ContextTooLong, GatewayError, InvalidRequest, UpstreamRateLimited, UpstreamTimeout
+from tests.api.answers import ending
 from tests.domain.strategies import UNTIMED, texts
 
-ENDING = Ending("stop", Usage(3, 4, cached_tokens=1, reasoning_tokens=2))
+ENDING = ending(usage=Usage(3, 4, cached_tokens=1, reasoning_tokens=2))
 TOOLBOX = read_tools(
     [
         {"type": "custom", "name": "apply_patch"},
@@ -100,7 +100,7 @@ def test_an_item_is_closed_before_the_next_one_is_opened() -> None:
         + encoder.tool_call(ToolCallDelta(0, arguments=":1}"))
         + encoder.tool_call(ToolCallDelta(1, "call_2", "apply_patch", '{"input": "*** '))
         + encoder.tool_call(ToolCallDelta(1, arguments='Begin"}'))
-        + encoder.ending(Ending("tool_calls", Usage(1, 1)))
+        + encoder.ending(ending("tool_calls"))
     )
     events = _read(stream)
     assert _kinds(events)[2:-1] == [
@@ -141,7 +141,7 @@ def test_each_call_is_an_item_of_its_own() -> None:
 def test_an_answer_that_was_cut_off_is_incomplete(reason: Any, told: str) -> None:
     """The last event says so, and why; the item that was cut off is incomplete too."""
     encoder = _encoder()
-    events = _read(encoder.opening() + encoder.text("Hel") + encoder.ending(Ending(reason, Usage(1, 1))))
+    events = _read(encoder.opening() + encoder.text("Hel") + encoder.ending(ending(reason)))
     response = events[-1]["response"]
     assert events[-1]["type"] == "response.incomplete"
     assert (response["status"], response["incomplete_details"]) == ("incomplete", {"reason": told})
@@ -171,9 +171,9 @@ def test_the_response_tells_what_was_asked_and_used() -> None:
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (UpstreamTimeout("a"), "server_error"),
-        (UpstreamRateLimited("b"), "rate_limit_exceeded"),
-        (InvalidRequest("c"), "invalid_prompt"),
+        (UpstreamTimeout("a", param="messages"), "server_error"),
+        (UpstreamRateLimited("b", param="messages"), "rate_limit_exceeded"),
+        (InvalidRequest("c", param="messages"), "invalid_prompt"),
     ],
 )
 def test_a_failure_is_told_to_those_who_read_events_and_to_those_who_wait_for_errors(
@@ -187,7 +187,8 @@ def test_a_failure_is_told_to_those_who_read_events_and_to_those_who_wait_for_er
     assert failed["response"]["error"] == {"code": code, "message": error.message}
     assert failed["response"]["output"][0]["content"][0]["text"] == "half of"
     assert told["type"] == "error"
-    assert told["error"] == {"message": error.message, "type": error.type, "param": None, "code": error.code}
+    assert told["error"] == {"message": error.message, "type": error.type, "param": "input", "code": error.code}
+    assert (told["message"], told["param"], told["code"]) == (error.message, "input", error.code)
 
 
 def test_a_conversation_that_is_too_long_is_named_as_codex_knows_it() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.api.responses.tools import NamedTool, Toolbox, custom_arguments, custom_input, read_tools
+from app.api.responses.tools import ClientTool, Toolbox, custom_arguments, custom_input, read_tools
 from app.domain.errors import InvalidRequest
 
 WEATHER = {"type": "function", "name": "weather", "description": "d", "parameters": {"type": "object"}, "strict": True}
@@ -39,9 +39,9 @@ def test_functions_custom_tools_and_namespaces_are_functions_to_the_model() -> N
         "weather", "apply_patch", "mcp__files__read", "mcp__files__weather",
     ]  # fmt: skip
     assert (toolbox.use.tools[0].strict, toolbox.use.tools[2].strict, toolbox.use.parallel) == (True, False, False)
-    assert toolbox.find("mcp__files__read") == NamedTool("read", "mcp__files")
+    assert toolbox.find("mcp__files__read") == ClientTool("read", "mcp__files")
     assert toolbox.find("apply_patch").is_custom
-    assert toolbox.find("unheard_of") == NamedTool("unheard_of")
+    assert toolbox.find("unheard_of") == ClientTool("unheard_of")
 
 
 def test_a_custom_tools_grammar_is_told_to_the_model() -> None:

@@ -3,28 +3,28 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
-from app.api.openai.sse import ChunkEncoder
-from app.api.pacing import Pacer
-from app.api.reply import Beginning
 from starlette.types import Message
 
-from app.api.streaming import EventStream, StreamPolicy
+from app.api.errors import OPENAI_ERRORS
+from app.api.openai.stream import ChunkEncoder
+from app.api.request import RequestContext
+from app.api.streaming.event_stream import EventStream, StreamPolicy
+from app.api.streaming.pacing import Pacer
 from app.chat.events import Event, Opening
 from app.domain.chat import Delta, ToolCallDelta
 from app.domain.errors import UpstreamUnavailable
-from app.domain.prompt import Prompt, PromptLimit
 from app.observe.metrics import Metrics
-from simulator.live import LiveSimulator
+from app.simulator.live import LiveSimulator
+from tests.api.answers import OPENING
 from tests.conftest import StartGateway
 from tests.live import LiveGateway
 
 FAMILY = "👨‍👩‍👧‍👦 naïve e\u0301tude 🇨🇳 你好，世界 "
-
-OPENING = Opening("m", "p", None, "stateless", Prompt("Hi", 2, PromptLimit(10)))
 
 
 def body(**fields: object) -> dict[str, object]:
@@ -216,8 +216,8 @@ async def test_what_comes_after_a_whole_text_waits_for_it_but_the_call_does_not(
         ended.set()
         raise UpstreamUnavailable("Gone.")
 
-    def encoder(_: Opening) -> ChunkEncoder:
-        return _Noting(ended)
+    def encoder(opening: Opening) -> ChunkEncoder:
+        return _Noting(opening, ended)
 
     body = b"".join(message.get("body", b"") for message in await _sent(events(), encoder, StreamPolicy(pacer=pacer)))
     last, call, failure = body.rindex(b'"content":'), body.index(b'"call_1"'), body.index(b'"error"')
@@ -228,8 +228,8 @@ async def test_what_comes_after_a_whole_text_waits_for_it_but_the_call_does_not(
 class _Noting(ChunkEncoder):
     """All pieces but the first are written when the call is at its end."""
 
-    def __init__(self, ended: asyncio.Event) -> None:
-        super().__init__(completion_id="c", created=0, model="m", include_usage=False)
+    def __init__(self, opening: Opening, ended: asyncio.Event) -> None:
+        super().__init__(opening, include_usage=False)
         self._ended = ended
         self._pieces = 0
 
@@ -239,8 +239,7 @@ class _Noting(ChunkEncoder):
         return super().text(text)
 
 
-def _plain_encoder(_: Opening) -> ChunkEncoder:
-    return ChunkEncoder(completion_id="c", created=0, model="m", include_usage=False)
+_plain_encoder = partial(ChunkEncoder, include_usage=False)
 
 
 async def _sent(
@@ -262,5 +261,5 @@ async def _sent(
         events, encoder=encoder, headers_of=lambda _: [], policy=policy or StreamPolicy(), metrics=Metrics(dict)
     )
     async with asyncio.timeout(10):
-        await response({"type": "http", "beginning": Beginning(0, "request-1", ())}, receive, send)
+        await response.send(RequestContext({}, "request-1", OPENAI_ERRORS), receive, send)
     return sent

@@ -3,11 +3,13 @@
 import asyncio
 
 import pytest
-from app.api.openai.sse import ChunkEncoder
-from app.api.opening import EventEncoder, LateResponse
-from app.api.writing import ResponseWriter
 from starlette.types import Message
 
+from app.api.dialect import EventEncoder
+from app.api.openai.stream import ChunkEncoder
+from app.api.streaming.late_response import LateResponse
+from app.api.streaming.writing import ResponseWriter
+from tests.api.answers import OPENING
 from tests.loops import in_leaping_time
 
 _PING = ChunkEncoder.ping
@@ -22,7 +24,7 @@ class _Client:
         self.reads = asyncio.Event()
         self.reads.set()
         self.pings = 0
-        self.encoder = ChunkEncoder(completion_id="c", created=0, model="m", include_usage=False)
+        self.encoder = ChunkEncoder(OPENING, include_usage=False)
         self._began = asyncio.get_running_loop().time()
         writer = ResponseWriter(self._send, timeout=60)
         self.response = LateResponse(writer, self._begin, grace=10, heartbeat=15, on_ping=self._ping)

@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Callable, Iterator
 
-from app.api.pacing import Pacer
-from app.api.writing import ResponseWriter
 from starlette.types import Message
 
+from app.api.streaming.pacing import Pacer
+from app.api.streaming.writing import ResponseWriter
 from tests.loops import LeapingLoop, in_leaping_time
 
 DELAY = 0.02
@@ -63,7 +63,7 @@ def test_many_texts_come_whole_in_order_and_evenly() -> None:
             assert "".join(client.pieces) == text(5 + index % 7)
             assert DELAY - SLOT - 1e-6 <= client.times[0] - began[index] <= DELAY + 1e-6
             assert all(abs(gap - DELAY) < 1e-6 for gap in client.gaps())
-        assert not pacer._turns
+        assert not pacer._slots
 
     in_leaping_time(work())
 

@@ -3,11 +3,9 @@
 from typing import Annotated, Any
 
 import pytest
-from app.api.bodies import given_fields, nameable, parse_body, read_body
 from pydantic import BaseModel, ConfigDict, Discriminator, Tag
-from starlette.requests import ClientDisconnect
-from starlette.types import Message, Receive
 
+from app.api.wire.body import bracketed, dotted, given_fields, nameable, parse_body
 from app.domain.errors import InvalidRequest
 
 
@@ -41,6 +39,16 @@ def test_the_field_at_fault_is_named_as_clients_write_it(body: bytes, param: str
     with pytest.raises(InvalidRequest) as refusal:
         parse_body(_Body, body)
     assert refusal.value.param == param
+    assert refusal.value.message.startswith(f"{param}: " if param else "The request body ")
+
+
+def test_each_dialect_has_its_own_way_to_write_places() -> None:
+    """OpenAI puts numbers into brackets, Anthropic between dots."""
+    location = ("messages", 0, "content", 1)
+    assert (bracketed(location), dotted(location)) == ("messages[0].content[1]", "messages.0.content.1")
+    with pytest.raises(InvalidRequest) as refusal:
+        parse_body(_Body, b'{"tagged": [{"count": "x"}]}', place=dotted)
+    assert refusal.value.param == "tagged.0.count"
 
 
 @pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
@@ -61,21 +69,3 @@ def test_given_fields_are_those_that_say_something() -> None:
     given = given_fields(parse_body(_Body, '{"plain": null, "b": 1, "a": null, "ä": 2}'.encode()))
     assert given.keys() == {"b", "ä"}
     assert nameable(given) == ["b"]
-
-
-def _received(*messages: Message) -> Receive:
-    waiting = list(messages)
-
-    async def receive() -> Message:
-        return waiting.pop(0)
-
-    return receive
-
-
-async def test_a_body_may_come_in_pieces() -> None:
-    """They are put together; a client that leaves between them has sent no body."""
-    first: Message = {"type": "http.request", "body": b"{", "more_body": True}
-    assert await read_body(_received(first, {"type": "http.request", "body": b"}"})) == b"{}"
-    assert await read_body(_received({"type": "http.request"})) == b""
-    with pytest.raises(ClientDisconnect):
-        await read_body(_received(first, {"type": "http.disconnect"}))
