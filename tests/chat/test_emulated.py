@@ -37,8 +37,7 @@ class Town(BaseModel):
 
 def call(request: CompletionRequest, arguments: object = ROME, name: str = "get_weather") -> str:
     """A tool call in the form that the prompt asks for."""
-    told = request.prompt.text or "\n".join(message.text for message in request.messages)
-    tag = re.search(r"<(tool_call\w+)>", told)
+    tag = re.search(r"<(tool_call\w+)>", request.prompt.text)
     assert tag is not None
     return f"<{tag[1]}>{json.dumps({'name': name, 'arguments': arguments})}</{tag[1]}>"
 
@@ -163,6 +162,25 @@ def test_a_call_that_stays_unusable_is_text_if_none_was_required(
     assert choice.finish_reason == "stop"
     assert "town" in (choice.message.content or "")
     assert len(text_model.requests) == 2
+
+
+def test_where_there_is_no_room_to_ask_again_the_first_reply_counts(
+    sdk: openai.OpenAI, site: LiveSimulator, log_stream: TextIO, text_model: ScriptedProvider
+) -> None:
+    """A reminder that doesn't fit is no reason to lose what the model said."""
+    text_model.answer = says("Sunny.")
+    ask(sdk)
+    tight = ScriptedProvider(
+        "tight",
+        says(lambda request: call(request, {"town": "Rome"})),
+        limit=PromptLimit(text_model.requests[0].prompt.size),
+    )
+    with (
+        gateway_with(site, log_stream, tight) as gateway,
+        openai.OpenAI(base_url=gateway.openai_url, api_key=ALICE_KEY, max_retries=0) as client,
+    ):
+        assert "town" in (ask(client).choices[0].message.content or "")
+    assert len(tight.requests) == 1
 
 
 @pytest.mark.parametrize(

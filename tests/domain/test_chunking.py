@@ -87,7 +87,7 @@ def test_a_huge_text_is_cut_as_it_is_read(word: str, delay: float) -> None:
     text = word * 20_000
     tracemalloc.start()
     try:
-        parts = paced_pieces(text, size=4, delay=delay, ceiling=3)
+        parts = iter(paced_pieces(text, size=4, delay=delay, ceiling=3))
         assert next(parts)
         assert tracemalloc.get_traced_memory()[1] < 20_000
         assert sum(map(len, parts)) < len(text)

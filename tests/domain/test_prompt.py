@@ -2,7 +2,8 @@ import pytest
 
 from app.domain.chat import Message, ToolCall
 from app.domain.errors import ContextTooLong, InvalidRequest
-from app.domain.prompt import PromptLimit, Unit, compose
+from app.domain.prompt import PromptLimit, Unit, compose, message_prompt
+from app.domain.tokens import estimate
 from tests.domain.messages import assistant, system, tool, user
 
 ROOMY = PromptLimit(10_000)
@@ -141,7 +142,7 @@ def test_what_is_too_long_is_said_with_both_sizes_and_the_setting() -> None:
 
 def test_the_sizes_told_include_the_tags_that_must_be_sent() -> None:
     """When several messages are mandatory, the size told is that of all of them as they would be sent."""
-    with pytest.raises(ContextTooLong, match="takes 237 codepoints"):
+    with pytest.raises(ContextTooLong, match="take 237 codepoints"):
         compose([tool("x" * 110), tool("y" * 110)], PromptLimit(200))
 
 
@@ -242,7 +243,29 @@ def test_the_prompt_tells_its_size_and_limit() -> None:
     """What was used of how much can be shown to the client."""
     limit = PromptLimit(100, "bytes")
     prompt = compose([user("жжж")], limit)
-    assert (prompt.size, prompt.limit) == (6, limit)
+    assert (prompt.size, prompt.limit, prompt.tokens) == (6, limit, 2)
+    shortened = compose([user("old " * 100), user("ж" * 10)], limit)
+    assert (shortened.tokens, shortened.size) == (estimate(shortened.text), len(shortened.text.encode()))
+
+
+def test_a_prompt_knows_whether_it_is_the_whole_conversation() -> None:
+    """It isn't if anything was left out or cut, nor if it is more than the model takes."""
+    conversation = [user("old " * 100), user("new")]
+    assert compose(conversation, ROOMY).is_whole
+    assert not compose(conversation, PromptLimit(100)).is_whole
+    assert not compose(conversation, PromptLimit(20)).is_whole
+    assert message_prompt(tuple(conversation), PromptLimit(101, "tokens")).is_whole
+    assert not message_prompt(tuple(conversation), PromptLimit(100, "tokens")).is_whole
+
+
+def test_messages_that_are_sent_as_they_are_are_counted_in_tokens() -> None:
+    """Texts and calls, whatever the limit's unit; people can read them line by line."""
+    call = ToolCall("c", "look", '{"at": "the sky"}')
+    messages = (user("12345"), assistant("1234", call))
+    prompt = message_prompt(messages, PromptLimit(10))
+    assert (prompt.messages, prompt.size, prompt.tokens) == (messages, 2 + 1 + 6, 9)
+    assert (prompt.dropped, prompt.shortened) == (0, 0)
+    assert prompt.text == "user: 12345\nassistant: 1234"
 
 
 def test_a_tool_that_had_nothing_to_say_is_answered() -> None:
@@ -281,7 +304,7 @@ def test_instructions_that_do_not_fit_are_the_fault_of_their_field() -> None:
     assert caught.value.param == "response_format"
     words = ("response_format", "70 codepoints", f"{fitting} together", f"at most {fitting - 1}", "MY_SETTING")
     assert all(word in caught.value.message for word in words)
-    with pytest.raises(ContextTooLong, match="takes 500 codepoints") as caught:
+    with pytest.raises(ContextTooLong, match="take 500 codepoints") as caught:
         compose([user("u" * 500)], PromptLimit(400), "i" * 70)
     assert caught.value.param == "messages"
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from app.domain.chat import Message, Role, ToolCall
 from app.domain.errors import ContextTooLong, InvalidRequest
-from app.domain.prompt import Prompt, PromptLimit, Unit, compose
+from app.domain.prompt import PromptLimit, TextPrompt, Unit, compose
 from tests.domain.strategies import UNTIMED, wild_texts
 
 _UNITS: tuple[Unit, ...] = ("codepoints", "utf16", "bytes", "tokens")
@@ -48,7 +48,7 @@ _FORGERIES = (
 _forged_bodies = st.lists(st.sampled_from(_FORGERIES), min_size=1, max_size=60).map("".join)
 
 
-def _composed(messages: Sequence[Message], limit: PromptLimit, told: str = "") -> Prompt | None:
+def _composed(messages: Sequence[Message], limit: PromptLimit, told: str = "") -> TextPrompt | None:
     """The prompt, or None if the mandatory part is too long; examples with nothing to answer are passed over."""
     try:
         return compose(messages, limit, told)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.domain.chat import Message
-from app.domain.prompt import Prompt, PromptLimit
+from app.domain.prompt import PromptLimit, message_prompt
 from app.providers.base import Ability, CompletionRequest, ModelSpec
 from app.providers.http import HttpClient
 from app.providers.openai_compatible.provider import OpenAICompatibleProvider
@@ -154,10 +154,8 @@ def make_guard(*, retries: int = 0, timeout: float = 20.0, idle_timeout: float |
 
 def wanted(*messages: Message, **fields: Any) -> CompletionRequest:
     """A request for an answer of the one model."""
-    said = messages or (Message("user", "Hello"),)
-    return CompletionRequest(
-        **{"model": MODEL, "prompt": Prompt("Hello", 5, LIMIT), "messages": said, "caller_id": "alice", **fields}
-    )
+    prompt = message_prompt(messages or (Message("user", "Hello"),), LIMIT)
+    return CompletionRequest(**{"model": MODEL, "prompt": prompt, "caller_id": "alice", **fields})
 
 
 def reply(body: object, status: str = "200 OK", kind: str = "application/json", **headers: str) -> list[bytes]:

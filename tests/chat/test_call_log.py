@@ -1,0 +1,192 @@
+"""What is noted of a call, and what the client is told when nobody answers."""
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from app.chat.call_log import CallLog
+from app.chat.events import Ending
+from app.domain.caller import Caller
+from app.domain.chat import ChatCall, Completion, Delta, Message, SessionRef, Usage
+from app.domain.conversation import SessionKey
+from app.domain.errors import (
+    ContextTooLong,
+    GatewayError,
+    InternalError,
+    InvalidRequest,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from app.domain.prompt import Prompt, PromptLimit, message_prompt, text_prompt
+from app.domain.usage import CallRecord
+from app.providers.registry import Target
+from tests.scripted import ScriptedProvider
+
+CALL = ChatCall("r", (Message("user", "Hello"),))
+LIMIT = PromptLimit(100)
+PROMPT = text_prompt("Hello", 5, LIMIT, dropped=2)
+ENDING = Ending(Completion("Hi."), Usage(3, 4))
+
+
+def _target(name: str) -> Target:
+    provider = ScriptedProvider(name)
+    return Target(provider, provider.models[0])
+
+
+FIRST, SECOND = _target("first"), _target("second")
+
+
+class _Told:
+    """Who takes records and texts."""
+
+    def __init__(self) -> None:
+        self.records: list[CallRecord] = []
+        self.texts: list[tuple[str, str]] = []
+
+    def log(self, call: ChatCall = CALL, target: Target = FIRST) -> CallLog:
+        """Notes of a call that are handed in here."""
+        return CallLog(call, Caller("alice"), target, self.records.append, lambda *texts: self.texts.append(texts))
+
+    @property
+    def record(self) -> CallRecord:
+        """The only one."""
+        (record,) = self.records
+        return record
+
+
+def test_a_completed_call_is_recorded_with_all_that_is_known() -> None:
+    """Who answered in the end, what was sent, what it took, and what became of the others."""
+    told = _Told()
+    with told.log(replace(CALL, session=SessionRef("s", "user"))) as log:
+        log.action = "continued"
+        log.asks(FIRST, text_prompt("Hello", 99, LIMIT))
+        log.pass_over(FIRST, UpstreamTimeout("Slow."))
+        log.asks(SECOND, PROMPT)
+        log.answered()
+        log.ended(ENDING)
+        assert not told.records
+    record = told.record
+    assert record.upstream_seconds is not None
+    assert 0 <= record.upstream_seconds <= record.seconds
+    assert replace(record, seconds=0.0, upstream_seconds=0.0) == CallRecord(
+        caller_id="alice",
+        model="second-model",
+        provider="second",
+        outcome="completed",
+        error_code=None,
+        action="continued",
+        prompt_size=5,
+        dropped=2,
+        usage=Usage(3, 4),
+        seconds=0.0,
+        upstream_seconds=0.0,
+        session=SessionKey("alice", "s").digest,
+        passed_over=(("first", "upstream_timeout"),),
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "code"),
+    [
+        (UpstreamUnavailable("Down."), "failed", "upstream_unavailable"),
+        (InvalidRequest("No."), "failed", None),
+        (ValueError("A fault of ours."), "failed", "internal_error"),
+        (asyncio.CancelledError(), "abandoned", None),
+        (GeneratorExit(), "abandoned", None),
+    ],
+)
+def test_a_call_that_ends_early_is_recorded_as_far_as_it_came(
+    error: BaseException, outcome: str, code: str | None
+) -> None:
+    """Failed or left by its client, it has a record, and the error goes on to whoever waits for it."""
+    told = _Told()
+    with pytest.raises(type(error)), told.log():
+        raise error
+    record = told.record
+    assert (record.outcome, record.error_code, record.provider) == (outcome, code, "first")
+    unknown = (record.action, record.prompt_size, record.dropped, record.usage, record.upstream_seconds, record.session)
+    assert unknown == (None,) * 6
+
+
+def test_a_model_that_nobody_has_listed_has_no_name_in_records() -> None:
+    """Names that clients make up don't become labels of metrics."""
+    told = _Told()
+    with told.log(target=Target(FIRST.provider, replace(FIRST.spec, id="made-up", listed=False))):
+        pass
+    assert told.record.model == "unlisted"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sent"),
+    [
+        (PROMPT, "Hello"),
+        (
+            message_prompt((Message("system", "Be brief."), Message("user", "Hello")), LIMIT),
+            "system: Be brief.\nuser: Hello",
+        ),
+    ],
+)
+def test_texts_are_told_to_whom_may_know(prompt: Any, sent: str) -> None:
+    """What was sent, in whatever form, and what came back: of a stream that broke off, what had been said."""
+    told = _Told()
+    with told.log() as log:
+        log.asks(FIRST, prompt)
+        log.ended(ENDING)
+    with suppress(UpstreamTimeout), told.log() as log:
+        log.asks(FIRST, prompt)
+        log.deltas += [Delta("Half "), Delta(reasoning="Hm."), Delta("of")]
+        raise UpstreamTimeout("Slow.")
+    assert told.texts == [(sent, "Hi."), (sent, "Half of")]
+
+
+def test_there_are_no_texts_of_a_call_that_sent_none() -> None:
+    """Neither of one that failed before, nor of one that was answered from memory."""
+    told = _Told()
+    with told.log():
+        pass
+    with told.log() as log:
+        log.asks(FIRST, Prompt(size=5, limit=LIMIT, tokens=2))
+        log.ended(ENDING)
+    assert len(told.records) == 2
+    assert not told.texts
+    with CallLog(CALL, Caller("alice"), FIRST, told.records.append, None) as log:
+        log.asks(FIRST, PROMPT)
+    assert len(told.records) == 3
+
+
+DOWN, SLOW = UpstreamUnavailable("Down."), UpstreamTimeout("Slow.")
+LONG, UNFIT = ContextTooLong("Too long."), InvalidRequest("No images.")
+
+
+@pytest.mark.parametrize(
+    ("errors", "refusal"),
+    [
+        ([LONG], LONG),
+        ([LONG, DOWN], DOWN),
+        ([DOWN, LONG], DOWN),
+        ([UNFIT, LONG], LONG),
+        ([DOWN, SLOW], SLOW),
+        ([LONG, DOWN, UNFIT, SLOW, LONG], SLOW),
+    ],
+)
+def test_an_upstreams_trouble_says_more_than_a_lack_of_room(errors: list[GatewayError], refusal: GatewayError) -> None:
+    """The client is told of the latest trouble; only if there was none, of what the request is too much for."""
+    log = _Told().log()
+    for error in errors:
+        log.pass_over(FIRST, error)
+    assert log.refusal() is refusal
+    assert [reason for _, reason in log.passed_over] == [error.code or "unfit" for error in errors]
+
+
+def test_a_refusal_leads_nowhere() -> None:
+    """It has no traceback, which would keep the call alive, and the log lets go of it; without one it is our fault."""
+    log = _Told().log()
+    try:
+        raise UpstreamUnavailable("Down.")
+    except UpstreamUnavailable as error:
+        log.pass_over(FIRST, error)
+    assert log.refusal().__traceback__ is None
+    assert isinstance(log.refusal(), InternalError)
