@@ -21,7 +21,7 @@ from app.domain.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from app.domain.prompt import compose
+from app.domain.prompt import compose, message_prompt
 from app.providers.base import BaseProvider, CompletionRequest
 from app.settings import load_settings
 from simulator.live import LiveSimulator
@@ -80,7 +80,9 @@ def request(provider: BaseProvider, kind: Kind, text: str, **fields: object) -> 
     spec = provider.find(kind.model)
     assert spec is not None
     messages = (Message("user", text),)
-    values = {"prompt": compose(messages, spec.prompt_limit), "messages": messages, "caller_id": "alice", **fields}
+    limit = spec.prompt_limit
+    prompt = message_prompt(messages, limit) if "messages" in spec.abilities else compose(messages, limit)
+    values = {"prompt": prompt, "caller_id": "alice", **fields}
     return CompletionRequest(model=spec, **values)  # type: ignore[arg-type]
 
 
