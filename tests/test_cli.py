@@ -101,9 +101,7 @@ def test_a_gateway_loads_only_what_it_serves_with() -> None:
     script = "import sys, main, app.cli.serve; main.app; print(*sys.modules)"
     loaded = set(run("-c", script, API_MASTER_KEY=ALICE_KEY).stdout.split())
     assert "app.providers.http.client" in loaded
-    assert loaded.isdisjoint(
-        {"redis", "simulator", "app.cli.supervisor", "app.cli.doctor", "app.observe.otel"}
-    )
+    assert loaded.isdisjoint({"redis", "simulator", "app.cli.supervisor", "app.cli.doctor", "app.observe.otel"})
 
 
 def test_a_process_has_one_app() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from simulator.live import LiveSimulator
 from docs import generate
+from simulator.live import LiveSimulator
 
 API = generate.ROOT / "docs/api.md"
 # Set by uvicorn and by the web framework on any response.

@@ -94,7 +94,7 @@ def attempts(
         yield attempt(target, prompt, emulator, others=len(waiting))
 
 
-def reminded(attempt: Attempt, emulator: Emulator, reply: str, reminder: str) -> Attempt:
+def reminded(attempt: Attempt, reply: str, reminder: str) -> Attempt:
     """The same attempt once more, within the same time, after a reply that was of no use.
 
     Raises:
@@ -106,7 +106,7 @@ def reminded(attempt: Attempt, emulator: Emulator, reply: str, reminder: str) ->
         said = (Message("assistant", reply),) if reply.strip() else ()
         prompt = message_prompt((*prompt.messages, *said, Message("user", reminder)), prompt.limit)
     else:
-        prompt = _composed(attempt.conversation, attempt.target.spec, emulator, reminder)
+        prompt = _composed(attempt.conversation, attempt.target.spec, attempt.emulator, reminder)
     return replace(attempt, request=replace(attempt.request, prompt=prompt))
 
 
@@ -116,7 +116,7 @@ def _prompt(
     if "images" not in spec.abilities:
         _refuse_images(call.messages)
     if "messages" not in spec.abilities:
-        return compose(messages, spec.prompt_limit) if emulator is None else _composed(messages, spec, emulator)
+        return _composed(messages, spec, emulator)
     if "tools" not in spec.abilities:
         messages = _in_words(messages, emulator)
     if emulator is not None and emulator.instructions:
@@ -124,7 +124,11 @@ def _prompt(
     return message_prompt(messages, spec.prompt_limit)
 
 
-def _composed(messages: Sequence[Message], spec: ModelSpec, emulator: Emulator, reminder: str = "") -> TextPrompt:
+def _composed(
+    messages: Sequence[Message], spec: ModelSpec, emulator: Emulator | None, reminder: str = ""
+) -> TextPrompt:
+    if emulator is None:
+        return compose(messages, spec.prompt_limit, instructions=reminder)
     return compose(
         messages,
         spec.prompt_limit,

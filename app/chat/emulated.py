@@ -24,7 +24,7 @@ async def ask_emulated(attempt: Attempt, emulator: Emulator) -> Completion:
     except Unreadable as unreadable:
         problem = unreadable
     try:
-        again = reminded(attempt, emulator, first.text, problem.reminder)
+        again = reminded(attempt, first.text, problem.reminder)
     except ContextTooLong:
         return _completion(_as_it_is(problem), attempt, first)
     second = await provider.create_completion(again.request)

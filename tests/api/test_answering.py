@@ -12,13 +12,13 @@ from starlette.responses import PlainTextResponse
 from app.api.answering import opening_headers
 from app.api.completions.dialect import COMPLETIONS
 from app.api.dialect import Exchange
-from app.build import build_app
+from app.assembly.app import create_app
 from app.domain.chat import Delta
 from app.domain.errors import GatewayError, InvalidRequest, UpstreamUnavailable
 from app.domain.prompt import PromptLimit, text_prompt
 from app.observe import logging as logs
 from app.settings import load_settings
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests.api.answers import OPENING
 from tests.api.reading import read
 from tests.live import ALICE_KEY, serving
@@ -152,7 +152,7 @@ def test_each_dialect_answers_whole_and_streamed(
 def test_an_ordinary_route_is_served_like_any_other() -> None:
     """A POST route with parameters, a dependency on nothing of ours and no response model has key, id and answer."""
     values: dict[str, Any] = {"_env_file": None, "api_master_key": ALICE_KEY, "chat_page_url": "http://127.0.0.1:9/"}
-    app = build_app(load_settings(**values))
+    app = create_app(load_settings(**values))
     logs.configure("DEBUG", "json", io.StringIO())
 
     @app.post("/v1/extra", response_model=None)

@@ -24,7 +24,7 @@ from app.domain.chat import (
 from app.domain.conversation import SessionKey
 from app.domain.errors import GatewayError, MessageRefused, ModelNotFound, UpstreamTimeout, UpstreamUnavailable
 from app.domain.usage import CallRecord
-from app.providers.registry import ProviderRegistry, RouteRow
+from app.providers.registry import ProviderRegistry, ModelRoute
 from app.sessions.memory import MemorySessionStore
 from tests.scripted import ScriptedProvider, Step
 
@@ -38,7 +38,7 @@ class _House:
 
     def __init__(self, *providers: ScriptedProvider) -> None:
         names = tuple(provider.models[0].id for provider in providers)
-        registry = ProviderRegistry("r", {"r": RouteRow(names)})
+        registry = ProviderRegistry("r", {"r": ModelRoute(names)})
         for provider in providers:
             registry.register(provider)
         self.records: list[CallRecord] = []

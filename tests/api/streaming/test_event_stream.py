@@ -19,7 +19,7 @@ from app.chat.events import Event, Opening
 from app.domain.chat import Delta, ToolCallDelta
 from app.domain.errors import UpstreamUnavailable
 from app.observe.metrics import Metrics
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests.api.answers import OPENING
 from tests.conftest import StartGateway
 from tests.live import LiveGateway

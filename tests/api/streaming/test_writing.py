@@ -9,7 +9,7 @@ import pytest
 from starlette.types import Message
 
 from app.api.streaming.writing import ResponseWriter
-from app.build import build_app
+from app.assembly.app import create_app
 from app.domain.chat import Delta
 from app.domain.errors import ClientClosedRequest
 from app.observe import logging as logs
@@ -40,7 +40,7 @@ def test_a_stream_that_nobody_reads_is_ended_and_holds_up_nobody() -> None:
     """The provider's stream is closed, the session is free again, and a late reader sees a cut-off answer."""
     provider = Endless()
     values = {"_env_file": None, "api_master_key": ALICE_KEY, "chat_page_url": "http://127.0.0.1:9/"}
-    app = build_app(load_settings(**values, stream_write_timeout=0.2), [provider])
+    app = create_app(load_settings(**values, stream_write_timeout=0.2), [provider])
     logs.configure("DEBUG", "json", io.StringIO())
     with serving(app) as gateway, gateway.send(stream=True, user="ada", model="endless-model") as connection:
         gateway.run(provider.ended.wait)
