@@ -50,7 +50,7 @@ class Bulkhead:
         Raises:
             GatewayOverloaded: The queue is full, or the wait was too long.
         """
-        if self._free > 0 and not self._queued:
+        if self._free:  # so nobody waits: `release` hands slots on before it frees them
             self._free -= 1
         else:
             await self._wait(caller_id, min(at_most, self._queue_timeout))

@@ -122,14 +122,17 @@ async def test_a_slot_that_comes_in_the_moment_of_cancelling_goes_to_the_next() 
     assert visitors.bulkhead.free == 1
 
 
-async def test_a_slot_is_not_handed_to_one_who_has_just_given_up() -> None:
+@pytest.mark.parametrize("further", [[], ["fourth"]], ids=["and the queue is empty", "and the caller has more in it"])
+async def test_a_slot_is_not_handed_to_one_who_has_just_given_up(further: list[str]) -> None:
     """A request cancelled in the same moment in which a slot comes free is passed over, and no slot is lost."""
     visitors = Visitors(bulkhead(slots=1))
-    for name in ("first", "second", "third"):
+    for name in ("first", "second", "third", *further):
         await visitors.arrive(name, "alice")
     visitors.tasks["first"].cancel()
     visitors.tasks["second"].cancel()  # both at once: the second is still in the row when the first one leaves
     await settle()
+    assert visitors.tasks["second"].cancelled()
     assert visitors.served == ["first", "third"]
-    await visitors.leave("third")
+    for name in ("third", *further):
+        await visitors.leave(name)
     assert (visitors.bulkhead.free, visitors.bulkhead.queued) == (1, 0)

@@ -7,6 +7,7 @@ from contextlib import aclosing
 import pytest
 
 from app.domain.errors import (
+    BreakerOpen,
     CloudflareChallenge,
     GatewayError,
     MessageRefused,
@@ -195,7 +196,54 @@ async def test_an_outage_is_not_multiplied_by_retries() -> None:
     for _ in range(100):
         with pytest.raises(UpstreamUnavailable):
             await guarded.run(upstream, caller_id="alice")
-    assert 100 < upstream.calls <= 100 + 10 + 20
+    assert 100 + 10 + 15 <= upstream.calls <= 100 + 10 + 20
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_pauses_pass_between_tries(streaming: bool) -> None:
+    """An upstream in trouble is not asked again at once."""
+
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        asked: list[float] = []
+        guarded = Guard(
+            bulkhead=Bulkhead(slots=1, queue_size=1, queue_timeout=30),
+            breaker=CircuitBreaker(BreakerPolicy()),
+            retry=RetryPolicy(retries=2, first_pause=4),
+            budget=RetryBudget(fraction=0.2, reserve=10),
+            timeout=120,
+        )
+
+        async def fail() -> str:
+            asked.append(loop.time())
+            raise UpstreamUnavailable("down")
+
+        async def fail_to_stream() -> AsyncGenerator[str, None]:
+            yield await fail()
+
+        stream = guarded.stream(fail_to_stream, caller_id="alice")
+        answer = anext(stream) if streaming else guarded.run(fail, caller_id="alice")
+        with pytest.raises(UpstreamUnavailable):
+            await answer
+        first, second, third = asked
+        assert 2 <= second - first <= 4
+        assert 4 <= third - second <= 8
+
+    in_leaping_time(work())
+
+
+@pytest.mark.parametrize("why", ["open breaker", "pause"])
+async def test_what_would_be_refused_does_not_queue(why: str) -> None:
+    """While nothing is sent to the upstream a call is told so at once, though another one still holds the only slot."""
+    guarded = guard()
+    await guarded.bulkhead.acquire("bob", at_most=30)
+    if why == "pause":
+        guarded.pause.note(UpstreamRateLimited("slower", retry_after=60))
+    else:
+        with pytest.raises(CloudflareChallenge), guarded.breaker.call():
+            raise CloudflareChallenge("browser?")
+    with pytest.raises(UpstreamRateLimited if why == "pause" else BreakerOpen):
+        await asyncio.wait_for(guarded.run(Upstream([]), caller_id="alice"), 10)
 
 
 class Stream:
@@ -229,6 +277,25 @@ async def test_a_stream_is_tried_again_until_its_first_part() -> None:
     stream = Stream([UpstreamUnavailable("down")], [UpstreamUnavailable("down")], ["a", "b"])
     assert await read(guard(), stream) == ["a", "b"]
     assert (stream.calls, stream.closed) == (3, 3)
+
+
+async def test_a_stream_without_parts_ends_at_once() -> None:
+    """It is no failure, and nobody gets a part that the upstream has not sent."""
+    stream, guarded = Stream([]), guard()
+    assert await read(guarded, stream) == []
+    assert (stream.calls, stream.closed, guarded.bulkhead.free) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("parts", [[], ["a"]], ids=["before the first part", "between two"])
+async def test_a_stream_s_429_holds_for_everybody(parts: list[object]) -> None:
+    """Whenever it comes, other calls get it too, without asking the upstream."""
+    guarded = guard()
+    with pytest.raises(UpstreamRateLimited):
+        await read(guarded, Stream([*parts, UpstreamRateLimited("slower", retry_after=60)]))
+    second = Stream(["b"])
+    with pytest.raises(UpstreamRateLimited):
+        await read(guarded, second)
+    assert second.calls == 0
 
 
 async def test_a_stream_that_breaks_off_is_not_begun_again() -> None:
