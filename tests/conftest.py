@@ -1,7 +1,7 @@
 """What all tests share: a simulated site, a gateway in front of it, and one log of the whole run."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TextIO
@@ -12,17 +12,29 @@ import pytest
 from simulator.behaviour import Behaviour
 from simulator.live import LiveSimulator, running
 from tests.clock import Clock
-from tests.live import LiveGateway, gateway_for
+from tests.live import ALICE_KEY, BOB_KEY, UPSTREAM_KEY, LiveGateway, gateway_for
 
 StartGateway = Callable[..., AbstractContextManager[LiveGateway]]
 
 
 class RunLog:
-    """Everything that any gateway of this test run has logged, and the nonces that must not be in it."""
+    """What all gateways of this test run log, at level DEBUG, and the search for what must not be in it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.nonces: set[str] = set()
+        self.stream: TextIO = path.open("a", encoding="utf-8")
+
+    @contextmanager
+    def keeps_secrets_of(self, site: LiveSimulator) -> Iterator[None]:
+        """Fail if what is logged in the context holds a nonce that the site has handed out by its end, or a key."""
+        begin = self.path.stat().st_size
+        yield
+        self.stream.flush()
+        with self.path.open("rb") as log:
+            log.seek(begin)
+            text = log.read()
+        secrets = {ALICE_KEY, BOB_KEY, UPSTREAM_KEY, *site.site.issued_nonces}
+        assert [secret for secret in secrets if secret.encode() in text] == [], "secrets in the log"
 
 
 @pytest.fixture
@@ -32,24 +44,24 @@ def clock() -> Clock:
 
 
 @pytest.fixture(scope="session")
-def run_log(tmp_path_factory: pytest.TempPathFactory) -> RunLog:
+def run_log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunLog]:
     """The log of the whole run."""
-    return RunLog(tmp_path_factory.mktemp("logs") / "gateway.log")
+    log = RunLog(tmp_path_factory.mktemp("logs") / "gateway.log")
+    with log.stream:
+        yield log
 
 
 @pytest.fixture(scope="session")
-def log_stream(run_log: RunLog) -> Iterator[TextIO]:
+def log_stream(run_log: RunLog) -> TextIO:
     """Where gateways log to."""
-    with run_log.path.open("a", encoding="utf-8") as stream:
-        yield stream
+    return run_log.stream
 
 
 @pytest.fixture
 def site(run_log: RunLog) -> Iterator[LiveSimulator]:
-    """A simulated site of this test's own."""
-    with running(Behaviour()) as simulator:
+    """A simulated site of this test's own. When the test is over, its log must not hold any secret."""
+    with running(Behaviour()) as simulator, run_log.keeps_secrets_of(simulator):
         yield simulator
-        run_log.nonces.update(simulator.site.issued_nonces)
 
 
 @pytest.fixture
@@ -70,8 +82,3 @@ def client(gateway: LiveGateway) -> Iterator[httpx.Client]:
     """An HTTP client with Alice's key."""
     with gateway.client() as http:
         yield http
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The search through the run's log comes after everything that writes to it."""
-    items.sort(key=lambda item: item.path.name == "test_log_secrecy.py")

@@ -2,7 +2,6 @@
 
 import asyncio
 from contextlib import ExitStack
-from typing import TextIO
 
 import openai
 import pytest
@@ -234,12 +233,13 @@ def test_a_failure_within_a_stream(start_gateway: StartGateway, site: LiveSimula
     assert [chunk.choices[0].finish_reason for chunk in seen] == [None]
 
 
-def test_a_site_that_dies_within_a_stream(run_log: RunLog, log_stream: TextIO) -> None:
+def test_a_site_that_dies_within_a_stream(run_log: RunLog) -> None:
     """A stream that is open when the site goes down ends in openai.APIError, not as if it were complete."""
     with ExitStack() as life:
         site = life.enter_context(running(Behaviour(failure="hang")))
         with (
-            gateway_for(site, log_stream, max_retries=0, stream_grace_seconds=0.01) as gateway,
+            run_log.keeps_secrets_of(site),
+            gateway_for(site, run_log.stream, max_retries=0, stream_grace_seconds=0.01) as gateway,
             connect(gateway) as client,
             client.chat.completions.create(model=MODEL, messages=said("Hello"), stream=True) as stream,
         ):
@@ -247,7 +247,6 @@ def test_a_site_that_dies_within_a_stream(run_log: RunLog, log_stream: TextIO) -
             life.close()
             with pytest.raises(openai.APIError) as caught:
                 list(stream)
-        run_log.nonces.update(site.site.issued_nonces)
     assert caught.value.code == "upstream_unavailable"
 
 
