@@ -5,7 +5,6 @@ A test module gets a fixture by giving it a name of its own: `own_redis = redis_
 
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,8 @@ import pytest
 import redis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
+
+from tests.ports import free_port
 
 PASSWORD = "correct-horse-battery-staple"
 _START_TRIES = 5
@@ -35,7 +36,7 @@ class RedisServer:
         self._password = password
         self._persistent = persistent
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
+        self.port = free_port()
 
     @property
     def url(self) -> str:
@@ -52,7 +53,7 @@ class RedisServer:
             except redis.ConnectionError:
                 # Somebody else was faster at the port.
                 self.kill()
-                self.port = _free_port()
+                self.port = free_port()
             else:
                 return
         raise RuntimeError("redis-server doesn't start")
@@ -154,10 +155,3 @@ def persistent_redis(tmp_path: Path) -> Iterator[RedisServer]:
     """A server of this test's own that keeps everything over a restart."""
     with running(tmp_path, password=PASSWORD, persistent=True) as server:
         yield server
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -18,6 +18,7 @@ import pytest
 
 from simulator.live import LiveSimulator
 from tests.live import ALICE_KEY, WAIT_SECONDS
+from tests.ports import free_port
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,12 +27,6 @@ def environment(**settings: str) -> dict[str, str]:
     """A clean environment with these settings; the checkout's own .env has no say over what is given here."""
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
     return {**kept, **settings}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

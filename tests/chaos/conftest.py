@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 
 from simulator.live import LiveSimulator
+from tests.chaos.rawsite import RawSite, raw_site
 from tests.chaos.watch import Watched, calm, watched
 from tests.conftest import RunLog, StartGateway
 
@@ -21,6 +22,13 @@ def _search_what_is_new() -> Iterator[None]:
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture
+def raw() -> Iterator[RawSite]:
+    """An upstream of bare sockets, well until told otherwise."""
+    with raw_site() as site:
+        yield site
 
 
 @pytest.fixture

@@ -50,6 +50,9 @@ class RawSite:
         self._threads: list[threading.Thread] = []
         self.page_trouble: Trouble | None = None
         self.message_trouble: Trouble | None = None
+        # Nobody is answered, well or badly, while this is not set.
+        self.answers = threading.Event()
+        self.answers.set()
         self.seen = Seen()
 
     @property
@@ -89,6 +92,7 @@ class RawSite:
     def close(self) -> None:
         """Hang up on everybody."""
         self._closing.set()
+        self.answers.set()
         with self._changed:
             for connection in self._connections:
                 with contextlib.suppress(OSError):
@@ -111,7 +115,8 @@ class RawSite:
             self.seen.pages += is_page
             self.seen.messages += not is_page
             self._changed.notify_all()
-            trouble = self.page_trouble if is_page else self.message_trouble
+        self.answers.wait(WAIT_SECONDS)
+        trouble = self.page_trouble if is_page else self.message_trouble
         if trouble is None:
             connection.sendall(self._page() if is_page else _whole(b"application/json", send_json_success(WELL)))
             return
@@ -160,10 +165,3 @@ def raw_site(port: int = 0) -> Iterator[RawSite]:
             listener.shutdown(socket.SHUT_RDWR)
             accepting.join(WAIT_SECONDS)
             site.close()
-
-
-def closed_port() -> int:
-    """A port on which nobody listens (a moment ago)."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port

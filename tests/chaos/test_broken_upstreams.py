@@ -2,7 +2,6 @@
 
 import socket
 import threading
-from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -13,7 +12,8 @@ from simulator.behaviour import Behaviour
 from simulator.live import LiveSimulator, running
 from simulator.web import PAGE_PATH
 from tests.chaos.conftest import Watch
-from tests.chaos.rawsite import RawSite, Trouble, closed_port, raw_site
+from tests.chaos.rawsite import RawSite, Trouble, raw_site
+from tests.ports import free_port
 
 NOWHERE = "no-such-host.invalid"
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -72,13 +72,6 @@ ENDLESS_PAGES = {
 }
 
 
-@pytest.fixture
-def raw() -> Iterator[RawSite]:
-    """An upstream of bare sockets, well until told otherwise."""
-    with raw_site() as site:
-        yield site
-
-
 @pytest.mark.parametrize("name", BROKEN_ANSWERS)
 def test_an_answer_that_is_no_http_is_a_typed_error(raw: RawSite, watch: Watch, name: str) -> None:
     """Whatever bytes come back, both modes get the same status and code, from one message each."""
@@ -95,7 +88,7 @@ def test_an_answer_that_is_no_http_is_a_typed_error(raw: RawSite, watch: Watch, 
 def test_an_upstream_that_falls_silent_is_a_504(raw: RawSite, watch: Watch, name: str) -> None:
     """REQUEST_TIMEOUT ends the wait in both modes, and the connection with it."""
     raw.message_trouble = SILENCES[name]
-    with watch(mend=raw.recover, upstream_url=raw.ajax_url, request_timeout=0.3) as gateway:
+    with watch(mend=raw.recover, upstream_url=raw.ajax_url, request_timeout=1) as gateway:
         calls = [gateway.call(stream=stream) for stream in (False, True)]
         heard = [call.hear() for call in calls]
         assert [(one.status, one.code) for one in heard] == [(504, "upstream_timeout")] * 2
@@ -125,13 +118,13 @@ def test_a_page_that_drips_is_let_go(raw: RawSite, watch: Watch, name: str) -> N
         assert {(one.status, one.code) for one in heard} == {(503, "upstream_unavailable")}
         assert gateway.outcomes() == {("failed", "upstream_unavailable"): 5}
         raw.recover()
-        assert raw.wait_for(open=0, within=3)
+        assert raw.wait_for(open=0)
         gateway.until(lambda: not [thread for thread in threading.enumerate() if thread.name == "kimi-page"])
 
 
 def test_a_refused_connection_to_the_page_is_a_503_until_somebody_listens(watch: Watch) -> None:
     """Where nobody listens the gateway starts all the same and says what it lacks; later somebody does listen."""
-    port = closed_port()
+    port = free_port()
     with ExitStack() as later:
         mend = partial(later.enter_context, running(Behaviour(), port=port))
         with watch(mend=mend, chat_page_url=f"http://127.0.0.1:{port}{PAGE_PATH}", max_retries=0) as gateway:
@@ -144,7 +137,7 @@ def test_a_refused_connection_to_the_page_is_a_503_until_somebody_listens(watch:
 
 def test_a_refused_connection_for_messages_is_a_503_until_somebody_listens(watch: Watch) -> None:
     """The page is there and what takes the messages isn't: nothing is wrong with the nonce, and it comes back."""
-    port = closed_port()
+    port = free_port()
     with ExitStack() as later:
         mend = partial(later.enter_context, raw_site(port))
         with watch(mend=mend, upstream_url=f"http://127.0.0.1:{port}/", max_retries=0) as gateway:

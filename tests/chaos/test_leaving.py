@@ -8,6 +8,7 @@ import pytest
 from simulator.live import LiveSimulator
 from tests.chaos.client import Call, Leaving
 from tests.chaos.conftest import Watch
+from tests.chaos.rawsite import RawSite
 from tests.live import WAIT_SECONDS
 
 BOTH_WAYS = pytest.mark.parametrize("how", ["politely", "rudely"])
@@ -93,25 +94,26 @@ def test_a_client_that_leaves_while_its_session_is_busy_gives_up_its_turn(
 
 @WAYS_AND_MODES
 def test_a_client_that_leaves_while_the_page_is_fetched_takes_it_from_nobody(
-    site: LiveSimulator, watch: Watch, how: Leaving, stream: bool
+    raw: RawSite, watch: Watch, how: Leaving, stream: bool
 ) -> None:
     """Its slot is free at once; the fetch goes on for the other who waits for the same nonce, who is served."""
-    site.site.update(page_latency_s=1)
-    with watch(upstream_concurrency=5) as gateway:
+    raw.answers.clear()
+    with watch(chat_page_url=raw.page_url, upstream_concurrency=5) as gateway:
         leaving, patient = gateway.call(stream=stream), gateway.call(stream=stream)
         gateway.until(lambda: gateway.gauge("slots_free") == 3)
         leaving.leave(how)
-        gateway.until(lambda: gateway.gauge("slots_free") >= 4)
+        gateway.until(lambda: gateway.gauge("slots_free") == 4)
+        raw.answers.set()
         assert patient.hear().status == 200
         assert gateway.outcomes_of(2) == {("abandoned", ""): 1, ("completed", ""): 1}
-        assert (site.site.counters.pages, site.site.counters.messages) == (1, 1)
+        assert (raw.seen.pages, raw.seen.messages) == (1, 1)
 
 
 def test_a_page_that_fails_after_all_who_waited_for_it_have_left_is_nobodys_error(
     site: LiveSimulator, watch: Watch
 ) -> None:
     """The failure of a fetch that only clients wanted who are gone is kept for /ready, and in no log as unhandled."""
-    with watch(page_timeout=0.5) as gateway:
+    with watch(page_timeout=3) as gateway:
         gateway.until(lambda: gateway.readiness()[1]["nonce"] == "fresh")
         site.site.rotate()
         site.site.update(page_failure="hang", page_failure_times=1)

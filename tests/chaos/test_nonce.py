@@ -2,19 +2,15 @@
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import pytest
 
-from simulator.behaviour import Behaviour
-from simulator.live import LiveSimulator, running
+from simulator.live import LiveSimulator
 from tests.chaos.conftest import Watch
-from tests.chaos.watch import Watched, calm
+from tests.chaos.watch import Watched
 
 # So that what is seen is the failure itself: the breaker has tests of its own.
 NO_BREAKER = {"breaker_minimum_calls": 10_000}
-# Less than the ten seconds after which the page is fetched again.
-CHALLENGED = {"breaker_challenge_seconds": 8, **NO_BREAKER}
 CLIENTS = 8
 EACH = 40
 EVERY = 3 * CLIENTS
@@ -24,14 +20,15 @@ Answers = Counter[tuple[int, str | None]]
 
 def test_nonces_that_change_all_the_time_are_hardly_noticed(site: LiveSimulator, watch: Watch) -> None:
     """With another nonce after every 24 messages nearly all of 320 requests are answered, for one page each."""
-    changes = CLIENTS * EACH // EVERY - 1
-    with watch(**NO_BREAKER) as gateway, ThreadPoolExecutor() as pool:
-        rotating = pool.submit(_rotate, site, changes)
+    rotation = Rotation(site)
+    site.site.play(rotation.answer)
+    with watch(**NO_BREAKER) as gateway, ThreadPoolExecutor(CLIENTS) as pool:
         heard = sum(pool.map(_talk, [gateway] * CLIENTS), Answers())
-        assert rotating.result() == changes
+        changes = rotation.changes
         assert heard.keys() <= {(200, None), (503, "nonce_rejected")}
         answered, refused = heard[200, None], heard[503, "nonce_rejected"]
         assert answered >= 0.9 * CLIENTS * EACH
+        assert changes >= answered // EVERY
         outcomes = gateway.outcomes()
         assert outcomes.pop(("failed", "nonce_rejected"), 0) == refused
         assert outcomes == {("completed", ""): answered}
@@ -39,16 +36,20 @@ def test_nonces_that_change_all_the_time_are_hardly_noticed(site: LiveSimulator,
         assert site.site.counters.pages <= 1 + changes + refused
 
 
-def _rotate(site: LiveSimulator, changes: int) -> int:
-    """Make the nonce stale after every so many messages, in step with the site's counters."""
-    return sum(_rotate_after(site, change * EVERY) for change in range(1, changes + 1))
+class Rotation:
+    """Makes the nonce stale after every so many messages that the site has read."""
 
+    def __init__(self, site: LiveSimulator) -> None:
+        self._site = site
+        self._read = 0
+        self.changes = 0
 
-def _rotate_after(site: LiveSimulator, messages: int) -> bool:
-    came = site.site.wait_for(lambda counters: counters.messages >= messages)
-    if came:
-        site.site.rotate()
-    return came
+    def answer(self, prompt: str) -> str:
+        self._read += 1
+        if self._read % EVERY == 0:
+            self.changes += 1
+            self._site.site.rotate()
+        return f"Yes, {prompt}"
 
 
 def _talk(gateway: Watched) -> Answers:
@@ -58,7 +59,7 @@ def _talk(gateway: Watched) -> Answers:
         heard = gateway.call(stream=number % 2 == 0).hear()
         answers[heard.status, heard.code] += 1
         if heard.status != 200:
-            gateway.until(lambda: gateway.readiness()[0] == 200)
+            gateway.until_ready()
     return answers
 
 
@@ -71,10 +72,10 @@ def test_nonces_that_are_never_valid_cost_the_site_next_to_nothing(site: LiveSim
         assert {(one.status, one.code) for one in heard} == {(503, "nonce_rejected")}
         assert gateway.outcomes() == {("failed", "nonce_rejected"): 40}
         assert site.site.counters.messages <= 2 * 40
-        # One in vain, and one after each pause for as long as the storms last.
-        assert 2 <= site.site.counters.pages <= 5
+        assert site.site.counters.pages == 2
         assert gateway.readiness()[1]["nonce_failure"] == "nonce_rejected"
         # The page goes on loading, but as long as messages are refused /ready is not taken in by that.
+        gateway.leap(2)
         gateway.until(lambda: _status_and_nonce(gateway) == (503, "untried"))
 
 
@@ -83,30 +84,24 @@ def _status_and_nonce(gateway: Watched) -> tuple[int, str]:
     return status, details["nonce"]
 
 
-def test_a_challenge_is_told_until_it_is_cleared(site: LiveSimulator, watch: Watch) -> None:
+@pytest.mark.parametrize("page_failure", [None, "challenge"], ids=["of messages", "of everything"])
+def test_a_challenge_is_told_until_it_is_cleared(site: LiveSimulator, watch: Watch, page_failure: str | None) -> None:
     """Cloudflare in front of messages, or of all: typed 503s with Retry-After, one page, and peace until it's over."""
-    # Side by side, because each takes the ten seconds for which the gateway leaves Cloudflare alone.
-    with running(Behaviour()) as other, watch(**CHALLENGED) as gateway:
-        _challenge(site, gateway, failure="challenge")
-        with watch(mend=partial(calm, other), chat_page_url=other.page_url, **CHALLENGED) as another:
-            _challenge(other, another, failure="challenge", page_failure="challenge")
-
-
-def _challenge(site: LiveSimulator, gateway: Watched, **knobs: str) -> None:
-    gateway.until(lambda: gateway.readiness()[1]["nonce"] == "fresh")
-    site.site.update(**knobs)
-    heard = gateway.storm(10)
-    sent = site.site.counters.messages
-    heard += gateway.storm(10, stream=True)
-    assert {(one.status, one.code) for one in heard} == {(503, "cloudflare_challenge")}
-    assert all(one.retry_after for one in heard)
-    assert gateway.outcomes() == {("failed", "cloudflare_challenge"): 20}
-    assert (site.site.counters.messages, site.site.counters.pages) == (sent, 2)
-    # Each sends once, and those who get a fresh nonce in time once more.
-    assert sent <= 10 * (1 if "page_failure" in knobs else 2)
-    ready, details = gateway.readiness()
-    assert (ready, details["nonce"], details["nonce_failure"]) == (503, "failing", "cloudflare_challenge")
-    assert details["breaker"] == "open"
+    with watch(**NO_BREAKER) as gateway:
+        gateway.until(lambda: gateway.readiness()[1]["nonce"] == "fresh")
+        site.site.update(failure="challenge", page_failure=page_failure)
+        heard = gateway.storm(10)
+        sent = site.site.counters.messages
+        heard += gateway.storm(10, stream=True)
+        assert {(one.status, one.code) for one in heard} == {(503, "cloudflare_challenge")}
+        assert all(one.retry_after for one in heard)
+        assert gateway.outcomes() == {("failed", "cloudflare_challenge"): 20}
+        assert (site.site.counters.messages, site.site.counters.pages) == (sent, 2)
+        # Each sends once, and those who get a fresh nonce in time once more.
+        assert sent <= 10 * (2 if page_failure is None else 1)
+        ready, details = gateway.readiness()
+        assert (ready, details["nonce"], details["nonce_failure"]) == (503, "failing", "cloudflare_challenge")
+        assert details["breaker"] == "open"
 
 
 @pytest.mark.parametrize("failure", ["challenge", "challenge_202", "just_a_moment"])
@@ -140,10 +135,13 @@ def test_pages_that_drip_do_not_keep_the_gateway_from_fetching_a_good_one(site: 
     """PAGE_TIMEOUT ends fetches, threads included: after two endless pages the third one, which is good, is fetched."""
     site.site.update(page_failure="slow_drip", drip_s=0.1)
     with watch(page_timeout=0.3, max_retries=0) as gateway:
+        gateway.until(lambda: gateway.readiness()[1]["nonce"] == "failing")
+        gateway.leap(2)
         assert site.site.wait_for(lambda counters: counters.pages == 2)
         heard = gateway.storm(5)
         assert {(one.status, one.code) for one in heard} == {(503, "upstream_unavailable")}
         assert gateway.outcomes() == {("failed", "upstream_unavailable"): 5}
         site.site.update(page_failure=None)
-        # The third fetch is due two seconds after the second.
-        assert site.site.wait_for(lambda counters: counters.pages == 3, 4)
+        gateway.leap(3)
+        assert site.site.wait_for(lambda counters: counters.pages == 3)
+        gateway.until(lambda: gateway.readiness()[1]["nonce"] == "fresh")

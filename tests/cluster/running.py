@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ from typing import Any
 import httpx
 
 from tests.live import ALICE_KEY
+from tests.ports import free_ports
 
 ROOT = Path(__file__).parent.parent.parent
 WAIT_SECONDS = 60.0
@@ -71,13 +71,13 @@ class Cluster:
 @contextmanager
 def cluster(page_url: str, *, workers: int = 3, scheme: str = "http", **settings: str) -> Iterator[Cluster]:
     """Run a cluster until the context ends."""
-    port, first = _free_ports(workers + 1)
+    port = free_ports(workers + 2)
     environment = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")} | {
         "API_MASTER_KEY": f"{ALICE_KEY},sk-bob-b81d03e65fa9",
         "CHAT_PAGE_URL": page_url,
         "NGINX_PORT": str(port),
         "CLUSTER_WORKERS": str(workers),
-        "CLUSTER_FIRST_PORT": str(first),
+        "CLUSTER_FIRST_PORT": str(port + 1),
         "TYPING_DELAY_SECONDS": "0",
         "REQUEST_RATE": "10000r/s",
         "DRAIN_SECONDS": "0.2",
@@ -102,23 +102,3 @@ def cluster(page_url: str, *, workers: int = 3, scheme: str = "http", **settings
             process.wait(WAIT_SECONDS)
         finally:
             process.kill()
-
-
-def _free_ports(count: int) -> tuple[int, int]:
-    """A free port, and the first of a row of free ones."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    first = 20000 + port % 10000
-    while not all(_is_free(number) for number in range(first, first + count)):
-        first += count
-    return port, first
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True

@@ -10,7 +10,7 @@ import pytest
 from app.domain.errors import UnexpectedReply, UpstreamUnavailable
 from app.providers.http import HttpClient
 from app.providers.http.names import Addresses, Names
-from tests.chaos.rawsite import closed_port
+from tests.ports import free_port
 from tests.providers.http.server import client, hold, reply, server, until
 
 
@@ -117,7 +117,7 @@ async def test_what_keeps_a_connection_from_being_made_is_said(
     plain = await asyncio.start_server(_greet, "127.0.0.1", 0)
     async with server(reply(), tls=tls) as secure, client() as http, plain:
         for url, words in {
-            f"http://127.0.0.1:{closed_port()}/": "No connection to the upstream can be made",
+            f"http://127.0.0.1:{free_port()}/": "No connection to the upstream can be made",
             "http://no-such-host.invalid/": "host name can't be resolved",
             secure.url: "certificate isn't valid",
             f"https://127.0.0.1:{plain.sockets[0].getsockname()[1]}/": "No secure connection",
