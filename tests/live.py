@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from app.assembly.app import create_app
 from app.observe import logging as logs
@@ -98,7 +98,7 @@ class LiveGateway:
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[LiveGateway]:
+def serving(app: ASGIApp) -> Iterator[LiveGateway]:
     """Serve an app on a free port for as long as the context lasts."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

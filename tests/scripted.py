@@ -5,6 +5,8 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from starlette.types import ASGIApp
+
 from app.assembly.app import create_app
 from app.domain.chat import Completion, Delta
 from app.domain.errors import GatewayError
@@ -42,6 +44,7 @@ class ScriptedProvider(BaseProvider):
         self.models = [ModelSpec(f"{name}-model", "upstream-model", limit, "tests", frozenset(abilities))]
         self.answer = answer
         self.requests: list[CompletionRequest] = []
+        self.asked = asyncio.Event()
         self.hold = asyncio.Event()
         self.hold.set()
 
@@ -61,6 +64,7 @@ class ScriptedProvider(BaseProvider):
 
     async def _answer(self, request: CompletionRequest) -> Completion | Iterable[Step]:
         self.requests.append(request)
+        self.asked.set()
         await self.hold.wait()
         if isinstance(self.answer, GatewayError):
             raise self.answer
@@ -75,9 +79,18 @@ class ScriptedProvider(BaseProvider):
 
 @contextmanager
 def gateway_with(
-    site: LiveSimulator, log: TextIO, *providers: ScriptedProvider, **settings: object
+    site: LiveSimulator,
+    log: TextIO,
+    *providers: ScriptedProvider,
+    around: Callable[[ASGIApp], ASGIApp] = lambda app: app,
+    **settings: object,
 ) -> Iterator[LiveGateway]:
-    """A gateway with these providers besides the site; the model `r` is a route through all of them."""
+    """A gateway with these providers besides the site; the model `r` is a route through all of them.
+
+    Args:
+        around: Puts something between the server and the app.
+        settings: Those that are not as usual.
+    """
     values: dict[str, object] = {
         "_env_file": None,
         "api_master_key": ALICE_KEY,
@@ -89,5 +102,5 @@ def gateway_with(
     }
     app = create_app(load_settings(**values), providers)
     logs.configure("DEBUG", "json", log)
-    with serving(app) as gateway:
+    with serving(around(app)) as gateway:
         yield gateway

@@ -108,11 +108,16 @@ def test_nobody_else_is_asked_after_the_first_word(site: LiveSimulator, log_stre
     assert not other.requests
 
 
-def test_if_nobody_can_answer_the_upstreams_trouble_is_told(site: LiveSimulator, log_stream: TextIO) -> None:
-    """A larger model that is down says more than a small one for which the request was too long."""
-    large = ScriptedProvider("large", UpstreamUnavailable("Down.", retry_after=7))
-    small = ScriptedProvider("small", limit=PromptLimit(50))
-    with gateway_with(site, log_stream, large, small) as gateway:
+@pytest.mark.parametrize("order", [("large", "small"), ("small", "large")])
+def test_if_nobody_can_answer_the_upstreams_trouble_is_told(
+    site: LiveSimulator, log_stream: TextIO, order: tuple[str, str]
+) -> None:
+    """Whoever is asked first: that a larger model is down says more than that a small one has too little room."""
+    providers = {
+        "large": ScriptedProvider("large", UpstreamUnavailable("Down.", retry_after=7)),
+        "small": ScriptedProvider("small", limit=PromptLimit(50)),
+    }
+    with gateway_with(site, log_stream, *(providers[name] for name in order)) as gateway:
         response = _ask(gateway, messages=[{"role": "user", "content": "x" * 60}])
     assert (response.status_code, response.headers["retry-after"]) == (503, "7")
 
