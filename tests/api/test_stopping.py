@@ -6,11 +6,11 @@ from collections.abc import AsyncGenerator
 from itertools import takewhile
 from typing import TextIO
 
-from simulator.live import LiveSimulator
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.domain.chat import Delta
 from app.providers.base import CompletionRequest
+from simulator.live import LiveSimulator
 from tests.scripted import ScriptedProvider, gateway_with
 
 TEXT = "word"

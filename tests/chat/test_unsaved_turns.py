@@ -6,7 +6,7 @@ import pytest
 
 from app.domain.chat import Completion
 from app.providers.base import CompletionRequest
-from app.simulator.live import LiveSimulator
+from simulator.live import LiveSimulator
 from tests import redis_server as real_redis
 from tests.redis_server import RedisServer
 from tests.scripted import HELLO, ScriptedProvider, gateway_with
