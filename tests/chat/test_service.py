@@ -24,7 +24,7 @@ from app.domain.chat import (
 from app.domain.conversation import SessionKey
 from app.domain.errors import GatewayError, MessageRefused, ModelNotFound, UpstreamTimeout, UpstreamUnavailable
 from app.domain.usage import CallRecord
-from app.providers.registry import ProviderRegistry, ModelRoute
+from app.providers.registry import ModelRoute, ProviderRegistry
 from app.sessions.memory import MemorySessionStore
 from tests.scripted import ScriptedProvider, Step
 
