@@ -1,7 +1,9 @@
-"""The reference pages that are generated from the code."""
+"""The documentation: the reference pages that are generated from the code, and the links between all pages."""
 
+import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import httpx
@@ -11,6 +13,7 @@ from docs import generate
 from simulator.live import LiveSimulator
 
 API = generate.ROOT / "docs/api.md"
+PAGES = sorted(page for pattern in ("*.md", "docs/**/*.md", "deploy/**/*.md") for page in generate.ROOT.glob(pattern))
 # Set by uvicorn and by the web framework on any response.
 COMMON = {"content-length", "content-type", "date", "server", "transfer-encoding"}
 
@@ -63,3 +66,34 @@ def test_every_response_header_is_explained(client: httpx.Client, site: LiveSimu
     section = API.read_text(encoding="utf-8").partition("## Response headers")[2].partition("## Errors")[0].lower()
     assert {name for name in seen - COMMON if f"`{name}`" not in section} == set()
     assert {"x-session-id", "x-ignored-params", "allow", "x-should-retry", "www-authenticate"} <= seen
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(generate.ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """Links within the project name files that exist, and headings that these files have."""
+    targets = re.findall(r"\]\(([^)\s]+)\)", _prose(page))
+    local = [target for target in targets if not re.match(r"[a-z]+:", target)]
+    assert [target for target in local if not _exists(page, target)] == []
+
+
+def _exists(page: Path, target: str) -> bool:
+    path, _, anchor = target.partition("#")
+    file = (page.parent / path).resolve() if path else page
+    return file.is_relative_to(generate.ROOT) and file.exists() and (not anchor or anchor in _anchors(file))
+
+
+def _anchors(page: Path) -> set[str]:
+    """The names of a page's headings in links, made as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", _prose(page), re.MULTILINE)
+    names = [re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings]
+    seen: Counter[str] = Counter()
+    anchors = set()
+    for name in names:
+        anchors.add(f"{name}-{seen[name]}" if seen[name] else name)
+        seen[name] += 1
+    return anchors
+
+
+def _prose(page: Path) -> str:
+    """A page without its blocks of code, in which `#` begins a comment."""
+    return re.sub(r"^ *```.*?^ *```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
