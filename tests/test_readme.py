@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from tests.live import ALICE_KEY, WAIT_SECONDS
-from tests.test_cli import environment, free_port, process
+from tests.ports import free_port
+from tests.test_cli import environment, process
 
 ROOT = Path(__file__).parent.parent
 # The first block of shell code below a numbered heading.
