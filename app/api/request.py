@@ -92,7 +92,8 @@ class RequestContext:
         request_id = self.request_id.encode()
         milliseconds = b"%d" % round((time.perf_counter() - self._received) * 1000)
         all_headers = [*headers, (b"openai-processing-ms", milliseconds)]
-        all_headers += [(name, request_id) for name in self.error_form.request_id_headers]
+        for name in self.error_form.request_id_headers:
+            all_headers.append((name, request_id))  # noqa: PERF401 - a comprehension is one more frame for one header
         return {"type": "http.response.start", "status": status, "headers": all_headers}
 
     def completing(self, send: Send) -> Send:

@@ -46,11 +46,11 @@ _INCONSEQUENTIAL = frozenset(
 async def read(body: bytes, context: RequestContext, services: DialectServices) -> Exchange:
     """Read a chat completion request."""
     request = parse_body(ChatCompletionRequest, body)
+    options = given_fields(request, _HONOURED)
     hints = session_hints(context.headers, request.user if services.session_from_user else None)
     # The older form of tools, which clients want their answer in as well.
     legacy = bool(request.functions) and not request.tools
     include_usage = request.stream_options is not None and bool(request.stream_options.include_usage)
-    options = given_fields(request, _HONOURED)
     return Exchange(
         calls=(to_call(request, hints, services, options, legacy=legacy),),
         stream=bool(request.stream),

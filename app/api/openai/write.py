@@ -46,10 +46,12 @@ def _message(completion: Completion, *, legacy: bool) -> dict[str, object]:
     message: dict[str, object] = {"role": "assistant", "content": content, "refusal": None}
     if completion.reasoning:
         message["reasoning_content"] = completion.reasoning
+    if not completion.tool_calls:
+        return message
     functions = [{"name": call.name, "arguments": call.arguments} for call in completion.tool_calls]
-    if legacy and functions:
+    if legacy:
         message["function_call"] = functions[0]
-    elif functions:
+    else:
         calls = zip(completion.tool_calls, functions, strict=True)
         message["tool_calls"] = [{"id": call.id, "type": "function", "function": function} for call, function in calls]
     return message
