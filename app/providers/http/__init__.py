@@ -1,10 +1,12 @@
-"""The one place where the gateway sends HTTP to upstreams from the event loop, and where all trouble with it ends.
+"""An HTTP/1.1 client for the event loop that costs little per request. Imports nothing else of the gateway.
 
-A lean HTTP/1.1 client of our own: what a message costs is mostly what its HTTP client costs. See docs/decisions.
+Errors are those of `exceptions`. What the client does itself and what it leaves to libraries is in
+docs/decisions/0006-own-http-client.md.
 """
 
 from app.providers.http.client import HttpClient
-from app.providers.http.reply import HttpReply, HttpStream, retry_after
-from app.providers.http.tls import Tls
+from app.providers.http.connector import Tls
+from app.providers.http.exceptions import HttpError
+from app.providers.http.replies import HttpReply, HttpStream, retry_after
 
-__all__ = ["HttpClient", "HttpReply", "HttpStream", "Tls", "retry_after"]
+__all__ = ["HttpClient", "HttpError", "HttpReply", "HttpStream", "Tls", "retry_after"]

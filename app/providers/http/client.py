@@ -1,49 +1,53 @@
-"""The client itself: prepares heads, finds a connection, and hands answers out."""
+"""The client: prepares request heads, finds a connection, and hands out replies."""
 
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from http.cookiejar import Cookie
-from urllib.parse import urlsplit
+from typing import Any
 
-import requests.utils
 from msgspec import Struct
 
-from app.domain.errors import UnexpectedReply
-from app.providers.http.connecting import Connector
-from app.providers.http.connection import Connection
+from app.providers.http.connector import Connector, Tls
 from app.providers.http.cookies import Cookies
 from app.providers.http.decoding import ACCEPTED
+from app.providers.http.destination import Destination, ParsedUrl, parse_url
+from app.providers.http.exceptions import InvalidHeader
 from app.providers.http.form import encode_form
 from app.providers.http.pool import Pool
-from app.providers.http.reply import HttpReply, HttpStream
-from app.providers.http.route import Route, Target, read_url
-from app.providers.http.tls import Tls
+from app.providers.http.replies import HttpReply, HttpStream
 
-_DEFAULTS = {"Accept": "*/*", "Accept-Encoding": ACCEPTED, "User-Agent": "kimi-ai-2api"}
-# How a message is framed, and what happens to its connection, is ours to say.
-_OURS = frozenset(
+_DEFAULT_HEADERS = {"Accept": "*/*", "Accept-Encoding": ACCEPTED, "User-Agent": "kimi-ai-2api"}
+# Framing and the fate of the connection are for the client to say; the caller's are left out.
+_CLIENT_HEADERS = frozenset(
     {"connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 )
-_CONTROLS = re.compile(r"[\r\n\0]")
-# Heads are as many as there are URLs with their headers: one each.
-_MOST_HEADS = 64
+_TOKEN = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
+# Line breaks, and halves of surrogate pairs but for those that stand for bytes of the environment.
+_FORBIDDEN_IN_VALUE = re.compile("[\r\n\0\ud800-\udc7f\udd00-\udfff]")
+# One for each URL with its headers: a handful in practice.
+_MAX_HEADS = 64
 
 
-class _Prepared(Struct, frozen=True):
-    """What all requests with the same URL and headers share."""
+class RequestHead(Struct, frozen=True):
+    """What requests with the same method, URL and headers have in common.
 
-    route: Route
-    head: bytes
+    Args:
+        destination: Where they go.
+        lines: Their heads up to the lines for cookies and length.
+    """
+
+    destination: Destination
+    lines: bytes
 
 
 class HttpClient:
-    """Posts forms and JSON, keeps cookies, follows no redirects. Open it inside a running event loop.
+    """Posts forms and JSON, keeps cookies, follows no redirects. Open it in a running event loop.
 
     Args:
-        max_reply_bytes: A longer answer is refused.
-        keep_cookies: Not wanted where clients of several upstreams share one client.
-        tls: May be shared with other clients; one of its own without.
+        max_reply_bytes: Longer bodies are refused.
+        keep_cookies: False for a client that several upstreams share.
+        tls: Shared with other clients; without it the client has its own.
     """
 
     def __init__(self, *, max_reply_bytes: int, keep_cookies: bool = True, tls: Tls | None = None) -> None:
@@ -51,26 +55,24 @@ class HttpClient:
         self._cookies = Cookies() if keep_cookies else None
         self._tls = tls or Tls()
         self._pool: Pool | None = None
-        self._proxies: dict[tuple[str, str], str | None] = {}
-        self._heads: dict[object, _Prepared] = {}
+        self._heads: dict[object, RequestHead] = {}
 
     async def open(self) -> None:
-        """Make ready; no connection is made yet."""
-        self._connector = Connector(self._tls)
-        self._pool = Pool()
+        """Get ready; connections are made when they are needed."""
+        self._pool = Pool(Connector(self._tls))
 
     async def aclose(self) -> None:
         """Close all connections."""
         if self._pool is not None:
             pool, self._pool = self._pool, None
-            self._connector.close()
             await pool.aclose()
 
     def keep_cookies(self, page_url: str, cookies: tuple[Cookie, ...], *, instead: bool = False) -> None:
-        """Send these cookies along from now on, to the hosts and paths that they are meant for.
+        """Send these cookies from now on, to the hosts and paths that they are for.
 
         Args:
-            instead: And none of those that were kept before.
+            page_url: The page that they came with.
+            instead: Forget all others.
         """
         if self._cookies is None:
             return
@@ -78,101 +80,87 @@ class HttpClient:
             self._cookies.clear()
         self._cookies.keep(page_url, cookies)
 
-    async def post_form(self, url: str, form: Mapping[str, str], headers: Mapping[str, str]) -> HttpReply:
-        """Send a form; returns the whole answer, whatever its status.
+    # Plain functions that return a coroutine: an `async def` around it would be one more for each request.
+
+    def post_form(
+        self, url: str, form: Mapping[str, str], headers: Mapping[str, str]
+    ) -> Coroutine[Any, Any, HttpReply]:
+        """Post a form, and read the whole reply, whatever its status.
 
         Raises:
-            UpstreamUnavailable: No connection, or it was lost on the way.
-            UnexpectedReply: The answer is too long, or no HTTP.
+            HttpError: Any but `ProxyError` without a proxy; see `exceptions`.
         """
-        return await self._whole("POST", url, "application/x-www-form-urlencoded", headers, encode_form(form))
+        return self._request("POST", url, "application/x-www-form-urlencoded", headers, encode_form(form))
 
-    async def get(self, url: str, headers: Mapping[str, str]) -> HttpReply:
-        """Fetch something; returns the whole answer, whatever its status. Raises as `post_form`."""
-        return await self._whole("GET", url, "", headers, None)
+    def post_json(self, url: str, body: bytes, headers: Mapping[str, str]) -> Coroutine[Any, Any, HttpReply]:
+        """Post JSON, and read the whole reply, whatever its status. Raises as `post_form`."""
+        return self._request("POST", url, "application/json", headers, body)
 
-    async def post_json(self, url: str, body: bytes, headers: Mapping[str, str]) -> HttpReply:
-        """Send JSON; returns the whole answer, whatever its status. Raises as `post_form`."""
-        return await self._whole("POST", url, "application/json", headers, body)
+    def get(self, url: str, headers: Mapping[str, str]) -> Coroutine[Any, Any, HttpReply]:
+        """Get a URL, and read the whole reply, whatever its status. Raises as `post_form`."""
+        return self._request("GET", url, "", headers, None)
 
     @asynccontextmanager
     async def stream_json(self, url: str, body: bytes, headers: Mapping[str, str]) -> AsyncGenerator[HttpStream, None]:
-        """Send JSON; gives the answer, whatever its status, as soon as its headers are there.
+        """Post JSON; the context gives the reply, whatever its status, as soon as its head has arrived.
 
-        Leaving the context drops the connection unless the answer has come to its end.
+        Leaving the context drops the connection unless the reply has been received to its end.
 
         Raises:
-            UpstreamUnavailable: No connection, or it was lost on the way.
-            UnexpectedReply: The answer is no HTTP.
+            HttpError: As `post_form`, but `ReplyTooLong` and `DecodingError`, which reading may raise.
         """
         pool = self._opened
-        prepared = self._prepared("POST", url, "application/json", headers)
-        connection = pool.take(prepared.route) or await self._connected(pool, prepared.route)
+        head = self._head("POST", url, "application/json", headers)
+        connection = pool.take(head.destination) or await pool.connect(head.destination)
         try:
-            yield await self._asked(connection, prepared, url, body)
+            stream = connection.send(self._bytes(head, url, body), self._max_reply_bytes)
+            while not stream.status:
+                await stream.wait()
+            if stream.set_cookies:
+                self._take_cookies(url, stream)
+            yield stream
         finally:
             pool.give_back(connection)
 
-    async def _whole(
-        self, method: str, url: str, kind: str, headers: Mapping[str, str], body: bytes | None
+    async def _request(
+        self, method: str, url: str, content_type: str, headers: Mapping[str, str], body: bytes | None
     ) -> HttpReply:
+        # `stream_json` and its `whole` in one: a context manager costs more than the whole way through the pool.
         pool = self._opened
-        prepared = self._prepared(method, url, kind, headers)
-        connection = pool.take(prepared.route) or await self._connected(pool, prepared.route)
+        head = self._head(method, url, content_type, headers)
+        connection = pool.take(head.destination) or await pool.connect(head.destination)
         try:
-            stream = await self._asked(connection, prepared, url, body)
+            stream = connection.send(self._bytes(head, url, body), self._max_reply_bytes)
+            while not stream.status:
+                await stream.wait()
+            if stream.set_cookies:
+                self._take_cookies(url, stream)
             return await stream.whole()
         finally:
             pool.give_back(connection)
 
-    async def _asked(self, connection: Connection, prepared: _Prepared, url: str, body: bytes | None) -> HttpStream:
-        """Send a request, and wait for the head of its answer."""
+    def _bytes(self, head: RequestHead, url: str, body: bytes | None) -> bytes:
+        """The whole request. Cookies are looked up last: they may have changed while a connection was made."""
         cookies = self._cookies
-        # Looked up last: while the connection was made they may have changed.
-        line = cookies.header(url) if cookies is not None else b""
-        end = b"\r\n" if body is None else b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
-        answer = connection.send(prepared.head + line + end)
-        await answer.begun()
-        if answer.new_cookies and cookies is not None:
-            cookies.take(url, answer.new_cookies)
-        return HttpStream(answer, self._max_reply_bytes)
+        cookie_line = cookies.header(url) if cookies is not None else b""
+        if body is None:
+            return b"%b%b\r\n" % (head.lines, cookie_line)
+        return b"%b%bContent-Length: %d\r\n\r\n%b" % (head.lines, cookie_line, len(body), body)
 
-    async def _connected(self, pool: Pool, route: Route) -> Connection:
-        connection = Connection(route, pool)
-        try:
-            await self._connector.connect(connection)
-        except BaseException:
-            pool.lost(connection)
-            raise
-        if pool is not self._pool:  # closed in the meantime
-            connection.abort()
-        return connection
+    def _take_cookies(self, url: str, stream: HttpStream) -> None:
+        if self._cookies is not None:
+            self._cookies.take(url, stream.set_cookies)
 
-    def _prepared(self, method: str, url: str, kind: str, headers: Mapping[str, str]) -> _Prepared:
-        key = (method, url, kind, *headers, *headers.values())
-        prepared = self._heads.get(key)
-        if prepared is None:
-            target = read_url(url, self._proxy(url))
-            prepared = _Prepared(target.route, _head(method, target, kind, headers))
-            if len(self._heads) >= _MOST_HEADS:
+    def _head(self, method: str, url: str, content_type: str, headers: Mapping[str, str]) -> RequestHead:
+        key = (method, url, content_type, *headers, *headers.values())
+        head = self._heads.get(key)
+        if head is None:
+            parsed = parse_url(url)
+            head = RequestHead(parsed.destination, _head_lines(method, parsed, content_type, headers))
+            if len(self._heads) >= _MAX_HEADS:
                 self._heads.clear()
-            self._heads[key] = prepared
-        return prepared
-
-    def _proxy(self, url: str) -> str | None:
-        """The proxy that the environment names for a URL, as cloudscraper's requests would find it.
-
-        Looked up once for each host.
-        """
-        try:
-            parts = urlsplit(url)
-            place = (parts.scheme, parts.netloc)
-            if place not in self._proxies:
-                proxies = requests.utils.get_environ_proxies(url)
-                self._proxies[place] = requests.utils.select_proxy(url, proxies)
-        except ValueError as error:
-            raise UnexpectedReply("The upstream's address is no valid URL.") from error
-        return self._proxies[place]
+            self._heads[key] = head
+        return head
 
     @property
     def _opened(self) -> Pool:
@@ -181,23 +169,23 @@ class HttpClient:
         return self._pool
 
 
-def _head(method: str, target: Target, kind: str, headers: Mapping[str, str]) -> bytes:
-    """The head of a request, but for its cookies, its length and the empty line.
+def _head_lines(method: str, url: ParsedUrl, content_type: str, headers: Mapping[str, str]) -> bytes:
+    """The head of a request without the lines for cookies and length, and without the empty line.
 
     Raises:
-        ValueError: A header has a line break in it.
+        InvalidHeader: A header can't be sent.
     """
-    ours = {"Content-Type": kind} if kind else {}
-    ours |= {"Authorization": target.authorization} if target.authorization else {}
+    own = {"Content-Type": content_type} if content_type else {}
+    own |= {"Authorization": url.authorization} if url.authorization else {}
     fields: dict[str, tuple[str, str]] = {}
-    # The last one wins, however it is spelt.
-    for name, value in (*_DEFAULTS.items(), *ours.items(), *headers.items()):
+    # The last one wins, however its name is spelt.
+    for name, value in (*_DEFAULT_HEADERS.items(), *own.items(), *headers.items()):
+        if not _TOKEN.fullmatch(name) or _FORBIDDEN_IN_VALUE.search(value):
+            raise InvalidHeader(name)
         fields[name.lower()] = (name, value)
-    lines = [f"{method} {target.resource} HTTP/1.1", f"Host: {target.host}"]
-    lines += [f"{name}: {value}" for key, (name, value) in fields.items() if key not in _OURS]
-    proxy = target.route.proxy
-    if proxy is not None and proxy.authorization and not target.route.tls:
+    lines = [f"{method} {url.target} HTTP/1.1", f"Host: {url.host}"]
+    lines += [f"{name}: {value}" for key, (name, value) in fields.items() if key not in _CLIENT_HEADERS]
+    proxy = url.destination.proxy
+    if proxy is not None and proxy.authorization and not url.destination.tls:
         lines.append(f"Proxy-Authorization: {proxy.authorization}")
-    if any(_CONTROLS.search(line) for line in lines):
-        raise ValueError("A header of a request has a line break in it.")
     return "\r\n".join([*lines, ""]).encode("utf-8", "surrogateescape")

@@ -1,216 +1,209 @@
-"""One connection to an upstream: HTTP/1.1 on a transport, one exchange after the other."""
+"""A connection: HTTP/1.1 on a transport, one exchange after the other."""
 
 import asyncio
 import select
-from collections.abc import Mapping
-from typing import Protocol, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import httptools
 
-from app.domain.errors import UnexpectedReply, UpstreamUnavailable
-from app.providers.http.answer import Answer
-from app.providers.http.headers import Headers
-from app.providers.http.route import Route
+from app.providers.http.destination import Destination
+from app.providers.http.exceptions import IncompleteReply, NoReply, ProtocolError
+from app.providers.http.replies import HttpStream
 
-# What may come between two bytes of a body, or before the first: heads, interim answers, chunk sizes, trailers.
-_LONGEST_HEAD = 64 * 1024
-_MOST_FIELDS = 256
-_NO_HTTP = "The upstream's answer is not valid HTTP."
-
-
-class Home(Protocol):
-    """Who keeps connections."""
-
-    def opened(self, connection: "Connection") -> None:
-        """It is there."""
-
-    def lost(self, connection: "Connection") -> None:
-        """It is no more."""
+# What may arrive before a body or between two of its bytes: heads, interim replies, chunk sizes, trailers.
+_MAX_HEAD = 64 * 1024
+_MAX_HEADERS = 256
 
 
 class Connection(asyncio.Protocol):
-    """Sends requests and takes their answers in, one at a time.
+    """Sends requests and feeds the replies to streams, one at a time.
 
-    The event loop calls `connection_made`, `data_received`, `eof_received` and `connection_lost`; the parser calls
-    what begins with `on_`.
+    The event loop calls `connection_made`, `data_received`, `eof_received` and `connection_lost`; the parser calls the
+    methods whose names begin with `on_`.
 
     Args:
-        route: Where it leads.
-        home: Told of its birth and its death.
+        destination: What it leads to.
+        on_lost: Called when it is closed.
+
+    Attributes:
+        idle_since: When the last exchange ended, in the event loop's time; for the pool.
+        is_lost: It is closed.
     """
 
-    def __init__(self, route: Route, home: Home) -> None:
-        self.route = route
+    def __init__(self, destination: Destination, on_lost: "Callable[[Connection], None]") -> None:
+        self.destination = destination
         self.idle_since = 0.0
-        self._home = home
-        self._answer: Answer | None = None
-        self._fields: list[tuple[bytes, bytes]] = []
-        # Is the answer on its way one that only says that the true one is still to come?
+        self.is_lost = False
+        self._on_lost = on_lost
+        self._stream: HttpStream | None = None
+        self._headers: dict[bytes, bytes] = {}
+        self._set_cookies: list[bytes] = []
+        # An interim reply (1xx) is being received: the final one is still to come.
         self._interim = False
         self._until_close = False
-        self._usable = False
-        self._no_http = False
+        self._reusable = False
+        self._protocol_violated = False
         self._paused = False
-        self._bytes_without_body = 0
+        self._bytes_outside_body = 0
         self._readable = select.poll()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """It is open."""
+        """Get ready for the first request."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are no subclass
         self._parser = httptools.HttpResponseParser(self)
-        # As browsers do, and as far as no two readers could disagree on where an answer ends.
+        # As lenient as browsers, as far as no two readers could disagree on where a reply ends.
         self._parser.set_dangerous_leniencies(
             lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
         )
         self._readable.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-        self._usable = True
-        self._home.opened(self)
+        self._reusable = True
 
     @property
     def is_fresh(self) -> bool:
-        """Can it be used once more, as far as can be known? What is readable now is its end, or unasked for."""
-        return self._usable and not self._transport.is_closing() and not self._readable.poll(0)
+        """Whether another request can be sent, as far as can be known. Anything readable now ends the connection."""
+        return self._reusable and not self._transport.is_closing() and not self._readable.poll(0)
 
-    def send(self, request: bytes) -> Answer:
-        """Begin an exchange; `free` ends it."""
-        answer = self._answer = Answer(self)
+    def send(self, request: bytes, max_reply_bytes: int) -> HttpStream:
+        """Send a request and return its reply, which has yet to arrive. `end_exchange` afterwards."""
+        stream = self._stream = HttpStream(self, max_reply_bytes)
         self._until_close = self._interim = False
-        self._bytes_without_body = 0
-        self._fields = []
-        if self._usable:
+        self._bytes_outside_body = 0
+        self._headers, self._set_cookies = {}, []
+        if self._reusable:
             self._transport.write(request)
-        elif self._no_http:
-            answer.fail(UnexpectedReply, _NO_HTTP)
         else:
-            self._missing(answer)
-        return answer
+            stream.fail(ProtocolError if self._protocol_violated else NoReply)
+        return stream
 
-    def free(self) -> bool:
-        """End the exchange; can there be another one? If not, the connection is dropped at once."""
-        answer, self._answer = self._answer, None
-        if answer is None or not (self._usable and answer.ended) or self._transport.get_write_buffer_size():
+    def end_exchange(self) -> bool:
+        """Return whether another exchange can follow this one; if not, the connection is dropped."""
+        stream, self._stream = self._stream, None
+        if (
+            stream is None
+            or not (self._reusable and stream.ended)
+            # A reply that came before all of its request was sent: the next request would have to wait behind the rest.
+            or self._transport.get_write_buffer_size()
+        ):
             self.abort()
             return False
         if self._paused:
-            self.resume()
+            self.resume_reading()
         return True
 
     def abort(self) -> None:
-        """Drop the connection, whatever is on the way."""
-        self._usable = False
+        """Drop the connection, whatever is being sent or received."""
+        self._reusable = False
         self._transport.abort()
 
-    def pause(self) -> None:
-        """Read no more for the time being."""
+    def pause_reading(self) -> None:
+        """Receive nothing for the time being."""
         if not self._paused and not self._transport.is_closing():
             self._paused = True
             self._transport.pause_reading()
 
-    def resume(self) -> None:
-        """Read on."""
+    def resume_reading(self) -> None:
+        """Receive again."""
         if self._paused:
             self._paused = False
             if not self._transport.is_closing():
                 self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has come in."""
-        answer = self._answer
-        if answer is None or answer.ended:
-            # Said without being asked.
-            self._no_http = True
+        """Parse what has been received."""
+        stream = self._stream
+        if stream is None or stream.ended:
+            # Nobody has asked for this.
+            self._protocol_violated = True
             self.abort()
             return
-        self._bytes_without_body += len(data)
+        self._bytes_outside_body += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._give_up(answer)
-        if self._bytes_without_body > _LONGEST_HEAD:
-            self._give_up(answer)
+            self._give_up(stream)
+        if self._bytes_outside_body > _MAX_HEAD:
+            self._give_up(stream)
 
     def eof_received(self) -> None:
-        """The upstream has said all that it will say."""
+        """Close: the server will send nothing more."""
         self._end(None)
         self._transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The connection is no more."""
+        """End the exchange, if there is one, and report the end."""
         self._end(error)
-        # They hold each other.
+        self.is_lost = True
+        # They refer to each other.
         del self._parser
-        self._home.lost(self)
+        self._on_lost(self)
 
     def on_message_begin(self) -> None:
-        """An answer begins; no second one is wanted."""
-        if self._answer is None or self._answer.ended:
-            raise ValueError("a second answer")
+        """Refuse a second reply to one request."""
+        if self._stream is None or self._stream.ended:
+            raise ValueError("a second reply")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A field of the head, or one of the trailers, which nobody wants."""
-        self._fields.append((name, value))
+        """Note a field of the head, or of the trailers, which nobody reads."""
+        name = name.lower()
+        if name == b"set-cookie":
+            self._set_cookies.append(value)
+        self._headers[name] = value
 
     def on_headers_complete(self) -> None:
-        """The head is there."""
+        """Check the head, and pass it on."""
         status = self._parser.get_status_code()
-        fields, self._fields = self._fields, []
-        if status < 100 or self._is_too_long(fields):
-            raise ValueError("no head that anybody would send")
+        headers, self._headers = self._headers, {}
+        set_cookies, self._set_cookies = self._set_cookies, []
+        if status < 100 or len(headers) + len(set_cookies) > _MAX_HEADERS:
+            raise ValueError("not an acceptable head")
+        if self._bytes_outside_body > _MAX_HEAD and _size(headers, set_cookies) > _MAX_HEAD:
+            raise ValueError("too long a head")
         self._interim = status < 200 and status != 101
-        if self._interim or self._answer is None:
+        if self._interim or self._stream is None:
             return
-        raw = {name.lower(): value for name, value in fields}
-        self._usable = self._parser.should_keep_alive() and status != 101
-        self._until_close = b"content-length" not in raw and not _is_chunked(raw)
-        cookies = _cookies(fields) if b"set-cookie" in raw else ()
-        self._answer.begin(status, Headers(raw), cookies)
+        self._reusable = self._parser.should_keep_alive() and status != 101
+        self._until_close = b"content-length" not in headers and not _is_chunked(headers)
+        # The parser frames a reply also by names with a space before the colon, which others on the way may not do.
+        if self._until_close and any(name.endswith(b" ") for name in headers):
+            raise ValueError("a space before a colon")
+        self._stream.feed_head(status, headers, set_cookies)
 
     def on_body(self, part: bytes) -> None:
-        """A part of the body is there."""
-        self._bytes_without_body = 0
-        if self._answer is not None:
-            self._answer.add(part)
+        """Pass a part of the body on."""
+        self._bytes_outside_body = 0
+        if self._stream is not None:
+            self._stream.feed_data(part)
 
     def on_message_complete(self) -> None:
-        """The answer is there, or one before it."""
-        if not self._interim and self._answer is not None:
-            self._answer.end()
+        """End the reply, unless it was an interim one."""
+        if not self._interim and self._stream is not None:
+            self._stream.feed_eof()
 
-    def _is_too_long(self, fields: list[tuple[bytes, bytes]]) -> bool:
-        if len(fields) > _MOST_FIELDS:
-            return True
-        if self._bytes_without_body <= _LONGEST_HEAD:
-            return False
-        return sum(len(name) + len(value) for name, value in fields) > _LONGEST_HEAD
-
-    def _give_up(self, answer: Answer) -> None:
-        self._usable = False
-        if not answer.ended:
-            self._no_http = True
-            answer.fail(UnexpectedReply, _NO_HTTP)
+    def _give_up(self, stream: HttpStream) -> None:
+        self._reusable = False
+        if not stream.ended:
+            self._protocol_violated = True
+            stream.fail(ProtocolError)
             self.abort()
 
     def _end(self, error: Exception | None) -> None:
-        """The upstream has gone."""
-        self._usable = False
-        answer = self._answer
-        if answer is None or answer.ended:
+        """The server has gone."""
+        self._reusable = False
+        stream = self._stream
+        if stream is None or stream.ended:
             return
-        if answer.status and self._until_close and error is None:
-            answer.end()
+        if not stream.status:
+            stream.fail(NoReply)
+        elif self._until_close and error is None:
+            stream.feed_eof()
         else:
-            self._missing(answer)
-
-    def _missing(self, answer: Answer) -> None:
-        if answer.status:
-            answer.fail(UpstreamUnavailable, "The upstream broke off in the middle of its answer.")
-        else:
-            answer.fail(UpstreamUnavailable, "The upstream closed the connection without an answer.")
+            stream.fail(IncompleteReply)
 
 
-def _is_chunked(raw: Mapping[bytes, bytes]) -> bool:
-    return raw.get(b"transfer-encoding", b"").rstrip().lower().endswith(b"chunked")
+def _is_chunked(headers: Mapping[bytes, bytes]) -> bool:
+    return headers.get(b"transfer-encoding", b"").rstrip().lower().endswith(b"chunked")
 
 
-def _cookies(fields: list[tuple[bytes, bytes]]) -> list[str]:
-    return [value.decode("latin-1") for name, value in fields if name.lower() == b"set-cookie"]
+def _size(headers: Mapping[bytes, bytes], set_cookies: Sequence[bytes]) -> int:
+    return sum(map(len, (*headers, *headers.values(), *set_cookies)))

@@ -1,4 +1,4 @@
-"""The cookies that upstreams have set, and the header that carries them back."""
+"""Cookies that servers have set, and the header that carries them back."""
 
 import copy
 import re
@@ -11,85 +11,112 @@ from typing import cast
 from urllib.parse import urlsplit
 from urllib.request import Request
 
-# A header is made anew after so long, for cookies come of age.
-_FRESH_SECONDS = 1.0
-# An upstream that sets more of them than any browser keeps has none kept.
-_MOST_COOKIES = 300
-_MOST_URLS = 64
+# A header is made anew after this time: cookies expire.
+_HEADER_SECONDS = 1.0
+# A server that sets more of them than any browser would keep has none kept.
+_MAX_COOKIES = 300
+_MAX_URLS = 64
 _CONTROLS = re.compile(r"[\r\n\0]")
 
 
-class Cookies:
-    """Keeps cookies as a browser does: each goes only to its host and path, if secure by TLS, until it expires."""
+class CookiePolicy(DefaultCookiePolicy):
+    """As the standard library's, and as RFC 6265bis has it: names can promise how a cookie was set."""
 
     def __init__(self) -> None:
-        self._jar = CookieJar(DefaultCookiePolicy(strict_ns_domain=DefaultCookiePolicy.DomainStrictNonDomain))
+        super().__init__(strict_ns_domain=DefaultCookiePolicy.DomainStrictNonDomain)
+
+    def set_ok(self, cookie: Cookie, request: Request) -> bool:
+        """Whether a server may set a cookie."""
+        return _keeps_promise(cookie, request.type) and super().set_ok(cookie, request)
+
+
+class Cookies:
+    """Keeps cookies as a browser does: each goes only to its host and path, if secure over TLS, until it expires."""
+
+    def __init__(self) -> None:
+        self._jar = CookieJar(CookiePolicy())
         self._is_empty = True
         self._headers: dict[str, tuple[float, bytes]] = {}
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forget all cookies."""
         self._jar.clear()
         self._changed()
 
     def keep(self, page_url: str, cookies: Iterable[Cookie]) -> None:
-        """Add cookies that came with a page."""
-        host = urlsplit(page_url).hostname or ""
+        """Add cookies that came with a page, from another cookie jar."""
+        page = urlsplit(page_url)
+        host = page.hostname or ""
         for cookie in cookies:
+            if not _keeps_promise(cookie, page.scheme):
+                continue
             if not cookie.domain:
                 cookie = copy.copy(cookie)  # noqa: PLW2901 - the same one, at its host
                 cookie.domain = host if "." in host else f"{host}.local"  # as cookie jars have it
             self._jar.set_cookie(cookie)
         self._changed()
 
-    def take(self, url: str, set_cookies: Sequence[str]) -> None:
-        """Keep what an answer has set.
+    def take(self, url: str, set_cookies: Sequence[bytes]) -> None:
+        """Keep what a reply has set.
 
         Args:
-            url: What was asked for.
-            set_cookies: The values of its `Set-Cookie` headers.
+            url: The URL of the request.
+            set_cookies: The values of the reply's `Set-Cookie` headers.
         """
-        self._jar.extract_cookies(cast("HTTPResponse", _Answer(set_cookies)), _request(url))
+        self._jar.extract_cookies(cast("HTTPResponse", _SetCookies(set_cookies)), _jar_request(url))
         self._changed()
 
     def header(self, url: str) -> bytes:
-        """The line of a request's head with the cookies for it, or nothing."""
+        """Return the `Cookie` line of a request's head, or nothing."""
         if self._is_empty:
             return b""
         until, line = self._headers.get(url, (0.0, b""))
         now = time.monotonic()
         if now >= until:
             line = self._line(url)
-            if len(self._headers) >= _MOST_URLS:
+            if len(self._headers) >= _MAX_URLS:
                 self._headers.clear()
-            self._headers[url] = (now + _FRESH_SECONDS, line)
+            self._headers[url] = (now + _HEADER_SECONDS, line)
         return line
 
     def _line(self, url: str) -> bytes:
-        request = _request(url)
+        request = _jar_request(url)
         self._jar.add_cookie_header(request)
         cookies = _CONTROLS.sub("", request.get_header("Cookie") or "")
         return b"Cookie: %b\r\n" % cookies.encode("latin-1", "replace") if cookies else b""
 
     def _changed(self) -> None:
-        if len(self._jar) > _MOST_COOKIES:
+        if len(self._jar) > _MAX_COOKIES:
             self._jar.clear()
         self._is_empty = len(self._jar) == 0
         self._headers.clear()
 
 
-class _Answer:
-    """What a cookie jar wants to know of an answer."""
+class _SetCookies:
+    """A response, as far as a cookie jar looks at it."""
 
-    def __init__(self, set_cookies: Sequence[str]) -> None:
+    def __init__(self, set_cookies: Sequence[bytes]) -> None:
         self._fields = Message()
         for value in set_cookies:
-            self._fields["Set-Cookie"] = value
+            self._fields["Set-Cookie"] = value.decode("latin-1")
 
     def info(self) -> Message:
         return self._fields
 
 
-def _request(url: str) -> Request:
-    """What a cookie jar wants to know of a request; it is never sent."""
+def _jar_request(url: str) -> Request:
+    """A request, as far as a cookie jar looks at it; it is never sent."""
     return Request(url)  # noqa: S310
+
+
+def _keeps_promise(cookie: Cookie, scheme: str) -> bool:
+    """Whether a cookie was set in the way that a prefix of its name promises."""
+    # One without a name is sent as its value alone, which could pass for a name.
+    name = (cookie.name or cookie.value or "").lower()
+    if not name.startswith(("__secure-", "__host-")):
+        return True
+    if not cookie.secure or scheme != "https":
+        return False
+    if name.startswith("__secure-"):
+        return True
+    return not cookie.domain_specified and cookie.path_specified and cookie.path == "/"

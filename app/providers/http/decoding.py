@@ -1,91 +1,83 @@
-"""Unpacks answers that come compressed, a piece at a time: a small answer can hold gigabytes."""
+"""Decompresses bodies a piece at a time: a small body can hold gigabytes."""
 
 import zlib
-from collections.abc import Mapping
 
-from app.domain.errors import UnexpectedReply
+from app.providers.http.exceptions import DecodingError
 
-# What requests say that we understand.
+# What requests say that the client understands.
 ACCEPTED = "gzip, deflate"
-_PIECE = 256 * 1024
+_PIECE_BYTES = 256 * 1024
 _GZIP = 16 + zlib.MAX_WBITS
-_GZIP_BEGINS = b"\x1f\x8b"
-_DEFLATED = 8
+_GZIP_MAGIC = b"\x1f\x8b"
+_ZLIB_METHOD = 8
 
 
-def decoder_for(headers: Mapping[str, str]) -> "Decoder | None":
-    """What unpacks an answer with these headers; None if it isn't packed in a way that we have asked for."""
-    said = headers.get("content-encoding")
-    if not said:
-        return None
-    coding = said.strip().lower()
-    return Decoder(coding) if coding in ("gzip", "x-gzip", "deflate") else None
+def decoder_for(coding: bytes) -> "Decoder | None":
+    """Return the decoder for a `Content-Encoding`; None for any that requests don't ask for."""
+    coding = coding.strip().lower()
+    return Decoder(is_gzip=coding != b"deflate") if coding in (b"gzip", b"x-gzip", b"deflate") else None
 
 
 class Decoder:
-    """Unpacks one answer.
+    """Decompresses one body.
 
     Args:
-        coding: As `Content-Encoding` names it.
+        is_gzip: False for `deflate`.
     """
 
-    def __init__(self, coding: str) -> None:
-        self._is_gzip = coding != "deflate"
+    def __init__(self, *, is_gzip: bool) -> None:
+        self._is_gzip = is_gzip
         self._inflater: zlib._Decompress | None = None
         self._packed = b""
         self._ended = False
-        self._behind = b""
+        self._trailing = b""
 
     def feed(self, packed: bytes) -> None:
-        """Take what has come in; `take` gives what is in it."""
+        """Add compressed bytes; `take` returns what they hold."""
         if not self._ended:
             self._packed += packed
             return
-        # After its end there may be a second archive; anything else there is padding.
-        self._behind = self._behind[: len(_GZIP_BEGINS)] + packed
-        if self._is_gzip and self._behind.startswith(_GZIP_BEGINS):
-            self._packed, self._behind, self._ended = self._behind, b"", False
+        # A second gzip member may follow the first one; anything else is padding.
+        self._trailing = self._trailing[: len(_GZIP_MAGIC)] + packed
+        if self._is_gzip and self._trailing.startswith(_GZIP_MAGIC):
+            self._packed, self._trailing, self._ended = self._trailing, b"", False
 
     def take(self) -> bytes:
-        """The next piece of what has been fed; none at all if more has to be fed.
+        """Return the next piece; empty if more has to be fed first.
 
         Raises:
-            UnexpectedReply: It can't be unpacked.
+            DecodingError: The data is damaged.
         """
         while self._packed or self._inflater is not None:
             if self._inflater is None:
-                self._inflater = zlib.decompressobj(self._format())
+                self._inflater = zlib.decompressobj(self._window_bits())
             piece = self._inflate(self._inflater)
             if piece or not self._packed:
                 return piece
         return b""
 
     def finish(self) -> None:
-        """Nothing more will be fed.
+        """Check that the data was complete.
 
         Raises:
-            UnexpectedReply: Something is missing.
+            DecodingError: Its end is missing.
         """
         if self._inflater is not None:
-            raise _damaged()
+            raise DecodingError
 
-    def _format(self) -> int:
+    def _window_bits(self) -> int:
         if self._is_gzip:
             return _GZIP
-        # "deflate" means zlib's format; some servers send what is inside of it.
-        return zlib.MAX_WBITS if self._packed[0] & 0x0F == _DEFLATED else -zlib.MAX_WBITS
+        # "deflate" means the zlib format; some servers send raw deflate data instead.
+        return zlib.MAX_WBITS if self._packed[0] & 0x0F == _ZLIB_METHOD else -zlib.MAX_WBITS
 
     def _inflate(self, inflater: "zlib._Decompress") -> bytes:
         try:
-            piece = inflater.decompress(self._packed, _PIECE)
+            piece = inflater.decompress(self._packed, _PIECE_BYTES)
         except zlib.error as error:
-            raise _damaged() from error
+            raise DecodingError from error
         self._packed = inflater.unconsumed_tail
         if inflater.eof:
             self._inflater, self._ended = None, True
             self.feed(inflater.unused_data)
         return piece
-
-
-def _damaged() -> UnexpectedReply:
-    return UnexpectedReply("The upstream's answer can't be unpacked.")

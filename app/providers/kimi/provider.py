@@ -8,12 +8,13 @@ from app.domain.chat import Completion, Delta
 from app.domain.errors import CloudflareChallenge, NonceRejected
 from app.domain.spans import Trace, no_trace
 from app.providers.base import BaseProvider, CompletionRequest, ModelSpec, ProviderStatus
-from app.providers.http import HttpClient
+from app.providers.http import HttpClient, HttpError
 from app.providers.kimi.nonce import NoncePolicy, NonceSource
 from app.providers.kimi.page import Clearance, PageReader
 from app.providers.kimi.reply import read_reply
 from app.providers.kimi.request import lasting_session_id, message_form, new_session_id
 from app.providers.resilience.guard import Guard
+from app.providers.upstream_errors import translated
 
 
 class KimiProvider(BaseProvider):
@@ -119,7 +120,10 @@ class KimiProvider(BaseProvider):
             session_id=self._upstream_session(request),
         )
         with self._trace("upstream"):
-            reply = await self._client.post_form(clearance.ajax_url, form, clearance.headers)
+            try:
+                reply = await self._client.post_form(clearance.ajax_url, form, clearance.headers)
+            except HttpError as error:
+                raise translated(error) from error
             text = read_reply(reply, nonce=clearance.nonce)
         self._nonces.approve(clearance)
         return text

@@ -8,7 +8,8 @@ from app.domain.errors import UnexpectedReply, UpstreamUnavailable
 from app.domain.json import read_json_object
 from app.domain.spans import Trace, no_trace
 from app.providers.base import BaseProvider, CompletionRequest, ModelSpec, ProviderStatus
-from app.providers.http import HttpClient, HttpReply, HttpStream
+from app.providers.http import HttpClient, HttpError, HttpReply, HttpStream
+from app.providers.http.exceptions import ConnectionLost
 from app.providers.openai_compatible.failure import failure, fault_error, fault_in
 from app.providers.openai_compatible.reply import Json, ReplyReader, read_completion
 from app.providers.openai_compatible.request import chat_body, one_word_body
@@ -16,6 +17,7 @@ from app.providers.openai_compatible.sse_decoder import DONE, SseDecoder
 from app.providers.openai_compatible.upstream import Upstream
 from app.providers.openai_compatible.upstream_models import UpstreamModels
 from app.providers.resilience.guard import Guard
+from app.providers.upstream_errors import translated
 
 _LONGEST_EVENT = 1024 * 1024
 # An event has a few characters of the answer in some hundred bytes of JSON.
@@ -116,39 +118,48 @@ class OpenAICompatibleProvider(BaseProvider):
         )
 
     async def _check(self) -> None:
-        reply = await self._client.get(f"{self._upstream.base_url}{self._upstream.quirks.check_path}", self._headers)
-        if reply.status in (404, 405, 501) and self.models:
-            body = one_word_body(self.models[0].upstream_id, self._upstream.quirks)
-            reply = await self._client.post_json(self._url, body, self._headers)
+        try:
+            check_url = f"{self._upstream.base_url}{self._upstream.quirks.check_path}"
+            reply = await self._client.get(check_url, self._headers)
+            if reply.status in (404, 405, 501) and self.models:
+                body = one_word_body(self.models[0].upstream_id, self._upstream.quirks)
+                reply = await self._client.post_json(self._url, body, self._headers)
+        except HttpError as error:
+            raise translated(error) from error
         if reply.status != 200 or read_json_object(reply.body) is None:
             raise failure(reply, self._upstream)
 
     async def _complete(self, body: bytes) -> Completion:
         with self._trace("upstream"):
-            reply = await self._client.post_json(self._url, body, self._headers)
+            try:
+                reply = await self._client.post_json(self._url, body, self._headers)
+            except HttpError as error:
+                raise translated(error) from error
         return read_completion(self._good(reply), self.name, self._max_reply_bytes)
 
     async def _stream(self, body: bytes) -> AsyncGenerator[Delta, None]:
         reader = ReplyReader(self.name, self._max_reply_bytes)
-        async with self._client.stream_json(self._url, body, self._stream_headers) as stream:
-            if stream.status != 200 or _is_whole(stream):
-                # Some upstreams never stream.
-                for delta in reader.feed(self._good(await stream.whole())):
+        try:
+            async with self._client.stream_json(self._url, body, self._stream_headers) as stream:
+                if stream.status != 200 or _is_whole(stream):
+                    # Some upstreams don't stream, whatever they are asked.
+                    for delta in reader.feed(self._good(await stream.whole())):
+                        yield delta
+                else:
+                    decoder = self._decoder()
+                    while not reader.complete and (part := await _next_part(stream, reader)):
+                        for delta in self._deltas(decoder.feed(part), reader):
+                            yield delta
+                    for delta in self._deltas(() if reader.complete else decoder.finish(), reader):
+                        yield delta
+                    if reader.complete:
+                        await stream.finish()
+                    elif not reader.finished:
+                        raise UpstreamUnavailable(f"{self.name} broke off in the middle of its answer.")
+                for delta in reader.end():
                     yield delta
-            else:
-                decoder = self._decoder()
-                while not reader.complete and (part := await _next_part(stream, reader)):
-                    for delta in self._deltas(decoder.feed(part), reader):
-                        yield delta
-                if not reader.complete:
-                    for delta in self._deltas(decoder.finish(), reader):
-                        yield delta
-                if reader.complete:
-                    await stream.finish()
-                elif not reader.finished:
-                    raise UpstreamUnavailable(f"{self.name} broke off in the middle of its answer.")
-            for delta in reader.end():
-                yield delta
+        except HttpError as error:
+            raise translated(error) from error
 
     def _decoder(self) -> SseDecoder:
         return SseDecoder(
@@ -191,7 +202,10 @@ class OpenAICompatibleProvider(BaseProvider):
         return document
 
     async def _fetch_models(self) -> Json:
-        reply = await self._client.get(f"{self._upstream.base_url}/models", self._headers)
+        try:
+            reply = await self._client.get(f"{self._upstream.base_url}/models", self._headers)
+        except HttpError as error:
+            raise translated(error) from error
         document = read_json_object(reply.body)
         if reply.status != 200 or document is None:
             raise failure(reply, self._upstream)
@@ -213,5 +227,5 @@ async def _aftermath(stream: HttpStream) -> bytes:
     try:
         async with asyncio.timeout(_AFTERMATH_SECONDS):
             return await stream.next_part()
-    except (TimeoutError, UpstreamUnavailable):
+    except (TimeoutError, ConnectionLost):
         return b""

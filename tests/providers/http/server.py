@@ -10,6 +10,8 @@ from app.providers.http import HttpClient
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 WAIT_SECONDS = 20.0
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 @dataclass(slots=True)
@@ -99,6 +101,19 @@ def reply(body: bytes = b"well", *headers: str, status: str = "200 OK") -> bytes
     """A whole answer."""
     lines = [f"HTTP/1.1 {status}", *headers, f"Content-Length: {len(body)}", "", ""]
     return "\r\n".join(lines).encode() + body
+
+
+def bytewise(said: bytes) -> Talk:
+    """An answer that arrives byte by byte."""
+
+    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for start in range(len(said)):
+            writer.write(said[start : start + 1])
+            await asyncio.sleep(0)
+        if b"length" not in said.lower() and b"chunked" not in said.lower():
+            writer.close()
+
+    return talk
 
 
 async def until(condition: Callable[[], bool]) -> None:

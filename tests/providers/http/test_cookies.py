@@ -43,8 +43,40 @@ def cookie(name: str = "id", value: str = "1", **fields: object) -> Cookie:
 def test_a_cookie_that_was_set_goes_where_it_belongs(set_cookie: str, url: str, sent: bytes) -> None:
     """Host, domain, path, TLS and expiry decide."""
     cookies = Cookies()
-    cookies.take("https://chat.example.com/", [set_cookie])
+    cookies.take("https://chat.example.com/", [set_cookie.encode("latin-1")])
     assert cookies.header(url) == sent
+
+
+@pytest.mark.parametrize(
+    ("set_cookie", "url", "kept"),
+    [
+        ("__Secure-id=1; Secure", "https://chat.example.com/", True),
+        ("__Secure-id=1; Secure; Domain=example.com", "https://chat.example.com/", True),
+        ("__Secure-id=1", "https://chat.example.com/", False),
+        ("__SECURE-id=1; Secure", "http://chat.example.com/", False),
+        ("__Host-id=1; Secure; Path=/", "https://chat.example.com/", True),
+        ("__Host-id=1; Secure; Path=/", "http://chat.example.com/", False),
+        ("__host-id=1; Path=/", "https://chat.example.com/", False),
+        ("__Host-id=1; Secure", "https://chat.example.com/", False),
+        ("__Host-id=1; Secure; Path=/wp-admin", "https://chat.example.com/", False),
+        ("__Host-id=1; Secure; Path=/; Domain=chat.example.com", "https://chat.example.com/", False),
+        ("=__Host-id=1", "https://chat.example.com/", False),
+    ],
+)
+def test_a_cookie_s_name_is_no_lie(set_cookie: str, url: str, kept: bool) -> None:
+    """What is called `__Secure-` or `__Host-` was set as RFC 6265bis asks for, or is not kept."""
+    cookies = Cookies()
+    cookies.take(url, [set_cookie.encode()])
+    assert cookies.header(AJAX) == (f"Cookie: {set_cookie.partition(';')[0]}\r\n".encode() if kept else b"")
+
+
+@pytest.mark.parametrize(("page", "kept"), [(PAGE, True), (PAGE.replace("https", "http"), False)])
+def test_a_page_s_cookies_do_not_lie_either(page: str, kept: bool) -> None:
+    """Those that another cookie jar has taken by http are not kept."""
+    cookies = Cookies()
+    cookies.keep(page, [cookie("__Host-id", secure=True), cookie("__Secure-id", secure=True)])
+    assert (b"__Secure-id=1" in cookies.header(AJAX)) == kept
+    assert (b"__Host-id=1" in cookies.header(AJAX)) == kept
 
 
 def test_cookies_of_a_page_are_kept_and_replaced() -> None:
@@ -54,7 +86,7 @@ def test_cookies_of_a_page_are_kept_and_replaced() -> None:
     cookies.keep(PAGE, [cookie(), cookie("b", "2\r\nX: y", domain="chat.example.com")])
     assert cookies.header(AJAX) == b"Cookie: id=1; b=2X: y\r\n"
     assert cookies.header("https://example.com/") == b""
-    cookies.take(AJAX, ["b=3; Path=/", "id=; Path=/; Max-Age=0"])
+    cookies.take(AJAX, [b"b=3; Path=/", b"id=; Path=/; Max-Age=0"])
     assert cookies.header(AJAX) == b"Cookie: b=3\r\n"
     cookies.clear()
     assert cookies.header(AJAX) == b""
@@ -66,7 +98,7 @@ def test_a_cookie_expires_while_it_is_kept(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("time.time", lambda: now)
     monkeypatch.setattr("time.monotonic", lambda: now)
     cookies = Cookies()
-    cookies.take(AJAX, ["id=1; Max-Age=10"])
+    cookies.take(AJAX, [b"id=1; Max-Age=10"])
     assert cookies.header(AJAX) == b"Cookie: id=1\r\n"
     now += 12
     assert cookies.header(AJAX) == b""
@@ -76,7 +108,7 @@ def test_a_site_that_sets_cookies_without_end_has_none_kept() -> None:
     """Their number is bounded, and so is the header."""
     cookies = Cookies()
     for number in range(400):
-        cookies.take(AJAX, [f"c{number}={number}"])
+        cookies.take(AJAX, [b"c%d=1" % number])
     assert cookies.header(AJAX).count(b"=") <= 300
 
 
