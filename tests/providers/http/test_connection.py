@@ -213,19 +213,19 @@ async def test_a_connection_whose_request_is_not_all_sent_is_not_used_again() ->
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         accepted.append(writer)
-        writer.write(reply(b"first" if len(accepted) == 1 else b"next"))
-        await closing.wait()  # the rest is never read
-        writer.close()
+        writer.write(reply(b"first" if len(accepted) == 1 else b"next"))  # and nothing more is read
 
     accepted: list[asyncio.StreamWriter] = []
-    closing = asyncio.Event()
     listener = await asyncio.start_server(serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/"
-    async with client() as http:
-        # More than the buffers of both sockets hold.
-        assert (await http.post_json(url, b"x" * 20_000_000, {})).body == b"first"
-        assert http._opened.idle == 0
-        assert (await http.get(url, {})).body == b"next"
-        assert len(accepted) == 2
-        closing.set()
-    listener.close()
+    try:
+        async with client() as http:
+            # More than the buffers of both sockets hold.
+            assert (await http.post_json(url, b"x" * 20_000_000, {})).body == b"first"
+            assert http._opened.idle == 0
+            assert (await http.get(url, {})).body == b"next"
+            assert len(accepted) == 2
+    finally:
+        listener.close()
+        for writer in accepted:
+            writer.close()
