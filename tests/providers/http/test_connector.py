@@ -17,7 +17,7 @@ from app.providers.http.exceptions import (
     ProxyRefused,
     TlsError,
 )
-from tests.chaos.rawsite import closed_port
+from tests.ports import free_port
 from tests.providers.http.server import Talk, client, reply, server, until
 
 AUTHORIZATION = "Basic YWRhOnBAc3M="
@@ -66,7 +66,7 @@ async def test_what_keeps_a_connection_from_being_made_is_said(
     plain = await asyncio.start_server(_greet, "127.0.0.1", 0)
     async with server(reply(), tls=tls) as secure, client() as http, plain:
         for url, error in {
-            f"http://127.0.0.1:{closed_port()}/": ConnectError,
+            f"http://127.0.0.1:{free_port()}/": ConnectError,
             "http://no-such-host.invalid/": NameNotResolved,
             secure.url: InvalidCertificate,
             f"https://127.0.0.1:{plain.sockets[0].getsockname()[1]}/": TlsError,
