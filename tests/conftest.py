@@ -1,13 +1,16 @@
 """What all tests share: a simulated site, a gateway in front of it, and one log of the whole run."""
 
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TextIO
+from types import FrameType
+from typing import Any, TextIO
 
 import httpx
 import pytest
+from _pytest.outcomes import Failed  # pytest.fail.Exception, with a type
 
 from simulator.behaviour import Behaviour
 from simulator.live import LiveSimulator, running
@@ -15,6 +18,8 @@ from tests.clock import Clock
 from tests.live import ALICE_KEY, BOB_KEY, UPSTREAM_KEY, LiveGateway, gateway_for
 
 StartGateway = Callable[..., AbstractContextManager[LiveGateway]]
+
+ALARM = pytest.StashKey[Callable[[], None]]()
 
 
 class RunLog:
@@ -82,3 +87,36 @@ def client(gateway: LiveGateway) -> Iterator[httpx.Client]:
     """An HTTP client with Alice's key."""
     with gateway.client() as http:
         yield http
+
+
+class HungTest(Failed, SystemExit):
+    """The failure of a test that took too long: a SystemExit, because event loops let nothing else through."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> Generator[None, object, object]:
+    """Let pytest-timeout's alarm raise `HungTest`: its plain failure is swallowed where it comes up in a callback."""
+    result = yield
+    fail = signal.getsignal(signal.SIGALRM)
+    assert callable(fail)
+
+    def end_test(number: int, frame: FrameType | None) -> None:
+        try:
+            fail(number, frame)
+        except Failed as failure:
+            raise HungTest(str(failure)) from None
+
+    def set_alarm() -> None:
+        signal.signal(signal.SIGALRM, end_test)
+        signal.setitimer(signal.ITIMER_REAL, settings.timeout)
+
+    set_alarm()
+    item.stash[ALARM] = set_alarm
+    return result
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Give the teardown as long as the test: once a test has failed, pytest-timeout watches it no more."""
+    if ALARM in item.stash:
+        item.stash[ALARM]()

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from simulator.live import LiveSimulator
 from tests.clients.fuzz_checks import DOOMED_RESPONSE, DOOMED_SESSION, KEPT_RESPONSE, KEPT_SESSION
 from tests.live import ALICE_KEY, LiveGateway
@@ -17,6 +19,7 @@ MOST_SECONDS = 240.0
 NOT_CHECKED = "negative_data_rejection,positive_data_acceptance"
 
 
+@pytest.mark.timeout(MOST_SECONDS + 60)
 def test_no_request_makes_the_gateway_stumble(gateway: LiveGateway, site: LiveSimulator, tmp_path: Path) -> None:
     """No made-up request, right or wrong, gets a 5xx, an undescribed answer or an error without its envelope."""
     site.site.update(reply="Here you are.")
