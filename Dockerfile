@@ -1,12 +1,20 @@
 # The gateway as a container: one worker, no root, nothing in it that it does not need.
 
-FROM python:3.11.14-slim-bookworm AS base
+# To pin the base by its digest: docker build --build-arg PYTHON_IMAGE=python:3.11.14-slim-bookworm@sha256:…, or write
+# it here. No digest stands here, because one can only be taken from a registry that you trust:
+# docker buildx imagetools inspect python:3.11.14-slim-bookworm
+ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS base
 
 FROM base AS build
+# Where pip looks for packages, if not at its default: docker build --build-arg PIP_INDEX_URL=…
+ARG PIP_INDEX_URL
 # The environment gets no pip of its own: the one of this stage fills it.
 RUN python -m venv --without-pip /opt/venv
 COPY requirements.txt /tmp/requirements.txt
-RUN pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check -r /tmp/requirements.txt
+RUN pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check --require-hashes \
+        --only-binary :all: -r /tmp/requirements.txt
 WORKDIR /srv/gateway
 COPY main.py LICENSE ./
 COPY app ./app

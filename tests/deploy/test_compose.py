@@ -346,13 +346,21 @@ def test_the_image_has_what_it_needs_and_no_more() -> None:
 
 def test_the_image_is_pinned_and_has_no_root() -> None:
     """The base is one version, the last stage installs nothing, and the user is a number that is not 0."""
-    bases = [rest.split()[0] for name, rest in instructions() if name == "FROM"]
-    assert re.fullmatch(r"python:3\.11\.\d+-slim-\w+", bases[0])
+    (name, base), (_, first_stage) = instructions()[:2]
+    assert (name, first_stage) == ("ARG", "${PYTHON_IMAGE} AS base")
+    assert re.fullmatch(r"PYTHON_IMAGE=python:3\.11\.\d+-slim-\w+(@sha256:[0-9a-f]{64})?", base)
     last = last_stage()
     assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", last["USER"])
     assert not re.search(r"apt|pip|gcc", last["RUN"])
     assert last["STOPSIGNAL"] == "SIGTERM"
     assert json.loads(last["CMD"]) == ["python", "main.py", "serve"]
+
+
+def test_the_image_holds_only_packages_whose_hashes_are_known() -> None:
+    """What the build installs are the wheels that requirements.txt has the hashes of."""
+    installs = [rest for name, rest in instructions() if name == "RUN" and " install " in rest]
+    assert len(installs) == 1
+    assert "--require-hashes --only-binary :all: -r /tmp/requirements.txt" in installs[0]
 
 
 def test_the_image_tells_its_version() -> None:
