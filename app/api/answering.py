@@ -1,11 +1,12 @@
 """The frame in which every dialect answers calls: body, call, whole or streamed answer, headers."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.dialect import Dialect, DialectServices, Exchange
+from app.api.errors import expected_error_response
 from app.api.request import JsonReply, RawHeaders, RequestContext, cancel_on_disconnect, read_body, session_id_header
 from app.api.streaming.event_stream import EventStream, StreamPolicy
 from app.chat.events import Ending, Event, Opening
@@ -64,6 +65,36 @@ class AnsweringEndpoint:
                 await exchange.keep(answers[-1].ending)
         reply = JsonReply(exchange.write(answers), opening_headers(answers[-1].opening, exchange))
         await reply(scope, receive, send)
+
+
+class Dispatcher:
+    """Sends calls to the dialects' endpoints, and every other request to the router.
+
+    FastAPI's own way from the router to an endpoint costs more than everything else that a chat completion does besides
+    asking the upstream. See docs/performance.md.
+
+    Args:
+        endpoints: By their addresses.
+    """
+
+    def __init__(self, app: ASGIApp, endpoints: Mapping[str, AnsweringEndpoint]) -> None:
+        self._app = app
+        self._endpoints = endpoints
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI call."""
+        endpoint = self._endpoints.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if endpoint is None:
+            await self._app(scope, receive, send)
+            return
+        scope["route"] = endpoint
+        try:
+            await endpoint(scope, receive, send)
+        except Exception as error:
+            refusal = expected_error_response(error, scope["context"])
+            if refusal is None:
+                raise
+            await refusal(scope, receive, send)
 
 
 def opening_headers(opening: Opening, exchange: Exchange) -> RawHeaders:

@@ -1,6 +1,6 @@
 """FastAPI, as little of it as is needed around our own layers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -8,8 +8,8 @@ from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api.answering import AnsweringEndpoint
-from app.api.errors import expected_error_response, install_error_handlers
+from app.api.answering import AnsweringEndpoint, Dispatcher
+from app.api.errors import install_error_handlers
 from app.api.openapi import describe, install_openapi
 
 
@@ -52,7 +52,7 @@ class Gateway(FastAPI):
         """All layers, inside out."""
         app: ASGIApp = AsyncExitStackMiddleware(self.router)
         app = ExceptionMiddleware(app, handlers=self.exception_handlers)
-        app = _Dispatcher(app, self._endpoints)
+        app = Dispatcher(app, self._endpoints)
         for layer, arguments, options in reversed(self.user_middleware):
             app = layer(app, *arguments, **options)
         return app
@@ -64,30 +64,3 @@ class Gateway(FastAPI):
             return
         scope["app"] = self
         await self.middleware_stack(scope, receive, send)
-
-
-class _Dispatcher:
-    """Sends calls to the dialects' endpoints, and every other request to the router.
-
-    FastAPI's own way from the router to an endpoint costs more than everything else that a chat completion does besides
-    asking the upstream. See docs/performance.md.
-    """
-
-    def __init__(self, app: ASGIApp, endpoints: Mapping[str, AnsweringEndpoint]) -> None:
-        self._app = app
-        self._endpoints = endpoints
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One ASGI call."""
-        endpoint = self._endpoints.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
-        if endpoint is None:
-            await self._app(scope, receive, send)
-            return
-        scope["route"] = endpoint
-        try:
-            await endpoint(scope, receive, send)
-        except Exception as error:
-            refusal = expected_error_response(error, scope["context"])
-            if refusal is None:
-                raise
-            await refusal(scope, receive, send)

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 
 from fastapi import FastAPI
 
@@ -21,9 +20,7 @@ from app.assembly.middleware import PUBLIC_PATHS, middleware
 from app.assembly.resources import Resources, make_resources
 from app.chat.service import ChatService
 from app.chat.session import SessionPolicy
-from app.domain.usage import CallRecord
 from app.observe import logging as logs
-from app.observe.metrics import Metrics
 from app.providers.base import BaseProvider
 from app.settings import Settings
 
@@ -93,14 +90,9 @@ def _chat_service(settings: Settings, resources: Resources) -> ChatService:
         registry=resources.registry,
         sessions=resources.sessions,
         policy=SessionPolicy(settings.sessions.replay_seconds, settings.sessions.max_characters),
-        on_call=partial(_on_call, resources.metrics),
+        on_call=(logs.log_call, resources.metrics.call_ended),
         on_texts=logs.log_texts if settings.logs.texts else None,
     )
-
-
-def _on_call(metrics: Metrics, record: CallRecord) -> None:
-    logs.log_call(record)
-    metrics.call_ended(record)
 
 
 def _stream_policy(settings: Settings) -> StreamPolicy:

@@ -55,7 +55,7 @@ def attempts(
     waiting: list[tuple[Target, TextPrompt | MessagePrompt, Emulator | None]] = []
 
     def attempt(target: Target, prompt: TextPrompt | MessagePrompt, emulator: Emulator | None, others: int) -> Attempt:
-        log.asks(target, prompt)
+        log.target, log.prompt = target, prompt
         time = now()
         # The last one may use up the time; any other leaves half of it to those behind it.
         share = (deadline - time) / 2 if others else deadline - time

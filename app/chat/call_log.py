@@ -1,7 +1,7 @@
 """What becomes of one call, noted while it is answered."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -22,10 +22,13 @@ class CallLog:
         call: The call.
         caller: Whose it is.
         target: The target that is asked first.
-        on_call: Takes the record. Must return at once: it may run while a task is being cancelled.
+        on_call: Take the record. They must return at once: they may run while a task is being cancelled.
         on_texts: Takes what the upstream was sent and what it answered; None if nobody may know.
 
     Attributes:
+        target: Who is asked.
+        prompt: What is asked; None before anybody is.
+        ending: The end of the answer; None if there is none.
         action: What the call means for its session; None until that is known.
         passed_over: The providers that didn't answer, each with the code of its reason.
         deltas: What a streamed answer has said so far.
@@ -35,16 +38,16 @@ class CallLog:
         "_began",
         "_call",
         "_caller",
-        "_ending",
         "_on_call",
         "_on_texts",
-        "_prompt",
         "_refusal",
-        "_target",
         "_upstream_seconds",
         "action",
         "deltas",
+        "ending",
         "passed_over",
+        "prompt",
+        "target",
     )
 
     def __init__(
@@ -52,34 +55,26 @@ class CallLog:
         call: ChatCall,
         caller: Caller,
         target: Target,
-        on_call: Callable[[CallRecord], None],
+        on_call: Sequence[Callable[[CallRecord], None]],
         on_texts: Callable[[str, str], None] | None,
     ) -> None:
         self._began = time.perf_counter()
         self._call = call
         self._caller = caller
-        self._target = target
         self._on_call = on_call
         self._on_texts = on_texts
-        self._prompt: Prompt | None = None
-        self._ending: Ending | None = None
+        self.target = target
+        self.prompt: Prompt | None = None
+        self.ending: Ending | None = None
         self._upstream_seconds: float | None = None
         self._refusal: GatewayError | None = None
         self.action: Action | None = None
         self.passed_over: list[tuple[str, str]] = []
         self.deltas: list[Delta] = []
 
-    def asks(self, target: Target, prompt: Prompt) -> None:
-        """Note who is asked, and what."""
-        self._target, self._prompt = target, prompt
-
     def answered(self) -> None:
         """Note that the upstream has answered, or begun to."""
         self._upstream_seconds = time.perf_counter() - self._began
-
-    def ended(self, ending: Ending) -> None:
-        """Note the end of the answer."""
-        self._ending = ending
 
     def pass_over(self, target: Target, error: GatewayError) -> None:
         """Note that a target doesn't answer."""
@@ -100,29 +95,31 @@ class CallLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._on_call(self._record(error))
-        if self._on_texts is not None and isinstance(self._prompt, TextPrompt | MessagePrompt):
-            ending = self._ending
+        record = self._record(error)
+        for take in self._on_call:
+            take(record)
+        if self._on_texts is not None and isinstance(self.prompt, TextPrompt | MessagePrompt):
+            ending = self.ending
             said = "".join([delta.text for delta in self.deltas]) if ending is None else ending.completion.text
-            self._on_texts(self._prompt.text, said)
+            self._on_texts(self.prompt.text, said)
 
     def _record(self, error: BaseException | None) -> CallRecord:
         outcome: Outcome = "completed" if error is None else "failed" if isinstance(error, Exception) else "abandoned"
         error_code = None
         if outcome == "failed":
             error_code = error.code if isinstance(error, GatewayError) else "internal_error"
-        spec, session, prompt = self._target.spec, self._call.session, self._prompt
+        spec, session, prompt = self.target.spec, self._call.session, self.prompt
         return CallRecord(
             caller_id=self._caller.id,
             # One of a bounded number of names: it labels metrics.
             model=spec.id if spec.listed else "unlisted",
-            provider=self._target.provider.name,
+            provider=self.target.provider.name,
             outcome=outcome,
             error_code=error_code,
             action=self.action,
             prompt_size=prompt.size if prompt else None,
             dropped=prompt.dropped if prompt else None,
-            usage=self._ending.usage if self._ending else None,
+            usage=self.ending.usage if self.ending else None,
             seconds=time.perf_counter() - self._began,
             upstream_seconds=self._upstream_seconds,
             session=SessionKey(self._caller.id, session.id).digest if session else None,

@@ -1,6 +1,6 @@
 """One call from beginning to end: model, session, provider, memory, record."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 
 from msgspec.structs import replace
@@ -29,8 +29,8 @@ class ChatService:
         registry: Finds the providers of a model.
         sessions: Remembers conversations.
         policy: How sessions are treated.
-        on_call: Takes the record of every call when it is over. Must return at once: it may run while a task is being
-            cancelled.
+        on_call: Take the record of every call when it is over. They must return at once: they may run while a task is
+            being cancelled.
         on_texts: Takes, at the same time, what the upstream was sent and what it answered; None if nobody may know.
     """
 
@@ -40,7 +40,7 @@ class ChatService:
         registry: ProviderRegistry,
         sessions: SessionStore,
         policy: SessionPolicy,
-        on_call: Callable[[CallRecord], None] = lambda _: None,
+        on_call: Sequence[Callable[[CallRecord], None]] = (),
         on_texts: Callable[[str, str], None] | None = None,
     ) -> None:
         self._registry = registry
@@ -75,7 +75,7 @@ class ChatService:
                     opening = _opening(call, session, attempt.target, attempt.request.prompt, log)
                     ending = _ending(completion, opening.prompt)
                     await session.remember(ending, opening.prompt)
-                    log.ended(ending)
+                    log.ending = ending
                     return Answer(opening, ending)
                 raise log.refusal()
 
@@ -114,7 +114,7 @@ class ChatService:
                         continue
                     ending = _ending(gather(said), opening.prompt)
                     await session.remember(ending, opening.prompt)
-                    log.ended(ending)
+                    log.ending = ending
                     yield ending
                     return
                 raise log.refusal()
@@ -174,6 +174,5 @@ def _replayed(call: ChatCall, session: CallSession, target: Target, last: LastTu
     )
     completion = Completion(last.text, last.finish_reason, last.usage, last.tool_calls, stop=last.stop)
     ending = Ending(completion, last.usage)
-    log.asks(target, prompt)
-    log.ended(ending)
+    log.target, log.prompt, log.ending = target, prompt, ending
     return Answer(_opening(call, session, target, prompt, log), ending)

@@ -40,7 +40,7 @@ class _Attempts:
         call = ChatCall("r", messages, **fields)
         caller = Caller("alice")
         store = MemorySessionStore(max_sessions=1, time_to_live=60, lock_wait=1)
-        self.log = CallLog(call, caller, targets[0], lambda _: None, None)
+        self.log = CallLog(call, caller, targets[0], (), None)
         self.coming = attempts(call, caller.id, targets, CallSession(store, SessionPolicy(), call, caller), self.log)
 
     def __next__(self) -> Attempt:

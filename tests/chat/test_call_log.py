@@ -48,7 +48,7 @@ class _Told:
 
     def log(self, call: ChatCall = CALL, target: Target = FIRST) -> CallLog:
         """Notes of a call that are handed in here."""
-        return CallLog(call, Caller("alice"), target, self.records.append, lambda *texts: self.texts.append(texts))
+        return CallLog(call, Caller("alice"), target, [self.records.append], lambda *texts: self.texts.append(texts))
 
     @property
     def record(self) -> CallRecord:
@@ -62,11 +62,11 @@ def test_a_completed_call_is_recorded_with_all_that_is_known() -> None:
     told = _Told()
     with told.log(replace(CALL, session=SessionRef("s", "user"))) as log:
         log.action = "continued"
-        log.asks(FIRST, text_prompt("Hello", 99, LIMIT))
+        log.target, log.prompt = FIRST, text_prompt("Hello", 99, LIMIT)
         log.pass_over(FIRST, UpstreamTimeout("Slow."))
-        log.asks(SECOND, PROMPT)
+        log.target, log.prompt = SECOND, PROMPT
         log.answered()
-        log.ended(ENDING)
+        log.ending = ENDING
         assert not told.records
     record = told.record
     assert record.upstream_seconds is not None
@@ -133,10 +133,10 @@ def test_texts_are_told_to_whom_may_know(prompt: Any, sent: str) -> None:
     """What was sent, in whatever form, and what came back: of a stream that broke off, what had been said."""
     told = _Told()
     with told.log() as log:
-        log.asks(FIRST, prompt)
-        log.ended(ENDING)
+        log.target, log.prompt = FIRST, prompt
+        log.ending = ENDING
     with suppress(UpstreamTimeout), told.log() as log:
-        log.asks(FIRST, prompt)
+        log.target, log.prompt = FIRST, prompt
         log.deltas += [Delta("Half "), Delta(reasoning="Hm."), Delta("of")]
         raise UpstreamTimeout("Slow.")
     assert told.texts == [(sent, "Hi."), (sent, "Half of")]
@@ -148,12 +148,12 @@ def test_there_are_no_texts_of_a_call_that_sent_none() -> None:
     with told.log():
         pass
     with told.log() as log:
-        log.asks(FIRST, Prompt(size=5, limit=LIMIT, tokens=2))
-        log.ended(ENDING)
+        log.target, log.prompt = FIRST, Prompt(size=5, limit=LIMIT, tokens=2)
+        log.ending = ENDING
     assert len(told.records) == 2
     assert not told.texts
-    with CallLog(CALL, Caller("alice"), FIRST, told.records.append, None) as log:
-        log.asks(FIRST, PROMPT)
+    with CallLog(CALL, Caller("alice"), FIRST, [told.records.append], None) as log:
+        log.target, log.prompt = FIRST, PROMPT
     assert len(told.records) == 3
 
 

@@ -48,7 +48,7 @@ class _House:
             registry=registry,
             sessions=self.sessions,
             policy=SessionPolicy(),
-            on_call=self.records.append,
+            on_call=[self.records.append],
             on_texts=lambda *texts: self.texts.append(texts),
         )
 
