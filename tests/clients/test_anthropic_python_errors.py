@@ -73,7 +73,7 @@ def test_a_message_over_the_limit(claude: Anthropic, stream: bool) -> None:
         ({"messages": []}, "messages: "),
         ({"max_tokens": 0}, "max_tokens: "),
         ({"tools": [SEARCH]}, "tools.0: "),
-        ({"tool_choice": {"type": "any"}}, "tool_choice: "),
+        ({"tool_choice": {"type": "any"}}, "tool_choice "),
     ],
 )
 def test_a_fault_of_the_request(claude: Anthropic, fields: dict[str, Any], place: str) -> None:
