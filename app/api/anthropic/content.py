@@ -28,7 +28,7 @@ def domain_messages(system: str | list[ContentBlock] | None, messages: Sequence[
     for index, message in enumerate(messages):
         found += _messages(message, f"messages.{index}.content")
     if not any(message.role != "system" for message in found):
-        raise InvalidRequest("messages must have a message with content.", param="messages")
+        raise InvalidRequest("messages must contain at least one message with content.", param="messages")
     return tuple(message for message in found if message.role != "system" or message.text)
 
 

@@ -172,7 +172,7 @@ def _content(message: ChatMessage, place: str) -> tuple[str, tuple[Part, ...]]:
     if isinstance(message.content, list):
         return text_and_parts([_part(part, f"{place}[{index}]") for index, part in enumerate(message.content)])
     if message.content is None and message.role not in ("assistant", "tool", "function"):
-        raise InvalidRequest(f"A message of the {message.role} must have content.", param=place)
+        raise InvalidRequest(f"A {message.role} message must have content.", param=place)
     return message.content or "", ()
 
 

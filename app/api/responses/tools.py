@@ -130,7 +130,7 @@ def _tool(entry: _Entry) -> tuple[ClientTool, Tool] | None:
         return named, Tool(named.function_name, _with_format(description, fields.get("format")), _CUSTOM_PARAMETERS)
     parameters = fields.get("parameters")
     if parameters is not None and not isinstance(parameters, dict):
-        raise InvalidRequest("parameters must be a JSON Schema, an object.", param=f"{place}.parameters")
+        raise InvalidRequest("parameters must be a JSON Schema object.", param=f"{place}.parameters")
     strict = fields.get("strict") is True
     return named, Tool(named.function_name, description, parameters or {}, strict, f"{place}.parameters")
 
@@ -138,7 +138,9 @@ def _tool(entry: _Entry) -> tuple[ClientTool, Tool] | None:
 def _name(fields: Mapping[str, Any], place: str) -> str:
     name = fields.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise InvalidRequest("name must consist of 1 to 128 of A-Z a-z 0-9 _ . -", param=f"{place}.name")
+        raise InvalidRequest(
+            "name must have 1 to 128 characters of A-Z, a-z, 0-9, underscore, dot and hyphen.", param=f"{place}.name"
+        )
     return name
 
 

@@ -145,7 +145,7 @@ class EventStream:
                 raise
         else:
             if not await self._catch_up(out):
-                raise InternalError("The answer ended without saying so.")
+                raise InternalError("The answer ended unexpectedly.")
         finally:
             if self._typing is not None:
                 self._typing.cancel()
@@ -166,7 +166,7 @@ class EventStream:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            raise InternalError("The answer was given up by the gateway.") from None
+            raise InternalError("The answer was cancelled inside the gateway.") from None
 
     async def _catch_up(self, out: LateResponse) -> bool:
         """Write what has been left for later. Was the ending among it?"""
