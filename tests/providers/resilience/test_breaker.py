@@ -134,3 +134,47 @@ def test_late_outcomes_of_earlier_calls_don_t_disturb_an_open_breaker(breaker: C
         raise UpstreamUnavailable("down")
     clock.now += 1
     assert state_of(breaker) == "half-open"
+
+
+def test_no_call_is_made_while_it_is_open_or_being_probed(breaker: CircuitBreaker, clock: Clock) -> None:
+    """What comes without having asked before is refused all the same."""
+    fail(breaker, 4)
+    with pytest.raises(BreakerOpen):
+        breaker.call()
+    clock.now += 5
+    with breaker.call(), pytest.raises(BreakerOpen):
+        breaker.call()
+
+
+def test_successes_from_before_the_window_are_forgotten(breaker: CircuitBreaker, clock: Clock) -> None:
+    """An upstream that was well for long is found failing as soon as any other."""
+    for _ in range(10):
+        call(breaker)
+    clock.now += 31
+    fail(breaker, 4)
+    assert state_of(breaker) == "open"
+
+
+def test_old_failures_do_not_weigh_on_new_successes(breaker: CircuitBreaker, clock: Clock) -> None:
+    """Only the failures within the window count for the rate."""
+    fail(breaker, 3)
+    clock.now += 31
+    for _ in range(5):
+        call(breaker)
+    fail(breaker)
+    assert state_of(breaker) == "closed"
+
+
+def test_after_a_good_probe_it_starts_anew(breaker: CircuitBreaker, clock: Clock) -> None:
+    """One failure doesn't open it again, and when four do the pause is the first one, however long the last was."""
+    fail(breaker, 4)
+    clock.now += 5
+    fail(breaker)
+    clock.now += 10
+    call(breaker)
+    fail(breaker)
+    assert state_of(breaker) == "closed"
+    fail(breaker, 3)
+    assert state_of(breaker) == "open"
+    clock.now += 5
+    assert state_of(breaker) == "half-open"

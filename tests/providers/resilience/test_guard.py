@@ -119,7 +119,7 @@ async def test_no_try_begins_that_could_only_end_after_the_deadline() -> None:
 
 
 async def test_a_429_holds_for_everybody_as_long_as_it_says(clock: Clock) -> None:
-    """Meanwhile all get it at once, with the seconds that are left, in the queue too; then it is asked."""
+    """Meanwhile all get it at once, with the seconds that are left; then it is asked."""
     guarded = guard()
     guarded.pause = RequestedPause(clock)
     upstream = Upstream([UpstreamRateLimited("slower", retry_after=7)])
@@ -132,6 +132,26 @@ async def test_a_429_holds_for_everybody_as_long_as_it_says(clock: Clock) -> Non
     assert (refusal.value.retry_after, upstream.calls) == (2, 1)
     clock.now += 2
     assert await guarded.run(upstream, caller_id="alice") == "answer"
+
+
+async def test_a_429_holds_for_those_who_wait_in_the_queue() -> None:
+    """Whoever gets the slot of a call that was refused isn't sent to be refused as well."""
+    guarded, queued = guard(), asyncio.Event()
+
+    async def refuse() -> str:
+        await queued.wait()
+        raise UpstreamRateLimited("slower", retry_after=60)
+
+    first = asyncio.create_task(guarded.run(refuse, caller_id="alice"))
+    await asyncio.sleep(0)
+    upstream = Upstream([])
+    second = asyncio.create_task(guarded.run(upstream, caller_id="bob"))
+    await asyncio.sleep(0)
+    assert guarded.bulkhead.queued == 1
+    queued.set()
+    await asyncio.wait([first, second])
+    assert [type(task.exception()) for task in (first, second)] == [UpstreamRateLimited] * 2
+    assert upstream.calls == 0
 
 
 @pytest.mark.parametrize(("asked", "kept"), [(None, 0), (0, 0), (3600, 300)])
