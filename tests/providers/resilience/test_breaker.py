@@ -178,3 +178,30 @@ def test_after_a_good_probe_it_starts_anew(breaker: CircuitBreaker, clock: Clock
     assert state_of(breaker) == "open"
     clock.now += 5
     assert state_of(breaker) == "half-open"
+
+
+def test_it_opens_at_exactly_the_failure_rate(breaker: CircuitBreaker) -> None:
+    """Half is enough where half is set."""
+    for _ in range(2):
+        call(breaker)
+    fail(breaker, 2)
+    assert state_of(breaker) == "open"
+
+
+def test_no_pause_is_longer_than_a_minute(breaker: CircuitBreaker, clock: Clock) -> None:
+    """However many probes fail, the next one comes."""
+    fail(breaker, 4)
+    for _ in range(10):
+        clock.now += 60
+        fail(breaker)
+    clock.now += 60
+    assert state_of(breaker) == "half-open"
+
+
+def test_who_meets_a_probe_is_told_to_wait_for_a_second(breaker: CircuitBreaker, clock: Clock) -> None:
+    """Nobody is told to come back at once, or in the past."""
+    fail(breaker, 4)
+    clock.now += 20
+    with breaker.call(), pytest.raises(BreakerOpen) as refusal:
+        breaker.check()
+    assert refusal.value.retry_after == 1

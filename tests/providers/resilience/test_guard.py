@@ -160,6 +160,8 @@ def test_a_429_is_believed_within_bounds(clock: Clock, asked: float | None, kept
     pause = RequestedPause(clock)
     pause.note(UpstreamRateLimited("slower", retry_after=asked))
     assert pause.seconds == kept
+    clock.now += 1000
+    assert pause.seconds == 0
 
 
 def test_a_later_shorter_wish_does_not_end_a_longer_one(clock: Clock) -> None:
@@ -217,6 +219,18 @@ async def test_an_outage_is_not_multiplied_by_retries() -> None:
         with pytest.raises(UpstreamUnavailable):
             await guarded.run(upstream, caller_id="alice")
     assert 100 + 10 + 15 <= upstream.calls <= 100 + 10 + 20
+
+
+def test_quiet_times_save_up_no_more_than_the_reserve() -> None:
+    """After any number of good requests an outage gets as many retries as at the start."""
+    budget = RetryBudget(fraction=0.5, reserve=3)
+    for _ in range(100):
+        budget.pay_in()
+    assert [budget.take_out() for _ in range(4)] == [True, True, True, False]
+    budget.pay_in()
+    assert not budget.take_out()
+    budget.pay_in()
+    assert budget.take_out()
 
 
 @pytest.mark.parametrize("streaming", [False, True])
