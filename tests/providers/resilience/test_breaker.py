@@ -37,7 +37,7 @@ def test_it_opens_when_enough_calls_fail_and_says_when_to_come_back(breaker: Cir
     """Four failures open it; the next call is refused with the seconds that are left."""
     fail(breaker, 4)
     assert state_of(breaker) == "open"
-    with pytest.raises(BreakerOpen) as refusal:
+    with pytest.raises(BreakerOpen, match="keeps failing") as refusal:
         breaker.check()
     assert refusal.value.retry_after == 5
 
@@ -205,3 +205,13 @@ def test_who_meets_a_probe_is_told_to_wait_for_a_second(breaker: CircuitBreaker,
     with breaker.call(), pytest.raises(BreakerOpen) as refusal:
         breaker.check()
     assert refusal.value.retry_after == 1
+
+
+def test_a_probe_that_has_answered_may_break_off(breaker: CircuitBreaker, clock: Clock) -> None:
+    """From its first part on it is a call like any other: one failure doesn't open a closed breaker."""
+    fail(breaker, 4)
+    clock.now += 5
+    with contextlib.suppress(UpstreamUnavailable), breaker.call() as probe:
+        probe.answered()
+        raise UpstreamUnavailable("broke off")
+    assert state_of(breaker) == "closed"
