@@ -17,6 +17,7 @@ from simulator.live import LiveSimulator, running
 from tests.clock import Clock
 from tests.live import ALICE_KEY, BOB_KEY, UPSTREAM_KEY, LiveGateway, gateway_for
 
+_LONGEST = ("test_fuzz.py", "test_cluster.py")
 StartGateway = Callable[..., AbstractContextManager[LiveGateway]]
 
 ALARM = pytest.StashKey[Callable[[], None]]()
@@ -40,6 +41,11 @@ class RunLog:
             text = log.read()
         secrets = {ALICE_KEY, BOB_KEY, UPSTREAM_KEY, *site.site.issued_nonces}
         assert [secret for secret in secrets if secret.encode() in text] == [], "secrets in the log"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first: several processes that share the tests then end at about the same time."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def test_no_request_makes_the_gateway_stumble(gateway: LiveGateway, site: LiveSi
     report = tmp_path / "report.json"
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{gateway.base_url}/openapi.json", "--no-color"]
     command += ["--header", f"Authorization: Bearer {ALICE_KEY}", "--exclude-checks", NOT_CHECKED]
-    command += ["--phases", "examples,coverage,fuzzing", "--generation-deterministic", "--max-examples", "200"]
+    command += ["--phases", "examples,coverage,fuzzing", "--generation-deterministic", "--max-examples", "100"]
     command += ["--report", "json", "--report-json-path", str(report)]
     environment = {
         "SCHEMATHESIS_HOOKS": "tests.clients.fuzz_checks",
