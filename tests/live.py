@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ BOB_KEY = "sk-bob-b81d03e65fa9"
 UPSTREAM_KEY = "sk-moonshot-simulated-5e0d"
 # For what comes at once on an idle machine: the tests may have to share theirs.
 WAIT_SECONDS = 60.0
+# For clients of plain HTTP: each would read all certificate authorities else, which takes longer than most tests.
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 class _Server(uvicorn.Server):
@@ -35,11 +38,22 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self.ready = threading.Event()
         self.loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self.loop = asyncio.get_running_loop()
         await super().startup(sockets)
         self.ready.set()
+
+    async def main_loop(self) -> None:
+        """Serve until `stop`. uvicorn's own loop would notice that a tenth of a second later, in every test."""
+        await self.on_tick(0)
+        await self._stopping.wait()
+
+    def stop(self) -> None:
+        """Let it end in good order; from any thread."""
+        if self.loop is not None and self.loop.is_running():
+            self.loop.call_soon_threadsafe(self._stopping.set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +76,7 @@ class LiveGateway:
             timeout=WAIT_SECONDS,
             limits=httpx.Limits(max_connections=None),
             trust_env=False,
+            verify=NO_TLS,
         )
 
     def send(self, **fields: object) -> socket.socket:
@@ -112,7 +127,7 @@ def serving(app: ASGIApp) -> Iterator[LiveGateway]:
             assert server.loop is not None
             yield LiveGateway(f"http://127.0.0.1:{port}", server.loop)
         finally:
-            server.should_exit = True
+            server.stop()
             thread.join(WAIT_SECONDS)
             assert not thread.is_alive()
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from anthropic import Anthropic
+from anthropic import Anthropic, DefaultHttpxClient
 from anthropic.types import MessageParam, RawMessageStreamEvent
 from pydantic import TypeAdapter
 
@@ -15,7 +15,7 @@ from app.observe import logging as logs
 from app.providers.base import Ability, BaseProvider
 from app.settings import load_settings
 from simulator.live import LiveSimulator
-from tests.live import ALICE_KEY, WAIT_SECONDS, LiveGateway, serving
+from tests.live import ALICE_KEY, NO_TLS, WAIT_SECONDS, LiveGateway, serving
 from tests.scripted import ScriptedProvider, Step
 
 _EVENT = TypeAdapter[Any](RawMessageStreamEvent)
@@ -23,7 +23,13 @@ _EVENT = TypeAdapter[Any](RawMessageStreamEvent)
 
 def connect(gateway: LiveGateway, key: str = ALICE_KEY, *, max_retries: int = 0) -> Anthropic:
     """The SDK's client; close it. It tries nothing again unless asked to, so that each error comes through at once."""
-    return Anthropic(base_url=gateway.base_url, api_key=key, max_retries=max_retries, timeout=WAIT_SECONDS)
+    return Anthropic(
+        base_url=gateway.base_url,
+        api_key=key,
+        max_retries=max_retries,
+        timeout=WAIT_SECONDS,
+        http_client=DefaultHttpxClient(verify=NO_TLS),
+    )
 
 
 def said(text: str) -> list[MessageParam]:
