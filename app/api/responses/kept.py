@@ -113,7 +113,7 @@ class KeptResponses:
             known |= {entry["id"]: entry for entry in found.conversation} if found else {}
         if item.id not in known:
             raise InvalidRequest(
-                f"Item with id {item.id[:100]!r} not found. Items are kept only for a while, together with their response.",
+                f"Item with id {item.id[:100]!r} not found. Items are kept for a while, with their response.",
                 param=f"{placed.place}.id",
             )
         return items_of_kept([known[item.id]], placed.place)[0]
