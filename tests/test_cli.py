@@ -280,7 +280,7 @@ def test_the_doctor_checks_every_upstream_and_shows_no_key(site: LiveSimulator) 
     ended = run("main.py", "doctor", **settings)
     assert ended.returncode == 1
     assert "✓ moonshot: it answers; 9 models" in ended.stdout
-    assert "✗ deepseek: upstream_key_rejected: deepseek refuses" in ended.stdout
+    assert "✗ deepseek: upstream_key_rejected: deepseek rejects" in ended.stdout
     assert "(DEEPSEEK_API_KEY)" in ended.stdout
     assert "✗ vllm: site_changed" in ended.stdout
     assert "sk-" not in ended.stdout + ended.stderr

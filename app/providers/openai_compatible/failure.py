@@ -176,7 +176,7 @@ def _passing(fault: UpstreamFault, name: str, status: int, quoted: str, headers:
 def key_rejected(upstream: Upstream, status: int, quoted: str = ".") -> UpstreamKeyRejected:
     """The error for a key that the upstream rejects, or that lacks a permission."""
     place = f" ({upstream.key_name})" if upstream.key_name else ""
-    return UpstreamKeyRejected(f"{upstream.name} rejects the gateway's key for it{place}, with HTTP {status}{quoted}")
+    return UpstreamKeyRejected(f"{upstream.name} rejects the gateway's key{place} with HTTP {status}{quoted}")
 
 
 def quotable(text: str, secrets: Sequence[str]) -> str:
