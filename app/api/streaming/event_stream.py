@@ -1,5 +1,8 @@
-"""An answer as server-sent events: opened late enough to fail honestly, kept alive while the upstream is silent, and
-typed out where it came in one piece."""
+"""Streamed answers as server-sent events.
+
+The response is opened late enough for a failure to get its true HTTP status, kept alive while the upstream is silent,
+and typed out where the answer came in one piece.
+"""
 
 import asyncio
 from collections import deque
@@ -21,7 +24,7 @@ from app.domain.chunking import paced_pieces, pieces
 from app.domain.errors import ClientClosedRequest, GatewayError, GatewayStopping, InternalError
 from app.observe.metrics import Metrics
 
-# Pieces without a pause between them go out together, up to so many bytes a write.
+# Bytes after which pieces without a pause between them are written.
 _WRITE_BYTES = 16 * 1024
 _STREAM_HEADERS = (
     (b"cache-control", b"no-cache"),
@@ -31,15 +34,15 @@ _STREAM_HEADERS = (
 
 
 class StreamPolicy(Struct, frozen=True):
-    """How streams are written; all times in seconds.
+    """How streams are written. All times are in seconds.
 
     Args:
-        grace: How long the response waits for the upstream's first word, so that a failure gets its true status.
+        grace: How long the response waits for the upstream's first word before it is opened.
         heartbeat: Silence after which a comment is sent.
-        piece_size: Graphemes in one piece of a reply that came whole.
-        pacer: Writes the pieces with pauses between them; None: as fast as the client reads.
-        typing_ceiling: The most that all pauses of one answer add up to.
-        write_timeout: How long a client may read nothing while there is something to read.
+        piece_size: Graphemes in each piece of an answer that came whole.
+        pacer: Writes the pieces with pauses; None writes as fast as the client reads.
+        typing_ceiling: The sum of all pauses of one answer, at most.
+        write_timeout: How long a client may leave data unread.
     """
 
     grace: float = 10.0
@@ -77,12 +80,12 @@ class EventStream:
         self._metrics = metrics
         self._opening: Opening | None = None
         self._silent = True
-        # A text that came whole, while it is written; and what came after it, or has to wait for the call's end.
+        # Writes a text that came whole; and what waits for it, or for the end of the call.
         self._typing: asyncio.Task[None] | None = None
         self._later: deque[Delta | Ending] = deque()
 
     async def send(self, context: RequestContext, receive: Receive, send: Send) -> None:
-        """Run the call and write its events. Until the first byte errors are raised, from then on they are events."""
+        """Run the call and write its events. Errors are raised before the first byte, and are events after it."""
         policy = self._policy
         self._context = context
         out = LateResponse(
@@ -132,15 +135,15 @@ class EventStream:
             await out.write(out.encoder.failure(error))
 
     async def _write_events(self, events: AsyncGenerator[Event, None], out: LateResponse) -> None:
-        """Write what the call says. It comes to its own end before its ending is written.
+        """Write everything that the call says. The call is over before its ending is written.
 
         Raises:
-            Exception: What came in place of the ending, when all that came before it is written.
+            Exception: What came in place of the ending, once everything before it has been written.
         """
         try:
             await self._follow(events, out)
         except Exception:
-            # Raised again as it is. Only if the ending had been told is there nothing left to tell the client.
+            # If the ending has been told, the answer is complete and the client need not know.
             if not await self._catch_up(out):
                 raise
         else:
@@ -152,7 +155,7 @@ class EventStream:
                 await asyncio.wait([self._typing])
 
     async def _follow(self, events: AsyncGenerator[Event, None], out: LateResponse) -> None:
-        """Run the call to its end; write at once what can be written at once."""
+        """Run the call to its end, and write what doesn't have to wait."""
         try:
             async for event in events:
                 if self._typing is None and isinstance(event, Delta):
@@ -169,7 +172,7 @@ class EventStream:
             raise InternalError("The answer was cancelled inside the gateway.") from None
 
     async def _catch_up(self, out: LateResponse) -> bool:
-        """Write what has been left for later. Was the ending among it?"""
+        """Write what had to wait. Returns whether the ending was part of it."""
         while self._typing is not None or self._later:
             if self._typing is not None:
                 typing, self._typing = self._typing, None
@@ -191,7 +194,7 @@ class EventStream:
         if delta.tool_call is not None:
             body += encoder.tool_call(delta.tool_call)
         if delta.whole and delta.text:
-            # By a task of its own: meanwhile the call goes on to its end, and the turn is remembered.
+            # In a task of its own, so that meanwhile the call ends and the turn is remembered.
             self._typing = asyncio.create_task(self._write_whole(out, encoder, delta.text, body))
         else:
             await out.write(body + encoder.text(delta.text) if delta.text else body)
@@ -214,6 +217,6 @@ class EventStream:
             if size > _WRITE_BYTES:
                 await out.write(b"".join(parts))
                 parts, size = [], 0
-                # A client that reads as fast as this writes never lets a write wait, and so nobody else run.
+                # If the client reads as fast as this writes, no write ever waits, and no other task would run.
                 await asyncio.sleep(0)
         await out.write(b"".join(parts))

@@ -1,4 +1,4 @@
-"""A response that is opened as late as can be, and kept open while there is nothing to write."""
+"""Responses that are opened as late as possible, and kept open while there is nothing to write."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,15 +12,15 @@ from app.api.streaming.writing import ResponseWriter
 
 
 class LateResponse:
-    """A response that is opened by the first thing that is to be written, or when it has been waited for long enough.
+    """A response that is opened by its first write, or when its grace time ends. Use it in a `with` block.
 
-    To be used in a `with` block. What time has to do is done by a timer, between two steps of the task that waits for
-    what is to be written: that task is not disturbed. One timer looks in now and then: none is set for each write.
+    A timer opens it and sends pings, so the task that waits for something to write is not disturbed. The timer checks
+    now and then instead of being set anew by each write, which would cost more than the write.
 
     Args:
         writer: Writes the response.
-        begin: Makes the message that begins the response, and its encoder.
-        grace: Seconds after which it is opened anyway, once it is `ready`; so long a failure gets its true status.
+        begin: Makes the message that begins the response, and the encoder.
+        grace: Seconds after which a response that is `ready` is opened anyway. A failure before has its true status.
         heartbeat: Seconds without a write after which a ping is sent.
         on_ping: Called for each ping.
     """
@@ -57,15 +57,15 @@ class LateResponse:
             self._timer = None  # it knows this object
 
     def ready(self) -> None:
-        """It can be opened from now on."""
+        """Allow the timer to open it."""
         if self._timer is None:
             self._timer = self._loop.call_at(self._grace_ends, self._break_silence)
 
     async def open(self) -> EventEncoder:
-        """Begin the response, unless that is done.
+        """Begin the response if it has not begun.
 
         Raises:
-            ClientClosedRequest: The client has read nothing for too long.
+            ClientClosedRequest: The client has stopped reading.
         """
         if self.encoder is None:
             message, encoder = self._opened()
@@ -88,7 +88,7 @@ class LateResponse:
         return message, self.encoder
 
     def _keep_open(self) -> None:
-        """Look in when the time for the next ping has come, if nothing is written until then."""
+        """Check again when the next ping would be due."""
         if self._timer is not None:
             self._timer.cancel()
         self._written = self._loop.time()
@@ -104,7 +104,7 @@ class LateResponse:
     def _break_silence(self) -> None:
         self._keep_open()
         if self.writer.is_waiting:
-            return  # nothing is to be said to a client that doesn't read
+            return  # a client that doesn't read needs no ping
         encoder = self.encoder
         if encoder is None:
             message, encoder = self._opened()

@@ -1,4 +1,4 @@
-"""Typing out: the pieces of many texts, each at its own pace, all by one timer."""
+"""Typing out many texts at once, with one timer."""
 
 import asyncio
 from collections import deque
@@ -8,15 +8,16 @@ from msgspec import Struct
 
 from app.api.streaming.writing import ResponseWriter
 
-# Texts whose turns are so few seconds apart are written together: the process is woken up less often.
+# Seconds. Texts whose turns are closer than this are written together, so that the process wakes up less often.
 _SLOT_SECONDS = 0.004
 
 
 class Pacer:
-    """Writes texts piece by piece, with a pause between each two pieces.
+    """Writes texts piece by piece, with a pause after each piece.
 
-    A wheel that turns once in each pause: a text keeps its place on it, and a piece is written whenever its place comes
-    by. No task is woken up for that; the text's own task waits for the last piece, or for a client that doesn't read.
+    It works like a wheel that turns once in each pause: each text has a slot on it, and when the slot comes by, a piece
+    is written. This wakes up no task; a sleeping task for each stream would cost twice as much and jitter more. The
+    text's own task waits for the last piece, or for a client that doesn't read.
 
     Use it in one event loop only.
 
@@ -28,16 +29,16 @@ class Pacer:
         self.delay = delay
         self._places = max(1, round(delay / _SLOT_SECONDS))
         self._slot = delay / self._places
-        # Places that are taken, in the order of their turns. All are within one round.
+        # The slots in use, in the order of their turns, all within one round.
         self._slots: deque[_Slot] = deque()
-        # When turn number 0 was, by the event loop's clock.
+        # When slot number 0 had its turn, by the event loop's clock.
         self._zero = 0.0
 
     async def write(self, writer: ResponseWriter, texts: Iterator[str], encode: Callable[[str], bytes]) -> None:
         """Write the texts, with a pause before each.
 
         Args:
-            encode: Makes of a text what is written for it. Called just before that.
+            encode: Encodes a text, just before it is written.
 
         Raises:
             Exception: Whatever `writer` and `encode` raise.
@@ -49,7 +50,7 @@ class Pacer:
             await writer.finish()
 
     def _join(self, typing: "_Typing") -> None:
-        """Take the last place that comes by within one delay."""
+        """Take the last slot that comes by within one delay."""
         loop = asyncio.get_running_loop()
         typing.held_up = loop.create_future()
         now = loop.time()
@@ -72,7 +73,7 @@ class Pacer:
     def _take_turn(self, due: float) -> None:
         late = asyncio.get_running_loop().time() - due
         if late > self._slot:
-            # The wheel has stood still, for everybody: nothing is made up for in a burst, and places stay apart.
+            # The event loop was blocked. The pieces are not made up for in a burst; all slots move on together.
             self._zero += late
         slot = self._slots.popleft()
         typings = [typing for typing in slot.typings if typing.take_turn()]
@@ -89,11 +90,11 @@ class Pacer:
 
 
 class _Slot(Struct):
-    """A place on the wheel, when it comes by next.
+    """A slot on the wheel.
 
     Args:
-        number: Counts slots of time.
-        typings: Those that have this place.
+        number: Its next turn, counted in slots.
+        typings: The texts that have it.
     """
 
     number: int
@@ -103,8 +104,8 @@ class _Slot(Struct):
 class _Typing:
     """A text that is being typed out.
 
-    `held_up` is done when the text takes no more turns for now: it is at its end, the client doesn't read, something
-    failed, or the task that waits for it was cancelled.
+    `held_up` is done when the text takes no more turns for now: it has ended, the client doesn't read, something
+    failed, or the waiting task was cancelled.
     """
 
     held_up: asyncio.Future[None]
@@ -117,20 +118,20 @@ class _Typing:
 
     @property
     def has_more(self) -> bool:
-        """Is anything left to write?"""
+        """Whether anything is left to write."""
         return bool(self._next)
 
     def take_turn(self) -> bool:
-        """Write a piece, if that is still waited for. Is a further turn wanted?"""
+        """Write a piece, if somebody still waits for it. Returns whether it wants another turn."""
         if self.held_up.done():
             return False
         try:
-            # Something else may have been written in between.
+            # A ping may have been begun in between.
             is_done = not self._writer.is_waiting
             if is_done:
                 is_done = self._writer.begin(self._encode(self._next))
                 self._next = next(self._texts, "")
-        except BaseException as error:  # noqa: BLE001 - it is raised where the text is waited for; others have their turn
+        except BaseException as error:  # noqa: BLE001 - raised in the waiting task; the other texts go on
             self.held_up.set_exception(error)
             return False
         if is_done and self._next:

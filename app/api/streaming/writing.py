@@ -1,4 +1,4 @@
-"""A response that goes out bit by bit, without a task's help as long as the client reads."""
+"""Writing a response in parts, without the help of a task as long as the client reads."""
 
 import asyncio
 from collections.abc import Generator
@@ -12,34 +12,35 @@ from app.domain.errors import ClientClosedRequest
 class ResponseWriter:
     """Writes one response.
 
-    Servers take a part of a body at once as long as the client reads, though their `send` might wait. So each write is
-    begun by hand, which any code can do; only one that has to wait is left to a task, and to a clock.
+    A server's `send` rarely waits: only while the client doesn't read. So each write is begun by stepping its coroutine
+    by hand, which any code can do, such as the timer that types out all streams. Only a write that has to wait needs a
+    task and a time limit. A task for each stream would cost twice as much per piece.
 
     Args:
         send: ASGI's.
-        timeout: Seconds that a write may have to wait for the client.
+        timeout: Seconds that a write may wait for the client.
     """
 
     def __init__(self, send: Send, timeout: float) -> None:
         self._send = send
         self._timeout = timeout
-        # Has something been begun that isn't done?
+        # Whether a write has begun that is not done.
         self.is_waiting = False
 
     async def start(self, message: Message) -> None:
         """Write the message that begins the response.
 
         Raises:
-            ClientClosedRequest: The client has read nothing for too long.
+            ClientClosedRequest: The client has stopped reading.
         """
         if not self.begin_message(message):
             await self.finish()
 
     async def write(self, body: bytes, *, more: bool = True) -> None:
-        """Write a part of the body, however long it takes, after what has been begun before.
+        """Write a part of the body, after what was begun before, and wait until it is written.
 
         Raises:
-            ClientClosedRequest: The client has read nothing for too long.
+            ClientClosedRequest: The client has stopped reading.
         """
         if self.is_waiting:
             await self.finish()
@@ -47,11 +48,11 @@ class ResponseWriter:
             await self.finish()
 
     def begin(self, body: bytes, *, more: bool = True) -> bool:
-        """Write a part of the body. Is it done? If not, `finish` has to come before anything else."""
+        """Begin to write a part of the body. Returns whether it is done; if not, `finish` must come next."""
         return self.begin_message({"type": "http.response.body", "body": body, "more_body": more})
 
     def begin_message(self, message: Message) -> bool:
-        """The same for any message."""
+        """Begin to write any message; see `begin`."""
         steps = self._send(message).__await__()
         try:
             waits_for = next(steps)
@@ -62,10 +63,10 @@ class ResponseWriter:
         return False
 
     async def finish(self) -> None:
-        """Wait for what has been begun, if it isn't done.
+        """Wait until what was begun is done.
 
         Raises:
-            ClientClosedRequest: The client has read nothing for too long.
+            ClientClosedRequest: The client has stopped reading.
         """
         if not self.is_waiting:
             return
@@ -80,11 +81,11 @@ class ResponseWriter:
 
 
 class _Rest:
-    """What is left of an awaitable that was begun by hand, to be awaited by a task.
+    """The rest of a coroutine that was begun by hand, for a task to await.
 
     Args:
-        waits_for: What its first step gave: what the event loop is to wait for.
-        steps: The further ones.
+        waits_for: What its first step yielded, for the event loop to wait for.
+        steps: Its further steps.
     """
 
     def __init__(self, waits_for: object, steps: Generator[Any, Any, None]) -> None:
@@ -97,7 +98,7 @@ class _Rest:
             while True:
                 try:
                     yield waits_for
-                except BaseException as error:  # noqa: BLE001 - a cancellation, above all: it is for what waits here
+                except BaseException as error:  # noqa: BLE001 - mostly a cancellation, which belongs to the coroutine
                     waits_for = self._steps.throw(error)
                 else:
                     waits_for = next(self._steps)
