@@ -1,4 +1,4 @@
-"""Who is calling."""
+"""The caller of a request."""
 
 import hashlib
 
@@ -15,5 +15,5 @@ class Caller(Struct, frozen=True):
 
 
 def caller_of_key(api_key: str) -> Caller:
-    """The caller of a key: its id is a short digest that can't be turned back into the key."""
+    """The caller of a key. Its id is a short digest that can't be turned back into the key."""
     return Caller(id="key-" + hashlib.sha256(api_key.encode()).hexdigest()[:12])

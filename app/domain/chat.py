@@ -1,4 +1,4 @@
-"""The words in which the gateway thinks about a chat, whatever dialect the client or the upstream speaks."""
+"""A chat as the gateway understands it, whatever dialect the client or the upstream speaks."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -21,9 +21,9 @@ class Image(Struct, frozen=True):
     """An image in a message.
 
     Args:
-        url: Where it is; a `data:` URL holds the image itself.
-        place: The field of the request in which it came, to be named if it can't be used.
-        detail: How closely it is to be looked at, if the client says so.
+        url: Its address; a `data:` URL holds the image itself.
+        place: The request field that it came in, for errors.
+        detail: How closely the model should look at it, if the client says so.
     """
 
     url: str
@@ -35,7 +35,7 @@ class Message(Struct, frozen=True):
     """One message of a conversation. A `tool` message holds the result of the call named by `tool_call_id`.
 
     Args:
-        text: All texts of the message, joined; `[image]` stands where an image is.
+        text: All texts of the message, joined; `[image]` stands for an image.
         reasoning: What the assistant thought before it answered.
         parts: Texts and images in their order, if there are images; else empty.
     """
@@ -60,7 +60,7 @@ class Tool(Struct, frozen=True):
     Args:
         parameters: The JSON Schema of its arguments, an object.
         strict: The client relies on arguments that fit the schema exactly.
-        place: The field of the request in which its parameters came, to be named if they can't be used.
+        place: The request field that its parameters came in, for errors.
     """
 
     name: str
@@ -71,13 +71,13 @@ class Tool(Struct, frozen=True):
 
 
 class ToolUse(Struct, frozen=True):
-    """What a request says about tools.
+    """How a request wants tools to be used.
 
     Args:
-        tools: All that are described; never empty, and no name twice.
-        choice: Whether a tool is to be called.
-        allowed: The names of those that may be called now; None for all.
-        parallel: May several be called at once?
+        tools: All described tools; never empty, and with distinct names.
+        choice: Whether a tool must be called.
+        allowed: The names of the tools that may be called now; None for all.
+        parallel: Whether several may be called at once.
     """
 
     tools: tuple[Tool, ...]
@@ -100,7 +100,7 @@ class OutputFormat(Struct, frozen=True):
         kind: `json_object` is any JSON object, `json_schema` one that fits `schema`.
         name: The client's name for the schema.
         strict: The client relies on an answer that fits exactly.
-        place: The field of the request in which it came, to be named if it can't be used.
+        place: The request field that it came in, for errors.
     """
 
     kind: Literal["text", "json_object", "json_schema"] = "text"
@@ -127,17 +127,17 @@ class ChatCall(Struct, frozen=True):
     Args:
         model: The public model id that the client asked for.
         messages: What the client sent, oldest first; never empty.
-        tools: What the model may call; None if the request has no tools.
+        tools: The tools that the model may call; None if there are none.
         output_format: The form that the answer must have.
-        provider: The only provider that may answer; None leaves the choice to the routes.
-        max_tokens: The most tokens that the answer may have; None for no limit.
-        stop: Texts at which the answer ends; they are not part of it.
-        session: None for a request that wants no memory.
-        reset: The client wants the session to start anew.
-        strict: The client would rather have an error than a new session in place of an expired one.
-        is_retry: The client's SDK says that it sends this for another time.
-        idempotency_key: The client's own name for this request, the same when it is sent again.
-        options: Further fields of the request, for upstreams that know them.
+        provider: The only provider that may answer; None for any.
+        max_tokens: The length limit of the answer; None for no limit.
+        stop: Texts that end the answer and are not part of it.
+        session: None for a request without memory.
+        reset: Whether the session starts over.
+        strict: Whether an expired session is an error, instead of starting a new one.
+        is_retry: Whether the client's SDK marks this request as a retry.
+        idempotency_key: The client's key for this request; the same on a retry.
+        options: Further request fields, for upstreams that know them.
     """
 
     model: str
@@ -159,8 +159,8 @@ class Usage(Struct, frozen=True):
     """Tokens read and written.
 
     Args:
-        cached_tokens: Of those read, the ones that the upstream had read before.
-        reasoning_tokens: Of those written, the ones that were thought and not said.
+        cached_tokens: Prompt tokens that came from the upstream's cache.
+        reasoning_tokens: Completion tokens that were thought and not said.
     """
 
     prompt_tokens: int
@@ -170,7 +170,7 @@ class Usage(Struct, frozen=True):
 
     @property
     def total_tokens(self) -> int:
-        """Read and written together."""
+        """The sum of both."""
         return self.prompt_tokens + self.completion_tokens
 
     def __add__(self, other: "Usage") -> "Usage":
@@ -203,13 +203,13 @@ class Delta(Struct, frozen=True, gc=False):
     """A part of an answer, in order.
 
     Args:
-        text: The part; may be empty.
-        whole: It is the complete reply in one piece: whoever shows it may type it out bit by bit.
-        reasoning: A part of what is thought before the answer.
+        text: A part of the text; may be empty.
+        whole: Whether the text is the complete answer, which may be typed out piece by piece.
+        finish_reason: In the last delta, if the upstream says why it stopped.
+        usage: In the last delta, if the upstream counts tokens.
+        reasoning: A part of the thoughts that precede the answer.
         tool_call: A part of a tool call; such a delta has no text.
-        finish_reason: Given by the last part of an upstream that says why it stopped.
-        usage: Given by the last part of an upstream that counts.
-        stop: The stop text that ended the answer, with its last part.
+        stop: In the last delta, the stop text that ended the answer.
     """
 
     text: str = ""

@@ -9,14 +9,14 @@ from itertools import islice
 
 import regex
 
-# Flags (pairs of regional indicators) are taken first: \X looks back over a whole run of them for each one, which
-# takes minutes for a long one.
+# Flags (pairs of regional indicators) come first: \X looks back over a whole run of them for each one, which takes
+# minutes for a long run.
 _ONE = r"[\U0001F1E6-\U0001F1FF]{2}[\p{GCB=Extend}\p{GCB=ZWJ}\p{GCB=SpacingMark}]*|\X"
 _GRAPHEME = regex.compile(_ONE)
-# Between two characters that neither join others nor are joined, nothing of what stands around can forbid a cut.
+# A cut between two characters that neither join others nor are joined is safe, whatever stands around them.
 _PLAIN_BOUNDARY = regex.compile(r"(?!\r\n)[\p{GCB=Other}\p{GCB=Control}\r\n]{2}")
 _FLAG_HALVES = "".join(map(chr, range(0x1F1E6, 0x1F200)))
-# How far back a cut looks for a safe place to start reading graphemes from. Longer ones are no text that anyone wrote.
+# Characters that a cut looks back for a safe place to start reading graphemes. Nobody writes longer graphemes.
 _LOOK_BACK = 256
 # Characters of a text that is cut at once.
 _SHORT = 16_384
@@ -40,9 +40,9 @@ def _pieces(text: str, size: int) -> Iterator[str]:
 def paced_pieces(text: str, *, size: int, delay: float, ceiling: float) -> Iterable[str]:
     """Pieces of a text that is to be typed out, one each `delay` seconds, in at most `ceiling` seconds.
 
-    A text with too many pieces for the ceiling gets larger pieces rather than shorter delays: the reader sees the same,
-    and a long answer costs no more than a short one. Without a delay all pieces keep their size. Each piece is cut when
-    it is asked for, so that a text of megabytes is no burden.
+    A text with too many pieces for the ceiling gets larger pieces instead of shorter delays: it reads the same, and a
+    long answer costs no more than a short one. Without a delay all pieces keep their size. The pieces of a long text
+    are cut one by one, so that megabytes don't block the event loop.
     """
     if delay <= 0:
         return pieces(text, size)
@@ -53,7 +53,7 @@ def paced_pieces(text: str, *, size: int, delay: float, ceiling: float) -> Itera
 
 
 def _ends(text: str, size: int) -> Iterator[int]:
-    """Where pieces of `size` graphemes end; the last of them, which may be shorter, with the text."""
+    """Where pieces of `size` graphemes end. The last piece, which may be shorter, ends with the text."""
     if text.isascii() and "\r" not in text:
         yield from range(size, len(text), size)
     else:
@@ -63,12 +63,12 @@ def _ends(text: str, size: int) -> Iterator[int]:
 
 
 def _graphemes(count: int) -> "regex.Pattern[str]":
-    """So many graphemes, or as many as there are. (`regex` keeps what it has compiled.)"""
+    """A pattern of up to `count` graphemes. (`regex` caches what it has compiled.)"""
     return regex.compile(f"(?:{_ONE}){{1,{count}}}+")
 
 
 def _large_pieces(text: str, count: int) -> Iterator[str]:
-    """So many pieces, or fewer, of about the same length."""
+    """Up to `count` pieces of about the same length."""
     start = 0
     for number in range(1, count + 1):
         end = boundary_after(text, len(text) * number // count)
@@ -85,7 +85,7 @@ def boundary_before(text: str, index: int) -> int:
         return index
     start = max(0, index - _LOOK_BACK)
     if text[start] in _FLAG_HALVES:
-        # In a run of flags its beginning tells which two halves belong together.
+        # The beginning of a run of flags tells which two halves belong together.
         start -= (start - len(text[:start].rstrip(_FLAG_HALVES))) % 2
     for match in _GRAPHEME.finditer(text, start):
         if match.end() > index:

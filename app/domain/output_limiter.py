@@ -1,6 +1,6 @@
-"""Ending an answer where the client wants it to end: at a stop text, or after so many tokens.
+"""Ends an answer at a stop text or a token limit, for upstreams that can't do that.
 
-For upstreams that can do neither. Works on an answer that comes whole and on one that comes in parts.
+It works on whole answers and on answers in parts.
 """
 
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from app.domain.tokens import BYTES_PER_TOKEN, utf8_size
 
 
 class OutputLimiter:
-    """Passes an answer on, part by part, up to the first stop text or the token limit, whichever comes first.
+    """Passes an answer on, part by part, up to the first stop text or the token limit.
 
     Args:
         stop: Texts that end the answer. Empty ones are ignored.
-        max_tokens: The most tokens (as `tokens.estimate` counts them) to let through; None for no limit.
+        max_tokens: The token limit, as counted by `tokens.estimate`; None for no limit.
 
     Attributes:
-        finish_reason: Why the answer was ended; None if it wasn't.
+        finish_reason: Why the answer was cut; None if it wasn't.
         stopped_by: The stop text that ended it.
     """
 
@@ -30,7 +30,7 @@ class OutputLimiter:
         self.stopped_by: str | None = None
 
     def feed(self, text: str) -> str:
-        """Take the next part; returns what may be shown by now. Once `finish_reason` is set, nothing more will be."""
+        """Take the next part, and return what may be shown by now. Once `finish_reason` is set, nothing more is."""
         if self.finish_reason is not None:
             return ""
         if not self._stop:
@@ -47,19 +47,19 @@ class OutputLimiter:
         return self._within_tokens(text[:place])
 
     def finish(self) -> str:
-        """The answer is over; returns what was held back because a stop text might have begun there."""
+        """End the answer, and return what was held back because a stop text might have begun there."""
         if self.finish_reason is not None:
             return ""
         held, self._held = self._held, ""
         return self._within_tokens(held)
 
     def _stop_place(self, text: str) -> tuple[int, str] | None:
-        """The stop text that is complete first, at which a model would have ended, and where it begins."""
+        """The stop text that is complete first, where a model would have ended, with its place."""
         found = [(place + len(stop), place, stop) for stop in self._stop if (place := text.find(stop)) >= 0]
         return min(found)[1:] if found else None
 
     def _before_possible_stop(self, text: str) -> int:
-        """Where the longest end of the text begins that could be the beginning of a stop text."""
+        """The place from which on the text could be the beginning of a stop text."""
         longest = max((len(stop) for stop in self._stop), default=1) - 1
         for start in range(max(0, len(text) - longest), len(text)):
             if any(stop.startswith(text[start:]) for stop in self._stop):

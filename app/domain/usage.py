@@ -1,4 +1,4 @@
-"""What is written down about an answered (or failed) call."""
+"""The record of a call."""
 
 from typing import Literal
 
@@ -11,22 +11,22 @@ Outcome = Literal["completed", "failed", "abandoned"]
 
 
 class CallRecord(Struct, frozen=True):
-    """One call, when it is over; without any text of it. What a call that ended early never knew is None.
+    """A call that is over, without its texts. Fields are None if the call ended before they were known.
 
     Args:
         caller_id: Whose call it was.
         model: The model that was asked, by its public id.
-        provider: Who answered, or should have.
+        provider: The provider that answered, or should have.
         outcome: `abandoned` means that the client left first.
         error_code: Of a failed call.
         action: What the call meant for its session.
         prompt_size: Size of the prompt, in the unit of the model's limit.
         dropped: Messages that didn't fit into the prompt.
         usage: Tokens, if an answer came.
-        seconds: From the call's beginning to its end.
-        upstream_seconds: Of these, until the upstream had answered (streams: its first part).
-        session: Stands for the session, so that its calls can be found together.
-        passed_over: The providers that couldn't answer, each with the code of its reason.
+        seconds: The duration of the call.
+        upstream_seconds: The time to the upstream's answer (of a stream: its first part).
+        session: A digest of the session's key, which finds the session's calls.
+        passed_over: The providers that could not answer, each with an error code.
     """
 
     caller_id: str

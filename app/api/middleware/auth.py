@@ -1,4 +1,4 @@
-"""Nobody comes in without a key, except to the few addresses that are named public."""
+"""Lets requests in by their API key, except at public addresses."""
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What the gateway is willing to take in: bodies and headers of a sane size, and no more work than it can do."""
+"""Refuses bodies and headers that are too large, and sheds load that the gateway can't handle."""
 
 from collections.abc import Mapping
 
@@ -9,20 +9,20 @@ from app.api.request import RequestContext
 from app.domain.errors import BodyTooLarge, GatewayError, GatewayOverloaded, HeadersTooLarge
 from app.observe.loop_lag import LoopLag
 
-# More than any size has; int() takes no number with more than a few thousand.
+# Digits; int() refuses numbers with more than a few thousand.
 _MOST_DIGITS = 1000
 _RETRY_AFTER = 2
 
 
 class IntakeMiddleware:
-    """Refuses what is too large, and sheds load while the event loop can't keep up.
+    """Refuses requests that are too large, and sheds load while the event loop can't keep up.
 
-    A body that says it is too large is answered at once, one that turns out to be when it does. While the loop is late,
-    new calls get a 503 now instead of a timeout later; reading requests are still answered.
+    A body with a `Content-Length` is refused at once, any other when it exceeds the limit. While the loop is late, POSTs
+    get a 503 now instead of a timeout later; other requests are still answered.
 
     Args:
-        max_bytes: The largest body that is read.
-        max_headers: The most header lines.
+        max_bytes: The size limit of a body.
+        max_headers: The limit of header lines.
         lag: How late the event loop is.
         max_lag: Above so many seconds, calls are refused.
     """
@@ -45,13 +45,13 @@ class IntakeMiddleware:
         if refusal is not None:
             await error_response(refusal, context)(scope, receive, send)
             return
-        # A body is as long as it says: HTTP ends it there.
+        # A body with a length ends there: the server sees to that.
         if b"content-length" not in headers or b"transfer-encoding" in headers:
             receive = self._counted(receive)
         await self._app(scope, receive, send)
 
     def _counted(self, receive: Receive) -> Receive:
-        """For bodies that don't say how long they are."""
+        """A `receive` that counts, for bodies of unknown length."""
         received = 0
 
         async def receive_counted() -> Message:
