@@ -17,8 +17,8 @@ _RETRY_AFTER = 2
 class IntakeMiddleware:
     """Refuses requests that are too large, and sheds load while the event loop can't keep up.
 
-    A body with a `Content-Length` is refused at once, any other when it exceeds the limit. While the loop is late, POSTs
-    get a 503 now instead of a timeout later; other requests are still answered.
+    A body with a `Content-Length` is refused at once, any other when it exceeds the limit. While the loop is late,
+    POSTs get a 503 now instead of a timeout later; other requests are still answered.
 
     Args:
         max_bytes: The size limit of a body.
