@@ -22,6 +22,7 @@ from app.api.request import (
 from app.domain.chat import SessionRef
 from app.domain.errors import ClientClosedRequest, InvalidRequest
 from tests.domain.strategies import UNTIMED, texts
+from tests.live import WAIT_SECONDS
 
 NOTHING = SessionHints(session=None, reset=False, strict=False, is_retry=False, idempotency_key=None, provider=None)
 
@@ -250,7 +251,8 @@ async def test_nobody_watches_a_client_whose_request_is_done() -> None:
 
     async with cancel_on_disconnect(receive):
         await watching.wait()
-    await watched.wait()
+    async with asyncio.timeout(WAIT_SECONDS):
+        await watched.wait()
 
 
 async def test_another_cancellation_is_not_taken_for_a_client_that_left() -> None:

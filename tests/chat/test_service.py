@@ -147,13 +147,15 @@ async def test_a_stream_that_is_left_is_abandoned_and_frees_its_session() -> Non
 
 
 async def test_a_stream_that_breaks_off_is_not_remembered() -> None:
-    """What had been said is in the log of texts only."""
-    house = _House(_streaming(Delta("Half of "), UpstreamUnavailable("Gone.")))
+    """What had been said is in the log of texts only, and nobody else goes on with it."""
+    other = ScriptedProvider("other")
+    house = _House(_streaming(Delta("Half of "), UpstreamUnavailable("Gone.")), other)
     with pytest.raises(UpstreamUnavailable):
         await house.stream(**IN_SESSION)
     assert await house.sessions.load(SessionKey("alice", "s")) is None
     assert house.texts == [("user: Hello", "Half of ")]
     assert house.records[0].error_code == "upstream_unavailable"
+    assert not other.requests
 
 
 async def test_the_turn_is_remembered_when_the_end_is_told() -> None:

@@ -54,7 +54,7 @@ class _AnthropicRoute(APIRoute):
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """As always, for the right clients."""
-        if scope["context"].error_form is not ANTHROPIC_ERRORS:
+        if scope["type"] != "http" or scope["context"].error_form is not ANTHROPIC_ERRORS:
             return Match.NONE, {}
         return super().matches(scope)
 
