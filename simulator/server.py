@@ -89,8 +89,11 @@ class Listener:
     async def close(self) -> None:
         """Stop listening and cut all connections; returns when the last request has been cancelled."""
         self._server.close()
-        for connection in self._state.connections:
-            connection.transport.abort()
+        await asyncio.sleep(0)  # lets connections that were just accepted join the others
+        while self._state.connections:
+            for connection in self._state.connections:
+                connection.transport.abort()
+            await asyncio.sleep(0)  # each takes itself out when its socket is closed
         if self._state.tasks:
             await asyncio.wait(self._state.tasks)
 
