@@ -72,10 +72,11 @@ def test_nonces_that_are_never_valid_cost_the_site_next_to_nothing(site: LiveSim
         assert {(one.status, one.code) for one in heard} == {(503, "nonce_rejected")}
         assert gateway.outcomes() == {("failed", "nonce_rejected"): 40}
         assert site.site.counters.messages <= 2 * 40
-        assert site.site.counters.pages <= 6  # on a busy machine the storms outlast the first pauses
+        # One is in vain, and a few more if requests with the new nonce overtake the one that finds this out.
+        assert 2 <= site.site.counters.pages <= 5
         assert gateway.readiness()[1]["nonce_failure"] == "nonce_rejected"
         # The page goes on loading, but as long as messages are refused /ready is not taken in by that.
-        gateway.leap(2)
+        gateway.leap(10)
         gateway.until(lambda: _status_and_nonce(gateway) == (503, "untried"))
 
 
@@ -91,12 +92,14 @@ def test_a_challenge_is_told_until_it_is_cleared(site: LiveSimulator, watch: Wat
         gateway.until(lambda: gateway.readiness()[1]["nonce"] == "fresh")
         site.site.update(failure="challenge", page_failure=page_failure)
         heard = gateway.storm(10)
-        sent = site.site.counters.messages
+        sent, pages = site.site.counters.messages, site.site.counters.pages
         heard += gateway.storm(10, stream=True)
         assert {(one.status, one.code) for one in heard} == {(503, "cloudflare_challenge")}
         assert all(one.retry_after for one in heard)
         assert gateway.outcomes() == {("failed", "cloudflare_challenge"): 20}
-        assert (site.site.counters.messages, site.site.counters.pages) == (sent, 2)
+        assert (site.site.counters.messages, site.site.counters.pages) == (sent, pages)
+        # One is in vain, and one more if a request with the new nonce overtakes the one that finds this out.
+        assert pages in (2, 3)
         # Each sends once, and those who get a fresh nonce in time once more.
         assert sent <= 10 * (2 if page_failure is None else 1)
         ready, details = gateway.readiness()
@@ -113,7 +116,8 @@ def test_a_challenge_that_a_new_page_clears_is_seen_by_nobody(site: LiveSimulato
         heard = gateway.storm(10) + gateway.storm(10, stream=True)
         assert {(one.status, one.code) for one in heard} == {(200, None)}
         assert gateway.outcomes() == {("completed", ""): 20}
-        assert site.site.counters.pages == 2
+        # One is in vain, and a few more if requests with the new nonce overtake the one that finds this out.
+        assert 2 <= site.site.counters.pages <= 5
         assert 20 < site.site.counters.messages <= 30
 
 
@@ -144,4 +148,3 @@ def test_pages_that_drip_do_not_keep_the_gateway_from_fetching_a_good_one(site: 
         site.site.update(page_failure=None)
         gateway.leap(3)
         assert site.site.wait_for(lambda counters: counters.pages == 3)
-        gateway.until(lambda: gateway.readiness()[1]["nonce"] == "fresh")

@@ -33,6 +33,8 @@ def work() -> Iterator[Work]:
     hanging = Work()
     yield hanging
     hanging.end.set()
+    for thread in stuck():
+        thread.join(WAIT_SECONDS)
 
 
 @pytest.fixture

@@ -108,7 +108,8 @@ def test_a_page_without_a_nonce_is_a_typed_503(
 ) -> None:
     """Start-up doesn't need the page; a request that does says what is wrong with it, and so does /ready."""
     site.site.update(page_failure=failure, huge_bytes=8_000_000, drip_s=0.01)
-    with start_gateway(max_retries=0, page_timeout=0.5) as gateway, gateway.client() as http:
+    timeout = 0.5 if failure in ("hang", "slow_drip") else 20
+    with start_gateway(max_retries=0, page_timeout=timeout) as gateway, gateway.client() as http:
         assert http.get("/health").status_code == 200
         response, ready = ask(http), http.get("/ready")
     assert (response.status_code, response.json()["error"]["code"]) == (503, code)
