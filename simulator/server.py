@@ -21,6 +21,8 @@ HANG_UP: Final = {"type": "simulator.hang_up"}
 """Sent by an application: the connection is closed in order; what was written still arrives, but nothing more."""
 
 _IDLE_SECONDS: Final = 3600
+# More turns of the event loop than a connection needs from its acceptance to its end.
+_TURNS_TO_CONNECT: Final = 10
 
 
 def ends_answer(message: Message) -> bool:
@@ -89,11 +91,10 @@ class Listener:
     async def close(self) -> None:
         """Stop listening and cut all connections; returns when the last request has been cancelled."""
         self._server.close()
-        await asyncio.sleep(0)  # lets connections that were just accepted join the others
-        while self._state.connections:
+        for _ in range(_TURNS_TO_CONNECT):
             for connection in self._state.connections:
                 connection.transport.abort()
-            await asyncio.sleep(0)  # each takes itself out when its socket is closed
+            await asyncio.sleep(0)
         if self._state.tasks:
             await asyncio.wait(self._state.tasks)
 

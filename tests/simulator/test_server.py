@@ -1,12 +1,16 @@
 """What answers do to their connection, seen on the socket."""
 
+import asyncio
+import contextlib
 import json
 import socket
 from urllib.parse import urlsplit
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from simulator.live import LiveSimulator
+from simulator.server import listen
 
 QUESTION = {"messages": [{"role": "user", "content": "count to 20"}]}
 
@@ -51,3 +55,19 @@ def test_a_connection_is_kept_after_a_whole_answer(live: LiveSimulator) -> None:
     with ask(live) as connection:
         connection.sendall(b"GET /v1/models HTTP/1.1\r\nHost: site\r\nConnection: close\r\n\r\n")
         assert read_to_the_end(connection).count(b"HTTP/1.1 200 OK") == 2
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_connection_that_comes_while_it_stops_is_cut_as_well(turns: int) -> None:
+    """However far its acceptance has come, no connection stays open when the server has been closed."""
+    listener = await listen(_nothing, "127.0.0.1", 0)
+    with socket.create_connection(("127.0.0.1", listener.port), timeout=10) as connection:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await listener.close()
+        with contextlib.suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+
+
+async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application that is never asked."""
