@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
+from app.api.coding import CODINGS
 from app.api.request import ErrorForm, JsonReply, RawHeaders, RequestContext
 from app.domain.errors import ClientClosedRequest, GatewayError, InvalidRequest, MethodNotAllowed, UnknownUrl
 from app.domain.json import json_bytes
@@ -64,6 +65,8 @@ def error_response(error: GatewayError, context: RequestContext) -> JsonReply:
         headers.append((b"x-should-retry", b"true" if error.should_retry else b"false"))
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers.append((b"www-authenticate", b"Bearer"))
+    if error.status == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
+        headers.append((b"accept-encoding", CODINGS))
     return JsonReply(context.error_form.body(error, context.request_id), headers, error.status)
 
 

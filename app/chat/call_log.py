@@ -9,7 +9,7 @@ from app.chat.events import Ending
 from app.domain.caller import Caller
 from app.domain.chat import ChatCall, Delta
 from app.domain.conversation import Action, SessionKey
-from app.domain.errors import GatewayError, InternalError, UpstreamError
+from app.domain.errors import ContextTooLong, GatewayError, InternalError, UpstreamError
 from app.domain.prompt import MessagePrompt, Prompt, TextPrompt
 from app.domain.usage import CallRecord, Outcome
 from app.providers.registry import Target
@@ -78,6 +78,9 @@ class CallLog:
 
     def pass_over(self, target: Target, error: GatewayError) -> None:
         """Note that a target doesn't answer."""
+        if isinstance(error, ContextTooLong):
+            limit = target.spec.prompt_limit
+            error.tell_limit(f"{limit.size} {limit.unit}")
         self.passed_over.append((target.provider.name, error.code or "unfit"))
         # That a larger model is in trouble tells the client more than that a smaller one lacks the room.
         if not isinstance(self._refusal, UpstreamError) or isinstance(error, UpstreamError):

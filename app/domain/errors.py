@@ -6,6 +6,7 @@
     │   ├── MessageRefused            400
     │   ├── PreviousResponseNotFound  400
     │   ├── BodyTooLarge              413
+    │   ├── UnsupportedCoding         415
     │   └── HeadersTooLarge           431
     ├── InvalidApiKey                 401
     ├── ModelNotFound                 404
@@ -95,6 +96,25 @@ class ContextTooLong(InvalidRequest):
     advice = "Shorten the message. If the site has lowered its limit, lower CONTEXT_MAX_LENGTH, too."
     try_elsewhere = True
 
+    def __init__(self, details: str, *, param: str | None = None, limit: str | None = None) -> None:
+        """Say what is too long.
+
+        Args:
+            details: What is said besides the limit.
+            limit: Of the model, with its unit, where whoever notices knows it.
+        """
+        super().__init__(details, param=param)
+        self._details = details
+        self.limit: str | None = None
+        if limit is not None:
+            self.tell_limit(limit)
+
+    def tell_limit(self, limit: str) -> None:
+        """Begin the message with OpenAI's sentence, unless it does: by these words clients know what to do."""
+        if self.limit is None:
+            self.limit = limit
+            self.message = f"This model's maximum context length is {limit}. {self._details}"
+
 
 class MessageRefused(InvalidRequest):
     """The upstream's content filter refused the message, or withheld the whole answer."""
@@ -114,6 +134,13 @@ class BodyTooLarge(InvalidRequest):
 
     status = 413
     code = "request_too_large"
+
+
+class UnsupportedCoding(InvalidRequest):
+    """The request body is compressed in a way that can't be read; `Accept-Encoding` says which can."""
+
+    status = 415
+    code = "unsupported_content_encoding"
 
 
 class HeadersTooLarge(InvalidRequest):

@@ -249,19 +249,21 @@ def _too_long(
     size: int, pending: list[_Section], told: list[_Section], limit: PromptLimit, instructions_param: str
 ) -> ContextTooLong:
     """The error that blames the instructions if the message to be answered would fit without them."""
-    most = f"but this model takes at most {limit.size} ({limit.setting})"
+    most = f"{limit.size} {limit.unit}"
     alone = limit.measure(_join(pending, has_words=True))
     if told and alone <= limit.size:
         of_instructions = limit.measure(told[0].body)
         return ContextTooLong(
             f"The instructions for {instructions_param} take {of_instructions} {limit.unit}, {size} together with "
-            f"the last message, {most}. Send fewer or shorter ones, or shorten the last message.",
+            f"the last message ({limit.setting}). Send fewer or shorter ones, or shorten the last message.",
             param=instructions_param,
+            limit=most,
         )
     return ContextTooLong(
-        f"The messages that have to be sent take {alone if told else size} {limit.unit}, {most}. "
+        f"The messages that have to be sent take {alone if told else size} {limit.unit} ({limit.setting}). "
         "Shorten the last message.",
         param="messages",
+        limit=most,
     )
 
 

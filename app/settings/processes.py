@@ -19,7 +19,11 @@ class ListeningSettings(SettingsGroup):
     )
     port: int = setting("API_PORT", 8000, "The port that one worker listens on. 0 takes any free one.", ge=0, le=65535)
     max_body_bytes: Bytes = setting(
-        "MAX_BODY_BYTES", 1024 * 1024, "The largest request body; larger ones get a 413.", ge=1024
+        "MAX_BODY_BYTES",
+        32 * 1024 * 1024,
+        "The largest request body, decompressed; larger ones get a 413. The default has room for a few photographs; "
+        "while one is read and sent on, it takes about five times its size of memory.",
+        ge=1024,
     )
     max_headers: int = setting("MAX_HEADERS", 100, "The most header lines of a request; more get a 431.", ge=10)
     max_messages: int = setting("MAX_MESSAGES", 5000, "The most messages in a request; more get a 400.", ge=1)

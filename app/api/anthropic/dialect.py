@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from app.api.anthropic.errors import ANTHROPIC_ERRORS
+from app.api.anthropic.errors import ANTHROPIC_ERRORS, anthropic_fault
 from app.api.anthropic.models import model_info, model_page
 from app.api.anthropic.read import count_tokens, read
 from app.api.anthropic.schemas import (
@@ -24,7 +24,7 @@ from app.api.anthropic.schemas import (
 from app.api.dialect import Dialect, DialectServices
 from app.api.openapi import REQUEST_HEADERS, request_doc
 from app.api.request import read_body
-from app.api.wire.body import dotted, parse_body
+from app.api.wire.body import parse_body
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": AnthropicErrorEnvelope, "description": description}
@@ -73,7 +73,7 @@ def _routes(services: DialectServices) -> APIRouter:
     )
     async def count_message_tokens(request: Request) -> TokenCount:
         """The tokens of everything that is sent, estimated. A model with less room may get less of it."""
-        wire = parse_body(CountTokensRequest, await read_body(request.receive), place=dotted)
+        wire = parse_body(CountTokensRequest, await read_body(request.receive), fault=anthropic_fault)
         registry.resolve(wire.model)
         return TokenCount(input_tokens=count_tokens(wire, max_messages=services.max_messages))
 

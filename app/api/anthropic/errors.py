@@ -1,7 +1,10 @@
 """Errors as Anthropic's API writes them."""
 
+from pydantic_core import ErrorDetails
+
 from app.api.request import ErrorForm
-from app.domain.errors import ContextTooLong, GatewayError
+from app.api.wire.faults import fields_of
+from app.domain.errors import ContextTooLong, GatewayError, InvalidRequest
 from app.domain.json import json_bytes
 
 # By HTTP status; every other 4xx is an invalid request, every other 5xx the API's own fault. A 503 stays a 503 where
@@ -32,6 +35,12 @@ def error_body(error: GatewayError, request_id: str) -> bytes:
 def error_type(error: GatewayError) -> str:
     """The kind of error, by its HTTP status."""
     return _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
+
+
+def anthropic_fault(error: ErrorDetails) -> InvalidRequest:
+    """The error for what is wrong with a body, its place written as `messages.0.content.1.text`."""
+    param = ".".join(map(str, fields_of(error["loc"])))
+    return InvalidRequest(f"{param}: {error['msg']}.", param=param)
 
 
 def _message(error: GatewayError) -> str:

@@ -6,12 +6,13 @@ from functools import partial
 from typing import Literal
 
 from app.api.anthropic.content import domain_messages
+from app.api.anthropic.errors import anthropic_fault
 from app.api.anthropic.schemas import CountTokensRequest, MessagesRequest, Prompted, WireTool
 from app.api.anthropic.stream import MessageEncoder
 from app.api.anthropic.write import write_message
 from app.api.dialect import DialectServices, Exchange
 from app.api.request import RequestContext, SessionHints, session_hints
-from app.api.wire.body import dotted, nameable, parse_body
+from app.api.wire.body import nameable, parse_body
 from app.api.wire.tools import tool_use
 from app.domain.chat import PLAIN_TEXT, ChatCall, OutputFormat, Tool, ToolUse
 from app.domain.errors import InvalidRequest
@@ -37,7 +38,7 @@ async def read(body: bytes, context: RequestContext, services: DialectServices) 
     Claude Code sends a constant `metadata.user_id` with every conversation, each with its whole history, and asks for
     titles and summaries on the side: only the header opens a session.
     """
-    request = parse_body(MessagesRequest, body, place=dotted)
+    request = parse_body(MessagesRequest, body, fault=anthropic_fault)
     show_reasoning = shows_reasoning(request)
     return Exchange(
         calls=(to_call(request, session_hints(context.headers, None), max_messages=services.max_messages),),

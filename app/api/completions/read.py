@@ -9,6 +9,7 @@ from app.api.completions.write import write_completion
 from app.api.dialect import DialectServices, Exchange
 from app.api.request import RequestContext, SessionHints, session_hints
 from app.api.wire.body import given_fields, nameable, parse_body
+from app.api.wire.faults import missing_parameter, too_many, unsupported_parameter, unsupported_value
 from app.api.wire.openai import stop_texts
 from app.domain.chat import ChatCall, Message
 from app.domain.errors import InvalidRequest
@@ -49,12 +50,14 @@ def prompts_of(request: TextCompletionRequest) -> list[str]:
     prompts: list[str] = []
     for entry in [prompt] if isinstance(prompt, str) else prompt or []:
         if not isinstance(entry, str):
-            raise InvalidRequest("prompt must be text: tokens are not supported.", param="prompt")
+            raise InvalidRequest(
+                "prompt must be text: tokens are not supported.", param="prompt", code="unsupported_value"
+            )
         prompts.append(entry)
     if not prompts:
-        raise InvalidRequest("prompt is required.", param="prompt")
+        raise missing_parameter("prompt")
     if len(prompts) > _MAX_PROMPTS:
-        raise InvalidRequest(f"prompt must not have more than {_MAX_PROMPTS} texts.", param="prompt")
+        raise too_many("prompt", _MAX_PROMPTS, len(prompts))
     return prompts
 
 
@@ -79,9 +82,9 @@ def to_calls(
     """
     _refuse_impossible(request)
     if len(prompts) > 1 and request.stream:
-        raise InvalidRequest("A stream answers one prompt only.", param="prompt")
+        raise InvalidRequest("A stream answers one prompt only.", param="prompt", code="unsupported_value")
     if len(prompts) > 1 and hints["session"] is not None:
-        raise InvalidRequest("Several prompts can't be turns of one session.", param="prompt")
+        raise InvalidRequest("Several prompts can't be turns of one session.", param="prompt", code="unsupported_value")
     return tuple(
         ChatCall(
             model=request.model or default_model,
@@ -97,10 +100,10 @@ def to_calls(
 
 def _refuse_impossible(request: TextCompletionRequest) -> None:
     if request.n not in (None, 1):
-        raise InvalidRequest("n must be 1: this model gives one answer at a time.", param="n")
+        raise unsupported_value("n", request.n, "Only 1 is supported: it gives one answer at a time.")
     if request.best_of not in (None, 1):
-        raise InvalidRequest("best_of must be 1: this model gives one answer at a time.", param="best_of")
+        raise unsupported_value("best_of", request.best_of, "Only 1 is supported: it gives one answer at a time.")
     if request.logprobs not in (None, False):
-        raise InvalidRequest("logprobs are not supported by this model.", param="logprobs")
+        raise unsupported_parameter("logprobs")
     if request.suffix:
-        raise InvalidRequest("suffix is not supported by this model.", param="suffix")
+        raise unsupported_parameter("suffix")

@@ -8,7 +8,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from app.api.wire.body import WireModel
-from app.api.wire.openai import StreamOptions, UsageObject
+from app.api.wire.openai import (
+    Choices,
+    LogitBias,
+    MaxTokens,
+    Penalty,
+    Probability,
+    StreamOptions,
+    Temperature,
+    UsageObject,
+)
 
 
 # Union members are named in angle brackets: they come up in pydantic's error locations, and are told from fields so.
@@ -30,13 +39,19 @@ class TextCompletionRequest(WireModel):
     model: str | None = Field(None, description="a model of `GET /v1/models`; the gateway's default if absent")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(None, ge=1, description="the answer ends after so many tokens; no limit if absent")
+    max_tokens: MaxTokens = Field(None, description="the answer ends after so many tokens; -1 for no limit")
     stop: str | list[str] | None = Field(None, description="texts that end the answer; up to 16")
     echo: bool | None = Field(None, description="begin the answer with the prompt")
     suffix: str | None = Field(None, description="must be absent or empty")
-    n: int | None = Field(None, description="must be 1")
-    best_of: int | None = Field(None, description="must be 1")
+    n: Choices | None = Field(None, description="must be 1")
+    best_of: Annotated[int, Field(ge=0, le=20)] | None = Field(None, description="must be 1")
     logprobs: bool | int | None = Field(None, description="must be absent")
+    temperature: Temperature | None = None
+    top_p: Probability | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    seed: int | None = None
+    logit_bias: LogitBias | None = None
 
 
 class CompletionChoice(BaseModel):

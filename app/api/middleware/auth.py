@@ -12,6 +12,10 @@ from app.domain.errors import InvalidApiKey
 from app.observe.logging import access_fields
 
 _ANYBODY = Caller("anonymous")
+_HOW = "Send it as 'Authorization: Bearer KEY' or as 'x-api-key: KEY'."
+# Of a wrong key its ends are told, so that its owner knows which one it was; of a shorter one nothing.
+_TELLING_LENGTH = 16
+_END_LENGTH = 4
 
 
 class ApiKeys:
@@ -64,10 +68,7 @@ class AuthMiddleware:
         keys = self._special.get(scope["path"], self._keys)
         caller = _ANYBODY if keys is None else _caller(keys, context.headers)
         if caller is None:
-            refusal = InvalidApiKey(
-                "Incorrect or missing API key. Send it as 'Authorization: Bearer KEY' or as 'x-api-key: KEY'."
-            )
-            await error_response(refusal, context)(scope, receive, send)
+            await error_response(_refusal(context.headers), context)(scope, receive, send)
             return
         context.caller = caller
         access_fields.get({})["caller"] = caller.id
@@ -79,3 +80,19 @@ def _caller(keys: ApiKeys, headers: Mapping[bytes, bytes]) -> Caller | None:
     scheme, _, bearer = headers.get(b"authorization", b"").strip().partition(b" ")
     caller = keys.caller(bearer.strip()) if scheme.lower() == b"bearer" else None
     return caller or keys.caller(headers.get(b"x-api-key", b"").strip())
+
+
+def _refusal(headers: Mapping[bytes, bytes]) -> InvalidApiKey:
+    """What is wrong with the key, in the words by which clients tell it from other errors."""
+    scheme, _, bearer = headers.get(b"authorization", b"").strip().partition(b" ")
+    key = (bearer.strip() if scheme.lower() == b"bearer" else b"") or headers.get(b"x-api-key", b"").strip()
+    if not key:
+        return InvalidApiKey(f"You didn't provide an API key. {_HOW}")
+    return InvalidApiKey(f"Incorrect API key provided: {_masked(key)}. {_HOW}")
+
+
+def _masked(key: bytes) -> str:
+    """A key that nobody can use, with its ends if it is long enough for them to give nothing away."""
+    if len(key) < _TELLING_LENGTH or not key.isascii() or not key.decode().isprintable():
+        return "***"
+    return f"{key[:_END_LENGTH].decode()}***{key[-_END_LENGTH:].decode()}"

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.coding import decoded
 from app.api.errors import error_response
 from app.api.request import RequestContext
-from app.domain.errors import BodyTooLarge, GatewayError, GatewayOverloaded, HeadersTooLarge
+from app.domain.errors import BodyTooLarge, GatewayError, GatewayOverloaded, HeadersTooLarge, UnsupportedCoding
 from app.observe.loop_lag import LoopLag
 
 # Digits; int() refuses numbers with more than a few thousand.
@@ -17,8 +18,9 @@ _RETRY_AFTER = 2
 class IntakeMiddleware:
     """Refuses requests that are too large, and sheds load while the event loop can't keep up.
 
-    A body with a `Content-Length` is refused at once, any other when it exceeds the limit. While the loop is late,
-    POSTs get a 503 now instead of a timeout later; other requests are still answered.
+    A body with a `Content-Length` is refused at once, any other when it exceeds the limit; compressed bodies are limited
+    both as sent and decoded. While the loop is late, POSTs get a 503 now instead of a timeout later; other requests are
+    still answered.
 
     Args:
         max_bytes: The size limit of a body.
@@ -48,6 +50,14 @@ class IntakeMiddleware:
         # A body with a length ends there: the server sees to that.
         if b"content-length" not in headers or b"transfer-encoding" in headers:
             receive = self._counted(receive)
+        if b"content-encoding" in headers:
+            try:
+                receive = decoded(
+                    receive, headers[b"content-encoding"], max_bytes=self._max_bytes, too_large=self._too_large
+                )
+            except UnsupportedCoding as error:
+                await error_response(error, context)(scope, receive, send)
+                return
         await self._app(scope, receive, send)
 
     def _counted(self, receive: Receive) -> Receive:

@@ -1,6 +1,6 @@
 """Reads chat completions: from the wire to the call that is meant. Every fault is named by its `param`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import count
 
@@ -8,21 +8,26 @@ from app.api.dialect import DialectServices, Exchange
 from app.api.openai.schemas import (
     ChatCompletionRequest,
     ChatMessage,
-    ContentPart,
+    FunctionCall,
     FunctionDefinition,
     NamedFunction,
     ResponseFormat,
     ToolChoice,
+    ToolChoiceEntry,
+    ToolDefinition,
+    WireToolCall,
 )
 from app.api.openai.stream import ChunkEncoder
 from app.api.openai.write import write_completion
 from app.api.request import RequestContext, SessionHints, session_hints
 from app.api.wire.body import given_fields, nameable, parse_body
-from app.api.wire.content import Part, text_and_parts
+from app.api.wire.calls import arguments_text, with_call_ids
+from app.api.wire.content import Part, read_parts, text_and_parts
+from app.api.wire.custom import custom_arguments, custom_tool
+from app.api.wire.faults import invalid_value, missing_parameter, too_many, unsupported_value
 from app.api.wire.openai import stop_texts
 from app.api.wire.tools import tool_use
-from app.domain.chat import PLAIN_TEXT, ChatCall, Image, Message, OutputFormat, Role, Tool, ToolCall, ToolUse
-from app.domain.errors import InvalidRequest
+from app.domain.chat import PLAIN_TEXT, ChatCall, Message, OutputFormat, Role, Tool, ToolCall, ToolUse
 
 _ROLES: dict[str, Role] = {
     "system": "system",
@@ -50,12 +55,13 @@ async def read(body: bytes, context: RequestContext, services: DialectServices) 
     hints = session_hints(context.headers, request.user if services.session_from_user else None)
     # The older form of tools, which clients want their answer in as well.
     legacy = bool(request.functions) and not request.tools
+    custom = _custom_names(request.tools) if request.tools else frozenset[str]()
     include_usage = request.stream_options is not None and bool(request.stream_options.include_usage)
     return Exchange(
         calls=(to_call(request, hints, services, options, legacy=legacy),),
         stream=bool(request.stream),
-        write=partial(write_completion, legacy=legacy),
-        encoder=partial(ChunkEncoder, include_usage=include_usage, legacy=legacy),
+        write=partial(write_completion, legacy=legacy, custom=custom),
+        encoder=partial(ChunkEncoder, include_usage=include_usage, legacy=legacy, custom=custom),
         ignored=nameable(options.keys() - _INCONSEQUENTIAL) if options else (),
     )
 
@@ -81,16 +87,19 @@ def to_call(
         InvalidRequest: It asks for something that can't be done.
     """
     if len(request.messages) > services.max_messages:
-        raise InvalidRequest(
-            f"messages must not have more than {services.max_messages} entries (MAX_MESSAGES).", param="messages"
-        )
+        raise too_many("messages", services.max_messages, len(request.messages), "MAX_MESSAGES bounds it.")
     if request.n not in (None, 1):
-        raise InvalidRequest("n must be 1: this model gives one answer at a time.", param="n")
+        raise unsupported_value("n", request.n, "Only 1 is supported: it gives one answer at a time.")
     if set(request.modalities or ()) - {"text"}:
-        raise InvalidRequest("This model answers in text only.", param="modalities")
+        raise unsupported_value("modalities", ", ".join(request.modalities or ()), "It answers in text only.")
+    messages = tuple(map(_message, request.messages, count()))
+    for message in messages:
+        if message.tool_calls:
+            messages = with_call_ids(messages)
+            break
     return ChatCall(
         model=request.model or services.registry.default_model,
-        messages=tuple(map(_message, request.messages, count())),
+        messages=messages,
         tools=_functions(request) if legacy else _tools(request) if request.tools or request.tool_choice else None,
         output_format=_output_format(request.response_format) if request.response_format else PLAIN_TEXT,
         max_tokens=request.max_completion_tokens or request.max_tokens,
@@ -109,36 +118,66 @@ def _functions(request: ChatCompletionRequest) -> ToolUse | None:
 
 
 def _tools(request: ChatCompletionRequest) -> ToolUse | None:
-    tools = []
-    for index, tool in enumerate(request.tools or ()):
-        if tool.function is None:
-            what = "must have a function" if tool.type == "function" else f"of type {tool.type[:40]!r} is not supported"
-            raise InvalidRequest(f"A tool {what}.", param=f"tools[{index}]")
-        tools.append(_tool(tool.function, f"tools[{index}]"))
+    tools = [_any_tool(tool, f"tools[{index}]") for index, tool in enumerate(request.tools or ())]
     choice, parallel = request.tool_choice, request.parallel_tool_calls is not False
     if not isinstance(choice, ToolChoice):
         return tool_use(tools, choice=choice or "auto", parallel=parallel)
-    if choice.allowed_tools is not None:
-        names = [tool.function.name for tool in choice.allowed_tools.tools if tool.function is not None]
-        return tool_use(tools, choice=choice.allowed_tools.mode, allowed=names, parallel=parallel)
-    if choice.function is None:
-        raise InvalidRequest("tool_choice must name a function.", param="tool_choice")
-    return tool_use(tools, choice="required", allowed=[choice.function.name], parallel=parallel)
+    allowed = choice.allowed_tools
+    entries = choice.tools if allowed is None else allowed.tools
+    if entries is not None:
+        mode = (choice.mode if allowed is None else allowed.mode) or "auto"
+        names = [name for name in map(_chosen, entries) if name is not None]
+        return tool_use(tools, choice=mode, allowed=names, parallel=parallel)
+    name = _chosen(choice)
+    if name is None:
+        raise missing_parameter("tool_choice.function.name", "tool_choice must name a tool.")
+    return tool_use(tools, choice="required", allowed=[name], parallel=parallel)
 
 
-def _tool(function: FunctionDefinition, place: str) -> Tool:
-    return Tool(function.name, function.description or "", function.parameters or {}, bool(function.strict), place)
+def _chosen(entry: ToolChoiceEntry) -> str | None:
+    named = entry.function or entry.custom
+    return named.name if named is not None else entry.name
+
+
+def _is_custom(tool: ToolDefinition) -> bool:
+    return tool.type == "custom" or (tool.type is None and tool.custom is not None)
+
+
+def _custom_names(tools: Sequence[ToolDefinition]) -> frozenset[str]:
+    return frozenset([(tool.custom or tool).name or "" for tool in tools if _is_custom(tool)])
+
+
+def _any_tool(tool: ToolDefinition, place: str) -> Tool:
+    if _is_custom(tool):
+        custom = tool.custom or tool
+        if custom.name is None:
+            raise missing_parameter(f"{place}.custom")
+        return custom_tool(custom.name, custom.description or "", custom.format)
+    # Some vendors have functions of types of their own.
+    if tool.function is not None:
+        return _tool(tool.function, place)
+    if tool.type not in (None, "function"):
+        built_in = "Built-in tools are OpenAI's own; /v1/responses passes over them."
+        raise invalid_value(f"{place}.type", tool.type, "'function' and 'custom'", built_in)
+    if tool.name is None:
+        raise missing_parameter(f"{place}.function")
+    return _tool(tool, place)
+
+
+def _tool(function: FunctionDefinition | ToolDefinition, place: str) -> Tool:
+    name, description = function.name or "", function.description or ""
+    return Tool(name, description, function.parameters or {}, bool(function.strict), place)
 
 
 def _output_format(wanted: ResponseFormat) -> OutputFormat:
-    if wanted.type == "text":
+    if wanted.type in (None, "text"):
         return PLAIN_TEXT
     if wanted.type == "json_object":
         return OutputFormat("json_object")
-    given = wanted.json_schema
-    if given is None or given.schema_ is None:
-        raise InvalidRequest("A json_schema format must have a schema.", param="response_format.json_schema.schema")
-    return OutputFormat("json_schema", given.schema_, given.name, given.description or "", bool(given.strict))
+    given = wanted.json_schema or wanted
+    if given.schema_ is None:
+        raise missing_parameter("response_format.json_schema.schema")
+    return OutputFormat("json_schema", given.schema_, given.name or "", given.description or "", bool(given.strict))
 
 
 def _message(message: ChatMessage, index: int) -> Message:
@@ -159,8 +198,16 @@ def _message(message: ChatMessage, index: int) -> Message:
 def _calls(message: ChatMessage) -> tuple[ToolCall, ...]:
     function = message.function_call
     if function is not None and not message.tool_calls:
-        return (ToolCall(_legacy_id(function.name), function.name, function.arguments),)
-    return tuple(ToolCall(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or ())
+        name = function.name or ""
+        return (ToolCall(_legacy_id(name), name, arguments_text(function.arguments)),)
+    return tuple([_call(call) for call in message.tool_calls or ()])
+
+
+def _call(call: WireToolCall) -> ToolCall:
+    if call.custom is not None:
+        return ToolCall(call.id or "", call.custom.name or "", custom_arguments(call.custom.input or ""))
+    function: FunctionCall = call if call.function is None else call.function
+    return ToolCall(call.id or "", function.name or "", arguments_text(function.arguments))
 
 
 def _legacy_id(name: str) -> str:
@@ -170,19 +217,7 @@ def _legacy_id(name: str) -> str:
 
 def _content(message: ChatMessage, place: str) -> tuple[str, tuple[Part, ...]]:
     if isinstance(message.content, list):
-        return text_and_parts([_part(part, f"{place}[{index}]") for index, part in enumerate(message.content)])
+        return text_and_parts(read_parts(message.content, place))
     if message.content is None and message.role not in ("assistant", "tool", "function"):
-        raise InvalidRequest(f"A {message.role} message must have content.", param=place)
+        raise missing_parameter(place, f"A message of the {message.role} must have content.")
     return message.content or "", ()
-
-
-def _part(part: ContentPart, place: str) -> Part:
-    if part.type == "refusal":
-        return str((part.model_extra or {}).get("refusal") or "")
-    if part.type == "image_url" and part.image_url is not None:
-        return Image(part.image_url.url, place, part.image_url.detail)
-    if part.type != "text":
-        raise InvalidRequest(f"Content of type {part.type[:40]!r} is not supported.", param=place)
-    if part.text is None:
-        raise InvalidRequest("A text part must have a text.", param=f"{place}.text")
-    return part.text

@@ -8,37 +8,41 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from app.api.wire.body import WireModel
-from app.api.wire.openai import StreamOptions, UsageObject
-
-
-class ImageUrl(WireModel):
-    """Where an image is."""
-
-    url: str = Field(min_length=1, description="its address, or the image itself as a `data:` URL")
-    detail: str | None = None
-
-
-class ContentPart(WireModel):
-    """One part of a message. Only text can be sent to a text-only model."""
-
-    type: str = Field(description="`text` or `image_url`", examples=["text"])
-    text: str | None = Field(None, description="the text of a `text` part")
-    image_url: ImageUrl | None = Field(None, description="the image of an `image_url` part")
+from app.api.wire.content import ContentPart
+from app.api.wire.openai import (
+    Choices,
+    LogitBias,
+    MaxTokens,
+    Penalty,
+    Probability,
+    StreamOptions,
+    Temperature,
+    TopLogprobs,
+    UsageObject,
+)
 
 
 class FunctionCall(WireModel):
-    """Which function, and its arguments as JSON text."""
+    """Which function, and its arguments."""
 
-    name: str = ""
-    arguments: str = "{}"
+    name: str | None = None
+    arguments: str | dict[str, Any] | None = Field(None, description="JSON text; the object itself is taken as well")
 
 
-class WireToolCall(WireModel):
-    """A tool call in an assistant message of the history."""
+class CustomCall(WireModel):
+    """Which custom tool, and its input."""
 
-    id: str = ""
-    type: str = "function"
-    function: FunctionCall = FunctionCall()
+    name: str | None = None
+    input: str | None = None
+
+
+class WireToolCall(FunctionCall):
+    """A tool call in an assistant message of the history; name and arguments may stand in it as they are."""
+
+    id: str | None = Field(None, description="if it is missing, that of the result that follows")
+    type: str | None = Field(None, description="`function` (also if absent) or `custom`")
+    function: FunctionCall | None = None
+    custom: CustomCall | None = None
 
 
 # Union members are named in angle brackets: they come up in pydantic's error locations, and are told from fields so.
@@ -61,7 +65,7 @@ class ChatMessage(WireModel):
     content: Content = Field(None, description="text, an array of parts, or null (assistant messages with tool calls)")
     name: str | None = None
     tool_calls: list[WireToolCall] | None = None
-    tool_call_id: str | None = None
+    tool_call_id: str | None = Field(None, description="if it is missing, that of the call before")
     function_call: FunctionCall | None = Field(None, description="as a tool call, in the older form")
     reasoning_content: str | None = Field(None, description="thoughts, for upstreams that want them back")
 
@@ -75,11 +79,25 @@ class FunctionDefinition(WireModel):
     strict: bool | None = None
 
 
-class ToolDefinition(WireModel):
-    """A tool; only functions are known."""
+class CustomDefinition(WireModel):
+    """A tool whose input is text of any form."""
 
-    type: str = "function"
+    name: str = Field(min_length=1, max_length=256)
+    description: str | None = None
+    format: dict[str, Any] | None = Field(None, description="a grammar, which the model is told")
+
+
+class ToolDefinition(WireModel):
+    """A tool: a function or a custom tool. What it is may also stand beside its type, as on /v1/responses."""
+
+    type: str | None = Field(None, description="`function` (also if absent) or `custom`")
     function: FunctionDefinition | None = None
+    custom: CustomDefinition | None = None
+    name: str | None = Field(None, min_length=1, max_length=256)
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+    format: dict[str, Any] | None = None
 
 
 class NamedFunction(WireModel):
@@ -89,40 +107,42 @@ class NamedFunction(WireModel):
 
 
 class ToolChoiceEntry(WireModel):
-    """A tool by its name."""
+    """A tool by its name, which may also stand beside its type, as on /v1/responses."""
 
-    type: str = "function"
+    type: str | None = None
     function: NamedFunction | None = None
+    custom: NamedFunction | None = None
+    name: str | None = None
 
 
 class AllowedTools(WireModel):
     """Some of the tools, and whether one of them is to be called."""
 
-    mode: Literal["auto", "required"] = "auto"
+    mode: Literal["auto", "required"] | None = None
     tools: list[ToolChoiceEntry]
 
 
-class ToolChoice(WireModel):
-    """The one function to call, or those that may be called."""
+class ToolChoice(ToolChoiceEntry):
+    """The one tool to call, or those that may be called."""
 
-    type: str
-    function: NamedFunction | None = None
     allowed_tools: AllowedTools | None = None
+    mode: Literal["auto", "required"] | None = None
+    tools: list[ToolChoiceEntry] | None = None
 
 
 class JsonSchema(WireModel):
     """The schema that the answer must fit."""
 
-    name: str = ""
+    name: str | None = None
     description: str | None = None
     schema_: dict[str, Any] | None = Field(None, alias="schema")
     strict: bool | None = None
 
 
-class ResponseFormat(WireModel):
-    """The form of the answer."""
+class ResponseFormat(JsonSchema):
+    """The form of the answer. A schema may also stand beside the type, as on /v1/responses."""
 
-    type: Literal["text", "json_object", "json_schema"] = "text"
+    type: Literal["text", "json_object", "json_schema"] | None = Field(None, description="`text` if absent")
     json_schema: JsonSchema | None = None
 
 
@@ -130,7 +150,7 @@ def _choice_tag(value: Any) -> str:
     return "<word>" if isinstance(value, str) else "<choice>"
 
 
-Choices = Annotated[
+ToolChoices = Annotated[
     Annotated[Literal["none", "auto", "required"], Tag("<word>")] | Annotated[ToolChoice, Tag("<choice>")],
     Discriminator(_choice_tag),
 ]
@@ -149,26 +169,49 @@ class ChatCompletionRequest(WireModel):
     model: str | None = Field(None, description="a model of `GET /v1/models`; the gateway's default if absent")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(None, ge=1, description="as max_completion_tokens, which wins")
-    max_completion_tokens: int | None = Field(None, ge=1, description="the answer ends after so many tokens")
+    max_tokens: MaxTokens = Field(None, description="as max_completion_tokens, which wins; -1 for no limit")
+    max_completion_tokens: MaxTokens = Field(None, description="the answer ends after so many tokens")
     stop: str | list[str] | None = Field(None, description="texts that end the answer; up to 16")
-    n: int | None = Field(None, description="must be 1")
+    n: Choices | None = Field(None, description="must be 1")
     user: str | None = Field(None, description="opens a session, unless SESSION_FROM_USER is off")
-    temperature: float | None = None
-    top_p: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
+    temperature: Temperature | None = None
+    top_p: Probability | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
     seed: int | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = None
-    logit_bias: dict[str, float] | None = None
-    tools: list[ToolDefinition] | None = Field(None, description="functions that the model may ask to be called")
-    tool_choice: Choices | None = Field(None, description="whether, and which, to call")
+    top_logprobs: TopLogprobs | None = None
+    logit_bias: LogitBias | None = None
+    tools: list[ToolDefinition] | None = Field(None, description="functions and custom tools that may be called")
+    tool_choice: ToolChoices | None = Field(None, description="whether, and which, to call")
     parallel_tool_calls: bool | None = Field(None, description="`false`: at most one call at a time")
     functions: list[FunctionDefinition] | None = Field(None, description="as tools, in the older form")
     function_call: FunctionChoices | None = Field(None, description="as tool_choice, in the older form")
     response_format: ResponseFormat | None = Field(None, description="text, any JSON object, or one that fits a schema")
     modalities: list[str] | None = None
+
+
+class AnsweredFunction(BaseModel):
+    """Which function is to be called, and its arguments as JSON text."""
+
+    name: str
+    arguments: str
+
+
+class AnsweredCustom(BaseModel):
+    """Which custom tool is to be called, and its input."""
+
+    name: str
+    input: str
+
+
+class AnsweredCall(BaseModel):
+    """A tool that the client is asked to call."""
+
+    id: str
+    type: Literal["function", "custom"]
+    function: AnsweredFunction | None = None
+    custom: AnsweredCustom | None = None
 
 
 class AssistantMessage(BaseModel):
@@ -177,8 +220,8 @@ class AssistantMessage(BaseModel):
     role: Literal["assistant"]
     content: str | None
     refusal: str | None = None
-    tool_calls: list[WireToolCall] | None = None
-    function_call: FunctionCall | None = None
+    tool_calls: list[AnsweredCall] | None = None
+    function_call: AnsweredFunction | None = None
     reasoning_content: str | None = None
 
 

@@ -1,6 +1,7 @@
 """Writes the chunks of a streamed chat completion. Pure."""
 
 import time
+from collections.abc import Collection
 from typing import ClassVar
 
 import msgspec
@@ -8,6 +9,7 @@ import msgspec
 from app.api.errors import openai_error_object
 from app.api.openai.write import finish_reason
 from app.api.request import unique_id
+from app.api.wire.custom import custom_input
 from app.api.wire.openai import DONE, usage_object
 from app.chat.events import Ending, Opening
 from app.domain.chat import ToolCallDelta
@@ -27,11 +29,14 @@ class ChunkEncoder:
         opening: How the call is answered.
         include_usage: Send the usage in a chunk of its own, and `usage: null` in all before.
         legacy: The client speaks of `function_call`, as was usual before there were `tool_calls`.
+        custom: The names of custom tools.
     """
 
     ping: ClassVar[bytes] = b": ping\n\n"
 
-    def __init__(self, opening: Opening, *, include_usage: bool, legacy: bool = False) -> None:
+    def __init__(
+        self, opening: Opening, *, include_usage: bool, legacy: bool = False, custom: Collection[str] = ()
+    ) -> None:
         head = {
             "id": unique_id("chatcmpl-", 12),
             "object": "chat.completion.chunk",
@@ -42,6 +47,10 @@ class ChunkEncoder:
         self._usage_null = b',"usage":null' if include_usage else b""
         self._include_usage = include_usage
         self._legacy = legacy
+        self._custom = custom
+        # Of a call of a custom tool that isn't complete: its index, and the pieces of its arguments.
+        self._custom_index: int | None = None
+        self._custom_pieces: list[str] = []
         self._before = self._head + b',"choices":[{"index":0,"delta":'
         self._after = b',"logprobs":null,"finish_reason":null}]' + self._usage_null + b"}\n\n"
         self._before_text = self._before + b'{"content":'
@@ -64,6 +73,12 @@ class ChunkEncoder:
         """A chunk of a tool call; the older form knows one call only."""
         if self._legacy and part.index:
             return b""
+        if self._custom:
+            if part.name is not None and part.name in self._custom:
+                return self._custom_end() + self._custom_begin(part)
+            if part.index == self._custom_index:
+                self._custom_pieces.append(part.arguments)
+                return b""
         function: dict[str, object] = {"arguments": part.arguments}
         if part.name is not None:
             function = {"name": part.name, **function}
@@ -72,7 +87,7 @@ class ChunkEncoder:
         call: dict[str, object] = {"index": part.index}
         if part.id is not None:
             call |= {"id": part.id, "type": "function"}
-        return self._before + json_bytes({"tool_calls": [{**call, "function": function}]}) + self._after
+        return self._custom_end() + self._call({**call, "function": function})
 
     def ending(self, ending: Ending) -> bytes:
         """The chunk with the finish reason, the usage if it is wanted, and the end of the stream."""
@@ -81,6 +96,8 @@ class ChunkEncoder:
             % finish_reason(ending, legacy=self._legacy).encode()
         )
         last = self._head + b',"choices":[' + choice + b"]" + self._usage_null + b"}\n\n"
+        if self._custom_index is not None:
+            last = self._custom_end() + last
         if self._include_usage:
             last += self._head + b',"choices":[],"usage":' + json_bytes(usage_object(ending.usage)) + b"}\n\n"
         return last + DONE
@@ -88,3 +105,19 @@ class ChunkEncoder:
     def failure(self, error: GatewayError) -> bytes:
         """An error event; no `[DONE]` follows, so that no client takes the answer for complete."""
         return b"data: " + json_bytes({"error": openai_error_object(error)}) + b"\n\n"
+
+    def _call(self, call: dict[str, object]) -> bytes:
+        return self._before + json_bytes({"tool_calls": [call]}) + self._after
+
+    def _custom_begin(self, part: ToolCallDelta) -> bytes:
+        """The chunk that begins a call of a custom tool, whose input is known when its arguments are complete."""
+        self._custom_index, self._custom_pieces = part.index, [part.arguments]
+        custom = {"name": part.name, "input": ""}
+        return self._call({"index": part.index, "id": part.id, "type": "custom", "custom": custom})
+
+    def _custom_end(self) -> bytes:
+        """The chunk with the input of the custom tool's call that is open, if there is one."""
+        index, self._custom_index = self._custom_index, None
+        if index is None:
+            return b""
+        return self._call({"index": index, "custom": {"input": custom_input("".join(self._custom_pieces))}})

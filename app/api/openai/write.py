@@ -1,12 +1,13 @@
 """Writes whole chat completions. Pure."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from app.api.request import unique_id
+from app.api.wire.custom import custom_input
 from app.api.wire.openai import usage_object
 from app.chat.events import Answer, Ending
-from app.domain.chat import Completion
+from app.domain.chat import Completion, ToolCall
 from app.domain.json import json_bytes
 
 
@@ -16,17 +17,18 @@ def finish_reason(ending: Ending, *, legacy: bool) -> str:
     return "function_call" if legacy and reason == "tool_calls" else reason
 
 
-def write_completion(answers: Sequence[Answer], *, legacy: bool) -> bytes:
+def write_completion(answers: Sequence[Answer], *, legacy: bool, custom: Collection[str] = ()) -> bytes:
     """Write an answer as a `chat.completion`.
 
     Args:
         legacy: The client speaks of `function_call`, as was usual before there were `tool_calls`.
+        custom: The names of custom tools.
     """
     (answer,) = answers
     ending = answer.ending
     choice = {
         "index": 0,
-        "message": _message(ending.completion, legacy=legacy),
+        "message": _message(ending.completion, legacy=legacy, custom=custom),
         "logprobs": None,
         "finish_reason": finish_reason(ending, legacy=legacy),
     }
@@ -41,17 +43,24 @@ def write_completion(answers: Sequence[Answer], *, legacy: bool) -> bytes:
     return json_bytes(document)
 
 
-def _message(completion: Completion, *, legacy: bool) -> dict[str, object]:
+def _message(completion: Completion, *, legacy: bool, custom: Collection[str]) -> dict[str, object]:
     content = completion.text if completion.text or not completion.tool_calls else None
     message: dict[str, object] = {"role": "assistant", "content": content, "refusal": None}
     if completion.reasoning:
         message["reasoning_content"] = completion.reasoning
     if not completion.tool_calls:
         return message
-    functions = [{"name": call.name, "arguments": call.arguments} for call in completion.tool_calls]
     if legacy:
-        message["function_call"] = functions[0]
+        message["function_call"] = _function(completion.tool_calls[0])
     else:
-        calls = zip(completion.tool_calls, functions, strict=True)
-        message["tool_calls"] = [{"id": call.id, "type": "function", "function": function} for call, function in calls]
+        message["tool_calls"] = [
+            {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": custom_input(call.arguments)}}
+            if call.name in custom
+            else {"id": call.id, "type": "function", "function": _function(call)}
+            for call in completion.tool_calls
+        ]
     return message
+
+
+def _function(call: ToolCall) -> dict[str, object]:
+    return {"name": call.name, "arguments": call.arguments}

@@ -16,16 +16,16 @@ from app.api.responses.schemas import (
     ItemReference,
     MessageItem,
     OtherItem,
-    Part,
     ReasoningItem,
 )
-from app.api.responses.tools import ClientTool, custom_arguments
-from app.api.wire.content import text_and_parts
-from app.domain.chat import Image, Message, Role, ToolCall
-from app.domain.errors import InvalidRequest
+from app.api.responses.tools import ClientTool
+from app.api.wire.calls import arguments_text, with_call_ids
+from app.api.wire.content import ContentPart, Part, read_parts, text_and_parts
+from app.api.wire.custom import custom_arguments
+from app.api.wire.faults import missing_parameter
+from app.domain.chat import Message, Role, ToolCall
 
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
-_TEXT_PARTS = frozenset({"input_text", "output_text", "text", "summary_text", "reasoning_text"})
 _PREFIXES = {
     "message": "msg",
     "function_call": "fc",
@@ -82,7 +82,7 @@ def to_messages(items: Sequence[Placed]) -> list[Message]:
         if draft.is_said and isinstance(item, MessageItem | ReasoningItem):
             messages += draft.take()
         _add(draft, item, placed.place)
-    return messages + draft.take()
+    return list(with_call_ids(messages + draft.take()))
 
 
 def kept_items(items: Sequence[Placed], response_id: str) -> list[dict[str, Any]]:
@@ -122,49 +122,40 @@ def _add(draft: _Draft, item: MessageItem | FunctionCallItem | CustomCallItem | 
         draft.reasoning = "\n".join(filter(None, [draft.reasoning, thought]))
     elif isinstance(item, CustomCallItem):
         named = ClientTool(item.name, item.namespace, is_custom=True)
-        draft.calls.append(ToolCall(item.call_id, named.function_name, custom_arguments(item.input)))
+        draft.calls.append(ToolCall(item.call_id or "", named.function_name, custom_arguments(item.input or "")))
     else:
         named = ClientTool(item.name, item.namespace)
-        draft.calls.append(ToolCall(item.call_id, named.function_name, item.arguments))
+        draft.calls.append(ToolCall(item.call_id or "", named.function_name, arguments_text(item.arguments)))
 
 
 def _message(item: MessageItem | CallOutputItem, place: str) -> Message:
     if isinstance(item, CallOutputItem):
         text, parts = text_and_parts(_parts(item.output, f"{place}.output"))
         return Message("tool", text, tool_call_id=item.call_id, parts=parts)
+    if item.content is None:
+        raise missing_parameter(f"{place}.content")
     text, parts = text_and_parts(_parts(item.content, f"{place}.content"))
     return Message(_ROLES[item.role], text, parts=parts)
 
 
-def _parts(content: str | Sequence[Part], place: str) -> list[str | Image]:
-    if isinstance(content, str):
-        return [content]
-    return [_part(part, f"{place}[{index}]") for index, part in enumerate(content)]
-
-
-def _part(part: Part, place: str) -> str | Image:
-    if part.type == "refusal":
-        return part.refusal or ""
-    if part.type == "input_image":
-        if not part.image_url:
-            raise InvalidRequest("image_url is required: files are not supported.", param=f"{place}.image_url")
-        return Image(part.image_url, place, part.detail)
-    if part.type not in _TEXT_PARTS:
-        raise InvalidRequest(f"Content of type {part.type[:40]!r} is not supported.", param=place)
-    if part.text is None:
-        raise InvalidRequest("A text part must have a text.", param=f"{place}.text")
-    return part.text
+def _parts(content: str | Sequence[ContentPart] | None, place: str) -> list[Part]:
+    if content is None or isinstance(content, str):
+        return [content or ""]
+    return read_parts(content, place)
 
 
 def _kept(item: Item, response_id: str, index: int) -> dict[str, Any]:
     fields = item.model_dump(exclude_none=True)
-    fields.setdefault("id", input_item_id(_PREFIXES[item.type], response_id, index))
+    kind = fields.setdefault("type", "message")
+    fields.setdefault("id", input_item_id(_PREFIXES[kind], response_id, index))
     fields.setdefault("status", "completed")
     if isinstance(item, MessageItem) and isinstance(item.content, str):
         if item.role == "assistant":
             fields["content"] = [{"type": "output_text", "text": item.content, "annotations": []}]
         else:
             fields["content"] = [{"type": "input_text", "text": item.content}]
+    if isinstance(item, FunctionCallItem):
+        fields["arguments"] = arguments_text(item.arguments)
     if isinstance(item, ReasoningItem):
         fields.setdefault("summary", [])
     return fields

@@ -14,8 +14,8 @@ from app.api.responses.schemas import ResponsesRequest, TextFormat
 from app.api.responses.tools import Toolbox, read_tools
 from app.api.responses.write import PendingResponse
 from app.api.wire.body import given_fields, nameable, parse_body
+from app.api.wire.faults import missing_parameter, too_many, unsupported_parameter
 from app.domain.chat import PLAIN_TEXT, ChatCall, Message, OutputFormat
-from app.domain.errors import InvalidRequest
 from app.domain.tokens import estimate
 
 # What is looked at; some only to be refused.
@@ -28,7 +28,9 @@ _INCONSEQUENTIAL = frozenset(
     {"include", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "user"}
     | {"prompt_cache_options", "stream_options", "client_metadata"}
 )
-_NOT_IGNORED = _HONOURED | _INCONSEQUENTIAL
+# What upstreams know, mostly under the same name.
+_OPTIONS = ("reasoning", "temperature", "top_p")
+_KNOWN = _HONOURED.union(_INCONSEQUENTIAL, _OPTIONS)
 
 
 async def read(body: bytes, context: RequestContext, services: DialectServices) -> Exchange:
@@ -56,7 +58,8 @@ async def read(body: bytes, context: RequestContext, services: DialectServices) 
         stream=bool(request.stream),
         write=pending.write,
         encoder=pending.encoder,
-        ignored=ignored_params(request, own, toolbox),
+        ignored=ignored_options(request),
+        unserved=unserved(request, own, toolbox),
         keep=pending.keep,
     )
 
@@ -77,14 +80,11 @@ def refuse_impossible(request: ResponsesRequest) -> None:
         InvalidRequest: The request asks for it.
     """
     if request.background:
-        raise InvalidRequest("background is not supported.", param="background")
+        raise unsupported_parameter("background")
     if request.conversation is not None:
-        raise InvalidRequest(
-            "conversation is not supported: use previous_response_id to continue a conversation.",
-            param="conversation",
-        )
+        raise unsupported_parameter("conversation", "Use previous_response_id to continue a conversation.")
     if request.prompt is not None:
-        raise InvalidRequest("prompt is not supported: send instructions and input.", param="prompt")
+        raise unsupported_parameter("prompt", "Send instructions and input.")
 
 
 def to_call(
@@ -110,7 +110,7 @@ def to_call(
         InvalidRequest: It asks for something that can't be done.
     """
     if len(items) > max_messages:
-        raise InvalidRequest(f"input must not have more than {max_messages} items (MAX_MESSAGES).", param="input")
+        raise too_many("input", max_messages, len(items), "MAX_MESSAGES bounds it.")
     return ChatCall(
         model=request.model or default_model,
         messages=conversation(request, items),
@@ -132,7 +132,8 @@ def conversation(request: ResponsesRequest, items: Sequence[Placed]) -> tuple[Me
     if request.instructions:
         messages.insert(0, Message("system", request.instructions))
     if not messages:
-        raise InvalidRequest("input is required.", param="input")
+        of_chat = "messages" in (request.model_extra or {})
+        raise missing_parameter("input", "Requests with 'messages' belong to /v1/chat/completions." if of_chat else "")
     return tuple(messages)
 
 
@@ -145,29 +146,33 @@ def input_tokens(messages: Sequence[Message], toolbox: Toolbox) -> int:
     return estimate("\n".join(texts))
 
 
-def ignored_params(request: ResponsesRequest, items: Sequence[Placed], toolbox: Toolbox) -> list[str]:
-    """What of a request the answer takes no account of, as far as its name can stand in a header."""
-    fields = given_fields(request, _NOT_IGNORED).keys()
+def ignored_options(request: ResponsesRequest) -> list[str]:
+    """The fields that count only if the upstream takes options."""
+    return [name for name in _OPTIONS if getattr(request, name) is not None]
+
+
+def unserved(request: ResponsesRequest, items: Sequence[Placed], toolbox: Toolbox) -> list[str]:
+    """What of a request has no effect whoever answers, as far as its name can stand in a header."""
+    fields = given_fields(request, _KNOWN).keys()
     tools = {f"tools.{kind}" for kind in toolbox.passed_over}
     kinds = {f"input.{kind}" for kind in passed_over(items)}
     return nameable(fields | tools | kinds)
 
 
 def _output_format(form: TextFormat | None) -> OutputFormat:
-    if form is None or form.type == "text":
+    if form is None or form.type in (None, "text"):
         return PLAIN_TEXT
     if form.type == "json_object":
         return OutputFormat("json_object", place="text.format")
-    if form.type != "json_schema":
-        raise InvalidRequest("type must be text, json_object or json_schema.", param="text.format.type")
-    if form.json_schema is None:
-        raise InvalidRequest("A json_schema format must have a schema.", param="text.format.schema")
+    given = form.json_schema or form
+    if given.schema_ is None:
+        raise missing_parameter("text.format.schema")
     return OutputFormat(
         "json_schema",
-        form.json_schema,
-        form.name or "",
-        form.description or "",
-        strict=form.strict is True,
+        given.schema_,
+        given.name or "",
+        given.description or "",
+        strict=given.strict is True,
         place="text.format",
     )
 

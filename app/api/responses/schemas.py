@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from app.api.wire.body import WireModel
+from app.api.wire.content import ContentPart
+from app.api.wire.openai import MaxTokens, Probability, Temperature, TopLogprobs
 
 
 class _FiniteModel(WireModel):
@@ -16,31 +18,26 @@ class _FiniteModel(WireModel):
     model_config = ConfigDict(allow_inf_nan=False)
 
 
-class Part(_FiniteModel):
-    """One part of a message, of a tool's output or of reasoning."""
-
-    type: str = Field(description="`input_text`, `output_text`, `input_image` …", examples=["input_text"])
-    text: str | None = None
-    image_url: str | None = Field(None, description="of an `input_image`: an address, or a `data:` URL")
-    detail: str | None = None
-    refusal: str | None = None
-
-
 # Union members are named in angle brackets: they come up in pydantic's error locations, and are told from fields so.
 def _content_tag(value: Any) -> str:
+    if value is None:
+        return "<null>"
     return "<parts>" if isinstance(value, list) else "<text>"
 
 
-Content = Annotated[Annotated[str, Tag("<text>")] | Annotated[list[Part], Tag("<parts>")], Discriminator(_content_tag)]
+Content = Annotated[
+    Annotated[str, Tag("<text>")] | Annotated[list[ContentPart], Tag("<parts>")] | Annotated[None, Tag("<null>")],
+    Discriminator(_content_tag),
+]
 
 
 class MessageItem(_FiniteModel):
     """A message of the conversation."""
 
-    type: Literal["message"] = "message"
+    type: Literal["message"] | None = "message"
     id: str | None = None
     role: Literal["user", "assistant", "system", "developer"]
-    content: Content
+    content: Content = Field(None, description="text or an array of parts; only an assistant's may be null")
 
 
 class FunctionCallItem(_FiniteModel):
@@ -48,10 +45,10 @@ class FunctionCallItem(_FiniteModel):
 
     type: Literal["function_call"]
     id: str | None = None
-    call_id: str
+    call_id: str | None = Field(None, description="if it is missing, that of the output that follows")
     name: str
     namespace: str | None = None
-    arguments: str = "{}"
+    arguments: str | dict[str, Any] | None = Field(None, description="JSON text; the object itself is taken as well")
 
 
 class CustomCallItem(_FiniteModel):
@@ -59,10 +56,10 @@ class CustomCallItem(_FiniteModel):
 
     type: Literal["custom_tool_call"]
     id: str | None = None
-    call_id: str
+    call_id: str | None = Field(None, description="if it is missing, that of the output that follows")
     name: str
     namespace: str | None = None
-    input: str = ""
+    input: str | None = None
 
 
 class CallOutputItem(_FiniteModel):
@@ -70,8 +67,8 @@ class CallOutputItem(_FiniteModel):
 
     type: Literal["function_call_output", "custom_tool_call_output"]
     id: str | None = None
-    call_id: str
-    output: Content
+    call_id: str | None = Field(None, description="if it is missing, that of the call before")
+    output: Content = None
 
 
 class ReasoningItem(_FiniteModel):
@@ -79,14 +76,14 @@ class ReasoningItem(_FiniteModel):
 
     type: Literal["reasoning"]
     id: str | None = None
-    summary: list[Part] | None = None
-    content: list[Part] | None = None
+    summary: list[ContentPart] | None = None
+    content: list[ContentPart] | None = None
 
 
 class ItemReference(_FiniteModel):
     """Stands for an item of a response that is kept."""
 
-    type: Literal["item_reference"] = "item_reference"
+    type: Literal["item_reference"] | None = "item_reference"
     id: str
 
 
@@ -135,14 +132,20 @@ def _input_tag(value: Any) -> str:
 Input = Annotated[Annotated[str, Tag("<text>")] | Annotated[list[Item], Tag("<items>")], Discriminator(_input_tag)]
 
 
-class TextFormat(_FiniteModel):
-    """The form of the answer."""
+class JsonSchema(_FiniteModel):
+    """The schema that the answer must fit."""
 
-    type: str = Field("text", description="`text`, `json_object` or `json_schema`")
     name: str | None = None
     description: str | None = None
-    json_schema: dict[str, Any] | None = Field(None, alias="schema")
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
     strict: bool | None = None
+
+
+class TextFormat(JsonSchema):
+    """The form of the answer. A schema may also stand in an object of its own, as in chat completions."""
+
+    type: Literal["text", "json_object", "json_schema"] | None = Field(None, description="`text` if absent")
+    json_schema: JsonSchema | None = None
 
 
 class TextConfig(_FiniteModel):
@@ -170,15 +173,16 @@ class ResponsesRequest(_FiniteModel):
     previous_response_id: str | None = Field(None, description="continue the conversation of a response that is kept")
     store: bool | None = Field(None, description="keep the response for a while; true if absent")
     stream: bool | None = None
-    max_output_tokens: int | None = Field(None, ge=1, description="the answer ends after so many tokens")
+    max_output_tokens: MaxTokens = Field(None, description="the answer ends after so many tokens; -1 for no limit")
     tools: list[dict[str, Any]] | None = Field(None, description="functions and custom tools; others are passed over")
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     text: TextConfig | None = None
     reasoning: Reasoning | None = None
     metadata: dict[str, str] | None = Field(None, description="comes back with the response")
-    temperature: float | None = None
-    top_p: float | None = None
+    temperature: Temperature | None = None
+    top_p: Probability | None = None
+    top_logprobs: TopLogprobs | None = None
     background: bool | None = Field(None, description="must not be true")
     conversation: Any = Field(None, description="must be absent: use `previous_response_id`")
     prompt: Any = Field(None, description="must be absent: there are no stored prompts here")

@@ -1,16 +1,17 @@
 """The tools of a request, and how calls of them are written. Pure.
 
-A model knows functions only. So a custom tool becomes a function with one text, its `input`, and a tool in a namespace
-a function whose name begins with the namespace's.
+A model knows functions only. So a tool in a namespace becomes a function whose name begins with the namespace's; of
+custom tools see `app.api.wire.custom`.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from msgspec import Struct
 
+from app.api.wire.custom import custom_tool
+from app.api.wire.faults import invalid_value, missing_parameter, wrong_type
 from app.api.wire.tools import tool_use
 from app.domain.chat import Tool, ToolUse
 from app.domain.errors import InvalidRequest
@@ -50,20 +51,6 @@ class Toolbox(Struct, frozen=True):
     def find(self, function_name: str) -> ClientTool:
         """The tool that the model calls by this name."""
         return self.named.get(function_name) or ClientTool(function_name)
-
-
-def custom_arguments(text: str) -> str:
-    """A custom tool's input, as the arguments of a function."""
-    return json.dumps({"input": text}, ensure_ascii=False)
-
-
-def custom_input(arguments: str) -> str:
-    """A custom tool's input, from the arguments of a function."""
-    try:
-        given = json.loads(arguments)["input"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return arguments
-    return given if isinstance(given, str) else arguments
 
 
 def read_tools(
@@ -106,6 +93,11 @@ def _flattened(tools: Sequence[Mapping[str, Any]]) -> Iterator[_Entry]:
     """All tools, those in namespaces one by one."""
     for index, tool in enumerate(tools):
         place, kind = f"tools[{index}]", _kind(tool)
+        nested = tool.get(kind)
+        if isinstance(nested, dict) and kind in ("function", "custom"):
+            # As chat completions have it.
+            yield _Entry(f"{place}.{kind}", kind, nested)
+            continue
         inner = tool.get("tools")
         if kind != "namespace" or not isinstance(inner, list):
             yield _Entry(place, kind, tool)
@@ -127,7 +119,7 @@ def _tool(entry: _Entry) -> tuple[ClientTool, Tool] | None:
     named = ClientTool(_name(fields, place), entry.namespace, entry.kind == "custom")
     description = str(fields.get("description") or "")
     if named.is_custom:
-        return named, Tool(named.function_name, _with_format(description, fields.get("format")), _CUSTOM_PARAMETERS)
+        return named, custom_tool(named.function_name, description, fields.get("format"))
     parameters = fields.get("parameters")
     if parameters is not None and not isinstance(parameters, dict):
         raise InvalidRequest("parameters must be a JSON Schema object.", param=f"{place}.parameters")
@@ -137,27 +129,17 @@ def _tool(entry: _Entry) -> tuple[ClientTool, Tool] | None:
 
 def _name(fields: Mapping[str, Any], place: str) -> str:
     name = fields.get("name")
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if name is None:
+        raise missing_parameter(f"{place}.name")
+    if not isinstance(name, str):
+        raise wrong_type(f"{place}.name", "a string", name)
+    if not _NAME.fullmatch(name):
         raise InvalidRequest(
-            "name must have 1 to 128 characters of A-Z, a-z, 0-9, underscore, dot and hyphen.", param=f"{place}.name"
+            "name must have 1 to 128 characters of A-Z, a-z, 0-9, underscore, dot and hyphen.",
+            param=f"{place}.name",
+            code="invalid_value",
         )
     return name
-
-
-_CUSTOM_PARAMETERS: Mapping[str, object] = {
-    "type": "object",
-    "properties": {"input": {"type": "string", "description": "the whole input, as it is"}},
-    "required": ["input"],
-    "additionalProperties": False,
-}
-
-
-def _with_format(description: str, form: object) -> str:
-    """A custom tool's description, with the grammar of its input if there is one."""
-    if not isinstance(form, dict) or form.get("type") != "grammar" or not form.get("definition"):
-        return description
-    grammar = f"The input must fit this {form.get('syntax', 'lark')} grammar:\n{form['definition']}"
-    return f"{description}\n{grammar}" if description else grammar
 
 
 def _choice(
@@ -169,31 +151,40 @@ def _choice(
     if isinstance(choice, str):
         return _mode(choice, "tool_choice"), None
     if choice.get("type") == "allowed_tools":
-        mode = _mode(choice.get("mode", "auto"), "tool_choice.mode")
+        nested = choice.get("allowed_tools")
+        choice = nested if isinstance(nested, dict) else choice
+        mode = _mode(choice.get("mode") or "auto", "tool_choice.mode")
         return mode, [name for entry in _entries(choice) for name in _names_of(entry, tools)]
     names = _names_of(choice, tools)
     if not names:
-        raise InvalidRequest("tool_choice must name a function or custom tool of this request.", param="tool_choice")
+        raise InvalidRequest(
+            "tool_choice must name a function or custom tool of this request.",
+            param="tool_choice",
+            code="invalid_value",
+        )
     return "required", names
 
 
 def _entries(choice: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     entries = choice.get("tools")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise InvalidRequest("tools must be a list of objects.", param="tool_choice.tools")
+        raise wrong_type("tool_choice.tools", "an array of objects", entries)
     return entries
 
 
 def _mode(value: object, param: str) -> Literal["none", "auto", "required"]:
     mode = _CHOICES.get(value) if isinstance(value, str) else None
     if mode is None:
-        raise InvalidRequest("tool_choice must be none, auto or required, or name a tool.", param=param)
+        raise invalid_value(param, value, "'none', 'auto' and 'required'", "Or name a tool.")
     return mode
 
 
 def _names_of(entry: Mapping[str, Any], tools: Sequence[ClientTool]) -> list[str]:
     """The functions that an entry of a choice names: one tool, or all of a namespace."""
-    kind, name = _kind(entry), entry.get("name")
+    kind = _kind(entry)
+    nested = entry.get(kind)
+    entry = nested if isinstance(nested, dict) else entry
+    name = entry.get("name")
     if kind == "namespace":
         return [tool.function_name for tool in tools if tool.namespace == name]
     if kind not in ("function", "custom"):

@@ -1,18 +1,17 @@
-"""Request bodies as wire types; a fault is named by its place, as the dialect writes places."""
+"""Request bodies as wire types; what is wrong with one is said as its dialect says it."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import from_json
+from pydantic_core import ErrorDetails, from_json
 
+from app.api.wire.faults import openai_fault
 from app.domain.errors import InvalidRequest
 
 Body = TypeVar("Body", bound=BaseModel)
 
-# Steps of pydantic's locations that are no field: members of a union by type, `stop.list[str]`, or by tag, `<text>`.
-_UNION_MEMBER = re.compile(r"(?:str|int|float|bool|list|dict)(?:\[.*\])?|<\w+>")
 _NAMEABLE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -23,21 +22,11 @@ class WireModel(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
-def bracketed(location: Sequence[int | str]) -> str:
-    """A place as OpenAI names it: `messages[0].content[1].text`."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location).removeprefix(".")
-
-
-def dotted(location: Sequence[int | str]) -> str:
-    """A place as Anthropic names it: `messages.0.content.1.text`."""
-    return ".".join(map(str, location))
-
-
-def parse_body(kind: type[Body], body: bytes, place: Callable[[Sequence[int | str]], str] = bracketed) -> Body:
+def parse_body(kind: type[Body], body: bytes, fault: Callable[[ErrorDetails], InvalidRequest] = openai_fault) -> Body:
     """Read a body.
 
     Args:
-        place: How the dialect names a place in it.
+        fault: Words what is wrong with a field as the dialect does.
 
     Raises:
         InvalidRequest: It is no JSON, or not of the right shape; `param` names the first field at fault.
@@ -49,7 +38,7 @@ def parse_body(kind: type[Body], body: bytes, place: Callable[[Sequence[int | st
             from_json(body, allow_inf_nan=False)
         return kind.model_validate_json(body)
     except ValidationError as error:
-        raise _invalid(error, place) from error
+        raise _invalid(error, fault) from error
     except ValueError as error:
         raise InvalidRequest(f"The request body could not be parsed as JSON ({error}).") from error
 
@@ -74,13 +63,12 @@ def nameable(names: Iterable[str]) -> list[str]:
     return sorted(name for name in names if _NAMEABLE.fullmatch(name))
 
 
-def _invalid(error: ValidationError, place: Callable[[Sequence[int | str]], str]) -> InvalidRequest:
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+def _invalid(error: ValidationError, fault: Callable[[ErrorDetails], InvalidRequest]) -> InvalidRequest:
+    first = error.errors(include_url=False)[0]
     if first["type"] == "json_invalid":
         return InvalidRequest(
             f"The request body could not be parsed as JSON ({first['msg'].removeprefix('Invalid JSON: ')})."
         )
-    param = place([step for step in first["loc"] if isinstance(step, int) or not _UNION_MEMBER.fullmatch(step)])
-    if not param:
+    if not first["loc"]:
         return InvalidRequest("The request body must be a JSON object.")
-    return InvalidRequest(f"{param}: {first['msg']}.", param=param)
+    return fault(first)

@@ -1,15 +1,31 @@
 """What OpenAI's chat completions and legacy completions have in common on the wire. Pure."""
 
 from collections.abc import Sequence
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from app.api.wire.body import WireModel
+from app.api.wire.faults import too_many
 from app.domain.chat import Usage
-from app.domain.errors import InvalidRequest
 
 DONE = b"data: [DONE]\n\n"
 _MAX_STOPS = 16
+
+
+def _no_limit(value: Any) -> Any:
+    """Minus one is what some clients send for no limit."""
+    return None if value in (-1, "-1") else value
+
+
+# The options that every OpenAI dialect has, within OpenAI's own bounds.
+MaxTokens = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_no_limit)]
+Temperature = Annotated[float, Field(ge=0, le=2)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+TopLogprobs = Annotated[int, Field(ge=0, le=20)]
+Choices = Annotated[int, Field(ge=1, le=128)]
+LogitBias = dict[str, Annotated[float, Field(ge=-100, le=100)]]
 
 
 class StreamOptions(WireModel):
@@ -64,5 +80,5 @@ def stop_texts(stop: str | Sequence[str] | None) -> tuple[str, ...]:
         return ()
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
     if len(stops) > _MAX_STOPS:
-        raise InvalidRequest(f"stop must not have more than {_MAX_STOPS} texts.", param="stop")
+        raise too_many("stop", _MAX_STOPS, len(stops))
     return tuple(text for text in stops if text)

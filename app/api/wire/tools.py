@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from app.api.wire.faults import too_many
 from app.domain.chat import Tool, ToolUse
 from app.domain.errors import InvalidRequest
 
@@ -31,16 +32,22 @@ def tool_use(
     for name in allowed or ():
         if name not in known:
             raise InvalidRequest(
-                f"tool_choice names {name[:100]!r}, which is not among the tools.", param="tool_choice"
+                f"tool_choice names {name[:100]!r}, which is not among the tools.",
+                param="tool_choice",
+                code="invalid_value",
             )
     if not tools:
         if choice == "required":
-            raise InvalidRequest("tool_choice requires a tool call, but there are no tools.", param="tool_choice")
+            raise InvalidRequest(
+                "tool_choice requires a tool call, but there are no tools.", param="tool_choice", code="invalid_value"
+            )
         return None
     if allowed is None:
         return ToolUse(tuple(tools), choice, None, parallel)
     if not allowed and choice == "required":
-        raise InvalidRequest("tool_choice requires a tool call, but allows no tool.", param="tool_choice")
+        raise InvalidRequest(
+            "tool_choice requires a tool call, but allows no tool.", param="tool_choice", code="invalid_value"
+        )
     return ToolUse(tuple(tools), choice if allowed else "none", frozenset(allowed), parallel)
 
 
@@ -48,10 +55,12 @@ def _names(tools: Sequence[Tool], param: Callable[[int], str]) -> set[str]:
     known: set[str] = set()
     for index, tool in enumerate(tools):
         if not tool.name:
-            raise InvalidRequest("A tool must have a name.", param=param(index))
+            raise InvalidRequest("A tool must have a name.", param=param(index), code="missing_required_parameter")
         if tool.name in known:
-            raise InvalidRequest(f"Two tools have the name {tool.name[:100]!r}.", param=param(index))
+            raise InvalidRequest(
+                f"Two tools have the name {tool.name[:100]!r}.", param=param(index), code="invalid_value"
+            )
         known.add(tool.name)
     if len(tools) > _MAX_TOOLS:
-        raise InvalidRequest(f"tools must not have more than {_MAX_TOOLS} entries.", param="tools")
+        raise too_many("tools", _MAX_TOOLS, len(tools))
     return known

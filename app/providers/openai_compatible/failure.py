@@ -48,6 +48,18 @@ _LENGTH = re.compile(
     r"reduce the length|最大长度|上下文.{0,10}(?:超|长)|输入.{0,10}(?:过长|超)",
     re.IGNORECASE,
 )
+# The limit itself, where the upstream tells it; the surest way to tell it first.
+_LIMITS = [
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"maximum context length\D{0,20}(\d+)",
+        r"(?:token|context|length|size|input)\w* limit\D{0,20}(\d+)",
+        r"> ?(\d+) maximum",
+        r"\[\d+, ?(\d+)\]",
+        r"(?:context[ _](?:length|window|size)|n_ctx)\D{0,20}(\d+)",
+        r"(?:limit|maximum)\D{0,20}(\d+)",
+    )
+]
 _FILTER = re.compile(
     r"content_?(?:filter|policy)|content management policy|data_?inspection|moderation|flagged|high risk|"
     r"unsafe|inappropriate|violat\w+ .{0,40}polic|sensitive|违规|敏感|安全策略",
@@ -148,7 +160,9 @@ def _lasting(words: str, upstream: Upstream, status: int, said: str, quoted: str
     """The error if the message, the account, the key or the model is at fault: another try would not help."""
     name = upstream.name
     if status == 413 or (status != 429 and _LENGTH.search(words)):
-        return ContextTooLong(f"The conversation is too long for the model at {name}{quoted}", param="messages")
+        return ContextTooLong(
+            f"The conversation is too long for the model at {name}{quoted}", param="messages", limit=_limit_in(words)
+        )
     if status == 402 or (status in (200, 400, 403, 429) and _QUOTA.search(words)):
         return UpstreamQuotaExhausted(f"The gateway's account at {name} has no credit or quota left.")
     if status in (200, 400, 403, 422, 451) and _FILTER.search(words):
@@ -160,6 +174,11 @@ def _lasting(words: str, upstream: Upstream, status: int, said: str, quoted: str
     if status == 404 or (status in (200, 400, 422) and _MODEL.search(words)):
         return UpstreamModelMissing(f"{name} doesn't have this model{quoted}", param="model")
     return None
+
+
+def _limit_in(words: str) -> str | None:
+    found = next((match for match in (limit.search(words) for limit in _LIMITS) if match), None)
+    return f"{found[1][:12]} tokens" if found else None
 
 
 def _passing(fault: UpstreamFault, name: str, status: int, quoted: str, headers: Mapping[str, str]) -> GatewayError:

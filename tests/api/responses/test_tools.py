@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from app.api.responses.tools import ClientTool, Toolbox, custom_arguments, custom_input, read_tools
+from app.api.responses.tools import ClientTool, Toolbox, read_tools
+from app.api.wire.custom import custom_arguments, custom_input
 from app.domain.errors import InvalidRequest
 
 WEATHER = {"type": "function", "name": "weather", "description": "d", "parameters": {"type": "object"}, "strict": True}

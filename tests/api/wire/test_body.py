@@ -5,7 +5,8 @@ from typing import Annotated, Any
 import pytest
 from pydantic import BaseModel, ConfigDict, Discriminator, Tag
 
-from app.api.wire.body import bracketed, dotted, given_fields, nameable, parse_body
+from app.api.anthropic.errors import anthropic_fault
+from app.api.wire.body import given_fields, nameable, parse_body
 from app.domain.errors import InvalidRequest
 
 
@@ -47,7 +48,7 @@ def test_each_dialect_has_its_own_way_to_write_places() -> None:
     location = ("messages", 0, "content", 1)
     assert (bracketed(location), dotted(location)) == ("messages[0].content[1]", "messages.0.content.1")
     with pytest.raises(InvalidRequest) as refusal:
-        parse_body(_Body, b'{"tagged": [{"count": "x"}]}', place=dotted)
+        parse_body(_Body, b'{"tagged": [{"count": "x"}]}', fault=anthropic_fault)
     assert refusal.value.param == "tagged.0.count"
 
 
