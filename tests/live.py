@@ -140,6 +140,7 @@ def gateway_for(site: LiveSimulator, log: TextIO, **settings: object) -> Iterato
         "api_master_key": f"{ALICE_KEY},{BOB_KEY}",
         "chat_page_url": site.page_url,
         "typing_delay_seconds": 0,
+        "max_body_bytes": 1_000_000,  # a body that is too large need not be very large
         "max_loop_lag_seconds": 30,  # tests may run on a busy machine
         **settings,
     }

@@ -39,6 +39,7 @@ ANSWER_ERRORS = openai_responses(
         404: "`model_not_found`, or `session_not_found` with `X-Session-Strict`",
         409: "`session_busy`: another request of this session is running",
         413: "The body is too large",
+        415: "The body is compressed in a way that can't be read",
         429: "The upstream asks for fewer requests",
         500: "A fault of the gateway",
         502: "The upstream's answer makes no sense",

@@ -81,7 +81,7 @@ def test_a_body_that_is_no_json_object_is_refused(body: bytes, says: str) -> Non
         ({"messages": [{**HELLO, "name": 5}]}, "messages[0].name"),
         ({"messages": [{"role": "assistant", "tool_calls": "x"}]}, "messages[0].tool_calls"),
         (
-            {"messages": [{"role": "assistant", "tool_calls": [{"function": {"arguments": {}}}]}]},
+            {"messages": [{"role": "assistant", "tool_calls": [{"function": {"arguments": 5}}]}]},
             "messages[0].tool_calls[0].function.arguments",
         ),
     ],
@@ -90,7 +90,8 @@ def test_a_fault_in_the_messages_is_named_by_its_place(document: dict[str, Any],
     """A message of the wrong shape is a 400 whose `param` leads to the field at fault."""
     with pytest.raises(InvalidRequest) as caught:
         _call(document)
-    assert (caught.value.status, caught.value.param, caught.value.code) == (400, param, None)
+    assert (caught.value.status, caught.value.param) == (400, param)
+    assert caught.value.code is not None
 
 
 @pytest.mark.parametrize("kind", ["input_audio", "file", "video_url"])
@@ -99,7 +100,7 @@ def test_content_that_is_neither_text_nor_image_is_refused_by_its_part(kind: str
     content = [{"type": "text", "text": "What is this?"}, {"type": kind, kind: {"url": "https://example.com/1.png"}}]
     with pytest.raises(InvalidRequest, match=kind) as caught:
         _call({"messages": [HELLO, {"role": "user", "content": content}]})
-    assert caught.value.param == "messages[1].content[1]"
+    assert (caught.value.param, caught.value.code) == ("messages[1].content[1].type", "invalid_value")
     assert "example.com" not in caught.value.message
 
 
@@ -114,7 +115,7 @@ def test_content_that_is_neither_text_nor_image_is_refused_by_its_part(kind: str
         ({"stream_options": "usage"}, "stream_options"),
         ({"stream_options": {"include_usage": "perhaps"}}, "stream_options.include_usage"),
         ({"max_tokens": 0}, "max_tokens"),
-        ({"max_tokens": -1}, "max_tokens"),
+        ({"max_tokens": -2}, "max_tokens"),
         ({"max_tokens": 1.5}, "max_tokens"),
         ({"max_completion_tokens": 0}, "max_completion_tokens"),
         ({"stop": 5}, "stop"),
@@ -132,12 +133,13 @@ def test_content_that_is_neither_text_nor_image_is_refused_by_its_part(kind: str
         ({"response_format": {"type": "xml"}}, "response_format.type"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema.schema"),
         ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format.json_schema.schema"),
-        ({"tools": [{"type": "function"}]}, "tools[0]"),
-        ({"tools": [F, {"type": "custom", "custom": {"name": "g"}}]}, "tools[1]"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function"),
+        ({"tools": [F, {"type": "custom"}]}, "tools[1].custom"),
+        ({"tools": [F, {"type": "web_search"}]}, "tools[1].type"),
         ({"tools": [{"type": "function", "function": {"name": ""}}]}, "tools[0].function.name"),
         ({"tools": [F, F]}, "tools[1].function.name"),
         ({"tools": [F], "tool_choice": "sometimes"}, "tool_choice"),
-        ({"tools": [F], "tool_choice": {"type": "function"}}, "tool_choice"),
+        ({"tools": [F], "tool_choice": {"type": "function"}}, "tool_choice.function.name"),
         (
             {
                 "tools": [F],
@@ -205,7 +207,18 @@ def test_a_refusal_does_not_repeat_what_was_sent() -> None:
             },
             assistant("", ToolCall("c", "f", "{}")),
         ),
-        ({"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}, assistant("", ToolCall("", "f", "{}"))),
+        (
+            {"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]},
+            assistant("", ToolCall("call_0_0", "f", "{}")),
+        ),
+        (
+            {"role": "assistant", "tool_calls": [{"id": "c", "name": "f", "arguments": {"a": "ü"}}]},
+            assistant("", ToolCall("c", "f", '{"a":"ü"}')),
+        ),
+        (
+            {"role": "assistant", "tool_calls": [{"id": "c", "type": "custom", "custom": {"name": "f", "input": "x"}}]},
+            assistant("", ToolCall("c", "f", '{"input": "x"}')),
+        ),
         ({"role": "tool", "content": "21", "tool_call_id": "c"}, tool("21", "c")),
         ({"role": "tool", "content": None, "tool_call_id": "c"}, tool("", "c")),
         ({"role": "function", "content": "21", "name": "f"}, Message("tool", "21", name="f", tool_call_id="call_f")),
@@ -241,6 +254,8 @@ def test_a_byte_order_mark_is_no_part_of_the_request() -> None:
         ({"stop": [str(number) for number in range(16)]}, tuple(str(number) for number in range(16)), None),
         ({"max_tokens": 5}, (), 5),
         ({"max_tokens": "5"}, (), 5),
+        ({"max_tokens": -1}, (), None),
+        ({"max_tokens": 5, "max_completion_tokens": -1}, (), 5),
         ({"max_completion_tokens": 7}, (), 7),
         ({"max_tokens": 5, "max_completion_tokens": 7}, (), 7),
         ({"n": 1}, (), None),
@@ -282,6 +297,23 @@ def test_parameters_are_taken_leniently(fields: dict[str, Any], stop: tuple[str,
         ),
         ({"functions": [F["function"], G["function"]], "function_call": {"name": "f"}}, "required", {"f"}, False),
         ({"functions": [F["function"], G["function"]], "function_call": "none"}, "none", None, False),
+        ({"tools": [F, {**G["function"], "type": "function"}]}, "auto", None, True),
+        ({"tools": [F, G["function"]], "tool_choice": {"type": "function", "name": "g"}}, "required", {"g"}, True),
+        (
+            {"tools": [F, {"type": "custom", **G["function"]}], "tool_choice": {"type": "custom", "name": "g"}},
+            "required",
+            {"g"},
+            True,
+        ),
+        (
+            {
+                "tools": [F, {"type": "custom", "custom": G["function"]}],
+                "tool_choice": {"type": "allowed_tools", "mode": "required", "tools": [{"type": "custom", "name": "g"}]},
+            },
+            "required",
+            {"g"},
+            True,
+        ),
     ],
 )
 def test_every_way_to_choose_a_tool_is_understood(
@@ -296,10 +328,12 @@ def test_every_way_to_choose_a_tool_is_understood(
 
 
 def test_the_form_of_the_answer_is_understood() -> None:
-    """`response_format` becomes a form, its schema as it came."""
+    """`response_format` becomes a form, its schema as it came, nested or beside the type."""
     schema = {"type": "object", "properties": {"schema": {"type": "string"}}}
     wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema, "strict": True}}
     assert _call_with(response_format=wanted).output_format == OutputFormat("json_schema", schema, "n", strict=True)
+    flat = {"type": "json_schema", "name": "n", "schema": schema, "strict": True}
+    assert _call_with(response_format=flat).output_format == OutputFormat("json_schema", schema, "n", strict=True)
     assert _call_with(response_format={"type": "json_object"}).output_format == OutputFormat("json_object")
     assert _call_with(response_format={"type": "text"}).output_format == OutputFormat("text")
 

@@ -38,6 +38,10 @@ def _ignored(**fields: Any) -> list[str]:
     return list(_read(**fields).ignored)
 
 
+def _unserved(**fields: Any) -> list[str]:
+    return list(_read(**fields).unserved)
+
+
 def test_a_text_is_a_users_message_after_the_instructions() -> None:
     """The shortest request: a text, and what it is to be answered by."""
     call = _call(instructions="Be brief.")
@@ -104,7 +108,7 @@ def test_encrypted_thoughts_and_unknown_items_are_passed_over() -> None:
         {"role": "user", "content": "Hi"},
     ]
     assert _messages(*items) == [Message("user", "Hi")]
-    assert _ignored(input=items) == ["input.tool_search_call", "input.web_search_call"]
+    assert _unserved(input=items) == ["input.tool_search_call", "input.web_search_call"]
 
 
 def test_kept_items_mean_what_they_meant() -> None:
@@ -150,11 +154,12 @@ def test_further_fields_have_the_names_that_upstreams_know() -> None:
 
 
 def test_what_has_no_effect_is_named_and_what_is_of_no_consequence_isnt() -> None:
-    """A request as Codex sends it is accepted; the header names what was passed over."""
-    assert _ignored(
+    """A request as Codex sends it is accepted; what no upstream gets is named whoever answers."""
+    fields: dict[str, Any] = dict(
         include=["reasoning.encrypted_content"], store=False, prompt_cache_key="k", client_metadata={"a": "b"},
         temperature=1, truncation="auto", tools=[{"type": "web_search"}], service_tier="auto", unknown=1,
-    ) == ["temperature", "tools.web_search", "truncation", "unknown"]  # fmt: skip
+    )  # fmt: skip
+    assert (_ignored(**fields), _unserved(**fields)) == (["temperature"], ["tools.web_search", "truncation", "unknown"])
 
 
 @pytest.mark.parametrize(
@@ -165,13 +170,13 @@ def test_what_has_no_effect_is_named_and_what_is_of_no_consequence_isnt() -> Non
         ({"input": 7}, "input"),
         ({"input": [{"role": "robot", "content": "x"}]}, "input[0].role"),
         ({"input": [{"role": "user"}]}, "input[0].content"),
-        ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]}, "input[0].content[0]"),
+        ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]}, "input[0].content[0].type"),
         ({"input": [{"role": "user", "content": [{"type": "input_text"}]}]}, "input[0].content[0].text"),
         (
             {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]},
             "input[0].content[0].image_url",
         ),
-        ({"input": [{"type": "function_call", "name": "x"}]}, "input[0].call_id"),
+        ({"input": [{"type": "function_call", "call_id": "x"}]}, "input[0].name"),
         ({"input": [{"type": "function_call_output", "call_id": "c", "output": 1}]}, "input[0].output"),
         ({"input": [{"role": "user", "content": "x"}] * 10}, "input"),
         ({"background": True}, "background"),

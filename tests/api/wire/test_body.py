@@ -40,16 +40,15 @@ def test_the_field_at_fault_is_named_as_clients_write_it(body: bytes, param: str
     with pytest.raises(InvalidRequest) as refusal:
         parse_body(_Body, body)
     assert refusal.value.param == param
-    assert refusal.value.message.startswith(f"{param}: " if param else "The request body ")
+    assert (f"'{param}'" if param else "The request body ") in refusal.value.message
 
 
 def test_each_dialect_has_its_own_way_to_write_places() -> None:
     """OpenAI puts numbers into brackets, Anthropic between dots."""
-    location = ("messages", 0, "content", 1)
-    assert (bracketed(location), dotted(location)) == ("messages[0].content[1]", "messages.0.content.1")
     with pytest.raises(InvalidRequest) as refusal:
         parse_body(_Body, b'{"tagged": [{"count": "x"}]}', fault=anthropic_fault)
     assert refusal.value.param == "tagged.0.count"
+    assert refusal.value.message.startswith("tagged.0.count: ")
 
 
 @pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])

@@ -25,6 +25,6 @@ def test_stop_texts_come_alone_or_as_a_list(stop: str | list[str] | None, texts:
 def test_there_is_a_number_of_stop_texts_that_is_too_many() -> None:
     """The refusal says how many may come."""
     assert len(stop_texts(["x"] * 16)) == 16
-    with pytest.raises(InvalidRequest, match="more than 16") as caught:
+    with pytest.raises(InvalidRequest, match="maximum length 16") as caught:
         stop_texts(["x"] * 17)
     assert caught.value.param == "stop"
