@@ -136,7 +136,7 @@ def test_what_is_too_long_is_said_with_both_sizes_and_the_setting() -> None:
     """The refusal names the size needed, the limit, its unit and setting, and the field at fault."""
     with pytest.raises(ContextTooLong) as caught:
         compose([user("я" * 700)], PromptLimit(1000, "bytes", setting="MY_SETTING"))
-    assert all(word in caught.value.message for word in ("maximum context length is 1000 bytes. ", "1400 bytes", "MY_SETTING"))
+    assert all(word in caught.value.message for word in ("length is 1000 bytes. ", "1400 bytes", "MY_SETTING"))
     assert (caught.value.param, caught.value.code, caught.value.status) == ("messages", "context_length_exceeded", 400)
 
 
@@ -302,7 +302,13 @@ def test_instructions_that_do_not_fit_are_the_fault_of_their_field() -> None:
     with pytest.raises(ContextTooLong) as caught:
         compose([user("u" * 20)], PromptLimit(fitting - 1, setting="MY_SETTING"), "i" * 70, "response_format")
     assert caught.value.param == "response_format"
-    words = ("response_format", "70 codepoints", f"{fitting} together", f"maximum context length is {fitting - 1} codepoints. ", "MY_SETTING")
+    words = (
+        "response_format",
+        "70 codepoints",
+        f"{fitting} together",
+        f"length is {fitting - 1} codepoints. ",
+        "MY_SETTING",
+    )
     assert all(word in caught.value.message for word in words)
     with pytest.raises(ContextTooLong, match="take 500 codepoints") as caught:
         compose([user("u" * 500)], PromptLimit(400), "i" * 70)

@@ -89,7 +89,7 @@ def unserved(request: MessagesRequest) -> list[str]:
     """What the answer takes no account of, whoever answers, as far as its names can stand in a header."""
     names = [name for name, value in (request.model_extra or {}).items() if value is not None]
     names = [name for name in names if name not in _INCONSEQUENTIAL]
-    names += [f"tools.{tool.name}" for tool in request.tools or () if not _is_custom(tool)]
+    names += [f"tools.{tool.name or tool.type}" for tool in request.tools or () if not _is_custom(tool)]
     return nameable(set(names))
 
 
@@ -158,7 +158,7 @@ def _tools(request: Prompted) -> ToolUse | None:
 def _tool(tool: WireTool, place: str) -> Tool:
     if tool.input_schema is None:
         raise InvalidRequest("Field required.", param=f"{place}.input_schema")
-    return Tool(tool.name, tool.description or "", tool.input_schema, bool(tool.strict), f"{place}.input_schema")
+    return Tool(tool.name or "", tool.description or "", tool.input_schema, bool(tool.strict), f"{place}.input_schema")
 
 
 def _output_format(request: MessagesRequest) -> OutputFormat:

@@ -72,7 +72,7 @@ class WireMessage(WireModel):
 class WireTool(WireModel):
     """A tool that the model may ask the client to use."""
 
-    name: str = ""
+    name: str | None = None
     type: str | None = Field(None, description="`custom` or absent; tools of other types are Anthropic's own")
     description: str | None = None
     input_schema: dict[str, Any] | None = Field(None, description="the JSON Schema of the tool's input")

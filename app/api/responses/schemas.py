@@ -90,7 +90,7 @@ class ItemReference(_FiniteModel):
 class OtherItem(_FiniteModel):
     """An item that only a built-in tool could have made; it is passed over."""
 
-    type: str = "unknown"
+    type: str
 
 
 _TAGS = {

@@ -97,3 +97,27 @@ def test_browsers_of_allowed_origins_may_call_and_read_our_headers(start_gateway
     assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, origin)
     assert "x-session-action" in refused.headers["access-control-expose-headers"]
     assert "access-control-allow-origin" not in stranger.headers
+
+
+@pytest.mark.parametrize(
+    ("headers", "begins"),
+    [
+        ({}, "You didn't provide an API key."),
+        ({"Authorization": "Bearer"}, "You didn't provide an API key."),
+        ({"Authorization": "Bearer sk-wrong-0123456789"}, "Incorrect API key provided: sk-w***6789. "),
+        ({"x-api-key": "sk-wrong-0123456789"}, "Incorrect API key provided: sk-w***6789. "),
+        ({"Authorization": "Bearer sk-0123456789ab"}, "Incorrect API key provided: ***. "),
+        ({"Authorization": "Bearer x"}, "Incorrect API key provided: ***. "),
+        ({"Authorization": "Bearer sk-wröng-0123456789"}, "Incorrect API key provided: ***. "),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses"])
+def test_a_wrong_key_is_told_by_its_ends_at_most(
+    gateway: LiveGateway, path: str, headers: dict[str, str], begins: str
+) -> None:
+    """The words are OpenAI's; nobody can use what is told of a key, and of a short one nothing is."""
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    response = httpx.post(f"{gateway.base_url}{path}", json=HELLO, headers=raw, trust_env=False)
+    assert response.status_code == 401
+    assert response.json()["error"]["message"].startswith(begins)
+    assert "0123456789" not in response.text

@@ -17,7 +17,7 @@ from tests.domain.strategies import UNTIMED, texts
 
 HELLO = {"role": "user", "content": "Hello"}
 F = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
-G = {"type": "function", "function": {"name": "g"}}
+G: dict[str, Any] = {"type": "function", "function": {"name": "g"}}
 
 
 def _read(request: bytes | dict[str, Any], headers: dict[bytes, bytes] | None = None, **services: Any) -> Exchange:
@@ -308,7 +308,11 @@ def test_parameters_are_taken_leniently(fields: dict[str, Any], stop: tuple[str,
         (
             {
                 "tools": [F, {"type": "custom", "custom": G["function"]}],
-                "tool_choice": {"type": "allowed_tools", "mode": "required", "tools": [{"type": "custom", "name": "g"}]},
+                "tool_choice": {
+                    "type": "allowed_tools",
+                    "mode": "required",
+                    "tools": [{"type": "custom", "name": "g"}],
+                },
             },
             "required",
             {"g"},

@@ -155,10 +155,17 @@ def test_further_fields_have_the_names_that_upstreams_know() -> None:
 
 def test_what_has_no_effect_is_named_and_what_is_of_no_consequence_isnt() -> None:
     """A request as Codex sends it is accepted; what no upstream gets is named whoever answers."""
-    fields: dict[str, Any] = dict(
-        include=["reasoning.encrypted_content"], store=False, prompt_cache_key="k", client_metadata={"a": "b"},
-        temperature=1, truncation="auto", tools=[{"type": "web_search"}], service_tier="auto", unknown=1,
-    )  # fmt: skip
+    fields: dict[str, Any] = {
+        "include": ["reasoning.encrypted_content"],
+        "store": False,
+        "prompt_cache_key": "k",
+        "client_metadata": {"a": "b"},
+        "temperature": 1,
+        "truncation": "auto",
+        "tools": [{"type": "web_search"}],
+        "service_tier": "auto",
+        "unknown": 1,
+    }
     assert (_ignored(**fields), _unserved(**fields)) == (["temperature"], ["tools.web_search", "truncation", "unknown"])
 
 
@@ -170,7 +177,10 @@ def test_what_has_no_effect_is_named_and_what_is_of_no_consequence_isnt() -> Non
         ({"input": 7}, "input"),
         ({"input": [{"role": "robot", "content": "x"}]}, "input[0].role"),
         ({"input": [{"role": "user"}]}, "input[0].content"),
-        ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]}, "input[0].content[0].type"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]},
+            "input[0].content[0].type",
+        ),
         ({"input": [{"role": "user", "content": [{"type": "input_text"}]}]}, "input[0].content[0].text"),
         (
             {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]},

@@ -178,3 +178,29 @@ async def test_a_refused_key_is_named_and_not_shown() -> None:
     assert (raised.value.status, raised.value.should_retry) == (502, False)
     assert "ACME_API_KEY" in raised.value.message
     assert KEY not in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("said", "limit"),
+    [
+        (LONG, "8192"),
+        ("Invalid request: Your request exceeded model token limit: 8192", "8192"),
+        ("Range of input length should be [1, 30720]: input length exceeds limit", "30720"),
+        ("the prompt is too long: 210000 tokens > 200000 maximum", "200000"),
+        ("request (9001 tokens) exceeds the available context size (4096 tokens), try increasing it", "4096"),
+        ("input tokens exceed the limit of 131072", "131072"),
+        ("the prompt is too long", None),
+    ],
+)
+async def test_an_upstreams_own_limit_is_told_in_openais_words(said: str, limit: str | None) -> None:
+    """Clients look for OpenAI's sentence; what the upstream said comes after it."""
+    async with (
+        raw_upstream(reply(error(said), "400 Bad")) as upstream,
+        provider_at(upstream.base_url) as provider,
+    ):
+        with pytest.raises(ContextTooLong) as raised:
+            await provider.create_completion(wanted())
+    found = raised.value
+    assert found.limit == (limit and f"{limit} tokens")
+    assert found.message.startswith(f"This model's maximum context length is {limit} tokens. ") is (limit is not None)
+    assert said in found.message
