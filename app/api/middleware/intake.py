@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.coding import decoded
 from app.api.errors import error_response
 from app.api.request import RequestContext
+from app.api.wire.coding import decoded
 from app.domain.errors import BodyTooLarge, GatewayError, GatewayOverloaded, HeadersTooLarge, UnsupportedCoding
 from app.observe.loop_lag import LoopLag
 
@@ -18,9 +18,9 @@ _RETRY_AFTER = 2
 class IntakeMiddleware:
     """Refuses requests that are too large, and sheds load while the event loop can't keep up.
 
-    A body with a `Content-Length` is refused at once, any other when it exceeds the limit; compressed bodies are limited
-    both as sent and decoded. While the loop is late, POSTs get a 503 now instead of a timeout later; other requests are
-    still answered.
+    A body with a `Content-Length` is refused at once, any other when it exceeds the limit; a compressed body is limited
+    both as sent and as decoded. While the loop is late, POSTs get a 503 now instead of a timeout later; other requests
+    are still answered.
 
     Args:
         max_bytes: The size limit of a body.
