@@ -26,7 +26,7 @@ PAGE_FAILURES: Final = (
 API_FAILURES: Final = (
     *("openai_key", "openai_rate", "openai_quota", "openai_context", "openai_bad_request", "openai_error"),
     *("moonshot_context", "moonshot_quota", "moonshot_overloaded", "moonshot_risk", "moonshot_model"),
-    *("deepseek_balance", "deepseek_busy", "qianfan_key", "qianfan_rate"),
+    *("deepseek_max_tokens", "deepseek_balance", "deepseek_busy", "qianfan_key", "qianfan_rate"),
     *("siliconflow_model", "siliconflow_busy", "openrouter_credits", "openrouter_moderation"),
     *("vllm_context", "ollama_model", "no_such_url", "cloudflare_timeout", "cloudflare_challenge"),
     *("html", "not_json", "nothing", "other_json", "empty_answer", "error_with_200"),

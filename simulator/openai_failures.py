@@ -49,6 +49,7 @@ API_ERRORS: Final[Mapping[str, Canned]] = {
     "moonshot_model": api_error(
         404, "Not found the model simulated or Permission denied", type="resource_not_found_error"
     ),
+    "deepseek_max_tokens": api_error(400, "Invalid max_tokens value, the valid range of max_tokens is [1, 8192]"),
     "deepseek_balance": api_error(402, "Insufficient Balance", type="unknown_error", code="invalid_request_error"),
     "deepseek_busy": api_error(503, "Service is too busy. We advise users to temporarily switch to others."),
     "qianfan_key": _json(401, {"error": {"code": "invalid_iam_token", "message": "IAM authentication failed"}}),

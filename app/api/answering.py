@@ -114,8 +114,9 @@ def opening_headers(opening: Opening, exchange: Exchange) -> RawHeaders:
         headers.append((b"x-session-id", session_id_header(opening.session_id)))
     if opening.fallback:
         headers.append((b"x-fallback", ", ".join(opening.fallback).encode("latin-1")))
-    if exchange.unserved or (exchange.ignored and not opening.options_taken):
+    if exchange.unserved or opening.ignored or (exchange.ignored and not opening.options_taken):
         names = {*exchange.unserved, *(() if opening.options_taken else exchange.ignored)}
+        names.update([exchange.names.get(name, name) for name in opening.ignored])
         headers.append((b"x-ignored-params", ", ".join(sorted(names)[:_MAX_IGNORED]).encode()))
     return headers
 

@@ -56,6 +56,7 @@ class Exchange(Struct, frozen=True):
         encoder: Makes the encoder of a streamed answer when its opening is known.
         ignored: Fields of the request that count only for an upstream that takes options.
         unserved: What has no effect whoever answers.
+        names: The request's own names of fields that the gateway calls otherwise.
         keep: Awaited when the answer is complete, before its end is told; None if there is nothing to keep.
     """
 
@@ -65,6 +66,7 @@ class Exchange(Struct, frozen=True):
     encoder: Callable[[Opening], EventEncoder]
     ignored: Collection[str] = ()
     unserved: Collection[str] = ()
+    names: Mapping[str, str] = {}
     keep: Callable[[Ending], Awaitable[None]] | None = None
 
 

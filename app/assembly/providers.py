@@ -24,18 +24,16 @@ from app.providers.http import HttpClient, Tls
 from app.providers.kimi.nonce import NoncePolicy
 from app.providers.kimi.page import PageReader
 from app.providers.kimi.provider import KimiProvider
-from app.providers.openai_compatible.presets import PRESETS, Preset
+from app.providers.openai_compatible.presets import API_CONCURRENCY, PRESETS, Preset
 from app.providers.openai_compatible.provider import OpenAICompatibleProvider
 from app.providers.openai_compatible.upstream import Upstream
 from app.providers.registry import ModelRoute, ProviderRegistry
-from app.providers.resilience.breaker import BreakerPolicy, CircuitBreaker
+from app.providers.resilience.breaker import BreakerPolicy
 from app.providers.resilience.bulkhead import Bulkhead
 from app.providers.resilience.guard import Guard
 from app.providers.resilience.retry import RetryBudget, RetryPolicy
 from app.settings import Settings, SettingsError, environment
 
-# At each upstream with an API, from this worker; PROVIDERS_FILE may say otherwise.
-_API_CONCURRENCY = 100
 _RETRY_RESERVE = 10
 
 
@@ -126,10 +124,11 @@ def _kimi_site(given: _Ingredients) -> list[BaseProvider]:
                 queue_timeout=traffic.queue_timeout,
                 trace=given.trace,
             ),
-            breaker=CircuitBreaker(_breaker_policy(settings)),
+            breaker=_breaker_policy(settings),
             retry=RetryPolicy(retries=traffic.max_retries),
             budget=_retry_budget(settings, traffic.max_retries),
             timeout=traffic.request_timeout,
+            longest_pause=traffic.longest_pause,
         ),
         keep_upstream_session=site.keep_session,
         trace=given.trace,
@@ -144,12 +143,13 @@ def _api_upstreams(given: _Ingredients) -> list[BaseProvider]:
     """The presets that are switched on, and the file's rows."""
     settings, traffic = given.settings, given.settings.traffic
     defaults = Traffic(
-        concurrency=_API_CONCURRENCY,
+        concurrency=API_CONCURRENCY,
         queue=traffic.queue_size,
         queue_timeout=traffic.queue_timeout,
         timeout=traffic.request_timeout,
         idle_timeout=settings.streams.idle_timeout,
         retries=traffic.max_retries,
+        longest_pause=traffic.longest_pause,
         breaker=_breaker_policy(settings),
     )
     try:
@@ -172,11 +172,12 @@ def _api_provider(given: _Ingredients, upstream: Upstream, traffic: Traffic) -> 
                 queue_timeout=traffic.queue_timeout,
                 trace=given.trace,
             ),
-            breaker=CircuitBreaker(traffic.breaker),
+            breaker=traffic.breaker,
             retry=RetryPolicy(retries=traffic.retries),
             budget=_retry_budget(given.settings, traffic.retries),
             timeout=traffic.timeout,
             idle_timeout=traffic.idle_timeout,
+            longest_pause=traffic.longest_pause,
         ),
         max_reply_bytes=max_reply_bytes,
         trace=given.trace,

@@ -16,6 +16,7 @@ from app.domain.errors import ContextTooLong, InvalidRequest
 from app.domain.output_limiter import OutputLimiter
 from app.domain.prompt import MessagePrompt, TextPrompt, compose, message_prompt, without_forged_calls
 from app.providers.base import CompletionRequest, ModelSpec
+from app.providers.bounds import ModelBounds, within_bounds
 from app.providers.registry import Target
 
 _TAG_BYTES = 3
@@ -30,6 +31,7 @@ class Attempt(Struct, frozen=True):
         limiter: Cuts the answer where the client wants it to end; None if the model does that itself.
         emulator: Makes up for tools and formats that the model lacks; None if it lacks nothing.
         conversation: All messages, before the request's prompt was made of them.
+        ignored: What was left out or changed because the model doesn't take it.
     """
 
     target: Target
@@ -37,6 +39,7 @@ class Attempt(Struct, frozen=True):
     limiter: OutputLimiter | None
     emulator: Emulator | None
     conversation: tuple[Message, ...]
+    ignored: tuple[str, ...] = ()
 
 
 def attempts(
@@ -59,7 +62,7 @@ def attempts(
         time = now()
         # The last one may use up the time; any other leaves half of it to those behind it.
         share = (deadline - time) / 2 if others else deadline - time
-        abilities = target.spec.abilities
+        abilities, bounds = target.spec.abilities, target.spec.bounds
         request = CompletionRequest(
             model=target.spec,
             prompt=prompt,
@@ -74,8 +77,11 @@ def attempts(
             deadline=time + min(target.provider.timeout, share),
             retries=not others,
         )
+        ignored: tuple[str, ...] = ()
+        if bounds is not None and (is_limited or is_formed or call.options):
+            request, ignored = _bounded(request, bounds)
         limiter = _limiter(call, target.spec, emulator) if is_limited else None
-        return Attempt(target, request, limiter, emulator, messages)
+        return Attempt(target, request, limiter, emulator, messages, ignored)
 
     for index, target in enumerate(targets):
         try:
@@ -108,6 +114,21 @@ def reminded(attempt: Attempt, reply: str, reminder: str) -> Attempt:
     else:
         prompt = _composed(attempt.conversation, attempt.target.spec, attempt.emulator, reminder)
     return replace(attempt, request=replace(attempt.request, prompt=prompt))
+
+
+def _bounded(request: CompletionRequest, bounds: ModelBounds) -> tuple[CompletionRequest, tuple[str, ...]]:
+    """The request as its model takes it, and the names of what was changed."""
+    taken = within_bounds(bounds, request.max_tokens, request.options, request.tools, request.output_format)
+    if not taken.changed and taken.options is request.options:
+        return request, ()
+    bounded = replace(
+        request,
+        max_tokens=taken.max_tokens,
+        options=taken.options,
+        tools=taken.tools,
+        output_format=taken.output_format,
+    )
+    return bounded, taken.changed
 
 
 def _prompt(

@@ -18,6 +18,7 @@ class Opening(Struct, frozen=True):
         prompt: What is sent, and what was left out.
         options_taken: Whether further fields of the request reach the upstream.
         fallback: The providers that were passed over, each as `provider=reason`.
+        ignored: What was left out or changed because the model doesn't take it, by our names.
     """
 
     model: str
@@ -27,6 +28,7 @@ class Opening(Struct, frozen=True):
     prompt: Prompt
     options_taken: bool = False
     fallback: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
 
 
 class Ending(Struct, frozen=True):

@@ -72,7 +72,7 @@ class ChatService:
                     log.answered()
                     if attempt.limiter is not None:
                         completion = limit_completion(completion, attempt.limiter)
-                    opening = _opening(call, session, attempt.target, attempt.request.prompt, log)
+                    opening = _opening(call, session, attempt.target, attempt.request.prompt, log, attempt.ignored)
                     ending = _ending(completion, opening.prompt)
                     await session.remember(ending, opening.prompt)
                     log.ending = ending
@@ -98,7 +98,7 @@ class ChatService:
                     return
                 said = log.deltas
                 for attempt in attempts(call, caller.id, targets, session, log):
-                    opening = _opening(call, session, attempt.target, attempt.request.prompt, log)
+                    opening = _opening(call, session, attempt.target, attempt.request.prompt, log, attempt.ignored)
                     yield opening
                     try:
                         async with aclosing(_deltas(attempt)) as deltas:
@@ -136,7 +136,14 @@ def _deltas(attempt: Attempt) -> AsyncGenerator[Delta, None]:
     return deltas if attempt.limiter is None else limit_deltas(deltas, attempt.limiter)
 
 
-def _opening(call: ChatCall, session: CallSession, target: Target, prompt: Prompt, log: CallLog) -> Opening:
+def _opening(
+    call: ChatCall,
+    session: CallSession,
+    target: Target,
+    prompt: Prompt,
+    log: CallLog,
+    ignored: tuple[str, ...] = (),
+) -> Opening:
     return Opening(
         model=call.model,
         provider=target.provider.name,
@@ -145,6 +152,7 @@ def _opening(call: ChatCall, session: CallSession, target: Target, prompt: Promp
         prompt=prompt,
         options_taken=session.replay is None and "options" in target.spec.abilities,
         fallback=tuple([f"{provider}={reason}" for provider, reason in log.passed_over]) if log.passed_over else (),
+        ignored=ignored,
     )
 
 

@@ -31,6 +31,7 @@
         │   ├── MalformedAnswer       502
         │   └── EmptyReply            502
         ├── UpstreamUnavailable       503
+        │   ├── UpstreamUnreachable   503
         │   └── UpstreamBlocked       503
         ├── CloudflareChallenge       503
         ├── NonceMissing              503
@@ -254,6 +255,8 @@ class UpstreamError(GatewayError):
     is_transient: ClassVar[bool] = False
     # Does it lock out every request, so that there is no point in sending another?
     shuts_out: ClassVar[bool] = False
+    # Would a request for another model of the same upstream meet it, too?
+    concerns_all_models: ClassVar[bool] = False
 
 
 class UpstreamModelMissing(UpstreamError):
@@ -346,12 +349,19 @@ class UpstreamUnavailable(UpstreamError):
     is_transient = True
 
 
+class UpstreamUnreachable(UpstreamUnavailable):
+    """No connection to the upstream can be made."""
+
+    concerns_all_models = True
+
+
 class UpstreamBlocked(UpstreamUnavailable):
     """The upstream's firewall blocks this gateway; retrying at once makes it worse."""
 
     code = "upstream_blocked"
     advice = "The upstream's firewall blocks this machine's address, or what it sends. Wait, or ask its operators."
     is_transient = False
+    concerns_all_models = True
 
 
 class CloudflareChallenge(UpstreamError):
@@ -361,6 +371,7 @@ class CloudflareChallenge(UpstreamError):
     code = "cloudflare_challenge"
     advice = "Cloudflare wants a browser. Wait, or use another network address: the gateway does not solve challenges."
     shuts_out = True
+    concerns_all_models = True
 
 
 class NonceMissing(UpstreamError):

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from app.domain.chat import PLAIN_TEXT, Completion, Delta, Message, OutputFormat, ToolUse
 from app.domain.prompt import MessagePrompt, PromptLimit, TextPrompt
+from app.providers.bounds import ModelBounds
 
 # messages: accepts a conversation message by message, and applies `stop` and `max_tokens` itself; a model without it
 # gets the conversation as one text, and the gateway ends its answer. options: accepts further fields of the request.
@@ -30,6 +31,7 @@ class ModelSpec(Struct, frozen=True):
         owned_by: Shown in the model list.
         abilities: What the model does natively. The gateway emulates or refuses the rest.
         listed: False for a model that `find` made up from its name: nobody has listed it.
+        bounds: What requests to it are brought within; None if it is sent whatever the client wants.
     """
 
     id: str
@@ -38,6 +40,7 @@ class ModelSpec(Struct, frozen=True):
     owned_by: str
     abilities: frozenset[Ability] = frozenset()
     listed: bool = True
+    bounds: ModelBounds | None = None
 
 
 class CompletionRequest(Struct, frozen=True):

@@ -10,14 +10,24 @@ from urllib.parse import SplitResult, urlsplit
 
 from msgspec import Struct
 from msgspec.structs import replace
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 
 from app.domain.prompt import PromptLimit
 from app.providers.base import Ability, ModelSpec
+from app.providers.bounds import BoundsRow, ModelBounds, OptionRange, SchemaRules, bounds_of
 from app.providers.openai_compatible.presets import PRESETS, ModelRow, Preset
 from app.providers.openai_compatible.upstream import MaxTokensField, Quirks, ReasoningField, Upstream
 from app.providers.registry import ModelRoute
-from app.providers.resilience.breaker import BreakerPolicy
+from app.providers.resilience.breaker import LONGEST_PAUSE, BreakerPolicy
 
 _NAME = r"^[a-z0-9][a-z0-9._-]{0,31}$"
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
@@ -31,7 +41,26 @@ class _Row(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class ModelEntry(_Row):
+def _option_range(value: tuple[float, float]) -> OptionRange:
+    least, largest = value
+    if least > largest:
+        raise ValueError("write [least, largest]")
+    return value
+
+
+class BoundsEntry(_Row):
+    """What a model takes, or all models of a provider. What is left out is the provider's, or the preset's."""
+
+    max_tokens: int | None = Field(None, ge=1)
+    option_bounds: dict[str, Annotated[tuple[float, float], AfterValidator(_option_range)]] = {}
+    schema_rules: SchemaRules | None = None
+
+    def bounds(self) -> ModelBounds:
+        """The same as a value."""
+        return ModelBounds(max_tokens=self.max_tokens, options=self.option_bounds, schemas=self.schema_rules)
+
+
+class ModelEntry(BoundsEntry):
     """A model of a provider. What is left out is the preset's, or the provider's default."""
 
     id: str = Field(min_length=1, max_length=256)
@@ -63,7 +92,7 @@ def _model_entries(value: Any) -> Any:
     return value
 
 
-class ProviderEntry(_Row):
+class ProviderEntry(BoundsEntry):
     """A table of `[[providers]]`."""
 
     name: str = Field(pattern=_NAME)
@@ -81,6 +110,7 @@ class ProviderEntry(_Row):
     queue_timeout: float | None = Field(None, gt=0)
     timeout: float | None = Field(None, gt=0)
     idle_timeout: float | None = Field(None, gt=0)
+    longest_pause: float | None = Field(None, ge=0)
     retries: int | None = Field(None, ge=0, le=20)
     breaker: BreakerEntry = BreakerEntry()
     max_tokens_field: MaxTokensField | None = None
@@ -186,6 +216,7 @@ class Traffic(Struct, frozen=True):
     idle_timeout: float
     retries: int
     breaker: BreakerPolicy
+    longest_pause: float = LONGEST_PAUSE
 
 
 def read_providers_file(path: Path) -> ProvidersFile:
@@ -255,7 +286,7 @@ def configured_upstreams(
     """
     in_file = {entry.name for entry in file.providers}
     found = [
-        (_upstream(_entry(name, given), preset, given, environment), defaults)
+        (_upstream(_entry(name, given), preset, given, environment), replace(defaults, concurrency=preset.concurrency))
         for name, preset in presets.items()
         if name not in in_file and _is_on(preset, given := settings.get(name, PresetSettings()))
     ]
@@ -265,7 +296,7 @@ def configured_upstreams(
             upstream = _upstream(entry, preset, settings.get(preset.name, PresetSettings()), environment)
         except ValueError as error:
             raise ProvidersFileError(f"providers[{place}] ({entry.name}): {error}") from None
-        found.append((upstream, _traffic(entry, defaults)))
+        found.append((upstream, _traffic(entry, replace(defaults, concurrency=preset.concurrency))))
     return found
 
 
@@ -307,6 +338,7 @@ def _upstream(
         discover=preset.discover if entry.discover is None else entry.discover,
         default_limit=PromptLimit(size, "tokens", f"context_length of {name}"),
         default_abilities=_with_text(preset.abilities if entry.abilities is None else entry.abilities),
+        bounds=_bounds_rows(entry, preset),
     )
     return replace(upstream, models=tuple(_specs(entry, preset, upstream)))
 
@@ -358,7 +390,22 @@ def _specs(entry: ProviderEntry, preset: Preset, upstream: Upstream) -> Iterable
             ),
             owned_by=preset.owned_by,
             abilities=_with_text(row.abilities if model.abilities is None else model.abilities),
+            bounds=_model_bounds(model, upstream.bounds, own_id),
         )
+
+
+def _bounds_rows(entry: ProviderEntry, preset: Preset) -> tuple[BoundsRow, ...]:
+    """The preset's rows, and what the entry says of all models."""
+    own = entry.bounds()
+    return preset.bounds if own == ModelBounds() else (*preset.bounds, BoundsRow("*", own))
+
+
+def _model_bounds(model: ModelEntry, rows: tuple[BoundsRow, ...], own_id: str) -> ModelBounds | None:
+    """The bounds of a model; what its entry says wins over the rows."""
+    own, found = model.bounds(), bounds_of(rows, own_id)
+    if own == ModelBounds():
+        return found
+    return own if found is None else found | own
 
 
 def _with_text(abilities: Iterable[Ability]) -> frozenset[Ability]:
@@ -367,7 +414,7 @@ def _with_text(abilities: Iterable[Ability]) -> frozenset[Ability]:
 
 
 def _traffic(entry: ProviderEntry, defaults: Traffic) -> Traffic:
-    names = ("concurrency", "queue", "queue_timeout", "timeout", "idle_timeout", "retries")
+    names = ("concurrency", "queue", "queue_timeout", "timeout", "idle_timeout", "longest_pause", "retries")
     given = {name: value for name in names if (value := getattr(entry, name)) is not None}
     breaker = replace(defaults.breaker, **entry.breaker.model_dump(exclude_none=True))
     return replace(defaults, breaker=breaker, **given)

@@ -1,6 +1,6 @@
 """What the HTTP client's errors mean to the gateway: the one table, for all providers that use it."""
 
-from app.domain.errors import GatewayError, InternalError, UnexpectedReply, UpstreamUnavailable
+from app.domain.errors import GatewayError, InternalError, UnexpectedReply, UpstreamUnavailable, UpstreamUnreachable
 from app.providers.http import HttpError
 from app.providers.http.exceptions import (
     ConnectError,
@@ -26,16 +26,16 @@ from app.providers.http.exceptions import (
 # The first row that matches counts: a class stands before the class that it is derived from. Messages may name the
 # attributes of their error.
 _ROWS: tuple[tuple[type[HttpError], type[GatewayError], str], ...] = (
-    (NameNotResolved, UpstreamUnavailable, "The upstream's host name can't be resolved."),
-    (ConnectTimeout, UpstreamUnavailable, "No connection to the upstream could be made within {0.seconds:g} seconds."),
-    (InvalidCertificate, UpstreamUnavailable, "The upstream's certificate is not valid."),
-    (TlsError, UpstreamUnavailable, "No secure connection to the upstream can be made."),
-    (InvalidProxyUrl, UpstreamUnavailable, "The proxy that the environment names is not an HTTP proxy."),
-    (ProxyRefused, UpstreamUnavailable, "The proxy refused to connect to the upstream (HTTP {0.status})."),
-    (ProxyProtocolError, UpstreamUnavailable, "The proxy in front of the upstream doesn't speak HTTP."),
-    (ProxyConnectionLost, UpstreamUnavailable, "The proxy in front of the upstream closed the connection."),
-    (ProxyError, UpstreamUnavailable, "The proxy in front of the upstream made no connection."),
-    (ConnectError, UpstreamUnavailable, "No connection to the upstream can be made."),
+    (NameNotResolved, UpstreamUnreachable, "The upstream's host name can't be resolved."),
+    (ConnectTimeout, UpstreamUnreachable, "No connection to the upstream could be made within {0.seconds:g} seconds."),
+    (InvalidCertificate, UpstreamUnreachable, "The upstream's certificate is not valid."),
+    (TlsError, UpstreamUnreachable, "No secure connection to the upstream can be made."),
+    (InvalidProxyUrl, UpstreamUnreachable, "The proxy that the environment names is not an HTTP proxy."),
+    (ProxyRefused, UpstreamUnreachable, "The proxy refused to connect to the upstream (HTTP {0.status})."),
+    (ProxyProtocolError, UpstreamUnreachable, "The proxy in front of the upstream doesn't speak HTTP."),
+    (ProxyConnectionLost, UpstreamUnreachable, "The proxy in front of the upstream closed the connection."),
+    (ProxyError, UpstreamUnreachable, "The proxy in front of the upstream made no connection."),
+    (ConnectError, UpstreamUnreachable, "No connection to the upstream can be made."),
     (NoReply, UpstreamUnavailable, "The upstream closed the connection without an answer."),
     (IncompleteReply, UpstreamUnavailable, "The upstream broke off in the middle of its answer."),
     (ConnectionLost, UpstreamUnavailable, "The connection to the upstream was lost."),

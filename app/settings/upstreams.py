@@ -171,8 +171,8 @@ class TrafficSettings(SettingsGroup):
     concurrency: int = setting(
         "UPSTREAM_CONCURRENCY",
         32,
-        "How many messages may be at the site at once. (Upstreams with an API take 100; `PROVIDERS_FILE` can change "
-        "that.)",
+        "How many messages may be at the site at once. (For upstreams with an API see `concurrency` in "
+        "`docs/providers.md`.)",
         ge=1,
     )
     queue_size: int = setting(
@@ -180,6 +180,13 @@ class TrafficSettings(SettingsGroup):
     )
     queue_timeout: Seconds = setting(
         "UPSTREAM_QUEUE_TIMEOUT", 60, "How long a request may wait for its turn before it gets a 503.", gt=0
+    )
+    longest_pause: Seconds = setting(
+        "UPSTREAM_LONGEST_PAUSE",
+        300,
+        "The longest pause after a 429: an upstream that asks for more is asked again after this time. A pause holds "
+        "for the model that was limited; at the site, for all. 0 for none.",
+        ge=0,
     )
     breaker_failure_rate: float = setting(
         "BREAKER_FAILURE_RATE",

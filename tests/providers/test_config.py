@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from app.providers.bounds import ModelBounds
 from app.providers.config import (
     PresetSettings,
     ProvidersFile,
@@ -37,6 +38,7 @@ queue_timeout = 5
 timeout = 300
 idle_timeout = 90
 retries = 1
+longest_pause = 20
 breaker = { minimum_calls = 5 }
 max_tokens_field = "max_completion_tokens"
 stream_usage = false
@@ -81,7 +83,7 @@ def test_everything_that_can_be_said_is_understood(tmp_path: Path) -> None:
     quirks = work.quirks
     assert (quirks.max_tokens_field, quirks.stream_usage) == ("max_completion_tokens", False)
     assert quirks.reasoning_field == "reasoning"
-    assert traffic == Traffic(4, 10, 5, 300, 90, 1, BreakerPolicy(minimum_calls=5))
+    assert traffic == Traffic(4, 10, 5, 300, 90, 1, BreakerPolicy(minimum_calls=5), longest_pause=20)
     assert file.named_routes() == {
         "kimi": ModelRoute(("kimi-web/kimi-k2-instruct", "work/large")),
         "shared": ModelRoute(("work/small", "second-account/deepseek"), (3, 1)),
@@ -104,6 +106,71 @@ def test_an_entry_can_build_on_a_preset(tmp_path: Path) -> None:
     ]
     assert {spec.prompt_limit.size for spec in second.models} == {131072}
     assert ["tools" in spec.abilities for spec in second.models] == [True, False]
+
+
+BOUNDS = """
+[[providers]]
+name = "work"
+base_url = "http://x"
+any_model = true
+max_tokens = 4096
+option_bounds = { temperature = [0, 1] }
+models = ["plain", { id = "thinker", max_tokens = 8192, option_bounds = { temperature = [1, 1], top_p = [0, 1] } }]
+
+[[providers]]
+name = "moonshot"
+key_env = "WORK_KEY"
+models = ["kimi-k2.5", { id = "own", upstream_id = "kimi-k2-thinking", schema_rules = "any", max_tokens = 100 }]
+option_bounds = { top_p = [0, 1] }
+"""
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "bounds"),
+    [
+        ("work", "plain", ModelBounds(4096, {"temperature": (0, 1)})),
+        ("work", "thinker", ModelBounds(8192, {"temperature": (1, 1), "top_p": (0, 1)})),
+        ("moonshot", "own", ModelBounds(100, {"temperature": (1, 1), "top_p": (0, 1)}, "any")),
+        (
+            "moonshot",
+            "kimi-k2.5",
+            ModelBounds(
+                None,
+                {
+                    "temperature": (1, 1),
+                    "top_p": (0, 1),
+                    "presence_penalty": (0, 0),
+                    "frequency_penalty": (0, 0),
+                },
+                "moonshot",
+            ),
+        ),
+    ],
+)
+def test_what_a_model_takes_is_said_by_preset_provider_and_model(
+    tmp_path: Path, provider: str, model: str, bounds: ModelBounds
+) -> None:
+    """A model's own bounds win over those of its provider, and these over the preset's; the rest adds up."""
+    found = upstreams(read(tmp_path, BOUNDS))[provider]
+    assert {spec.id: spec.bounds for spec in found.models}[model] == bounds
+
+
+@pytest.mark.parametrize("wrong", ["[1, 0]", "[1]", "1", '["a", "b"]'])
+def test_a_range_has_a_least_and_a_largest_value(tmp_path: Path, wrong: str) -> None:
+    """Anything else is refused with its place."""
+    text = f'[[providers]]\nname = "x"\nbase_url = "http://x"\noption_bounds = {{ temperature = {wrong} }}\n'
+    with pytest.raises(ProvidersFileError, match=r"option_bounds\.temperature"):
+        read(tmp_path, text)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_vendors_are_not_throttled_and_local_servers_are(name: str) -> None:
+    """Who pays for calls decides how many there are; a machine of one's own takes a few at once."""
+    preset = PRESETS[name]
+    switch = PresetSettings.model_validate({"api_key": "sk-1"} if preset.base_url else {"base_url": "http://x"})
+    ((_, traffic),) = configured_upstreams(ProvidersFile(), {name: switch}, ENVIRONMENT, DEFAULTS)
+    assert (traffic.concurrency >= 1000) == bool(preset.base_url)
+    assert traffic.concurrency == preset.concurrency
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -46,6 +46,7 @@ _HONOURED = frozenset(
 _INCONSEQUENTIAL = frozenset(
     {"metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
 )
+_NEWER_NAMES = {"max_tokens": "max_completion_tokens"}
 
 
 async def read(body: bytes, context: RequestContext, services: DialectServices) -> Exchange:
@@ -63,6 +64,7 @@ async def read(body: bytes, context: RequestContext, services: DialectServices) 
         write=partial(write_completion, legacy=legacy, custom=custom),
         encoder=partial(ChunkEncoder, include_usage=include_usage, legacy=legacy, custom=custom),
         ignored=nameable(options.keys() - _INCONSEQUENTIAL) if options else (),
+        names={} if request.max_completion_tokens is None else _NEWER_NAMES,
     )
 
 

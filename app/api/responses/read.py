@@ -31,6 +31,7 @@ _INCONSEQUENTIAL = frozenset(
 # What upstreams know, mostly under the same name.
 _OPTIONS = ("reasoning", "temperature", "top_p")
 _KNOWN = _HONOURED.union(_INCONSEQUENTIAL, _OPTIONS)
+_NAMES = {"max_tokens": "max_output_tokens", "response_format.schema": "text.format.schema"}
 
 
 async def read(body: bytes, context: RequestContext, services: DialectServices) -> Exchange:
@@ -60,6 +61,7 @@ async def read(body: bytes, context: RequestContext, services: DialectServices) 
         encoder=pending.encoder,
         ignored=ignored_options(request),
         unserved=unserved(request, own, toolbox),
+        names=_NAMES,
         keep=pending.keep,
     )
 

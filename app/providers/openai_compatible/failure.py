@@ -95,6 +95,16 @@ _TROUBLE = re.compile(
     r"繁忙|稍后",
     re.IGNORECASE,
 )
+# A larger `max_tokens` than the model takes.
+_MAX_TOKENS = re.compile(
+    r"max_(?:completion_|output_|new_)?tokens\b.{0,120}"
+    r"(?:range|between|at most|less than|lower than|too (?:large|high|big)|exceed|maximum|max(?:imum)? value|<=|\[\s*\d)|"
+    r"(?:range|maximum|exceed\w*|at most|less than).{0,60}max_(?:completion_|output_|new_)?tokens\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_MAX_TOKENS_HINT = (
+    " The gateway keeps to the model's bound if PROVIDERS_FILE gives it as max_tokens (docs/providers.md)."
+)
 
 _NO_SUCH_URL = re.compile(r"(?:404 )?(?:page )?not found\.?|.{0,20}invalid url.*|unknown request url.*", re.IGNORECASE)
 
@@ -188,7 +198,8 @@ def _passing(fault: UpstreamFault, name: str, status: int, quoted: str, headers:
         return UpstreamUnavailable(f"{name} can't answer at the moment{quoted}", retry_after=_wait(headers))
     if status in (400, 422):
         param = fault.param if fault.param and _PARAM.fullmatch(fault.param) else None
-        return InvalidRequest(f"{name} refuses this request{quoted}", param=param)
+        hint = _MAX_TOKENS_HINT if _MAX_TOKENS.search(fault.words[:_LOOKED_AT]) else ""
+        return InvalidRequest(f"{name} refuses this request{quoted}{hint}", param=param)
     return UnexpectedReply(f"{name} answered with an error (HTTP {status}){quoted}")
 
 

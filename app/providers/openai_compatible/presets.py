@@ -10,7 +10,11 @@ from types import MappingProxyType
 from msgspec import Struct
 
 from app.providers.base import Ability
+from app.providers.bounds import BoundsRow, ModelBounds
 from app.providers.openai_compatible.upstream import PLAIN, Quirks
+
+# Requests at once to a vendor, from each worker: far more than anybody's account allows, and the vendor says so itself.
+API_CONCURRENCY = 1000
 
 
 class ModelRow(Struct, frozen=True):
@@ -36,6 +40,8 @@ class Preset(Struct, frozen=True):
         abilities: The abilities of models that aren't known.
         movable: Whether there is a setting for another address.
         example_url: An address to show to operators, for one that runs on their own machines.
+        bounds: What its models take, known or not, by patterns of their names.
+        concurrency: Requests at once, from each worker.
     """
 
     name: str
@@ -49,6 +55,8 @@ class Preset(Struct, frozen=True):
     abilities: frozenset[Ability] = frozenset({"messages", "options"})
     movable: bool = True
     example_url: str = ""
+    bounds: tuple[BoundsRow, ...] = ()
+    concurrency: int = API_CONCURRENCY
 
     @property
     def variables(self) -> dict[str, str]:
@@ -81,6 +89,28 @@ _MOONSHOT = (
     ModelRow("moonshot-v1-32k", 32 * _K, _TOOLS),
     ModelRow("moonshot-v1-128k", 128 * _K, _TOOLS),
 )
+_MOONSHOT_BOUNDS = (
+    BoundsRow("*", ModelBounds(options={"temperature": (0, 1)}, schemas="moonshot")),
+    BoundsRow("*thinking*", ModelBounds(options={"temperature": (1, 1)})),
+    BoundsRow(
+        "kimi-k2.[5-9]*",
+        ModelBounds(
+            options={
+                "temperature": (1, 1),
+                "top_p": (0.95, 0.95),
+                "presence_penalty": (0, 0),
+                "frequency_penalty": (0, 0),
+            }
+        ),
+    ),
+)
+# OpenAI's models that think before they answer.
+_OPENAI_THINKER: dict[str, tuple[float, float]] = {
+    "temperature": (1, 1),
+    "top_p": (1, 1),
+    "presence_penalty": (0, 0),
+    "frequency_penalty": (0, 0),
+}
 _REASONING_CONTENT = Quirks(reasoning_field="reasoning_content")
 
 _ROWS = (
@@ -90,6 +120,7 @@ _ROWS = (
         base_url="https://api.moonshot.ai/v1",
         models=_MOONSHOT,
         quirks=_REASONING_CONTENT,
+        bounds=_MOONSHOT_BOUNDS,
         any_model=True,
         context_length=128 * _K,
         abilities=_TOOLS,
@@ -100,6 +131,7 @@ _ROWS = (
         base_url="https://api.moonshot.cn/v1",
         models=_MOONSHOT,
         quirks=_REASONING_CONTENT,
+        bounds=_MOONSHOT_BOUNDS,
         any_model=True,
         context_length=128 * _K,
         abilities=_TOOLS,
@@ -111,6 +143,10 @@ _ROWS = (
         models=(
             ModelRow("deepseek-chat", 128 * _K, _TOOLS),
             ModelRow("deepseek-reasoner", 128 * _K, _TOOLS),
+        ),
+        bounds=(
+            BoundsRow("deepseek-chat", ModelBounds(max_tokens=8 * _K)),
+            BoundsRow("deepseek-reasoner", ModelBounds(max_tokens=64 * _K)),
         ),
         any_model=True,
         context_length=128 * _K,
@@ -125,6 +161,10 @@ _ROWS = (
             ModelRow("ernie-4.5-turbo-32k", 32 * _K, _TOOLS),
             ModelRow("ernie-4.5-turbo-vl-32k", 32 * _K, _TEXT | {"images"}),
             ModelRow("ernie-x1-turbo-32k", 32 * _K, _TOOLS),
+        ),
+        bounds=(
+            BoundsRow("ernie-4.5-turbo-*", ModelBounds(max_tokens=12 * _K)),
+            BoundsRow("ernie-x1-turbo-*", ModelBounds(max_tokens=28_160)),
         ),
         any_model=True,
         abilities=_TEXT,
@@ -143,6 +183,16 @@ _ROWS = (
             ModelRow("gpt-4o-mini", 128_000, _ALL),
         ),
         quirks=Quirks(max_tokens_field="max_completion_tokens"),
+        bounds=(
+            BoundsRow("gpt-4o*", ModelBounds(max_tokens=16_384)),
+            BoundsRow("gpt-4.1*", ModelBounds(max_tokens=32_768)),
+            BoundsRow("gpt-5*", ModelBounds(max_tokens=128_000)),
+            BoundsRow("gpt-5-chat*", ModelBounds(max_tokens=16_384)),
+            *(
+                BoundsRow(pattern, ModelBounds(options=_OPENAI_THINKER))
+                for pattern in ("gpt-5", "gpt-5-mini*", "gpt-5-nano*", "gpt-5-2025*", "o[134]", "o[134]-*")
+            ),
+        ),
         movable=False,  # clients of this gateway use OPENAI_BASE_URL for the gateway's own address
         any_model=True,
         context_length=128_000,
@@ -179,6 +229,7 @@ _ROWS = (
     Preset(
         name="ollama",
         owned_by="ollama",
+        concurrency=8,
         any_model=True,
         discover=True,
         abilities=_TEXT | {"json_object", "json_schema"},
@@ -187,6 +238,7 @@ _ROWS = (
     Preset(
         name="vllm",
         owned_by="vllm",
+        concurrency=64,
         any_model=True,
         discover=True,
         abilities=_TEXT | {"json_object", "json_schema"},
@@ -195,6 +247,7 @@ _ROWS = (
     Preset(
         name="lmstudio",
         owned_by="lmstudio",
+        concurrency=8,
         any_model=True,
         discover=True,
         abilities=_TEXT | {"json_schema"},

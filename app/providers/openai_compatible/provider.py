@@ -87,13 +87,23 @@ class OpenAICompatibleProvider(BaseProvider):
         await self._client.aclose()
 
     def status(self) -> ProviderStatus:
-        """Ready while the breaker lets requests through."""
-        breaker = self._guard.breaker.state
+        """Ready while any model may be asked: the upstream's breaker is not open, nor are those of all models."""
+        guard = self._guard
+        stopped, pauses = guard.stopped_models(), guard.pauses()
+        listed = {spec.upstream_id for spec in self.models}
+        all_stopped = not self._upstream.any_model and listed and listed <= stopped
+        breaker = "open" if all_stopped else guard.breaker.state
         details = {"breaker": breaker, **self._models.details}
+        if stopped:
+            # Not their names: clients may have made them up.
+            details["models_failing"] = str(len(stopped))
+        if pauses:
+            details["models_paused"] = str(len(pauses))
         gauges = {
-            "breaker_closed": float(breaker == "closed"),
-            "queue_depth": float(self._guard.bulkhead.queued),
-            "slots_free": float(self._guard.bulkhead.free),
+            "breaker_closed": float(guard.all_closed()),
+            "pause_seconds": max(pauses, default=0.0),
+            "queue_depth": float(guard.bulkhead.queued),
+            "slots_free": float(guard.bulkhead.free),
         }
         return ProviderStatus(breaker != "open", details, gauges)
 
@@ -103,6 +113,7 @@ class OpenAICompatibleProvider(BaseProvider):
         return await self._guard.run(
             lambda: self._complete(body),
             caller_id=request.caller_id,
+            model=request.model.upstream_id,
             deadline=request.deadline,
             retries=request.retries,
         )
@@ -113,6 +124,7 @@ class OpenAICompatibleProvider(BaseProvider):
         return self._guard.stream(
             lambda: self._stream(body),
             caller_id=request.caller_id,
+            model=request.model.upstream_id,
             deadline=request.deadline,
             retries=request.retries,
         )

@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from app.domain.prompt import PromptLimit
 from app.providers.base import Ability, ModelSpec
+from app.providers.bounds import BoundsRow
 
 MaxTokensField = Literal["max_tokens", "max_completion_tokens"]
 ReasoningField = Literal["reasoning_content", "reasoning"]
@@ -48,6 +49,7 @@ class Upstream(Struct, frozen=True):
         discover: Whether its own list of models is read.
         default_limit: The size of models of which nothing else is known.
         default_abilities: Likewise what they do by themselves.
+        bounds: What its models take, by patterns of their names.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Upstream(Struct, frozen=True):
     discover: bool = False
     default_limit: PromptLimit = _DEFAULT_LIMIT
     default_abilities: frozenset[Ability] = frozenset({"messages", "options"})
+    bounds: tuple[BoundsRow, ...] = ()
 
     def __repr__(self) -> str:
         return f"Upstream({self.name!r})"  # the key, the headers and often the address are secret

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from app.domain.errors import GatewayError
 from app.domain.prompt import PromptLimit
 from app.providers.base import ModelSpec
+from app.providers.bounds import bounds_of
 from app.providers.openai_compatible.reply import Json
 from app.providers.openai_compatible.upstream import Upstream
 
@@ -87,6 +88,7 @@ class UpstreamModels:
             owned_by=self._upstream.name,
             abilities=self._upstream.default_abilities,
             listed=listed,
+            bounds=bounds_of(self._upstream.bounds, upstream_id),
         )
 
     async def _keep_fresh(self) -> None:

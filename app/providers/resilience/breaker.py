@@ -16,7 +16,7 @@ _LONGEST_OPEN = 60.0
 # The window is divided into so many slices; the oldest is dropped as a whole.
 _SLICES = 30
 # An hour's `Retry-After` may have been meant for one message only: longer pauses than this are not believed.
-_LONGEST_PAUSE = 300.0
+LONGEST_PAUSE = 300.0
 
 
 class BreakerPolicy(Struct, frozen=True):
@@ -46,32 +46,55 @@ class _Slice(Struct):
 
 
 class CircuitBreaker:
-    """Closed: calls pass. Open: none does. Half-open: one call, the probe, decides which of the two comes next."""
+    """Closed: calls pass. Open: none does. Half-open: one call, the probe, decides which of the two comes next.
 
-    def __init__(self, policy: BreakerPolicy, clock: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        policy: When it opens, and for how long.
+        clock: Seconds on a monotonic clock.
+        upstream: The breaker of the whole upstream, for a breaker of one of its models. It learns what concerns all
+            models, and this one everything else; a call needs the consent of both.
+    """
+
+    def __init__(
+        self,
+        policy: BreakerPolicy,
+        clock: Callable[[], float] = time.monotonic,
+        upstream: "CircuitBreaker | None" = None,
+    ) -> None:
         self._policy = policy
         self._clock = clock
+        self._upstream = upstream
         self._slices: deque[_Slice] = deque()
         self._calls = 0
-        self._failures = 0
-        self._open_until: float | None = None
+        self.failures = 0
+        # None while it is closed.
+        self.open_until: float | None = None
         self._open_seconds = policy.open_seconds
-        self._probing = False
+        self.probing = False
         self._opened_by: UpstreamError | None = None
 
     @property
     def state(self) -> BreakerState:
         """The state that the next call would find."""
-        if self._open_until is None:
+        if self.open_until is None:
             return "closed"
-        return "open" if self._clock() < self._open_until else "half-open"
+        return "open" if self._clock() < self.open_until else "half-open"
+
+    @property
+    def has_failures(self) -> bool:
+        """Whether it would forget something if it were thrown away: it isn't closed, or calls have failed lately."""
+        if self.open_until is not None:
+            return True
+        return self.failures > 0 and self._slices[-1].start >= self._clock() - self._policy.window
 
     def check(self) -> None:
         """Raise BreakerOpen if a call made now would not pass."""
-        if self._open_until is None:
+        if self._upstream is not None and self._upstream.open_until is not None:
+            self._upstream.check()
+        if self.open_until is None:
             return
-        wait = self._open_until - self._clock()
-        if wait > 0 or self._probing:
+        wait = self.open_until - self._clock()
+        if wait > 0 or self.probing:
             raise self._refusal(max(wait, 1.0))
 
     def call(self) -> "BreakerCall":
@@ -80,36 +103,66 @@ class CircuitBreaker:
         Raises:
             BreakerOpen: The call must not be made.
         """
-        if self._open_until is None:
+        upstream = self._upstream
+        if self.open_until is None and (upstream is None or upstream.open_until is None):
             return BreakerCall(self)
         self.check()
-        self._probing = True
-        return BreakerCall(self, probe=True)
+        probed = tuple([one for one in (upstream, self) if one is not None and one.open_until is not None])
+        for breaker in probed:
+            breaker.probing = True
+        return BreakerCall(self, probed)
 
-    def learn(self, error: BaseException | None, *, probe: bool) -> None:
-        """Note how a call ended. Being cancelled, or a fault of our own, says nothing about the upstream."""
-        if probe:
-            self._probing = False
+    def learn(self, error: BaseException | None, probed: "tuple[CircuitBreaker, ...]" = ()) -> None:
+        """Note how a call ended. Being cancelled, or a fault of our own, says nothing about the upstream.
+
+        Args:
+            error: What the call has raised; None if it was answered.
+            probed: The breakers that wait for the end of this call.
+        """
+        for breaker in probed:
+            breaker.probing = False
         if error is not None and not isinstance(error, UpstreamError):
             return
         failure = error if error is not None and error.is_outage else None
+        upstream = self._upstream
+        if upstream is not None:
+            if failure is not None and failure.concerns_all_models:
+                upstream.note(failure, probe=upstream in probed)
+                return  # the model has not been asked
+            if upstream in probed:
+                upstream.close()
+            # From its first failure on, so that calls cost nothing more while there is none.
+            elif upstream.failures:
+                upstream.note(None, probe=False)
+        if failure is None and not probed and self.open_until is None:
+            self._count(failed=False)
+        else:
+            self.note(failure, probe=self in probed)
+
+    def probe_now(self) -> None:
+        """Let the next call through, as the probe: there are signs that the trouble is over."""
+        if self.open_until is not None:
+            self.open_until = min(self.open_until, self._clock())
+
+    def note(self, failure: UpstreamError | None, *, probe: bool) -> None:
+        """Count a call that has ended; None for one that was answered."""
         if probe:
             self._end_probe(failure)
-        elif self._open_until is None:  # a call from before it opened is old news
+        elif self.open_until is None:  # a call from before it opened is old news
             self._count(failed=failure is not None)
             if failure is not None and (failure.shuts_out or self._too_many_failures()):
                 self._open(failure)
 
     def _end_probe(self, failure: UpstreamError | None) -> None:
         if failure is None:
-            self._close()
+            self.close()
         else:
             self._open_seconds = min(_LONGEST_OPEN, self._open_seconds * 2)
             self._open(failure)
 
     def _too_many_failures(self) -> bool:
         calls = self._calls
-        return calls >= self._policy.minimum_calls and self._failures >= calls * self._policy.failure_rate
+        return calls >= self._policy.minimum_calls and self.failures >= calls * self._policy.failure_rate
 
     def _count(self, *, failed: bool) -> None:
         """Add an outcome to the window, and drop those from before it."""
@@ -120,15 +173,15 @@ class CircuitBreaker:
         slices[-1].calls += 1
         slices[-1].failures += failed
         self._calls += 1
-        self._failures += failed
+        self.failures += failed
         while slices[0].start < now - window:
             old = slices.popleft()
             self._calls -= old.calls
-            self._failures -= old.failures
+            self.failures -= old.failures
 
     def _open(self, failure: UpstreamError) -> None:
         seconds = self._policy.shut_out_seconds if failure.shuts_out else self._open_seconds
-        self._open_until = self._clock() + seconds
+        self.open_until = self._clock() + seconds
         self._opened_by = failure
 
     def _refusal(self, wait: float) -> BreakerOpen:
@@ -136,24 +189,26 @@ class CircuitBreaker:
             return BreakerOpen(self._opened_by.message, code=self._opened_by.code, retry_after=wait)
         return BreakerOpen("The upstream keeps failing. Nothing is sent to it for a moment.", retry_after=wait)
 
-    def _close(self) -> None:
-        self._open_until = None
+    def close(self) -> None:
+        """Let calls pass, and forget all failures."""
+        self.open_until = None
         self._open_seconds = self._policy.open_seconds
         self._slices.clear()
-        self._calls = self._failures = 0
+        self._calls = self.failures = 0
 
 
 class BreakerCall(Struct):
     """A call through a breaker. A struct with its own `__exit__`: `@contextmanager` would take twice as long."""
 
     breaker: CircuitBreaker
-    probe: bool = False
+    # The breakers that wait for the end of this call.
+    probed: tuple[CircuitBreaker, ...] = ()
 
     def answered(self) -> None:
         """The upstream has begun to answer. That settles a probe: others need not wait for the end of a long answer."""
-        if self.probe:
-            self.breaker.learn(None, probe=True)
-            self.probe = False
+        if self.probed:
+            self.breaker.learn(None, self.probed)
+            self.probed = ()
 
     def __enter__(self) -> Self:
         return self
@@ -161,7 +216,7 @@ class BreakerCall(Struct):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.breaker.learn(error, probe=self.probe)
+        self.breaker.learn(error, self.probed)
 
 
 class RequestedPause:
@@ -169,10 +224,15 @@ class RequestedPause:
 
     Every call is made in a `with` block: entering raises the refusal again while the pause lasts, and a refusal that
     leaves the block begins a pause.
+
+    Args:
+        clock: Seconds on a monotonic clock.
+        longest: Seconds; no pause is longer, whatever the upstream asks for.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, longest: float = LONGEST_PAUSE) -> None:
         self._clock = clock
+        self._longest = longest
         self._until = 0.0
         self._refusal: UpstreamRateLimited | None = None
 
@@ -183,7 +243,7 @@ class RequestedPause:
 
     def note(self, refusal: UpstreamRateLimited) -> None:
         """Begin the pause that a refusal asks for, or extend the current one."""
-        until = self._clock() + min(refusal.retry_after or 0.0, _LONGEST_PAUSE)
+        until = self._clock() + min(refusal.retry_after or 0.0, self._longest)
         if until > self._until:
             self._until, self._refusal = until, refusal
 

@@ -14,7 +14,7 @@ from app.providers.base import Ability, CompletionRequest, ModelSpec
 from app.providers.http import HttpClient
 from app.providers.openai_compatible.provider import OpenAICompatibleProvider
 from app.providers.openai_compatible.upstream import Quirks, Upstream
-from app.providers.resilience.breaker import BreakerPolicy, CircuitBreaker
+from app.providers.resilience.breaker import BreakerPolicy
 from app.providers.resilience.bulkhead import Bulkhead
 from app.providers.resilience.guard import Guard
 from app.providers.resilience.retry import RetryBudget, RetryPolicy
@@ -144,7 +144,7 @@ def make_guard(*, retries: int = 0, timeout: float = 20.0, idle_timeout: float |
     """A guard without pauses, and without retries unless asked for."""
     return Guard(
         bulkhead=Bulkhead(slots=slots, queue_size=10, queue_timeout=20),
-        breaker=CircuitBreaker(BreakerPolicy()),
+        breaker=BreakerPolicy(),
         retry=RetryPolicy(retries=retries, first_pause=0.0),
         budget=RetryBudget(fraction=0.2, reserve=10),
         timeout=timeout,

@@ -1,7 +1,9 @@
 """Retries and the deadline."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 import pytest
@@ -11,11 +13,14 @@ from app.domain.errors import (
     CloudflareChallenge,
     GatewayError,
     MessageRefused,
+    UpstreamBlocked,
+    UpstreamError,
     UpstreamRateLimited,
     UpstreamTimeout,
     UpstreamUnavailable,
+    UpstreamUnreachable,
 )
-from app.providers.resilience.breaker import BreakerPolicy, CircuitBreaker, RequestedPause
+from app.providers.resilience.breaker import BreakerPolicy, RequestedPause
 from app.providers.resilience.bulkhead import Bulkhead
 from app.providers.resilience.guard import Guard
 from app.providers.resilience.retry import RetryBudget, RetryPolicy
@@ -24,15 +29,23 @@ from tests.loops import in_leaping_time
 
 
 def guard(
-    *, retries: int = 3, timeout: float = 30.0, idle_timeout: float = 30.0, breaker: CircuitBreaker | None = None
+    *,
+    retries: int = 3,
+    timeout: float = 30.0,
+    idle_timeout: float = 30.0,
+    breaker: BreakerPolicy | None = None,
+    longest_pause: float = 300.0,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Guard:
     return Guard(
         bulkhead=Bulkhead(slots=1, queue_size=1, queue_timeout=30),
-        breaker=breaker or CircuitBreaker(BreakerPolicy()),
+        breaker=breaker or BreakerPolicy(),
         retry=RetryPolicy(retries=retries, first_pause=0.0),
         budget=RetryBudget(fraction=0.2, reserve=10),
         timeout=timeout,
         idle_timeout=idle_timeout,
+        longest_pause=longest_pause,
+        clock=clock,
     )
 
 
@@ -107,7 +120,7 @@ async def test_no_try_begins_that_could_only_end_after_the_deadline() -> None:
     """When the pause would reach beyond the deadline, the failure itself is told, at once."""
     guarded = Guard(
         bulkhead=Bulkhead(slots=1, queue_size=1, queue_timeout=30),
-        breaker=CircuitBreaker(BreakerPolicy()),
+        breaker=BreakerPolicy(),
         retry=RetryPolicy(retries=3, first_pause=3600, longest_pause=3600),
         budget=RetryBudget(fraction=0.2, reserve=10),
         timeout=5,
@@ -119,9 +132,8 @@ async def test_no_try_begins_that_could_only_end_after_the_deadline() -> None:
 
 
 async def test_a_429_holds_for_everybody_as_long_as_it_says(clock: Clock) -> None:
-    """Meanwhile all get it at once, with the seconds that are left; then it is asked."""
-    guarded = guard()
-    guarded.pause = RequestedPause(clock)
+    """Meanwhile all get it at once, with the seconds that are left, in the queue too; then it is asked."""
+    guarded = guard(clock=clock)
     upstream = Upstream([UpstreamRateLimited("slower", retry_after=7)])
     calls = [guarded.run(upstream, caller_id=name) for name in ("alice", "bob")]
     refusals = await asyncio.gather(*calls, return_exceptions=True)
@@ -172,6 +184,101 @@ def test_a_later_shorter_wish_does_not_end_a_longer_one(clock: Clock) -> None:
     assert pause.seconds == 20
 
 
+async def test_a_429_holds_for_its_model_only(clock: Clock) -> None:
+    """Another model of the same upstream is asked meanwhile; the limited one isn't before its time."""
+    guarded = guard(clock=clock)
+    big, small = Upstream([UpstreamRateLimited("slower", retry_after=7)]), Upstream([])
+    with pytest.raises(UpstreamRateLimited):
+        await guarded.run(big, caller_id="alice", model="big")
+    assert await guarded.run(small, caller_id="alice", model="small") == "answer"
+    with pytest.raises(UpstreamRateLimited):
+        await guarded.run(big, caller_id="bob", model="big")
+    assert (big.calls, guarded.pauses()) == (1, [7])
+    clock.now += 7
+    assert await guarded.run(big, caller_id="alice", model="big") == "answer"
+
+
+async def test_a_pause_is_as_long_as_the_operator_lets_it_be(clock: Clock) -> None:
+    """An upstream that asks for an hour is asked again after the longest pause."""
+    guarded = guard(clock=clock, longest_pause=20)
+    upstream = Upstream([UpstreamRateLimited("slower", retry_after=3600)])
+    with pytest.raises(UpstreamRateLimited):
+        await guarded.run(upstream, caller_id="alice", model="big")
+    assert guarded.pauses() == [20]
+    clock.now += 20
+    assert await guarded.run(upstream, caller_id="alice", model="big") == "answer"
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_a_model_that_fails_stops_no_other(streaming: bool) -> None:
+    """Errors and timeouts of one model open its own breaker; the upstream's stays closed."""
+    guarded = guard(retries=0)
+    for _ in range(BreakerPolicy().minimum_calls):
+        failure = UpstreamUnavailable("down")
+        asked = guarded.run(Upstream([failure]), caller_id="alice", model="big")
+        with pytest.raises(UpstreamUnavailable):
+            await (read(guarded, Stream([failure]), "big") if streaming else asked)
+        asked.close()
+    with pytest.raises(BreakerOpen):
+        await guarded.run(Upstream([]), caller_id="alice", model="big")
+    assert (guarded.stopped_models(), guarded.breaker.state, guarded.all_closed()) == ({"big"}, "closed", False)
+    assert await guarded.run(Upstream([]), caller_id="alice", model="small") == "answer"
+
+
+@pytest.mark.parametrize(
+    ("failure", "needed"),
+    [
+        (UpstreamUnreachable("no connection"), BreakerPolicy().minimum_calls),
+        (UpstreamBlocked("firewall"), BreakerPolicy().minimum_calls),
+        (CloudflareChallenge("browser?"), 1),
+    ],
+)
+async def test_what_concerns_all_models_stops_all(clock: Clock, failure: UpstreamError, needed: int) -> None:
+    """However many models meet it, it counts for the upstream; one probe, of any model, ends it for all."""
+    guarded = guard(retries=0, clock=clock)
+    for number in range(needed):
+        with pytest.raises(type(failure)):
+            await guarded.run(Upstream([failure]), caller_id="alice", model=f"model-{number}")
+    with pytest.raises(BreakerOpen):
+        await guarded.run(Upstream([]), caller_id="alice", model="another")
+    assert (guarded.breaker.state, guarded.stopped_models()) == ("open", frozenset())
+    clock.now += 60
+    with pytest.raises(type(failure)):
+        await guarded.run(Upstream([failure]), caller_id="alice", model="another")
+    with pytest.raises(BreakerOpen):
+        await guarded.run(Upstream([]), caller_id="alice", model="one more")
+    clock.now += 60
+    assert await guarded.run(Upstream([]), caller_id="alice", model="another") == "answer"
+    assert guarded.all_closed()
+
+
+async def test_a_few_lost_connections_among_many_calls_stop_nothing() -> None:
+    """The upstream's breaker looks at the share of failed calls of all models, as every breaker does."""
+    guarded = guard(retries=0)
+    for number in range(BreakerPolicy().minimum_calls * 2):
+        with contextlib.suppress(UpstreamUnreachable):
+            failures = [UpstreamUnreachable("no connection")] if number % 3 == 0 else []
+            await guarded.run(Upstream(failures), caller_id="alice", model=f"model-{number % 4}")
+    assert guarded.breaker.state == "closed"
+
+
+async def test_names_that_clients_make_up_take_no_memory() -> None:
+    """Beyond a bound models are forgotten, those with nothing to remember first."""
+    guarded = guard(retries=0)
+    with pytest.raises(UpstreamRateLimited):
+        await guarded.run(Upstream([UpstreamRateLimited("slower", retry_after=60)]), caller_id="alice", model="big")
+    for number in range(1000):
+        await guarded.run(Upstream([]), caller_id="mallory", model=f"made-up-{number}")
+    assert len(guarded._lanes) < 300
+    with pytest.raises(UpstreamRateLimited):
+        await guarded.run(Upstream([]), caller_id="alice", model="big")
+    for number in range(1000):
+        failures = [UpstreamRateLimited("slower", retry_after=60)]
+        with pytest.raises(UpstreamRateLimited):
+            await guarded.run(Upstream(failures), caller_id="mallory", model=f"limited-{number}")
+    assert len(guarded._lanes) < 300
+
+
 async def test_429s_do_not_open_the_breaker() -> None:
     """An upstream that says what it wants is no upstream in trouble, however often it says so."""
     guarded = guard()
@@ -213,7 +320,7 @@ async def test_an_outage_is_not_multiplied_by_retries() -> None:
     upstream = Upstream([UpstreamUnavailable("down")] * 1000)
     guarded = Guard(
         bulkhead=Bulkhead(slots=1, queue_size=1, queue_timeout=30),
-        breaker=CircuitBreaker(BreakerPolicy(minimum_calls=10_000)),
+        breaker=BreakerPolicy(minimum_calls=10_000),
         retry=RetryPolicy(retries=3, first_pause=0.0),
         budget=RetryBudget(fraction=0.2, reserve=10),
         timeout=30,
@@ -245,7 +352,7 @@ def test_pauses_pass_between_tries(streaming: bool) -> None:
         asked: list[float] = []
         guarded = Guard(
             bulkhead=Bulkhead(slots=1, queue_size=1, queue_timeout=30),
-            breaker=CircuitBreaker(BreakerPolicy()),
+            breaker=BreakerPolicy(),
             retry=RetryPolicy(retries=2, first_pause=4),
             budget=RetryBudget(fraction=0.2, reserve=10),
             timeout=120,
@@ -304,8 +411,8 @@ class Stream:
             self.closed += 1
 
 
-async def read(guarded: Guard, stream: Stream) -> list[str]:
-    async with aclosing(guarded.stream(stream, caller_id="alice")) as parts:
+async def read(guarded: Guard, stream: Stream, model: str = "") -> list[str]:
+    async with aclosing(guarded.stream(stream, caller_id="alice", model=model)) as parts:
         return [part async for part in parts]
 
 
@@ -424,8 +531,8 @@ async def test_streams_that_break_off_open_the_breaker() -> None:
 
 async def test_a_probe_that_begins_to_answer_closes_the_breaker(clock: Clock) -> None:
     """Others need not wait for the end of a long answer; streams that are left say nothing."""
-    breaker = CircuitBreaker(BreakerPolicy(minimum_calls=1), clock)
-    guarded = guard(retries=0, breaker=breaker)
+    guarded = guard(retries=0, breaker=BreakerPolicy(minimum_calls=1), clock=clock)
+    breaker = guarded.breaker
     with pytest.raises(UpstreamUnavailable):
         await read(guarded, Stream([UpstreamUnavailable("down")]))
     clock.now += BreakerPolicy().open_seconds
@@ -455,7 +562,7 @@ async def test_slots_are_shared_among_callers() -> None:
     bulkhead = Bulkhead(slots=1, queue_size=9, queue_timeout=30)
     guarded = Guard(
         bulkhead=bulkhead,
-        breaker=CircuitBreaker(BreakerPolicy()),
+        breaker=BreakerPolicy(),
         retry=RetryPolicy(retries=0),
         budget=RetryBudget(fraction=0.2, reserve=10),
         timeout=30,
