@@ -13,7 +13,7 @@ FAILURES: Final = (
     *("nonce_refused", "nonce_refused_json"),
     *("refused", "refused_object", "refused_list", "refused_without_data", "refused_html", "moderated"),
     *("unknown_action", "html", "other_json", "database_down", "php_fatal"),
-    *("maintenance", "server_error", "bad_gateway", "gateway_timeout", "too_large"),
+    *("maintenance", "server_error", "bad_gateway", "gateway_timeout", "cloudflare_timeout", "too_large"),
     *("rate_limited", "rate_limited_json", "overloaded"),
     *CHALLENGES,
     *("forbidden", "redirect"),

@@ -146,6 +146,7 @@ MESSAGE_FAILURES: Final[Mapping[str, Canned | Misdeed]] = {
     "server_error": _SERVER_ERROR,
     "bad_gateway": _error_page(502, "Bad Gateway"),
     "gateway_timeout": _error_page(504, "Gateway Time-out"),
+    "cloudflare_timeout": _error_page(524, "A timeout occurred"),
     "too_large": _error_page(413, "Request Entity Too Large"),
     "rate_limited": _error_page(429, "Too Many Requests", 1),
     "rate_limited_json": _refusal("Too many requests. Please slow down.", 429),

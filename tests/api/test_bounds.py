@@ -12,7 +12,7 @@ from tests.conftest import StartGateway
 from tests.live import UPSTREAM_KEY, LiveGateway
 
 SAID = [{"role": "user", "content": "Hello"}]
-PATHS = {
+PATHS: dict[str, dict[str, object]] = {
     "/v1/chat/completions": {"messages": SAID},
     "/v1/completions": {"prompt": "Hello"},
     "/v1/responses": {"input": "Hello"},

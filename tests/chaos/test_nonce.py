@@ -148,3 +148,21 @@ def test_pages_that_drip_do_not_keep_the_gateway_from_fetching_a_good_one(site: 
         site.site.update(page_failure=None)
         gateway.leap(3)
         assert site.site.wait_for(lambda counters: counters.pages == 3)
+        gateway.until(lambda: gateway.readiness()[1]["nonce"] == "fresh")
+
+
+def test_a_gateway_that_starts_during_maintenance_serves_seconds_after_it(site: LiveSimulator, watch: Watch) -> None:
+    """Neither the length of the maintenance nor the requests that fail in it, which open the breaker, delay that."""
+    site.site.update(failure="maintenance", page_failure="maintenance")
+    with watch(breaker_minimum_calls=5, max_retries=0) as gateway:
+        for _ in range(6):
+            gateway.leap(70)
+            gateway.until(lambda: gateway.readiness()[1]["nonce"] == "failing")
+            heard = gateway.storm(8)
+            assert {(one.status, one.code) for one in heard} == {(503, "upstream_unavailable")}
+        assert gateway.readiness()[1]["breaker"] == "open"
+        site.site.update(failure=None, page_failure=None)
+        gateway.leap(5)
+        gateway.until(lambda: gateway.readiness()[0] == 200)
+        assert gateway.call().hear().status == 200
+        assert gateway.readiness()[1]["breaker"] == "closed"

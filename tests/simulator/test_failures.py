@@ -12,6 +12,7 @@ TITLES = {
     "server_error": (500, "Internal Server Error"),
     "bad_gateway": (502, "Bad Gateway"),
     "gateway_timeout": (504, "Gateway Time-out"),
+    "cloudflare_timeout": (524, "A timeout occurred"),
     "too_large": (413, "Too Large"),
     "rate_limited": (429, "Too Many Requests"),
     "overloaded": (503, "Unavailable"),

@@ -17,6 +17,7 @@ from app.domain.errors import (
     UpstreamBlocked,
     UpstreamRateLimited,
     UpstreamRefused,
+    UpstreamTimeout,
     UpstreamUnavailable,
 )
 from app.providers.cloudflare import is_challenge
@@ -27,6 +28,9 @@ _TAG = re.compile(r"<[^>]{0,2000}>?")
 _SPACE = re.compile(r"[\s\x00-\x1f\x7f]+")
 _QUOTED_LENGTH = 300
 _LOOKED_AT = 10_000
+# Somebody between here and the model, such as nginx or Cloudflare (522, 524), has stopped waiting. The model may have
+# been asked all the same. 523 means that nobody was.
+_TIMEOUTS = (504, 522, 524, 598, 599)
 _DEFAULT_RETRY_AFTER = 5.0
 _CHALLENGE_RETRY_AFTER = 10.0
 
@@ -37,7 +41,8 @@ _LENGTH = re.compile(
     r"too long|too many char|(?:character|length) limit|(?:maximum|max\.?) .{0,40}(?:char|length)|过长|字数",
     re.IGNORECASE,
 )
-_TROUBLE = re.compile(r"unavailable|overload|busy|try again|timed? ?out|in time|temporar|繁忙|稍后", re.IGNORECASE)
+_TIMEOUT = re.compile(r"tim(?:ed?|ing)[ -]?out|\bin time\b|超时", re.IGNORECASE)
+_TROUBLE = re.compile(r"unavailable|overload|busy|try again|temporar|繁忙|稍后", re.IGNORECASE)
 _POLICY = re.compile(r"policy|violat|inappropriate|prohibited|sensitive|moderation|违规|敏感", re.IGNORECASE)
 _EMPTY = re.compile(r"\bempty\b|message is required|不能为空", re.IGNORECASE)
 _MODEL = re.compile(
@@ -64,6 +69,8 @@ def http_failure(reply: HttpReply) -> GatewayError | None:
         )
     if status == 413:
         return ContextTooLong("The message is too large for the Kimi site.", param="messages")
+    if status in _TIMEOUTS:
+        return UpstreamTimeout(f"The Kimi site did not answer in time (HTTP {status}).", retry_after=wait)
     if status >= 500 or status == 408:
         return UpstreamUnavailable(f"The Kimi site is unavailable (HTTP {status}).", retry_after=wait)
     if status in (401, 403, 451):
@@ -87,6 +94,8 @@ def refusal(reply: HttpReply, data: object, nonce: str) -> GatewayError:
         return NonceRejected("The Kimi site rejected the nonce.")
     if _MODEL.search(said):
         return SiteChanged(f"The Kimi site doesn't have the configured model{quoted}")
+    if reply.status in _TIMEOUTS or _TIMEOUT.search(said):
+        return UpstreamTimeout(f"The Kimi site did not answer in time{quoted}", retry_after=wait)
     if reply.status >= 500 or _TROUBLE.search(said):
         return UpstreamUnavailable(f"The Kimi site can't answer at the moment{quoted}", retry_after=wait)
     if _EMPTY.search(said):

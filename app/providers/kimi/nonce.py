@@ -10,12 +10,23 @@ from typing import Literal, Protocol
 import structlog
 from msgspec import Struct
 
-from app.domain.errors import CloudflareChallenge, UpstreamError, UpstreamUnavailable
+from app.domain.errors import (
+    CloudflareChallenge,
+    NonceRejected,
+    UpstreamBlocked,
+    UpstreamError,
+    UpstreamRateLimited,
+    UpstreamUnavailable,
+)
 from app.domain.spans import Trace, no_trace
 from app.providers.kimi.page import Clearance
 
 # untried: fetched after the site rejected a fresh one, and not proven by a message yet.
 NonceState = Literal["pending", "fresh", "untried", "failing"]
+
+# While these last, each fetch may prolong them, or is bound to be for nothing.
+_BETTER_LEFT_ALONE = (CloudflareChallenge, UpstreamBlocked, UpstreamRateLimited, NonceRejected)
+_MOST_DOUBLINGS = 30
 
 
 class FetchPage(Protocol):
@@ -33,11 +44,14 @@ class NoncePolicy(Struct, frozen=True):
         renew_after: Seconds after which a nonce is renewed in the background.
         first_pause: Seconds without a fetch after the first failure; doubled by each further one.
         longest_pause: No pause is longer.
+        longest_probe_pause: The same while there is no nonce because the site is down, in maintenance for instance.
+            Nothing can be answered until the page is back, and asking for it doesn't make anything worse.
     """
 
     renew_after: float = 6 * 3600.0
     first_pause: float = 1.0
     longest_pause: float = 60.0
+    longest_probe_pause: float = 4.0
 
 
 class NonceSource:
@@ -191,11 +205,14 @@ class NonceSource:
 
     def _note_failure(self, error: UpstreamError) -> None:
         self._failures += 1
-        pause = min(self._policy.longest_pause, self._policy.first_pause * 2 ** (self._failures - 1))
+        longest = self._policy.longest_pause
+        if self._clearance is None and not isinstance(error, _BETTER_LEFT_ALONE):
+            longest = min(longest, self._policy.longest_probe_pause)
+        pause = min(longest, self._policy.first_pause * 2 ** min(self._failures - 1, _MOST_DOUBLINGS))
         self._last_pause = pause
         pause *= random.uniform(0.8, 1.2)  # noqa: S311 - spreads the fetches of several workers
         self._failure = error
-        self._retry_at = self._clock() + max(pause, min(error.retry_after or 0.0, self._policy.longest_pause))
+        self._retry_at = self._clock() + max(pause, min(error.retry_after or 0.0, longest))
         self._failed.set()
 
     def _raise_if_too_early(self) -> None:

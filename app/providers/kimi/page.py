@@ -5,14 +5,12 @@ cloudscraper is synchronous, so it runs in threads, never on the event loop.
 
 import asyncio
 import contextlib
-import json
 import re
 import sys
 import time
 from collections.abc import Mapping
 from functools import partial
 from http.cookiejar import Cookie
-from itertools import islice
 from urllib.parse import urljoin, urlsplit
 
 import cloudscraper
@@ -24,12 +22,10 @@ from app.domain.errors import CloudflareChallenge, NonceMissing, SiteChanged, Up
 from app.providers.kimi.failure import http_failure
 from app.providers.kimi.request import message_headers
 from app.providers.kimi.scraper import BoundedScraper, Page
+from app.providers.kimi.script import script_values
 from app.providers.threads import AbandonableThreads, TooManyStuckThreads
 
-_SCRIPT_VARIABLE = re.compile(r"\bkimi_ajax['\"]?\]?\s*=\s*(?=\{)")
 _NONCE = re.compile(r"[A-Za-z0-9_-]{4,128}")
-# A page that repeats the variable more often isn't worth reading.
-_MOST_VARIABLES = 20
 _AJAX_PATH = "/wp-admin/admin-ajax.php"
 # Fetches that may still hang (in a DNS lookup, say) when another begins.
 _MOST_STUCK = 4
@@ -67,15 +63,10 @@ def read_script(page: str) -> tuple[str, str | None]:
     Raises:
         NonceMissing: The page has no such variable, or the variable has no nonce.
     """
-    for match in islice(_SCRIPT_VARIABLE.finditer(page), _MOST_VARIABLES):
-        try:
-            # What follows is JSON. Decoding finds its end, even if strings contain braces.
-            values, _ = json.JSONDecoder(strict=False).raw_decode(page, match.end())
-        except (ValueError, RecursionError):
-            continue
-        nonce, ajax_url = values.get("nonce"), values.get("ajax_url")
-        if isinstance(nonce, str | int) and not isinstance(nonce, bool) and _NONCE.fullmatch(str(nonce)):
-            return str(nonce), ajax_url if isinstance(ajax_url, str) else None
+    for values in script_values(page):
+        nonce = values.get("nonce", "")
+        if _NONCE.fullmatch(nonce):
+            return nonce, values.get("ajax_url")
     raise NonceMissing("The Kimi site's chat page doesn't contain the nonce that messages need.")
 
 

@@ -16,6 +16,9 @@ from app.providers.kimi.request import lasting_session_id, message_form, new_ses
 from app.providers.resilience.guard import Guard
 from app.providers.upstream_errors import translated
 
+# That the page can be had says nothing about the end of these.
+_NOT_OVER = (CloudflareChallenge, NonceRejected)
+
 
 class KimiProvider(BaseProvider):
     """The Kimi web chat.
@@ -48,7 +51,7 @@ class KimiProvider(BaseProvider):
         self._guard = guard
         self.timeout = guard.timeout
         self._keep_upstream_session = keep_upstream_session
-        self._nonces = NonceSource(page.fetch, nonce_policy, on_new=self._keep_cookies, trace=trace)
+        self._nonces = NonceSource(page.fetch, nonce_policy, on_new=self._use, trace=trace)
         self._trace = trace
         self._renewal: asyncio.Task[None] | None = None
 
@@ -133,5 +136,8 @@ class KimiProvider(BaseProvider):
             return new_session_id()
         return lasting_session_id(request.conversation_id)
 
-    def _keep_cookies(self, clearance: Clearance) -> None:
+    def _use(self, clearance: Clearance) -> None:
+        if self._nonces.state == "failing" and not isinstance(self._nonces.failure, _NOT_OVER):
+            # The site was down, and is back: requests that failed for want of a nonce say nothing about it any more.
+            self._guard.breaker.probe_now()
         self._client.keep_cookies(clearance.page_url, clearance.cookies, instead=clearance.new_visitor)

@@ -1,9 +1,27 @@
 """What the site answers to a message. Pure."""
 
+import json
+import re
+from collections.abc import Iterator
+
 from app.domain.errors import EmptyReply, NonceRejected, SiteChanged
 from app.domain.json import read_json_object
 from app.providers.http import HttpReply
 from app.providers.kimi.failure import http_failure, refusal
+
+_MARK = b"\xef\xbb\xbf"
+# What plugins and PHP print around an answer may have braces, too: a comment, a script, the beginning of an object.
+_ASIDE_OR_OBJECT = re.compile(
+    r"<!--.*?-->|<(?P<tag>script|style|template|pre|textarea)\b.*?</(?P=tag)\s*>|(?:^|(?<=[\s>]))/\*.*?\*/|"
+    r"(?P<object>\{)(?=\s*\")",
+    re.DOTALL | re.IGNORECASE,
+)
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+# Before an object that is a part of something else.
+_INSIDE = re.compile(r"""(?:[\['"=]|"\s*:|(?:[\]}"\d]|null|true|false)\s*,)\s*\Z""")
+_LOOKED_BACK = 50
+# A body with more beginnings of objects that are none isn't worth reading.
+_MOST_OBJECTS = 20
 
 
 def read_reply(reply: HttpReply, *, nonce: str) -> str:
@@ -18,13 +36,15 @@ def read_reply(reply: HttpReply, *, nonce: str) -> str:
         GatewayError: Any other failure or refusal.
     """
     body = reply.body.strip()
-    if body == b"-1" and reply.status in (200, 403):
-        raise NonceRejected("The Kimi site rejected the nonce.")
+    if body[:3] == _MARK:
+        body = _unmarked(body)
+    document = read_json_object(body, bad_utf8="strict") if body[:1] == b"{" else None
+    if document is None and body:
+        dirty = body.decode("utf-8", "surrogateescape")
+        document = _answer_within(dirty)
+        if document is None and reply.status in (200, 403) and _is_refused_nonce(dirty):
+            raise NonceRejected("The Kimi site rejected the nonce.")
     failed = http_failure(reply)
-    if body.startswith(b"<"):
-        # PHP may print its notices, as HTML, in front of the answer.
-        body = body[max(0, body.find(b'{"success"')) :]
-    document = read_json_object(body, bad_utf8="strict")
     if document is not None and document.get("success") is False:
         raise refusal(reply, document.get("data"), nonce)
     if failed is not None:
@@ -32,6 +52,45 @@ def read_reply(reply: HttpReply, *, nonce: str) -> str:
     if document is None:
         raise SiteChanged("The Kimi site's answer is not the expected JSON: the site may have changed.")
     return _text(document)
+
+
+def _unmarked(body: bytes) -> bytes:
+    """The body without byte order marks before it: each of several PHP files may have printed one."""
+    while body.startswith(_MARK):
+        body = body[len(_MARK) :].lstrip()
+    return body
+
+
+def _is_refused_nonce(body: str) -> bool:
+    """Whether WordPress says -1, in a line of its own behind whatever was printed before."""
+    return _COMMENT.sub("", body).rstrip().rpartition("\n")[2].strip(" \t\ufeff") == "-1"
+
+
+def _answer_within(body: str) -> dict[str, object] | None:
+    """The first object of the body's outermost level that says whether the site succeeded; None if there is none."""
+    return next((document for document in _objects(body) if isinstance(document.get("success"), bool)), None)
+
+
+def _objects(body: str) -> Iterator[dict[str, object]]:
+    place = 0
+    for _ in range(_MOST_OBJECTS):
+        found = _ASIDE_OR_OBJECT.search(body, place)
+        while found is not None and found["object"] is None:
+            found = _ASIDE_OR_OBJECT.search(body, found.end())
+        if found is None:
+            return
+        start = found.start()
+        place = found.end()
+        if _INSIDE.search(body[max(0, start - _LOOKED_BACK) : start]):
+            continue
+        try:
+            document, end = json.JSONDecoder().raw_decode(body, start)
+        except (ValueError, RecursionError):
+            continue
+        # Bytes that are no UTF-8 may stand around an answer, but not in it.
+        if not any("\udc80" <= character <= "\udcff" for character in body[start:end]):
+            yield document
+        place = end
 
 
 def _text(document: dict[str, object]) -> str:

@@ -98,7 +98,7 @@ _TROUBLE = re.compile(
 # A larger `max_tokens` than the model takes.
 _MAX_TOKENS = re.compile(
     r"max_(?:completion_|output_|new_)?tokens\b.{0,120}"
-    r"(?:range|between|at most|less than|lower than|too (?:large|high|big)|exceed|maximum|max(?:imum)? value|<=|\[\s*\d)|"
+    r"(?:range|between|at most|less than|lower than|too (?:large|high|big)|exceed|maximum|max value|<=|\[\s*\d)|"
     r"(?:range|maximum|exceed\w*|at most|less than).{0,60}max_(?:completion_|output_|new_)?tokens\b",
     re.IGNORECASE | re.DOTALL,
 )

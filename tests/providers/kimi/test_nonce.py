@@ -1,11 +1,22 @@
 """One page fetch for everybody. A scripted page stands in for the network."""
 
 import asyncio
+import contextlib
 from itertools import count
 
 import pytest
 
-from app.domain.errors import CloudflareChallenge, NonceMissing, NonceRejected, UpstreamError, UpstreamUnavailable
+from app.domain.errors import (
+    CloudflareChallenge,
+    NonceMissing,
+    NonceRejected,
+    SiteChanged,
+    UpstreamBlocked,
+    UpstreamError,
+    UpstreamRateLimited,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
 from app.providers.kimi.nonce import NoncePolicy, NonceSource
 from app.providers.kimi.page import Clearance
 from tests.clock import Clock
@@ -96,6 +107,48 @@ async def test_a_failed_fetch_is_not_repeated_by_every_request(nonces: NonceSour
     page.failure = None
     assert (await nonces.current()).nonce == "nonce-1"
     assert state_of(nonces) == "fresh"
+
+
+@pytest.mark.parametrize(
+    ("failure", "longest"),
+    [
+        (UpstreamUnavailable("maintenance", retry_after=600), 5),
+        (UpstreamUnavailable("down"), 5),
+        (UpstreamTimeout("gateway time-out"), 5),
+        (NonceMissing("a page about the maintenance"), 5),
+        (SiteChanged("404"), 5),
+        (CloudflareChallenge("browser?"), 80),
+        (UpstreamBlocked("firewall"), 80),
+        (UpstreamRateLimited("slower", retry_after=600), 80),
+    ],
+)
+async def test_without_a_nonce_the_page_is_looked_at_every_few_seconds(
+    nonces: NonceSource, page: Page, clock: Clock, failure: UpstreamError, longest: float
+) -> None:
+    """However long the site is down, it isn't noticed late that it's back; where asking does harm, pauses grow."""
+    page.failure = failure
+    pauses = []
+    for _ in range(12):
+        with pytest.raises(type(failure)):
+            await nonces.current()
+        with pytest.raises(type(failure)) as refusal:
+            await nonces.current()
+        pauses.append(refusal.value.retry_after or 0)
+        clock.now += 100
+    assert page.fetches == 12
+    assert max(pauses) <= longest
+    assert max(pauses) > longest / 2
+
+
+async def test_a_nonce_that_can_not_be_renewed_is_no_hurry(nonces: NonceSource, page: Page, clock: Clock) -> None:
+    """As long as there is an old one, failed renewals come at growing pauses."""
+    await nonces.current()
+    page.failure = UpstreamUnavailable("maintenance")
+    for _ in range(8):
+        clock.now += 4000
+        with contextlib.suppress(UpstreamUnavailable):
+            await nonces._fetched(new_visitor=False)
+    assert nonces._retry_at - clock.now > 40
 
 
 async def test_a_fresh_nonce_that_is_refused_too_stops_the_fetching(

@@ -1,5 +1,6 @@
 """What is read off the chat page's script, however WordPress and its plugins write it."""
 
+import base64
 import json
 import threading
 from collections.abc import Iterator
@@ -43,7 +44,50 @@ def _page(script: str) -> str:
         pytest.param(f"var my_kimi_ajax = {{}}; var kimi_ajax = {SCRIPT};", id="after a longer name"),
         pytest.param(f"var kimi_ajax = {{}};\nvar kimi_ajax = {SCRIPT};", id="after an empty one"),
         pytest.param(f'var kimi_ajax = {{"nonce":""}}; kimi_ajax = {SCRIPT};', id="after an empty nonce"),
-        pytest.param(f"var kimi_ajax = {{nonce: 'x'}}; var kimi_ajax = {SCRIPT};", id="after one that is no JSON"),
+        pytest.param(f"var kimi_ajax = {{nonce: 'x'}}; var kimi_ajax = {SCRIPT};", id="after one that is no nonce"),
+        pytest.param(f"var kimi_ajax={{ajax_url:'{AJAX_URL}',nonce:'{NONCE}'}}", id="with bare keys"),
+        pytest.param(f"var kimi_ajax = {{'ajax_url': '{ESCAPED_URL}', 'nonce': '{NONCE}' }}", id="in single quotes"),
+        pytest.param(f"var kimi_ajax = {{ajax_url: `{AJAX_URL}`, nonce: `{NONCE}`,}};", id="in backquotes"),
+        pytest.param(f'var kimi_ajax = {{"ajax_url":"{AJAX_URL}","nonce":"{NONCE}",}};', id="with a comma at the end"),
+        pytest.param(
+            "var kimi_ajax = { // for 'the' {chat}\n"
+            f"  /* nonce: 'wrong', */ ajax_url: '{AJAX_URL}', // \"nonce\":\"wrong\"\n  nonce /* ! */ : '{NONCE}' }};",
+            id="with comments",
+        ),
+        pytest.param(
+            r"var kimi_ajax = {'hint': 'it\'s a }', \"more\": \"\\\\\", ajax_url: 'https:\x2F\u002fkimi.example"
+            r"\/wp\u{2d}admin\/admin-ajax.php', 'nonce': '\x30a1b\u0032c3d4e'};",
+            id="with escapes",
+        ),
+        pytest.param(
+            "var kimi_ajax = {i18n: {nonce: 'wrong', list: ['a', {b: ')'}]}, on: function (e) { return {nonce: e}; }, "
+            f"is_on: !0, size: -1.5e3, later: window.nonce, ...rest, ajax_url: '{AJAX_URL}', nonce: '{NONCE}'}};",
+            id="with values of all kinds",
+        ),
+        pytest.param(f"window.kimi_ajax = window.kimi_ajax || {SCRIPT};", id="unless it is set"),
+        pytest.param(f"const kimi_ajax = Object.freeze({SCRIPT});", id="frozen"),
+        pytest.param(f"kimi_ajax = Object.assign({{}}, {SCRIPT});", id="assigned"),
+        pytest.param(f"kimi_ajax = ({SCRIPT})", id="in brackets"),
+        pytest.param(f"var kimi_ajax = /* set by the plugin */ {SCRIPT};", id="behind a comment"),
+        pytest.param(f"var kimi_ajax = JSON.parse('{SCRIPT}');", id="parsed"),
+        pytest.param(
+            f"var kimi_ajax = {{}}; kimi_ajax.nonce = '{NONCE}'; kimi_ajax.ajax_url=\"{AJAX_URL}\"", id="by parts"
+        ),
+        pytest.param(f"kimi_ajax['ajax_url'] = '{AJAX_URL}';\nkimi_ajax[\"nonce\"] = '{NONCE}'", id="by names"),
+        pytest.param(
+            f"// var kimi_ajax = {{nonce: 'commented-out'}};\nvar kimi_ajax = {SCRIPT};", id="after a commented-out one"
+        ),
+        pytest.param(
+            f"/* var kimi_ajax = {{nonce: 'commented-out'}}; */ var kimi_ajax = {SCRIPT};",
+            id="after a comment with one",
+        ),
+        pytest.param(f'{{"href_matches":"/*"}}</script><script>var kimi_ajax = {SCRIPT};', id="after half a comment"),
+        pytest.param(
+            '</script><script src="data:text/javascript;base64,'
+            + base64.b64encode(f"var kimi_ajax = {SCRIPT};".encode()).decode()
+            + '" defer></script><script>',
+            id="in the address of a script",
+        ),
         pytest.param(f"var kimi_ajax = {SCRIPT}; var kimi_ajax = {{}};", id="before an empty one"),
         pytest.param(f"if (kimi_ajax == null) kimi_ajax = load();\nvar kimi_ajax = {SCRIPT};", id="after its own use"),
     ],
@@ -86,8 +130,18 @@ def test_an_address_that_is_none_is_left_out(ajax_url: str) -> None:
         _page('var kimi_ajax = {"nonce":["x"]};'),
         _page(f'var kimi_ajax = {{"nonce":"{NONCE}"'),
         _page(f'var kimi_ajax = {{"nonce":"{NONCE}'),
-        _page(f"var kimi_ajax = {{nonce:'{NONCE}'}};"),
-        _page(f'var kimi_ajax = {{"nonce":"{NONCE}",}};'),
+        _page(f"var kimi_ajax = {{nonce: {NONCE}}};"),
+        _page(f"var kimi_ajax = {{nonce: kimiNonce, other: '{NONCE}'}};"),
+        _page(f"var kimi_ajax = {{nonce: `${{nonce}}{NONCE}`}};"),
+        _page(f"var kimi_ajax = {{nonce: salt('{NONCE}')}};"),
+        _page(f"var kimi_ajax = {{nonce: ['{NONCE}']}};"),
+        _page(f"var kimi_ajax = {{data: {{nonce: '{NONCE}'}}}};"),
+        _page(f"var kimi_ajax = {{nonce: '{NONCE}'"),
+        _page(f"var kimi_ajax = {{nonce: '{NONCE}"),
+        _page(f"if (kimi_ajax == {{nonce: '{NONCE}'}}) {{}}"),
+        _page(f"kimi_ajax.other = '{NONCE}'; if (kimi_ajax.nonce == '{NONCE}') {{}}"),
+        _page("var kimi_ajax = " + "{a:" * 100_000),
+        _page("var kimi_ajax = " + "(" * 100_000),
         _page(f'var kimi_ajax = "{NONCE}";'),
         _page(f'var kimi_ajax2 = {{"nonce":"{NONCE}"}};'),
         _page(f'var other = {{"nonce":"{NONCE}"}};'),

@@ -35,7 +35,8 @@ def ask(client: httpx.Client) -> httpx.Response:
         ("maintenance", 503, "upstream_unavailable"),
         ("server_error", 503, "upstream_unavailable"),
         ("bad_gateway", 503, "upstream_unavailable"),
-        ("gateway_timeout", 503, "upstream_unavailable"),
+        ("gateway_timeout", 504, "upstream_timeout"),
+        ("cloudflare_timeout", 504, "upstream_timeout"),
         ("too_large", 400, "context_length_exceeded"),
         ("rate_limited", 429, "upstream_rate_limited"),
         ("rate_limited_json", 429, "upstream_rate_limited"),
@@ -215,3 +216,22 @@ def test_one_upstream_session_for_each_conversation_if_wanted(site: LiveSimulato
 
     assert len(set(upstream_ids(keep=False))) == 3
     assert len(set(upstream_ids(keep=True))) == 1
+
+
+@pytest.mark.parametrize(
+    ("failure", "sent", "code"),
+    [
+        ("gateway_timeout", 1, "upstream_timeout"),
+        ("cloudflare_timeout", 1, "upstream_timeout"),
+        ("bad_gateway", 2, "upstream_unavailable"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_message_that_may_have_been_read_is_not_sent_again(
+    site: LiveSimulator, start_gateway: StartGateway, failure: str, sent: int, code: str, stream: bool
+) -> None:
+    """Who stopped waiting for the model says nothing about whether it was asked; other trouble is tried again."""
+    site.site.update(failure=failure)
+    with start_gateway(max_retries=1) as gateway, gateway.client() as http:
+        response = http.post("/v1/chat/completions", json={**HELLO, "stream": stream})
+    assert (response.json()["error"]["code"], site.site.counters.messages) == (code, sent)

@@ -27,6 +27,15 @@ def _success(message: object) -> bytes:
         b'\xef\xbb\xbf{"success":true,"data":{"message":"Hello"}}\n',
         b' \n{"success":true,"data":{"message":"Hel\\u006co"}}',
         b'<br />\n<b>Warning</b>: something in <b>/plugin.php</b><br />\n{"success":true,"data":{"message":"Hello"}}',
+        b'\xef\xbb\xbf\xef\xbb\xbf \xef\xbb\xbf{"success":true,"data":{"message":"Hello"}}',
+        b'{"success":true,"data":{"message":"Hello"}}\n<!-- Page supported by LiteSpeed Cache 6.5 -->',
+        b'{"success":true,"data":{"message":"Hello"}}0',
+        b'{"success":true,"data":{"message":"Hello"}}\n<br /><b>Warning</b>: {"x": 1} in <b>/x.php</b>',
+        b'<!-- {"success":false} -->\n<script>{"success":false}</script>{"data":{"message":"Hello"},"success":true}',
+        b'/* {"success":false} */ {"success":true,"data":{"message":"Hello"}} /* cached */',
+        b'Notice: Undefined index: kimi in /x.php on line 3 {"success":true,"data":{"message":"Hello"}}',
+        b'PHP Notice: {0} {"debug":{"success":false}} {"success":true,"data":{"message":"Hello"}}',
+        b'D\xe9bogage {"success":true,"data":{"message":"Hello"}} d\xe9bogage',
     ],
 )
 def test_an_answer_is_read(body: bytes) -> None:

@@ -1,0 +1,143 @@
+"""The chat page's script: JavaScript that hands the page its nonce and its address for messages. Pure."""
+
+import base64
+import binascii
+import re
+from collections.abc import Iterator, Mapping
+from itertools import islice
+
+_VARIABLE = re.compile(
+    r"""\bkimi_ajax['"`]?\s*\]?\s*=(?![=>])\s*
+        # `window.kimi_ajax || {…}`, `Object.assign({}, {…})`, `JSON.parse('{…}')` and the like
+        (?P<lead>(?>/\*.*?\*/|//[^\n]*\n|[\w$.|&(\s]){0,200}?)(?=(?P<opening>[{'"`]))""",
+    re.VERBOSE | re.DOTALL,
+)
+_MEMBER = re.compile(
+    r"""\bkimi_ajax\s*(?:\.\s*|\[\s*['"`])(?P<name>nonce|ajax_url)(?:['"`]\s*\])?\s*=(?!=)\s*(?=['"`])"""
+)
+_TOKEN = re.compile(
+    r"""(?P<blank>\s+|//[^\n]*|/\*.*?\*/)
+      | (?P<text>"(?:[^"\\]|\\.)*" | '(?:[^'\\]|\\.)*' | `(?:[^`\\]|\\.)*`)
+      | (?P<word>[\w$]+)
+      | (?P<mark>.)""",
+    re.VERBOSE | re.DOTALL,
+)
+_NEXT_OBJECT = re.compile(r"\s*,\s*(?=\{)")
+_ESCAPE = re.compile(r"\\(u\{[0-9A-Fa-f]{1,6}\}|u[0-9A-Fa-f]{4}|x[0-9A-Fa-f]{2}|\r\n|.)", re.DOTALL)
+_ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "v": "\v", "0": "\0", "\n": "", "\r\n": ""}
+# Plugins that speed pages up put inline scripts into the address of an outer one.
+_ENCODED_SCRIPT = re.compile(
+    r"""\bdata:(?:text|application)/(?:x-)?javascript(?:;charset=[\w-]+)?;base64,([\w+/=]{16,200000})"""
+)
+# A page with more of them isn't worth reading.
+_MOST_VARIABLES = 20
+_LONGEST_OBJECT = 100_000
+
+
+def script_values(page: str) -> Iterator[Mapping[str, str]]:
+    """What the page's script sets `kimi_ajax` to, one reading after the other: those values that are texts.
+
+    What is commented out comes last.
+    """
+    pages = [page, *_encoded_scripts(page)]
+    for text in pages:
+        variables = list(islice(_VARIABLE.finditer(text), _MOST_VARIABLES))
+        for variable in sorted(variables, key=lambda found: _is_commented_out(text, found.start())):
+            yield from _objects(text, variable)
+    for text in pages:
+        yield {found["name"]: _text_at(text, found.end()) for found in islice(_MEMBER.finditer(text), _MOST_VARIABLES)}
+
+
+def _encoded_scripts(page: str) -> Iterator[str]:
+    for found in islice(_ENCODED_SCRIPT.finditer(page), _MOST_VARIABLES):
+        try:
+            script = base64.b64decode(found[1] + "=" * (-len(found[1]) % 4), validate=True)
+        except binascii.Error:
+            continue
+        if b"kimi_ajax" in script:
+            yield script.decode("utf-8", "replace")
+
+
+def _is_commented_out(page: str, place: int) -> bool:
+    line = page[page.rfind("\n", 0, place) + 1 : place]
+    if line.lstrip().startswith("//"):
+        return True
+    marks = (("/*", "*/"), ("<!--", "-->"))
+    return any(page.rfind(begin, 0, place) > page.rfind(end, 0, place) for begin, end in marks)
+
+
+def _objects(page: str, variable: re.Match[str]) -> Iterator[Mapping[str, str]]:
+    """The objects that a variable is set to: one; or those of which one is made, as `Object.assign` does."""
+    place = variable.end()
+    if variable["opening"] != "{":
+        if "JSON.parse" in variable["lead"]:
+            yield _object(_text_at(page, place), 0)[0]
+        return
+    values: dict[str, str] = {}
+    while True:
+        more, place = _object(page, place)
+        values |= more
+        following = _NEXT_OBJECT.match(page, place)
+        if not variable["lead"].rstrip().endswith("(") or following is None:
+            break
+        place = following.end()
+    yield values
+
+
+def _object(script: str, place: int) -> tuple[dict[str, str], int]:
+    """The members of an object literal whose values are texts (the nonce may be a number), and where it ends.
+
+    Whatever else there may be as a value is passed over. Nothing comes of an object that doesn't end.
+    """
+    values: dict[str, str] = {}
+    # The tokens of a member: its name, a colon, its value. More of them are no plain value.
+    member: list[str] = []
+    depth = 0
+    for token in _TOKEN.finditer(script, place, place + _LONGEST_OBJECT):
+        if token.lastgroup == "blank":
+            continue
+        text = token[0]
+        is_mark = token.lastgroup == "mark"
+        if is_mark and text in ")]}":
+            depth -= 1
+        if depth == 0 and member:
+            return {**values, **_member(member)}, token.end()
+        if is_mark and depth == 1 and text == ",":
+            values |= _member(member)
+            member = [""]
+        else:
+            member.append(text)
+        if is_mark and text in "([{":
+            depth += 1
+    return {}, len(script)
+
+
+def _member(tokens: list[str]) -> Mapping[str, str]:
+    """A member, by its tokens and the mark before them."""
+    if len(tokens) != 4 or tokens[2] != ":":
+        return {}
+    name, value = _unquoted(tokens[1]), tokens[3]
+    if value[0] in "'\"" or (value[0] == "`" and "${" not in value):
+        return {name: _unquoted(value)}
+    return {name: value} if name == "nonce" and value.isascii() and value.isdigit() else {}
+
+
+def _text_at(script: str, place: int) -> str:
+    token = _TOKEN.match(script, place)
+    return _unquoted(token[0]) if token is not None and token.lastgroup == "text" else ""
+
+
+def _unquoted(token: str) -> str:
+    if token[0] not in "'\"`":
+        return token
+    text = _ESCAPE.sub(_unescaped, token[1:-1]) if "\\" in token else token[1:-1]
+    # Escapes may be half of a character, and two of them a whole one.
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    what = escape[1]
+    if what[0] in "ux" and len(what) > 1:
+        code = int(what[1:].strip("{}"), 16)
+        return chr(code) if code <= 0x10FFFF else "\ufffd"
+    return _ESCAPED.get(what, what)
