@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from app.domain.errors import GatewayError, InternalError, UnexpectedReply, UpstreamUnavailable
+from app.domain.errors import GatewayError, InternalError, UnexpectedReply, UpstreamUnavailable, UpstreamUnreachable
 from app.providers.base import BaseProvider
 from app.providers.http import HttpClient, HttpError, exceptions
 from app.providers.http.pool import Pool
@@ -35,34 +35,34 @@ MEANINGS: dict[type[HttpError], tuple[HttpError, type[GatewayError], str]] = {
             InternalError,
             "The gateway is set to send a header that HTTP doesn't allow: 'X Key'.",
         ),
-        (exceptions.ConnectError(), UpstreamUnavailable, "No connection to the upstream can be made."),
-        (exceptions.NameNotResolved(), UpstreamUnavailable, "The upstream's host name can't be resolved."),
+        (exceptions.ConnectError(), UpstreamUnreachable, "No connection to the upstream can be made."),
+        (exceptions.NameNotResolved(), UpstreamUnreachable, "The upstream's host name can't be resolved."),
         (
             exceptions.ConnectTimeout(10.0),
-            UpstreamUnavailable,
+            UpstreamUnreachable,
             "No connection to the upstream could be made within 10 seconds.",
         ),
-        (exceptions.TlsError(), UpstreamUnavailable, "No secure connection to the upstream can be made."),
-        (exceptions.InvalidCertificate(), UpstreamUnavailable, "The upstream's certificate is not valid."),
-        (exceptions.ProxyError(), UpstreamUnavailable, "The proxy in front of the upstream made no connection."),
+        (exceptions.TlsError(), UpstreamUnreachable, "No secure connection to the upstream can be made."),
+        (exceptions.InvalidCertificate(), UpstreamUnreachable, "The upstream's certificate is not valid."),
+        (exceptions.ProxyError(), UpstreamUnreachable, "The proxy in front of the upstream made no connection."),
         (
             exceptions.InvalidProxyUrl(),
-            UpstreamUnavailable,
+            UpstreamUnreachable,
             "The proxy that the environment names is not an HTTP proxy.",
         ),
         (
             exceptions.ProxyRefused(407),
-            UpstreamUnavailable,
+            UpstreamUnreachable,
             "The proxy refused to connect to the upstream (HTTP 407).",
         ),
         (
             exceptions.ProxyProtocolError(),
-            UpstreamUnavailable,
+            UpstreamUnreachable,
             "The proxy in front of the upstream doesn't speak HTTP.",
         ),
         (
             exceptions.ProxyConnectionLost(),
-            UpstreamUnavailable,
+            UpstreamUnreachable,
             "The proxy in front of the upstream closed the connection.",
         ),
         (exceptions.ConnectionLost(), UpstreamUnavailable, "The connection to the upstream was lost."),
