@@ -1,20 +1,28 @@
 """A chat as the gateway understands it, whatever dialect the client or the upstream speaks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from msgspec import Struct
 
 Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+# What a provider adds of its own, by its names: nobody here reads it, and it goes through both ways.
+Extras = Mapping[str, object]
 
 
 class ToolCall(Struct, frozen=True):
-    """A call that the assistant asked for; `arguments` is the JSON text as it came."""
+    """A call that the assistant asked for.
+
+    Args:
+        arguments: The JSON text as it came.
+        extras: What the provider added, such as the signature of the thought behind it.
+    """
 
     id: str
     name: str
     arguments: str
+    extras: Extras | None = None
 
 
 class Image(Struct, frozen=True):
@@ -38,6 +46,7 @@ class Message(Struct, frozen=True):
         text: All texts of the message, joined; `[image]` stands for an image.
         reasoning: What the assistant thought before it answered.
         parts: Texts and images in their order, if there are images; else empty.
+        extras: What a provider had added to an assistant's message.
     """
 
     role: Role
@@ -47,6 +56,7 @@ class Message(Struct, frozen=True):
     tool_call_id: str | None = None
     reasoning: str = ""
     parts: "tuple[str | Image, ...]" = ()
+    extras: Extras | None = None
 
     @property
     def images(self) -> tuple[Image, ...]:
@@ -190,12 +200,14 @@ class ToolCallDelta(Struct, frozen=True, gc=False):
         id: Given by the first part of each call, and only there.
         name: Likewise.
         arguments: The next piece of the JSON text.
+        extras: What the provider added.
     """
 
     index: int
     id: str | None = None
     name: str | None = None
     arguments: str = ""
+    extras: Extras | None = None
 
 
 # gc=False: a stream keeps all its deltas until it ends, and the garbage collector need not look through them.
@@ -210,6 +222,8 @@ class Delta(Struct, frozen=True, gc=False):
         reasoning: A part of the thoughts that precede the answer.
         tool_call: A part of a tool call; such a delta has no text.
         stop: In the last delta, the stop text that ended the answer.
+        refusal: A part of what is said in place of an answer.
+        extras: What the provider added. `logprobs` are about this part's text.
     """
 
     text: str = ""
@@ -219,6 +233,8 @@ class Delta(Struct, frozen=True, gc=False):
     reasoning: str = ""
     tool_call: ToolCallDelta | None = None
     stop: str | None = None
+    refusal: str = ""
+    extras: Extras | None = None
 
 
 class Completion(Struct, frozen=True):
@@ -229,6 +245,8 @@ class Completion(Struct, frozen=True):
         stop: The stop text that ended the answer; None if none did.
         deltas: The answer's parts in their order where thoughts, text and calls alternate. Empty for an answer that is
             simply thoughts, then text, then calls.
+        refusal: What is said in place of an answer by a model that refuses to give one.
+        extras: What the provider added.
     """
 
     text: str
@@ -238,3 +256,22 @@ class Completion(Struct, frozen=True):
     reasoning: str = ""
     stop: str | None = None
     deltas: tuple[Delta, ...] = ()
+    refusal: str = ""
+    extras: Extras | None = None
+
+
+def merged_extras(parts: Sequence[Extras]) -> Extras | None:
+    """What a provider added to the parts of an answer, together: lists grow, and so do those in `logprobs`."""
+    merged: dict[str, object] = {}
+    for extras in parts:
+        for name, value in extras.items():
+            merged[name] = _merged(merged.get(name), value)
+    return merged or None
+
+
+def _merged(earlier: object, later: object) -> object:
+    if isinstance(earlier, list) and isinstance(later, list):
+        return [*earlier, *later]
+    if isinstance(earlier, dict) and isinstance(later, dict):
+        return earlier | {name: _merged(earlier.get(name), value) for name, value in later.items()}
+    return earlier if later is None else later

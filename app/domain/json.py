@@ -6,12 +6,18 @@ surrogates, NaN and infinities, byte order marks.
 
 import json
 import math
+import re
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import msgspec
 
 # Unicode's other line ends. SSE doesn't know them, but clients that split a stream with str.splitlines() do.
 _LINE_ENDS = [(chr(code).encode(), b"\\u%04x" % code) for code in (0x85, 0x2028, 0x2029)]
+
+# Half an escape at the end of a text that was cut off, after whole ones.
+_HALF_ESCAPE = re.compile(r"(?<!\\)((?:\\\\)*)\\(?:u[0-9a-fA-F]{0,3})?$")
+_LONGEST_REPAIR = 1_000_000
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -94,6 +100,79 @@ def read_json_object(data: bytes, *, bad_utf8: Literal["strict", "replace"] = "r
     except (ValueError, RecursionError):
         document = _read_leniently(data, bad_utf8)
     return document if isinstance(document, dict) else None
+
+
+def read_json_list(data: bytes) -> list[object] | None:
+    """Decode a list that somebody else has written, as leniently as `read_json_object`; None if it isn't one."""
+    try:
+        document = _decode(data)
+    except (ValueError, RecursionError):
+        document = _read_leniently(data, "replace")
+    return document if isinstance(document, list) else None
+
+
+def object_text(text: str) -> str | None:
+    """The text of a JSON object, as it is wherever it is valid JSON; None if no object can be made of it.
+
+    Nothing, null and an empty list are an object without fields. Raw line ends in texts and a text within a text are
+    what some models write.
+    """
+    try:
+        if isinstance(_decode(text), dict):
+            return text
+    except (ValueError, RecursionError):
+        pass
+    value: object = text
+    for _ in range(3):
+        if not isinstance(value, str):
+            break
+        if not value.strip():
+            return "{}"
+        try:
+            value = json.loads(value, strict=False)
+        except (ValueError, RecursionError):
+            return None
+    if value is None or value == []:
+        return "{}"
+    return _encode_anything(_without_infinities(value)) if isinstance(value, dict) else None
+
+
+def repaired_object_text(text: str) -> str:
+    """The text of a JSON object that was cut off, with its end made up; `{}` if nothing can be made of it."""
+    found = object_text(text)
+    if found is not None:
+        return found
+    for end in _ends(text[:_LONGEST_REPAIR]):
+        found = object_text(end)
+        if found is not None:
+            return found
+    return "{}"
+
+
+def _ends(text: str) -> Iterator[str]:
+    """A text that was cut off, closed where it ends, and at the last place before that where it could be."""
+    closers: list[str] = []
+    in_text = escaped = False
+    last = ""
+    for index, character in enumerate(text):
+        if in_text:
+            in_text = escaped or character != '"'
+            escaped = character == "\\" and not escaped
+        elif character == '"':
+            in_text = True
+        elif character in "{[":
+            closers.append("}" if character == "{" else "]")
+        elif character in "}]" and closers:
+            closers.pop()
+        elif character == ",":
+            last = text[:index] + "".join(reversed(closers))
+    closed = "".join(reversed(closers))
+    if in_text:
+        # Half an escape is left out.
+        whole = _HALF_ESCAPE.sub(r"\1", text)
+        yield whole + '"' + closed
+    yield text.rstrip().removesuffix(",") + closed
+    yield last
 
 
 def _read_leniently(data: bytes, bad_utf8: str) -> object:

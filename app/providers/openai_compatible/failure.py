@@ -21,13 +21,13 @@ from app.domain.errors import (
     UpstreamRateLimited,
     UpstreamUnavailable,
 )
-from app.domain.json import read_json_object
+from app.domain.json import read_json_list, read_json_object
 from app.providers.cloudflare import is_challenge
-from app.providers.http import HttpReply, retry_after
+from app.providers.http import HttpReply
 from app.providers.openai_compatible.reply import Json
 from app.providers.openai_compatible.upstream import Upstream
+from app.providers.openai_compatible.waits import told_wait
 
-_LONGEST_WAIT = 3600.0
 _QUOTED_LENGTH = 400
 _LOOKED_AT = 10_000
 _PASSING = (408, 409, 425)
@@ -117,12 +117,14 @@ class UpstreamFault(Struct, frozen=True):
         words: Code, type and message together, for searching.
         status: The HTTP status that the error itself gives, if any.
         param: The field at fault.
+        error: The error itself, with its details.
     """
 
     message: str
     words: str
     status: int | None = None
     param: str | None = None
+    error: object = None
 
 
 def fault_in(document: Json) -> UpstreamFault | None:
@@ -142,12 +144,12 @@ def fault_in(document: Json) -> UpstreamFault | None:
     codes = [error.get(name, document.get(name)) for name in ("code", "type", "error_code", "status")]
     words = " ".join(str(word) for word in (*codes, message) if word is not None)
     param = error.get("param")
-    return UpstreamFault(message, words, _status(codes), param if isinstance(param, str) else None)
+    return UpstreamFault(message, words, _status(codes), param if isinstance(param, str) else None, error)
 
 
 def failure(reply: HttpReply, upstream: Upstream) -> GatewayError:
     """The error for an answer that is not a completion, by its status, headers and words."""
-    document = read_json_object(reply.body)
+    document = _document(reply.body)
     fault = fault_in(document) if document is not None else None
     if fault is None:
         return _wordless(reply, upstream, is_json=document is not None)
@@ -193,9 +195,11 @@ def _limit_in(words: str) -> str | None:
 
 def _passing(fault: UpstreamFault, name: str, status: int, quoted: str, headers: Mapping[str, str]) -> GatewayError:
     if status == 429 or (status in (200, 503) and _RATE.search(fault.words[:_LOOKED_AT])):
-        return _rate_limited(name, quoted, headers)
+        wait = told_wait(headers, fault.message, fault.error, limited=True)
+        return _rate_limited(name, quoted, wait)
     if status in _PASSING or status >= 500 or (status == 200 and _TROUBLE.search(fault.words[:_LOOKED_AT])):
-        return UpstreamUnavailable(f"{name} can't answer at the moment{quoted}", retry_after=_wait(headers))
+        wait = told_wait(headers, fault.message, fault.error, limited=False)
+        return UpstreamUnavailable(f"{name} can't answer at the moment{quoted}", retry_after=wait)
     if status in (400, 422):
         param = fault.param if fault.param and _PARAM.fullmatch(fault.param) else None
         hint = _MAX_TOKENS_HINT if _MAX_TOKENS.search(fault.words[:_LOOKED_AT]) else ""
@@ -221,12 +225,13 @@ def quotable(text: str, secrets: Sequence[str]) -> str:
 
 def _wordless(reply: HttpReply, upstream: Upstream, *, is_json: bool) -> GatewayError:
     """The error for an answer without an error message: a web page, other JSON, or nothing."""
-    name, status, wait = upstream.name, reply.status, _wait(reply.headers)
+    name, status = upstream.name, reply.status
+    wait = told_wait(reply.headers, "", limited=status == 429)
     is_page = _MARKUP.match(reply.body) is not None
     if is_challenge(reply):
         return CloudflareChallenge(f"Cloudflare requires a browser check before this gateway can reach {name}.")
     if status == 429:
-        return _rate_limited(name, ".", reply.headers)
+        return _rate_limited(name, ".", wait)
     if status == 413:
         return ContextTooLong(f"The request is too large for {name}.", param="messages")
     if status == 402:
@@ -249,17 +254,21 @@ def _no_api(name: str, status: int) -> SiteChanged:
     return SiteChanged(f"There is no chat completions API at the address configured for {name} (HTTP {status}).")
 
 
-def _rate_limited(name: str, quoted: str, headers: Mapping[str, str]) -> UpstreamRateLimited:
-    """A `Retry-After` only if the upstream gave one: its limits may be per model, so other requests need not wait."""
-    return UpstreamRateLimited(f"{name} asks for fewer requests{quoted}", retry_after=_wait(headers))
+def _rate_limited(name: str, quoted: str, wait: float | None) -> UpstreamRateLimited:
+    """A `Retry-After` only if the upstream told one: its limits may be per model, so other requests need not wait."""
+    return UpstreamRateLimited(f"{name} asks for fewer requests{quoted}", retry_after=wait)
 
 
-def _wait(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, which some upstreams give in milliseconds."""
-    milliseconds = headers.get("retry-after-ms", "").strip()[:12]
-    if milliseconds.isascii() and milliseconds.isdigit():
-        return min(int(milliseconds) / 1000, _LONGEST_WAIT)
-    return retry_after(headers)
+def _document(body: bytes) -> Json | None:
+    """The error's document, which some upstreams wrap into a list, or send as an event."""
+    document = read_json_object(body)
+    if document is not None:
+        return document
+    rows = read_json_list(body)
+    if rows:
+        return rows[0] if isinstance(rows[0], dict) else None
+    events = (read_json_object(line[5:]) for line in body[:_LOOKED_AT].splitlines() if line.startswith(b"data:"))
+    return next((event for event in events if event is not None), None)
 
 
 def _without_wrapping(document: Json) -> Json | str | None:

@@ -1,19 +1,21 @@
 """The flow of one call to an upstream that speaks OpenAI chat completions."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Iterable, Iterator, Sequence
+import json
+import re
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from http import HTTPStatus
 
 from app.domain.chat import Completion, Delta
 from app.domain.errors import UnexpectedReply, UpstreamUnavailable
-from app.domain.json import read_json_object
+from app.domain.json import read_json_list, read_json_object
 from app.domain.spans import Trace, no_trace
 from app.providers.base import BaseProvider, CompletionRequest, ModelSpec, ProviderStatus
 from app.providers.http import HttpClient, HttpError, HttpReply, HttpStream
 from app.providers.http.exceptions import ConnectionLost
 from app.providers.openai_compatible.failure import failure, fault_error, fault_in
-from app.providers.openai_compatible.reply import Json, ReplyReader, read_completion
+from app.providers.openai_compatible.reply import Json, ReplyReader, gathered, read_completion
 from app.providers.openai_compatible.request import chat_body, one_word_body
-from app.providers.openai_compatible.sse_decoder import DONE, SseDecoder
+from app.providers.openai_compatible.sse_decoder import SseDecoder
 from app.providers.openai_compatible.upstream import Upstream
 from app.providers.openai_compatible.upstream_models import UpstreamModels
 from app.providers.resilience.guard import Guard
@@ -22,9 +24,15 @@ from app.providers.upstream_errors import translated
 _LONGEST_EVENT = 1024 * 1024
 # An event has a few characters of the answer in some hundred bytes of JSON.
 _STREAM_OVERHEAD = 64
-# How long to wait for the usage and the end of the stream after the end of the answer.
-_AFTERMATH_SECONDS = 2.0
 _LONGEST_ID = 256
+_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":", b"[DONE]")
+_LONGEST_FIELD = 6
+_BLANK = b" \t\r\n\xef\xbb\xbf"
+# What upstreams put into an event to keep the connection alive.
+_SIGNS_OF_LIFE = frozenset({"ping", "keep-alive", "keepalive", "heartbeat"})
+_BETWEEN = re.compile(r"(?:[\s,]|data:)*")
+_DONE = re.compile(r'"?\[?DONE\]?"?', re.IGNORECASE)
+_JSON = json.JSONDecoder()
 
 
 class OpenAICompatibleProvider(BaseProvider):
@@ -138,7 +146,7 @@ class OpenAICompatibleProvider(BaseProvider):
                 reply = await self._client.post_json(self._url, body, self._headers)
         except HttpError as error:
             raise translated(error) from error
-        if reply.status != 200 or read_json_object(reply.body) is None:
+        if reply.status != HTTPStatus.OK or _any_json(reply.body) is None:
             raise failure(reply, self._upstream)
 
     async def _complete(self, body: bytes) -> Completion:
@@ -147,31 +155,64 @@ class OpenAICompatibleProvider(BaseProvider):
                 reply = await self._client.post_json(self._url, body, self._headers)
             except HttpError as error:
                 raise translated(error) from error
+        if reply.status == HTTPStatus.OK and _is_events(reply.body):
+            return gathered(list(self._events_of(reply.body)))  # some upstreams always stream
         return read_completion(self._good(reply), self.name, self._max_reply_bytes)
 
     async def _stream(self, body: bytes) -> AsyncGenerator[Delta, None]:
-        reader = ReplyReader(self.name, self._max_reply_bytes)
+        """The body tells whether it is a stream, whatever its content type says. It ends with `[DONE]`, or with the
+        connection: neither a finish reason nor a usage nor a pause ends it before."""
         try:
             async with self._client.stream_json(self._url, body, self._stream_headers) as stream:
-                if stream.status != 200 or _is_whole(stream):
-                    # Some upstreams don't stream, whatever they are asked.
-                    for delta in reader.feed(self._good(await stream.whole())):
-                        yield delta
-                else:
+                if stream.status != HTTPStatus.OK:
+                    raise failure(await stream.whole(), self._upstream)
+                part = await stream.next_part()
+                if not part.startswith(b"data:"):
+                    part = await self._beginning(stream, part)
+                reader = ReplyReader(self.name, self._max_reply_bytes)
+                rest: Iterable[Delta]
+                if _is_events(part, stream.headers):
                     decoder = self._decoder()
-                    while not reader.complete and (part := await _next_part(stream, reader)):
+                    while part:
                         for delta in self._deltas(decoder.feed(part), reader):
                             yield delta
-                    for delta in self._deltas(() if reader.complete else decoder.finish(), reader):
-                        yield delta
-                    if reader.complete:
-                        await stream.finish()
-                    elif not reader.finished:
-                        raise UpstreamUnavailable(f"{self.name} broke off in the middle of its answer.")
+                        part = b"" if reader.complete else await _next_part(stream, reader)
+                    rest = self._deltas(decoder.finish(), reader)
+                else:
+                    # Some upstreams never stream.
+                    whole = part + (await stream.whole()).body
+                    rest = reader.feed(self._good(HttpReply(stream.status, stream.headers, whole)))
+                for delta in rest:
+                    yield delta
+                if reader.complete:
+                    await stream.finish()
+                elif not reader.may_end:
+                    raise self._broken_off()
                 for delta in reader.end():
                     yield delta
         except HttpError as error:
             raise translated(error) from error
+
+    async def _beginning(self, stream: HttpStream, part: bytes) -> bytes:
+        """So much of the answer as it takes to tell what it is."""
+        begun = part
+        while part and not _is_clear(begun):
+            part = await stream.next_part()
+            begun += part
+            if len(begun) > self._max_reply_bytes:
+                raise UnexpectedReply(f"The answer from {self.name} is longer than {self._max_reply_bytes} bytes.")
+        return begun
+
+    def _events_of(self, body: bytes) -> Iterator[Delta]:
+        """The deltas of a stream that is there as a whole."""
+        reader, decoder = ReplyReader(self.name, self._max_reply_bytes), self._decoder()
+        yield from self._deltas([*decoder.feed(body), *decoder.finish()], reader)
+        if not reader.complete and not reader.may_end:
+            raise self._broken_off()
+        yield from reader.end()
+
+    def _broken_off(self) -> UpstreamUnavailable:
+        return UpstreamUnavailable(f"{self.name} broke off in the middle of its answer.")
 
     def _decoder(self) -> SseDecoder:
         return SseDecoder(
@@ -186,22 +227,36 @@ class OpenAICompatibleProvider(BaseProvider):
             GatewayError: An event is an error.
         """
         for data in events:
-            if data.strip() == DONE:
-                reader.complete = True
+            if reader.complete:
                 return
-            for document in self._documents(data):
-                yield from reader.feed(document)
+            document = read_json_object(data)
+            if document is not None:
+                yield from reader.feed(self._faultless(document))
+                continue
+            for further in self._documents(data):
+                if further is None:
+                    reader.complete = True
+                    return
+                yield from reader.feed(self._faultless(further))
 
-    def _documents(self, data: bytes) -> Iterable[Json]:
-        document = read_json_object(data)
-        if document is not None:
-            return (self._faultless(document),)
-        # Events without an empty line between them arrive as one event with several lines.
-        return map(self._faultless, map(read_json_object, data.split(b"\n")))
+    def _documents(self, data: bytes) -> Iterator[Json | None]:
+        """The documents in what isn't one: events that have run together, and None for the end of the stream."""
+        text = data.decode("utf-8", "replace")
+        place = 0
+        while (found := _BETWEEN.match(text, place)) and (place := found.end()) < len(text):
+            if found := _DONE.match(text, place):
+                yield None
+                return
+            try:
+                document, place = _JSON.raw_decode(text, place)
+            except (ValueError, RecursionError):
+                if text[place:].strip().lower() in _SIGNS_OF_LIFE:
+                    return
+                raise UnexpectedReply(f"The stream from {self.name} contains something that isn't JSON.") from None
+            if isinstance(document, dict):
+                yield document
 
-    def _faultless(self, document: Json | None) -> Json:
-        if document is None:
-            raise UnexpectedReply(f"The stream from {self.name} contains something that isn't JSON.")
+    def _faultless(self, document: Json) -> Json:
         fault = fault_in(document)
         if fault is not None:
             raise fault_error(fault, self._upstream)
@@ -213,31 +268,55 @@ class OpenAICompatibleProvider(BaseProvider):
             raise failure(reply, self._upstream)
         return document
 
-    async def _fetch_models(self) -> Json:
+    async def _fetch_models(self) -> object:
         try:
             reply = await self._client.get(f"{self._upstream.base_url}/models", self._headers)
         except HttpError as error:
             raise translated(error) from error
-        document = read_json_object(reply.body)
-        if reply.status != 200 or document is None:
+        document = _any_json(reply.body)
+        if reply.status != HTTPStatus.OK or document is None:
             raise failure(reply, self._upstream)
         return document
 
 
-def _is_whole(stream: HttpStream) -> bool:
-    """Whether this is, by its content type, a whole answer or a web page instead of a stream."""
-    kind = stream.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return kind in ("application/json", "text/html", "application/xhtml+xml", "application/problem+json")
+def _any_json(body: bytes) -> object:
+    """An object or a list; None if it is neither."""
+    document = read_json_object(body)
+    return read_json_list(body) if document is None else document
 
 
-def _next_part(stream: HttpStream, reader: ReplyReader) -> Awaitable[bytes]:
-    """The next bytes. After the end of the answer, nothing is an error and the wait is short."""
-    return _aftermath(stream) if reader.finished else stream.next_part()
+def _is_clear(begun: bytes) -> bool:
+    """Whether so much of an answer tells what it is."""
+    begun = begun.lstrip(_BLANK)
+    if begun.startswith(b"{"):
+        return b"\n" in begun or b"\r" in begun
+    return len(begun) >= _LONGEST_FIELD
 
 
-async def _aftermath(stream: HttpStream) -> bytes:
+def _is_events(begun: bytes, headers: Mapping[str, str] | None = None) -> bool:
+    """Whether an answer that begins like this is a stream of events, or of JSON lines.
+
+    Args:
+        headers: Its content type counts where the answer itself doesn't tell.
+    """
+    begun = begun.lstrip(_BLANK)
+    if begun.startswith(_FIELDS):
+        return True
+    if begun.startswith(b"{"):
+        # A whole answer, unless its first line is an object of its own.
+        line, _, more = begun.partition(b"\n")
+        return bool(more.strip()) and read_json_object(line) is not None
+    if begun.startswith((b"<", b"[")) or headers is None:
+        return False
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind not in ("application/json", "text/html", "application/xhtml+xml", "application/problem+json")
+
+
+async def _next_part(stream: HttpStream, reader: ReplyReader) -> bytes:
+    """The next bytes. Where the answer is over, a lost connection is as good as its end."""
     try:
-        async with asyncio.timeout(_AFTERMATH_SECONDS):
-            return await stream.next_part()
-    except (TimeoutError, ConnectionLost):
+        return await stream.next_part()
+    except ConnectionLost:
+        if not reader.finished:
+            raise
         return b""

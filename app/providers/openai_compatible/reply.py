@@ -1,31 +1,33 @@
-"""Reads an upstream's answers, whole or in chunks. Pure, and tolerant of every deviation that has been seen."""
+"""Reads an upstream's answers, whole or in chunks. Tolerant of every deviation that has been seen."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
-from app.domain.chat import Completion, Delta, FinishReason, ToolCall, ToolCallDelta, Usage
+import structlog
+from msgspec.structs import replace
+
+from app.domain.chat import Completion, Delta, FinishReason, ToolCall, ToolCallDelta, Usage, merged_extras
 from app.domain.errors import EmptyReply, MessageRefused, UnexpectedReply, UpstreamUnavailable
 from app.providers.openai_compatible.tool_calls import ToolCallReader
+from app.providers.openai_compatible.vendor_words import BrokenOff, finish_reason_of, usage_of
 
 Json = Mapping[str, object]
+_Kind = Literal["text", "reasoning", "refusal"]
 
-_FINISH_REASONS: Mapping[str, FinishReason] = {
-    "length": "length",
-    "max_tokens": "length",
-    "max_output_tokens": "length",
-    "model_length": "length",
-    "tool_calls": "tool_calls",
-    "tool_call": "tool_calls",
-    "tool_use": "tool_calls",
-    "function_call": "tool_calls",
-    "content_filter": "content_filter",
-    "sensitive": "content_filter",
-    "safety": "content_filter",
-}
-# The upstream gave up: what came before is not a complete answer.
-_BROKEN_OFF = frozenset({"error", "insufficient_system_resource", "network_error", "abort"})
-# Larger numbers are not believed.
-_MOST_TOKENS = 10**12
+# What vendors add to an answer, and clients want to see or to send back.
+_EXTRAS = frozenset(
+    {"annotations", "reasoning_details", "extra_content", "images", "audio", "provider_specific_fields"}
+)
+# Where tokens are counted, beside `usage`.
+_COUNTS = frozenset({"usageMetadata", "usage_metadata", "x_groq", "token_usage"})
+_THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
+_THOUGHT_PARTS = frozenset(
+    {"thinking", "reasoning", "reasoning_text", "reasoning.text", "reasoning.summary", "thought"}
+)
+_FIELDS: Mapping[_Kind, str] = {"reasoning": "reasoning_content", "text": "content", "refusal": "refusal"}
+# A shorter text may well come twice.
+_REPEATABLE = 16
 
 
 @dataclass(slots=True)
@@ -34,6 +36,9 @@ class _Seen:
 
     characters: int = 0
     tool_calls: bool = False
+    said: dict[_Kind, list[str]] = field(default_factory=lambda: {"text": [], "reasoning": [], "refusal": []})
+    in_deltas: bool = False
+    """Something came in a `delta`, so that a `message` sums up."""
 
 
 class ReplyReader:
@@ -44,22 +49,27 @@ class ReplyReader:
         max_characters: Longer answers are refused.
 
     Attributes:
-        complete: Nothing more will come: the upstream has sent a finish reason and then the usage. The provider sets it
-            when it knows otherwise, by `[DONE]`.
+        complete: Nothing more will come. The provider sets it when `[DONE]` has come.
     """
 
     def __init__(self, name: str, max_characters: int) -> None:
         self._name = name
         self._max_characters = max_characters
-        self._calls = ToolCallReader()
+        self._calls = ToolCallReader(name)
         self._seen = _Seen()
         self._halves: dict[str, str] = {}
         self._finish_reason: FinishReason | None = None
+        self._went_on = False
         self._usage: Usage | None = None
         self.complete = False
 
     @property
     def finished(self) -> bool:
+        """Whether the upstream has sent a finish reason, and one that can be believed: nothing came after it."""
+        return self._finish_reason is not None and not self._went_on
+
+    @property
+    def may_end(self) -> bool:
         """Whether the upstream has sent a finish reason."""
         return self._finish_reason is not None
 
@@ -68,20 +78,27 @@ class ReplyReader:
 
         Raises:
             UpstreamUnavailable: The upstream has aborted its answer.
-            UnexpectedReply: The answer is too long.
+            UnexpectedReply: The answer is too long, or its tool calls make no sense.
         """
         deltas: list[Delta] = []
-        usage = _usage(document.get("usage"))
+        usage = document.get("usage")
         choice = _first_choice(document)
         if choice is not None:
-            deltas = self._deltas(_object(choice.get("delta")) or _object(choice.get("message")) or {})
             reason = choice.get("finish_reason")
-            if isinstance(reason, str) and reason:
+            usage = usage or choice.get("usage")
+            delta, message = choice.get("delta"), choice.get("message")
+            if isinstance(delta, dict) and (delta or choice.get("logprobs")):
+                at_end = bool(reason) or self._finish_reason is not None
+                deltas = [] if at_end and self._repeats(delta) else self._deltas(delta, choice)
+            if message and isinstance(message, dict):
+                deltas += self._summary(message, choice)
+                reason = reason or (None if self._seen.in_deltas else "stop")
+            if deltas and self._finish_reason is not None:
+                self._went_on = True
+            if reason:
                 self._finish(reason)
-            usage = usage or _usage(choice.get("usage"))
-        if usage is not None:
-            self._usage = usage
-            self.complete = self.finished
+        if usage or not _COUNTS.isdisjoint(document):
+            self._usage = usage_of(usage) or _usage_elsewhere(document) or self._usage
         return deltas
 
     def end(self) -> Iterator[Delta]:
@@ -90,10 +107,11 @@ class ReplyReader:
         Raises:
             EmptyReply: The answer is empty.
             MessageRefused: The answer is empty because of a content filter.
+            UnexpectedReply: Its tool calls make no sense.
         """
-        for part in self._calls.flush():
-            yield Delta(tool_call=part)
         reason = self._finish_reason or "stop"
+        for part in self._calls.flush(cut=reason in ("length", "content_filter")):
+            yield Delta(tool_call=part)
         if self._seen.tool_calls and reason == "stop":
             reason = "tool_calls"
         if not self._seen.characters and not self._seen.tool_calls:
@@ -103,38 +121,90 @@ class ReplyReader:
                 raise EmptyReply(f"{self._name} sent an empty answer.")
         yield Delta(finish_reason=reason, usage=self._usage)
 
-    def _deltas(self, delta: Json) -> list[Delta]:
-        deltas: list[Delta] = []
-        thought = _text(delta.get("reasoning_content")) or _text(delta.get("reasoning"))
-        if thought and (reasoning := self._whole_pairs("reasoning", thought)):
-            self._bound(len(reasoning))
-            deltas.append(Delta(reasoning=reasoning))
-        said = _text(delta.get("content")) or _text(delta.get("refusal"))
-        if said and (text := self._whole_pairs("text", said)):
-            self._bound(len(text))
-            deltas.append(Delta(text))
-        for wire in _tool_calls(delta):
+    def _deltas(self, said: Json, choice: Json, *, whole: bool = False) -> list[Delta]:
+        self._seen.in_deltas = self._seen.in_deltas or not whole
+        deltas = [delta for kind, text in _texts(said) if text and (delta := self._part(kind, text))]
+        if not _EXTRAS.isdisjoint(said) or choice.get("logprobs"):
+            _add_extras(deltas, said, choice)
+        calls = _tool_calls(said)
+        if calls:
             self._seen.tool_calls = True
-            for part in self._calls.feed(wire):
+            for part in self._calls.feed_whole(calls) if whole else self._calls.feed(calls):
                 self._bound(len(part.arguments))
                 deltas.append(Delta(tool_call=part))
         return deltas
 
+    def _summary(self, message: Json, choice: Json) -> list[Delta]:
+        """What is new in a whole message: after deltas it sums them up."""
+        if not self._seen.characters and not self._seen.tool_calls:
+            return self._deltas(message, choice, whole=True)
+        news: dict[str, object] = {"tool_calls": message.get("tool_calls")}
+        texts = _texts(message)
+        for kind, key in _FIELDS.items():
+            whole = "".join([text for of_kind, text in texts if of_kind == kind])
+            if whole:
+                news[key] = self._new_in(kind, whole)
+        if not self._seen.in_deltas:
+            news |= {name: message[name] for name in _EXTRAS & message.keys()}
+        return self._deltas(news, {}, whole=True)
+
+    def _new_in(self, kind: _Kind, whole: str) -> str:
+        said = "".join(self._seen.said[kind])
+        if whole.startswith(said):
+            return whole[len(said) :]
+        signs = len("".join(said.split()))
+        if "".join(whole.split()).startswith("".join(said.split())):
+            # The same but for spaces.
+            places = [place for place, character in enumerate(whole) if not character.isspace()]
+            return whole[places[signs] :] if signs < len(places) else ""
+        if not self._seen.in_deltas:
+            return whole  # an upstream that says `message` for `delta`
+        structlog.get_logger("kimi.upstream").warning("upstream.summary_differs", upstream=self._name, of=kind)
+        return ""
+
+    def _repeats(self, delta: Json) -> bool:
+        """Whether a delta at the end is the whole text once more."""
+        said, content = self._seen.said["text"], delta.get("content")
+        return (
+            isinstance(content, str)
+            and len(content) >= _REPEATABLE
+            and len(said) > 1
+            and content == "".join(said)
+            and not delta.get("tool_calls")
+        )
+
+    def _part(self, kind: _Kind, text: str) -> Delta | None:
+        # Nearly all is ASCII, or at least free of halves: those that aren't cost a call more.
+        if self._halves or not text.isascii():
+            text = self._whole_pairs(kind, text)
+            if not text:
+                return None
+        self._bound(len(text))
+        self._seen.said[kind].append(text)
+        if kind == "text":
+            return Delta(text)
+        return Delta(reasoning=text) if kind == "reasoning" else Delta(refusal=text)
+
     def _whole_pairs(self, kind: str, text: str) -> str:
         """The text without a lone surrogate, which UTF-8 can't encode; its other half may come with the next chunk."""
-        if not self._halves and text.isascii():
-            return text
         text = self._halves.pop(kind, "") + text
         if "\ud800" <= text[-1:] <= "\udbff":
             self._halves[kind] = text[-1]
             text = text[:-1]
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
-    def _finish(self, reason: str) -> None:
-        word = reason.strip().lower().replace("-", "_")
-        if word in _BROKEN_OFF:
-            raise UpstreamUnavailable(f"{self._name} aborted its answer ({word}).")
-        self._finish_reason = _FINISH_REASONS.get(word, "stop")
+    def _finish(self, word: object) -> None:
+        try:
+            reason = finish_reason_of(word)
+        except BrokenOff:
+            raise UpstreamUnavailable(f"{self._name} aborted its answer ({word}).") from None
+        except LookupError:
+            log = structlog.get_logger("kimi.upstream")
+            log.warning("upstream.unknown_finish_reason", upstream=self._name, reason=str(word)[:100])
+            reason = "stop"
+        # A cut stays one, though a `stop` may follow.
+        if reason is not None and (reason != "stop" or self._finish_reason is None):
+            self._finish_reason = reason
 
     def _bound(self, more: int) -> None:
         self._seen.characters += more
@@ -152,22 +222,38 @@ def read_completion(document: Json, name: str, max_characters: int) -> Completio
     if _first_choice(document) is None:
         raise UnexpectedReply(f"The answer from {name} is not a chat completion.")
     reader = ReplyReader(name, max_characters)
-    deltas = [*reader.feed(document), *reader.end()]
+    return gathered([*reader.feed(document), *reader.end()])
+
+
+def gathered(deltas: Sequence[Delta]) -> Completion:
+    """The completion that an answer's deltas are together."""
+    extras = [delta.extras for delta in deltas if delta.extras]
     return Completion(
-        text="".join(delta.text for delta in deltas),
+        text="".join([delta.text for delta in deltas]),
         finish_reason=deltas[-1].finish_reason or "stop",
         usage=deltas[-1].usage,
         tool_calls=_joined([delta.tool_call for delta in deltas if delta.tool_call is not None]),
-        reasoning="".join(delta.reasoning for delta in deltas),
+        reasoning="".join([delta.reasoning for delta in deltas]),
+        refusal="".join([delta.refusal for delta in deltas]),
+        extras=merged_extras(extras) if extras else None,
     )
 
 
 def _joined(parts: list[ToolCallDelta]) -> tuple[ToolCall, ...]:
-    heads = {part.index: (part.id or "", part.name or "") for part in reversed(parts)}
-    return tuple(
-        ToolCall(*heads[index], "".join(part.arguments for part in parts if part.index == index) or "{}")
-        for index in sorted(heads)
-    )
+    if not parts:
+        return ()
+    calls: dict[int, list[ToolCallDelta]] = {}
+    for part in parts:
+        calls.setdefault(part.index, []).append(part)
+    return tuple([
+        ToolCall(
+            of_call[0].id or "",
+            of_call[0].name or "",
+            "".join([part.arguments for part in of_call]),
+            merged_extras([part.extras for part in of_call if part.extras]),
+        )
+        for _, of_call in sorted(calls.items())
+    ])  # fmt: skip
 
 
 def _first_choice(document: Json) -> Json | None:
@@ -178,44 +264,73 @@ def _first_choice(document: Json) -> Json | None:
     return None
 
 
-def _object(value: object) -> Json | None:
-    return value if isinstance(value, dict) else None
+def _texts(said: Json) -> list[tuple[_Kind, str]]:
+    """What is thought, said and refused, in this order, or in that of the content's parts."""
+    texts: list[tuple[_Kind, str]] = []
+    thought = said.get("reasoning_content") or said.get("reasoning") or said.get("thinking")
+    if thought:
+        texts.append(("reasoning", thought if isinstance(thought, str) else _text(thought)))
+    elif said.get("reasoning_details"):
+        texts.append(("reasoning", _text(said["reasoning_details"])))
+    content = said.get("content")
+    if isinstance(content, str):
+        texts.append(("text", content))
+    elif isinstance(content, list):
+        texts += [_of_part(part) for part in content]
+    if refusal := said.get("refusal"):
+        texts.append(("refusal", _text(refusal)))
+    return texts
 
 
-def _text(value: object) -> str:
+def _of_part(part: object) -> tuple[_Kind, str]:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind in _THOUGHT_PARTS or (isinstance(part, dict) and part.get("thought") is True):
+        return "reasoning", _text(part)
+    return ("refusal" if kind == "refusal" else "text"), _text(part)
+
+
+def _text(value: object, depth: int = 4) -> str:
     """A text, which some upstreams send as a list of parts."""
     if isinstance(value, str):
         return value
-    if value and isinstance(value, list):
-        return "".join(_text(part.get("text")) for part in value if isinstance(part, dict))
+    if isinstance(value, list) and depth:
+        return "".join([_text(part, depth - 1) for part in value])
+    if isinstance(value, dict) and depth:
+        names = ("text", "thinking", "reasoning", "content", "summary", "refusal")
+        return next((text for name in names if (text := _text(value.get(name), depth - 1))), "")
     return ""
+
+
+def thoughts_of(message: Json) -> str:
+    """The thoughts in an assistant's message, whatever its sender calls them."""
+    for name in (*_THOUGHT_FIELDS, "reasoning_details"):
+        thought = _text(message.get(name))
+        if thought:
+            return thought
+    return ""
+
+
+def _add_extras(deltas: list[Delta], said: Json, choice: Json) -> None:
+    """Add what the vendor added to the last of the deltas, whose text it may be about."""
+    extras = {name: said[name] for name in _EXTRAS & said.keys() if said[name]}
+    if choice.get("logprobs"):
+        extras["logprobs"] = choice["logprobs"]
+    if extras:
+        last = deltas.pop() if deltas else Delta()
+        deltas.append(replace(last, extras=extras))
 
 
 def _tool_calls(delta: Json) -> list[Json]:
     calls = delta.get("tool_calls")
+    if isinstance(calls, dict):
+        calls = [calls]
     if isinstance(calls, list) and calls:
         return [call for call in calls if isinstance(call, dict)]
     legacy = delta.get("function_call")
     return [{"index": 0, "function": legacy}] if isinstance(legacy, dict) else []
 
 
-def _usage(value: object) -> Usage | None:
-    if not isinstance(value, dict):
-        return None
-    prompt, written, total = (_count(value.get(f"{what}_tokens")) for what in ("prompt", "completion", "total"))
-    if prompt is None:
-        return None
-    details = _object(value.get("prompt_tokens_details")) or {}
-    cached = details.get("cached_tokens") or value.get("prompt_cache_hit_tokens") or value.get("cached_tokens")
-    thought = (_object(value.get("completion_tokens_details")) or {}).get("reasoning_tokens")
-    return Usage(
-        prompt_tokens=prompt,
-        completion_tokens=max(0, (total or 0) - prompt) if written is None else written,
-        cached_tokens=_count(cached) or 0,
-        reasoning_tokens=_count(thought) or 0,
-    )
-
-
-def _count(value: object) -> int | None:
-    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS
-    return value if is_count and isinstance(value, int) else None
+def _usage_elsewhere(document: Json) -> Usage | None:
+    places = [document.get(name) for name in _COUNTS]
+    places += [place.get("usage") for place in places if isinstance(place, dict)]
+    return next((usage for place in places if (usage := usage_of(place))), None)

@@ -1,10 +1,12 @@
 """Decodes server-sent events as upstreams really send them. Pure.
 
 Follows the event stream format of the HTML standard (any line end, comments, a byte order mark, several data lines),
-and is lenient where upstreams deviate: an event may end with the stream, and bare JSON lines count as data.
+and is lenient where upstreams deviate: an event may end with the stream, or with one line end where its data is a whole
+JSON object; bare JSON lines count as data.
 """
 
 from app.domain.errors import UnexpectedReply
+from app.domain.json import read_json_object
 
 DONE = b"[DONE]"
 
@@ -101,19 +103,29 @@ class SseDecoder:
 
     def _take(self, line: bytes, events: list[bytes]) -> None:
         if line.startswith(b"data:"):
-            self._append(line[6:] if line[5:6] == b" " else line[5:])
+            self._append(line[6:] if line[5:6] == b" " else line[5:], events)
         elif not line:
             if self._data:
                 events.append(b"\n".join(self._data))
                 self._data.clear()
                 self._data_size = 0
-        elif line.startswith(b"{"):
-            self._append(line)
+        elif line.startswith((b"{", DONE)):
+            self._append(line, events)
 
-    def _append(self, data: bytes) -> None:
+    def _append(self, data: bytes, events: list[bytes]) -> None:
+        if self._data and self._is_whole():
+            events.append(b"\n".join(self._data))
+            self._data.clear()
+            self._data_size = 0
         self._data_size += len(data) + 1
         self._bound(self._data_size)
         self._data.append(data)
+
+    def _is_whole(self) -> bool:
+        """Whether the data so far needs no further line."""
+        if not self._data[0].startswith(b"{") or not self._data[-1].endswith(b"}"):
+            return self._data == [DONE]
+        return read_json_object(b"\n".join(self._data)) is not None
 
     def _bound(self, size: int) -> None:
         if size > self._longest_event:

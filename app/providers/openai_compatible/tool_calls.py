@@ -2,117 +2,278 @@
 
 import json
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.domain.chat import ToolCallDelta
+from app.domain.errors import UnexpectedReply
+from app.domain.json import object_text
+
+Wire = Mapping[str, object]
 
 _MOST_CALLS = 128
+# What vendors add to a call, and want back with it.
+_EXTRAS = frozenset({"extra_content", "provider_specific_fields", "thought_signature", "thoughtSignature"})
 
 
 @dataclass(slots=True)
 class _Call:
     index: int
     wire_index: int | None
+    wire_id: str = ""
     id: str = ""
     name: str = ""
-    arguments: list[str] = field(default_factory=list)
+    pieces: list[str] = field(default_factory=list)
+    extras: dict[str, object] | None = None
+    """Not passed on yet."""
     told: int = 0
     """How many pieces of the arguments have been passed on."""
     begun: bool = False
     complete_at: tuple[int, bool] = (-1, False)
-    """The result of the last `looks_complete`, and how many pieces there were then."""
+    """The result of the last `is_complete`, and how many pieces there were then."""
 
-    def parts(self) -> Iterator[ToolCallDelta]:
-        """What has arrived and not been passed on. Nothing before the name is known."""
-        if not self.begun:
-            if not self.name:
-                return
-            self.begun = True
-            self.id = self.id or f"call_{secrets.token_hex(12)}"
-            first = "".join(self.arguments)
-            self.told = len(self.arguments)
-            yield ToolCallDelta(self.index, self.id, self.name, first)
-        elif self.told < len(self.arguments):
-            piece = "".join(self.arguments[self.told :])
-            self.told = len(self.arguments)
-            yield ToolCallDelta(self.index, arguments=piece)
+    @property
+    def arguments(self) -> str:
+        return "".join(self.pieces)
 
-    def looks_complete(self) -> bool:
-        """Whether the arguments so far are complete JSON."""
-        if self.complete_at[0] != len(self.arguments):
-            try:
-                json.loads("".join(self.arguments))
-                self.complete_at = (len(self.arguments), True)
-            except (ValueError, RecursionError):
-                self.complete_at = (len(self.arguments), False)
+    @property
+    def is_complete(self) -> bool:
+        """Whether the arguments so far are a whole object."""
+        # Reading all of them after each piece would take a time that grows with their square.
+        if not self.pieces or self.pieces[-1].rstrip()[-1:] != "}":
+            return False
+        if self.complete_at[0] != len(self.pieces):
+            text = self.arguments
+            self.complete_at = (len(self.pieces), _begins(text) and object_text(text) is not None)
         return self.complete_at[1]
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether the arguments are an empty object that nobody has been told of: some begin with one."""
+        return not self.told and self.arguments.strip() == "{}"
+
+    def repeats(self, arguments: str) -> bool:
+        """Whether these are the whole arguments once more."""
+        return _begins(arguments) and self.is_complete and _same(arguments, self.arguments)
+
+    def parts(self, *, ended: bool) -> Iterator[ToolCallDelta]:
+        """What has arrived and not been passed on. Nothing before the name is known."""
+        if not self.name:
+            return
+        news = self._news(ended=ended)
+        extras, self.extras = self.extras, None
+        if not self.begun:
+            self.begun = True
+            yield ToolCallDelta(self.index, self.id, self.name, news, extras)
+        elif news or extras:
+            yield ToolCallDelta(self.index, arguments=news, extras=extras)
+
+    def _news(self, *, ended: bool) -> str:
+        """The next piece of the arguments; what doesn't look like an object is put right when it is all there."""
+        if self.told:
+            news = "".join(self.pieces[self.told :])
+        else:
+            news = self.arguments.lstrip()
+            if not ended and (news[:1] != "{" or news.rstrip() == "{}"):
+                return ""
+            if news[:1] != "{":
+                news = object_text(news) or "{}"
+        self.told = len(self.pieces) or 1
+        return news
 
 
 class ToolCallReader:
     """Assembles calls from their parts.
 
-    A part belongs to the call with its `index`. Without an index, or if all parts have the same, a new id begins a new
-    call, and so does a name after complete arguments. While a call is incomplete, later ones are held back.
+    Which part belongs to which call is told by index, id and name together: a part with neither id nor name continues a
+    call; an id that isn't known begins one, unless it comes in the middle of the arguments; a name begins one after
+    complete arguments, or if it is another name. While a call is incomplete, later ones are held back. No two calls
+    have the same id: the first one keeps it.
+
+    Args:
+        upstream: Its name, for error messages.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, upstream: str) -> None:
+        self._upstream = upstream
         self._calls: list[_Call] = []
+        self._ids: set[str] = set()
         self._current = 0
 
-    def feed(self, wire: Mapping[str, object]) -> Iterator[ToolCallDelta]:
-        """What can be passed on after this part."""
-        function = wire.get("function")
-        function = function if isinstance(function, dict) else wire
-        name, arguments = _word(function.get("name")), _arguments(function.get("arguments"))
-        call = self._call_of(wire, name)
-        if call is None:
-            return
-        call.id = call.id or _word(wire.get("id"))
-        call.name = call.name or name
-        if arguments:
-            call.arguments.append(arguments)
+    def feed(self, parts: Sequence[Wire]) -> Iterator[ToolCallDelta]:
+        """What can be passed on after these parts, which came together and belong to different calls.
+
+        Raises:
+            UnexpectedReply: There are too many calls.
+        """
+        touched: list[_Call] = []
+        for wire in parts:
+            call_id, name, arguments = _read(wire)
+            index = wire.get("index")
+            index = index if isinstance(index, int) and not isinstance(index, bool) else None
+            call = self._continued(index, call_id, name, arguments, touched) or self._begin(index)
+            touched.append(call)
+            self._add(call, wire)
         yield from self._ready()
 
-    def flush(self) -> Iterator[ToolCallDelta]:
-        """Everything that was held back. A call that never got a name is dropped."""
-        for call in self._calls[self._current :]:
-            yield from call.parts()
+    def feed_whole(self, calls: Sequence[Wire]) -> Iterator[ToolCallDelta]:
+        """What is new in whole calls: those that came in parts before are not passed on again.
+
+        Raises:
+            UnexpectedReply: There are too many calls.
+        """
+        known = list(self._calls)
+        for wire in calls:
+            call = _find(known, *_read(wire))
+            if call is None:
+                self._add(self._begin(None), wire)
+                continue
+            known.remove(call)
+            arguments = _read(wire)[2]
+            if not call.is_complete and arguments.startswith(call.arguments):
+                call.pieces.append(arguments[len(call.arguments) :])
+        yield from self._ready()
+
+    def flush(self, *, cut: bool) -> Iterator[ToolCallDelta]:
+        """Everything that was held back.
+
+        Args:
+            cut: The answer was cut off, so its last call may well be incomplete.
+
+        Raises:
+            UnexpectedReply: Something belongs to no call, or the arguments of one are no object.
+        """
+        for call in self._calls:
+            arguments = call.arguments
+            if not call.name and arguments.strip():
+                raise UnexpectedReply(f"{self._upstream} sent a part of a tool call that belongs to none.")
+            if call.index >= self._current:
+                self._name(call)
+                yield from call.parts(ended=True)
+            if not cut and object_text(arguments) is None:
+                raise UnexpectedReply(f"{self._upstream} sent a tool call whose arguments are not a JSON object.")
+
+    def _add(self, call: _Call, wire: Wire) -> None:
+        call_id, name, arguments = _read(wire)
+        call.wire_id = call.wire_id or call_id
+        call.name = call.name or name
+        if (arguments.strip() or not call.is_complete) and arguments and not call.repeats(arguments):
+            if call.is_bare and _begins(arguments):
+                call.pieces.clear()
+                call.complete_at = (-1, False)
+            call.pieces.append(arguments)
+        if not _EXTRAS.isdisjoint(wire):
+            added = {key: wire[key] for key in _EXTRAS & wire.keys() if wire[key] is not None}
+            call.extras = {**(call.extras or {}), **added} or None
 
     def _ready(self) -> Iterator[ToolCallDelta]:
-        while True:
+        while self._current < len(self._calls):
             call = self._calls[self._current]
-            yield from call.parts()
-            if self._current + 1 == len(self._calls) or not call.looks_complete():
+            is_last = self._current + 1 == len(self._calls)
+            is_done = not is_last and call.is_complete
+            self._name(call)
+            yield from call.parts(ended=is_done)
+            if not is_done:
                 return
             self._current += 1
 
-    def _call_of(self, wire: Mapping[str, object], name: str) -> _Call | None:
-        index, call_id = wire.get("index"), _word(wire.get("id"))
-        index = index if isinstance(index, int) and not isinstance(index, bool) else None
-        found = self._known(index, call_id, name)
-        if found is not None or len(self._calls) == _MOST_CALLS:
-            return found
+    def _name(self, call: _Call) -> None:
+        """Give the call its id, which is told with its name."""
+        if call.name and not call.id:
+            call.id = call.wire_id
+            if not call.id or call.id in self._ids:
+                call.id = f"call_{secrets.token_hex(12)}"
+            self._ids.add(call.id)
+
+    def _begin(self, index: int | None) -> _Call:
+        if len(self._calls) == _MOST_CALLS:
+            raise UnexpectedReply(f"{self._upstream} sent more than {_MOST_CALLS} tool calls.")
         call = _Call(len(self._calls), index)
         self._calls.append(call)
         return call
 
-    def _known(self, index: int | None, call_id: str, name: str) -> _Call | None:
+    def _continued(
+        self, index: int | None, call_id: str, name: str, arguments: str, touched: Sequence[_Call]
+    ) -> _Call | None:
         """The call that a part continues; None if it begins a new one."""
-        candidates = [call for call in self._calls if index is None or call.wire_index == index]
+        here = [call for call in self._calls if index is None or call.wire_index == index]
+        last = here[-1] if here else None
         if call_id:
-            same = [call for call in candidates if call.id == call_id]
+            same = [call for call in here if call.wire_id == call_id]
             if same:
-                return same[-1]
-            # A late id belongs to the call that has none yet. Some upstreams give each part of a call a different id.
-            late = bool(candidates) and not candidates[-1].id
-            return candidates[-1] if late or (candidates and index is not None and not name) else None
-        if not candidates:
-            # Arguments without a name continue the last call; a new index or a name begins one.
-            return self._calls[-1] if self._calls and index is None and not name else None
-        last = candidates[-1]
-        begins = bool(name) and bool(last.name) and index is None and last.looks_complete()
-        return None if begins else last
+                return None if name and _is_another(same[-1], name, arguments, touched) else same[-1]
+            return self._by_id(last, call_id, name, arguments, at_index=index is not None)
+        if name:
+            return None if last is None or _is_another(last, name, arguments, touched) else last
+        return self._nameless(last, arguments)
+
+    def _by_id(self, last: _Call | None, call_id: str, name: str, arguments: str, *, at_index: bool) -> _Call | None:
+        """The call that a part continues whose id isn't known at its index."""
+        goes_on = bool(arguments) and not _begins(arguments)
+        elsewhere = next((call for call in reversed(self._calls) if call.wire_id == call_id), None)
+        if elsewhere is not None:
+            # Under a wrong index. With a name it is a call that has the same id.
+            return elsewhere if not name or (goes_on and not elsewhere.is_complete) else None
+        if last is None or last.is_complete:
+            return None
+        if not last.wire_id and (not name or name == last.name or not last.name):
+            return last  # a late id
+        # Some upstreams give each part of a call a different id.
+        return last if (not name and at_index) or (goes_on and bool(last.pieces)) else None
+
+    def _nameless(self, last: _Call | None, arguments: str) -> _Call | None:
+        """The call that a part continues which has neither id nor name."""
+        if last is not None and (not last.is_complete or last.is_bare or last.repeats(arguments)):
+            return last
+        if not arguments.strip():
+            return last or (self._calls[-1] if self._calls else None)
+        unfinished = [call for call in self._calls if not call.is_complete]
+        if unfinished and not (_begins(arguments) and unfinished[-1].pieces):
+            return unfinished[-1]
+        return None
+
+
+def _is_another(call: _Call, name: str, arguments: str, touched: Sequence[_Call]) -> bool:
+    """Whether a part with a name is about another call than this one, which has its index or its id."""
+    if not call.name:
+        return False
+    if name != call.name or any(call is other for other in touched):
+        return True
+    return call.is_complete and _begins(arguments) and not call.repeats(arguments)
+
+
+def _find(known: Sequence[_Call], call_id: str, name: str, arguments: str) -> _Call | None:
+    """The call that a whole one repeats."""
+    for call in known:
+        named = name == call.name or not name
+        if named and (_same(arguments, call.arguments) or (not call.is_complete and call.arguments in ("", arguments))):
+            return call
+    return next(
+        (call for call in known if call_id and call.wire_id == call_id and arguments.startswith(call.arguments)), None
+    )
+
+
+def _read(wire: Wire) -> tuple[str, str, str]:
+    """The id, the name and the arguments of a part."""
+    function = wire.get("function")
+    function = function if isinstance(function, dict) else wire
+    call_id = wire.get("id")
+    call_id = str(call_id) if isinstance(call_id, int) else _word(call_id)
+    return call_id, _word(function.get("name")), _arguments(function.get("arguments"))
+
+
+def _begins(arguments: str) -> bool:
+    return arguments.lstrip()[:1] == "{"
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two texts are the same object."""
+    if one == other:
+        return True
+    one_text, other_text = object_text(one), object_text(other)
+    if one_text is None or other_text is None:
+        return False
+    return bool(json.loads(one_text) == json.loads(other_text))
 
 
 def _word(value: object) -> str:
@@ -120,6 +281,6 @@ def _word(value: object) -> str:
 
 
 def _arguments(value: object) -> str:
-    if isinstance(value, dict):
-        return json.dumps(value, ensure_ascii=False)
-    return _word(value)
+    if value is None or isinstance(value, str):
+        return value or ""
+    return json.dumps(value, ensure_ascii=False)

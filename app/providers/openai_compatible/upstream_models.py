@@ -19,6 +19,8 @@ _FETCH_SECONDS = 20.0
 _MOST_MODELS = 5000
 _LONGEST_ID = 256
 # The names that upstreams give a model's context size in their lists.
+_LISTS = ("data", "models", "items", "results", "result", "list")
+_IDS = ("id", "model", "name", "slug", "model_id", "model_name")
 _SIZES = ("context_length", "max_model_len", "context_window", "max_context_length", "max_input_tokens")
 
 
@@ -30,7 +32,7 @@ class UpstreamModels:
         fetch: Reads that list.
     """
 
-    def __init__(self, upstream: Upstream, fetch: Callable[[], Awaitable[Json]]) -> None:
+    def __init__(self, upstream: Upstream, fetch: Callable[[], Awaitable[object]]) -> None:
         self._upstream = upstream
         self._fetch = fetch
         self._models = upstream.models
@@ -97,12 +99,14 @@ class UpstreamModels:
                 await self.refresh()
             await asyncio.sleep(_RETRY_SECONDS if self._failure else _REFRESH_SECONDS)
 
-    def _discovered(self, document: Json) -> list[ModelSpec]:
-        rows = document.get("data")
+    def _discovered(self, document: object) -> list[ModelSpec]:
         known = {spec.upstream_id for spec in self._upstream.models} | {spec.id for spec in self._upstream.models}
         found: dict[str, ModelSpec] = {}
-        for row in rows[:_MOST_MODELS] if isinstance(rows, list) else ():
-            model_id = row.get("id") if isinstance(row, dict) else None
+        rows = [row for row in _rows(document)[:_MOST_MODELS] if isinstance(row, dict)]
+        rows = rows or [{"id": row} for row in _rows(document)[:_MOST_MODELS]]
+        key = next((name for name in _IDS if any(row.get(name) for row in rows)), "id")
+        for row in rows:
+            model_id = row.get(key)
             if isinstance(model_id, str) and _is_name(model_id) and model_id not in known:
                 found[model_id] = self._spec_of(model_id, row)
         return list(found.values())
@@ -113,6 +117,23 @@ class UpstreamModels:
         spec = self.spec(model_id, public_id=model_id, size=size)
         owner = row.get("owned_by")
         return replace(spec, owned_by=owner) if isinstance(owner, str) and _is_name(owner) else spec
+
+
+def _rows(document: object) -> list[object]:
+    """The rows of a list of models: a list, bare or under one of its usual names, of objects or of names."""
+    if isinstance(document, list):
+        return document
+    if not isinstance(document, dict):
+        return []
+    for name in _LISTS:
+        found = document.get(name)
+        if isinstance(found, list):
+            return found
+        if isinstance(found, dict):
+            # A list within, or rows under their names.
+            rows = _rows(found)
+            return rows or [{"id": key, **row} for key, row in found.items() if isinstance(row, dict)]
+    return []
 
 
 def _is_name(text: str) -> bool:
