@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from app.api.request import ErrorForm, RequestContext
 from app.chat.events import Answer, Ending, Opening
-from app.domain.chat import ChatCall, ToolCallDelta
+from app.domain.chat import ChatCall, Extras, ToolCallDelta
 from app.domain.errors import GatewayError
 from app.providers.registry import ProviderRegistry
 from app.sessions.base import SnapshotStore
@@ -31,6 +31,14 @@ class EventEncoder(Protocol):
 
     def reasoning(self, text: str) -> bytes:
         """A piece of what is thought before the answer."""
+        ...
+
+    def refusal(self, text: str) -> bytes:
+        """A piece of what is said in place of an answer."""
+        ...
+
+    def extras(self, text: str, extras: Extras) -> bytes:
+        """A piece of text, which may be empty, and what the provider added to it."""
         ...
 
     def tool_call(self, part: ToolCallDelta) -> bytes:

@@ -3,7 +3,18 @@
 from collections.abc import AsyncGenerator, Awaitable, Iterable, Sequence
 from contextlib import aclosing
 
-from app.domain.chat import Completion, Delta, FinishReason, ToolCall, ToolCallDelta, Usage
+from msgspec.structs import replace
+
+from app.domain.chat import (
+    Completion,
+    Delta,
+    Extras,
+    FinishReason,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+    merged_extras,
+)
 from app.domain.output_limiter import OutputLimiter
 
 
@@ -21,8 +32,8 @@ async def limit_deltas(deltas: AsyncGenerator[Delta, None], limiter: OutputLimit
         async for delta in deltas:
             whole, reason, usage = delta.whole or whole, delta.finish_reason or reason, delta.usage or usage
             text = limiter.feed(delta.text)
-            if text or delta.reasoning or delta.tool_call:
-                yield Delta(text, whole=delta.whole, reasoning=delta.reasoning, tool_call=delta.tool_call)
+            if text or delta.reasoning or delta.tool_call or delta.refusal or delta.extras:
+                yield replace(delta, text=text, finish_reason=None, usage=None)
             if limiter.finish_reason is not None:
                 break
     rest, ended = limiter.finish(), limiter.finish_reason
@@ -35,7 +46,9 @@ def limit_completion(completion: Completion, limiter: OutputLimiter) -> Completi
     if limiter.finish_reason is None:
         return completion
     # What would have come after that place was never said: calls, or the upstream's token count.
-    return Completion(text, limiter.finish_reason, reasoning=completion.reasoning, stop=limiter.stopped_by)
+    return Completion(
+        text, limiter.finish_reason, reasoning=completion.reasoning, stop=limiter.stopped_by, extras=completion.extras
+    )
 
 
 async def stream_whole(answer: Awaitable[Completion]) -> AsyncGenerator[Delta, None]:
@@ -50,32 +63,51 @@ def as_deltas(completion: Completion) -> list[Delta]:
     if not deltas:
         deltas.append(Delta(completion.text, whole=True, reasoning=completion.reasoning))
         deltas += [
-            Delta(tool_call=ToolCallDelta(index, call.id, call.name, call.arguments))
+            Delta(tool_call=ToolCallDelta(index, call.id, call.name, call.arguments, call.extras))
             for index, call in enumerate(completion.tool_calls)
         ]
+    if completion.refusal or completion.extras:
+        deltas.append(Delta(refusal=completion.refusal, extras=completion.extras))
     deltas.append(Delta(finish_reason=completion.finish_reason, usage=completion.usage, stop=completion.stop))
     return deltas
 
 
 def gather(deltas: Sequence[Delta]) -> Completion:
     """Put an answer together from all its deltas."""
-    calls: dict[int, tuple[str, str, list[str]]] = {}
+    calls: dict[int, list[ToolCallDelta]] = {}
+    refusal = ""
+    extras: list[Extras] = []
     reason: FinishReason | None = None
     usage: Usage | None = None
     stop: str | None = None
     for delta in deltas:
         if delta.tool_call is not None:
-            part = delta.tool_call
-            calls.setdefault(part.index, (part.id or "", part.name or "", []))[2].append(part.arguments)
+            calls.setdefault(delta.tool_call.index, []).append(delta.tool_call)
+        if delta.refusal:
+            refusal += delta.refusal
+        if delta.extras:
+            extras.append(delta.extras)
         reason, usage, stop = delta.finish_reason or reason, delta.usage or usage, delta.stop or stop
     return Completion(
         "".join([delta.text for delta in deltas]),
         reason or "stop",
         usage,
-        tuple([ToolCall(call_id, name, "".join(pieces)) for call_id, name, pieces in calls.values()]),
+        tuple([_call(parts) for parts in calls.values()]) if calls else (),
         "".join([delta.reasoning for delta in deltas]),
         stop,
         _alternating(deltas),
+        refusal,
+        merged_extras(extras) if extras else None,
+    )
+
+
+def _call(parts: Sequence[ToolCallDelta]) -> ToolCall:
+    extras = [part.extras for part in parts if part.extras]
+    return ToolCall(
+        parts[0].id or "",
+        parts[0].name or "",
+        "".join([part.arguments for part in parts]),
+        merged_extras(extras) if extras else None,
     )
 
 
@@ -106,4 +138,5 @@ def _joined(parts: Sequence[Delta]) -> Delta:
     if first is None:
         return Delta("".join([part.text for part in parts]), reasoning="".join([part.reasoning for part in parts]))
     arguments = "".join([part.tool_call.arguments for part in parts if part.tool_call])
-    return Delta(tool_call=ToolCallDelta(first.index, first.id, first.name, arguments))
+    extras = merged_extras([part.tool_call.extras for part in parts if part.tool_call and part.tool_call.extras])
+    return Delta(tool_call=ToolCallDelta(first.index, first.id, first.name, arguments, extras))

@@ -36,7 +36,7 @@ async def ask_emulated(attempt: Attempt, emulator: Emulator) -> Completion:
 
 
 def _read(emulator: Emulator, reply: Completion) -> Reading:
-    if reply.tool_calls:
+    if reply.tool_calls or reply.refusal:
         return Reading(reply.text, reply.tool_calls)
     try:
         return emulator.read(reply.text)
@@ -56,7 +56,16 @@ def _completion(reading: Reading, attempt: Attempt, reply: Completion, before: U
     usage = _usage(attempt, reply)
     if before is not None:
         usage += before
-    return Completion(reading.text, reply.finish_reason, usage, reading.calls, reply.reasoning)
+    return Completion(
+        reading.text,
+        reply.finish_reason,
+        usage,
+        reading.calls,
+        reply.reasoning,
+        refusal=reply.refusal,
+        # What is told about each token fits its own text only.
+        extras=reply.extras if reading.text == reply.text else None,
+    )
 
 
 def _usage(attempt: Attempt, reply: Completion) -> Usage:

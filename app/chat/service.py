@@ -160,7 +160,7 @@ def _ending(completion: Completion, prompt: Prompt) -> Ending:
     """The end of an answer: its usage estimated where nobody counted, its finish reason true to its calls."""
     usage = completion.usage
     if usage is None:
-        said = completion.text + completion.reasoning
+        said = completion.text + completion.reasoning + completion.refusal
         for call in completion.tool_calls:
             said += call.name + call.arguments
         usage = Usage(prompt.tokens, estimate(said))
@@ -180,7 +180,9 @@ def _replayed(call: ChatCall, session: CallSession, target: Target, last: LastTu
         dropped=last.dropped,
         shortened=last.shortened,
     )
-    completion = Completion(last.text, last.finish_reason, last.usage, last.tool_calls, stop=last.stop)
+    completion = Completion(
+        last.text, last.finish_reason, last.usage, last.tool_calls, stop=last.stop, refusal=last.refusal
+    )
     ending = Ending(completion, last.usage)
     log.target, log.prompt, log.ending = target, prompt, ending
     return Answer(_opening(call, session, target, prompt, log), ending)

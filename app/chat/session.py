@@ -109,7 +109,7 @@ class CallSession:
         session = remember(
             call,
             self._plan,
-            Message("assistant", answer.text, tool_calls=answer.tool_calls),
+            Message("assistant", answer.text or answer.refusal, tool_calls=answer.tool_calls),
             last_turn=LastTurn(
                 fingerprint=fingerprint(call.model, call.messages),
                 idempotency_key=call.idempotency_key,
@@ -122,6 +122,7 @@ class CallSession:
                 shortened=prompt.shortened,
                 at=time.time(),
                 stop=answer.stop,
+                refusal=answer.refusal,
             ),
             created_at=self._began,
             max_characters=self._policy.max_characters,

@@ -44,6 +44,7 @@ class LastTurn(Struct, frozen=True):
         shortened: Messages of which only a part was in it.
         at: When it was answered, in seconds since the epoch.
         stop: The stop text that ended it, if one did.
+        refusal: What was said in place of an answer.
     """
 
     fingerprint: str
@@ -57,6 +58,7 @@ class LastTurn(Struct, frozen=True):
     at: float
     tool_calls: tuple[ToolCall, ...] = ()
     stop: str | None = None
+    refusal: str = ""
 
 
 class Session(Struct, frozen=True):
@@ -159,7 +161,9 @@ def remember(
     """
     known = decided.continued
     added = [*(decided.messages if known is None else call.messages), answer]
-    system, turns = _split([_in_words(message) if message.parts or message.reasoning else message for message in added])
+    system, turns = _split(
+        [_in_words(message) if message.parts or message.reasoning or message.extras else message for message in added]
+    )
     if known is not None:
         # Remembering a turn more costs no more the longer the conversation is, but for a count of characters.
         system, turns = system or known.system, (*known.turns, *turns)
@@ -213,7 +217,7 @@ def _split(messages: Sequence[Message]) -> tuple[Sequence[Message], Sequence[Mes
 
 
 def _in_words(message: Message) -> Message:
-    return replace(message, parts=(), reasoning="")
+    return replace(message, parts=(), reasoning="", extras=None)
 
 
 def _characters(messages: Sequence[Message]) -> int:

@@ -46,6 +46,7 @@ def _to_json(session: Session) -> dict[str, object]:
             "at": last.at,
             "calls": _calls_to_json(last.tool_calls),
             "stop": last.stop,
+            "refusal": last.refusal,
         },
     }
 
@@ -72,6 +73,7 @@ def _from_json(value: Any) -> Session:
             # Absent from sessions that were stored before these fields existed.
             tool_calls=_calls_from_json(last.get("calls", ())),
             stop=last.get("stop"),
+            refusal=last.get("refusal", ""),
         ),
     )
 
@@ -91,8 +93,11 @@ def _message_from_json(role: Any, text: Any, name: Any = None, tool_call_id: Any
     return Message(role, text, name, _calls_from_json(calls), tool_call_id)
 
 
-def _calls_to_json(calls: tuple[ToolCall, ...]) -> list[list[str]]:
-    return [[call.id, call.name, call.arguments] for call in calls]
+def _calls_to_json(calls: tuple[ToolCall, ...]) -> list[list[object]]:
+    return [
+        [call.id, call.name, call.arguments, call.extras] if call.extras else [call.id, call.name, call.arguments]
+        for call in calls
+    ]
 
 
 def _calls_from_json(calls: Any) -> tuple[ToolCall, ...]:

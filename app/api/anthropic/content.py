@@ -11,6 +11,7 @@ from app.api.anthropic.schemas import ContentBlock, Source, WireMessage
 from app.api.wire.content import text_and_parts
 from app.domain.chat import Image, Message, ToolCall
 from app.domain.errors import InvalidRequest
+from app.domain.message_shapes import CALL_EXTRAS
 
 # Claude Code's note to Anthropic's billing; the API itself takes it out. It differs from request to request.
 _BILLING_NOTE = "x-anthropic-billing-header:"
@@ -74,7 +75,9 @@ def _assistant(blocks: Sequence[ContentBlock], place: str) -> Message:
 
 def _call(block: ContentBlock, place: str) -> ToolCall:
     arguments = json.dumps(block.input or {}, ensure_ascii=False, separators=(",", ":"))
-    return ToolCall(_needed(block.id, f"{place}.id"), _needed(block.name, f"{place}.name"), arguments)
+    given = block.model_extra or {}
+    extras = {name: given[name] for name in CALL_EXTRAS & given.keys()} or None
+    return ToolCall(_needed(block.id, f"{place}.id"), _needed(block.name, f"{place}.name"), arguments, extras)
 
 
 @dataclass(slots=True)

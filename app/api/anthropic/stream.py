@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from app.api.anthropic.errors import error_body
 from app.api.anthropic.write import new_message_id, stop_reason, usage_object
 from app.chat.events import Ending, Opening
-from app.domain.chat import ToolCallDelta, Usage
+from app.domain.chat import Extras, ToolCallDelta, Usage
 from app.domain.errors import GatewayError
 from app.domain.json import json_bytes
 
@@ -63,6 +63,14 @@ class MessageEncoder:
             begin = self._begin("thinking", {"thinking": "", "signature": ""}, b'"thinking_delta","thinking":')
         return begin + self._delta(text)
 
+    def refusal(self, text: str) -> bytes:
+        """A piece of what is said in place of an answer: text, of which the stop reason says what it is."""
+        return self.text(text)
+
+    def extras(self, text: str, extras: Extras) -> bytes:  # noqa: ARG002 - the encoders' common form
+        """The text; there is no place for what a provider adds."""
+        return self.text(text)
+
     def tool_call(self, part: ToolCallDelta) -> bytes:
         """A part of a tool call; each call is a block."""
         begin = b""
@@ -70,7 +78,7 @@ class MessageEncoder:
             self._call = part.index
             begin = self._begin(
                 "tool_use",
-                {"id": part.id or "", "name": part.name or "", "input": {}},
+                {"id": part.id or "", "name": part.name or "", "input": {}, **(part.extras or {})},
                 b'"input_json_delta","partial_json":',
             )
         return begin + (self._delta(part.arguments) if part.arguments else b"")

@@ -20,6 +20,8 @@ _STOP_REASONS: dict[FinishReason, str] = {
 def stop_reason(ending: Ending) -> str:
     """Why the answer ended."""
     completion = ending.completion
+    if completion.refusal:
+        return "refusal"
     if completion.finish_reason == "stop" and completion.stop is not None:
         return "stop_sequence"
     return _STOP_REASONS[completion.finish_reason]
@@ -72,10 +74,11 @@ def _content(completion: Completion, *, show_reasoning: bool) -> list[dict[str, 
     content: list[dict[str, object]] = []
     if completion.reasoning and show_reasoning:
         content.append({"type": "thinking", "thinking": completion.reasoning, "signature": ""})
-    if completion.text:
-        content.append({"type": "text", "text": completion.text})
+    if completion.text or completion.refusal:
+        content.append({"type": "text", "text": completion.text + completion.refusal})
     content += [
-        {"type": "tool_use", "id": call.id, "name": call.name, "input": _input(call)} for call in completion.tool_calls
+        {"type": "tool_use", "id": call.id, "name": call.name, "input": _input(call), **(call.extras or {})}
+        for call in completion.tool_calls
     ]
     return content
 

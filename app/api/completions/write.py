@@ -12,6 +12,8 @@ from app.domain.json import json_bytes
 
 def finish_reason(ending: Ending) -> FinishReason:
     """The `finish_reason`; this dialect knows no tools."""
+    if ending.completion.refusal:
+        return "content_filter"
     reason = ending.completion.finish_reason
     return "stop" if reason == "tool_calls" else reason
 
@@ -25,7 +27,7 @@ def write_completion(answers: Sequence[Answer], *, echoed: Sequence[str]) -> byt
     choices = [
         {
             "index": index,
-            "text": echo + answer.ending.completion.text,
+            "text": echo + (answer.ending.completion.text or answer.ending.completion.refusal),
             "logprobs": None,
             "finish_reason": finish_reason(answer.ending),
         }

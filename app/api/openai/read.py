@@ -1,6 +1,6 @@
 """Reads chat completions: from the wire to the call that is meant. Every fault is named by its `param`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from itertools import count
 
@@ -27,7 +27,8 @@ from app.api.wire.custom import custom_arguments, custom_tool
 from app.api.wire.faults import invalid_value, missing_parameter, too_many, unsupported_value
 from app.api.wire.openai import stop_texts
 from app.api.wire.tools import tool_use
-from app.domain.chat import PLAIN_TEXT, ChatCall, Message, OutputFormat, Role, Tool, ToolCall, ToolUse
+from app.domain.chat import PLAIN_TEXT, ChatCall, Extras, Message, OutputFormat, Role, Tool, ToolCall, ToolUse
+from app.domain.message_shapes import CALL_EXTRAS, MESSAGE_EXTRAS, THOUGHT_PARTS, text_in, thoughts_in
 
 _ROLES: dict[str, Role] = {
     "system": "system",
@@ -192,9 +193,23 @@ def _message(message: ChatMessage, index: int) -> Message:
         name=message.name,
         tool_calls=_calls(message) if message.tool_calls or message.function_call else (),
         tool_call_id=_legacy_id(message.name or "") if message.role == "function" else message.tool_call_id,
-        reasoning=message.reasoning_content or "",
+        reasoning=message.reasoning_content or (_thoughts(message) if message.role == "assistant" else ""),
         parts=parts,
+        extras=_extras(message.model_extra, MESSAGE_EXTRAS) if message.model_extra else None,
     )
+
+
+def _thoughts(message: ChatMessage) -> str:
+    """An assistant's thoughts, in whatever other field or part a client sends them."""
+    thoughts = thoughts_in(message.model_extra) if message.model_extra else ""
+    if thoughts or not isinstance(message.content, list):
+        return thoughts
+    return "".join([text_in(part.model_dump()) for part in message.content if part.type in THOUGHT_PARTS])
+
+
+def _extras(given: Mapping[str, object] | None, names: Collection[str]) -> Extras | None:
+    """What a provider has added, and wants back."""
+    return {name: given[name] for name in names if given.get(name)} or None if given else None
 
 
 def _calls(message: ChatMessage) -> tuple[ToolCall, ...]:
@@ -209,7 +224,8 @@ def _call(call: WireToolCall) -> ToolCall:
     if call.custom is not None:
         return ToolCall(call.id or "", call.custom.name or "", custom_arguments(call.custom.input or ""))
     function: FunctionCall = call if call.function is None else call.function
-    return ToolCall(call.id or "", function.name or "", arguments_text(function.arguments))
+    extras = _extras(call.model_extra, CALL_EXTRAS)
+    return ToolCall(call.id or "", function.name or "", arguments_text(function.arguments), extras)
 
 
 def _legacy_id(name: str) -> str:
@@ -219,7 +235,10 @@ def _legacy_id(name: str) -> str:
 
 def _content(message: ChatMessage, place: str) -> tuple[str, tuple[Part, ...]]:
     if isinstance(message.content, list):
-        return text_and_parts(read_parts(message.content, place))
+        parts = message.content
+        if message.role == "assistant":
+            parts = [part for part in parts if part.type not in THOUGHT_PARTS]
+        return text_and_parts(read_parts(parts, place))
     if message.content is None and message.role not in ("assistant", "tool", "function"):
         raise missing_parameter(place, f"A message of the {message.role} must have content.")
-    return message.content or "", ()
+    return message.content or text_in((message.model_extra or {}).get("refusal")), ()

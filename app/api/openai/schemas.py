@@ -230,7 +230,7 @@ class Choice(BaseModel):
 
     index: int
     message: AssistantMessage
-    logprobs: None = None
+    logprobs: dict[str, Any] | None = None
     finish_reason: Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
 
 

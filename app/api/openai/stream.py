@@ -12,7 +12,7 @@ from app.api.request import unique_id
 from app.api.wire.custom import custom_input
 from app.api.wire.openai import DONE, usage_object
 from app.chat.events import Ending, Opening
-from app.domain.chat import ToolCallDelta
+from app.domain.chat import Extras, ToolCallDelta
 from app.domain.errors import GatewayError
 from app.domain.json import json_bytes
 
@@ -69,6 +69,19 @@ class ChunkEncoder:
         """A chunk of thoughts, under the name that most upstreams and clients have agreed on."""
         return self._before + b'{"reasoning_content":' + json_bytes(text) + b"}" + self._after
 
+    def refusal(self, text: str) -> bytes:
+        """A chunk of what is said in place of an answer."""
+        return self._before + b'{"refusal":' + json_bytes(text) + b"}" + self._after
+
+    def extras(self, text: str, extras: Extras) -> bytes:
+        """A chunk of text with what the provider added, in the fields in which it came."""
+        added = {name: value for name, value in extras.items() if name != "logprobs"}
+        delta = json_bytes({"content": text, **added} if text else added)
+        after = self._after
+        if "logprobs" in extras:
+            after = after.replace(b'"logprobs":null', b'"logprobs":' + json_bytes(extras["logprobs"]), 1)
+        return self._before + delta + after
+
     def tool_call(self, part: ToolCallDelta) -> bytes:
         """A chunk of a tool call; the older form knows one call only."""
         if self._legacy and part.index:
@@ -87,7 +100,10 @@ class ChunkEncoder:
         call: dict[str, object] = {"index": part.index}
         if part.id is not None:
             call |= {"id": part.id, "type": "function"}
-        return self._custom_end() + self._call({**call, "function": function})
+        call["function"] = function
+        if part.extras:
+            call |= part.extras
+        return self._custom_end() + self._call(call)
 
     def ending(self, ending: Ending) -> bytes:
         """The chunk with the finish reason, the usage if it is wanted, and the end of the stream."""

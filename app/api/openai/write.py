@@ -29,7 +29,7 @@ def write_completion(answers: Sequence[Answer], *, legacy: bool, custom: Collect
     choice = {
         "index": 0,
         "message": _message(ending.completion, legacy=legacy, custom=custom),
-        "logprobs": None,
+        "logprobs": ending.completion.extras.get("logprobs") if ending.completion.extras else None,
         "finish_reason": finish_reason(ending, legacy=legacy),
     }
     document = {
@@ -44,8 +44,10 @@ def write_completion(answers: Sequence[Answer], *, legacy: bool, custom: Collect
 
 
 def _message(completion: Completion, *, legacy: bool, custom: Collection[str]) -> dict[str, object]:
-    content = completion.text if completion.text or not completion.tool_calls else None
-    message: dict[str, object] = {"role": "assistant", "content": content, "refusal": None}
+    content = completion.text if completion.text or not (completion.tool_calls or completion.refusal) else None
+    message: dict[str, object] = {"role": "assistant", "content": content, "refusal": completion.refusal or None}
+    if completion.extras:
+        message |= {name: value for name, value in completion.extras.items() if name != "logprobs"}
     if completion.reasoning:
         message["reasoning_content"] = completion.reasoning
     if not completion.tool_calls:
@@ -56,7 +58,7 @@ def _message(completion: Completion, *, legacy: bool, custom: Collection[str]) -
         message["tool_calls"] = [
             {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": custom_input(call.arguments)}}
             if call.name in custom
-            else {"id": call.id, "type": "function", "function": _function(call)}
+            else {"id": call.id, "type": "function", "function": _function(call), **(call.extras or {})}
             for call in completion.tool_calls
         ]
     return message

@@ -23,7 +23,8 @@ from app.api.wire.calls import arguments_text, with_call_ids
 from app.api.wire.content import ContentPart, Part, read_parts, text_and_parts
 from app.api.wire.custom import custom_arguments
 from app.api.wire.faults import missing_parameter
-from app.domain.chat import Message, Role, ToolCall
+from app.domain.chat import Extras, Message, Role, ToolCall
+from app.domain.message_shapes import CALL_EXTRAS
 
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 _PREFIXES = {
@@ -125,7 +126,14 @@ def _add(draft: _Draft, item: MessageItem | FunctionCallItem | CustomCallItem | 
         draft.calls.append(ToolCall(item.call_id or "", named.function_name, custom_arguments(item.input or "")))
     else:
         named = ClientTool(item.name, item.namespace)
-        draft.calls.append(ToolCall(item.call_id or "", named.function_name, arguments_text(item.arguments)))
+        arguments = arguments_text(item.arguments)
+        draft.calls.append(ToolCall(item.call_id or "", named.function_name, arguments, _extras(item)))
+
+
+def _extras(item: FunctionCallItem) -> Extras | None:
+    """What a provider has added, and wants back."""
+    given = item.model_extra or {}
+    return {name: given[name] for name in CALL_EXTRAS & given.keys() if given[name]} or None
 
 
 def _message(item: MessageItem | CallOutputItem, place: str) -> Message:

@@ -12,15 +12,16 @@ from app.api.responses.tools import ClientTool, Toolbox
 from app.api.wire.custom import custom_input
 from app.chat.deltas import as_deltas
 from app.chat.events import Ending
-from app.domain.chat import Completion, Delta, ToolCallDelta, Usage
+from app.domain.chat import Completion, Delta, Extras, ToolCallDelta, Usage
 from app.domain.errors import GatewayError, InvalidRequest
 
 Status = Literal["in_progress", "completed", "incomplete"]
-Kind = Literal["reasoning", "message", "function_call", "custom_tool_call"]
+Kind = Literal["reasoning", "message", "refusal", "function_call", "custom_tool_call"]
 
 _PREFIXES: Mapping[Kind, str] = {
     "reasoning": "rs",
     "message": "msg",
+    "refusal": "msg",
     "function_call": "fc",
     "custom_tool_call": "ctc",
 }
@@ -57,6 +58,7 @@ class OutputItem:
         pieces: Of its text: what is said or thought, or a call's arguments.
         tool: Of a call: which.
         call_id: Likewise.
+        extras: What the provider added.
     """
 
     kind: Kind
@@ -66,6 +68,7 @@ class OutputItem:
     tool: ClientTool = _NO_TOOL
     call_id: str = ""
     call_index: int = -1
+    extras: dict[str, Any] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
@@ -74,13 +77,20 @@ class OutputItem:
 
     def document(self, status: Status) -> dict[str, Any]:
         """The item as JSON."""
-        if self.kind == "message":
-            content = [] if status == "in_progress" else [text_part(self.text)]
+        if self.kind in ("message", "refusal"):
+            content = [] if status == "in_progress" else [self.part()]
             return {"id": self.id, "type": "message", "status": status, "role": "assistant", "content": content}
         if self.kind == "reasoning":
             summary = [] if status == "in_progress" else [summary_part(self.text)]
             return {"id": self.id, "type": "reasoning", "summary": summary, "status": status}
-        return {"id": self.id, "type": self.kind, "status": status, "call_id": self.call_id, **self._call(status)}
+        call = {"call_id": self.call_id, **self._call(status), **self.extras}
+        return {"id": self.id, "type": self.kind, "status": status, **call}
+
+    def part(self) -> dict[str, Any]:
+        """The one part of a message that is complete."""
+        if self.kind == "refusal":
+            return refusal_part(self.text)
+        return text_part(self.text) | self.extras
 
     def _call(self, status: Status) -> dict[str, Any]:
         name: dict[str, Any] = {"name": self.tool.name}
@@ -114,6 +124,10 @@ class Output:
             self.add_call(delta.tool_call)
         if delta.text:
             self.add_text(delta.text)
+        if delta.refusal:
+            self.add_refusal(delta.refusal)
+        if delta.extras:
+            self.add_extras(delta.extras)
 
     def add_all(self, completion: Completion) -> None:
         """A whole answer."""
@@ -129,6 +143,28 @@ class Output:
         """A piece of what is said."""
         return self._grown("message", piece)
 
+    def add_refusal(self, piece: str) -> OutputItem:
+        """A piece of what is said in place of an answer."""
+        return self._grown("refusal", piece)
+
+    def add_extras(self, extras: Extras) -> list[dict[str, Any]]:
+        """What the provider added to the message that grows; the new annotations, as this dialect writes them."""
+        item = self.items[-1] if self.items and self.items[-1].kind == "message" else None
+        if item is None:
+            return []
+        annotations, logprobs = extras.get("annotations"), extras.get("logprobs")
+        tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
+        if isinstance(tokens, list):
+            item.extras["logprobs"] = [*item.extras.get("logprobs", ()), *tokens]
+        added = (
+            [_annotation(entry) for entry in annotations or () if isinstance(entry, dict)]
+            if isinstance(annotations, list)
+            else []
+        )
+        if added:
+            item.extras["annotations"] = [*item.extras.get("annotations", ()), *added]
+        return added
+
     def add_reasoning(self, piece: str) -> OutputItem:
         """A piece of what is thought."""
         return self._grown("reasoning", piece)
@@ -141,6 +177,8 @@ class Output:
             last = self._begin("custom_tool_call" if tool.is_custom else "function_call")
             last.tool, last.call_id, last.call_index = tool, delta.id or "", delta.index
         last.pieces.append(delta.arguments)
+        if delta.extras:
+            last.extras |= delta.extras
         return last
 
     def documents(self, status: Status) -> list[dict[str, Any]]:
@@ -231,6 +269,18 @@ def status_of(ending: Ending) -> Literal["completed", "incomplete"]:
 def text_part(text: str) -> dict[str, Any]:
     """The one part of a message."""
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def refusal_part(text: str) -> dict[str, Any]:
+    """The one part of a refusal."""
+    return {"type": "refusal", "refusal": text}
+
+
+def _annotation(entry: dict[str, Any]) -> dict[str, Any]:
+    """An annotation of chat completions, whose fields are an object of their own there."""
+    kind = entry.get("type")
+    inner = entry.get(kind) if isinstance(kind, str) else None
+    return {"type": kind, **inner} if isinstance(inner, dict) else entry
 
 
 def summary_part(text: str) -> dict[str, Any]:

@@ -7,10 +7,19 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from app.api.responses.errors import error_object
-from app.api.responses.output import Output, OutputItem, ResponseDraft, Status, status_of, summary_part, text_part
+from app.api.responses.output import (
+    Output,
+    OutputItem,
+    ResponseDraft,
+    Status,
+    refusal_part,
+    status_of,
+    summary_part,
+    text_part,
+)
 from app.api.responses.tools import Toolbox
 from app.chat.events import Ending
-from app.domain.chat import ToolCallDelta
+from app.domain.chat import Extras, ToolCallDelta
 from app.domain.errors import GatewayError
 from app.domain.json import json_bytes
 
@@ -53,6 +62,27 @@ class ResponseEncoder:
         item = self._output.add_reasoning(text)
         return self._turn_to(item) + self._delta(text)
 
+    def refusal(self, text: str) -> bytes:
+        """A piece of what is said in place of an answer."""
+        item = self._output.add_refusal(text)
+        return self._turn_to(item) + self._delta(text)
+
+    def extras(self, text: str, extras: Extras) -> bytes:
+        """A piece of text, and the provider's annotations to it; what it tells of each token comes with the end."""
+        written = self.text(text) if text else b""
+        item = self._open
+        for annotation in self._output.add_extras(extras):
+            if item is not None:
+                index = item.extras["annotations"].index(annotation)
+                written += self._part_event(
+                    "response.output_text.annotation.added",
+                    item,
+                    content_index=0,
+                    annotation_index=index,
+                    annotation=annotation,
+                )
+        return written
+
     def tool_call(self, part: ToolCallDelta) -> bytes:
         """A piece of a call. A custom tool's input is known when its arguments are complete."""
         item = self._output.add_call(part)
@@ -87,6 +117,9 @@ class ResponseEncoder:
         if item.kind == "message":
             opened += self._part_event("response.content_part.added", item, content_index=0, part=text_part(""))
             self._before_delta = _head("response.output_text.delta", item, b'"content_index":0,"logprobs":[],')
+        elif item.kind == "refusal":
+            opened += self._part_event("response.content_part.added", item, content_index=0, part=refusal_part(""))
+            self._before_delta = _head("response.refusal.delta", item, b'"content_index":0,')
         elif item.kind == "reasoning":
             opened += self._part_event(
                 "response.reasoning_summary_part.added", item, summary_index=0, part=summary_part("")
@@ -114,8 +147,12 @@ class ResponseEncoder:
         text = item.text
         if item.kind == "message":
             return self._part_event(
-                "response.output_text.done", item, content_index=0, text=text, logprobs=[]
-            ) + self._part_event("response.content_part.done", item, content_index=0, part=text_part(text))
+                "response.output_text.done", item, content_index=0, text=text, logprobs=item.part()["logprobs"]
+            ) + self._part_event("response.content_part.done", item, content_index=0, part=item.part())
+        if item.kind == "refusal":
+            return self._part_event("response.refusal.done", item, content_index=0, refusal=text) + self._part_event(
+                "response.content_part.done", item, content_index=0, part=item.part()
+            )
         if item.kind == "reasoning":
             return self._part_event(
                 "response.reasoning_summary_text.done", item, summary_index=0, text=text

@@ -193,9 +193,13 @@ class EventStream:
         body = encoder.reasoning(delta.reasoning) if delta.reasoning else b""
         if delta.tool_call is not None:
             body += encoder.tool_call(delta.tool_call)
+        if delta.refusal:
+            body += encoder.refusal(delta.refusal)
         if delta.whole and delta.text:
             # In a task of its own, so that meanwhile the call ends and the turn is remembered.
             self._typing = asyncio.create_task(self._write_whole(out, encoder, delta.text, body))
+        elif delta.extras:
+            await out.write(body + encoder.extras(delta.text, delta.extras))
         else:
             await out.write(body + encoder.text(delta.text) if delta.text else body)
 

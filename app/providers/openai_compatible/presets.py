@@ -182,7 +182,7 @@ _ROWS = (
             ModelRow("gpt-4o", 128_000, _ALL),
             ModelRow("gpt-4o-mini", 128_000, _ALL),
         ),
-        quirks=Quirks(max_tokens_field="max_completion_tokens"),
+        quirks=Quirks(max_tokens_field="max_completion_tokens", takes_extras=False),
         bounds=(
             BoundsRow("gpt-4o*", ModelBounds(max_tokens=16_384)),
             BoundsRow("gpt-4.1*", ModelBounds(max_tokens=32_768)),

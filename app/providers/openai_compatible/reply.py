@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from app.domain.chat import Completion, Delta, FinishReason, ToolCall, ToolCallDelta, Usage, merged_extras
 from app.domain.errors import EmptyReply, MessageRefused, UnexpectedReply, UpstreamUnavailable
+from app.domain.message_shapes import MESSAGE_EXTRAS, THOUGHT_FIELDS, THOUGHT_PARTS, text_in, thoughts_in
 from app.providers.openai_compatible.tool_calls import ToolCallReader
 from app.providers.openai_compatible.vendor_words import BrokenOff, finish_reason_of, usage_of
 
@@ -16,15 +17,10 @@ Json = Mapping[str, object]
 _Kind = Literal["text", "reasoning", "refusal"]
 
 # What vendors add to an answer, and clients want to see or to send back.
-_EXTRAS = frozenset(
-    {"annotations", "reasoning_details", "extra_content", "images", "audio", "provider_specific_fields"}
-)
+_EXTRAS = MESSAGE_EXTRAS | {"images", "audio"}
+_THOUGHTS = frozenset(THOUGHT_FIELDS)
 # Where tokens are counted, beside `usage`.
 _COUNTS = frozenset({"usageMetadata", "usage_metadata", "x_groq", "token_usage"})
-_THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
-_THOUGHT_PARTS = frozenset(
-    {"thinking", "reasoning", "reasoning_text", "reasoning.text", "reasoning.summary", "thought"}
-)
 _FIELDS: Mapping[_Kind, str] = {"reasoning": "reasoning_content", "text": "content", "refusal": "refusal"}
 # A shorter text may well come twice.
 _REPEATABLE = 16
@@ -267,47 +263,26 @@ def _first_choice(document: Json) -> Json | None:
 def _texts(said: Json) -> list[tuple[_Kind, str]]:
     """What is thought, said and refused, in this order, or in that of the content's parts."""
     texts: list[tuple[_Kind, str]] = []
-    thought = said.get("reasoning_content") or said.get("reasoning") or said.get("thinking")
-    if thought:
-        texts.append(("reasoning", thought if isinstance(thought, str) else _text(thought)))
-    elif said.get("reasoning_details"):
-        texts.append(("reasoning", _text(said["reasoning_details"])))
+    thought = said.get("reasoning_content") or said.get("reasoning")
+    if thought and isinstance(thought, str):
+        texts.append(("reasoning", thought))
+    elif not _THOUGHTS.isdisjoint(said):
+        texts.append(("reasoning", thoughts_in(said)))
     content = said.get("content")
     if isinstance(content, str):
         texts.append(("text", content))
     elif isinstance(content, list):
         texts += [_of_part(part) for part in content]
     if refusal := said.get("refusal"):
-        texts.append(("refusal", _text(refusal)))
+        texts.append(("refusal", text_in(refusal)))
     return texts
 
 
 def _of_part(part: object) -> tuple[_Kind, str]:
     kind = part.get("type") if isinstance(part, dict) else None
-    if kind in _THOUGHT_PARTS or (isinstance(part, dict) and part.get("thought") is True):
-        return "reasoning", _text(part)
-    return ("refusal" if kind == "refusal" else "text"), _text(part)
-
-
-def _text(value: object, depth: int = 4) -> str:
-    """A text, which some upstreams send as a list of parts."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list) and depth:
-        return "".join([_text(part, depth - 1) for part in value])
-    if isinstance(value, dict) and depth:
-        names = ("text", "thinking", "reasoning", "content", "summary", "refusal")
-        return next((text for name in names if (text := _text(value.get(name), depth - 1))), "")
-    return ""
-
-
-def thoughts_of(message: Json) -> str:
-    """The thoughts in an assistant's message, whatever its sender calls them."""
-    for name in (*_THOUGHT_FIELDS, "reasoning_details"):
-        thought = _text(message.get(name))
-        if thought:
-            return thought
-    return ""
+    if kind in THOUGHT_PARTS or (isinstance(part, dict) and part.get("thought") is True):
+        return "reasoning", text_in(part)
+    return ("refusal" if kind == "refusal" else "text"), text_in(part)
 
 
 def _add_extras(deltas: list[Delta], said: Json, choice: Json) -> None:

@@ -1,8 +1,8 @@
 """What an upstream is sent: a `CompletionRequest` as a chat completions request. Pure."""
 
-from app.domain.chat import Image, Message, OutputFormat, Tool, ToolUse
+from app.domain.chat import Image, Message, OutputFormat, Tool, ToolCall, ToolUse
 from app.domain.errors import InvalidRequest
-from app.domain.json import lenient_json_bytes, strict_json_bytes
+from app.domain.json import lenient_json_bytes, repaired_object_text, strict_json_bytes
 from app.providers.base import CompletionRequest
 from app.providers.openai_compatible.upstream import Quirks
 
@@ -65,10 +65,18 @@ def _message(message: Message, quirks: Quirks) -> dict[str, object]:
             wire[quirks.reasoning_field] = message.reasoning
         if message.tool_calls:
             wire["content"] = wire["content"] or None
-            wire["tool_calls"] = [
-                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-                for call in message.tool_calls
-            ]
+            wire["tool_calls"] = [_call(call, quirks) for call in message.tool_calls]
+        if message.extras and quirks.takes_extras:
+            wire.update(message.extras)
+    return wire
+
+
+def _call(call: ToolCall, quirks: Quirks) -> dict[str, object]:
+    """An earlier call. Arguments that a client broke off are mended: strict upstreams would refuse the conversation."""
+    function = {"name": call.name, "arguments": repaired_object_text(call.arguments)}
+    wire: dict[str, object] = {"id": call.id, "type": "function", "function": function}
+    if call.extras and quirks.takes_extras:
+        wire.update(call.extras)
     return wire
 
 

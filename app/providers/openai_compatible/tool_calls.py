@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from app.domain.chat import ToolCallDelta
 from app.domain.errors import UnexpectedReply
 from app.domain.json import object_text
+from app.domain.message_shapes import CALL_EXTRAS
 
 Wire = Mapping[str, object]
 
 _MOST_CALLS = 128
-# What vendors add to a call, and want back with it.
-_EXTRAS = frozenset({"extra_content", "provider_specific_fields", "thought_signature", "thoughtSignature"})
 
 
 @dataclass(slots=True)
@@ -162,8 +161,8 @@ class ToolCallReader:
                 call.pieces.clear()
                 call.complete_at = (-1, False)
             call.pieces.append(arguments)
-        if not _EXTRAS.isdisjoint(wire):
-            added = {key: wire[key] for key in _EXTRAS & wire.keys() if wire[key] is not None}
+        if not CALL_EXTRAS.isdisjoint(wire):
+            added = {key: wire[key] for key in CALL_EXTRAS & wire.keys() if wire[key] is not None}
             call.extras = {**(call.extras or {}), **added} or None
 
     def _ready(self) -> Iterator[ToolCallDelta]:

@@ -22,12 +22,14 @@ class Quirks(Struct, frozen=True):
         max_tokens_field: Its name for the bound on the answer's length.
         stream_usage: Whether it knows `stream_options`, and then counts tokens at the end of a stream.
         reasoning_field: Where it wants the assistant's earlier reasoning back; None if it doesn't.
+        takes_extras: Whether it takes fields of other vendors in messages, or refuses what it doesn't know.
         check_path: What is fetched to check the key; must cost nothing and need the key.
     """
 
     max_tokens_field: MaxTokensField = "max_tokens"
     stream_usage: bool = True
     reasoning_field: ReasoningField | None = None
+    takes_extras: bool = True
     check_path: str = "/models"
 
 

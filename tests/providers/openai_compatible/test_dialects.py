@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.domain.chat import Completion, Delta, ToolCall, Usage
-from app.domain.errors import EmptyReply, GatewayError, MessageRefused, UnexpectedReply, UpstreamUnavailable
+from app.domain.errors import EmptyReply, GatewayError, MessageRefused, UnexpectedReply, UpstreamTimeout, UpstreamUnavailable
 from tests.providers.openai_compatible.upstream import (
     DONE,
     LAST_CHUNK,
@@ -220,13 +220,19 @@ async def test_a_connection_that_is_lost_is_a_broken_off_answer() -> None:
     assert joined(await streamed(*chunked(delta(content="Hello"), delta("stop")))).text == "Hello"
 
 
-async def test_an_end_that_never_comes_is_not_waited_for() -> None:
-    """Once reason and usage are there the answer is over, though the upstream keeps the connection open."""
+async def test_an_answer_whose_end_never_comes_is_an_error() -> None:
+    """Reason and usage end nothing. Who waits in vain for the end has no answer that looks whole."""
     end = event({"choices": [], "usage": COUNTED})
     answer = chunked(delta("stop", content="Hi"), end)
-    async with raw_upstream(answer, hold=True) as upstream, provider_at(upstream.base_url) as provider:
-        deltas = [part async for part in provider.stream_completion(wanted())]
-    assert joined(deltas) == Completion("Hi", usage=Usage(5, 2))
+    said: list[Delta] = []
+    async with (
+        raw_upstream(answer, hold=True) as upstream,
+        provider_at(upstream.base_url, guard=make_guard(idle_timeout=0.2)) as provider,
+    ):
+        with pytest.raises(UpstreamTimeout):
+            async for part in provider.stream_completion(wanted()):
+                said.append(part)  # noqa: PERF401 - what came before the error counts
+    assert said == [Delta("Hi")]
 
 
 @pytest.mark.parametrize("streaming", [False, True])
