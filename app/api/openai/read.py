@@ -66,6 +66,8 @@ async def read(body: bytes, context: RequestContext, services: DialectServices) 
         encoder=partial(ChunkEncoder, include_usage=include_usage, legacy=legacy, custom=custom),
         ignored=nameable(options.keys() - _INCONSEQUENTIAL) if options else (),
         names={} if request.max_completion_tokens is None else _NEWER_NAMES,
+        # Within a text its quotes would be escaped.
+        unserved=("cache_control",) if b'"cache_control"' in body else (),
     )
 
 

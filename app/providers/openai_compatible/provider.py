@@ -289,7 +289,8 @@ def _is_clear(begun: bytes) -> bool:
     """Whether so much of an answer tells what it is."""
     begun = begun.lstrip(_BLANK)
     if begun.startswith(b"{"):
-        return b"\n" in begun or b"\r" in begun
+        line, _, more = begun.partition(b"\n")
+        return bool(more.strip()) or (line != begun and read_json_object(line) is None)
     return len(begun) >= _LONGEST_FIELD
 
 

@@ -288,8 +288,9 @@ def _of_part(part: object) -> tuple[_Kind, str]:
 def _add_extras(deltas: list[Delta], said: Json, choice: Json) -> None:
     """Add what the vendor added to the last of the deltas, whose text it may be about."""
     extras = {name: said[name] for name in _EXTRAS & said.keys() if said[name]}
-    if choice.get("logprobs"):
-        extras["logprobs"] = choice["logprobs"]
+    logprobs = choice.get("logprobs")
+    if isinstance(logprobs, dict) and any(logprobs.values()):
+        extras["logprobs"] = logprobs
     if extras:
         last = deltas.pop() if deltas else Delta()
         deltas.append(replace(last, extras=extras))

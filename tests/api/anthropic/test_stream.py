@@ -173,3 +173,15 @@ def test_any_text_comes_through(pieces: list[str]) -> None:
     assert len(stream.decode().splitlines()) == 3 * len(events(stream))
     deltas = [event["delta"]["text"] for event in events(stream) if "delta" in event]
     assert "".join(deltas) == "".join(pieces)
+
+
+def test_a_refusal_is_told_by_the_stop_reason() -> None:
+    """Its words are a text block, and `stop_reason` says so. A provider's extras are on the call's block."""
+    writer = encoder()
+    signed = ToolCallDelta(0, "call_1", "now", "{}", {"extra_content": {"signature": "c2ln"}})
+    stream = writer.opening() + writer.refusal("I can't.") + writer.tool_call(signed)
+    found = events(stream + writer.ending(ending(refusal="I can't.")))
+    blocks = [event["content_block"] for event in found if event["type"] == "content_block_start"]
+    assert [block["type"] for block in blocks] == ["text", "tool_use"]
+    assert blocks[1]["extra_content"] == {"signature": "c2ln"}
+    assert found[-2]["delta"]["stop_reason"] == "refusal"

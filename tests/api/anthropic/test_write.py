@@ -75,3 +75,10 @@ def test_arguments_that_are_no_object_are_an_unexpected_reply(arguments: str) ->
     """There is no way to show such a call: it is the upstream's fault, and said to be."""
     with pytest.raises(UnexpectedReply):
         written("", "tool_calls", tool_calls=(ToolCall("c", "clock", arguments),))
+
+
+def test_a_refusal_is_told_by_the_stop_reason() -> None:
+    """Its words are a text block, and `stop_reason` says what they are."""
+    written = json.loads(write_message([answer("", refusal="I can't.")], show_reasoning=False))
+    assert written["content"] == [{"type": "text", "text": "I can't."}]
+    assert written["stop_reason"] == "refusal"

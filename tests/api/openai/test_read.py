@@ -467,3 +467,45 @@ def test_unknown_fields_are_passed_on_as_they_came_whatever_their_names() -> Non
     exchange = _read(b'{"messages":[{"role":"user","content":"Hi"}],"model_dump":1,"json":null,"modalities":["text"]}')
     assert exchange.calls[0].options == {"model_dump": 1}
     assert exchange.ignored == ["model_dump"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"reasoning_content": "Hm."},
+        {"reasoning": "Hm."},
+        {"thinking": "Hm."},
+        {"reasoning_details": [{"type": "reasoning.text", "text": "Hm."}]},
+        {"content": [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "So."}]},
+        {"content": [{"type": "reasoning", "text": "Hm."}, {"type": "text", "text": "So."}]},
+    ],
+)
+def test_thoughts_of_a_history_are_read_under_any_name(fields: dict[str, Any]) -> None:
+    """They are the assistant's thoughts, and not what it said."""
+    sent = {"role": "assistant", "content": "So.", **fields}
+    message = read(CHAT_COMPLETIONS, {"messages": [HELLO, sent, HELLO]}).calls[0].messages[1]
+    assert (message.text, message.reasoning) == ("So.", "Hm.")
+
+
+def test_marks_for_a_cache_are_named_as_ignored() -> None:
+    """They have no place in a message here; the same word within a text is none of them."""
+    part = {"type": "text", "text": "Hi", "cache_control": {"type": "ephemeral"}}
+    assert "cache_control" in read(CHAT_COMPLETIONS, {"messages": [{"role": "user", "content": [part]}]}).unserved
+    quoted = {"role": "user", "content": '{"cache_control": 1}'}
+    assert not read(CHAT_COMPLETIONS, {"messages": [quoted]}).unserved
+
+
+def test_what_a_provider_added_comes_back_with_the_history() -> None:
+    """A call's signature and the details of thoughts; other unknown fields don't. A refusal is what was said."""
+    signature = {"extra_content": {"google": {"thought_signature": "c2ln"}}}
+    call = {"id": "a", "function": {"name": "f", "arguments": {"x": 1}}, "index": 0, **signature}
+    details = {"reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}]}
+    history = [
+        HELLO,
+        {"role": "assistant", "tool_calls": [call], "audio": None, "x": 1, **details},
+        {"role": "assistant", "content": None, "refusal": "I can't."},
+        HELLO,
+    ]
+    _, called, refused, _ = read(CHAT_COMPLETIONS, {"messages": history}).calls[0].messages
+    assert called.tool_calls == (ToolCall("a", "f", '{"x":1}', signature),)
+    assert (called.extras, refused.text) == (details, "I can't.")

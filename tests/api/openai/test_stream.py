@@ -194,3 +194,24 @@ def test_thoughts_have_a_field_of_their_own() -> None:
     encoder = _encoder()
     chunk, _ = _chunks(encoder.reasoning("Hm.") + encoder.ending(ENDING))
     assert chunk["choices"][0]["delta"] == {"reasoning_content": "Hm."}
+
+
+def test_refusals_and_extras_come_in_the_fields_of_their_own() -> None:
+    """A refusal is no content; annotations, signatures and logprobs come as the provider wrote them."""
+    encoder = _encoder()
+    logprobs: dict[str, Any] = {
+        "content": [{"token": "Hi", "logprob": -0.5, "bytes": None, "top_logprobs": []}],
+        "refusal": None,
+    }
+    signed = ToolCallDelta(0, "call_1", "now", "{}", {"extra_content": {"google": {"thought_signature": "c2ln"}}})
+    stream = encoder.refusal("I can't.") + encoder.extras("Hi", {"logprobs": logprobs})
+    stream += encoder.extras("", {"annotations": [{"type": "url_citation"}]}) + encoder.tool_call(signed)
+    choices = [chunk["choices"][0] for chunk in _chunks(stream + DONE)]
+    call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "now", "arguments": "{}"}}
+    assert [choice["delta"] for choice in choices] == [
+        {"refusal": "I can't."},
+        {"content": "Hi"},
+        {"annotations": [{"type": "url_citation"}]},
+        {"tool_calls": [{**call, "extra_content": {"google": {"thought_signature": "c2ln"}}}]},
+    ]
+    assert [choice["logprobs"] for choice in choices] == [None, logprobs, None, None]

@@ -81,3 +81,20 @@ def test_thoughts_have_a_field_of_their_own() -> None:
     thoughtful, plain = _written("Hi.", reasoning="Hm.").choices[0].message, _written("Hi.").choices[0].message
     assert (thoughtful.content, thoughtful.model_extra) == ("Hi.", {"reasoning_content": "Hm."})
     assert plain.model_extra == {}
+
+
+def test_refusals_and_extras_have_fields_of_their_own() -> None:
+    """A refusal is no content; annotations, signatures and logprobs come as the provider wrote them."""
+    signature = {"extra_content": {"google": {"thought_signature": "c2ln"}}}
+    extras = {"logprobs": {"content": []}, "reasoning_details": [{"type": "reasoning.encrypted"}]}
+    calls = (ToolCall("call_1", "now", "{}", signature),)
+    (choice,) = json.loads(write_completion([answer("", refusal="I can't.", extras=extras)], legacy=False))["choices"]
+    assert choice["logprobs"] == {"content": []}
+    assert choice["message"] == {
+        "role": "assistant",
+        "content": None,
+        "refusal": "I can't.",
+        "reasoning_details": [{"type": "reasoning.encrypted"}],
+    }
+    (choice,) = json.loads(write_completion([answer("", "tool_calls", tool_calls=calls)], legacy=False))["choices"]
+    assert choice["message"]["tool_calls"][0]["extra_content"] == signature["extra_content"]

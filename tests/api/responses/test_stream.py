@@ -204,3 +204,36 @@ def test_no_text_makes_a_line_end_in_the_stream() -> None:
     encoder.opening()
     encoder.text("x")
     assert len(encoder.text("one\u2028two\u2029three\x85four").decode().splitlines()) == 3
+
+
+def test_a_refusal_is_a_part_of_its_own() -> None:
+    """It is opened, grows and ends as a refusal, and is one in the response."""
+    encoder = _encoder()
+    stream = encoder.opening() + encoder.refusal("I ") + encoder.refusal("can't.")
+    documents = _read(stream + encoder.ending(ending(refusal="I can't.")))
+    assert [document["type"] for document in documents[2:-1]] == [
+        "response.output_item.added",
+        "response.content_part.added",
+        "response.refusal.delta",
+        "response.refusal.delta",
+        "response.refusal.done",
+        "response.content_part.done",
+        "response.output_item.done",
+    ]
+    (item,) = documents[-1]["response"]["output"]
+    assert (item["type"], item["content"]) == ("message", [{"type": "refusal", "refusal": "I can't."}])
+
+
+def test_annotations_and_signatures_are_passed_on() -> None:
+    """Annotations in the form of this dialect, with an event each; a call's signature on its item."""
+    encoder = _encoder()
+    cited = {"url": "https://example.org", "title": "x", "start_index": 0, "end_index": 2}
+    extras = {"annotations": [{"type": "url_citation", "url_citation": cited}]}
+    signed = ToolCallDelta(0, "call_1", "now", "{}", {"extra_content": {"signature": "c2ln"}})
+    stream = encoder.opening() + encoder.extras("Hi", extras) + encoder.tool_call(signed)
+    documents = _read(stream + encoder.ending(ending()))
+    added = [document for document in documents if document["type"] == "response.output_text.annotation.added"]
+    assert [document["annotation"] for document in added] == [{"type": "url_citation", **cited}]
+    message, call = documents[-1]["response"]["output"]
+    assert message["content"][0]["annotations"] == [{"type": "url_citation", **cited}]
+    assert call["extra_content"] == {"signature": "c2ln"}

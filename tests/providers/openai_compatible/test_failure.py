@@ -1,5 +1,6 @@
 """Errors of upstreams, in the words of many vendors, through the real provider over a real socket."""
 
+import json
 from typing import Any
 
 import pytest
@@ -94,6 +95,8 @@ CASES: list[tuple[str, Any, type[GatewayError]]] = [
     ("200 OK", {"choices": [{"message": {"content": ""}, "finish_reason": "stop"}]}, EmptyReply),
     ("200 OK", error("Rate limit exceeded", code=429), UpstreamRateLimited),
     ("200 OK", {"error_code": 336501, "error_msg": "Rate limit reached for RPM"}, UpstreamRateLimited),
+    ("400 Bad", [error("API key expired. Please renew the API key.")], UpstreamKeyRejected),
+    ("429 Slow", b"data: " + json.dumps(error("You exceeded your current quota")).encode(), UpstreamQuotaExhausted),
     ("200 OK", {"choices": [{"error": {"code": 502, "message": "Provider down"}}]}, UpstreamUnavailable),
 ]  # fmt: skip
 
@@ -139,19 +142,50 @@ async def test_errors_in_a_stream(shape: bytes, kind: type[GatewayError], after:
     assert type(raised.value) is kind
 
 
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [({"Retry_After": "7"}, 7), ({"retry_after_ms": "1500", "Retry_After": "2"}, 1.5), ({}, None)],
-)
-async def test_the_wait_that_an_upstream_asks_for_is_passed_on(headers: dict[str, str], seconds: float | None) -> None:
-    """Retry-After in seconds or thousandths; none is made up."""
+WAITS: list[tuple[dict[str, str], dict[str, Any], float | None]] = [
+    ({"Retry_After": "7"}, {}, 7),
+    ({"retry_after_ms": "1500", "Retry_After": "2"}, {}, 1.5),
+    ({"Retry_After": "1m30s"}, {}, 90),
+    ({"Retry_After": "99999"}, {}, 3600),
+    ({"Retry_After": "2"}, {"message": "Please try again in 20s."}, 20),
+    ({}, {"message": "Limit 3. Please try again in 20s."}, 20),
+    ({}, {"message": "Please try again in 1m30.5s."}, 90.5),
+    ({}, {"message": "Please retry after 30 seconds."}, 30),
+    ({}, {"message": "Please wait 2 minutes and 5 seconds before retrying"}, 125),
+    ({}, {"message": "Try again in 345ms"}, 0.345),
+    ({}, {"message": "retry-after: 12"}, 12),
+    ({}, {"message": "请在20秒后重试"}, 20),
+    ({}, {"message": "Limit: 3 requests per 20 seconds. Try again later."}, None),
+    ({"x_ratelimit_reset_requests": "20s"}, {}, 20),
+    ({"x_ratelimit_reset_requests": "1m0s", "x_ratelimit_remaining_requests": "0", "x_ratelimit_reset_tokens": "6m0s",
+      "x_ratelimit_remaining_tokens": "100"}, {}, 60),
+    ({"x_ratelimit_reset_requests": "8s", "x_ratelimit_reset_tokens": "9ms"}, {}, 8),
+    ({"ratelimit_reset": "33"}, {}, 33),
+    ({"anthropic_ratelimit_requests_reset": "2199-01-01T00:00:00Z"}, {}, 3600),
+    ({"Retry_After": "5", "x_ratelimit_reset_requests": "20s"}, {}, 5),
+    ({}, {"details": [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "36s"}]}, 36),
+    ({}, {"metadata": {"headers": {"X-RateLimit-Reset": "4102444800000"}}}, 3600),
+    ({}, {"retry_after": 4.5}, 4.5),
+    ({}, {"metadata": {"retry_after_ms": 2500}}, 2.5),
+    ({"Retry_After": "soon", "x_ratelimit_reset_requests": "?"}, {"retry_after": True}, None),
+    ({}, {}, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(("headers", "fields", "seconds"), WAITS)
+async def test_the_wait_that_an_upstream_tells_is_passed_on(
+    headers: dict[str, str], fields: dict[str, Any], seconds: float | None, streaming: bool
+) -> None:
+    """In headers, words or details, in any form, never shorter than told, at most an hour; none is made up."""
+    document = error(**{"message": "slow down", **fields})
     async with (
-        raw_upstream(reply(error("slow down"), "429 Slow", **headers)) as upstream,
+        raw_upstream(reply(document, "429 Slow", **headers)) as upstream,
         provider_at(upstream.base_url) as provider,
     ):
         with pytest.raises(UpstreamRateLimited) as raised:
-            await provider.create_completion(wanted())
-    assert raised.value.retry_after == seconds
+            await (anext(provider.stream_completion(wanted())) if streaming else provider.create_completion(wanted()))
+    assert raised.value.retry_after == pytest.approx(seconds)
 
 
 async def test_words_of_an_upstream_are_quoted_without_what_is_secret() -> None:

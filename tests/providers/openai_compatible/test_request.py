@@ -152,3 +152,35 @@ async def test_key_and_headers_go_along_and_cookies_never() -> None:
     assert first.headers["content-type"] == "application/json"
     assert "cookie" not in second.headers
     assert first.body["model"] == MODEL.upstream_id
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mended"),
+    [
+        ('{"path": "al', {"path": "al"}),
+        ('{"path": "a\\', {"path": "a"}),
+        ('{"a": 1, "b": ', {"a": 1}),
+        ('{"a": [1, {"b": "x', {"a": [1, {"b": "x"}]}),
+        ("", {}),
+        ("null", {}),
+        ("not JSON", {}),
+        ("[1]", {}),
+        ('"{\\"a\\": 1}"', {"a": 1}),
+    ],
+)
+def test_arguments_that_a_client_broke_off_are_mended(arguments: str, mended: object) -> None:
+    """What goes up is always the text of an object, as much of it as was there."""
+    (sent,) = body(Message("assistant", "", tool_calls=(ToolCall("a", "f", arguments),)))["messages"]
+    assert json.loads(sent["tool_calls"][0]["function"]["arguments"]) == mended
+
+
+def test_what_a_provider_added_goes_back_up_unless_that_is_refused() -> None:
+    """A call's signature and the details of thoughts; strict upstreams refuse fields that they don't know."""
+    signature, details = {"extra_content": {"signature": "c2ln"}}, {"reasoning_details": [{"text": "Hm."}]}
+    message = Message("assistant", "", tool_calls=(ToolCall("a", "f", "{}", signature),), extras=details)
+    (sent,) = body(message)["messages"]
+    assert sent["tool_calls"][0]["extra_content"] == {"signature": "c2ln"}
+    assert sent["reasoning_details"] == [{"text": "Hm."}]
+    (strict,) = body(message, quirks=Quirks(takes_extras=False))["messages"]
+    assert set(strict) == {"role", "content", "tool_calls"}
+    assert set(strict["tool_calls"][0]) == {"id", "type", "function"}

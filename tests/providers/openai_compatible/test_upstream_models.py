@@ -85,3 +85,24 @@ async def test_connecting_finds_a_wrong_key_and_a_wrong_address() -> None:
         async with provider_at(upstream.base_url, guard=make_guard()) as provider:
             with pytest.raises(SiteChanged):
                 await provider.connect()
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        {"data": [{"id": "a"}, {"id": "b"}]},
+        {"models": [{"id": "a"}, {"id": "b"}]},
+        {"models": [{"name": "a"}, {"name": "b"}]},
+        {"data": {"models": [{"id": "a"}, {"id": "b"}]}},
+        {"data": {"a": {"context_length": 1}, "b": {}}},
+        {"object": "list", "data": None, "models": [{"id": "a"}, {"id": "b"}]},
+        [{"id": "a"}, {"id": "b"}],
+        ["a", "b"],
+        {"data": ["a", "b"]},
+    ],
+)
+async def test_lists_of_models_in_the_forms_that_vendors_give_them(rows: object) -> None:
+    """Under other names, bare, as names alone."""
+    async with raw_upstream(reply(rows)) as upstream, provider_at(upstream.base_url, discover=True) as provider:
+        await provider.connect()
+        assert [spec.id for spec in provider.models] == ["m", "a", "b"]

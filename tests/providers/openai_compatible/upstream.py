@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.domain.chat import Message
+from app.domain.chat import Completion, Delta, Message, ToolCall, merged_extras
 from app.domain.prompt import PromptLimit, message_prompt
 from app.providers.base import Ability, CompletionRequest, ModelSpec
 from app.providers.http import HttpClient
@@ -188,3 +188,29 @@ def delta(finish_reason: str | None = None, **fields: object) -> bytes:
 
 
 DONE = b"data: [DONE]\n\n"
+
+
+async def streamed(*answer: bytes, **options: Any) -> list[Delta]:
+    """The deltas of a stream that is answered with these bytes."""
+    async with raw_upstream(list(answer)) as upstream, provider_at(upstream.base_url, **options) as provider:
+        return [part async for part in provider.stream_completion(wanted())]
+
+
+def joined(deltas: Sequence[Delta]) -> Completion:
+    """What the deltas say together."""
+    parts = [part.tool_call for part in deltas if part.tool_call is not None]
+    assert [part.index for part in parts] == sorted(part.index for part in parts)
+    heads = {part.index: part for part in reversed(parts)}
+    calls = tuple(
+        ToolCall(head.id or "", head.name or "", "".join(part.arguments for part in parts if part.index == index))
+        for index, head in sorted(heads.items())
+    )
+    assert all(part.id is None and part.name is None for part in parts if heads[part.index] is not part)
+    assert deltas[-1].finish_reason is not None
+    assert not any(part.finish_reason or part.usage for part in deltas[:-1])
+    text, reasoning = ("".join(getattr(part, kind) for part in deltas) for kind in ("text", "reasoning"))
+    extras = merged_extras([part.extras for part in deltas if part.extras])
+    refusal = "".join(part.refusal for part in deltas)
+    return Completion(
+        text, deltas[-1].finish_reason, deltas[-1].usage, calls, reasoning, refusal=refusal, extras=extras
+    )
