@@ -184,10 +184,7 @@ class OpenAICompatibleProvider(BaseProvider):
                     rest = reader.feed(self._good(HttpReply(stream.status, stream.headers, whole)))
                 for delta in rest:
                     yield delta
-                if reader.complete:
-                    await stream.finish()
-                elif not reader.may_end:
-                    raise self._broken_off()
+                await self._conclude(stream, reader)
                 for delta in reader.end():
                     yield delta
         except HttpError as error:
@@ -210,6 +207,13 @@ class OpenAICompatibleProvider(BaseProvider):
         if not reader.complete and not reader.may_end:
             raise self._broken_off()
         yield from reader.end()
+
+    async def _conclude(self, stream: HttpStream, reader: ReplyReader) -> None:
+        """Read the connection to its end after `[DONE]`, so that it can be used again."""
+        if reader.complete:
+            await stream.finish()
+        elif not reader.may_end:
+            raise self._broken_off()
 
     def _broken_off(self) -> UpstreamUnavailable:
         return UpstreamUnavailable(f"{self.name} broke off in the middle of its answer.")
