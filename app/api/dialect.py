@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from app.api.request import ErrorForm, RequestContext
 from app.chat.events import Answer, Ending, Opening
-from app.domain.chat import ChatCall, Extras, ToolCallDelta
+from app.domain.chat import ChatCall, Delta, Extras, ToolCallDelta
 from app.domain.errors import GatewayError
 from app.providers.registry import ProviderRegistry
 from app.sessions.base import SnapshotStore
@@ -39,6 +39,10 @@ class EventEncoder(Protocol):
 
     def extras(self, text: str, extras: Extras) -> bytes:
         """A piece of text, which may be empty, and what the provider added to it."""
+        ...
+
+    def other_choice(self, delta: Delta) -> bytes:
+        """A part of another answer than the first, where the dialect can ask for several."""
         ...
 
     def tool_call(self, part: ToolCallDelta) -> bytes:

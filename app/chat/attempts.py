@@ -20,6 +20,7 @@ from app.providers.bounds import ModelBounds, within_bounds
 from app.providers.registry import Target
 
 _TAG_BYTES = 3
+_ONE_ANSWER = "n must be 1: this model gives one answer at a time."
 
 
 class Attempt(Struct, frozen=True):
@@ -76,6 +77,7 @@ def attempts(
             stop=call.stop if emulator is None else (),
             deadline=time + min(target.provider.timeout, share),
             retries=not others,
+            n=call.n,
         )
         ignored: tuple[str, ...] = ()
         if bounds is not None and (is_limited or is_formed or call.options):
@@ -86,6 +88,8 @@ def attempts(
     for index, target in enumerate(targets):
         try:
             emulator = _emulator(call, target.spec) if is_formed else None
+            if call.n > 1 and (emulator is not None or "messages" not in target.spec.abilities):
+                raise InvalidRequest(_ONE_ANSWER, param="n", code="unsupported_value")
             prompt = _prompt(call, target.spec, messages, emulator)
         except InvalidRequest as refusal:
             log.pass_over(target, refusal)

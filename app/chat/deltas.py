@@ -80,7 +80,11 @@ def gather(deltas: Sequence[Delta]) -> Completion:
     reason: FinishReason | None = None
     usage: Usage | None = None
     stop: str | None = None
+    others: dict[int, list[Delta]] = {}
     for delta in deltas:
+        if delta.choice:
+            others.setdefault(delta.choice, []).append(replace(delta, choice=0))
+            continue
         if delta.tool_call is not None:
             calls.setdefault(delta.tool_call.index, []).append(delta.tool_call)
         if delta.refusal:
@@ -88,6 +92,9 @@ def gather(deltas: Sequence[Delta]) -> Completion:
         if delta.extras:
             extras.append(delta.extras)
         reason, usage, stop = delta.finish_reason or reason, delta.usage or usage, delta.stop or stop
+    if others:
+        first = gather([delta for delta in deltas if not delta.choice])
+        return replace(first, others=tuple([gather(parts) for _, parts in sorted(others.items())]))
     return Completion(
         "".join([delta.text for delta in deltas]),
         reason or "stop",

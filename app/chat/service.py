@@ -161,6 +161,8 @@ def _ending(completion: Completion, prompt: Prompt) -> Ending:
     usage = completion.usage
     if usage is None:
         said = completion.text + completion.reasoning + completion.refusal
+        for other in completion.others:
+            said += other.text + other.reasoning + other.refusal
         for call in completion.tool_calls:
             said += call.name + call.arguments
         usage = Usage(prompt.tokens, estimate(said))

@@ -148,6 +148,7 @@ class ChatCall(Struct, frozen=True):
         is_retry: Whether the client's SDK marks this request as a retry.
         idempotency_key: The client's key for this request; the same on a retry.
         options: Further request fields, for upstreams that know them.
+        n: How many answers are wanted.
     """
 
     model: str
@@ -163,6 +164,7 @@ class ChatCall(Struct, frozen=True):
     is_retry: bool = False
     idempotency_key: str | None = None
     options: Mapping[str, object] = {}
+    n: int = 1
 
 
 class Usage(Struct, frozen=True):
@@ -224,6 +226,7 @@ class Delta(Struct, frozen=True, gc=False):
         stop: In the last delta, the stop text that ended the answer.
         refusal: A part of what is said in place of an answer.
         extras: What the provider added. `logprobs` are about this part's text.
+        choice: Which of several answers it belongs to. Only the first one's last part ends the whole.
     """
 
     text: str = ""
@@ -235,6 +238,7 @@ class Delta(Struct, frozen=True, gc=False):
     stop: str | None = None
     refusal: str = ""
     extras: Extras | None = None
+    choice: int = 0
 
 
 class Completion(Struct, frozen=True):
@@ -247,6 +251,7 @@ class Completion(Struct, frozen=True):
             simply thoughts, then text, then calls.
         refusal: What is said in place of an answer by a model that refuses to give one.
         extras: What the provider added.
+        others: Further answers, where several were asked for.
     """
 
     text: str
@@ -258,6 +263,7 @@ class Completion(Struct, frozen=True):
     deltas: tuple[Delta, ...] = ()
     refusal: str = ""
     extras: Extras | None = None
+    others: "tuple[Completion, ...]" = ()
 
 
 def merged_extras(parts: Sequence[Extras]) -> Extras | None:

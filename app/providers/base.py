@@ -60,6 +60,7 @@ class CompletionRequest(Struct, frozen=True):
         stop: Texts that end the answer.
         deadline: When the answer must have begun, in the event loop's time; None for the provider's own limit only.
         retries: Whether to try again after a transient failure. False while another upstream stands by.
+        n: How many answers are wanted; more than one only of models that accept messages.
     """
 
     model: ModelSpec
@@ -73,6 +74,7 @@ class CompletionRequest(Struct, frozen=True):
     stop: tuple[str, ...] = ()
     deadline: float | None = None
     retries: bool = True
+    n: int = 1
 
     @property
     def messages(self) -> tuple[Message, ...]:

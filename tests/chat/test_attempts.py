@@ -195,3 +195,19 @@ async def test_who_takes_text_is_reminded_within_its_instructions() -> None:
     tight = _Attempts([_target("text", PromptLimit(first.size))], Message("user", "Hi"), ASKED, output_format=ANY_JSON)
     with pytest.raises(ContextTooLong):
         reminded(tight.one(), "Hm.", "No. " * 100)
+
+
+def test_several_answers_are_asked_of_those_who_can_give_them() -> None:
+    """Neither a model that answers text only nor one whose calls are made up for gives several; the error says so."""
+
+    async def asked() -> tuple[list[tuple[str, int]], Exception]:
+        able, text = _target("api", abilities=("messages", "tools")), _target("site")
+        coming = _Attempts([text, able], ASKED, n=2).coming
+        emulated = _Attempts([_target("plain", abilities=("messages",))], ASKED, n=2, tools=TOOLS)
+        assert not emulated.names()
+        return [(found.target.provider.name, found.request.n) for found in coming], emulated.log.refusal()
+
+    asked_for, refusal = asyncio.run(asked())
+    assert asked_for == [("api", 2)]
+    assert isinstance(refusal, InvalidRequest)
+    assert (refusal.param, refusal.code) == ("n", "unsupported_value")

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from app.api.anthropic.errors import error_body
 from app.api.anthropic.write import new_message_id, stop_reason, usage_object
 from app.chat.events import Ending, Opening
-from app.domain.chat import Extras, ToolCallDelta, Usage
+from app.domain.chat import Delta, Extras, ToolCallDelta, Usage
 from app.domain.errors import GatewayError
 from app.domain.json import json_bytes
 
@@ -70,6 +70,10 @@ class MessageEncoder:
     def extras(self, text: str, extras: Extras) -> bytes:  # noqa: ARG002 - the encoders' common form
         """The text; there is no place for what a provider adds."""
         return self.text(text)
+
+    def other_choice(self, delta: Delta) -> bytes:  # noqa: ARG002 - the encoders' common form
+        """Nothing: here nobody asks for several answers at a time."""
+        return b""
 
     def tool_call(self, part: ToolCallDelta) -> bytes:
         """A part of a tool call; each call is a block."""

@@ -8,7 +8,7 @@ from app.api.completions.write import finish_reason
 from app.api.request import unique_id
 from app.api.wire.openai import DONE, usage_object
 from app.chat.events import Ending, Opening
-from app.domain.chat import Extras, ToolCallDelta
+from app.domain.chat import Delta, Extras, ToolCallDelta
 from app.domain.errors import GatewayError
 from app.domain.json import json_bytes
 
@@ -56,6 +56,10 @@ class CompletionEncoder:
     def extras(self, text: str, extras: Extras) -> bytes:  # noqa: ARG002 - the encoders' common form
         """The text; there is no place for what a provider adds."""
         return self.text(text) if text else b""
+
+    def other_choice(self, delta: Delta) -> bytes:  # noqa: ARG002 - the encoders' common form
+        """Nothing: here nobody asks for several answers at a time."""
+        return b""
 
     def tool_call(self, part: ToolCallDelta) -> bytes:  # noqa: ARG002 - the encoders' common form
         """Nothing."""

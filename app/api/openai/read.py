@@ -93,8 +93,6 @@ def to_call(
     """
     if len(request.messages) > services.max_messages:
         raise too_many("messages", services.max_messages, len(request.messages), "MAX_MESSAGES bounds it.")
-    if request.n not in (None, 1):
-        raise unsupported_value("n", request.n, "Only 1 is supported: it gives one answer at a time.")
     if set(request.modalities or ()) - {"text"}:
         raise unsupported_value("modalities", ", ".join(request.modalities or ()), "It answers in text only.")
     messages = tuple(map(_message, request.messages, count()))
@@ -110,6 +108,7 @@ def to_call(
         max_tokens=request.max_completion_tokens or request.max_tokens,
         stop=stop_texts(request.stop) if request.stop else (),
         options=options,
+        n=request.n or 1,
         **hints,
     )
 

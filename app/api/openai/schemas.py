@@ -172,7 +172,7 @@ class ChatCompletionRequest(WireModel):
     max_tokens: MaxTokens = Field(None, description="as max_completion_tokens, which wins; -1 for no limit")
     max_completion_tokens: MaxTokens = Field(None, description="the answer ends after so many tokens")
     stop: str | list[str] | None = Field(None, description="texts that end the answer; up to 16")
-    n: Choices | None = Field(None, description="must be 1")
+    n: Choices | None = Field(None, description="answers that are wanted; more than 1 of upstreams with an API")
     user: str | None = Field(None, description="opens a session, unless SESSION_FROM_USER is off")
     temperature: Temperature | None = None
     top_p: Probability | None = None

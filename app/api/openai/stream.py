@@ -12,7 +12,7 @@ from app.api.request import unique_id
 from app.api.wire.custom import custom_input
 from app.api.wire.openai import DONE, usage_object
 from app.chat.events import Ending, Opening
-from app.domain.chat import Extras, ToolCallDelta
+from app.domain.chat import Delta, Extras, FinishReason, ToolCallDelta
 from app.domain.errors import GatewayError
 from app.domain.json import json_bytes
 
@@ -51,6 +51,9 @@ class ChunkEncoder:
         # Of a call of a custom tool that isn't complete: its index, and the pieces of its arguments.
         self._custom_index: int | None = None
         self._custom_pieces: list[str] = []
+        # The answers beside the first that have been begun.
+        self._others: set[int] = set()
+        self._index = 0
         self._before = self._head + b',"choices":[{"index":0,"delta":'
         self._after = b',"logprobs":null,"finish_reason":null}]' + self._usage_null + b"}\n\n"
         self._before_text = self._before + b'{"content":'
@@ -82,6 +85,24 @@ class ChunkEncoder:
             after = after.replace(b'"logprobs":null', b'"logprobs":' + json_bytes(extras["logprobs"]), 1)
         return self._before + delta + after
 
+    def other_choice(self, delta: Delta) -> bytes:
+        """The chunks of a part of another answer than the first."""
+        self._turn_to(delta.choice)
+        chunks = b"" if delta.choice in self._others else self.opening()
+        self._others.add(delta.choice)
+        if delta.reasoning:
+            chunks += self.reasoning(delta.reasoning)
+        if delta.tool_call is not None:
+            chunks += self.tool_call(delta.tool_call)
+        if delta.refusal:
+            chunks += self.refusal(delta.refusal)
+        if delta.text or delta.extras:
+            chunks += self.extras(delta.text, delta.extras or {})
+        if delta.finish_reason:
+            chunks += self._last(delta.finish_reason)
+        self._turn_to(0)
+        return chunks
+
     def tool_call(self, part: ToolCallDelta) -> bytes:
         """A chunk of a tool call; the older form knows one call only."""
         if self._legacy and part.index:
@@ -107,16 +128,23 @@ class ChunkEncoder:
 
     def ending(self, ending: Ending) -> bytes:
         """The chunk with the finish reason, the usage if it is wanted, and the end of the stream."""
-        choice = (
-            b'{"index":0,"delta":{},"logprobs":null,"finish_reason":"%b"}'
-            % finish_reason(ending, legacy=self._legacy).encode()
-        )
-        last = self._head + b',"choices":[' + choice + b"]" + self._usage_null + b"}\n\n"
-        if self._custom_index is not None:
-            last = self._custom_end() + last
+        last = self._custom_end() if self._custom_index is not None else b""
+        last += self._last(ending.completion.finish_reason)
         if self._include_usage:
             last += self._head + b',"choices":[],"usage":' + json_bytes(usage_object(ending.usage)) + b"}\n\n"
         return last + DONE
+
+    def _last(self, reason: FinishReason) -> bytes:
+        """The chunk with the finish reason."""
+        word = finish_reason(reason, legacy=self._legacy).encode()
+        choice = b'{"index":%d,"delta":{},"logprobs":null,"finish_reason":"%b"}' % (self._index, word)
+        return self._head + b',"choices":[' + choice + b"]" + self._usage_null + b"}\n\n"
+
+    def _turn_to(self, index: int) -> None:
+        """Write the chunks of this one of several answers from now on."""
+        self._index = index
+        self._before = self._head + b',"choices":[{"index":%d,"delta":' % index
+        self._before_text = self._before + b'{"content":'
 
     def failure(self, error: GatewayError) -> bytes:
         """An error event; no `[DONE]` follows, so that no client takes the answer for complete."""

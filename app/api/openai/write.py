@@ -6,14 +6,13 @@ from collections.abc import Collection, Sequence
 from app.api.request import unique_id
 from app.api.wire.custom import custom_input
 from app.api.wire.openai import usage_object
-from app.chat.events import Answer, Ending
-from app.domain.chat import Completion, ToolCall
+from app.chat.events import Answer
+from app.domain.chat import Completion, FinishReason, ToolCall
 from app.domain.json import json_bytes
 
 
-def finish_reason(ending: Ending, *, legacy: bool) -> str:
+def finish_reason(reason: FinishReason, *, legacy: bool) -> str:
     """The `finish_reason`, in the words of clients that still speak of functions, or of all others."""
-    reason = ending.completion.finish_reason
     return "function_call" if legacy and reason == "tool_calls" else reason
 
 
@@ -26,21 +25,29 @@ def write_completion(answers: Sequence[Answer], *, legacy: bool, custom: Collect
     """
     (answer,) = answers
     ending = answer.ending
-    choice = {
-        "index": 0,
-        "message": _message(ending.completion, legacy=legacy, custom=custom),
-        "logprobs": ending.completion.extras.get("logprobs") if ending.completion.extras else None,
-        "finish_reason": finish_reason(ending, legacy=legacy),
-    }
+    completion = ending.completion
+    choices = [_choice(0, completion, legacy=legacy, custom=custom)]
+    if completion.others:
+        others = enumerate(completion.others, 1)
+        choices += [_choice(index, other, legacy=legacy, custom=custom) for index, other in others]
     document = {
         "id": unique_id("chatcmpl-", 12),
         "object": "chat.completion",
         "created": int(time.time()),
         "model": answer.opening.model,
-        "choices": [choice],
+        "choices": choices,
         "usage": usage_object(ending.usage),
     }
     return json_bytes(document)
+
+
+def _choice(index: int, completion: Completion, *, legacy: bool, custom: Collection[str]) -> dict[str, object]:
+    return {
+        "index": index,
+        "message": _message(completion, legacy=legacy, custom=custom),
+        "logprobs": completion.extras.get("logprobs") if completion.extras else None,
+        "finish_reason": finish_reason(completion.finish_reason, legacy=legacy),
+    }
 
 
 def _message(completion: Completion, *, legacy: bool, custom: Collection[str]) -> dict[str, object]:

@@ -19,7 +19,7 @@ from app.api.responses.output import (
 )
 from app.api.responses.tools import Toolbox
 from app.chat.events import Ending
-from app.domain.chat import Extras, ToolCallDelta
+from app.domain.chat import Delta, Extras, ToolCallDelta
 from app.domain.errors import GatewayError
 from app.domain.json import json_bytes
 
@@ -82,6 +82,10 @@ class ResponseEncoder:
                     annotation=annotation,
                 )
         return written
+
+    def other_choice(self, delta: Delta) -> bytes:  # noqa: ARG002 - the encoders' common form
+        """Nothing: here nobody asks for several answers at a time."""
+        return b""
 
     def tool_call(self, part: ToolCallDelta) -> bytes:
         """A piece of a call. A custom tool's input is known when its arguments are complete."""

@@ -190,6 +190,9 @@ class EventStream:
         if self._silent:
             self._silent = False
             self._metrics.first_text(self._context.seconds)
+        if delta.choice:
+            await out.write(encoder.other_choice(delta))
+            return
         body = encoder.reasoning(delta.reasoning) if delta.reasoning else b""
         if delta.tool_call is not None:
             body += encoder.tool_call(delta.tool_call)

@@ -13,7 +13,7 @@ from app.providers.base import BaseProvider, CompletionRequest, ModelSpec, Provi
 from app.providers.http import HttpClient, HttpError, HttpReply, HttpStream
 from app.providers.http.exceptions import ConnectionLost
 from app.providers.openai_compatible.failure import failure, fault_error, fault_in
-from app.providers.openai_compatible.reply import Json, ReplyReader, gathered, read_completion
+from app.providers.openai_compatible.reply import Json, ReplyReader, gathered, read_completion, reader_for
 from app.providers.openai_compatible.request import chat_body, one_word_body
 from app.providers.openai_compatible.sse_decoder import SseDecoder
 from app.providers.openai_compatible.upstream import Upstream
@@ -119,7 +119,7 @@ class OpenAICompatibleProvider(BaseProvider):
         """The upstream's answer, requested as a whole."""
         body = chat_body(request, self._upstream.quirks, stream=False)
         return await self._guard.run(
-            lambda: self._complete(body),
+            lambda: self._complete(body, request.n),
             caller_id=request.caller_id,
             model=request.model.upstream_id,
             deadline=request.deadline,
@@ -130,7 +130,7 @@ class OpenAICompatibleProvider(BaseProvider):
         """The upstream's stream, delta by delta."""
         body = chat_body(request, self._upstream.quirks, stream=True)
         return self._guard.stream(
-            lambda: self._stream(body),
+            lambda: self._stream(body, request.n),
             caller_id=request.caller_id,
             model=request.model.upstream_id,
             deadline=request.deadline,
@@ -149,17 +149,17 @@ class OpenAICompatibleProvider(BaseProvider):
         if reply.status != HTTPStatus.OK or _any_json(reply.body) is None:
             raise failure(reply, self._upstream)
 
-    async def _complete(self, body: bytes) -> Completion:
+    async def _complete(self, body: bytes, wanted: int) -> Completion:
         with self._trace("upstream"):
             try:
                 reply = await self._client.post_json(self._url, body, self._headers)
             except HttpError as error:
                 raise translated(error) from error
         if reply.status == HTTPStatus.OK and _is_events(reply.body):
-            return gathered(list(self._events_of(reply.body)))  # some upstreams always stream
-        return read_completion(self._good(reply), self.name, self._max_reply_bytes)
+            return gathered(list(self._events_of(reply.body, wanted)))  # some upstreams always stream
+        return read_completion(self._good(reply), self.name, self._max_reply_bytes, wanted)
 
-    async def _stream(self, body: bytes) -> AsyncGenerator[Delta, None]:
+    async def _stream(self, body: bytes, wanted: int) -> AsyncGenerator[Delta, None]:
         """The body tells whether it is a stream, whatever its content type says. It ends with `[DONE]`, or with the
         connection: neither a finish reason nor a usage nor a pause ends it before."""
         try:
@@ -169,7 +169,7 @@ class OpenAICompatibleProvider(BaseProvider):
                 part = await stream.next_part()
                 if not part.startswith(b"data:"):
                     part = await self._beginning(stream, part)
-                reader = ReplyReader(self.name, self._max_reply_bytes)
+                reader = reader_for(self.name, self._max_reply_bytes, wanted)
                 rest: Iterable[Delta]
                 if _is_events(part, stream.headers):
                     decoder = self._decoder()
@@ -200,9 +200,9 @@ class OpenAICompatibleProvider(BaseProvider):
                 raise UnexpectedReply(f"The answer from {self.name} is longer than {self._max_reply_bytes} bytes.")
         return begun
 
-    def _events_of(self, body: bytes) -> Iterator[Delta]:
+    def _events_of(self, body: bytes, wanted: int) -> Iterator[Delta]:
         """The deltas of a stream that is there as a whole."""
-        reader, decoder = ReplyReader(self.name, self._max_reply_bytes), self._decoder()
+        reader, decoder = reader_for(self.name, self._max_reply_bytes, wanted), self._decoder()
         yield from self._deltas([*decoder.feed(body), *decoder.finish()], reader)
         if not reader.complete and not reader.may_end:
             raise self._broken_off()

@@ -69,6 +69,11 @@ class ReplyReader:
         """Whether the upstream has sent a finish reason."""
         return self._finish_reason is not None
 
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """The finish reason that the upstream has sent."""
+        return self._finish_reason
+
     def feed(self, document: Json) -> list[Delta]:
         """The deltas of a chunk, or of a whole completion.
 
@@ -208,7 +213,41 @@ class ReplyReader:
             raise UnexpectedReply(f"The answer from {self._name} is longer than {self._max_characters} characters.")
 
 
-def read_completion(document: Json, name: str, max_characters: int) -> Completion:
+class ChoicesReader(ReplyReader):
+    """Turns the chunks of several answers at a time into deltas, each with its choice; for the rest as `ReplyReader`.
+
+    Args:
+        wanted: How many answers there may be.
+    """
+
+    def __init__(self, name: str, max_characters: int, wanted: int) -> None:
+        super().__init__(name, max_characters)
+        self._others = {index: ReplyReader(name, max_characters) for index in range(1, wanted)}
+        self._begun: set[int] = set()
+
+    def feed(self, document: Json) -> list[Delta]:
+        """The deltas of a chunk, or of whole completions."""
+        deltas = super().feed(document)
+        choices = document.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            index = choice.get("index") if isinstance(choice, dict) else None
+            if isinstance(index, int) and index in self._others:
+                self._begun.add(index)
+                parts = self._others[index].feed({"choices": [{**choice, "index": 0}]})
+                deltas += [replace(part, choice=index) for part in parts]
+        return deltas
+
+    def end(self) -> Iterator[Delta]:
+        """The deltas after the last chunk; an answer but the first may be empty."""
+        for index in sorted(self._begun):
+            try:
+                yield from [replace(part, choice=index, usage=None) for part in self._others[index].end()]
+            except (EmptyReply, MessageRefused):
+                yield Delta(finish_reason=self._others[index].finish_reason or "stop", choice=index)
+        yield from super().end()
+
+
+def read_completion(document: Json, name: str, max_characters: int, wanted: int = 1) -> Completion:
     """The completion that a whole answer contains.
 
     Raises:
@@ -217,12 +256,25 @@ def read_completion(document: Json, name: str, max_characters: int) -> Completio
     """
     if _first_choice(document) is None:
         raise UnexpectedReply(f"The answer from {name} is not a chat completion.")
-    reader = ReplyReader(name, max_characters)
+    reader = reader_for(name, max_characters, wanted)
     return gathered([*reader.feed(document), *reader.end()])
+
+
+def reader_for(name: str, max_characters: int, wanted: int) -> ReplyReader:
+    """A reader of so many answers at a time."""
+    return ReplyReader(name, max_characters) if wanted == 1 else ChoicesReader(name, max_characters, wanted)
 
 
 def gathered(deltas: Sequence[Delta]) -> Completion:
     """The completion that an answer's deltas are together."""
+    others = sorted({delta.choice for delta in deltas} - {0})
+    if others:
+        first, *more = [_one([delta for delta in deltas if delta.choice == index]) for index in (0, *others)]
+        return replace(first, others=tuple(more))
+    return _one(deltas)
+
+
+def _one(deltas: Sequence[Delta]) -> Completion:
     extras = [delta.extras for delta in deltas if delta.extras]
     return Completion(
         text="".join([delta.text for delta in deltas]),

@@ -26,6 +26,8 @@ def chat_body(request: CompletionRequest, quirks: Quirks, *, stream: bool) -> by
     body["model"] = request.model.upstream_id
     if request.max_tokens is not None:
         body[quirks.max_tokens_field] = request.max_tokens
+    if request.n > 1:
+        body["n"] = request.n
     if request.stop:
         body["stop"] = list(request.stop)
     body.update(_tools(request.tools))

@@ -17,7 +17,7 @@ from openai.types.chat import ChatCompletionChunk
 from app.api.openai.stream import ChunkEncoder
 from app.api.wire.openai import DONE
 from app.chat.events import Ending
-from app.domain.chat import FinishReason, ToolCallDelta, Usage
+from app.domain.chat import Delta, FinishReason, ToolCallDelta, Usage
 from app.domain.errors import GatewayError, MessageRefused, UpstreamTimeout
 from tests.api.answers import OPENING, ending
 from tests.domain.strategies import UNTIMED, texts, wild_texts
@@ -215,3 +215,23 @@ def test_refusals_and_extras_come_in_the_fields_of_their_own() -> None:
         {"tool_calls": [{**call, "extra_content": {"google": {"thought_signature": "c2ln"}}}]},
     ]
     assert [choice["logprobs"] for choice in choices] == [None, logprobs, None, None]
+
+
+def test_several_answers_come_under_their_index() -> None:
+    """Each begins with its role and ends with a reason of its own."""
+    encoder = _encoder()
+    stream = encoder.opening() + encoder.text("Rain.") + encoder.other_choice(Delta("Snow.", choice=1))
+    stream += encoder.other_choice(Delta(reasoning="Hm.", refusal="No.", choice=2))
+    stream += encoder.other_choice(Delta(finish_reason="length", choice=1)) + encoder.ending(ENDING)
+    choices = [chunk["choices"][0] for chunk in _chunks(stream)]
+    assert [(choice["index"], choice["delta"], choice["finish_reason"]) for choice in choices] == [
+        (0, {"role": "assistant", "content": ""}, None),
+        (0, {"content": "Rain."}, None),
+        (1, {"role": "assistant", "content": ""}, None),
+        (1, {"content": "Snow."}, None),
+        (2, {"role": "assistant", "content": ""}, None),
+        (2, {"reasoning_content": "Hm."}, None),
+        (2, {"refusal": "No."}, None),
+        (1, {}, "length"),
+        (0, {}, "stop"),
+    ]

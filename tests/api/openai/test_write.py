@@ -7,7 +7,7 @@ import pytest
 from openai.types.chat import ChatCompletion
 
 from app.api.openai.write import write_completion
-from app.domain.chat import FinishReason, ToolCall, Usage
+from app.domain.chat import Completion, FinishReason, ToolCall, Usage
 from tests.api.answers import answer
 
 CALLS = (ToolCall("c1", "look", '{"at":"sky"}'), ToolCall("c2", "wait", "{}"))
@@ -98,3 +98,11 @@ def test_refusals_and_extras_have_fields_of_their_own() -> None:
     }
     (choice,) = json.loads(write_completion([answer("", "tool_calls", tool_calls=calls)], legacy=False))["choices"]
     assert choice["message"]["tool_calls"][0]["extra_content"] == signature["extra_content"]
+
+
+def test_several_answers_are_choices() -> None:
+    """Each with its index, its message and its reason."""
+    others = (Completion("Snow.", "length"),)
+    choices = json.loads(write_completion([answer("Rain.", others=others)], legacy=False))["choices"]
+    told = [(choice["index"], choice["message"]["content"], choice["finish_reason"]) for choice in choices]
+    assert told == [(0, "Rain.", "stop"), (1, "Snow.", "length")]

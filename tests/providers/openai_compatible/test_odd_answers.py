@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from app.chat.deltas import gather
 from app.domain.chat import Completion, ToolCall, Usage
 from app.domain.errors import UnexpectedReply, UpstreamUnavailable
 from tests.providers.openai_compatible.upstream import (
@@ -29,7 +30,7 @@ STOP = delta("stop")
 
 def chunk(**choice: object) -> bytes:
     """The event of a chunk whose choice has these fields."""
-    return event({"choices": [{"index": 0, **choice}]})
+    return event({"choices": [{"index": 0} | choice]})
 
 
 def message(finish_reason: str = "stop", **fields: object) -> dict[str, object]:
@@ -311,3 +312,31 @@ async def test_tokens_under_all_their_names(document: dict[str, object], expecte
     assert (await whole({**message(content="x"), **document})).usage == expected
     answer = joined(await streamed(*stream(delta("stop", content="x"), event({"choices": [], **document}), DONE)))
     assert answer.usage == expected
+
+
+async def test_several_answers_come_under_their_choices() -> None:
+    """Whole and streamed, however mixed: each has its text, calls and reason. The usage counts all of them."""
+    call_b = call("b", "read", BETA, index=0)
+    choices = [
+        {"index": 1, "message": {"content": "Snow.", "tool_calls": [call_b]}, "finish_reason": "tool_calls"},
+        {"index": 0, "message": {"content": "Rain."}, "finish_reason": "length"},
+    ]
+    pieces = [
+        event({"choices": [{"index": 1, "delta": {"content": "Sn"}}, {"index": 0, "delta": {"content": "Rain."}}]}),
+        chunk(index=1, delta={"content": "ow."}),
+        chunk(index=1, delta={"tool_calls": [call_b]}),
+        chunk(index=0, delta={}, finish_reason="length"),
+        chunk(index=1, delta={}, finish_reason="stop"),
+        event({"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}),
+        DONE,
+    ]
+    document = {"choices": choices, "usage": {"prompt_tokens": 7, "completion_tokens": 3}}
+    async with raw_upstream(reply(document)) as upstream, provider_at(upstream.base_url) as provider:
+        answers = [await provider.create_completion(wanted(n=2))]
+        upstream.answers = [stream(*pieces)]
+        answers.append(gather([part async for part in provider.stream_completion(wanted(n=2))]))
+    for answer in answers:
+        (other,) = answer.others
+        assert (answer.text, answer.finish_reason, answer.usage) == ("Rain.", "length", Usage(7, 3))
+        assert (other.text, other.finish_reason, calls_of(other)) == ("Snow.", "tool_calls", [B])
+    assert [sent.body["n"] for sent in upstream.requests] == [2, 2]
