@@ -7,7 +7,6 @@ from typing import ClassVar
 import msgspec
 
 from app.api.errors import openai_error_object
-from app.api.openai.write import finish_reason
 from app.api.request import unique_id
 from app.api.wire.custom import custom_input
 from app.api.wire.openai import DONE, usage_object
@@ -136,8 +135,8 @@ class ChunkEncoder:
 
     def _last(self, reason: FinishReason) -> bytes:
         """The chunk with the finish reason."""
-        word = finish_reason(reason, legacy=self._legacy).encode()
-        choice = b'{"index":%d,"delta":{},"logprobs":null,"finish_reason":"%b"}' % (self._index, word)
+        word = "function_call" if self._legacy and reason == "tool_calls" else reason
+        choice = b'{"index":%d,"delta":{},"logprobs":null,"finish_reason":"%b"}' % (self._index, word.encode())
         return self._head + b',"choices":[' + choice + b"]" + self._usage_null + b"}\n\n"
 
     def _turn_to(self, index: int) -> None:
