@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from app.providers.registry import ModelRoute
-from app.settings import Settings, SettingsError, load_settings, setting_names
+from app.settings import Settings, SettingsError, environment, load_settings, setting_names, unknown_lines
 
 GOOD_KEY = "sk-alice-4f9a1c77d2e0"
 
@@ -292,6 +292,48 @@ def test_a_key_that_can_not_stand_in_a_header_is_refused(key: str) -> None:
     """A key must be sendable by every client."""
     [fault] = _faults(api_master_key=key)
     assert fault.startswith("API_MASTER_KEY: key 1 must consist of printable ASCII")
+
+
+@pytest.mark.parametrize("quote", ['"', "'"])
+def test_quotes_around_a_value_are_taken_off(monkeypatch: pytest.MonkeyPatch, quote: str) -> None:
+    """`docker run --env-file` and Windows' `set` leave them around: they are part of no setting."""
+    for name, value in {
+        "API_MASTER_KEY": GOOD_KEY,
+        "API_PORT": "9000",
+        "CHAT_PAGE_URL": "https://kimi.example/chat/",
+        "MODEL_ROUTES": "r=a>b",
+        "DEEPSEEK_API_KEY": "sk-1",
+        "WORK_KEY": "sk-2",
+    }.items():
+        monkeypatch.setenv(name, f"{quote}{value}{quote}")
+    settings = load_settings(_env_file=None)
+    assert (settings.access.api_keys, settings.listening.port) == ([GOOD_KEY], 9000)
+    assert settings.site.page_url == "https://kimi.example/chat/"
+    assert settings.models.routes == {"r": ModelRoute(("a", "b"))}
+    assert settings.upstreams.presets["deepseek"].key == "sk-1"
+    assert environment(None)["WORK_KEY"] == "sk-2"
+
+
+@pytest.mark.parametrize("keys", ['"{good}","sk-bob-b81d03e65fa9"', '"{good}', "{good}'"])
+def test_quotes_around_a_key_are_refused_where_they_can_not_be_taken_off(keys: str) -> None:
+    """A key that no client would send is named at the start, and not found out by a 401."""
+    [fault] = _faults(api_master_key=keys.format(good=GOOD_KEY))
+    assert fault.startswith("API_MASTER_KEY: key 1 begins or ends with a quote")
+
+
+def test_lines_that_nobody_reads_are_told_with_the_nearest_setting(tmp_path: Path) -> None:
+    """A misspelt line is found; what compose, nginx, PROVIDERS_FILE or other programs read is left alone."""
+    file = tmp_path / "settings.env"
+    lines = [f"API_MASTER_KEYS={GOOD_KEY}", "STREAM_TIMEOUT=5", "log_levl=DEBUG", "XYZZY=1"]
+    read = ["API_PORT=9000", "api_host=::1", "GRAFANA_PASSWORD=x", "COMPOSE_PROJECT_NAME=x", "WORK_KEY=x", "EMPTY="]
+    file.write_text("\n".join([*lines, *read, "# COMMENTED=1", "DEEPSEEK_API_KEY=x"]), "utf-8")
+    assert unknown_lines(["WORK_KEY"], file) == {
+        "API_MASTER_KEYS": "API_MASTER_KEY",
+        "STREAM_TIMEOUT": "STREAM_IDLE_TIMEOUT",
+        "log_levl": "LOG_LEVEL",
+        "XYZZY": "",
+    }
+    assert unknown_lines(["WORK_KEY"], tmp_path / "missing.env") == unknown_lines((), None) == {}
 
 
 @pytest.mark.parametrize("keys", ["{good},changeme", "{good},short", "{good}, two words 4f9a"])

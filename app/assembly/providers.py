@@ -8,6 +8,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 
+import structlog
 from msgspec import Struct
 
 from app.domain.prompt import PromptLimit
@@ -32,7 +33,7 @@ from app.providers.resilience.breaker import BreakerPolicy
 from app.providers.resilience.bulkhead import Bulkhead
 from app.providers.resilience.guard import Guard
 from app.providers.resilience.retry import RetryBudget, RetryPolicy
-from app.settings import Settings, SettingsError, environment
+from app.settings import Settings, SettingsError, environment, unknown_lines
 
 _RETRY_RESERVE = 10
 
@@ -71,6 +72,7 @@ def build_registry(
         SettingsError: `PROVIDERS_FILE`, `PROVIDERS` or `MODEL_ROUTES` can't be used.
     """
     file = _providers_file(settings)
+    _warn_of_unknown_lines(file, presets)
     registry = ProviderRegistry(settings.models.default, _routes(settings, file))
     ingredients = _Ingredients(settings, file, presets, trace, Tls())
     for source in (*_SOURCES, _Source("further_providers", lambda _: further_providers)):
@@ -93,6 +95,14 @@ def _providers_file(settings: Settings) -> ProvidersFile:
     except ProvidersFileError as error:
         lines = str(error).splitlines()
         raise SettingsError("\n".join(f"PROVIDERS_FILE: {line}" for line in lines)) from None
+
+
+def _warn_of_unknown_lines(file: ProvidersFile, presets: Mapping[str, Preset]) -> None:
+    known = [*file.variables(), *(variable for preset in presets.values() for variable in preset.variables.values())]
+    for name, nearest in unknown_lines(known).items():
+        structlog.get_logger("kimi.assembly").warning(
+            "unknown_setting", name=name, nearest=nearest, meaning="nobody reads this line of .env"
+        )
 
 
 def _routes(settings: Settings, file: ProvidersFile) -> dict[str, ModelRoute]:

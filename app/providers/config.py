@@ -30,6 +30,8 @@ from app.providers.registry import ModelRoute
 from app.providers.resilience.breaker import LONGEST_PAUSE, BreakerPolicy
 
 _NAME = r"^[a-z0-9][a-z0-9._-]{0,31}$"
+# What is often copied along with a base URL.
+_ENDPOINTS = re.compile(r"(?:/+(?:chat/completions|completions|responses|messages|embeddings|models))+/*$")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 
 
@@ -161,6 +163,13 @@ class ProvidersFile(_Row):
             for name, targets in self.routes.items()
         }
 
+    def variables(self) -> set[str]:
+        """The environment variables that the file names."""
+        values = [value for entry in self.providers for value in entry.headers.values()]
+        return {entry.key_env for entry in self.providers if entry.key_env} | {
+            value.env for value in values if isinstance(value, FromEnvironment)
+        }
+
 
 def model_names(value: Any, known: Mapping[str, str] = MappingProxyType({})) -> Any:
     """Turn `public=upstream, other` into a table of public names and upstream names.
@@ -257,7 +266,7 @@ def checked_http_url(value: str) -> SplitResult:
 
 
 def checked_base_url(value: str) -> str:
-    """Return a base URL without a slash at the end; one without a path gets the usual `/v1`.
+    """Return a base URL without a slash or an endpoint's address at the end; one without a path gets the usual `/v1`.
 
     Raises:
         ValueError: It is not an http or https address, or has more to it than host and path.
@@ -265,7 +274,7 @@ def checked_base_url(value: str) -> str:
     parts = checked_http_url(value.strip())
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("must be an address without user, password and query")
-    return parts._replace(path=parts.path.rstrip("/") or "/v1").geturl()
+    return parts._replace(path=_ENDPOINTS.sub("", parts.path).rstrip("/") or "/v1").geturl()
 
 
 def configured_upstreams(

@@ -78,6 +78,10 @@ def _check_api_keys(keys: list[str]) -> None:
             raise ValueError(
                 f"API_MASTER_KEY: key {place} is a placeholder or easy to guess (make one with: openssl rand -hex 24)"
             )
+        if key[0] in "\"'" or key[-1] in "\"'":
+            raise ValueError(
+                f"API_MASTER_KEY: key {place} begins or ends with a quote, which is probably not part of it"
+            )
         if not key.isascii() or not key.isprintable() or " " in key:
             raise ValueError(f"API_MASTER_KEY: key {place} must consist of printable ASCII characters without spaces")
 

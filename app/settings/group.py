@@ -3,19 +3,42 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field, model_validator
 from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.providers.config import checked_http_url
 
 
-class SettingsGroup(BaseModel):
-    """Settings that belong together.
+def unquoted(value: str) -> str:
+    """Take off the quotes around a value: `docker run --env-file` and some shells keep them."""
+    inner = value.strip()
+    quote = inner[:1]
+    if len(inner) > 1 and quote in "\"'" and inner.endswith(quote) and quote not in inner[1:-1]:
+        return inner[1:-1]
+    return value
+
+
+class SettingsGroup(BaseSettings):
+    """Settings that belong together, each a variable of the environment or a line of `.env`.
 
     The first line of a group's docstring is its title in the documentation; the rest introduces it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, validate_default=True)
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="ignore",
+        allow_inf_nan=False,
+        env_ignore_empty=True,
+        enable_decoding=False,
+        env_file_encoding="utf-8-sig",
+        dotenv_filtering="only_existing",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_quotes(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {name: unquoted(value) if isinstance(value, str) else value for name, value in values.items()}
 
     @classmethod
     def settings(cls) -> dict[str, FieldInfo]:

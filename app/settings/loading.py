@@ -1,19 +1,26 @@
 """Reads the settings from the environment and from `.env`."""
 
-import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
-from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource
 
 from app.providers.openai_compatible.presets import PRESETS, Preset
 from app.settings.access import AccessSettings
 from app.settings.conversations import SessionSettings, StreamSettings
-from app.settings.group import SettingsGroup
+from app.settings.group import SettingsGroup, unquoted
 from app.settings.processes import ClusterSettings, ListeningSettings, LogSettings
 from app.settings.upstreams import ModelSettings, SiteSettings, TrafficSettings, UpstreamSettings
+
+# Variables that stand in the same file for docker compose and the images that it runs.
+_OF_COMPOSE = frozenset(
+    {"GRAFANA_PASSWORD", "GRAFANA_PORT", "READ_TIMEOUT", "REAL_IP", "REDIS_PASSWORD", "STOP_GRACE_PERIOD", "TZ"}
+    | {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"}
+)
+_OF_OTHERS = ("COMPOSE_", "DOCKER_", "BUILDKIT_", "OTEL_", "PYTHON", "GF_")
 
 
 class Settings(BaseModel):
@@ -52,22 +59,25 @@ def load_settings(
         SettingsError: A value is wrong. Values are not repeated: some are secrets.
         TypeError: An override is not a setting.
     """
-    given = {name.upper(): value for name, value in overrides.items()}
+    given: dict[str, Any] = {name.upper(): value for name, value in overrides.items()}
     unknown = given.keys() - set(setting_names(presets))
     if unknown:
         raise TypeError(f"not a setting: {', '.join(sorted(unknown))}")
-    values = {name.upper(): value for name, value in environment(_env_file).items()} | given
+    variables = {name.upper(): value for name, value in environment(_env_file).items()} | given
     of_presets = {
-        name: {field: values[variable] for field, variable in preset.variables.items() if variable in values}
+        name: {field: variables[variable] for field, variable in preset.variables.items() if variable in variables}
         for name, preset in presets.items()
     }
-    # Each group finds its own variables among all.
-    everything = {**values, "presets": of_presets}
-    try:
-        return Settings.model_validate(dict.fromkeys(Settings.model_fields, everything))
-    except ValidationError as error:
-        lines = (_line(fault["loc"], fault["msg"], presets) for fault in error.errors(include_input=False))
-        raise SettingsError("\n".join(lines)) from None
+    groups: dict[str, Any] = {}
+    faults: list[str] = []
+    for name, group in setting_groups().items():
+        try:
+            groups[name] = group(_env_file=_env_file, presets=of_presets, **given)
+        except ValidationError as error:
+            faults += [_line(fault["loc"], fault["msg"], presets) for fault in error.errors(include_input=False)]
+    if faults:
+        raise SettingsError("\n".join(faults))
+    return Settings.model_construct(**groups)
 
 
 def environment(env_file: str | Path | None = ".env") -> dict[str, str]:
@@ -76,13 +86,26 @@ def environment(env_file: str | Path | None = ".env") -> dict[str, str]:
     Raises:
         SettingsError: The file is not UTF-8.
     """
-    from_file: Mapping[str, str | None] = {}
-    if env_file is not None and Path(env_file).is_file():
-        try:
-            from_file = dotenv_values(env_file, encoding="utf-8-sig")
-        except UnicodeDecodeError:
-            raise SettingsError(f"{env_file}: the file is not UTF-8") from None
-    return {name: value for source in (from_file, os.environ) for name, value in source.items() if value}
+    try:
+        file = DotEnvSettingsSource(SettingsGroup, env_file, case_sensitive=True)
+    except UnicodeDecodeError:
+        raise SettingsError(f"{env_file}: the file is not UTF-8") from None
+    variables = {**file.env_vars, **EnvSettingsSource(SettingsGroup, case_sensitive=True).env_vars}
+    return {name: unquoted(value) for name, value in variables.items() if value}
+
+
+def unknown_lines(known: Iterable[str] = (), env_file: str | Path | None = ".env") -> dict[str, str]:
+    """List what a file sets although nobody reads it, each with the setting whose name comes nearest, or nothing.
+
+    Args:
+        known: Further names that somebody reads, besides settings, and besides what compose files and nginx read.
+        env_file: The path of the file, which need not exist.
+    """
+    names = DotEnvSettingsSource(SettingsGroup, env_file, case_sensitive=True).env_vars
+    settings = setting_names()
+    ours = {name.upper() for name in (*settings, *known)} | _OF_COMPOSE
+    unknown = [name for name in names if name.upper() not in ours and not name.upper().startswith(_OF_OTHERS)]
+    return {name: next(iter(get_close_matches(name.upper(), settings, n=1)), "") for name in unknown}
 
 
 def setting_groups() -> dict[str, type[SettingsGroup]]:
@@ -100,9 +123,9 @@ def _line(location: tuple[int | str, ...], message: str, presets: Mapping[str, P
     """Write a fault, with the variable in front. Faults between settings name theirs in the message."""
     message = message.removeprefix("Value error, ")
     match location:
-        case (_, "presets", str(name), str(field), *_):
+        case ("presets", str(name), str(field), *_):
             return f"{presets[name].variables[field]}: {message}"
-        case (_, variable, *_):
+        case (variable, *_):
             return f"{variable}: {message}"
         case _:
             return message

@@ -4,6 +4,7 @@ import traceback
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from app.assembly.providers import build_registry
 from app.cli.demo import simulated_upstreams
@@ -80,6 +81,21 @@ def test_the_demo_asks_no_upstream_of_the_environment(monkeypatch: pytest.Monkey
     settings = load_settings(WITH_ACME, _env_file=None, auth_disabled=True, **overrides)
     registry = build_registry(settings, presets=WITH_ACME)
     assert [provider.name for provider in registry.providers] == ["kimi-web", "moonshot"]
+
+
+def test_a_line_of_the_file_that_nobody_reads_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log names it and the nearest setting, and shows no value; the start goes on."""
+    (tmp_path / ".env").write_text(f"API_MASTER_KEYS={KEY}\nACME_CLOUD_API_KEY={KEY}\nWORK_KEY={KEY}\n", "utf-8")
+    (tmp_path / "own.toml").write_text(
+        '[[providers]]\nname = "work"\nbase_url = "https://llm.example"\nkey_env = "WORK_KEY"\n', "utf-8"
+    )
+    monkeypatch.chdir(tmp_path)
+    with capture_logs() as lines:
+        build_registry(load_settings(WITH_ACME, auth_disabled=True, providers_file="own.toml"), presets=WITH_ACME)
+    (line,) = lines
+    assert (line["event"], line["log_level"]) == ("unknown_setting", "warning")
+    assert (line["name"], line["nearest"]) == ("API_MASTER_KEYS", "API_MASTER_KEY")
+    assert KEY not in str(line)
 
 
 # ── A provider class of the operator's own ───────────────────────────────────────────────────────────────────────────

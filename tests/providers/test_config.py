@@ -12,6 +12,7 @@ from app.providers.config import (
     ProvidersFile,
     ProvidersFileError,
     Traffic,
+    checked_base_url,
     configured_upstreams,
     read_providers_file,
 )
@@ -94,6 +95,34 @@ def test_a_file_may_come_from_windows(tmp_path: Path) -> None:
     """The mark that Windows' editors put at a file's beginning is no part of it."""
     file = read(tmp_path, '\ufeff[[providers]]\r\nname = "work"\r\nbase_url = "http://x"\r\n')
     assert [entry.name for entry in file.providers] == ["work"]
+
+
+@pytest.mark.parametrize(
+    ("given", "base_url"),
+    [
+        ("https://llm.example/v1", "https://llm.example/v1"),
+        (" https://llm.example/v1/ ", "https://llm.example/v1"),
+        ("https://llm.example/v1/chat/completions", "https://llm.example/v1"),
+        ("https://llm.example/v1/chat/completions/", "https://llm.example/v1"),
+        ("https://llm.example/v1//chat/completions/chat/completions", "https://llm.example/v1"),
+        ("https://llm.example/api/v3/completions", "https://llm.example/api/v3"),
+        ("https://llm.example/v1/models", "https://llm.example/v1"),
+        ("https://llm.example/v1/responses/", "https://llm.example/v1"),
+        ("https://llm.example:8443/chat/completions", "https://llm.example:8443/v1"),
+        ("https://llm.example", "https://llm.example/v1"),
+        ("https://llm.example/chat/v1", "https://llm.example/chat/v1"),
+        ("https://llm.example/our-models", "https://llm.example/our-models"),
+    ],
+)
+def test_a_base_url_may_end_in_an_endpoint_s_address(given: str, base_url: str) -> None:
+    """What was copied along with a base URL is cut off; a path of its own stays."""
+    assert checked_base_url(given) == base_url
+    assert checked_base_url(base_url) == base_url
+
+
+def test_the_file_tells_which_variables_it_reads(tmp_path: Path) -> None:
+    """The variables of keys and headers are known to be read."""
+    assert read(tmp_path, EVERYTHING).variables() == set(ENVIRONMENT)
 
 
 def test_an_entry_can_build_on_a_preset(tmp_path: Path) -> None:
