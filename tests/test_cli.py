@@ -167,6 +167,31 @@ def test_wrong_settings_stop_the_start_with_a_line_that_names_them(
     assert ALICE_KEY not in ended.stderr
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_of_http_1_0_gets_no_chunks(site: LiveSimulator, stream: bool) -> None:
+    """A streamed answer ends with the connection, a whole one says how long it is."""
+    site.site.update(reply="The whole of the answer.")
+    body = json.dumps({"stream": stream, "messages": [{"role": "user", "content": "Hello"}]}).encode()
+    port = free_port()
+    with process("main.py", API_MASTER_KEY=ALICE_KEY, API_PORT=str(port), CHAT_PAGE_URL=site.page_url) as server:
+        until_it_listens(server)
+        with socket.create_connection(("127.0.0.1", port), timeout=WAIT_SECONDS) as connection:
+            connection.sendall(
+                b"POST /v1/chat/completions HTTP/1.0\r\nAuthorization: Bearer %b\r\nContent-Length: %d\r\n\r\n%b"
+                % (ALICE_KEY.encode(), len(body), body)
+            )
+            with connection.makefile("rb") as file:
+                answer = file.read()
+    head, _, told = answer.partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head.lower()
+    assert (b"content-length" in head.lower()) is not stream
+    if stream:
+        assert told.startswith(b"data: {")
+        assert told.endswith(b"data: [DONE]\n\n")
+    else:
+        assert json.loads(told)["choices"][0]["message"]["content"] == "The whole of the answer."
+
+
 @pytest.mark.parametrize(
     "command",
     [

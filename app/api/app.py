@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.answering import AnsweringEndpoint, Dispatcher
@@ -43,7 +44,8 @@ class Gateway(FastAPI):
         all_routers = [described, *routers]
         for router in all_routers:
             self.include_router(router)
-        install_error_handlers(self, [route for router in all_routers for route in router.routes])
+        self._routes = [route for router in all_routers for route in router.routes]
+        install_error_handlers(self, self._routes)
         dialects = [endpoint.dialect for endpoint in endpoints]
         wire_types = [model for dialect in dialects for model in (dialect.request, *dialect.wire_types)]
         install_openapi(self, wire_types, public_paths)
@@ -52,7 +54,7 @@ class Gateway(FastAPI):
         """All layers, inside out."""
         app: ASGIApp = AsyncExitStackMiddleware(self.router)
         app = ExceptionMiddleware(app, handlers=self.exception_handlers)
-        app = Dispatcher(app, self._endpoints)
+        app = Dispatcher(_HeadAsGet(app, self._routes), self._endpoints)
         for layer, arguments, options in reversed(self.user_middleware):
             app = layer(app, *arguments, **options)
         return app
@@ -64,3 +66,26 @@ class Gateway(FastAPI):
             return
         scope["app"] = self
         await self.middleware_stack(scope, receive, send)
+
+
+class _HeadAsGet:
+    """Answers HEAD wherever GET is answered; the server leaves the body out.
+
+    Args:
+        routes: Those that have a HEAD of their own keep it.
+    """
+
+    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
+        self._app = app
+        self._routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI call."""
+        if scope.get("method") != "HEAD" or any(route.matches(scope)[0] == Match.FULL for route in self._routes):
+            await self._app(scope, receive, send)
+            return
+        get = {**scope, "method": "GET"}
+        try:
+            await self._app(get, receive, send)
+        finally:
+            scope["route"] = get.get("route")

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from types import MappingProxyType
 
+import structlog
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -12,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
+from app.api.addresses import address_hint
 from app.api.request import ErrorForm, JsonReply, RawHeaders, RequestContext
 from app.api.wire.coding import CODINGS
 from app.domain.errors import ClientClosedRequest, GatewayError, InvalidRequest, MethodNotAllowed, UnknownUrl
@@ -45,15 +47,19 @@ def openai_errors(*paths: str, names: Mapping[str, str] = _SAME_NAMES) -> ErrorF
 
 
 # What is spoken wherever no other dialect is.
-OPENAI_ERRORS = openai_errors()
+OPENAI_ERRORS = openai_errors("/v1/chat/completions/")
 
 
 def error_form_of(path: str, headers: Mapping[bytes, bytes], forms: Sequence[ErrorForm]) -> ErrorForm:
     """The first form that the request's client expects, else OpenAI's.
 
     The address tells before anything else is known of a request: even a refusal at the door is written in its dialect.
+    Where it doesn't, the headers do.
     """
-    return next((form for form in forms if form.is_expected(path, headers)), OPENAI_ERRORS)
+    for form in (*forms, OPENAI_ERRORS):
+        if form.owns(path):
+            return form
+    return next((form for form in forms if form.is_marked(path, headers)), OPENAI_ERRORS)
 
 
 def error_response(error: GatewayError, context: RequestContext) -> JsonReply:
@@ -78,6 +84,20 @@ def expected_error_response(error: Exception, context: RequestContext) -> JsonRe
         gone = ClientClosedRequest("The client closed the connection before its request was complete.")
         return error_response(gone, context)
     return None
+
+
+def refused_preflight(method: str, headers: Mapping[bytes, bytes]) -> InvalidRequest | None:
+    """The error for a browser that asks whether a page of another origin may call; None for any other request."""
+    origin = headers.get(b"origin", b"")[:200].decode("latin-1")
+    if method != "OPTIONS" or not origin or b"access-control-request-method" not in headers:
+        return None
+    structlog.get_logger("kimi.access").warning(
+        "origin_refused", origin=origin, meaning="add it to CORS_ORIGINS if this page may call the gateway"
+    )
+    return InvalidRequest(
+        f"Pages of {origin!r} may not call this gateway from a browser: its operator can add them to CORS_ORIGINS.",
+        code="cors_origin_not_allowed",
+    )
 
 
 def install_error_handlers(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
@@ -115,13 +135,15 @@ def _methods(routes: Sequence[BaseRoute], scope: Scope) -> set[str]:
     for route in matching:
         if getattr(route, "path", None) == path:
             methods |= set(getattr(route, "methods", None) or ())
-    return methods
+    return methods | ({"HEAD"} if "GET" in methods else set())
 
 
 def _own(request: Request, error: HTTPException) -> GatewayError:
     place = f"{request.method} {request.url.path[:200]}"
     if error.status_code == HTTPStatus.NOT_FOUND:
-        return UnknownUrl(f"Invalid URL ({place}).")
+        return UnknownUrl(f"Invalid URL ({place}).{address_hint(request.url.path)}")
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        if refusal := refused_preflight(request.method, request.scope["context"].headers):
+            return refusal
         return MethodNotAllowed(f"Method not allowed ({place}).")
     return InvalidRequest(str(error.detail))

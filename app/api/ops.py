@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
@@ -48,21 +48,16 @@ def ops_router(
     router = APIRouter(tags=["operations"])
 
     @router.get("/", summary="What is this", response_model=About)
-    async def about() -> About:
+    async def about(request: Request) -> About:
         """A hint for those who open the address in a browser."""
-        return About(name="kimi-ai-2api", docs="/docs", openai_base_url="/v1")
+        prefix = request.scope.get("root_path", "")
+        return About(name="kimi-ai-2api", docs=f"{prefix}/docs", openai_base_url=f"{prefix}/v1")
 
-    @router.head("/", include_in_schema=False)
-    async def probe() -> Response:
-        return Response()
-
-    @router.head("/health", include_in_schema=False)
     @router.get("/health", summary="Is the process alive", response_model=Health)
     async def health() -> Health:
         """Always 200 while the event loop turns; asks nobody."""
         return Health()
 
-    @router.head("/ready", include_in_schema=False)
     @router.get(
         "/ready",
         summary="May this worker serve",

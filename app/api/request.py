@@ -34,22 +34,27 @@ class ErrorForm(Struct, frozen=True):
     Args:
         body: Writes the body of an error's response, from the error and the request's id.
         paths: The dialect's own addresses, each with a slash at its end; those below them are too.
+        marks: Request headers, in lower case, that tell its clients from others wherever no dialect owns the address.
         shared_paths: Addresses, in the same form, that several dialects have.
-        marks: Request headers, in lower case, that tell its clients from others at shared addresses.
+        shared_marks: Request headers that tell its clients from others there, too.
         request_id_headers: Where its clients look for a request's id.
     """
 
     body: Callable[[GatewayError, str], bytes]
     paths: tuple[str, ...] = ()
-    shared_paths: tuple[str, ...] = ()
     marks: frozenset[bytes] = frozenset()
+    shared_paths: tuple[str, ...] = ()
+    shared_marks: frozenset[bytes] = frozenset()
     request_id_headers: tuple[bytes, ...] = (b"x-request-id",)
 
-    def is_expected(self, path: str, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether the client of this request expects errors in this form."""
-        path = f"{path}/"
-        return path.startswith(self.paths) or (
-            path.startswith(self.shared_paths) and not self.marks.isdisjoint(headers)
+    def owns(self, path: str) -> bool:
+        """Whether the address is the dialect's own."""
+        return f"{path}/".startswith(self.paths)
+
+    def is_marked(self, path: str, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether the headers say that the client of this request speaks the dialect."""
+        return not self.marks.isdisjoint(headers) or (
+            f"{path}/".startswith(self.shared_paths) and not self.shared_marks.isdisjoint(headers)
         )
 
 

@@ -6,6 +6,7 @@ import structlog
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
+from app.api.addresses import TrustedProxies
 from app.api.dialect import Dialect
 from app.api.middleware.auth import ApiKeys, AuthMiddleware
 from app.api.middleware.context import RequestContextMiddleware
@@ -15,6 +16,8 @@ from app.assembly.resources import Resources
 from app.settings import Settings
 
 PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
+# Pages that are served by this machine itself, at any port.
+_LOCAL_ORIGIN = r"https?://(localhost|[a-z0-9.-]+\.localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?"
 _READABLE_HEADERS = (
     "openai-processing-ms request-id retry-after x-context-dropped x-context-shortened x-fallback x-ignored-params "
     "x-prompt-chars x-prompt-tokens x-provider x-request-id x-session-action x-session-id"
@@ -33,6 +36,7 @@ def middleware(settings: Settings, resources: Resources, dialects: Sequence[Dial
             metrics=resources.metrics,
             error_forms=[dialect.errors for dialect in dialects],
             endpoints={dialect.path: dialect.errors for dialect in dialects},
+            proxies=TrustedProxies(settings.listening.forwarded_allow_ips),
         )
     ]
     if resources.tracing is not None:
@@ -42,6 +46,8 @@ def middleware(settings: Settings, resources: Resources, dialects: Sequence[Dial
             Middleware(
                 CORSMiddleware,
                 allow_origins=settings.access.cors_origins,
+                allow_origin_regex=_LOCAL_ORIGIN if "localhost" in settings.access.cors_origins else None,
+                allow_private_network=True,
                 allow_methods=["*"],
                 allow_headers=["*"],
                 expose_headers=_READABLE_HEADERS.split(),

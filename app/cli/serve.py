@@ -7,7 +7,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.assembly.app import create_app
-from app.cli.server import GracefulServer, allow_open_files
+from app.cli.server import GracefulServer, HttpProtocol, allow_open_files
 from app.settings import Settings, load_settings
 
 # Longer than any proxy in front keeps an idle connection: else a request can meet one that is just being closed.
@@ -35,7 +35,9 @@ def run_server(app: FastAPI, settings: Settings) -> int:
             server_header=False,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=listening.shutdown_grace,
-            forwarded_allow_ips=listening.forwarded_allow_ips,
+            # Nothing asks for a client's address or scheme, and each request would have its headers read for them.
+            proxy_headers=False,
+            http=HttpProtocol,
         ),
         app.state.drain,
         listening.drain,

@@ -11,6 +11,8 @@ import threading
 from types import FrameType
 
 import uvicorn
+from starlette.types import Message, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.api.ops import Drain
 
@@ -26,6 +28,35 @@ def allow_open_files() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # some systems promise more than they give
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """uvicorn's, without chunks for clients of HTTP/1.0, which would take their sizes for text."""
+
+    def on_headers_complete(self) -> None:
+        """A request begins."""
+        super().on_headers_complete()
+        # A request to upgrade has no cycle.
+        if self.scope["http_version"] == "1.0" and getattr(self.cycle, "scope", None) is self.scope:
+            self.cycle.send = _without_chunks(self.cycle)  # type: ignore[method-assign, assignment]  # no other way in
+
+
+def _without_chunks(cycle: RequestResponseCycle) -> Send:
+    """A `send` for an answer that the end of the connection ends, if it doesn't say how long it is."""
+    send, endless = cycle.send, False
+
+    async def send_plain(message: Message) -> None:
+        nonlocal endless
+        if message["type"] == "http.response.start":
+            endless = not any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+            if endless:
+                cycle.chunked_encoding = False
+        elif endless:
+            # uvicorn counts what is missing of a length that was told.
+            cycle.expected_content_length = len(message.get("body", b""))
+        await send(message)  # type: ignore[arg-type]  # uvicorn has its own name for the same messages
+
+    return send_plain
 
 
 class GracefulServer(uvicorn.Server):

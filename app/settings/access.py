@@ -38,11 +38,13 @@ class AccessSettings(SettingsGroup):
     metrics_key: Annotated[SecretStr, Accepts("a key of 8 or more characters")] = setting(
         "METRICS_KEY", "", "A key that opens `/metrics` and nothing else, for Prometheus. Every API key opens it, too."
     )
-    cors_origins: Annotated[list[str], BeforeValidator(_list), Accepts("origins, or `*` for all")] = setting(
-        "CORS_ORIGINS",
-        "",
-        "Browser origins that may call the API, separated by commas, such as `https://chat.example.org` (without a "
-        "slash at the end). `*` allows all, empty allows none.",
+    cors_origins: Annotated[list[str], BeforeValidator(_list), Accepts("origins, `localhost`, or `*` for all")] = (
+        setting(
+            "CORS_ORIGINS",
+            "",
+            "Browser origins that may call the API, separated by commas, such as `https://chat.example.org` (without a "
+            "slash at the end). `localhost` allows this machine's own pages, at any port; `*` allows all, empty none.",
+        )
     )
 
     @property
@@ -53,7 +55,8 @@ class AccessSettings(SettingsGroup):
     @field_validator("cors_origins")
     @classmethod
     def _no_paths(cls, value: list[str]) -> list[str]:
-        if not all(origin in ("*", "null") or re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin) for origin in value):
+        words = ("*", "null", "localhost")
+        if not all(origin in words or re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin) for origin in value):
             raise ValueError("write origins such as https://chat.example.org: with the scheme, without / at the end")
         return value
 

@@ -46,8 +46,8 @@ class ListeningSettings(SettingsGroup):
     forwarded_allow_ips: Annotated[str, Accepts("addresses or networks, or `*` for all")] = setting(
         "FORWARDED_ALLOW_IPS",
         "127.0.0.1",
-        "Whose `X-Forwarded-For` is believed: addresses or networks, separated by commas. It should be nginx's, and "
-        "nobody else's.",
+        "Whose `X-Forwarded-Prefix` is believed, the address below which a proxy serves the gateway: addresses or "
+        "networks of proxies, separated by commas.",
     )
 
 

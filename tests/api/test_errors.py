@@ -40,6 +40,9 @@ def stranger(gateway: LiveGateway) -> Iterator[httpx.Client]:
         ("/v1/responses/resp_1/input_items", b"", RESPONSES_ERRORS),
         ("/v1/completions", b"", COMPLETIONS_ERRORS),
         ("/v1/nothing", b"x-api-key", OPENAI_ERRORS),
+        ("/v1/nothing", b"anthropic-version", ANTHROPIC_ERRORS),
+        ("/v1/sessions", b"anthropic-version", ANTHROPIC_ERRORS),
+        ("/nothing", b"anthropic-version", ANTHROPIC_ERRORS),
     ],
 )
 def test_the_address_tells_the_dialect_and_a_header_where_it_is_shared(
@@ -79,9 +82,12 @@ def test_an_openai_error_has_all_four_fields(error: GatewayError, told: dict[str
         ("GET", "/v1/messages/count_tokens", {"x-api-key": ALICE_KEY}, 405, "invalid_request_error"),
         ("DELETE", "/v1/messages", {"x-api-key": ALICE_KEY}, 405, "invalid_request_error"),
         ("PUT", "/v1/messages", {"x-api-key": ALICE_KEY}, 413, "request_too_large"),
+        ("GET", "/v1/files", {**VERSION, "x-api-key": ALICE_KEY}, 404, "not_found_error"),
+        ("POST", "/v1/files", VERSION, 401, "authentication_error"),
+        ("PUT", "/v1/sessions", {**VERSION, "x-api-key": ALICE_KEY}, 405, "invalid_request_error"),
     ],
 )
-def test_every_refusal_under_messages_is_anthropics_error(
+def test_every_refusal_of_anthropics_clients_is_anthropics_error(
     stranger: httpx.Client, method: str, path: str, headers: dict[str, str], status: int, kind: str
 ) -> None:
     """Keys, unknown addresses, methods and sizes are refused in Anthropic's shape, with the id that the log has."""

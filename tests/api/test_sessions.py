@@ -175,7 +175,7 @@ def test_a_senseless_retry_count_is_no_retry(client: httpx.Client, count: str) -
 def test_a_405_names_all_methods_of_the_address(client: httpx.Client) -> None:
     """Allow lists what every route at the address takes together."""
     response = client.put("/v1/sessions/s1")
-    assert (response.status_code, response.headers["allow"]) == (405, "DELETE, GET")
+    assert (response.status_code, response.headers["allow"]) == (405, "DELETE, GET, HEAD")
 
 
 def test_an_id_that_is_too_long_is_refused(client: httpx.Client) -> None:

@@ -150,7 +150,7 @@ def test_a_silent_site_is_bridged_by_comments(start_gateway: StartGateway, site:
     assert rest == b""
 
 
-@pytest.mark.parametrize("path", ["/v1/nothing", "/v1/chat/completions/", "/v2/chat/completions", "/v1/embeddings"])
+@pytest.mark.parametrize("path", ["/v1/nothing", "/v1/chat/completions/x", "/v2/chat/completions", "/v1/embeddings"])
 def test_an_unknown_url(curl: Curl, path: str) -> None:
     """An address that doesn't exist is a 404 that says unknown_url."""
     reply = curl(path, *JSON, "-d", "{}")
@@ -164,7 +164,7 @@ def test_an_unknown_url(curl: Curl, path: str) -> None:
     [
         ("GET", CHAT, {"POST"}),
         ("PUT", CHAT, {"POST"}),
-        ("POST", "/v1/models", {"GET"}),
+        ("POST", "/v1/models", {"GET", "HEAD"}),
         ("DELETE", "/health", {"GET", "HEAD"}),
     ],
 )
@@ -184,10 +184,9 @@ def test_a_wrong_method(curl: Curl, method: str, path: str, allowed: set[str]) -
         "Authorization: Bearer",
         "Authorization: Bearer sk-someone-elses",
         f"Authorization: Basic {ALICE_KEY}",
-        f"Authorization: {ALICE_KEY}",
         f"Authorization: Bearer {ALICE_KEY[:-1]}",
         f"Authorization: Bearer {ALICE_KEY}x",
-        f"Api-Key: {ALICE_KEY}",
+        f"Key: {ALICE_KEY}",
     ],
 )
 def test_a_missing_or_wrong_key(curl: Curl, site: LiveSimulator, key: str | None) -> None:

@@ -55,7 +55,8 @@ def _message(error: GatewayError) -> str:
 ANTHROPIC_ERRORS = ErrorForm(
     body=error_body,
     paths=("/v1/messages/",),
+    marks=frozenset({b"anthropic-version"}),
     shared_paths=("/v1/models/",),
-    marks=frozenset({b"anthropic-version", b"x-api-key"}),
+    shared_marks=frozenset({b"x-api-key"}),
     request_id_headers=(b"x-request-id", b"request-id"),
 )

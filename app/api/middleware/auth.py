@@ -5,12 +5,14 @@ from collections.abc import Collection, Mapping, Sequence
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api.errors import error_response
+from app.api.errors import error_response, refused_preflight
 from app.api.request import RequestContext
 from app.domain.caller import Caller, caller_of_key
 from app.domain.errors import InvalidApiKey
 from app.observe.logging import access_fields
 
+# Anthropic's and Azure's.
+_KEY_HEADERS = (b"x-api-key", b"api-key")
 _ANYBODY = Caller("anonymous")
 _HOW = "Send it as 'Authorization: Bearer KEY' or as 'x-api-key: KEY'."
 # Of a wrong key its ends are told, so that its owner knows which one it was; of a shorter one nothing.
@@ -68,7 +70,8 @@ class AuthMiddleware:
         keys = self._special.get(scope["path"], self._keys)
         caller = _ANYBODY if keys is None else _caller(keys, context.headers)
         if caller is None:
-            await error_response(_refusal(context.headers), context)(scope, receive, send)
+            refusal = refused_preflight(scope["method"], context.headers) or _refusal(context.headers)
+            await error_response(refusal, context)(scope, receive, send)
             return
         context.caller = caller
         access_fields.get({})["caller"] = caller.id
@@ -76,19 +79,27 @@ class AuthMiddleware:
 
 
 def _caller(keys: ApiKeys, headers: Mapping[bytes, bytes]) -> Caller | None:
-    """The owner of the presented key. A client with two kinds of credentials may send both; one of them has to open."""
+    """The owner of the presented key. A client with several credentials may send all; one of them has to open."""
     scheme, _, bearer = headers.get(b"authorization", b"").strip().partition(b" ")
     caller = keys.caller(bearer.strip()) if scheme.lower() == b"bearer" else None
-    return caller or keys.caller(headers.get(b"x-api-key", b"").strip())
+    return caller or next((caller for key in _keys_elsewhere(headers) if (caller := keys.caller(key))), None)
+
+
+def _keys_elsewhere(headers: Mapping[bytes, bytes]) -> list[bytes]:
+    """The keys in headers of their own, or behind no `Bearer` or several."""
+    found = [headers.get(name, b"").strip() for name in _KEY_HEADERS]
+    words = headers.get(b"authorization", b"").split()
+    if words and all(word.lower() == b"bearer" for word in words[:-1]) and words[-1].lower() != b"bearer":
+        found.insert(0, words[-1])
+    return [key for key in found if key]
 
 
 def _refusal(headers: Mapping[bytes, bytes]) -> InvalidApiKey:
     """What is wrong with the key, in the words by which clients tell it from other errors."""
-    scheme, _, bearer = headers.get(b"authorization", b"").strip().partition(b" ")
-    key = (bearer.strip() if scheme.lower() == b"bearer" else b"") or headers.get(b"x-api-key", b"").strip()
-    if not key:
+    presented = _keys_elsewhere(headers)
+    if not presented:
         return InvalidApiKey(f"You didn't provide an API key. {_HOW}")
-    return InvalidApiKey(f"Incorrect API key provided: {_masked(key)}. {_HOW}")
+    return InvalidApiKey(f"Incorrect API key provided: {_masked(presented[0])}. {_HOW}")
 
 
 def _masked(key: bytes) -> str:

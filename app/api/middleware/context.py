@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.api.addresses import DOCUMENTS, TrustedProxies, meant_address
 from app.api.errors import error_form_of, error_response
 from app.api.request import ErrorForm, RequestContext, unique_id
 from app.domain.errors import GatewayStopping, InternalError
@@ -35,15 +36,23 @@ class RequestContextMiddleware:
         metrics: Told of every request.
         error_forms: The dialects' forms of errors, besides OpenAI's; the first that fits a request is its own.
         endpoints: Where POSTs are answered by responses that begin by the context, and the forms of their errors.
+        proxies: Those that may say below which address they serve the gateway.
     """
 
     def __init__(
-        self, app: ASGIApp, *, metrics: Metrics, error_forms: Sequence[ErrorForm], endpoints: Mapping[str, ErrorForm]
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        error_forms: Sequence[ErrorForm],
+        endpoints: Mapping[str, ErrorForm],
+        proxies: TrustedProxies,
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._error_forms = tuple(error_forms)
         self._endpoints = dict(endpoints)
+        self._proxies = proxies
         self._log = structlog.get_logger("kimi.access")
         self._access_log = AccessLog("kimi.access")
 
@@ -57,6 +66,9 @@ class RequestContextMiddleware:
         given = headers.get(b"x-request-id")
         request_id = given.decode() if given and _SANE_ID.fullmatch(given) else unique_id("req_", 16)
         form = self._endpoints.get(path) if method == "POST" else None
+        if form is None:
+            path = self._address(scope, headers)
+            form = self._endpoints.get(path) if method == "POST" else None
         scope["context"] = context = RequestContext(
             headers, request_id, form or error_form_of(path, headers, self._error_forms)
         )
@@ -90,6 +102,14 @@ class RequestContextMiddleware:
             )
             level = logging.DEBUG if path in _PROBES else logging.INFO
             self._access_log.close(line, context.status, seconds, level)
+
+    def _address(self, scope: Scope, headers: Mapping[bytes, bytes]) -> str:
+        """The address that a request means, which all other layers go by from here on."""
+        scope["path"] = path = meant_address(scope["path"])
+        given = headers.get(b"x-forwarded-prefix")
+        if given and path in DOCUMENTS:
+            scope["root_path"] = self._proxies.prefix(given, scope.get("client"))
+        return path
 
 
 def route_of(scope: Scope) -> str:

@@ -17,7 +17,8 @@ HELLO = {"messages": [{"role": "user", "content": "Hello"}]}
         "Bearer",
         "Bearer wrong-key",
         f"Basic {ALICE_KEY}",
-        ALICE_KEY,
+        f"Bearer Basic {ALICE_KEY}",
+        f"{ALICE_KEY} {BOB_KEY}",
         f"Bearer {ALICE_KEY[:-1]}",
         f"Bearer {ALICE_KEY}x",
         f"Bearer {ALICE_KEY},{BOB_KEY}",
@@ -53,12 +54,18 @@ def test_every_key_opens_whatever_the_case_of_the_scheme(gateway: LiveGateway, s
         ({"x-api-key": "another-service", "Authorization": f"Bearer {BOB_KEY}"}, 200),
         ({"x-api-key": "wrong", "Authorization": "Bearer wrong"}, 401),
         ({"x-api-key": "", "Authorization": "Bearer"}, 401),
+        ({"api-key": BOB_KEY}, 200),
+        ({"api-key": BOB_KEY, "x-api-key": "another-service"}, 200),
+        ({"api-key": "wrong"}, 401),
+        ({"Authorization": ALICE_KEY}, 200),
+        ({"Authorization": f"Bearer Bearer {ALICE_KEY}"}, 200),
+        ({"Authorization": "Bearer"}, 401),
     ],
 )
-def test_a_key_may_come_as_anthropics_clients_send_it(
+def test_a_key_may_come_in_every_place_where_clients_put_it(
     gateway: LiveGateway, headers: dict[str, str], status: int
 ) -> None:
-    """`x-api-key` opens like a bearer key; of two keys one has to be right."""
+    """Anthropic's `x-api-key`, Azure's `api-key`, no `Bearer` or two of them; of several keys one has to be right."""
     assert httpx.get(f"{gateway.base_url}/v1/sessions", headers=headers, trust_env=False).status_code == status
 
 
@@ -121,3 +128,48 @@ def test_a_wrong_key_is_told_by_its_ends_at_most(
     assert response.status_code == 401
     assert response.json()["error"]["message"].startswith(begins)
     assert "0123456789" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("allowed", "origin", "answer"),
+    [
+        ("https://chat.example.org", "https://chat.example.org", 200),
+        ("https://chat.example.org", "http://localhost:3000", 400),
+        ("localhost", "http://localhost:3000", 200),
+        ("localhost", "https://127.0.0.1", 200),
+        ("localhost", "http://[::1]:8080", 200),
+        ("localhost", "http://app.localhost:1420", 200),
+        ("localhost", "http://localhost.evil.example", 400),
+        ("localhost", "http://evil.example/localhost", 400),
+        ("localhost, https://chat.example.org", "https://chat.example.org", 200),
+        ("*", "null", 200),
+    ],
+)
+def test_allowed_origins_get_every_preflight_answered(
+    start_gateway: StartGateway, allowed: str, origin: str, answer: int
+) -> None:
+    """Private networks included; `localhost` stands for this machine's own pages."""
+    with start_gateway(cors_origins=allowed) as gateway:
+        response = _preflight(gateway, origin, {"Access-Control-Request-Private-Network": "true"})
+    assert response.status_code == answer
+    if answer == 200:
+        assert response.headers["access-control-allow-origin"] in (origin, "*")
+        assert response.headers["access-control-allow-private-network"] == "true"
+
+
+@pytest.mark.parametrize("auth_disabled", [True, False])
+def test_without_allowed_origins_a_preflight_says_what_to_set(start_gateway: StartGateway, auth_disabled: bool) -> None:
+    """The answer names the setting, instead of speaking of keys or methods."""
+    with start_gateway(auth_disabled=auth_disabled) as gateway:
+        response = _preflight(gateway, "https://chat.example.org", {})
+        plain = httpx.options(f"{gateway.base_url}/v1/chat/completions", trust_env=False)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (400, "cors_origin_not_allowed")
+    assert "CORS_ORIGINS" in error["message"]
+    assert "https://chat.example.org" in error["message"]
+    assert plain.status_code == (405 if auth_disabled else 401)
+
+
+def _preflight(gateway: LiveGateway, origin: str, headers: dict[str, str]) -> httpx.Response:
+    asked = {"Origin": origin, "Access-Control-Request-Method": "POST", **headers}
+    return httpx.options(f"{gateway.base_url}/v1/chat/completions", headers=asked, trust_env=False)

@@ -1,0 +1,73 @@
+"""Addresses as clients and proxies write them, and the addresses that they mean. Pure."""
+
+import ipaddress
+import re
+
+# Where other addresses are told.
+DOCUMENTS = frozenset({"/", "/docs", "/openapi.json"})
+_PUBLIC = DOCUMENTS | {"/health", "/ready"}
+_NAMES = r"chat/+completions|completions|messages/+count_tokens|messages|models|responses|sessions"
+# A base URL may have been given with too much, too little, or a slash at its end.
+_STEP = re.compile(rf"(?:/+v1)*/+({_NAMES})(?=/|$)")
+_END = re.compile(rf"/({_NAMES})/*$")
+_SLASHES = re.compile("/+")
+# Below them there are ids, which may hold anything.
+_WITH_IDS = frozenset({"models", "responses", "sessions"})
+_SESSION = "/v1/sessions/"
+_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+){1,8}")
+
+
+def meant_address(path: str) -> str:
+    """The address of the gateway that a path leads to, for all that clients make of its base URL; else the path itself.
+
+    `/chat/completions`, `//v1/v1/chat/completions/` and `/v1/models/chat/completions` are `/v1/chat/completions`.
+    """
+    if path.startswith(_SESSION) and path != _SESSION:
+        return path
+    place, name = 0, ""
+    while step := _STEP.match(path, place):
+        place, name = step.end(), _SLASHES.sub("/", step[1])
+    rest = path[place:].lstrip("/")
+    if name and (not rest or name in _WITH_IDS):
+        return f"/v1/{name}/{rest}" if rest else f"/v1/{name}"
+    bare = "/" + path.strip("/")
+    return bare if bare in _PUBLIC else path
+
+
+def address_hint(path: str) -> str:
+    """A sentence for a client that asks at an address that isn't there; empty if the path tells nothing."""
+    if end := _END.search(path):
+        return f" Did you mean /v1/{_SLASHES.sub('/', end[1])}?"
+    return "" if path.startswith("/v1/") else " The API's addresses begin with /v1/."
+
+
+class TrustedProxies:
+    """The proxies whose headers are believed.
+
+    Args:
+        addresses: Addresses and networks, separated by commas; `*` for everybody.
+    """
+
+    def __init__(self, addresses: str) -> None:
+        given = [part.strip() for part in addresses.split(",")]
+        self._everybody = "*" in given
+        self._networks = [ipaddress.ip_network(part, strict=False) for part in given if _is_network(part)]
+
+    def prefix(self, header: bytes, client: tuple[str, int] | None) -> str:
+        """The address below which a proxy serves the gateway, as it says itself; empty if that isn't believed."""
+        prefix = header.decode("latin-1").rstrip("/")
+        return prefix if _PREFIX.fullmatch(prefix) and self._is_trusted(client) else ""
+
+    def _is_trusted(self, client: tuple[str, int] | None) -> bool:
+        if self._everybody or client is None or not _is_network(client[0]):
+            return self._everybody
+        address = ipaddress.ip_address(client[0])
+        return any(address in network for network in self._networks)
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
