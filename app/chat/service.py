@@ -12,9 +12,9 @@ from app.chat.emulated import ask_emulated
 from app.chat.events import Answer, Ending, Event, Opening
 from app.chat.session import CallSession, SessionPolicy
 from app.domain.caller import Caller
-from app.domain.chat import ChatCall, Completion, Delta, FinishReason, Usage
+from app.domain.chat import ChatCall, Completion, Delta, FinishReason, Message, Usage
 from app.domain.conversation import LastTurn
-from app.domain.errors import GatewayError
+from app.domain.errors import EmptyReply, GatewayError
 from app.domain.prompt import Prompt
 from app.domain.tokens import estimate
 from app.domain.usage import CallRecord
@@ -65,10 +65,13 @@ class ChatService:
                     try:
                         completion = await _asked(attempt)
                     except GatewayError as error:
-                        if not error.try_elsewhere:
+                        if isinstance(error, EmptyReply) and _may_say_nothing(call, session.messages):
+                            completion = Completion("")
+                        elif not error.try_elsewhere:
                             raise
-                        log.pass_over(attempt.target, error)
-                        continue
+                        else:
+                            log.pass_over(attempt.target, error)
+                            continue
                     log.answered()
                     if attempt.limiter is not None:
                         completion = limit_completion(completion, attempt.limiter)
@@ -108,10 +111,13 @@ class ChatService:
                                 said.append(delta)
                                 yield delta
                     except GatewayError as error:
-                        if said or not error.try_elsewhere:
+                        if isinstance(error, EmptyReply) and _may_say_nothing(call, session.messages):
+                            log.answered()
+                        elif said or not error.try_elsewhere:
                             raise  # after the first word the next provider would begin anew
-                        log.pass_over(attempt.target, error)
-                        continue
+                        else:
+                            log.pass_over(attempt.target, error)
+                            continue
                     ending = _ending(gather(said), opening.prompt)
                     await session.remember(ending, opening.prompt)
                     log.ending = ending
@@ -134,6 +140,21 @@ def _deltas(attempt: Attempt) -> AsyncGenerator[Delta, None]:
     else:
         deltas = attempt.target.provider.stream_completion(attempt.request)
     return deltas if attempt.limiter is None else limit_deltas(deltas, attempt.limiter)
+
+
+def _may_say_nothing(call: ChatCall, messages: Sequence[Message]) -> bool:
+    """Whether an empty answer is an end, and no fault: nothing was asked since a tool's result or the last answer, or
+    the client has named texts that end an answer. What must have a form is never empty."""
+    if call.output_format.kind != "text" or (call.tools is not None and call.tools.choice == "required"):
+        return False
+    if call.stop:
+        return True
+    since: list[str] = []
+    for message in reversed(messages):
+        if message.role == "assistant":
+            break
+        since.append(message.role)
+    return "tool" in since or "user" not in since
 
 
 def _opening(

@@ -118,6 +118,7 @@ class ProviderEntry(BoundsEntry):
     max_tokens_field: MaxTokensField | None = None
     stream_usage: bool | None = None
     reasoning_field: ReasoningField | None = None
+    one_system_message: bool | None = None
 
     @field_validator("base_url")
     @classmethod
@@ -382,6 +383,7 @@ def _quirks(entry: ProviderEntry, base: Quirks) -> Quirks:
         max_tokens_field=entry.max_tokens_field or base.max_tokens_field,
         stream_usage=base.stream_usage if entry.stream_usage is None else entry.stream_usage,
         reasoning_field=entry.reasoning_field or base.reasoning_field,
+        one_system_message=base.one_system_message if entry.one_system_message is None else entry.one_system_message,
     )
 
 

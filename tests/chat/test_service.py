@@ -16,14 +16,25 @@ from app.domain.chat import (
     Delta,
     FinishReason,
     Message,
+    OutputFormat,
     SessionRef,
+    Tool,
     ToolCall,
     ToolCallDelta,
+    ToolUse,
     Usage,
 )
 from app.domain.conversation import SessionKey
-from app.domain.errors import GatewayError, MessageRefused, ModelNotFound, UpstreamTimeout, UpstreamUnavailable
+from app.domain.errors import (
+    EmptyReply,
+    GatewayError,
+    MessageRefused,
+    ModelNotFound,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
 from app.domain.usage import CallRecord
+from app.providers.base import Ability
 from app.providers.registry import ModelRoute, ProviderRegistry
 from app.sessions.memory import MemorySessionStore
 from tests.scripted import ScriptedProvider, Step
@@ -234,3 +245,43 @@ async def test_what_nobody_counted_is_estimated() -> None:
     *_, ending = await _House(_streaming(Delta(reasoning="x" * 40), Delta("x" * 40), call)).stream()
     assert isinstance(ending, Ending)
     assert ending.usage == Usage(2, 30)
+
+
+CALLED = Message("assistant", "", tool_calls=(ToolCall("c", "look", "{}"),))
+RESULT = Message("tool", "done", tool_call_id="c")
+FORMED: dict[str, Any] = {"output_format": OutputFormat("json_object")}
+FORCED: dict[str, Any] = {"tools": ToolUse((Tool("look"),), "required")}
+
+
+@pytest.mark.parametrize(
+    ("messages", "fields", "is_end"),
+    [
+        ((*HELLO, CALLED, RESULT), {}, True),
+        ((*HELLO, CALLED, RESULT, Message("user", "(a reminder)")), {}, True),
+        ((*HELLO, CALLED, RESULT, Message("system", "Be brief.")), {}, True),
+        ((*HELLO, Message("assistant", "Hi, I")), {}, True),
+        (HELLO, {"stop": ("END",)}, True),
+        (HELLO, {}, False),
+        ((*HELLO, CALLED, RESULT, Message("assistant", "It is done."), *HELLO), {}, False),
+        ((*HELLO, CALLED, RESULT), FORMED, False),
+        ((*HELLO, CALLED, RESULT), FORCED, False),
+    ],
+)
+async def test_an_empty_answer_is_an_end_where_nothing_was_asked(
+    messages: tuple[Message, ...], fields: dict[str, Any], is_end: bool
+) -> None:
+    """After a tool's result, or where a stop text may have come first; whole as streamed. Else it is an error."""
+    abilities: tuple[Ability, ...] = ("messages", "tools", "json_object")
+    house = _House(ScriptedProvider("a", EmptyReply("Nothing."), abilities=abilities))
+    if not is_end:
+        for answer in (house.complete, house.stream):
+            with pytest.raises(EmptyReply):
+                await answer(messages=messages, **fields)
+        return
+    completion = await house.complete(messages=messages, **fields)
+    assert (completion.text, completion.tool_calls, completion.finish_reason) == ("", (), "stop")
+    opening, ending = await house.stream(messages=messages, **fields)
+    assert isinstance(opening, Opening)
+    assert isinstance(ending, Ending)
+    assert ending.completion == completion
+    assert [record.outcome for record in house.records] == ["completed"] * 2

@@ -15,6 +15,7 @@ from app.domain.message_shapes import CALL_EXTRAS
 
 # Claude Code's note to Anthropic's billing; the API itself takes it out. It differs from request to request.
 _BILLING_NOTE = "x-anthropic-billing-header:"
+_OF_OTHERS = frozenset({"redacted_thinking", "container_upload"})
 
 
 def domain_messages(system: str | list[ContentBlock] | None, messages: Sequence[WireMessage]) -> tuple[Message, ...]:
@@ -39,7 +40,9 @@ def _messages(message: WireMessage, place: str) -> Iterator[Message]:
     elif isinstance(message.content, str):
         yield Message(message.role, message.content)
     elif message.role == "assistant":
-        yield _assistant(message.content, place)
+        answer = _assistant(message.content, place)
+        if answer.text or answer.tool_calls or answer.reasoning or not message.content:
+            yield answer
     else:
         yield from _user(message.content, place)
 
@@ -68,7 +71,7 @@ def _assistant(blocks: Sequence[ContentBlock], place: str) -> Message:
             calls.append(_call(block, f"{place}.{index}"))
         elif block.type == "thinking":
             thoughts.append(block.thinking or "")
-        elif block.type != "redacted_thinking":  # nobody here could read that one
+        elif not _is_of_others(block):
             raise _unreadable(block, f"{place}.{index}")
     return Message("assistant", "\n".join(texts), tool_calls=tuple(calls), reasoning="\n".join(thoughts))
 
@@ -98,6 +101,8 @@ def _user(blocks: Sequence[ContentBlock], place: str) -> Iterator[Message]:
     user = _UserMessage()
     for index, block in enumerate(blocks):
         where = f"{place}.{index}"
+        if _is_of_others(block):
+            continue
         if block.type != "tool_result":
             user.parts += _parts(block, where)
             continue
@@ -170,6 +175,14 @@ def _texts(content: object, place: str) -> Iterator[str | Image]:
             yield from _parts(block, f"{place}.{index}")
     else:
         raise InvalidRequest("Content is required.", param=place)
+
+
+def _is_of_others(block: ContentBlock) -> bool:
+    """Whether nobody here can make anything of a block: tools that ran at Anthropic's, and sealed thoughts."""
+    kind = block.type
+    return kind in _OF_OTHERS or (
+        kind.endswith(("_tool_use", "_tool_result")) and kind not in ("tool_use", "tool_result")
+    )
 
 
 def _needed(value: str | None, place: str) -> str:

@@ -119,8 +119,13 @@ class MessageEncoder:
     def _end(self) -> bytes:
         if self._open is None:
             return b""
-        self._open = None
-        return _event("content_block_stop", {"index": self._blocks - 1})
+        index, was_thinking, self._open = self._blocks - 1, self._open == "thinking", None
+        end = _event("content_block_stop", {"index": index})
+        if was_thinking:
+            # Clients wait for one before they take a thought for complete.
+            signature = {"index": index, "delta": {"type": "signature_delta", "signature": ""}}
+            return _event("content_block_delta", signature) + end
+        return end
 
     def _delta(self, text: str) -> bytes:
         return self._before + json_bytes(text) + b"}}\n\n"

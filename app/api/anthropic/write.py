@@ -76,18 +76,21 @@ def _content(completion: Completion, *, show_reasoning: bool) -> list[dict[str, 
         content.append({"type": "thinking", "thinking": completion.reasoning, "signature": ""})
     if completion.text or completion.refusal:
         content.append({"type": "text", "text": completion.text + completion.refusal})
-    content += [
-        {"type": "tool_use", "id": call.id, "name": call.name, "input": _input(call), **(call.extras or {})}
-        for call in completion.tool_calls
-    ]
+    was_cut = completion.finish_reason in ("length", "content_filter")
+    for call in completion.tool_calls:
+        arguments = _input(call)
+        if arguments is not None:
+            block = {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}
+            content.append({**block, **(call.extras or {})})
+        elif not was_cut:
+            raise UnexpectedReply("The model called a tool with arguments that are not a JSON object.")
     return content
 
 
-def _input(call: ToolCall) -> dict[str, object]:
+def _input(call: ToolCall) -> dict[str, object] | None:
+    """A call's arguments; None if they are no JSON object, such as those of a call that was cut off."""
     try:
         arguments = json.loads(call.arguments or "{}")
     except (ValueError, RecursionError):
-        arguments = None
-    if not isinstance(arguments, dict):
-        raise UnexpectedReply("The model called a tool with arguments that are not a JSON object.")
-    return arguments
+        return None
+    return arguments if isinstance(arguments, dict) else None

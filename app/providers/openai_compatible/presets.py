@@ -111,7 +111,7 @@ _OPENAI_THINKER: dict[str, tuple[float, float]] = {
     "presence_penalty": (0, 0),
     "frequency_penalty": (0, 0),
 }
-_REASONING_CONTENT = Quirks(reasoning_field="reasoning_content")
+_MOONSHOT_QUIRKS = Quirks(reasoning_field="reasoning_content", one_system_message=False)
 
 _ROWS = (
     Preset(
@@ -119,7 +119,7 @@ _ROWS = (
         owned_by="moonshotai",
         base_url="https://api.moonshot.ai/v1",
         models=_MOONSHOT,
-        quirks=_REASONING_CONTENT,
+        quirks=_MOONSHOT_QUIRKS,
         bounds=_MOONSHOT_BOUNDS,
         any_model=True,
         context_length=128 * _K,
@@ -130,7 +130,7 @@ _ROWS = (
         owned_by="moonshotai",
         base_url="https://api.moonshot.cn/v1",
         models=_MOONSHOT,
-        quirks=_REASONING_CONTENT,
+        quirks=_MOONSHOT_QUIRKS,
         bounds=_MOONSHOT_BOUNDS,
         any_model=True,
         context_length=128 * _K,
@@ -148,6 +148,7 @@ _ROWS = (
             BoundsRow("deepseek-chat", ModelBounds(max_tokens=8 * _K)),
             BoundsRow("deepseek-reasoner", ModelBounds(max_tokens=64 * _K)),
         ),
+        quirks=Quirks(one_system_message=False),
         any_model=True,
         context_length=128 * _K,
         abilities=_TOOLS,
@@ -182,7 +183,7 @@ _ROWS = (
             ModelRow("gpt-4o", 128_000, _ALL),
             ModelRow("gpt-4o-mini", 128_000, _ALL),
         ),
-        quirks=Quirks(max_tokens_field="max_completion_tokens", takes_extras=False),
+        quirks=Quirks(max_tokens_field="max_completion_tokens", takes_extras=False, one_system_message=False),
         bounds=(
             BoundsRow("gpt-4o*", ModelBounds(max_tokens=16_384)),
             BoundsRow("gpt-4.1*", ModelBounds(max_tokens=32_768)),
@@ -207,7 +208,7 @@ _ROWS = (
             ModelRow("moonshotai/kimi-k2-thinking", 256 * _K, _TOOLS),
         ),
         # Its list of models is public, so reading it proves nothing about a key. Only a key's owner can read this.
-        quirks=Quirks(reasoning_field="reasoning", check_path="/key"),
+        quirks=Quirks(reasoning_field="reasoning", one_system_message=False, check_path="/key"),
         any_model=True,
         context_length=128 * _K,
         abilities=_ALL,

@@ -1,5 +1,7 @@
 """What an upstream is sent: a `CompletionRequest` as a chat completions request. Pure."""
 
+from collections.abc import Sequence
+
 from app.domain.chat import Image, Message, OutputFormat, Tool, ToolCall, ToolUse
 from app.domain.errors import InvalidRequest
 from app.domain.json import lenient_json_bytes, repaired_object_text, strict_json_bytes
@@ -35,7 +37,13 @@ def chat_body(request: CompletionRequest, quirks: Quirks, *, stream: bool) -> by
     body["stream"] = stream
     if stream and quirks.stream_usage:
         body["stream_options"] = {"include_usage": True}
-    return _json(body, [_message(message, quirks) for message in request.messages])
+    messages = request.messages
+    if quirks.one_system_message:
+        for message in messages[1:] or messages:
+            if message.role == "system":
+                messages = _system_first(messages)
+                break
+    return _json(body, [_message(message, quirks) for message in messages])
 
 
 def one_word_body(model: str, quirks: Quirks) -> bytes:
@@ -54,6 +62,14 @@ def _json(fields: dict[str, object], messages: list[dict[str, object]]) -> bytes
     except ValueError as error:
         raise InvalidRequest("The request contains a value that can't be passed on as JSON.") from error
     return b'%b,"messages":%b}' % (head[:-1], lenient_json_bytes(messages))
+
+
+def _system_first(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """All instructions in one message, the first; where there is nothing else, the last of them as the user's."""
+    instructions = [message for message in messages if message.role == "system"]
+    others = [message for message in messages if message.role != "system"] or [Message("user", instructions.pop().text)]
+    text = "\n\n".join(message.text for message in instructions if message.text)
+    return (Message("system", text), *others) if text else tuple(others)
 
 
 def _message(message: Message, quirks: Quirks) -> dict[str, object]:

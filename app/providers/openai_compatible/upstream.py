@@ -23,6 +23,8 @@ class Quirks(Struct, frozen=True):
         stream_usage: Whether it knows `stream_options`, and then counts tokens at the end of a stream.
         reasoning_field: Where it wants the assistant's earlier reasoning back; None if it doesn't.
         takes_extras: Whether it takes fields of other vendors in messages, or refuses what it doesn't know.
+        one_system_message: Whether it wants all instructions in one message, the first: the chat templates of many open
+            models refuse others.
         check_path: What is fetched to check the key; must cost nothing and need the key.
     """
 
@@ -30,6 +32,7 @@ class Quirks(Struct, frozen=True):
     stream_usage: bool = True
     reasoning_field: ReasoningField | None = None
     takes_extras: bool = True
+    one_system_message: bool = True
     check_path: str = "/models"
 
 

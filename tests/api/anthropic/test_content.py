@@ -127,6 +127,36 @@ def test_documents_and_search_results_are_read_as_text() -> None:
 
 
 @pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "q"}},
+        {"type": "web_search_tool_result", "tool_use_id": "s", "content": [{"type": "web_search_result", "url": "u"}]},
+        {"type": "web_search_tool_result", "tool_use_id": "s", "content": {"type": "web_search_tool_result_error"}},
+        {"type": "web_fetch_tool_result", "tool_use_id": "s", "content": {"type": "web_fetch_result", "content": {}}},
+        {"type": "code_execution_tool_result", "tool_use_id": "s", "content": {"stdout": "1", "content": []}},
+        {"type": "bash_code_execution_tool_result", "tool_use_id": "s", "content": {}},
+        {"type": "tool_search_tool_result", "tool_use_id": "s", "content": {"tool_references": []}},
+        {"type": "mcp_tool_use", "id": "m", "name": "n", "server_name": "s", "input": {}},
+        {"type": "mcp_tool_result", "tool_use_id": "m", "is_error": False, "content": [text("done")]},
+        {"type": "container_upload", "file_id": "f"},
+        {"type": "redacted_thinking", "data": "x"},
+    ],
+    ids=lambda block: str(block["type"]),
+)
+def test_blocks_of_tools_that_ran_elsewhere_are_passed_over(block: dict[str, Any]) -> None:
+    """What stands beside them stays, on both sides; a message of nothing else is none."""
+    asked = user(text("Search."))
+    assert read(asked, assistant(block, text("Found."), block)) == (
+        Message("user", "Search."),
+        Message("assistant", "Found."),
+    )
+    assert read(asked, assistant(block), user(block, text("And?"))) == (
+        Message("user", "Search."),
+        Message("user", "And?"),
+    )
+
+
+@pytest.mark.parametrize(
     ("message", "place"),
     [
         (user(text("a"), {"type": "video"}), "messages.0.content.1"),
@@ -145,7 +175,7 @@ def test_documents_and_search_results_are_read_as_text() -> None:
         (user({"type": "search_result", "title": "A"}), "messages.0.content.0.content"),
         (assistant({"type": "image"}), "messages.0.content.0"),
         (assistant({"type": "tool_use", "name": "b"}), "messages.0.content.0.id"),
-        (assistant({"type": "server_tool_use", "id": "a", "name": "web_search"}), "messages.0.content.0"),
+        (assistant({"type": "video"}), "messages.0.content.0"),
         ({"role": "system", "content": [{"type": "image"}]}, "messages.0.content.0"),
         ({"role": "user", "content": []}, "messages"),
     ],

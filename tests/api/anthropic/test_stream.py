@@ -102,6 +102,7 @@ def test_thoughts_a_text_and_two_tools() -> None:
         "message_start",
         "content_block_start thinking",
         *["content_block_delta thinking_delta"] * 2,
+        "content_block_delta signature_delta",
         "content_block_stop",
         "content_block_start text",
         "content_block_delta text_delta",
@@ -116,7 +117,7 @@ def test_thoughts_a_text_and_two_tools() -> None:
         "message_stop",
     ]
     found = events(stream)
-    assert [event["index"] for event in found if "index" in event] == [0] * 4 + [1] * 3 + [2] * 4 + [3] * 3
+    assert [event["index"] for event in found if "index" in event] == [0] * 5 + [1] * 3 + [2] * 4 + [3] * 3
     tools = [event["content_block"] for event in found if event.get("content_block", {}).get("type") == "tool_use"]
     assert tools == [
         {"type": "tool_use", "id": "call_1", "name": "weather", "input": {}},
@@ -185,3 +186,17 @@ def test_a_refusal_is_told_by_the_stop_reason() -> None:
     assert [block["type"] for block in blocks] == ["text", "tool_use"]
     assert blocks[1]["extra_content"] == {"signature": "c2ln"}
     assert found[-2]["delta"]["stop_reason"] == "refusal"
+
+
+def test_a_thought_at_the_end_is_signed_too() -> None:
+    """Whatever comes after it, also nothing, a thinking block ends with its signature; other blocks have none."""
+    written = encoder()
+    stream = whole(written, [written.text("Hi."), written.reasoning("Hm.")], ending("stop"))
+    assert kinds(stream)[-5:] == [
+        "content_block_delta thinking_delta",
+        "content_block_delta signature_delta",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ]
+    assert kinds(stream).count("content_block_delta signature_delta") == 1

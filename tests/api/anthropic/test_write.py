@@ -82,3 +82,19 @@ def test_a_refusal_is_told_by_the_stop_reason() -> None:
     written = json.loads(write_message([answer("", refusal="I can't.")], show_reasoning=False))
     assert written["content"] == [{"type": "text", "text": "I can't."}]
     assert written["stop_reason"] == "refusal"
+
+
+@pytest.mark.parametrize(("reason", "told"), [("length", "max_tokens"), ("content_filter", "refusal")])
+@pytest.mark.parametrize("arguments", ["{", '{"path": "al', "[1"])
+def test_a_call_that_was_cut_is_left_out(reason: FinishReason, told: str, arguments: str) -> None:
+    """The text and the calls before it stay, and the reason says why the answer ended."""
+    calls = (ToolCall("c", "clock", '{"zone":"CET"}'), ToolCall("d", "read", arguments))
+    message = written("Looking.", reason, tool_calls=calls)
+    assert message["stop_reason"] == told
+    assert [block.get("text") or block["id"] for block in message["content"]] == ["Looking.", "c"]
+
+
+def test_an_empty_answer_is_a_message_without_content() -> None:
+    """A model that has nothing to add has ended."""
+    message = written("")
+    assert (message["content"], message["stop_reason"]) == ([], "end_turn")

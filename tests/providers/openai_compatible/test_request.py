@@ -58,6 +58,35 @@ def test_every_kind_of_message_keeps_its_meaning() -> None:
     ]
 
 
+A, B, C = Message("system", "a"), Message("system", "b"), Message("system", "")
+ASKED, SAID = Message("user", "Hello"), Message("assistant", "Hi.")
+
+
+@pytest.mark.parametrize(
+    ("messages", "sent"),
+    [
+        ((A, ASKED), [("system", "a"), ("user", "Hello")]),
+        ((A, B, ASKED), [("system", "a\n\nb"), ("user", "Hello")]),
+        ((A, ASKED, B), [("system", "a\n\nb"), ("user", "Hello")]),
+        ((ASKED, SAID, B, ASKED), [("system", "b"), ("user", "Hello"), ("assistant", "Hi."), ("user", "Hello")]),
+        ((A, C, ASKED), [("system", "a"), ("user", "Hello")]),
+        ((ASKED, C), [("user", "Hello")]),
+        ((A,), [("user", "a")]),
+        ((A, B), [("system", "a"), ("user", "b")]),
+        ((ASKED, SAID), [("user", "Hello"), ("assistant", "Hi.")]),
+    ],
+)
+def test_all_instructions_are_one_message_the_first(messages: tuple[Message, ...], sent: list[tuple[str, str]]) -> None:
+    """In their order, wherever they stood; the last message is never a system message."""
+    assert [(message["role"], message["content"]) for message in body(*messages)["messages"]] == sent
+
+
+def test_instructions_stay_where_they_are_for_those_who_take_them() -> None:
+    """A vendor that takes several is sent several."""
+    sent = body(A, ASKED, B, quirks=Quirks(one_system_message=False))["messages"]
+    assert [message["role"] for message in sent] == ["system", "user", "system"]
+
+
 def test_thoughts_are_sent_back_only_where_they_are_wanted() -> None:
     """Most upstreams refuse or ignore the field."""
     assert body(Message("assistant", "So.", reasoning="Hm."))["messages"] == [{"role": "assistant", "content": "So."}]
