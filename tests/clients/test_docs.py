@@ -85,7 +85,7 @@ def test_the_description_names_the_chat_request_and_the_errors(document: Any) ->
     assert set(chat["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
     assert {parameter["name"] for parameter in chat["parameters"]} >= {"X-Session-Id", "X-Request-ID"}
     errors = {status: answer for status, answer in chat["responses"].items() if status != "200"}
-    assert set(errors) == {"400", "401", "404", "409", "413", "429", "500", "502", "503", "504"}
+    assert set(errors) == {"400", "401", "404", "409", "413", "415", "429", "500", "502", "503", "504"}
     assert {schema_of(answer["content"]) for answer in errors.values()} == {"ErrorEnvelope"}
     error = document["components"]["schemas"]["ErrorObject"]
     assert set(error["required"]) == {"message", "type", "param", "code"}
