@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from app.api.wire.body import WireModel
+from app.api.wire.options import Probability, Temperature
 
 
 # Union members are named in angle brackets: they come up in pydantic's error locations, and are told from fields so.
@@ -128,8 +129,8 @@ class MessagesRequest(Prompted):
     max_tokens: int = Field(ge=1, description="the answer ends after so many tokens")
     stop_sequences: list[str] | None = Field(None, description="texts that end the answer")
     stream: bool | None = None
-    temperature: float | None = None
-    top_p: float | None = None
+    temperature: Temperature | None = None
+    top_p: Probability | None = None
     top_k: int | None = None
     metadata: dict[str, Any] | None = Field(None, description="accepted; opens no session")
     thread: dict[str, Any] | None = Field(None, description="refused: send the whole conversation each time")

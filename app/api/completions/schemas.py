@@ -8,16 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from app.api.wire.body import WireModel
-from app.api.wire.openai import (
-    Choices,
-    LogitBias,
-    MaxTokens,
-    Penalty,
-    Probability,
-    StreamOptions,
-    Temperature,
-    UsageObject,
-)
+from app.api.wire.openai import StreamOptions, UsageObject
+from app.api.wire.options import Choices, LogitBias, MaxTokens, Penalty, Probability, Temperature
 
 
 # Union members are named in angle brackets: they come up in pydantic's error locations, and are told from fields so.

@@ -9,17 +9,8 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from app.api.wire.body import WireModel
 from app.api.wire.content import ContentPart
-from app.api.wire.openai import (
-    Choices,
-    LogitBias,
-    MaxTokens,
-    Penalty,
-    Probability,
-    StreamOptions,
-    Temperature,
-    TopLogprobs,
-    UsageObject,
-)
+from app.api.wire.openai import StreamOptions, UsageObject
+from app.api.wire.options import Choices, LogitBias, MaxTokens, Penalty, Probability, Temperature, TopLogprobs
 
 
 class FunctionCall(WireModel):

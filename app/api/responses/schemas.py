@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from app.api.wire.body import WireModel
 from app.api.wire.content import ContentPart
-from app.api.wire.openai import MaxTokens, Probability, Temperature, TopLogprobs
+from app.api.wire.options import MaxTokens, Probability, Temperature, TopLogprobs
 
 
 class _FiniteModel(WireModel):

@@ -1,9 +1,8 @@
 """What OpenAI's chat completions and legacy completions have in common on the wire. Pure."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, Field
 
 from app.api.wire.body import WireModel
 from app.api.wire.faults import too_many
@@ -11,21 +10,6 @@ from app.domain.chat import Usage
 
 DONE = b"data: [DONE]\n\n"
 _MAX_STOPS = 16
-
-
-def _no_limit(value: Any) -> Any:
-    """Minus one is what some clients send for no limit."""
-    return None if value in (-1, "-1") else value
-
-
-# The options that every OpenAI dialect has, within OpenAI's own bounds.
-MaxTokens = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_no_limit)]
-Temperature = Annotated[float, Field(ge=0, le=2)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-Penalty = Annotated[float, Field(ge=-2, le=2)]
-TopLogprobs = Annotated[int, Field(ge=0, le=20)]
-Choices = Annotated[int, Field(ge=1, le=128)]
-LogitBias = dict[str, Annotated[float, Field(ge=-100, le=100)]]
 
 
 class StreamOptions(WireModel):

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from app.api.anthropic.dialect import MESSAGES
 from app.api.completions.dialect import COMPLETIONS
 from app.api.dialect import Dialect
 from app.api.openai.dialect import CHAT_COMPLETIONS
@@ -171,3 +172,11 @@ def test_options_at_their_bounds_are_taken(dialect: Dialect) -> None:
 def test_minus_one_is_no_limit(dialect: Dialect, field: str, value: object) -> None:
     """Some clients say so that an answer may be as long as it gets."""
     assert read(dialect, {**VALID[dialect.path], field: value}).calls[0].max_tokens is None
+
+
+@pytest.mark.parametrize(("field", "value"), [("temperature", 9), ("temperature", -1), ("top_p", 3)])
+def test_anthropics_options_have_bounds_too(field: str, value: float) -> None:
+    """In its own form, with the field in the message."""
+    body = {"model": "m", "max_tokens": 9, "messages": [HELLO], field: value}
+    with pytest.raises(InvalidRequest, match=f"^{field}: "):
+        read(MESSAGES, body)
