@@ -87,6 +87,7 @@ def test_what_can_not_be_read_is_told_what_can(client: httpx.Client, coding: str
         ("gzip", gzip.compress(HELLO) + b"more"),
         ("deflate", zlib.compress(HELLO)[:9]),
     ],
+    ids=["plain", "broken", "cut off", "followed by more", "cut off early"],
 )
 def test_a_body_that_is_not_what_it_says_is_refused(client: httpx.Client, coding: str, body: bytes) -> None:
     """Broken, cut off or with something behind it: a 400 that says so, and not that there is no JSON."""
