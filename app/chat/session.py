@@ -11,6 +11,8 @@ from app.chat.events import Ending
 from app.domain.caller import Caller
 from app.domain.chat import ChatCall, Message
 from app.domain.conversation import (
+    SHORT_TEXT,
+    TASK,
     Action,
     LastTurn,
     Plan,
@@ -42,7 +44,8 @@ class CallSession:
     """What a call means for its session, within an `async with` block during which no other call has the session.
 
     A call without a session is a conversation of its own. So is, while the store is down, one that brings its whole
-    history.
+    history. Many clients send one `user` with all of their chats: a call that has its session only by `user`, and needs
+    nothing of what is remembered, waits for nobody and keeps nobody waiting.
 
     Attributes:
         action: What the call means for the session.
@@ -61,6 +64,7 @@ class CallSession:
         "_call",
         "_held",
         "_hold",
+        "_is_plain",
         "_key",
         "_plan",
         "_policy",
@@ -79,6 +83,7 @@ class CallSession:
         self._hold: AbstractAsyncContextManager[HeldSession] | None = None
         self._held: HeldSession | None = None
         self._plan: Plan | None = None
+        self._is_plain = False
         # When the session began, in seconds since the epoch.
         self._began = 0.0
         self.action: Action = "stateless"
@@ -87,8 +92,15 @@ class CallSession:
         self.conversation_id: str | None = None
 
     async def __aenter__(self) -> Self:
-        if self._key is not None:
-            await self._take(self._store.hold(self._key), self._key)
+        call, key = self._call, self._key
+        if key is None:
+            return self
+        if call.session is not None and call.session.source == "user":
+            first = call.messages[0].text
+            self._is_plain = len(call.messages) == 1 and len(first) <= SHORT_TEXT and not TASK.search(first)
+            if not self._is_plain and await self._needs_no_memory(key):
+                return self
+        await self._take(self._store.hold(key), key)
         return self
 
     async def __aexit__(
@@ -103,7 +115,7 @@ class CallSession:
         Raises:
             SessionStoreUnavailable: It could not be kept, and the client relies on it.
         """
-        if self._held is None or self._plan is None:
+        if self._key is None or self._plan is None or self.action == "stateless":
             return
         call, answer = self._call, ending.completion
         session = remember(
@@ -127,12 +139,27 @@ class CallSession:
             created_at=self._began,
             max_characters=self._policy.max_characters,
         )
+        record = SessionRecord(session, self._plan.client_keeps_history)
         try:
-            await self._held.save(SessionRecord(session, self._plan.client_keeps_history))
+            if self._held is not None:
+                await self._held.save(record)
+            else:
+                await self._store.replace(self._key, record)
         except SessionStoreUnavailable:
             # Clients that send the whole conversation lose nothing; those that rely on the memory must know.
             if not is_full_history(call.messages):
                 raise
+
+    async def _needs_no_memory(self, key: SessionKey) -> bool:
+        """Decide on a call that is a conversation of its own, without holding the session; False if it is none."""
+        is_whole = is_full_history(self._call.messages)
+        try:
+            stored = await self._store.load(key)
+        except SessionStoreUnavailable:
+            return is_whole  # then it is stateless; any other call is refused when it tries to take the session
+        # If it is none, this is decided once more when the session is held.
+        self._decide(SessionRecord(stored), key)
+        return is_whole or self.action == "stateless"
 
     async def _take(self, hold: AbstractAsyncContextManager[HeldSession], key: SessionKey) -> None:
         try:
@@ -147,12 +174,19 @@ class CallSession:
         except BaseException as error:
             await hold.__aexit__(type(error), error, error.__traceback__)
             raise
+        if held.record.client_keeps_history and self.action == "new":
+            # Such a client's chats are all of their own: none waits for another.
+            self._hold = self._held = None
+            await hold.__aexit__(None, None, None)
 
     def _decide(self, record: SessionRecord, key: SessionKey) -> None:
         now = time.time()
-        self._plan = decided = plan(self._call, record, now=now, replay_seconds=self._policy.replay_seconds)
+        decided = plan(self._call, record, now=now, replay_seconds=self._policy.replay_seconds, is_plain=self._is_plain)
         stored = record.session
         goes_on = stored is not None and decided.action in ("continued", "replaced")
+        self._plan = decided
         self._began = stored.created_at if stored is not None and goes_on else now
         self.action, self.messages, self.replay = decided.action, decided.messages, decided.replay
-        self.conversation_id = f"{key.caller_id}\n{key.session_id}\n{self._began}"
+        self.conversation_id = None
+        if decided.action != "stateless":
+            self.conversation_id = f"{key.caller_id}\n{key.session_id}\n{self._began}"

@@ -4,6 +4,7 @@ The messages that the client sent always win; memory only fills in what was not 
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -12,6 +13,33 @@ from msgspec.structs import replace
 
 from app.domain.chat import ChatCall, FinishReason, Message, ToolCall, Usage
 from app.domain.errors import SessionNotFound
+
+# What is asked for on behalf of a chat: a title, tags, the next questions, a search query, the rest of what is typed.
+TASK = re.compile(
+    r"\b(?:t[ií]t(?:le|el|re|ulo)|(?:a|the|short) name|name (?:for|this|the)|(?:hash)?tags?|topics?|keywords?"
+    r"|follow[- ]?ups?|autocomplet\w{1,5}|queries|search query|emoji|suggestions"
+    r"|(?:next|likely|relevant|suggested|more) (?:[\w-]{1,12} ){0,2}questions?)\b"
+    r"|[标標][题題]|主[题題]|[标標][签籤]|命名|起名|[关關][键鍵][词詞]|(?:后续|後續|追|下一?个|相关|推荐)(?:问题|問題|问)",
+    re.IGNORECASE,
+)
+# How a conversation is quoted: in tags, with the speaker's name before the words, as JSON, or under its own name.
+_QUOTED_CONVERSATION = re.compile(
+    r"<(?:chat|conversation|history|messages?|transcript|dialogue?)(?:[_ -]?\w{1,12})?>"
+    r"|^[ \t>|*#\[(-]{0,9}(?:(?:user|human|assistant|ai|bot|chatbot|response|customer)"
+    r"(?: (?:input|query|message|question|response|\d{1,3}))?|用户|使用者|助手|助理|人类"
+    r"|(?:the )?(?:conversation|chat history|messages|transcript|dialogue?)|对话|聊天记录)[*\])]{0,3}[ \t]?[:：]"
+    r"|[\"']role[\"'][ \t]?:[ \t]?[\"'](?:user|assistant)",
+    re.IGNORECASE | re.MULTILINE,
+)
+# Well-known apps' tasks that quote no conversation in such a way: Open WebUI's, Jan's.
+_TASK_OF_AN_APP = re.compile(
+    r"\s{0,9}(?:### Task:\s{1,9}(?:Generate (?:a concise|\d)|Suggest \d|Analyze the chat|You are an autocompletion)"
+    r"|Your task is to reflect the speaker's likely facial expression|Summarize in a \d{1,2}-word Title\."
+    r"|You have been provided with a set of responses from various models)",
+    re.IGNORECASE,
+)
+# Where in a message a task stands: at its beginning or its end.
+SHORT_TEXT = 600
 
 Action = Literal["new", "continued", "replaced", "replayed", "reset", "stateless"]
 
@@ -100,7 +128,7 @@ class Plan(Struct, frozen=True):
         action: What is reported to the client.
         messages: The conversation to be answered.
         replay: The stored answer, if this request was answered a moment ago.
-        client_keeps_history: To be stored with the session.
+        client_keeps_history: To be stored with the session. Nothing is stored of a `stateless` request.
         continued: The session that the request's messages are added to; None if they are the whole conversation.
     """
 
@@ -111,7 +139,7 @@ class Plan(Struct, frozen=True):
     continued: Session | None = None
 
 
-def plan(call: ChatCall, record: SessionRecord, *, now: float, replay_seconds: float) -> Plan:
+def plan(call: ChatCall, record: SessionRecord, *, now: float, replay_seconds: float, is_plain: bool = False) -> Plan:
     """Decide what to answer, and on the strength of what.
 
     Args:
@@ -119,6 +147,7 @@ def plan(call: ChatCall, record: SessionRecord, *, now: float, replay_seconds: f
         record: What the store holds under its key.
         now: Seconds since the epoch.
         replay_seconds: For how long a repeated request is answered with the stored answer.
+        is_plain: It is known to be one short message that mentions no `TASK`, which spares a closer look.
 
     Raises:
         SessionNotFound: The client wants no new session in place of a missing one.
@@ -131,6 +160,8 @@ def plan(call: ChatCall, record: SessionRecord, *, now: float, replay_seconds: f
     keeps_history = record.client_keeps_history or (full and by_user)
     if call.reset:
         return Plan("reset", call.messages, None, keeps_history)
+    if by_user and not full and not is_plain and _is_apart(call.messages, stored):
+        return Plan("stateless", call.messages, None, record.client_keeps_history)
     if stored is None:
         if call.strict and not full:
             raise SessionNotFound(
@@ -139,9 +170,12 @@ def plan(call: ChatCall, record: SessionRecord, *, now: float, replay_seconds: f
         return Plan("new", call.messages, None, keeps_history)
     if full:
         return Plan("replaced", call.messages, None, keeps_history)
-    if record.client_keeps_history and by_user:
-        return Plan("new", call.messages, None, keeps_history)
     system, turns = _split(call.messages)
+    if turns[0].role == "tool":
+        if not _are_results_of(turns, stored.turns):
+            return Plan("replaced", call.messages, None, keeps_history)
+    elif record.client_keeps_history and by_user:
+        return Plan("new", call.messages, None, keeps_history)
     messages = (*(system or stored.system), *stored.turns, *turns)
     return Plan("continued", messages, None, keeps_history, continued=stored)
 
@@ -178,13 +212,17 @@ def remember(
 
 
 def is_full_history(messages: Sequence[Message]) -> bool:
-    """Does the client send the conversation itself, rather than just its next turn?"""
-    user_turns = 0
+    """Does the client send the conversation itself, rather than just its next turn?
+
+    A turn is one user message, or the results of tools, which the next user message may follow.
+    """
+    user_turns = results = 0
     for message in messages:
-        if message.role in ("assistant", "tool"):
+        if message.role == "assistant" or (message.role == "tool" and user_turns):
             return True
         user_turns += message.role == "user"
-    return user_turns != 1
+        results += message.role == "tool"
+    return user_turns != 1 and not (results and not user_turns)
 
 
 def fingerprint(model: str, messages: Sequence[Message]) -> str:
@@ -206,6 +244,34 @@ def _is_repeated(call: ChatCall, last: LastTurn) -> bool:
     else:
         says_so = call.is_retry
     return says_so and fingerprint(call.model, call.messages) == last.fingerprint
+
+
+def _is_apart(messages: Sequence[Message], stored: Session | None) -> bool:
+    """Is a lone turn that names its session only by `user` a conversation of its own, whatever is remembered?
+
+    Clients send the same `user` with everything: with a chat's turns, and with what they ask for on its behalf (a
+    title, tags, the next questions) or in the steps of a workflow. Such a request has instructions of its own, or quotes
+    the conversation that it is about.
+    """
+    system, turns = _split(messages)
+    own = [message.text for message in system if message.text]
+    if own and stored is not None and own != [message.text for message in stored.system]:
+        return True
+    return len(turns) == 1 and turns[0].role == "user" and _is_task(turns[0].text)
+
+
+def _is_task(text: str) -> bool:
+    """Whether a message asks for something about a conversation that it quotes, rather than being a turn of one."""
+    if _TASK_OF_AN_APP.match(text):
+        return True
+    head, tail = text[:SHORT_TEXT], text[-SHORT_TEXT:]
+    return bool((TASK.search(head) or TASK.search(tail)) and _QUOTED_CONVERSATION.search(text))
+
+
+def _are_results_of(turns: Sequence[Message], before: Sequence[Message]) -> bool:
+    """Whether the tool results among the turns belong to calls of the last of the turns before."""
+    ids = {call.id for call in before[-1].tool_calls} if before else set()
+    return bool(ids) and all(turn.tool_call_id in ids for turn in turns if turn.role == "tool")
 
 
 def _split(messages: Sequence[Message]) -> tuple[Sequence[Message], Sequence[Message]]:

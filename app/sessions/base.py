@@ -56,6 +56,14 @@ class SessionStore(Protocol):
         """
         ...
 
+    async def replace(self, key: SessionKey, record: SessionRecord) -> None:
+        """Replace a record and restart its time to live, whoever holds the session: the last to save wins.
+
+        Raises:
+            SessionStoreUnavailable: The record could not be saved.
+        """
+        ...
+
     async def sessions_of(self, caller_id: str) -> Sequence[Session]:
         """All sessions of a caller, most recent first.
 

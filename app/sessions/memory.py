@@ -55,6 +55,10 @@ class MemorySessionStore:
         """See `SessionStore.load`."""
         return self._session(key)
 
+    async def replace(self, key: SessionKey, record: SessionRecord) -> None:
+        """See `SessionStore.replace`."""
+        self.save(key, record)
+
     def record(self, key: SessionKey) -> SessionRecord:
         """Everything that is stored under a key."""
         return SessionRecord(self._session(key), self._history_keepers.get(key, False))

@@ -28,13 +28,14 @@ def test_only_whoever_relies_on_the_memory_is_told_that_a_turn_is_lost(
         return HELLO
 
     model = ScriptedProvider("model", answered_meanwhile)
-    asked = {"model": "r", "user": "ada", "stream": stream}
+    asked = {"model": "r", "stream": stream}
     with (
         gateway_with(site, log_stream, model, session_store_url=redis_server.url) as gateway,
         gateway.client() as client,
     ):
-        full = client.post("/v1/chat/completions", json={**asked, "messages": HISTORY})
-        alone = client.post("/v1/chat/completions", json={**asked, "messages": TURN})
+        in_session = {"X-Session-Id": "ada"}
+        full = client.post("/v1/chat/completions", json={**asked, "messages": HISTORY}, headers=in_session)
+        alone = client.post("/v1/chat/completions", json={**asked, "messages": TURN}, headers=in_session)
     assert len(model.requests) == 2
     assert full.status_code == 200
     assert "Hello." in full.text

@@ -139,6 +139,99 @@ def test_what_a_request_means_for_its_session(rule: Rule) -> None:
     assert _plan(rule.call, rule.record) == Plan(rule.action, rule.messages, None, rule.keeps_history, continued)
 
 
+CALLS = (ToolCall("c1", "look", "{}"), ToolCall("c2", "look", "{}"))
+CALLED = replace(STORED, turns=(user("One"), assistant("", *CALLS)))
+RESULTS = (tool("R", "c1"), tool("S", "c2"))
+
+
+@pytest.mark.parametrize("session", [BY_HEADER, BY_USER], ids=["by header", "by user"])
+@pytest.mark.parametrize("record", [SessionRecord(CALLED), SessionRecord(CALLED, client_keeps_history=True)])
+@pytest.mark.parametrize("sent", [RESULTS, RESULTS[:1], (*RESULTS, user("And?")), (system("Stored."), *RESULTS)])
+def test_the_results_of_tools_continue_the_session_that_called_them(
+    sent: tuple[Message, ...], record: SessionRecord, session: SessionRef
+) -> None:
+    """Results alone, or with the next user message, are added to the turn that called: question and call are known."""
+    decided = _plan(replace(CALL, messages=sent, session=session), record)
+    turns = tuple(message for message in sent if message.role != "system")
+    assert (decided.action, decided.continued) == ("continued", CALLED)
+    assert decided.messages == (system("Stored."), *CALLED.turns, *turns)
+
+
+@pytest.mark.parametrize(
+    ("sent", "record", "action"),
+    [
+        (RESULTS, SESSION, "replaced"),
+        ((tool("R", "c1"), tool("S", "other")), SessionRecord(CALLED), "replaced"),
+        ((tool("R"),), SessionRecord(CALLED), "replaced"),
+        (RESULTS, NOTHING, "new"),
+        ((*CALLED.turns, *RESULTS), SessionRecord(CALLED), "replaced"),
+    ],
+    ids=["no calls", "another call", "no id", "no session", "a whole history"],
+)
+def test_other_results_continue_nothing(sent: tuple[Message, ...], record: SessionRecord, action: Action) -> None:
+    """Results of calls that the session's last turn didn't make are no part of it."""
+    decided = _plan(replace(CALL, messages=sent), record)
+    assert (decided.action, decided.messages) == (action, sent)
+
+
+TITLE = "Write a title of at most five words for this conversation."
+TASKS = {
+    "a title": f"{TITLE} Reply with it only.\n\nUser: Which herbs go with tomatoes?\nAI: Basil.",
+    "a title, asked last": "Here is a chat:\n**User**: Herbs?\n**Assistant**: Basil.\nGive the chat a short name.",
+    "LibreChat": 'Detect user language and write a title.\n\n||>User:\n"Herbs?"\n||>Response:\n"Basil."\n\n||>Title:',
+    "LibreChat, later": "Provide a concise title for the conversation.\n\nConversation:\nHerbs? Basil.",
+    "tags": "### Task:\nGenerate 1-3 broad tags.\n<chat_history>\nUSER: Herbs?\nASSISTANT: Basil.\n</chat_history>",
+    "Open WebUI's follow-ups": "### Task:\nSuggest 3-5 relevant follow-up questions.",
+    "Open WebUI's completion": "### Task:\nYou are an autocompletion system. Continue the text in `<text>`."
+    + " " * 600,
+    "Dify's next questions": "Predict the three most likely questions.\nHuman: Herbs?\nAssistant: Basil.\nquestions:",
+    "messages as JSON": 'Search queries for the last message: [{"role": "user", "content": "Herbs?"}]',
+    "a title in Chinese": "为以下对话起一个简短的标题：\n用户：西红柿配什么香草？\n助手：罗勒。",
+    "a long chat": f"{TITLE}\n<conversation>\n{'Herbs? ' * 500}\n</conversation>",
+}
+
+
+@pytest.mark.parametrize("record", [NOTHING, SESSION, KEEPER])
+@pytest.mark.parametrize("text", TASKS.values(), ids=TASKS.keys())
+def test_what_is_asked_about_a_quoted_chat_is_no_turn_of_it(text: str, record: SessionRecord) -> None:
+    """By `user`, a request for a title and the like sees nothing of what is remembered, and isn't remembered."""
+    decided = _plan(replace(CALL, messages=(user(text),), session=BY_USER), record)
+    assert (decided.action, decided.messages) == ("stateless", (user(text),))
+    if record is SESSION:
+        assert _plan(replace(CALL, messages=(user(text),)), record).action == "continued"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "What is my secret word?",
+        "Write a title for my essay about herbs.",
+        "Give this conversation a title.",
+        "Which tags does HTML have?",
+        "Suggest some follow-up questions for my interview.",
+        "This is our chat:\nUser: Herbs?\nAssistant: Basil.\nWhat do you make of it?",
+        "### Task:\nSort these names.",
+        "My name is Ada. " * 200,
+    ],
+)
+def test_an_ordinary_message_is_a_turn(text: str) -> None:
+    """A lone message by `user` continues the session, also one that asks for a title but quotes no conversation."""
+    assert _plan(replace(CALL, messages=(user(text),), session=BY_USER), SESSION).action == "continued"
+
+
+@pytest.mark.parametrize(
+    ("instructions", "action"),
+    [("Stored.", "continued"), ("Another step.", "stateless"), ("", "continued"), (None, "continued")],
+)
+def test_by_user_instructions_of_its_own_make_a_conversation_of_its_own(
+    instructions: str | None, action: Action
+) -> None:
+    """A lone message under a system message that isn't the remembered one is no turn of the session."""
+    given = () if instructions is None else (system(instructions),)
+    decided = _plan(replace(CALL, messages=(*given, user("Next")), session=BY_USER), SESSION)
+    assert decided.action == action
+
+
 @pytest.mark.parametrize("record", [NOTHING, EXPIRED_KEEPER])
 def test_strict_wants_no_new_session_in_place_of_an_old_one(record: SessionRecord) -> None:
     """A turn that relies on a session that isn't there is refused if the client asked for that."""
@@ -156,12 +249,18 @@ def test_strict_wants_no_new_session_in_place_of_an_old_one(record: SessionRecor
         ((assistant("A"),), True),
         ((user("A"), assistant("B")), True),
         ((assistant("A"), user("B")), True),
-        ((tool("R"), user("B")), True),
+        ((tool("R"),), False),
+        ((tool("R"), tool("S"), user("B")), False),
+        ((system("S"), tool("R")), False),
+        ((tool("R"), user("B"), user("C")), True),
+        ((tool("R"), user("B"), tool("S")), True),
+        ((user("A"), tool("R")), True),
+        ((system("S"),), True),
         (HISTORY, True),
     ],
 )
 def test_a_history_is_told_from_a_turn(messages: tuple[Message, ...], full: bool) -> None:
-    """Exactly one user turn besides instructions is a turn; anything that shows earlier turns is a history."""
+    """One user message, or tools' results before at most one, is a turn; all that shows earlier ones is a history."""
     assert is_full_history(messages) is full
 
 

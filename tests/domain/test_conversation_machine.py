@@ -46,9 +46,13 @@ class SessionLife(RuleBasedStateMachine):
 
     @rule(text=_words, instruction=st.none() | _words, answer=_words)
     def say(self, text: str, instruction: str | None, answer: str) -> None:
-        """One more turn is sent, and answered."""
+        """One more turn is sent, and answered; by `user`, other instructions make it no turn of the session."""
         given = [] if instruction is None else [system(instruction)]
-        decided = self._answer(ChatCall("kimi", (*given, user(text)), session=self.session), answer)
+        call = ChatCall("kimi", (*given, user(text)), session=self.session)
+        if self.session.source == "user" and self.said and instruction and given != self.instructions:
+            assert self._plan(call).action == "stateless"
+            return
+        decided = self._answer(call, answer)
         assert decided.action == ("continued" if self.said else "new")
         self.instructions = given or self.instructions
         self.said += [user(text), assistant(answer)]

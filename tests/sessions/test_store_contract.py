@@ -178,6 +178,18 @@ async def test_a_turn_takes_the_place_of_the_one_before(store: SessionStore) -> 
     assert await store.sessions_of("alice") == [kept]
 
 
+async def test_a_record_can_be_replaced_whoever_holds_the_session(store: SessionStore) -> None:
+    """Replacing waits for nobody and takes the session from nobody: the last to save wins."""
+    replaced, kept = session("ada", "Hi", "all of it"), session("ada", "Hi", "again")
+    async with store.hold(ADA) as held:
+        await store.replace(ADA, SessionRecord(replaced, client_keeps_history=True))
+        assert await store.load(ADA) == replaced
+        await held.save(SessionRecord(kept))
+    async with store.hold(ADA) as held:
+        assert held.record == SessionRecord(kept, client_keeps_history=True)
+    assert await store.sessions_of("alice") == [kept]
+
+
 async def test_a_session_that_is_only_looked_at_stays_as_it_was(store: SessionStore) -> None:
     """Holding without saving changes nothing, whether it ends well or in an error."""
     kept = await keep(store, ADA, "Hi")

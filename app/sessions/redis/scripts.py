@@ -50,16 +50,8 @@ return {token, redis.call('GET', session), redis.call('EXISTS', keeper)}
 """
 )
 
-# Saves a record and releases the lock if the holder still has it: 1, or else 0. Running it again gives the same result.
-# Sessions beyond the cap belong to the same caller, so they are on the same node of a cluster.
-SAVE = Script(
-    _NOW
-    + """
-local lock, session, keeper, index = unpack(KEYS)
-local token, data, live_ms, keeps, keeper_ms, member, cap, sessions = unpack(ARGV)
-if redis.call('GET', lock) ~= token then
-  return redis.call('GETRANGE', session, 0, #token) == token .. '\\n' and 1 or 0
-end
+# Stores a record. Sessions beyond the cap belong to the same caller, so they are on the same node of a cluster.
+_STORE = """
 if data ~= '' then
   redis.call('SET', session, token .. '\\n' .. data, 'PX', live_ms)
   redis.call('ZADD', index, now, member)
@@ -78,7 +70,34 @@ end
 if keeps == '1' then
   redis.call('SET', keeper, '1', 'PX', keeper_ms)
 end
+"""
+
+# Saves a record and releases the lock if the holder still has it: 1, or else 0. Running it again gives the same result.
+SAVE = Script(
+    _NOW
+    + """
+local lock, session, keeper, index = unpack(KEYS)
+local token, data, live_ms, keeps, keeper_ms, member, cap, sessions = unpack(ARGV)
+if redis.call('GET', lock) ~= token then
+  return redis.call('GETRANGE', session, 0, #token) == token .. '\\n' and 1 or 0
+end
+"""
+    + _STORE
+    + """
 redis.call('DEL', lock)
+return 1
+"""
+)
+
+# Saves a record, whoever has the lock.
+REPLACE = Script(
+    _NOW
+    + """
+local session, keeper, index = unpack(KEYS)
+local token, data, live_ms, keeps, keeper_ms, member, cap, sessions = unpack(ARGV)
+"""
+    + _STORE
+    + """
 return 1
 """
 )

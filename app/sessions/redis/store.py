@@ -30,7 +30,7 @@ from app.domain.spans import Trace, no_trace
 from app.sessions.encoding import decode, encode
 from app.sessions.line import Line, Place, busy
 from app.sessions.redis.bounded_client import FIRST_PAUSE, BoundedRedis, digest, milliseconds
-from app.sessions.redis.scripts import DELETE, LIST, RELEASE, RENEW, SAVE, TAKE
+from app.sessions.redis.scripts import DELETE, LIST, RELEASE, RENEW, REPLACE, SAVE, TAKE, Script
 from app.sessions.redis.snapshots import RedisSnapshotStore
 
 T = TypeVar("T")
@@ -120,6 +120,13 @@ class RedisSessionStore:
         (stored,) = await self._server.get([self._names(key).session])
         return await self.decoded(stored)
 
+    async def replace(self, key: SessionKey, record: SessionRecord) -> None:
+        """See `SessionStore.replace`."""
+        self._server.check()
+        names = self._names(key)
+        keys = (names.session, names.keeper, names.index)
+        await self.see_through(self._save_patiently(REPLACE, keys, names, secrets.token_hex(8).encode(), record))
+
     async def sessions_of(self, caller_id: str) -> Sequence[Session]:
         """See `SessionStore.sessions_of`."""
         caller = self._caller(caller_id)
@@ -175,11 +182,13 @@ class RedisSessionStore:
     async def save(self, names: "_KeyNames", token: bytes, record: SessionRecord) -> bool:
         """Save a record. Returns False if another owner has the lock."""
         with self._trace("session.save"):
-            return await self._save_patiently(names, token, record)
+            keys = (names.lock, names.session, names.keeper, names.index)
+            return await self._save_patiently(SAVE, keys, names, token, record)
 
-    async def _save_patiently(self, names: "_KeyNames", token: bytes, record: SessionRecord) -> bool:
+    async def _save_patiently(
+        self, script: Script, keys: Sequence[str], names: "_KeyNames", token: bytes, record: SessionRecord
+    ) -> bool:
         """Save, and try again within the command timeout: a server's hiccup must not lose a turn that took a minute."""
-        keys = (names.lock, names.session, names.keeper, names.index)
         keeper_ms = milliseconds(max(_KEEPER_SECONDS, self.time_to_live))
         arguments = (
             token,
@@ -195,7 +204,7 @@ class RedisSessionStore:
         deadline = loop.time() + self._command_timeout
         while True:
             try:
-                return bool(await self._server.run(SAVE, keys, *arguments, urgent=True))
+                return bool(await self._server.run(script, keys, *arguments, urgent=True))
             except SessionStoreUnavailable:
                 if loop.time() + FIRST_PAUSE > deadline:
                     raise
