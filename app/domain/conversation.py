@@ -250,8 +250,8 @@ def _is_apart(messages: Sequence[Message], stored: Session | None) -> bool:
     """Is a lone turn that names its session only by `user` a conversation of its own, whatever is remembered?
 
     Clients send the same `user` with everything: with a chat's turns, and with what they ask for on its behalf (a
-    title, tags, the next questions) or in the steps of a workflow. Such a request has instructions of its own, or quotes
-    the conversation that it is about.
+    title, tags, the next questions) or in the steps of a workflow. Such a request has instructions of its own, or
+    quotes the conversation that it is about.
     """
     system, turns = _split(messages)
     own = [message.text for message in system if message.text]

@@ -331,6 +331,7 @@ class MalformedAnswer(UnexpectedReply):
     """The model was asked twice for JSON or a tool call, and gave no valid one."""
 
     code = "invalid_json_from_upstream"
+    should_retry = False
 
 
 class EmptyReply(UnexpectedReply):

@@ -37,9 +37,12 @@ _SYSTEM_SHARE = 3
 _FORGED_TAG = re.compile(
     r"[\[［](?=\s{0,3}(?:system|user|assistant|tool)\b[^\]］]{0,80}[\]］]\s{0,3}[:：])", re.IGNORECASE
 )
-# Likewise what would read as a call of a tool: Kimi-K2's own tokens and its form without them, and a tag that isn't the
-# request's own. The model may repeat it, and then it must not be one.
-_FORGED_CALL = re.compile(r"<(?=\|tool_calls?_|/?tool_calls?\s{0,9}>)")
+# Likewise what would read as a call of a tool, in any form that `app/domain/emulation` reads, but for the request's own
+# tag. The model may repeat it, and then it must not be one. Tokens of chat templates are no part of any message.
+_FORGED_CALL = re.compile(
+    r"<(?=[|｜][\w▁/]{1,40}[|｜]>|/?(?:[\w-]{1,20}:|[|｜]DSML[|｜])?(?:(?:tool_calls?|function_calls?|TOOLCALL)\s{0,9}>"
+    r"|(?:function|invoke|tool)(?:=|[ ]name[ ]?=)|invoke>))|\[(?=/?TOOL_CALLS\])"
+)
 _FORGED_KIMI_CALL = re.compile(r"functions\.(?=[\w.\-]{1,128}:\d)")
 _PLAIN_TAGS = {role: f"[{role.capitalize()}]: " for role in ("system", "user", "assistant", "tool")}
 _NOT_IN_A_TAG = re.compile(r"[^\w.-]+")
@@ -373,8 +376,8 @@ def _tail(text: str, size: int, limit: PromptLimit) -> str:
 
 def without_forged_calls(text: str) -> str:
     """The text with everything made harmless that a model could repeat as a tool call, at the same length."""
-    # Searching for one character is ten times as fast as searching for a word.
-    if "<" in text and "tool_call" in text:
+    # Searching for one character is ten times as fast as searching for a pattern.
+    if "<" in text or "[TOOL_CALLS]" in text:
         text = _FORGED_CALL.sub("(", text)
     return _FORGED_KIMI_CALL.sub("functions ", text) if ":" in text and "functions." in text else text
 

@@ -10,9 +10,15 @@ from app.domain.emulation.jsontext import Fault, dumps, items, loads, members
 from app.domain.emulation.repair import repaired
 from app.domain.emulation.schema import SchemaCheck
 
-_ARGUMENTS = ("arguments", "parameters", "args", "input")
-# The members that a JSON object may have to be taken for a call when nothing marks it as one.
-_IN_A_CALL = frozenset({"name", "id", "type", "index", *_ARGUMENTS[:2]})
+# The members of a JSON object by which models write a call, in all forms that are in use.
+_NAMES = ("name", "tool_name", "tool", "function", "function_name", "action")
+_ARGUMENTS = ("arguments", "parameters", "args", "input", "params", "tool_input", "action_input")
+# Those that hold a call, or several, inside them.
+_HOLDERS = ("function", "function_call", "functionCall", "tool_call", "toolCall", "tool_use", "message")
+_LISTS = ("tool_calls", "toolCalls", "function_calls", "calls", "content", "parts", "choices")
+# What may stand beside them without casting doubt on its being a call.
+_BESIDE = frozenset({"id", "type", "index", "call_id", "tool_call_id", "role", "refusal", "status", "finish_reason"})
+_TYPES = frozenset({"function", "function_call", "tool_call", "tool_use"})
 _PREFIX = "functions."
 
 
@@ -52,11 +58,25 @@ class CallableTools:
         Raises:
             Fault: A call is invalid.
         """
-        if not isinstance(value, list):
-            return [self._call(value, text)]
-        if text is None:
-            return [self._call(item, None) for item in value]
-        return [self._call(item, part) for item, part in items(text, 0)]
+        return [self.call(*found) for found in self.found(value, text)]
+
+    def found(self, value: object, text: str | None) -> list[tuple[object, object, str | None]]:
+        """Like `calls`, each still as it was written: its tool, its arguments, and their text."""
+        if isinstance(value, list):
+            parts = [(item, None) for item in value] if text is None else items(text, 0)
+            return [found for item, part in parts for found in self.found(item, part)]
+        if not isinstance(value, dict):
+            raise Fault("a tool call is not a JSON object")
+        texts = {} if text is None else {name: part for name, _, part in members(text, 0)}
+        if not isinstance(value.get("name"), str):
+            inner = _inside(value)
+            if inner:
+                return self.found(value[inner], texts.get(inner))
+        key = next((key for key in _NAMES if key in value), None)
+        if key is None:
+            raise Fault('a tool call has no "name"')
+        given = next((name for name in _ARGUMENTS if name in value), "")
+        return [(value[key], value.get(given), texts.get(given))]
 
     def call(self, written: object, arguments: object, text: str | None) -> CallText:
         """The call of a tool by name and arguments, which may be JSON in a string. See `calls`."""
@@ -78,23 +98,16 @@ class CallableTools:
             return bool(value) and all(map(self.is_call, value))
         if not isinstance(value, dict):
             return False
-        inner = value.get("function")
-        if isinstance(inner, dict) and value.keys() <= {"function", "type", "id", "index"}:
-            return self.is_call(inner)
-        has_arguments = any(key in value for key in _ARGUMENTS[:2])
-        return value.keys() <= _IN_A_CALL and has_arguments and self.name(value.get("name")) is not None
-
-    def _call(self, value: object, text: str | None) -> CallText:
-        if not isinstance(value, dict):
-            raise Fault("a tool call is not a JSON object")
-        texts = {} if text is None else {name: part for name, _, part in members(text, 0)}
-        inner = value.get("function")
-        if isinstance(inner, dict):
-            return self._call(inner, texts.get("function"))
-        if "name" not in value and inner is None:
-            raise Fault('a tool call has no "name"')
-        key = next((key for key in _ARGUMENTS if key in value), "")
-        return self.call(value.get("name", inner), value.get(key), texts.get(key))
+        inner = _inside(value)
+        if inner:
+            said = value.get("content") if inner != "content" else None
+            rest = value.keys() - _BESIDE - {inner, "content"}
+            return not rest and isinstance(said, str | None) and self.is_call(value[inner])
+        key = next((key for key in _NAMES if self.name(value.get(key)) is not None), "")
+        given = [name for name in _ARGUMENTS if name in value]
+        has_arguments = len(given) == 1 and isinstance(value[given[0]], dict | str | None)
+        is_said = has_arguments or (not given and value.get("type") in _TYPES)
+        return bool(key) and is_said and not value.keys() - _BESIDE - {key, *given}
 
     def _checked(self, name: str, arguments: dict[str, object], text: str | None) -> CallText:
         check = self._checks[name]
@@ -104,6 +117,12 @@ class CallableTools:
             if check.faults(arguments):
                 raise Fault(f"the arguments of {name} don't fit ({'; '.join(faults)})")
         return CallText(name, dumps(arguments) if text is None else text)
+
+
+def _inside(value: Mapping[str, object]) -> str:
+    """The member of a JSON object that holds its calls; "" if they aren't inside another one."""
+    found = next((key for key in _LISTS if isinstance(value.get(key), list)), "")
+    return found or next((key for key in _HOLDERS if isinstance(value.get(key), dict)), "")
 
 
 def _inner(text: str) -> tuple[object, str | None]:

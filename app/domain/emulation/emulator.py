@@ -15,7 +15,7 @@ from app.domain.emulation.callable_tools import CallableTools, CallText
 from app.domain.emulation.json_answer import read_json
 from app.domain.emulation.jsontext import Fault, dumps
 from app.domain.emulation.markup import Markup, without_thinking
-from app.domain.emulation.reader import read_calls
+from app.domain.emulation.reader import bare_calls, read_calls
 from app.domain.emulation.schema import SchemaCheck
 from app.domain.emulation.signatures import signatures
 
@@ -107,7 +107,11 @@ class Emulator:
         try:
             words, calls = self._calls(reply)
         except Fault as fault:
-            raise self._unreadable_call(reply, str(fault)) from fault
+            words, calls = self._bare_call(reply)
+            if not calls:
+                raise self._unreadable_call(reply, str(fault)) from fault
+        if not calls and self._must_call:
+            words, calls = self._bare_call(reply)
         if calls:
             return Reading(words, tuple(ToolCall(self._call_id(), call.name, call.arguments) for call in calls))
         if self._must_call:
@@ -126,6 +130,15 @@ class Emulator:
             reply, self._markup, self._callable_tools, must_call=self._must_call, is_answer=self._is_answer
         )
         return words, calls if self._tools.parallel else calls[:1]
+
+    def _bare_call(self, reply: str) -> tuple[str, list[CallText]]:
+        """The call of the only tool, if there must be one and the model wrote no more of it than the arguments."""
+        if not self._must_call or len(self._callable) > 1:
+            return reply, []
+        words, calls = bare_calls(
+            self._markup.unmarked(without_thinking(reply)), self._callable[0], self._callable_tools
+        )
+        return words, calls if self._tools is not None and self._tools.parallel else calls[:1]
 
     def _is_answer(self, value: object) -> bool:
         return not self._must_call and self._check is not None and not self._check.faults(value)

@@ -22,7 +22,7 @@ def read_json(reply: str, check: SchemaCheck | None) -> str:
     """
     body = reply.strip()
     opening = "{" if check is None or _is_object_only(check) else "{["
-    value, text = _whole(body) or _only_one(body, opening)
+    value, text = whole_json(body) or only_json(body, opening)
     if check is None:
         if not isinstance(value, dict):
             raise Fault("it is not a JSON object")
@@ -40,7 +40,8 @@ def _is_object_only(check: SchemaCheck) -> bool:
     return check.schema.get("type") == "object" or "properties" in check.schema
 
 
-def _whole(body: str) -> tuple[object, str] | None:
+def whole_json(body: str) -> tuple[object, str] | None:
+    """The JSON value that a text is, and its text; None if it is anything else."""
     try:
         value, end = decode(body, 0)
     except ValueError:
@@ -48,8 +49,16 @@ def _whole(body: str) -> tuple[object, str] | None:
     return (value, body) if end == len(body) else None
 
 
-def _only_one(body: str, opening: str) -> tuple[object, str]:
-    """The only JSON value in a text; repaired if none is valid."""
+def only_json(body: str, opening: str) -> tuple[object, str]:
+    """The only JSON value in a text, and its text; repaired if none is valid.
+
+    Args:
+        body: The text.
+        opening: The brackets with which the value may begin.
+
+    Raises:
+        Fault: There is none, or more than one.
+    """
     found: list[tuple[object, str]] = []
     place, first = 0, -1
     for _ in range(_MOST_TRIES):

@@ -26,6 +26,9 @@ KIMI_LEFTOVER = re.compile(r"<\|tool_calls?_(?:section_)?(?:begin|end)\|>")
 LOOSE_HEAD = re.compile(
     rf"^[ \t]{{0,3}}(?:<tool_calls?>\s{{0,9}}(?=[{{\[])|functions\.{_NAME}{_INDEX}\s{{0,9}}(?=\{{))", re.MULTILINE
 )
+AROUND_JSON = re.compile(r"\A`{3}\w{0,20}\s{0,9}|\s{0,9}`{3}\Z")
+ANY_TAG = re.compile(r"</?tool_calls?>|<\|tool_calls?_(?:section_)?(?:begin|end)\|>")
+FENCE = re.compile(r"^[ \t]{0,3}`{3}", re.MULTILINE)
 FENCED_JSON = re.compile(
     r"^`{3}(?:json\w{0,2}|tool_calls?|tool_code)?[ \t]{0,9}\n\s{0,9}(?=[{\[])", re.MULTILINE | re.IGNORECASE
 )
@@ -36,7 +39,7 @@ LOOSE_SEPARATOR = re.compile(
 LOOSE_ENDING = re.compile(r"(?<![\s`])\s{0,9}(?:</tool_calls?>|`{3})\s{0,9}\Z")
 # What may stand between the end of a call's JSON and its closing tag.
 AFTER_JSON = re.compile(r"[\s}\]`;]{0,40}")
-_FENCE_BEFORE = re.compile(r"(?:\A|\n)[ \t]{0,3}`{3}[\w-]{0,20}\s{0,9}\Z")
+FENCE_BEFORE = re.compile(r"(?:\A|\n)[ \t]{0,3}`{3}[\w-]{0,20}\s{0,9}\Z")
 _FENCE_AFTER = re.compile(r"\s{0,9}`{3}[ \t]{0,9}(?=\n|\Z)")
 _THINK_NEXT = re.compile(rf"\s*+{THINK}")
 _SHORTEST_PARTIAL = len("<tool_")
@@ -65,13 +68,17 @@ class Markup:
         tail = reply[begin:] if begin >= 0 else ""
         return len(tail) >= _SHORTEST_PARTIAL and tail != self.opening and self.opening.startswith(tail)
 
+    def unmarked(self, reply: str) -> str:
+        """The reply without tags that stand around a call."""
+        return ANY_TAG.sub("", reply.replace(self.opening, "").replace(self.closing, ""))
+
     def between_calls(self, pieces: list[str]) -> str:
         """Join the texts around calls, without leftover markup and without fences that contained only a call."""
         kept: list[str] = []
         for piece in pieces:
             text = KIMI_LEFTOVER.sub("", piece.replace(self.opening, "").replace(self.closing, ""))
             after = _FENCE_AFTER.match(text) if kept else None
-            before = _FENCE_BEFORE.search(kept[-1]) if after else None
+            before = FENCE_BEFORE.search(kept[-1]) if after else None
             if after and before:
                 kept[-1] = kept[-1][: before.start()]
                 text = text[after.end() :]

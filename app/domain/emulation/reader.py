@@ -1,14 +1,19 @@
 """Reads tool calls from a model's reply, in one pass."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from app.domain.chat import Tool
 from app.domain.emulation.callable_tools import CallableTools, CallText
-from app.domain.emulation.jsontext import Fault, decode, skip_space
+from app.domain.emulation.json_answer import only_json, whole_json
+from app.domain.emulation.jsontext import Fault, decode, items, members, skip_space
 from app.domain.emulation.markup import (
     AFTER_JSON,
+    AROUND_JSON,
     END,
     END_OF_THINKING,
+    FENCE,
+    FENCE_BEFORE,
     FENCED_JSON,
     KIMI_HEAD,
     LOOSE_ENDING,
@@ -19,6 +24,7 @@ from app.domain.emulation.markup import (
     without_thinking,
 )
 from app.domain.emulation.repair import repaired
+from app.domain.emulation.templates import template_calls
 
 _CUT_OFF = "it is cut off"
 
@@ -44,8 +50,60 @@ def read_calls(
         return markup.between_calls(marked.pieces), _without_echoes(calls)
     if markup.is_cut_off(reply):
         raise Fault(_CUT_OFF)
-    words, loose = _loose_calls(without_thinking(reply), tools, must_call, is_answer)
+    answer = without_thinking(reply)
+    words, loose = _loose_calls(answer, tools, must_call, is_answer)
+    if not loose:
+        words, loose = template_calls(answer, tools)
     return (words, _without_echoes(loose)) if loose else (reply, [])
+
+
+def bare_calls(reply: str, tool: Tool, tools: CallableTools) -> tuple[str, list[CallText]]:
+    """The words of a reply and the calls of a tool of which it has only the arguments; none if there is any doubt.
+
+    Args:
+        reply: What the model answered, without thinking and tags.
+        tool: The only tool that may be called, and must be.
+        tools: Checks the arguments.
+    """
+    body = reply.strip()
+    bare = AROUND_JSON.sub("", body)
+    is_alone = bare.startswith(("{", "["))
+    try:
+        value, text = whole_json(bare) or only_json(body, "{[" if is_alone else "{")
+    except Fault:
+        return reply, []
+    calls: list[CallText] = []
+    for found, found_text in items(text, 0) if isinstance(value, list) else [(value, text)]:
+        arguments, part = _unwrapped(found, found_text, tool)
+        if not isinstance(arguments, dict) or not _may_be_meant(arguments, tool.parameters, is_alone):
+            return reply, []
+        try:
+            calls.append(tools.call(tool.name, arguments, part))
+        except Fault:
+            return reply, []
+    words = "" if is_alone or text not in body else FENCE_BEFORE.sub("", body[: body.index(text)]).strip()
+    return words, calls
+
+
+def _unwrapped(arguments: object, text: str, tool: Tool) -> tuple[object, str]:
+    """The arguments that are the only member of an object, under the tool's name or `arguments`."""
+    if not isinstance(arguments, dict) or len(arguments) != 1:
+        return arguments, text
+    (name, inner, part), *_ = members(text, 0)
+    properties = tool.parameters.get("properties")
+    is_part = isinstance(properties, Mapping) and name in properties
+    is_holder = name in (tool.name, "arguments", "parameters") and isinstance(inner, dict) and not is_part
+    return (inner, part) if is_holder else (arguments, text)
+
+
+def _may_be_meant(arguments: Mapping[str, object], schema: Mapping[str, object], is_alone: bool) -> bool:
+    """Whether an object that fits the schema isn't something else, which fits only because the schema is lax."""
+    properties = schema.get("properties")
+    if not isinstance(properties, Mapping) or not properties:
+        is_of_another = "name" in arguments and ("arguments" in arguments or "parameters" in arguments)
+        return is_alone and not is_of_another
+    is_open = bool(schema.get("additionalProperties")) or "patternProperties" in schema
+    return (is_open or arguments.keys() <= properties.keys()) and (is_alone or bool(arguments))
 
 
 def _without_echoes(calls: list[CallText]) -> list[CallText]:
@@ -163,6 +221,7 @@ def _loose_calls(
     """Calls that only their form and place give away; none if there is any doubt."""
     reply = reply.strip()
     start = place = _loose_start(reply, must_call)
+    words = reply[: max(start, 0)].strip()
     calls: list[CallText] = []
     while 0 <= place < len(reply):
         separator = LOOSE_SEPARATOR.match(reply, place)
@@ -174,9 +233,16 @@ def _loose_calls(
             calls.append(tools.call(name, value, text))
         elif name is None and tools.is_call(value) and not is_answer(value):
             calls += tools.calls(value, text)
+            words += _said_beside(value)
         else:
             return reply, []
-    return reply[: max(start, 0)].strip(), calls
+    return words, calls
+
+
+def _said_beside(value: object) -> str:
+    """The words of a whole message in JSON."""
+    said = value.get("content") if isinstance(value, dict) else None
+    return said if isinstance(said, str) else ""
 
 
 def _loose_json(reply: str, start: int) -> tuple[object, str | None, int]:
@@ -197,6 +263,9 @@ def _loose_start(reply: str, must_call: bool) -> int:
     if reply.startswith(("{", "[")) or FENCED_JSON.match(reply):
         return 0
     head = LOOSE_HEAD.search(reply)
+    # In a code fence it is an example, unless the fence is around the whole reply, by habit.
+    if head is not None and not reply.startswith("```") and len(FENCE.findall(reply, 0, head.start())) % 2:
+        head = None
     if head is None and must_call:
         head = FENCED_JSON.search(reply)
     return head.start() if head else -1

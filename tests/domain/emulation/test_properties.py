@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from app.domain.chat import Message, ToolCall
-from app.domain.emulation import json_answer, markup, reader
+from app.domain.emulation import json_answer, markup, reader, templates
 from app.domain.emulation.emulator import Unreadable
 from app.domain.emulation.jsontext import dumps, loads
 from app.domain.emulation.repair import repaired
@@ -121,7 +121,7 @@ def test_a_long_reply_is_read_in_steps_that_grow_with_its_length(
 ) -> None:
     """However a reply is made, the JSON readers look at no character more than a bounded number of times."""
     looked = 0
-    for module in (reader, json_answer):
+    for module in (reader, json_answer, templates):
         real_decode = module.decode
         real_repaired = module.repaired
 
@@ -170,7 +170,8 @@ def _repeats(pattern: Any) -> Iterator[Any]:
 def test_no_pattern_of_the_markup_can_run_away() -> None:
     """Each pattern that searches a reply repeats a bounded number of times, or possessively: it never goes back far."""
     parse = importlib.import_module("re._parser").parse
-    patterns = [value for value in vars(markup).values() if isinstance(value, re.Pattern)]
-    assert len(patterns) >= 10
+    modules = (markup, templates)
+    patterns = [value for module in modules for value in vars(module).values() if isinstance(value, re.Pattern)]
+    assert len(patterns) >= 20
     for pattern in patterns:
         assert all(most <= 200 for most in _repeats(parse(pattern.pattern, pattern.flags & ~re.UNICODE)))
