@@ -92,6 +92,7 @@ def _chat_service(settings: Settings, resources: Resources) -> ChatService:
         policy=SessionPolicy(settings.sessions.replay_seconds, settings.sessions.max_characters),
         on_call=(logs.log_call, resources.metrics.call_ended),
         on_texts=logs.log_texts if settings.logs.texts else None,
+        may_leave_out=settings.site.tools_that_do_not_fit == "drop",
     )
 
 

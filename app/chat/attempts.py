@@ -8,8 +8,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from app.chat.call_log import CallLog
+from app.chat.fitting import NOTHING, Fitted, fitted
 from app.chat.session import CallSession
-from app.domain.chat import PLAIN_TEXT, ChatCall, Image, Message
+from app.domain.chat import PLAIN_TEXT, ChatCall, Image, Message, OutputFormat, ToolUse
 from app.domain.emulation.emulator import Emulator
 from app.domain.emulation.schema import check_schema
 from app.domain.errors import ContextTooLong, InvalidRequest
@@ -44,21 +45,36 @@ class Attempt(Struct, frozen=True):
 
 
 def attempts(
-    call: ChatCall, caller_id: str, targets: Sequence[Target], session: CallSession, log: CallLog
+    call: ChatCall,
+    caller_id: str,
+    targets: Sequence[Target],
+    session: CallSession,
+    log: CallLog,
+    *,
+    may_leave_out: bool = True,
 ) -> Iterator[Attempt]:
     """The attempts at an answer, each made when its turn comes.
 
     Targets that take the whole conversation come first, then those that take a part of it. Those that can't take it at
     all are noted in the log. All attempts together have the time of the most patient provider.
+
+    Args:
+        call: What is asked.
+        caller_id: Whose call it is.
+        targets: Who may answer, in order.
+        session: What the call means for its session.
+        log: Takes notes.
+        may_leave_out: Whether tools, and forms of JSON, that don't fit into a prompt are left out; else it is refused.
     """
     now = asyncio.get_running_loop().time
     deadline = now() + max([target.provider.timeout for target in targets])
     messages = session.messages
     is_formed = call.tools is not None or call.output_format.kind != "text"
     is_limited = call.max_tokens is not None or bool(call.stop)
-    waiting: list[tuple[Target, TextPrompt | MessagePrompt, Emulator | None]] = []
+    waiting: list[tuple[Target, TextPrompt | MessagePrompt, Fitted]] = []
 
-    def attempt(target: Target, prompt: TextPrompt | MessagePrompt, emulator: Emulator | None, others: int) -> Attempt:
+    def attempt(target: Target, prompt: TextPrompt | MessagePrompt, told: Fitted, others: int) -> Attempt:
+        emulator = told.emulator
         log.target, log.prompt = target, prompt
         time = now()
         # The last one may use up the time; any other leaves half of it to those behind it.
@@ -83,25 +99,25 @@ def attempts(
         if bounds is not None and (is_limited or is_formed or call.options):
             request, ignored = _bounded(request, bounds)
         limiter = _limiter(call, target.spec, emulator) if is_limited else None
-        return Attempt(target, request, limiter, emulator, messages, ignored)
+        return Attempt(target, request, limiter, emulator, messages, (*told.left_out, *ignored))
 
     for index, target in enumerate(targets):
         try:
-            emulator = _emulator(call, target.spec) if is_formed else None
-            if call.n > 1 and (emulator is not None or "messages" not in target.spec.abilities):
+            told = _told(call, target.spec, messages, may_leave_out) if is_formed else NOTHING
+            if call.n > 1 and (told.emulator is not None or "messages" not in target.spec.abilities):
                 raise InvalidRequest(_ONE_ANSWER, param="n", code="unsupported_value")
-            prompt = _prompt(call, target.spec, messages, emulator)
+            prompt = _prompt(call, target.spec, messages, told.emulator)
         except InvalidRequest as refusal:
             log.pass_over(target, refusal)
             continue
-        if prompt.is_whole or len(targets) == 1:
-            yield attempt(target, prompt, emulator, others=len(targets) - index - 1 + len(waiting))
+        if (prompt.is_whole and not told.left_out) or len(targets) == 1:
+            yield attempt(target, prompt, told, others=len(targets) - index - 1 + len(waiting))
         else:
-            waiting.append((target, prompt, emulator))
+            waiting.append((target, prompt, told))
             log.pass_over(target, ContextTooLong("The conversation doesn't fit as a whole.", param="messages"))
     while waiting:
-        target, prompt, emulator = waiting.pop(0)
-        yield attempt(target, prompt, emulator, others=len(waiting))
+        target, prompt, told = waiting.pop(0)
+        yield attempt(target, prompt, told, others=len(waiting))
 
 
 def reminded(attempt: Attempt, reply: str, reminder: str) -> Attempt:
@@ -163,22 +179,26 @@ def _composed(
     )
 
 
-def _emulator(call: ChatCall, spec: ModelSpec) -> Emulator | None:
+def _told(call: ChatCall, spec: ModelSpec, messages: tuple[Message, ...], may_leave_out: bool) -> Fitted:
+    """What a model is told of tools and form that it lacks."""
     tools = None if "tools" in spec.abilities else call.tools
     kind = call.output_format.kind
     output_format = PLAIN_TEXT if kind == "text" or kind in spec.abilities else call.output_format
     if tools is None and output_format is PLAIN_TEXT:
-        return None
+        return NOTHING
     for index, tool in enumerate(tools.tools if tools else ()):
         check_schema(tool.parameters, tool.place or f"tools[{index}]", of_object=True)
     if output_format.schema is not None:
         check_schema(output_format.schema, output_format.place)
-    return Emulator(
-        tools=tools,
-        output_format=output_format,
-        tag=_new_tag(),
-        calls_by_itself=tools is None and call.tools is not None and bool(call.tools.callable_tools),
-    )
+    calls_by_itself = tools is None and call.tools is not None and bool(call.tools.callable_tools)
+    tag = _new_tag()
+
+    def emulator(tools: ToolUse | None, output_format: OutputFormat) -> Emulator:
+        return Emulator(tools=tools, output_format=output_format, tag=tag, calls_by_itself=calls_by_itself)
+
+    if may_leave_out and "messages" not in spec.abilities:
+        return fitted(tools, output_format, emulator, messages, spec.prompt_limit)
+    return Fitted(emulator(tools, output_format))
 
 
 def _new_tag() -> str:

@@ -32,6 +32,7 @@ class ChatService:
         on_call: Take the record of every call when it is over. They must return at once: they may run while a task is
             being cancelled.
         on_texts: Takes, at the same time, what the upstream was sent and what it answered; None if nobody may know.
+        may_leave_out: See `attempts`.
     """
 
     def __init__(
@@ -42,12 +43,14 @@ class ChatService:
         policy: SessionPolicy,
         on_call: Sequence[Callable[[CallRecord], None]] = (),
         on_texts: Callable[[str, str], None] | None = None,
+        may_leave_out: bool = True,
     ) -> None:
         self._registry = registry
         self._sessions = sessions
         self._policy = policy
         self._on_call = on_call
         self._on_texts = on_texts
+        self._may_leave_out = may_leave_out
 
     async def complete(self, call: ChatCall, caller: Caller) -> Answer:
         """Answer a call as a whole.
@@ -61,7 +64,7 @@ class ChatService:
                 log.action = session.action
                 if session.replay is not None:
                     return _replayed(call, session, targets[0], session.replay, log)
-                for attempt in attempts(call, caller.id, targets, session, log):
+                for attempt in attempts(call, caller.id, targets, session, log, may_leave_out=self._may_leave_out):
                     try:
                         completion = await _asked(attempt)
                     except GatewayError as error:
@@ -100,7 +103,7 @@ class ChatService:
                     yield answer.ending
                     return
                 said = log.deltas
-                for attempt in attempts(call, caller.id, targets, session, log):
+                for attempt in attempts(call, caller.id, targets, session, log, may_leave_out=self._may_leave_out):
                     opening = _opening(call, session, attempt.target, attempt.request.prompt, log, attempt.ignored)
                     yield opening
                     try:

@@ -6,6 +6,7 @@ Pure and deterministic. What is kept, in this order:
 2. Instructions on tools and output format: what the answer depends on; they must fit too.
 3. The system prompt: whole if it takes at most a third of the limit, else its head and its tail.
 4. The other turns, newest first, each whole; the first that doesn't fit keeps its head and tail if enough remains.
+   User messages that never got an answer, as failed ones in the histories of chat apps, come after all that did.
 
 The kept parts are written in chronological order, each behind a short role tag, as in `[User]: Hello`. A message that
 goes alone is sent as it is, with no tag. Instructions stand right before the last turn: a model follows best what it
@@ -182,6 +183,13 @@ def compose(
     return text_prompt(text, size, limit, dropped, sum([section.cut for section in kept]))
 
 
+def room_for_instructions(messages: Sequence[Message], limit: PromptLimit) -> int:
+    """The size that instructions may have beside what must be sent of a conversation; below 0 if not even that fits."""
+    draft = _draft(messages, told_call)
+    beside = _join([_Section(_PLAIN_TAGS["system"], "", ours=True), *draft.pending], has_words=True)
+    return limit.size - limit.measure(beside)
+
+
 class _Section(Struct, frozen=True):
     """A message as it is written.
 
@@ -203,6 +211,7 @@ class _Draft(Struct, frozen=True):
         system: The system prompt: one section or none.
         history: Messages that may be left out, oldest first; none is empty.
         pending: The sections that must be sent.
+        first_pending: The message of the first of these.
         tool_names: By the ids of their calls.
         render_call: Writes an earlier tool call.
     """
@@ -210,6 +219,7 @@ class _Draft(Struct, frozen=True):
     system: list[_Section]
     history: list[Message]
     pending: list[_Section]
+    first_pending: Message
     tool_names: dict[str, str]
     render_call: Callable[[ToolCall], str]
 
@@ -276,12 +286,14 @@ def _draft(messages: Sequence[Message], render_call: Callable[[ToolCall], str]) 
     tool_names = {call.id: call.name for message in turns if message.tool_calls for call in message.tool_calls}
     if not turns:
         # Only instructions came: then they are the question.
-        return _Draft([], [], [_Section(_PLAIN_TAGS["user"], "\n\n".join(instructions))], tool_names, render_call)
+        pending = [_Section(_PLAIN_TAGS["user"], "\n\n".join(instructions))]
+        return _Draft([], [], pending, messages[-1], tool_names, render_call)
     first = _first_pending(turns)
     draft = _Draft(
         [_Section(_PLAIN_TAGS["system"], "\n\n".join(instructions))] if instructions else [],
         [message for message in turns[:first] if message.text or message.tool_calls],
         [],
+        turns[first],
         tool_names,
         render_call,
     )
@@ -324,24 +336,43 @@ def _select(draft: _Draft, must: list[_Section], limit: PromptLimit) -> list[_Se
         cost = measure(section.tag) + separator + measure(section.body)
         kept += [section] if cost <= share else _cut(section, share, limit)
         room -= min(share, cost)
-    history: list[_Section] = []
-    for section in draft.sections(_newest(draft.history, limit.max_characters)):
+    history: list[tuple[int, _Section]] = []
+    places = _by_importance(draft, limit.max_characters)
+    for place, section in zip(places, draft.sections([draft.history[place] for place in places]), strict=True):
         cost = measure(section.tag) + separator + measure(section.body)
         if cost > room:
-            history += _cut(section, room, limit)
+            history += [(place, part) for part in _cut(section, room, limit)]
             break
-        history.append(section)
+        history.append((place, section))
         room -= cost
-    history.reverse()
-    return kept + history + must
+    history.sort(key=_place)
+    return kept + [section for _, section in history] + must
 
 
-def _newest(history: Sequence[Message], max_characters: int) -> list[Message]:
-    """The messages that could have a place among so many characters, newest first."""
-    newest: list[Message] = []
-    for message in reversed(history):
-        newest.append(message)
+def _place(placed: tuple[int, _Section]) -> int:
+    return placed[0]
+
+
+def _by_importance(draft: _Draft, max_characters: int) -> list[int]:
+    """The places of the messages that could have room among so many characters, the most important first."""
+    history = draft.history
+    newest: list[int] = []
+    unanswered: list[int] = []
+    follower = draft.first_pending
+    for place in range(len(history) - 1, -1, -1):
+        message = history[place]
+        is_unanswered = message.role == "user" == follower.role and message.name == follower.name
+        follower = message
+        if is_unanswered:
+            unanswered.append(place)
+            continue
+        newest.append(place)
         max_characters -= len(message.text)
+        if max_characters < 0:
+            return newest
+    for place in unanswered:
+        newest.append(place)
+        max_characters -= len(history[place].text)
         if max_characters < 0:
             break
     return newest

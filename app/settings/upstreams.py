@@ -129,6 +129,12 @@ class SiteSettings(SettingsGroup):
         "codepoints",
         "What is counted: Unicode code points, UTF-16 units (as JavaScript does) or bytes of UTF-8.",
     )
+    tools_that_do_not_fit: Literal["drop", "refuse"] = setting(
+        "TOOLS_THAT_DO_NOT_FIT",
+        "drop",
+        "`drop` leaves out tools, and forms of JSON, that aren't demanded and don't fit into a message, and "
+        "names them in `X-Ignored-Params`. `refuse` answers such a request with a 400.",
+    )
     keep_session: bool = setting(
         "KEEP_UPSTREAM_SESSION",
         False,

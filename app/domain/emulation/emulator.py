@@ -63,6 +63,8 @@ class Emulator:
 
     Attributes:
         instructions: For the prompt; "" if there are none.
+        about_tools: The part of them that is about tools.
+        about_format: The part that is about the answer's form.
         param: The field at fault if the instructions don't fit the model's limit.
     """
 
@@ -84,9 +86,9 @@ class Emulator:
         self._may_call = bool(self._callable) or calls_by_itself
         self._callable_tools = CallableTools(self._callable)
         self._check = SchemaCheck(output_format.schema) if output_format.schema is not None else None
-        about_tools, about_format = self._about_tools(), self._about_format()
-        self.instructions = "\n".join(filter(None, (about_tools, about_format)))
-        self.param = output_format.place if len(about_format) > len(about_tools) else "tools"
+        self.about_tools, self.about_format = self._about_tools(), self._about_format()
+        self.instructions = "\n".join(filter(None, (self.about_tools, self.about_format)))
+        self.param = output_format.place if len(self.about_format) > len(self.about_tools) else "tools"
 
     def render_call(self, call: ToolCall) -> str:
         """An earlier call of the assistant, in the form that the model is asked for."""

@@ -70,7 +70,6 @@ _NAMED = re.compile(
 )
 _END_OF_JSON = re.compile(rf"{_WRAPPER}|{_SPECIAL}|</{_NS}function>|\n{_FENCE}")
 _END_OF_PYTHON = re.compile(rf"{_SPECIAL}|\[/?TOOL_CALLS\]|^[ \t]{{0,3}}`{{3}}", re.MULTILINE)
-_PRINTED = re.compile(r"print\((.{1,9999})\)\s{0,9}\Z", re.DOTALL)
 _PYTHON_CALL = re.compile(rf"\[?\s{{0,9}}(?:print\()?{_NAME}\(")
 
 _MOST_TRIES = 8
@@ -283,9 +282,10 @@ def _python(reply: str, place: int, tools: CallableTools) -> tuple[list[_Found],
     text = reply[place:end].strip()
     if len(text) > _LONGEST_PYTHON:
         return None
-    printed = _PRINTED.match(text)
+    if text.startswith("print(") and text.endswith(")"):
+        text = text[len("print(") : -1]
     try:
-        body = ast.parse(printed[1] if printed else text, mode="eval").body
+        body = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     found = [_python_call(node, tools) for node in (body.elts if isinstance(body, ast.List) else [body])]
