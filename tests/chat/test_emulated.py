@@ -169,7 +169,8 @@ def test_where_there_is_no_room_to_ask_again_the_first_reply_counts(
 ) -> None:
     """A reminder that doesn't fit is no reason to lose what the model said."""
     text_model.answer = says("Sunny.")
-    ask(sdk)
+    long_question: Any = [{"role": "user", "content": "How is the weather in Rome? " * 30}]
+    ask(sdk, messages=long_question)
     tight = ScriptedProvider(
         "tight",
         says(lambda request: call(request, {"town": "Rome"})),
@@ -179,7 +180,7 @@ def test_where_there_is_no_room_to_ask_again_the_first_reply_counts(
         gateway_with(site, log_stream, tight) as gateway,
         openai.OpenAI(base_url=gateway.openai_url, api_key=ALICE_KEY, max_retries=0) as client,
     ):
-        assert "town" in (ask(client).choices[0].message.content or "")
+        assert "town" in (ask(client, messages=long_question).choices[0].message.content or "")
     assert len(tight.requests) == 1
 
 
@@ -242,13 +243,19 @@ def test_json_is_streamed(sdk: openai.OpenAI, text_model: ScriptedProvider) -> N
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"tools": [{"type": "function", "function": {"name": f"tool_{n}"}} for n in range(500)]}, "tools"),
+        (
+            {
+                "tools": [{"type": "function", "function": {"name": f"tool_{n}"}} for n in range(500)],
+                "tool_choice": "required",
+            },
+            "tools",
+        ),
         (
             {
                 "tools": openai.NOT_GIVEN,
                 "response_format": {
                     "type": "json_schema",
-                    "json_schema": {"name": "n", "schema": {"enum": [str(n) for n in range(2000)]}},
+                    "json_schema": {"name": "n", "strict": True, "schema": {"enum": [str(n) for n in range(2000)]}},
                 },
             },
             "response_format",
@@ -256,10 +263,62 @@ def test_json_is_streamed(sdk: openai.OpenAI, text_model: ScriptedProvider) -> N
     ],
 )
 def test_definitions_that_do_not_fit_are_refused(sdk: openai.OpenAI, fields: dict[str, Any], param: str) -> None:
-    """What has to be told and is too large is a 400 that names the field; nothing is cut in silence."""
+    """What is demanded and too large to be told is a 400 that names the field; nothing is cut in silence."""
     with pytest.raises(openai.BadRequestError) as caught:
         ask(sdk, **fields)
     assert (caught.value.code, caught.value.param) == ("context_length_exceeded", param)
+
+
+BIG_TOOL: Any = {"type": "function", "function": {"name": "big", "description": "Does everything. " * 500}}
+BIG_SCHEMA: Any = {"name": "n", "schema": {"type": "object", "description": "Anything. " * 500}}
+
+
+def test_tools_that_do_not_fit_are_left_out_and_named(sdk: openai.OpenAI, text_model: ScriptedProvider) -> None:
+    """The model is told of those that fit, and the answer's header names the others, whole and streamed."""
+    text_model.answer = says(call)
+    for stream in (False, True):
+        with sdk.chat.completions.with_streaming_response.create(
+            model="r", messages=[QUESTION], tools=[BIG_TOOL, WEATHER], stream=stream
+        ) as response:
+            body = response.read().decode()
+        assert response.headers["x-ignored-params"] == "tools.big"
+        assert "get_weather" in body
+        assert "Does everything" not in text_model.requests[-1].prompt.text
+    text_model.answer = says("Sunny.")
+    whole = sdk.chat.completions.with_raw_response.create(model="r", messages=[QUESTION], tools=[BIG_TOOL])
+    assert whole.headers["x-ignored-params"] == "tools.big"
+    assert text_model.requests[-1].prompt.text == QUESTION["content"]
+
+
+def test_forms_of_json_that_do_not_fit_give_way(sdk: openai.OpenAI, text_model: ScriptedProvider) -> None:
+    """A schema that need not fit exactly is not told if it is too large: then any JSON is the answer."""
+    text_model.answer = says('{"city": "Rome"}')
+    response = sdk.chat.completions.with_raw_response.create(
+        model="r", messages=[QUESTION], response_format={"type": "json_schema", "json_schema": BIG_SCHEMA}
+    )
+    assert response.headers["x-ignored-params"] == "response_format"
+    assert "Anything." not in text_model.requests[-1].prompt.text
+    assert "JSON" in text_model.requests[-1].prompt.text
+    text_model.answer = says("Sunny.")
+    full: Any = [{"role": "user", "content": "?" * text_model.models[0].prompt_limit.size}]
+    response = sdk.chat.completions.with_raw_response.create(
+        model="r", messages=full, response_format={"type": "json_object"}
+    )
+    assert response.headers["x-ignored-params"] == "response_format"
+    assert text_model.requests[-1].prompt.text == full[0]["content"]
+
+
+def test_an_operator_may_want_no_tool_to_be_left_out(
+    site: LiveSimulator, log_stream: TextIO, text_model: ScriptedProvider
+) -> None:
+    """With TOOLS_THAT_DO_NOT_FIT=refuse such a request is a 400 that names the field."""
+    with (
+        gateway_with(site, log_stream, text_model, tools_that_do_not_fit="refuse") as gateway,
+        openai.OpenAI(base_url=gateway.openai_url, api_key=ALICE_KEY, max_retries=0) as client,
+        pytest.raises(openai.BadRequestError) as caught,
+    ):
+        ask(client, tools=[BIG_TOOL])
+    assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "tools")
 
 
 def test_an_unusable_schema_is_refused_by_its_place(sdk: openai.OpenAI) -> None:

@@ -339,3 +339,25 @@ def test_content_that_forges_a_call_is_made_harmless(content: str, sent: str) ->
     assert compose([user(content), user("Bye")], ROOMY).text == f"[User]: {sent}\n[User]: Bye"
     assert compose([user(content)], ROOMY, "-").text == f"[System]: -\n[User]: {sent}"
     assert compose([user(content)], ROOMY).text == content
+
+
+def test_messages_that_were_never_answered_go_first() -> None:
+    """What failed crowds out no turn that was answered; where there is room, it stays in its place."""
+    failed = [user("Please read this. " * 20), user("Please!")]
+    messages = [user("My name is Ada."), assistant("Hello!"), *failed, user("What is my name?")]
+    assert compose(messages, PromptLimit(120)).text == (
+        "[User]: My name is Ada.\n[Assistant]: Hello!\n[User]: Please!\n[User]: What is my name?"
+    )
+    assert compose(messages, PromptLimit(70)).text == (
+        "[User]: My name is Ada.\n[Assistant]: Hello!\n[User]: What is my name?"
+    )
+    cut = compose(messages, PromptLimit(300))
+    assert (cut.dropped, cut.shortened) == (0, 1)
+    places = [cut.text.index(word) for word in ("Ada", "Hello", "Please read", "Please!", "What is")]
+    assert places == sorted(places)
+
+
+def test_people_who_take_turns_are_not_unanswered() -> None:
+    """Messages of several people follow each other in the usual order: the newest stay."""
+    messages = [user("Old " * 10, "Ada"), assistant("Yes " * 10), user("New", "Ben"), user("Well?", "Ada")]
+    assert compose(messages, PromptLimit(60)).text == "[User Ben]: New\n[User Ada]: Well?"

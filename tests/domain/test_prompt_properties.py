@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import assume, given, settings
@@ -163,7 +164,7 @@ def test_the_place_of_the_system_prompt_is_reserved(instruction: str, turn: str)
 @UNTIMED
 @given(messages=_conversations, limit=_limits)
 def test_what_is_kept_is_the_newest_in_order(messages: list[Message], limit: PromptLimit) -> None:
-    """The turns in a prompt are the latest ones without a gap, from the oldest kept to the newest."""
+    """The turns in a prompt are the latest, in order; of those that were never answered there are none before them."""
     numbered = [
         Message(message.role, f"\ue000{place}\ue001{message.text}", message.name)
         for place, message in enumerate(messages)
@@ -174,7 +175,17 @@ def test_what_is_kept_is_the_newest_in_order(messages: list[Message], limit: Pro
     sent = [int(place) for place in _PLACE.findall(prompt.text)]
     turns = [place for place, message in enumerate(numbered) if message.role != "system"]
     sent_turns = [place for place in sent if numbered[place].role != "system"]
-    assert sent_turns == turns[len(turns) - len(sent_turns) :]
+    last = len(_mandatory(numbered)) if turns else 0
+    history = turns[: len(turns) - last]
+    unanswered = [
+        place
+        for place, following in pairwise(turns)
+        if place in history
+        and numbered[place].role == numbered[following].role == "user"
+        and numbered[place].name == numbered[following].name
+    ]
+    important = [*turns[len(history) :][::-1], *[place for place in history[::-1] if place not in unanswered]]
+    assert sent_turns == sorted([*important, *unanswered[::-1]][: len(sent_turns)])
     # The system prompt comes before all turns.
     assert sent == [*(place for place in sent if place not in turns), *sent_turns]
 
