@@ -35,6 +35,8 @@ def domain_messages(system: str | list[ContentBlock] | None, messages: Sequence[
 
 
 def _messages(message: WireMessage, place: str) -> Iterator[Message]:
+    if message.content is None:
+        return
     if message.role == "system":
         yield Message("system", _system_text(message.content, place))
     elif isinstance(message.content, str):

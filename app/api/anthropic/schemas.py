@@ -61,13 +61,14 @@ _Blocks = Annotated[list[ContentBlock], Tag("<blocks>")]
 _Object = Annotated[dict[str, Any], Tag("<object>")]
 _Null = Annotated[None, Tag("<null>")]
 Content = Annotated[_Text | _Blocks, Discriminator(_content_tag)]
+OptionalContent = Annotated[_Text | _Blocks | _Null, Discriminator(_content_tag)]
 
 
 class WireMessage(WireModel):
     """One message of the conversation."""
 
     role: Literal["user", "assistant", "system"]
-    content: Content
+    content: OptionalContent
 
 
 class WireTool(WireModel):

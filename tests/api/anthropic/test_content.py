@@ -35,6 +35,14 @@ def text(words: str) -> dict[str, Any]:
     return {"type": "text", "text": words, "cache_control": {"type": "ephemeral"}}
 
 
+def test_a_message_without_content_is_none() -> None:
+    """Null means absent: clients write it for an answer that only called tools, or that was cancelled."""
+    nothing = {"role": "assistant", "content": None}
+    assert read(user(text("Hello")), nothing, {"role": "system", "content": None}) == (Message("user", "Hello"),)
+    with pytest.raises(InvalidRequest, match="at least one message"):
+        read({"role": "user", "content": None})
+
+
 def test_strings_and_text_blocks_say_the_same() -> None:
     """A text is one however it is written; several blocks are joined."""
     assert read({"role": "user", "content": "Hello"}) == read(user(text("Hello"))) == (Message("user", "Hello"),)
