@@ -5,8 +5,8 @@ from contextlib import aclosing
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api.dialect import Dialect, DialectServices, Exchange
-from app.api.errors import expected_error_response
+from app.api.dialects import Dialect, DialectServices, Exchange
+from app.api.error_responses import expected_error_response
 from app.api.request import JsonReply, RawHeaders, RequestContext, cancel_on_disconnect, read_body, session_id_header
 from app.api.streaming.event_stream import EventStream, StreamPolicy
 from app.chat.events import Ending, Event, Opening

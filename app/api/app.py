@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.answering import AnsweringEndpoint, Dispatcher
-from app.api.errors import install_error_handlers
+from app.api.error_responses import install_error_handlers
 from app.api.openapi import describe, install_openapi
 
 

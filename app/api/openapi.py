@@ -7,7 +7,7 @@ from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from app.api.dialect import Dialect
+from app.api.dialects import Dialect
 
 _REF = "#/components/schemas/{model}"
 

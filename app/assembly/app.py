@@ -9,7 +9,7 @@ from app.api.answering import AnsweringEndpoint
 from app.api.anthropic.dialect import MESSAGES
 from app.api.app import Gateway
 from app.api.completions.dialect import COMPLETIONS
-from app.api.dialect import DialectServices
+from app.api.dialects import DialectServices
 from app.api.openai.dialect import CHAT_COMPLETIONS
 from app.api.ops import Drain, ops_router
 from app.api.responses.dialect import RESPONSES

@@ -6,12 +6,12 @@ import structlog
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from app.api.addresses import TrustedProxies
-from app.api.dialect import Dialect
+from app.api.dialects import Dialect
 from app.api.middleware.auth import ApiKeys, AuthMiddleware
 from app.api.middleware.context import RequestContextMiddleware
 from app.api.middleware.intake import IntakeMiddleware
 from app.api.middleware.tracing import TracingMiddleware
+from app.api.wire.addresses import TrustedProxies
 from app.assembly.resources import Resources
 from app.settings import Settings
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from app.api.dialect import Dialect, DialectServices, Exchange
+from app.api.dialects import Dialect, DialectServices, Exchange
 from app.api.request import RequestContext
 from app.domain.caller import Caller
 from app.providers.registry import ProviderRegistry

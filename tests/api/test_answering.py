@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse
 
 from app.api.answering import opening_headers
 from app.api.completions.dialect import COMPLETIONS
-from app.api.dialect import Exchange
+from app.api.dialects import Exchange
 from app.assembly.app import create_app
 from app.domain.chat import Delta
 from app.domain.errors import GatewayError, InvalidRequest, UpstreamUnavailable

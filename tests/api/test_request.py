@@ -7,7 +7,7 @@ from hypothesis import given
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
-from app.api.errors import OPENAI_ERRORS
+from app.api.error_responses import OPENAI_ERRORS
 from app.api.request import (
     MAX_SESSION_ID,
     ErrorForm,

@@ -21,7 +21,7 @@ from app.api.anthropic.schemas import (
     ModelPage,
     TokenCount,
 )
-from app.api.dialect import Dialect, DialectServices
+from app.api.dialects import Dialect, DialectServices
 from app.api.openapi import REQUEST_HEADERS, request_doc
 from app.api.request import read_body
 from app.api.wire.body import parse_body

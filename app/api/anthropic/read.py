@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Literal
 
-from app.api.anthropic.content import domain_messages
+from app.api.anthropic.blocks import domain_messages
 from app.api.anthropic.errors import anthropic_fault
 from app.api.anthropic.schemas import CountTokensRequest, MessagesRequest, Prompted, WireTool
 from app.api.anthropic.stream import MessageEncoder
 from app.api.anthropic.write import write_message
-from app.api.dialect import DialectServices, Exchange
+from app.api.dialects import DialectServices, Exchange
 from app.api.request import RequestContext, SessionHints, session_hints
 from app.api.wire.body import nameable, parse_body
 from app.api.wire.tools import tool_use

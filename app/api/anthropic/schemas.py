@@ -21,7 +21,7 @@ def _content_tag(value: Any) -> str:
     return "<object>" if isinstance(value, dict) else "<text>"
 
 
-class Source(WireModel):
+class ContentSource(WireModel):
     """Where an image or a document comes from."""
 
     type: str = Field(description="`base64`, `url`, `text` or `content`")
@@ -55,7 +55,7 @@ class ContentBlock(WireModel):
     content: "Annotated[_Text | _Blocks | _Object | _Null, Discriminator(_content_tag)]" = None
 
 
-_Source = Annotated[Source, Tag("<object>")]
+_Source = Annotated[ContentSource, Tag("<object>")]
 _Text = Annotated[str, Tag("<text>")]
 _Blocks = Annotated[list[ContentBlock], Tag("<blocks>")]
 _Object = Annotated[dict[str, Any], Tag("<object>")]

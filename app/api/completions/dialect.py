@@ -5,7 +5,7 @@ from fastapi import APIRouter
 from app.api.completions.errors import COMPLETIONS_ERRORS
 from app.api.completions.read import read
 from app.api.completions.schemas import TextCompletion, TextCompletionRequest
-from app.api.dialect import Dialect
+from app.api.dialects import Dialect
 from app.api.openapi import ANSWER_ERRORS, REQUEST_HEADERS
 
 COMPLETIONS = Dialect(

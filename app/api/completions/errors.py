@@ -1,6 +1,6 @@
 """Errors of legacy completions: the domain's `messages` are the `prompt` here."""
 
-from app.api.errors import openai_error_object, openai_errors
+from app.api.error_responses import openai_error_object, openai_errors
 from app.domain.errors import GatewayError
 
 _NAMES = {"messages": "prompt"}

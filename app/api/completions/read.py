@@ -6,7 +6,7 @@ from functools import partial
 from app.api.completions.schemas import TextCompletionRequest
 from app.api.completions.stream import CompletionEncoder
 from app.api.completions.write import write_completion
-from app.api.dialect import DialectServices, Exchange
+from app.api.dialects import DialectServices, Exchange
 from app.api.request import RequestContext, SessionHints, session_hints
 from app.api.wire.body import given_fields, nameable, parse_body
 from app.api.wire.faults import missing_parameter, too_many, unsupported_parameter, unsupported_value

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api.errors import error_response, refused_preflight
+from app.api.error_responses import error_response, refused_preflight
 from app.api.request import RequestContext
 from app.domain.caller import Caller, caller_of_key
 from app.domain.errors import InvalidApiKey

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api.addresses import DOCUMENTS, TrustedProxies, meant_address
-from app.api.errors import error_form_of, error_response
+from app.api.error_responses import error_form_of, error_response
 from app.api.request import ErrorForm, RequestContext, unique_id
+from app.api.wire.addresses import DOCUMENTS, TrustedProxies, meant_address
 from app.domain.errors import GatewayStopping, InternalError
 from app.observe.logging import AccessLog
 from app.observe.metrics import Metrics

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.errors import error_response
+from app.api.error_responses import error_response
 from app.api.request import RequestContext
 from app.api.wire.coding import decoded
 from app.domain.errors import BodyTooLarge, GatewayError, GatewayOverloaded, HeadersTooLarge, UnsupportedCoding

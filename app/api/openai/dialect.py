@@ -4,8 +4,8 @@ import time
 
 from fastapi import APIRouter
 
-from app.api.dialect import Dialect, DialectServices
-from app.api.errors import OPENAI_ERRORS
+from app.api.dialects import Dialect, DialectServices
+from app.api.error_responses import OPENAI_ERRORS
 from app.api.openai.read import read
 from app.api.openai.schemas import ChatCompletion, ChatCompletionRequest, ModelList, ModelObject
 from app.api.openapi import ANSWER_ERRORS, REQUEST_HEADERS, openai_responses

@@ -4,14 +4,13 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from itertools import count
 
-from app.api.dialect import DialectServices, Exchange
+from app.api.dialects import DialectServices, Exchange
 from app.api.openai.schemas import (
     ChatCompletionRequest,
     ChatMessage,
     FunctionCall,
     FunctionDefinition,
     NamedFunction,
-    ResponseFormat,
     ToolChoice,
     ToolChoiceEntry,
     ToolDefinition,
@@ -25,9 +24,10 @@ from app.api.wire.calls import arguments_text, with_call_ids
 from app.api.wire.content import Part, read_parts, text_and_parts
 from app.api.wire.custom import custom_arguments, custom_tool
 from app.api.wire.faults import invalid_value, missing_parameter, too_many, unsupported_value
+from app.api.wire.formats import output_format
 from app.api.wire.openai import stop_texts
 from app.api.wire.tools import tool_use
-from app.domain.chat import PLAIN_TEXT, ChatCall, Extras, Message, OutputFormat, Role, Tool, ToolCall, ToolUse
+from app.domain.chat import PLAIN_TEXT, ChatCall, Extras, Message, Role, Tool, ToolCall, ToolUse
 from app.domain.message_shapes import CALL_EXTRAS, MESSAGE_EXTRAS, THOUGHT_PARTS, text_in, thoughts_in
 
 _ROLES: dict[str, Role] = {
@@ -104,7 +104,11 @@ def to_call(
         model=request.model or services.registry.default_model,
         messages=messages,
         tools=_functions(request) if legacy else _tools(request) if request.tools or request.tool_choice else None,
-        output_format=_output_format(request.response_format) if request.response_format else PLAIN_TEXT,
+        output_format=(
+            output_format(request.response_format, "response_format", "response_format.json_schema.schema")
+            if request.response_format
+            else PLAIN_TEXT
+        ),
         max_tokens=request.max_completion_tokens or request.max_tokens,
         stop=stop_texts(request.stop) if request.stop else (),
         options=options,
@@ -171,17 +175,6 @@ def _any_tool(tool: ToolDefinition, place: str) -> Tool:
 def _tool(function: FunctionDefinition | ToolDefinition, place: str) -> Tool:
     name, description = function.name or "", function.description or ""
     return Tool(name, description, function.parameters or {}, bool(function.strict), place)
-
-
-def _output_format(wanted: ResponseFormat) -> OutputFormat:
-    if wanted.type in (None, "text"):
-        return PLAIN_TEXT
-    if wanted.type == "json_object":
-        return OutputFormat("json_object")
-    given = wanted.json_schema or wanted
-    if given.schema_ is None:
-        raise missing_parameter("response_format.json_schema.schema")
-    return OutputFormat("json_schema", given.schema_, given.name or "", given.description or "", bool(given.strict))
 
 
 def _message(message: ChatMessage, index: int) -> Message:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from app.api.wire.body import WireModel
 from app.api.wire.content import ContentPart
+from app.api.wire.formats import ResponseFormat
 from app.api.wire.openai import StreamOptions, UsageObject
 from app.api.wire.options import Choices, LogitBias, MaxTokens, Penalty, Probability, Temperature, TopLogprobs
 
@@ -119,22 +120,6 @@ class ToolChoice(ToolChoiceEntry):
     allowed_tools: AllowedTools | None = None
     mode: Literal["auto", "required"] | None = None
     tools: list[ToolChoiceEntry] | None = None
-
-
-class JsonSchema(WireModel):
-    """The schema that the answer must fit."""
-
-    name: str | None = None
-    description: str | None = None
-    schema_: dict[str, Any] | None = Field(None, alias="schema")
-    strict: bool | None = None
-
-
-class ResponseFormat(JsonSchema):
-    """The form of the answer. A schema may also stand beside the type, as on /v1/responses."""
-
-    type: Literal["text", "json_object", "json_schema"] | None = Field(None, description="`text` if absent")
-    json_schema: JsonSchema | None = None
 
 
 def _choice_tag(value: Any) -> str:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import msgspec
 
-from app.api.errors import openai_error_object
+from app.api.error_responses import openai_error_object
 from app.api.request import unique_id
 from app.api.wire.custom import custom_input
 from app.api.wire.openai import DONE, usage_object

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from app.api.dialect import Dialect, DialectServices
+from app.api.dialects import Dialect, DialectServices
 from app.api.openapi import ANSWER_ERRORS, REQUEST_HEADERS, openai_responses, request_doc
 from app.api.request import JsonReply, read_body
 from app.api.responses.errors import RESPONSES_ERRORS

@@ -18,7 +18,7 @@ from app.api.responses.schemas import (
     OtherItem,
     ReasoningItem,
 )
-from app.api.responses.tools import ClientTool
+from app.api.responses.toolbox import ClientTool
 from app.api.wire.calls import arguments_text, with_call_ids
 from app.api.wire.content import ContentPart, Part, read_parts, text_and_parts
 from app.api.wire.custom import custom_arguments
@@ -71,7 +71,7 @@ def to_messages(items: Sequence[Placed]) -> list[Message]:
         InvalidRequest: An item holds what can't be read.
     """
     messages: list[Message] = []
-    draft = _Draft()
+    draft = _Turn()
     for placed in items:
         item = placed.item
         if isinstance(item, OtherItem | ItemReference):
@@ -96,7 +96,7 @@ def kept_items(items: Sequence[Placed], response_id: str) -> list[dict[str, Any]
 
 
 @dataclass(slots=True)
-class _Draft:
+class _Turn:
     """What an assistant does in one go."""
 
     text: str = ""
@@ -115,7 +115,7 @@ class _Draft:
         return taken if is_said else []
 
 
-def _add(draft: _Draft, item: MessageItem | FunctionCallItem | CustomCallItem | ReasoningItem, place: str) -> None:
+def _add(draft: _Turn, item: MessageItem | FunctionCallItem | CustomCallItem | ReasoningItem, place: str) -> None:
     if isinstance(item, MessageItem):
         draft.text, _ = text_and_parts(_parts(item.content, f"{place}.content"))
     elif isinstance(item, ReasoningItem):

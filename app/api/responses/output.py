@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from app.api.responses.ids import output_item_id
 from app.api.responses.schemas import ResponsesRequest
-from app.api.responses.tools import ClientTool, Toolbox
+from app.api.responses.toolbox import ClientTool, Toolbox
 from app.api.wire.custom import custom_input
 from app.chat.deltas import as_deltas
 from app.chat.events import Ending

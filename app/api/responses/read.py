@@ -4,18 +4,19 @@ import json
 import time
 from collections.abc import Sequence
 
-from app.api.dialect import DialectServices, Exchange
+from app.api.dialects import DialectServices, Exchange
 from app.api.request import RequestContext, SessionHints, session_hints
 from app.api.responses.ids import new_response_id
 from app.api.responses.items import Placed, items_of_input, passed_over, to_messages
 from app.api.responses.kept import KeptResponses
 from app.api.responses.output import ResponseDraft, echo_of
-from app.api.responses.schemas import ResponsesRequest, TextFormat
-from app.api.responses.tools import Toolbox, read_tools
+from app.api.responses.schemas import ResponsesRequest
+from app.api.responses.toolbox import Toolbox, read_tools
 from app.api.responses.write import PendingResponse
 from app.api.wire.body import given_fields, nameable, parse_body
 from app.api.wire.faults import missing_parameter, too_many, unsupported_parameter
-from app.domain.chat import PLAIN_TEXT, ChatCall, Message, OutputFormat
+from app.api.wire.formats import output_format
+from app.domain.chat import PLAIN_TEXT, ChatCall, Message
 from app.domain.tokens import estimate
 
 # What is looked at; some only to be refused.
@@ -113,11 +114,12 @@ def to_call(
     """
     if len(items) > max_messages:
         raise too_many("input", max_messages, len(items), "MAX_MESSAGES bounds it.")
+    form = request.text.format if request.text else None
     return ChatCall(
         model=request.model or default_model,
         messages=conversation(request, items),
         tools=toolbox.use,
-        output_format=_output_format(request.text.format if request.text else None),
+        output_format=output_format(form, "text.format", "text.format.schema") if form else PLAIN_TEXT,
         max_tokens=request.max_output_tokens,
         options=_options(request),
         **hints,
@@ -159,24 +161,6 @@ def unserved(request: ResponsesRequest, items: Sequence[Placed], toolbox: Toolbo
     tools = {f"tools.{kind}" for kind in toolbox.passed_over}
     kinds = {f"input.{kind}" for kind in passed_over(items)}
     return nameable(fields | tools | kinds)
-
-
-def _output_format(form: TextFormat | None) -> OutputFormat:
-    if form is None or form.type in (None, "text"):
-        return PLAIN_TEXT
-    if form.type == "json_object":
-        return OutputFormat("json_object", place="text.format")
-    given = form.json_schema or form
-    if given.schema_ is None:
-        raise missing_parameter("text.format.schema")
-    return OutputFormat(
-        "json_schema",
-        given.schema_,
-        given.name or "",
-        given.description or "",
-        strict=given.strict is True,
-        place="text.format",
-    )
 
 
 def _options(request: ResponsesRequest) -> dict[str, object]:

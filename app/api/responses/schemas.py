@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from app.api.wire.body import WireModel
 from app.api.wire.content import ContentPart
+from app.api.wire.formats import ResponseFormat
 from app.api.wire.options import MaxTokens, Probability, Temperature, TopLogprobs
 
 
@@ -132,26 +133,10 @@ def _input_tag(value: Any) -> str:
 Input = Annotated[Annotated[str, Tag("<text>")] | Annotated[list[Item], Tag("<items>")], Discriminator(_input_tag)]
 
 
-class JsonSchema(_FiniteModel):
-    """The schema that the answer must fit."""
-
-    name: str | None = None
-    description: str | None = None
-    schema_: dict[str, Any] | None = Field(None, alias="schema")
-    strict: bool | None = None
-
-
-class TextFormat(JsonSchema):
-    """The form of the answer. A schema may also stand in an object of its own, as in chat completions."""
-
-    type: Literal["text", "json_object", "json_schema"] | None = Field(None, description="`text` if absent")
-    json_schema: JsonSchema | None = None
-
-
 class TextConfig(_FiniteModel):
     """How the answer's text is to be."""
 
-    format: TextFormat | None = None
+    format: ResponseFormat | None = None
     verbosity: str | None = None
 
 

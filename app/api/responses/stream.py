@@ -17,7 +17,7 @@ from app.api.responses.output import (
     summary_part,
     text_part,
 )
-from app.api.responses.tools import Toolbox
+from app.api.responses.toolbox import Toolbox
 from app.chat.events import Ending
 from app.domain.chat import Delta, Extras, ToolCallDelta
 from app.domain.errors import GatewayError

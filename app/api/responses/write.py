@@ -7,7 +7,7 @@ from app.api.responses.items import Placed, kept_items
 from app.api.responses.kept import KeptResponses
 from app.api.responses.output import Output, ResponseDraft
 from app.api.responses.stream import ResponseEncoder
-from app.api.responses.tools import Toolbox
+from app.api.responses.toolbox import Toolbox
 from app.chat.events import Answer, Ending, Opening
 from app.domain.json import json_bytes
 

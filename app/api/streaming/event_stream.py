@@ -13,7 +13,7 @@ import structlog
 from msgspec import Struct
 from starlette.types import Message, Receive, Send
 
-from app.api.dialect import EventEncoder
+from app.api.dialects import EventEncoder
 from app.api.request import RawHeaders, RequestContext, cancel_on_disconnect
 from app.api.streaming.late_response import LateResponse
 from app.api.streaming.pacing import Pacer

@@ -7,7 +7,7 @@ from typing import Self
 
 from starlette.types import Message
 
-from app.api.dialect import EventEncoder
+from app.api.dialects import EventEncoder
 from app.api.streaming.writing import ResponseWriter
 
 

@@ -40,7 +40,7 @@ def decoded(receive: Receive, header: bytes, *, max_bytes: int, too_large: Calla
             f"A request body with Content-Encoding {', '.join(codings)[:100]!r} can't be read. "
             f"Send it as it is, or in one of these: {CODINGS.decode()}."
         )
-    decoders = [_Decoder(coding) for coding in reversed(codings)]
+    decoders = [_BodyDecoder(coding) for coding in reversed(codings)]
     left = max_bytes
 
     async def receive_decoded() -> Message:
@@ -62,7 +62,7 @@ def decoded(receive: Receive, header: bytes, *, max_bytes: int, too_large: Calla
     return receive_decoded
 
 
-class _Decoder:
+class _BodyDecoder:
     """Decompresses one body, piece by piece."""
 
     def __init__(self, coding: str) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from app.api.anthropic.dialect import MESSAGES
 from app.api.anthropic.read import count_tokens
 from app.api.anthropic.schemas import CountTokensRequest
-from app.api.dialect import Exchange
+from app.api.dialects import Exchange
 from app.api.wire.body import parse_body
 from app.domain.chat import PLAIN_TEXT, ChatCall, Message, OutputFormat, SessionRef, Tool, ToolUse
 from app.domain.errors import InvalidRequest, UpstreamTimeout

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.api.completions.dialect import COMPLETIONS
-from app.api.dialect import Exchange
+from app.api.dialects import Exchange
 from app.domain.chat import ChatCall, Message, SessionRef
 from app.domain.errors import InvalidRequest
 from tests.api.answers import OPENING, answer

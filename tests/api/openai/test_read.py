@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from app.api.dialect import Exchange
+from app.api.dialects import Exchange
 from app.api.openai.dialect import CHAT_COMPLETIONS
 from app.domain.chat import ChatCall, Image, Message, OutputFormat, SessionRef, ToolCall, ToolCallDelta
 from app.domain.errors import InvalidRequest

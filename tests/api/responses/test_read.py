@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.api.dialect import Exchange
+from app.api.dialects import Exchange
 from app.api.responses.dialect import RESPONSES
 from app.api.responses.items import Placed, items_of_input, items_of_kept, kept_items, to_messages
 from app.api.responses.schemas import ResponsesRequest

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from app.api.responses.output import ResponseDraft, echo_of
 from app.api.responses.schemas import ResponsesRequest
 from app.api.responses.stream import ResponseEncoder
-from app.api.responses.tools import Toolbox, read_tools
+from app.api.responses.toolbox import Toolbox, read_tools
 from app.domain.chat import ToolCallDelta, Usage
 from app.domain.errors import ContextTooLong, GatewayError, InvalidRequest, UpstreamRateLimited, UpstreamTimeout
 from tests.api.answers import ending

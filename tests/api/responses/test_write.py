@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from openai.types.responses import Response
 
-from app.api.dialect import Exchange
+from app.api.dialects import Exchange
 from app.api.responses.dialect import RESPONSES
 from app.api.responses.kept import KeptResponses
 from app.chat.deltas import gather

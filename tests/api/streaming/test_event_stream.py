@@ -10,7 +10,7 @@ import httpx
 import pytest
 from starlette.types import Message
 
-from app.api.errors import OPENAI_ERRORS
+from app.api.error_responses import OPENAI_ERRORS
 from app.api.openai.stream import ChunkEncoder
 from app.api.request import RequestContext
 from app.api.streaming.event_stream import EventStream, StreamPolicy

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from starlette.types import Message
 
-from app.api.dialect import EventEncoder
+from app.api.dialects import EventEncoder
 from app.api.openai.stream import ChunkEncoder
 from app.api.streaming.late_response import LateResponse
 from app.api.streaming.writing import ResponseWriter

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.api.dialect import Dialect
+from app.api.dialects import Dialect
 from app.api.openai.dialect import CHAT_COMPLETIONS
 from app.api.responses.dialect import RESPONSES
 from app.domain.chat import Image, Message

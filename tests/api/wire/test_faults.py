@@ -6,7 +6,7 @@ import pytest
 
 from app.api.anthropic.dialect import MESSAGES
 from app.api.completions.dialect import COMPLETIONS
-from app.api.dialect import Dialect
+from app.api.dialects import Dialect
 from app.api.openai.dialect import CHAT_COMPLETIONS
 from app.api.responses.dialect import RESPONSES
 from app.domain.errors import InvalidRequest

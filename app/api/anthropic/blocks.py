@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from app.api.anthropic.schemas import ContentBlock, Source, WireMessage
+from app.api.anthropic.schemas import ContentBlock, ContentSource, WireMessage
 from app.api.wire.content import text_and_parts
 from app.domain.chat import Image, Message, ToolCall
 from app.domain.errors import InvalidRequest
@@ -146,11 +146,11 @@ def _parts(block: ContentBlock, place: str) -> Iterator[str | Image]:
         raise _unreadable(block, place)
 
 
-def _image(source: Source | str | None, place: str) -> Image:
-    if isinstance(source, Source) and source.type == "base64":
+def _image(source: ContentSource | str | None, place: str) -> Image:
+    if isinstance(source, ContentSource) and source.type == "base64":
         kind = _needed(source.media_type, f"{place}.source.media_type")
         return Image(f"data:{kind};base64,{_needed(source.data, f'{place}.source.data')}", place)
-    if isinstance(source, Source) and source.type == "url":
+    if isinstance(source, ContentSource) and source.type == "url":
         return Image(_needed(source.url, f"{place}.source.url"), place)
     raise InvalidRequest("An image must have a base64 or url source.", param=f"{place}.source")
 
@@ -160,10 +160,10 @@ def _titled(block: ContentBlock) -> Iterator[str]:
     yield from (text for text in (block.title, address, block.context) if text)
 
 
-def _document(source: Source | str | None, place: str) -> Iterator[str | Image]:
-    if isinstance(source, Source) and source.type == "text":
+def _document(source: ContentSource | str | None, place: str) -> Iterator[str | Image]:
+    if isinstance(source, ContentSource) and source.type == "text":
         yield _needed(source.data, f"{place}.data")
-    elif isinstance(source, Source) and source.type == "content":
+    elif isinstance(source, ContentSource) and source.type == "content":
         yield from _texts(source.content, f"{place}.content")
     else:
         raise InvalidRequest("A document must have a text or content source; files are not supported.", param=place)

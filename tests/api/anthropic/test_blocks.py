@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from app.api.anthropic.content import domain_messages
+from app.api.anthropic.blocks import domain_messages
 from app.api.anthropic.schemas import ContentBlock, WireMessage
 from app.domain.chat import Image, Message, ToolCall
 from app.domain.errors import InvalidRequest

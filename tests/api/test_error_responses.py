@@ -7,7 +7,7 @@ import pytest
 
 from app.api.anthropic.errors import ANTHROPIC_ERRORS
 from app.api.completions.errors import COMPLETIONS_ERRORS
-from app.api.errors import OPENAI_ERRORS, error_form_of, openai_error_object
+from app.api.error_responses import OPENAI_ERRORS, error_form_of, openai_error_object
 from app.api.request import ErrorForm
 from app.api.responses.errors import RESPONSES_ERRORS
 from app.domain.errors import GatewayError, InvalidRequest, MessageRefused

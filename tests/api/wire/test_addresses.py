@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from app.api.addresses import TrustedProxies, address_hint, meant_address
+from app.api.wire.addresses import TrustedProxies, address_hint, meant_address
 from tests.conftest import StartGateway
 from tests.live import ALICE_KEY, LiveGateway
 

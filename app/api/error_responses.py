@@ -13,8 +13,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
-from app.api.addresses import address_hint
 from app.api.request import ErrorForm, JsonReply, RawHeaders, RequestContext
+from app.api.wire.addresses import address_hint
 from app.api.wire.coding import CODINGS
 from app.domain.errors import ClientClosedRequest, GatewayError, InvalidRequest, MethodNotAllowed, UnknownUrl
 from app.domain.json import json_bytes

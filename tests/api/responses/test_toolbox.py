@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.api.responses.tools import ClientTool, Toolbox, read_tools
+from app.api.responses.toolbox import ClientTool, Toolbox, read_tools
 from app.api.wire.custom import custom_arguments, custom_input
 from app.domain.errors import InvalidRequest
 
