@@ -16,6 +16,7 @@ from app.observe import logging as logs
 from app.providers.base import CompletionRequest
 from app.settings import load_settings
 from tests.live import ALICE_KEY, LiveGateway, serving
+from tests.loops import in_leaping_time
 from tests.scripted import ScriptedProvider
 
 PART = Delta("0123456789" * 1000)
@@ -72,20 +73,23 @@ async def test_a_write_that_never_ends_is_given_up() -> None:
     assert task.cancelling() == 0
 
 
-async def test_slow_writes_and_silence_are_no_stall() -> None:
+def test_slow_writes_and_silence_are_no_stall() -> None:
     """Neither many writes that take their time nor a long wait for something to write end a stream."""
     sent: list[bytes] = []
 
     async def slowly(message: Message) -> None:
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(9)
         await asyncio.sleep(0)
         sent.append(message["body"])
 
-    writer = ResponseWriter(slowly, 0.2)
-    for index in range(50):
-        await writer.write(b"%d" % index)
-    await asyncio.sleep(0.5)
-    await writer.write(b"last", more=False)
+    async def write() -> None:
+        writer = ResponseWriter(slowly, 10)
+        for index in range(50):
+            await writer.write(b"%d" % index)
+        await asyncio.sleep(1000)
+        await writer.write(b"last", more=False)
+
+    in_leaping_time(write())
     assert sent == [*(b"%d" % index for index in range(50)), b"last"]
 
 
