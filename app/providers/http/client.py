@@ -142,7 +142,7 @@ class HttpClient:
     def _bytes(self, head: RequestHead, url: str, body: bytes | None) -> bytes:
         """The whole request. Cookies are looked up last: they may have changed while a connection was made."""
         cookies = self._cookies
-        cookie_line = cookies.header(url) if cookies is not None else b""
+        cookie_line = b"" if cookies is None or cookies.is_empty else cookies.header(url)
         if body is None:
             return b"%b%b\r\n" % (head.lines, cookie_line)
         return b"%b%bContent-Length: %d\r\n\r\n%b" % (head.lines, cookie_line, len(body), body)

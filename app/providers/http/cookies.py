@@ -31,11 +31,14 @@ class CookiePolicy(DefaultCookiePolicy):
 
 
 class Cookies:
-    """Keeps cookies as a browser does: each goes only to its host and path, if secure over TLS, until it expires."""
+    """Keeps cookies as a browser does: each goes only to its host and path, if secure over TLS, until it expires.
+
+    `is_empty` is there for speed: most upstreams set none, and each request looks.
+    """
 
     def __init__(self) -> None:
         self._jar = CookieJar(CookiePolicy())
-        self._is_empty = True
+        self.is_empty = True
         self._headers: dict[str, tuple[float, bytes]] = {}
 
     def clear(self) -> None:
@@ -68,8 +71,6 @@ class Cookies:
 
     def header(self, url: str) -> bytes:
         """Return the `Cookie` line of a request's head, or nothing."""
-        if self._is_empty:
-            return b""
         until, line = self._headers.get(url, (0.0, b""))
         now = time.monotonic()
         if now >= until:
@@ -88,7 +89,7 @@ class Cookies:
     def _changed(self) -> None:
         if len(self._jar) > _MAX_COOKIES:
             self._jar.clear()
-        self._is_empty = len(self._jar) == 0
+        self.is_empty = len(self._jar) == 0
         self._headers.clear()
 
 

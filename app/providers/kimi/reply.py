@@ -39,6 +39,8 @@ def read_reply(reply: HttpReply, *, nonce: str) -> str:
     if body[:3] == _MARK:
         body = _unmarked(body)
     document = read_json_object(body, bad_utf8="strict") if body[:1] == b"{" else None
+    if document is not None and reply.status == 200 and document.get("success") is True:
+        return _text(document)  # most answers are: none of the failures below has to be looked for
     if document is None and body:
         dirty = body.decode("utf-8", "surrogateescape")
         document = _answer_within(dirty)

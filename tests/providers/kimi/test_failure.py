@@ -201,7 +201,7 @@ def test_a_refusal_is_read_in_all_its_forms(data: object, status: int) -> None:
 
 def test_a_challenge_is_told_as_one_with_a_time_to_wait() -> None:
     """By its header with any status, and by its page."""
-    for error in (_error(200, _success("Hello"), cf_mitigated="challenge"), _error(403, JUST_A_MOMENT)):
+    for error in (_error(200, HTML, cf_mitigated="challenge"), _error(403, JUST_A_MOMENT)):
         assert type(error) is CloudflareChallenge
         assert error.retry_after
 
