@@ -90,6 +90,11 @@ class Listener:
 
     async def close(self) -> None:
         """Stop listening and cut all connections; returns when the last request has been cancelled."""
+        # asyncio drops a connection whose acceptance is under way when the server is closed, and leaves its socket open.
+        for listening in self._server.sockets:
+            asyncio.get_running_loop().remove_reader(listening)
+        for _ in range(_TURNS_TO_CONNECT):
+            await asyncio.sleep(0)
         self._server.close()
         for _ in range(_TURNS_TO_CONNECT):
             for connection in self._state.connections:
