@@ -12,7 +12,6 @@ from app.domain.caller import Caller
 from app.domain.chat import ChatCall, Message
 from app.domain.conversation import (
     SHORT_TEXT,
-    TASK,
     Action,
     LastTurn,
     Plan,
@@ -20,6 +19,7 @@ from app.domain.conversation import (
     SessionRecord,
     fingerprint,
     is_full_history,
+    mentions_task,
     plan,
     remember,
 )
@@ -97,7 +97,7 @@ class CallSession:
             return self
         if call.session is not None and call.session.source == "user":
             first = call.messages[0].text
-            self._is_plain = len(call.messages) == 1 and len(first) <= SHORT_TEXT and not TASK.search(first)
+            self._is_plain = len(call.messages) == 1 and len(first) <= SHORT_TEXT and not mentions_task(first)
             if not self._is_plain and await self._needs_no_memory(key):
                 return self
         await self._take(self._store.hold(key), key)

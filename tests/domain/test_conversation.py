@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from app.domain.chat import ChatCall, Message, SessionRef, ToolCall, Usage
 from app.domain.conversation import (
+    TASK,
     Action,
     LastTurn,
     Plan,
@@ -14,11 +17,13 @@ from app.domain.conversation import (
     SessionRecord,
     fingerprint,
     is_full_history,
+    mentions_task,
     plan,
     remember,
 )
 from app.domain.errors import SessionNotFound
 from tests.domain.messages import assistant, system, tool, user
+from tests.domain.strategies import UNTIMED
 
 NOW = 1_000_000.0
 REPLAY_SECONDS = 60.0
@@ -192,6 +197,13 @@ TASKS = {
 
 
 @pytest.mark.parametrize("record", [NOTHING, SESSION, KEEPER])
+@UNTIMED
+@given(st.from_regex(TASK))
+def test_the_fast_look_for_a_task_misses_none(text: str) -> None:
+    """Whatever the words are, in whatever case."""
+    assert mentions_task(text)
+
+
 @pytest.mark.parametrize("text", TASKS.values(), ids=TASKS.keys())
 def test_what_is_asked_about_a_quoted_chat_is_no_turn_of_it(text: str, record: SessionRecord) -> None:
     """By `user`, a request for a title and the like sees nothing of what is remembered, and isn't remembered."""
