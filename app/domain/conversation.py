@@ -23,8 +23,10 @@ TASK = re.compile(
     re.IGNORECASE,
 )
 # Every match of it has one of these in it, for speed: the search takes microseconds for each ten words.
-_TASK_STEMS = ("tit", "tít", "name", "tag", "topic", "keyword", "follow", "autocomplet", "quer", "emoji", "suggestions")
-_TASK_STEMS += ("question", "标", "標", "主", "名", "关", "關", "问", "問")
+_TASK_STEMS = (
+    *("tit", "tít", "name", "tag", "topic", "keyword", "follow", "autocomplet", "quer", "emoji", "suggestions"),
+    *("question", "标", "標", "主", "名", "关", "關", "问", "問"),
+)
 # How a conversation is quoted: in tags, with the speaker's name before the words, as JSON, or under its own name.
 _QUOTED_CONVERSATION = re.compile(
     r"<(?:chat|conversation|history|messages?|transcript|dialogue?)(?:[_ -]?\w{1,12})?>"

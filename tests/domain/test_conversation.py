@@ -196,7 +196,6 @@ TASKS = {
 }
 
 
-@pytest.mark.parametrize("record", [NOTHING, SESSION, KEEPER])
 @UNTIMED
 @given(st.from_regex(TASK))
 def test_the_fast_look_for_a_task_misses_none(text: str) -> None:
@@ -204,6 +203,7 @@ def test_the_fast_look_for_a_task_misses_none(text: str) -> None:
     assert mentions_task(text)
 
 
+@pytest.mark.parametrize("record", [NOTHING, SESSION, KEEPER])
 @pytest.mark.parametrize("text", TASKS.values(), ids=TASKS.keys())
 def test_what_is_asked_about_a_quoted_chat_is_no_turn_of_it(text: str, record: SessionRecord) -> None:
     """By `user`, a request for a title and the like sees nothing of what is remembered, and isn't remembered."""
