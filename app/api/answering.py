@@ -59,8 +59,10 @@ class AnsweringEndpoint:
             )
             await response.send(context, receive, send)
             return
+        answers: list[Answer] = []
         async with cancel_on_disconnect(receive):
-            answers = [await self._service.complete(call, context.caller) for call in exchange.calls]
+            for call in exchange.calls:
+                answers.append(await self._service.complete(call, context.caller))
             if exchange.keep is not None:
                 await exchange.keep(answers[-1].ending)
         reply = JsonReply(exchange.write(answers), opening_headers(answers[-1].opening, exchange))

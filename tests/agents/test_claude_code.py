@@ -67,8 +67,16 @@ def test_claude_code_in_a_small_room(start_gateway: StartGateway, site: LiveSimu
     assert seen["result"] == f"The fruit is {fruit}."
 
 
-def test_claude_code_says_that_there_is_no_room(gateway: LiveGateway, work: Path) -> None:
-    """With the site's real limit, which its tools don't fit into, Claude Code says so at once."""
-    seen = claude(gateway, work, "Say hello.", exit_status=1)
+def test_claude_code_is_answered_where_its_tools_have_no_room(gateway: LiveGateway, work: Path) -> None:
+    """With the site's real limit Claude Code can't work, but talk."""
+    seen = claude(gateway, work, "Say hello.")
+    assert (seen["is_error"], seen["num_turns"]) == (False, 1)
+    assert seen["result"].startswith("This is the simulator")
+
+
+def test_claude_code_says_that_there_is_no_room(start_gateway: StartGateway, work: Path) -> None:
+    """Where tools that don't fit are refused, Claude Code says so at once."""
+    with start_gateway(tools_that_do_not_fit="refuse") as gateway:
+        seen = claude(gateway, work, "Say hello.", exit_status=1)
     assert seen["is_error"] is True
     assert "too long" in seen["result"]

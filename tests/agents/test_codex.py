@@ -91,9 +91,16 @@ def test_codex_in_a_small_room(start_gateway: StartGateway, site: LiveSimulator,
     assert [item["text"] for item in items(events, "agent_message")] == [f"The fruit is {fruit}."]
 
 
-def test_codex_says_that_there_is_no_room(gateway: LiveGateway, work: Path) -> None:
-    """With the site's real limit, which its tools don't fit into, Codex says so at once."""
-    events = codex(gateway, work, "Say hello.", exit_status=1)
+def test_codex_is_answered_where_its_tools_have_no_room(gateway: LiveGateway, work: Path) -> None:
+    """With the site's real limit Codex can't work, but talk."""
+    events = codex(gateway, work, "Say hello.")
+    assert ["Say hello." in item["text"] for item in items(events, "agent_message")] == [True]
+
+
+def test_codex_says_that_there_is_no_room(start_gateway: StartGateway, work: Path) -> None:
+    """Where tools that don't fit are refused, Codex says so at once."""
+    with start_gateway(tools_that_do_not_fit="refuse") as gateway:
+        events = codex(gateway, work, "Say hello.", exit_status=1)
     assert events[-1]["type"] == "turn.failed"
     assert "room" in events[-1]["error"]["message"]
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.providers.http.form import encode_form
+from app.providers.http.client import encode_form
 
 # The last kind is long, with few that must be quoted or with many: each has its own way.
 LONG = st.tuples(st.text(min_size=1), st.sampled_from(["abc", "a c", "漢字"])).map(lambda pair: pair[0] + pair[1] * 50)
