@@ -9,7 +9,7 @@ from app.api.dialects import Dialect, DialectServices, Exchange
 from app.api.error_responses import expected_error_response
 from app.api.request import JsonReply, RawHeaders, RequestContext, cancel_on_disconnect, read_body, session_id_header
 from app.api.streaming.event_stream import EventStream, StreamPolicy
-from app.chat.events import Ending, Event, Opening
+from app.chat.events import Answer, Ending, Event, Opening
 from app.chat.service import ChatService
 from app.observe.metrics import Metrics
 
