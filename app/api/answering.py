@@ -9,7 +9,7 @@ from app.api.dialects import Dialect, DialectServices, Exchange
 from app.api.error_responses import expected_error_response
 from app.api.request import JsonReply, RawHeaders, RequestContext, cancel_on_disconnect, read_body, session_id_header
 from app.api.streaming.event_stream import EventStream, StreamPolicy
-from app.chat.events import Answer, Ending, Event, Opening
+from app.chat.events import Ending, Event, Opening
 from app.chat.service import ChatService
 from app.observe.metrics import Metrics
 
@@ -59,10 +59,8 @@ class AnsweringEndpoint:
             )
             await response.send(context, receive, send)
             return
-        answers: list[Answer] = []
         async with cancel_on_disconnect(receive):
-            for call in exchange.calls:
-                answers.append(await self._service.complete(call, context.caller))
+            answers = [await self._service.complete(call, context.caller) for call in exchange.calls]
             if exchange.keep is not None:
                 await exchange.keep(answers[-1].ending)
         reply = JsonReply(exchange.write(answers), opening_headers(answers[-1].opening, exchange))

@@ -200,7 +200,7 @@ def _head_lines(method: str, url: ParsedUrl, content_type: str, headers: Mapping
 
 
 def encode_form(form: Mapping[str, str]) -> bytes:
-    """Encode an HTML form in UTF-8, at a fraction of the cost of `urlencode`; what can't be encoded (lone surrogates) becomes a question mark."""
+    """Encode a form in UTF-8, at a fraction of the cost of `urlencode`; lone surrogates become question marks."""
     return "&".join([f"{_quote(name)}={_quote(value)}" for name, value in form.items()]).encode()
 
 
