@@ -90,7 +90,7 @@ class Listener:
 
     async def close(self) -> None:
         """Stop listening and cut all connections; returns when the last request has been cancelled."""
-        # asyncio drops a connection whose acceptance is under way when the server is closed, and leaves its socket open.
+        # An acceptance under way when the server is closed fails in asyncio, and leaves its socket open.
         for listening in self._server.sockets:
             asyncio.get_running_loop().remove_reader(listening)
         for _ in range(_TURNS_TO_CONNECT):
