@@ -3,22 +3,16 @@
 Lenient in what they take: unknown fields are kept, numbers may come as strings, null means absent.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from app.api.wire.body import WireModel
+from app.api.wire.body import WireModel, text_tag
 from app.api.wire.openai import StreamOptions, UsageObject
 from app.api.wire.options import Choices, LogitBias, MaxTokens, Penalty, Probability, Temperature
 
-
-# Union members are named in angle brackets: they come up in pydantic's error locations, and are told from fields so.
-def _prompt_tag(value: Any) -> str:
-    return "<list>" if isinstance(value, list) else "<text>"
-
-
 Prompt = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[list[str | int | list[int]], Tag("<list>")], Discriminator(_prompt_tag)
+    Annotated[str, Tag("<text>")] | Annotated[list[str | int | list[int]], Tag("<array>")], Discriminator(text_tag)
 ]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from app.api.wire.body import WireModel
-from app.api.wire.content import ContentPart
+from app.api.wire.content import Content
 from app.api.wire.formats import ResponseFormat
 from app.api.wire.openai import StreamOptions, UsageObject
 from app.api.wire.options import Choices, LogitBias, MaxTokens, Penalty, Probability, Temperature, TopLogprobs
@@ -35,19 +35,6 @@ class WireToolCall(FunctionCall):
     type: str | None = Field(None, description="`function` (also if absent) or `custom`")
     function: FunctionCall | None = None
     custom: CustomCall | None = None
-
-
-# Union members are named in angle brackets: they come up in pydantic's error locations, and are told from fields so.
-def _content_tag(value: Any) -> str:
-    if value is None:
-        return "<null>"
-    return "<parts>" if isinstance(value, list) else "<text>"
-
-
-Content = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[list[ContentPart], Tag("<parts>")] | Annotated[None, Tag("<null>")],
-    Discriminator(_content_tag),
-]
 
 
 class ChatMessage(WireModel):

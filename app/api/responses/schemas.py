@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from app.api.wire.body import WireModel
-from app.api.wire.content import ContentPart
+from app.api.wire.body import WireModel, text_tag
+from app.api.wire.content import Content, ContentPart
 from app.api.wire.formats import ResponseFormat
 from app.api.wire.options import MaxTokens, Probability, Temperature, TopLogprobs
 
@@ -17,19 +17,6 @@ class _FiniteModel(WireModel):
     """Infinities would go out again as no JSON: requests are kept, and echoed."""
 
     model_config = ConfigDict(allow_inf_nan=False)
-
-
-# Union members are named in angle brackets: they come up in pydantic's error locations, and are told from fields so.
-def _content_tag(value: Any) -> str:
-    if value is None:
-        return "<null>"
-    return "<parts>" if isinstance(value, list) else "<text>"
-
-
-Content = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[list[ContentPart], Tag("<parts>")] | Annotated[None, Tag("<null>")],
-    Discriminator(_content_tag),
-]
 
 
 class MessageItem(_FiniteModel):
@@ -126,11 +113,7 @@ Item = Annotated[
 ]
 
 
-def _input_tag(value: Any) -> str:
-    return "<items>" if isinstance(value, list) else "<text>"
-
-
-Input = Annotated[Annotated[str, Tag("<text>")] | Annotated[list[Item], Tag("<items>")], Discriminator(_input_tag)]
+Input = Annotated[Annotated[str, Tag("<text>")] | Annotated[list[Item], Tag("<array>")], Discriminator(text_tag)]
 
 
 class TextConfig(_FiniteModel):

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails, from_json
@@ -20,6 +20,16 @@ class WireModel(BaseModel):
     """A wire type that is lenient in what it takes: unknown fields are kept, null means absent."""
 
     model_config = ConfigDict(extra="allow")
+
+
+def text_tag(value: Any) -> str:
+    """Which member a value is for, of a union of text, an array and null, as `Discriminator` asks.
+
+    Members are named in angle brackets: they come up in pydantic's error locations, and are told from fields so.
+    """
+    if value is None:
+        return "<null>"
+    return "<array>" if isinstance(value, list) else "<text>"
 
 
 def parse_body(kind: type[Body], body: bytes, fault: Callable[[ErrorDetails], InvalidRequest] = openai_fault) -> Body:

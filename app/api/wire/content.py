@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
-from app.api.wire.body import WireModel
+from app.api.wire.body import WireModel, text_tag
 from app.api.wire.faults import invalid_value, missing_parameter, wrong_type
 from app.domain.chat import Image
 
@@ -22,7 +22,6 @@ class ImageUrl(WireModel):
     detail: str | None = None
 
 
-# Union members are named in angle brackets: they come up in pydantic's error locations, and are told from fields so.
 def _url_tag(value: Any) -> str:
     return "<object>" if isinstance(value, dict | ImageUrl) else "<url>"
 
@@ -43,6 +42,12 @@ class ContentPart(WireModel):
     image_url: _Url | None = Field(None, description="of an image: an address, or a `data:` URL")
     detail: str | None = Field(None, description="of an image: how closely to look at it")
     refusal: str | None = None
+
+
+Content = Annotated[
+    Annotated[str, Tag("<text>")] | Annotated[list[ContentPart], Tag("<array>")] | Annotated[None, Tag("<null>")],
+    Discriminator(text_tag),
+]
 
 
 def text_and_parts(parts: Sequence[Part]) -> tuple[str, tuple[Part, ...]]:
