@@ -30,9 +30,8 @@ from app.providers.openai_compatible.provider import OpenAICompatibleProvider
 from app.providers.openai_compatible.upstream import Upstream
 from app.providers.registry import ModelRoute, ProviderRegistry
 from app.providers.resilience.breaker import BreakerPolicy
-from app.providers.resilience.bulkhead import Bulkhead
 from app.providers.resilience.guard import Guard
-from app.providers.resilience.retry import RetryBudget, RetryPolicy
+from app.providers.resilience.limits import Bulkhead, RetryBudget, RetryPolicy
 from app.settings import Settings, SettingsError, environment, unknown_lines
 
 _RETRY_RESERVE = 10

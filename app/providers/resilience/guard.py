@@ -10,9 +10,7 @@ from msgspec import Struct
 
 from app.domain.errors import UpstreamError
 from app.providers.resilience.breaker import LONGEST_PAUSE, BreakerPolicy, CircuitBreaker, RequestedPause
-from app.providers.resilience.bulkhead import Bulkhead
-from app.providers.resilience.retry import RetryBudget, RetryPolicy
-from app.providers.resilience.timeouts import Deadlines, SilenceLimit
+from app.providers.resilience.limits import Bulkhead, Deadlines, RetryBudget, RetryPolicy, SilenceLimit
 
 T = TypeVar("T")
 

@@ -15,9 +15,8 @@ from app.providers.http import HttpClient
 from app.providers.openai_compatible.provider import OpenAICompatibleProvider
 from app.providers.openai_compatible.upstream import Quirks, Upstream
 from app.providers.resilience.breaker import BreakerPolicy
-from app.providers.resilience.bulkhead import Bulkhead
 from app.providers.resilience.guard import Guard
-from app.providers.resilience.retry import RetryBudget, RetryPolicy
+from app.providers.resilience.limits import Bulkhead, RetryBudget, RetryPolicy
 
 KEY = "sk-upstream-71c0ffee5ab1e"
 LAST_CHUNK = b"0\r\n\r\n"

@@ -21,9 +21,8 @@ from app.domain.errors import (
     UpstreamUnreachable,
 )
 from app.providers.resilience.breaker import BreakerPolicy, RequestedPause
-from app.providers.resilience.bulkhead import Bulkhead
 from app.providers.resilience.guard import Guard
-from app.providers.resilience.retry import RetryBudget, RetryPolicy
+from app.providers.resilience.limits import Bulkhead, RetryBudget, RetryPolicy
 from tests.clock import Clock
 from tests.loops import in_leaping_time
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from app.domain.errors import GatewayOverloaded
-from app.providers.resilience.bulkhead import Bulkhead
+from app.providers.resilience.limits import Bulkhead
 
 
 class Visitors:

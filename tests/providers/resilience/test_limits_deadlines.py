@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 import pytest
 
 from app.domain.errors import UpstreamTimeout
-from app.providers.resilience.timeouts import Deadlines, SilenceLimit
+from app.providers.resilience.limits import Deadlines, SilenceLimit
 from tests.loops import in_leaping_time
 
 

@@ -9,7 +9,7 @@ from prometheus_client import Histogram as TheirHistogram
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from app.observe.instruments import Counter, Gauge, Histogram, Instrument
+from app.observe.metrics import Counter, Gauge, Histogram, Instrument
 
 BOUNDS = (0.005, 0.1, 1, 20)
 SECONDS = (0, 0.005, 0.0051, 0.1, 19.9, 20, 21)
