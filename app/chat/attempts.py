@@ -110,7 +110,7 @@ def attempts(
         except InvalidRequest as refusal:
             log.pass_over(target, refusal)
             continue
-        if (prompt.is_whole and not told.left_out) or len(targets) == 1:
+        if len(targets) == 1 or (prompt.is_whole and not told.left_out):
             yield attempt(target, prompt, told, others=len(targets) - index - 1 + len(waiting))
         else:
             waiting.append((target, prompt, told))
