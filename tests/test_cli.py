@@ -67,7 +67,7 @@ def until_it_listens(running: subprocess.Popen[str]) -> None:
 
 
 def test_the_demo_s_curl_line_works_as_it_is_printed() -> None:
-    """What the demo prints can be pasted into a shell: it streams an answer, and the session remembers the name."""
+    """It can be pasted into a shell: it streams an answer, the session remembers, and a long message is answered, too."""
     with process("main.py", "demo", "--port", str(free_port()), LOG_LEVEL="INFO") as demo:
         assert demo.stdout is not None
         text = ""
@@ -80,6 +80,9 @@ def test_the_demo_s_curl_line_works_as_it_is_printed() -> None:
         question = command.replace("Hello, my name is Ada.", "What is my name?").replace('"stream": true, ', "")
         second = subprocess.run(question, shell=True, capture_output=True, text=True, timeout=30, check=True)
         assert "Your name is Ada." in second.stdout
+        long = command.replace("curl -N", "curl -i").replace("Hello, my name is Ada.", "a" * 3000)
+        third = subprocess.run(long, shell=True, capture_output=True, text=True, timeout=30, check=True)
+        assert "x-provider: moonshot" in third.stdout
 
 
 def _wait_for_port(command: str) -> None:

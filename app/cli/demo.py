@@ -45,13 +45,15 @@ def run(options: argparse.Namespace) -> int:
 def simulated_upstreams(api_url: str, default_model: str, presets: Mapping[str, Preset] = PRESETS) -> dict[str, object]:
     """Settings with which nothing that the environment names is asked, and a simulator stands in for Moonshot's API."""
     switches = [variable.lower() for preset in presets.values() for variable in preset.variables.values()]
+    route = f"kimi-web/{default_model}>moonshot/kimi-k2-0905-preview"
     return {
         **dict.fromkeys(switches, ""),
         "providers_file": None,
         "providers": "",
         "moonshot_api_key": "sk-simulated",
         "moonshot_base_url": api_url,
-        "model_routes": f"kimi=kimi-web/{default_model}>moonshot/kimi-k2-0905-preview",
+        # A request without a model asks for the default one.
+        "model_routes": ",".join([f"{name}={route}" for name in dict.fromkeys(("kimi", default_model))]),
     }
 
 
