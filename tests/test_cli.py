@@ -67,7 +67,7 @@ def until_it_listens(running: subprocess.Popen[str]) -> None:
 
 
 def test_the_demo_s_curl_line_works_as_it_is_printed() -> None:
-    """It can be pasted into a shell: it streams an answer, the session remembers, and a long message is answered, too."""
+    """It can be pasted into a shell: it streams an answer, the session remembers, and a long message is answered."""
     with process("main.py", "demo", "--port", str(free_port()), LOG_LEVEL="INFO") as demo:
         assert demo.stdout is not None
         text = ""
