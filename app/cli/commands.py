@@ -10,9 +10,13 @@ from app.settings import SettingsError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the process's exit status."""
-    options = _parser().parse_args(arguments)
+    options, rest = _parser().parse_known_args(arguments)
     # Imported only now: a gateway that serves has no use for what the other commands need.
     command = importlib.import_module(f"app.cli.{options.command or 'serve'}")
+    parser = argparse.ArgumentParser(prog=f"main.py {options.command}", description=command.__doc__)
+    if options.declares_more:
+        command.add_arguments(parser)
+    options = parser.parse_args(rest, options)
     try:
         status: int = command.run(options)
     except SettingsError as error:
@@ -25,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="main.py", description="The Kimi web chat as the OpenAI API.")
-    parser.set_defaults(host=None, port=None)
+    parser.set_defaults(host=None, port=None, declares_more=False)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, purpose in (
         ("serve", "run the gateway (the default)"),
@@ -36,6 +40,15 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--host", help="address to listen on")
         command.add_argument("--port", type=int, help="port to listen on")
     commands.add_parser("cluster", help="run several workers behind a local nginx")
+    for name, purpose in (
+        ("keys", "give API keys out, and take them back"),
+        ("usage", "say what was used, by whom and of what"),
+        ("requests", "show the latest calls"),
+        ("prices", "read and show what models cost"),
+        ("database", "look after the database of keys and calls"),
+    ):
+        # Its arguments are declared by its module, which is imported if it is the command that was called.
+        commands.add_parser(name, help=purpose, add_help=False).set_defaults(declares_more=True)
     check = commands.add_parser("doctor", help="check settings, site, nonce and one message")
     check.add_argument(
         "--limit", action="store_true", help="also find out how long a message may be (several messages)"

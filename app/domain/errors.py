@@ -9,6 +9,7 @@
     │   ├── UnsupportedCoding         415
     │   └── HeadersTooLarge           431
     ├── InvalidApiKey                 401
+    ├── MissingScope                  403
     ├── ModelNotFound                 404
     ├── SessionNotFound               404
     ├── ResponseNotFound              404
@@ -20,6 +21,7 @@
     ├── GatewayOverloaded             503
     ├── GatewayStopping               503
     ├── SessionStoreUnavailable       503
+    ├── KeyStoreUnavailable           503
     └── UpstreamError
         ├── UpstreamModelMissing      404
         ├── UpstreamRateLimited       429
@@ -159,6 +161,14 @@ class InvalidApiKey(GatewayError):
     code = "invalid_api_key"
 
 
+class MissingScope(GatewayError):
+    """The API key may not do this; its scopes say what it may."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "missing_scope"
+
+
 class ModelNotFound(GatewayError):
     """No provider serves this model."""
 
@@ -243,6 +253,14 @@ class SessionStoreUnavailable(GatewayError):
     status = 503
     code = "session_store_unavailable"
     advice = "Check SESSION_STORE_URL and the Redis server."
+
+
+class KeyStoreUnavailable(GatewayError):
+    """The database of keys cannot be reached, so nobody knows whether this key opens. It says nothing about the key."""
+
+    status = 503
+    code = "key_store_unavailable"
+    advice = "Check DATABASE_URL and the database server."
 
 
 class UpstreamError(GatewayError):

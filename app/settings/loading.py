@@ -11,6 +11,7 @@ from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource
 from app.providers.openai_compatible.presets import PRESETS, Preset
 from app.settings.access import AccessSettings
 from app.settings.conversations import SessionSettings, StreamSettings
+from app.settings.database import DatabaseSettings
 from app.settings.group import SettingsGroup, unquoted
 from app.settings.processes import ClusterSettings, ListeningSettings, LogSettings
 from app.settings.upstreams import ModelSettings, SiteSettings, TrafficSettings, UpstreamSettings
@@ -37,6 +38,7 @@ class Settings(BaseModel):
     site: SiteSettings
     traffic: TrafficSettings
     sessions: SessionSettings
+    database: DatabaseSettings
     streams: StreamSettings
 
 

@@ -1,0 +1,89 @@
+"""What the commands about keys, usage and the database share."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from app.keys.administration import KeyFault
+from app.settings import SettingsError, load_settings
+from app.storage.database import Database, DatabaseAway
+from app.storage.schema import SchemaError, migrate
+
+# A person at a terminal waits longer than a request may.
+_TIMEOUT = 15.0
+
+
+@contextmanager
+def open_database(*, prepare: bool = True) -> Iterator[Database]:
+    """Open the database that the settings name, with its tables up to date.
+
+    Args:
+        prepare: Whether its tables are brought up to date first.
+
+    Raises:
+        SettingsError: There is none, or it can't be used.
+    """
+    settings = load_settings().database
+    if not settings.enabled:
+        raise SettingsError("DATABASE_URL: it is none, so there are no keys and no ledger")
+    try:
+        database = Database(settings.url.get_secret_value(), timeout=_TIMEOUT)
+    except ValueError as error:
+        raise SettingsError(f"DATABASE_URL: {error}") from None
+    try:
+        if prepare:
+            migrate(database)
+        yield database
+    finally:
+        database.close()
+
+
+def told(command: Callable[[], int]) -> int:
+    """Run a command, and say in one line what went wrong."""
+    try:
+        return command()
+    except KeyFault as error:
+        print(error, file=sys.stderr)
+    except DatabaseAway as error:
+        print(f"The database (DATABASE_URL) can't be used: {error}", file=sys.stderr)
+    except SchemaError as error:
+        print(f"The database (DATABASE_URL) can't be used: {error}.", file=sys.stderr)
+    return 1
+
+
+def print_json(value: object) -> None:
+    """Print a value for machines."""
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print rows for people: numbers to the right."""
+    lines = [[_shown(value) for value in row] for row in rows]
+    widths = [max(len(line[place]) for line in [list(heads), *lines]) for place in range(len(heads))]
+    is_number = [
+        bool(lines)
+        and all(line[place].replace(",", "").replace(".", "").isdigit() or not line[place] for line in lines)
+        for place in range(len(heads))
+    ]
+    for line in [list(heads), *lines]:
+        cells = (
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(line, widths, is_number, strict=True)
+        )
+        print("  ".join(cells).rstrip())
+
+
+def time_text(milliseconds: int | None) -> str:
+    """A time for people, in UTC; empty for none."""
+    if milliseconds is None:
+        return ""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,153 @@
+"""What an operator does with keys. Each function is one transaction's work, and works whether or not a server runs."""
+
+import re
+from collections.abc import Sequence
+
+from msgspec import Struct
+from msgspec.structs import replace
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+
+from app.domain.caller import ENVIRONMENT, SCOPES
+from app.keys.secret import digest_of, hint_of, make_id, make_secret
+from app.storage.database import Database
+from app.storage.keys import StoredKey, add_key, change_key, find_key, now, replace_secret
+
+_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
+_PATTERN = re.compile(r"[^\s,\x00-\x1f\x7f]{1,200}")
+_LONGEST_NOTE = 1000
+
+
+class KeyFault(Exception):
+    """What was asked for can't be done; says why, in words for whoever asked."""
+
+
+class NewSecret(Struct, frozen=True):
+    """A key, and its secret, which is never seen again."""
+
+    key: StoredKey
+    secret: str
+
+
+def create_key(
+    connection: Connection,
+    *,
+    name: str,
+    project: str = "default",
+    scopes: Sequence[str] = ("chat",),
+    models: Sequence[str] | None = None,
+    expires_at: int | None = None,
+    note: str = "",
+) -> NewSecret:
+    """Make a key.
+
+    Args:
+        name: Unique among the project's keys that aren't revoked.
+        project: Made if there is none of that name.
+        scopes: What it may do.
+        models: Patterns of the models that it may use; None for all.
+        expires_at: When it stops opening, in milliseconds since the epoch; None for never.
+
+    Raises:
+        KeyFault: A value is wrong, or the name is taken.
+    """
+    secret = make_secret()
+    key = StoredKey(
+        id=make_id("k_"),
+        name=name,
+        project=project,
+        scopes=tuple(dict.fromkeys(scopes)),
+        models=None if models is None else tuple(dict.fromkeys(models)),
+        note=note,
+        created_at=now(),
+        expires_at=expires_at,
+        hints=(hint_of(secret),),
+    )
+    _check(key)
+    try:
+        add_key(connection, key, project_id=make_id("p_"), digest=digest_of(secret), hint=hint_of(secret))
+    except IntegrityError:
+        raise KeyFault(f"The project {project!r} has a key {name!r} already.") from None
+    return NewSecret(key, secret)
+
+
+def update_key(database: Database, connection: Connection, key: StoredKey) -> StoredKey:
+    """Write a key that was changed; counts on every worker within two seconds.
+
+    Raises:
+        KeyFault: A value is wrong, or the name is taken.
+    """
+    _check(key)
+    try:
+        change_key(database, connection, key)
+    except IntegrityError:
+        raise KeyFault(f"The project {key.project!r} has another key {key.name!r} already.") from None
+    return key
+
+
+def pause_key(database: Database, connection: Connection, key: StoredKey) -> StoredKey:
+    """Let a key no longer open, until it is resumed."""
+    return update_key(database, connection, replace(key, paused_at=key.paused_at or now()))
+
+
+def resume_key(database: Database, connection: Connection, key: StoredKey) -> StoredKey:
+    """Let a paused key open again."""
+    return update_key(database, connection, replace(key, paused_at=None))
+
+
+def revoke_key(database: Database, connection: Connection, key: StoredKey) -> StoredKey:
+    """Let a key never open again. Its history stays."""
+    return update_key(database, connection, replace(key, revoked_at=key.revoked_at or now()))
+
+
+def rotate_key(database: Database, connection: Connection, key: StoredKey, *, grace_seconds: float) -> NewSecret:
+    """Give a key a new secret. The old one opens for `grace_seconds` more.
+
+    Raises:
+        KeyFault: The key is revoked.
+    """
+    if key.revoked_at is not None:
+        raise KeyFault(f"The key {key.name!r} is revoked; make a new one.")
+    secret = make_secret()
+    replace_secret(
+        database,
+        connection,
+        key.id,
+        digest=digest_of(secret),
+        hint=hint_of(secret),
+        old_until=now() + round(grace_seconds * 1000),
+    )
+    return NewSecret(replace(key, hints=(hint_of(secret), *key.hints)), secret)
+
+
+def only_key(connection: Connection, words: str, project: str | None = None) -> StoredKey:
+    """The key that an id or a name means.
+
+    Raises:
+        KeyFault: There is none, or more than one.
+    """
+    found = find_key(connection, words, project)
+    if not found:
+        raise KeyFault(f"There is no key {words!r}; a revoked one is found by its id.")
+    if len(found) > 1:
+        where = ", ".join(f"{key.id} in {key.project}" for key in found)
+        raise KeyFault(f"Several keys have the name {words!r}: {where}. Name the project, or the id.")
+    return found[0]
+
+
+def _check(key: StoredKey) -> None:
+    for what, text in (("name", key.name), ("project", key.project)):
+        if not _NAME.fullmatch(text) or text != text.strip():
+            raise KeyFault(f"The {what} must have 1 to 100 characters, without line breaks or spaces around it.")
+    if key.project == ENVIRONMENT:
+        raise KeyFault(f"The project {ENVIRONMENT!r} stands for the keys of API_MASTER_KEY; take another name.")
+    unknown = [scope for scope in key.scopes if scope not in SCOPES]
+    if unknown or not key.scopes:
+        raise KeyFault(f"The scopes are {', '.join(SCOPES)}; {', '.join(unknown) or 'none'} was given.")
+    for pattern in key.models or ():
+        if not _PATTERN.fullmatch(pattern):
+            raise KeyFault(f"{pattern[:50]!r} is not the name of a model, nor a pattern such as kimi*.")
+    if key.models == ():
+        raise KeyFault("A key that may use no model is of no use; pause it instead.")
+    if len(key.note) > _LONGEST_NOTE:
+        raise KeyFault(f"The note must not exceed {_LONGEST_NOTE} characters.")

@@ -1,0 +1,182 @@
+"""The connection to the database: a thread of its own, one transaction a function.
+
+Nothing of it is on a request's way. Code on the event loop hands a function to `Database.run`; code that has a thread
+of its own (the ledger's writer, the command line) opens a `transaction`. SQLite and PostgreSQL get the same statements.
+"""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+T = TypeVar("T")
+_LONGEST_REASON = 160
+# Two for requests' sake (the event loop's thread, the ledger's writer), one more for a report.
+_CONNECTIONS = 3
+# PostgreSQL's advisory lock of this number, which all gateways share, is held by whoever writes what has an order.
+_WRITE_LOCK = 0x6B696D69
+
+
+class DatabaseAway(Exception):
+    """The database can't be reached, or takes too long; says why, without secrets."""
+
+
+class Database:
+    """A database, opened at the first transaction.
+
+    Args:
+        url: `sqlite:///PATH` or `postgresql://user:password@host/name`.
+        timeout: Seconds that anything may take. Slow is treated like away.
+
+    Raises:
+        ValueError: The address can't be used.
+    """
+
+    def __init__(self, url: str, *, timeout: float = 2.0) -> None:
+        self.url = _checked(url)
+        self._timeout = timeout
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self._engine = _sqlite(self.url, timeout) if self.is_sqlite else _postgresql(self.url, timeout)
+        self._thread = ThreadPoolExecutor(1, "database")
+        # Whether the schema is known to be right; set by `schema.migrate`.
+        self.prepared = False
+        # Why the last transaction failed; empty if it didn't.
+        self.fault = ""
+
+    async def run(self, work: Callable[[Connection], T], *, reads: bool = False) -> T:
+        """Run a function in a transaction of its own on the database's thread.
+
+        Args:
+            work: Takes the connection. What it raises undoes what it wrote.
+            reads: Whether it only reads, and so never waits for a writer.
+
+        Raises:
+            DatabaseAway: It can't be reached, or it takes too long. The function may still be running, or wait for
+                its turn; what it does then is undone or done as a whole.
+        """
+        if not self.prepared:
+            raise DatabaseAway(self.fault or "its tables have not been looked at yet")
+        future = asyncio.get_running_loop().run_in_executor(self._thread, self._worked, work, reads)
+        try:
+            return await asyncio.wait_for(future, self._timeout)
+        except TimeoutError:
+            self.fault = f"it took longer than {self._timeout:g} s"
+            raise DatabaseAway(self.fault) from None
+
+    @contextmanager
+    def transaction(self, *, reads: bool = False) -> Iterator[Connection]:
+        """Open a transaction here and now, on the caller's thread.
+
+        Args:
+            reads: Whether it only reads.
+
+        Raises:
+            DatabaseAway: The database can't be reached, or is busy for too long.
+        """
+        try:
+            with self._engine.connect() as connection:
+                if reads:
+                    connection = connection.execution_options(reads=True)  # noqa: PLW2901 - the same connection
+                with connection.begin():
+                    yield connection
+        except IntegrityError:
+            raise
+        except (DBAPIError, PoolTimeout) as error:
+            self.fault = _reason(error)
+            raise DatabaseAway(self.fault) from error
+        self.fault = ""
+
+    def hold_back_writers(self, connection: Connection) -> None:
+        """Let no other transaction that asks for this write until the end of this one.
+
+        For rows whose numbers have to be committed in their order. SQLite has one writer at a time anyway.
+        """
+        if not self.is_sqlite:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _WRITE_LOCK})
+
+    @property
+    def shown_url(self) -> str:
+        """The address without its password."""
+        return self.url.render_as_string(hide_password=True)
+
+    def close(self) -> None:
+        """Let go of the connections and the thread."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._engine.dispose()
+
+    def _worked(self, work: Callable[[Connection], T], reads: bool) -> T:
+        with self.transaction(reads=reads) as connection:
+            return work(connection)
+
+
+def _checked(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ValueError("write sqlite:///data/gateway.db, or postgresql://user:password@host:5432/name") from None
+    backend = parsed.get_backend_name()
+    if backend == "postgres":
+        parsed, backend = parsed.set(drivername="postgresql"), "postgresql"
+    if backend == "postgresql":
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend != "sqlite":
+        raise ValueError(f"{backend[:40]!r} is not a database that the gateway knows: sqlite and postgresql are")
+    if not parsed.database or parsed.database == ":memory:":
+        raise ValueError("the database has to be a file: sqlite:///data/gateway.db")
+    return parsed
+
+
+def _sqlite(url: URL, timeout: float) -> Engine:
+    engine = create_engine(url, pool_size=_CONNECTIONS, connect_args={"timeout": timeout})
+    folder = Path(str(url.database)).parent
+
+    @event.listens_for(engine, "do_connect")
+    def make_folder(*_: object) -> None:
+        with contextlib.suppress(OSError):  # SQLite says what is wrong
+            folder.mkdir(parents=True, exist_ok=True)
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _: object) -> None:
+        connection.isolation_level = None  # transactions begin as `begin` says, not as Python's module guesses
+        for pragma in ("auto_vacuum=INCREMENTAL", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A transaction that reads first and writes later would fail, instead of wait, when another one has written.
+        reads = connection.get_execution_options().get("reads", False)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _postgresql(url: URL, timeout: float) -> Engine:
+    milliseconds = round(timeout * 1000)
+    options: dict[str, Any] = {
+        "connect_timeout": max(2, round(timeout)),
+        "tcp_user_timeout": milliseconds * 2,
+        "application_name": "kimi-ai-2api",
+        "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
+    }
+    # What the address says itself wins.
+    return create_engine(
+        url,
+        pool_size=_CONNECTIONS,
+        pool_timeout=timeout,
+        pool_pre_ping=True,
+        connect_args={name: value for name, value in options.items() if name not in url.query},
+    )
+
+
+def _reason(error: DBAPIError | PoolTimeout) -> str:
+    original = error.orig if isinstance(error, DBAPIError) else error
+    lines = str(original).strip().splitlines() or [type(original).__name__]
+    return lines[0][:_LONGEST_REASON]

@@ -1,0 +1,202 @@
+"""Projects, keys and their secrets. Every function is one transaction's work."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import Connection, Row, Select, delete, func, insert, or_, select, update
+
+from app.storage import tables
+from app.storage.database import Database
+
+_KEYS, _SECRETS, _PROJECTS, _CHANGES = tables.keys, tables.secrets, tables.projects, tables.changes
+
+
+class StoredKey(Struct, frozen=True):
+    """A key as the database has it. Times are milliseconds since the epoch.
+
+    Args:
+        id: `k_` and random characters; outlives its secrets.
+        project: The project's name.
+        scopes: What it may do.
+        models: Patterns of the models that it may use; None for all.
+        hints: Beginning and end of each secret that still opens, the newest first.
+        expires_at: When it stops opening; None for never.
+    """
+
+    id: str
+    name: str
+    project: str
+    scopes: tuple[str, ...]
+    models: tuple[str, ...] | None
+    note: str
+    created_at: int
+    expires_at: int | None = None
+    paused_at: int | None = None
+    revoked_at: int | None = None
+    hints: tuple[str, ...] = ()
+
+    def state(self, now: int) -> str:
+        """`active`, or why it doesn't open: `revoked`, `paused` or `expired`."""
+        if self.revoked_at is not None:
+            return "revoked"
+        if self.paused_at is not None:
+            return "paused"
+        return "expired" if self.expires_at is not None and self.expires_at <= now else "active"
+
+
+class Found(Struct, frozen=True):
+    """What a digest leads to.
+
+    Args:
+        key: None for a digest that nobody knows.
+        valid_until: When this secret stops opening, in milliseconds since the epoch; None for never.
+        change: The number of the newest change that was seen together with it.
+    """
+
+    key: StoredKey | None
+    valid_until: int | None
+    change: int
+
+
+def now() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def find_by_digest(connection: Connection, digest: str) -> Found:
+    """Look a secret up by its SHA-256 in hex."""
+    # Before the key: PostgreSQL shows each statement what has been committed by then, and the key must not be older.
+    change = newest_change(connection)
+    query = _select_keys(_SECRETS.c.valid_until).join(_SECRETS).where(_SECRETS.c.digest == digest)
+    row = connection.execute(query).first()
+    return Found(_key(row) if row else None, row.valid_until if row else None, change)
+
+
+def find_key(connection: Connection, words: str, project: str | None = None) -> list[StoredKey]:
+    """The keys that an id or a name means; by name, those that aren't revoked."""
+    by_name = (_KEYS.c.name == words) & _KEYS.c.revoked_at.is_(None)
+    query = _select_keys().where(or_(_KEYS.c.id == words, by_name))
+    return _with_hints(connection, query if project is None else query.where(_PROJECTS.c.name == project))
+
+
+def list_keys(connection: Connection, *, revoked: bool = False) -> list[StoredKey]:
+    """All keys by project and name; revoked ones only if asked for."""
+    query = _select_keys().order_by(_PROJECTS.c.name, _KEYS.c.name, _KEYS.c.created_at)
+    return _with_hints(connection, query if revoked else query.where(_KEYS.c.revoked_at.is_(None)))
+
+
+def add_key(connection: Connection, key: StoredKey, *, project_id: str, digest: str, hint: str) -> None:
+    """Add a key with its first secret, and its project if there is none of that name.
+
+    Args:
+        project_id: The id of the project if it is new.
+    """
+    known = connection.execute(select(_PROJECTS.c.id).where(_PROJECTS.c.name == key.project)).scalar()
+    if known is None:
+        connection.execute(insert(_PROJECTS).values(id=project_id, name=key.project, created_at=key.created_at))
+    connection.execute(insert(_KEYS).values(project_id=known or project_id, **_columns(key)))
+    _add_secret(connection, key.id, digest, hint)
+
+
+def change_key(database: Database, connection: Connection, key: StoredKey) -> None:
+    """Write a key's fields, and tell all workers."""
+    connection.execute(update(_KEYS).where(_KEYS.c.id == key.id).values(**_columns(key)))
+    _note_change(database, connection, key.id)
+
+
+def replace_secret(
+    database: Database, connection: Connection, key_id: str, *, digest: str, hint: str, old_until: int
+) -> None:
+    """Give a key a new secret, and tell all workers. Older ones open until `old_until` at most."""
+    stops_sooner = _SECRETS.c.valid_until.is_(None) | (_SECRETS.c.valid_until > old_until)
+    connection.execute(update(_SECRETS).where(_SECRETS.c.key_id == key_id, stops_sooner).values(valid_until=old_until))
+    _add_secret(connection, key_id, digest, hint)
+    _note_change(database, connection, key_id)
+
+
+def newest_change(connection: Connection) -> int:
+    """The number of the newest change; 0 before the first."""
+    return int(connection.execute(select(func.max(_CHANGES.c.number))).scalar() or 0)
+
+
+def changes_since(connection: Connection, number: int) -> tuple[int, list[str] | None]:
+    """The number of the newest change, and what has changed since `number`; None if that is no longer known."""
+    oldest, newest = connection.execute(select(func.min(_CHANGES.c.number), func.max(_CHANGES.c.number))).one()
+    if newest is None or newest <= number:
+        return number, []
+    if oldest > number + 1:
+        return newest, None
+    rows = connection.execute(select(_CHANGES.c.subject).where(_CHANGES.c.number > number))
+    return newest, list(rows.scalars())
+
+
+def forget_changes(connection: Connection, before: int) -> None:
+    """Delete changes from before a time, but for the newest one, which keeps the count."""
+    newest = select(func.max(_CHANGES.c.number)).scalar_subquery()
+    connection.execute(delete(_CHANGES).where(_CHANGES.c.at < before, _CHANGES.c.number < newest))
+
+
+def _note_change(database: Database, connection: Connection, subject: str) -> None:
+    # A worker asks for what came after the newest number that it has seen: a lower one must not appear later.
+    database.hold_back_writers(connection)
+    connection.execute(insert(_CHANGES).values(subject=subject, at=now()))
+
+
+def _add_secret(connection: Connection, key_id: str, digest: str, hint: str) -> None:
+    connection.execute(insert(_SECRETS).values(digest=digest, key_id=key_id, hint=hint, created_at=now()))
+
+
+def _select_keys(*further: Any) -> Select[Any]:
+    return select(_KEYS, _PROJECTS.c.name.label("project"), *further).join(_PROJECTS)
+
+
+def _with_hints(connection: Connection, query: Select[Any]) -> list[StoredKey]:
+    found = [_key(row) for row in connection.execute(query)]
+    open_ones = or_(_SECRETS.c.valid_until.is_(None), _SECRETS.c.valid_until > now())
+    rows = connection.execute(
+        select(_SECRETS.c.key_id, _SECRETS.c.hint).where(open_ones).order_by(_SECRETS.c.created_at.desc())
+    )
+    hints: dict[str, list[str]] = {}
+    for key_id, hint in rows:
+        hints.setdefault(key_id, []).append(hint)
+    return [msgspec.structs.replace(key, hints=tuple(hints.get(key.id, ()))) for key in found]
+
+
+def _key(row: Row[Any]) -> StoredKey:
+    return StoredKey(
+        id=row.id,
+        name=row.name,
+        project=row.project,
+        scopes=_strings(row.scopes),
+        models=None if row.models is None else _strings(row.models),
+        note=row.note,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        paused_at=row.paused_at,
+        revoked_at=row.revoked_at,
+    )
+
+
+def _columns(key: StoredKey) -> dict[str, object]:
+    return {
+        "id": key.id,
+        "name": key.name,
+        "scopes": _json(key.scopes),
+        "models": None if key.models is None else _json(key.models),
+        "note": key.note,
+        "created_at": key.created_at,
+        "expires_at": key.expires_at,
+        "paused_at": key.paused_at,
+        "revoked_at": key.revoked_at,
+    }
+
+
+def _json(values: Sequence[str]) -> str:
+    return msgspec.json.encode(values).decode()
+
+
+def _strings(text: str) -> tuple[str, ...]:
+    return msgspec.json.decode(text, type=tuple[str, ...])
