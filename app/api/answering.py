@@ -11,6 +11,8 @@ from app.api.request import JsonReply, RawHeaders, RequestContext, cancel_on_dis
 from app.api.streaming.event_stream import EventStream, StreamPolicy
 from app.chat.events import Ending, Event, Opening
 from app.chat.service import ChatService
+from app.domain.errors import GatewayError
+from app.domain.usage import Origin
 from app.observe.metrics import Metrics
 
 _MAX_IGNORED = 32
@@ -47,9 +49,15 @@ class AnsweringEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI call."""
         context: RequestContext = scope["context"]
-        exchange = await self.dialect.read(await read_body(receive), context, self._services)
+        body = await read_body(receive)
+        try:
+            exchange = await self.dialect.read(body, context, self._services)
+        except GatewayError as error:
+            self._service.refused(error, context.caller, Origin(context.request_id, self.dialect.name))
+            raise
+        origin = Origin(context.request_id, self.dialect.name, exchange.stream, exchange.end_user)
         if exchange.stream:
-            events = self._service.stream(exchange.calls[0], context.caller)
+            events = self._service.stream(exchange.calls[0], context.caller, origin)
             response = EventStream(
                 events if exchange.keep is None else _kept(events, exchange.keep),
                 encoder=exchange.encoder,
@@ -60,7 +68,7 @@ class AnsweringEndpoint:
             await response.send(context, receive, send)
             return
         async with cancel_on_disconnect(receive):
-            answers = [await self._service.complete(call, context.caller) for call in exchange.calls]
+            answers = [await self._service.complete(call, context.caller, origin) for call in exchange.calls]
             if exchange.keep is not None:
                 await exchange.keep(answers[-1].ending)
         reply = JsonReply(exchange.write(answers), opening_headers(answers[-1].opening, exchange))

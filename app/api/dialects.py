@@ -69,6 +69,7 @@ class Exchange(Struct, frozen=True):
         ignored: Fields of the request that count only for an upstream that takes options.
         unserved: What has no effect whoever answers.
         names: The request's own names of fields that the gateway calls otherwise.
+        end_user: Whom the client says the request is for.
         keep: Awaited when the answer is complete, before its end is told; None if there is nothing to keep.
     """
 
@@ -79,6 +80,7 @@ class Exchange(Struct, frozen=True):
     ignored: Collection[str] = ()
     unserved: Collection[str] = ()
     names: Mapping[str, str] = {}
+    end_user: str | None = None
     keep: Callable[[Ending], Awaitable[None]] | None = None
 
 
@@ -103,6 +105,7 @@ class Dialect(Struct, frozen=True):
     """A way in which clients talk to the gateway.
 
     Args:
+        name: In the ledger.
         path: The address at which it answers calls.
         summary: Of that address, for the API's description.
         request: The wire type of a call, for the API's description.
@@ -116,6 +119,7 @@ class Dialect(Struct, frozen=True):
         wire_types: Further wire types that its routes read by themselves, for the API's description.
     """
 
+    name: str
     path: str
     summary: str
     tag: str

@@ -10,6 +10,7 @@ from app.api.anthropic.dialect import MESSAGES
 from app.api.app import Gateway
 from app.api.completions.dialect import COMPLETIONS
 from app.api.dialects import DialectServices
+from app.api.key import key_router
 from app.api.openai.dialect import CHAT_COMPLETIONS
 from app.api.ops import Drain, ops_router
 from app.api.responses.dialect import RESPONSES
@@ -70,6 +71,7 @@ def create_app(settings: Settings, further_providers: Sequence[BaseProvider] = (
             ),
             *(dialect.routes(services) for dialect in _DIALECTS),
             sessions_router(resources.sessions),
+            key_router(None if resources.records is None else resources.records.usage_of),
         ],
         public_paths=PUBLIC_PATHS,
         title="kimi-ai-2api",
@@ -86,11 +88,13 @@ def create_app(settings: Settings, further_providers: Sequence[BaseProvider] = (
 
 
 def _chat_service(settings: Settings, resources: Resources) -> ChatService:
+    ledger = () if resources.records is None else (resources.records.ledger.call_ended,)
     return ChatService(
         registry=resources.registry,
         sessions=resources.sessions,
         policy=SessionPolicy(settings.sessions.replay_seconds, settings.sessions.max_characters),
-        on_call=(logs.log_call, resources.metrics.call_ended),
+        on_call=(logs.log_call, resources.metrics.call_ended, *ledger),
+        on_refusal=ledger,
         on_texts=logs.log_texts if settings.logs.texts else None,
         may_leave_out=settings.site.tools_that_do_not_fit == "drop",
     )

@@ -62,11 +62,11 @@ def middleware(settings: Settings, resources: Resources, dialects: Sequence[Dial
             max_lag=settings.listening.max_loop_lag,
         )
     )
-    layers.append(_auth(settings))
+    layers.append(_auth(settings, resources))
     return layers
 
 
-def _auth(settings: Settings) -> Middleware:
+def _auth(settings: Settings, resources: Resources) -> Middleware:
     access = settings.access
     if access.auth_disabled:
         structlog.get_logger("kimi.assembly").warning(
@@ -79,4 +79,6 @@ def _auth(settings: Settings) -> Middleware:
         keys=None if access.auth_disabled else ApiKeys(access.api_keys),
         public_paths=PUBLIC_PATHS,
         special={"/metrics": ApiKeys([*access.api_keys, *filter(None, [metrics_key])])} if guarded else {},
+        issued=None if resources.records is None else resources.records.keyring,
+        scopes={"/metrics": "metrics"},
     )

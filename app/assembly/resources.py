@@ -18,7 +18,8 @@ from app.providers.registry import ProviderRegistry
 from app.sessions.base import SessionStore, SnapshotStore
 from app.settings import Settings, SettingsError
 
-if TYPE_CHECKING:  # an optional extra, imported in `_tracing` if it is wanted
+if TYPE_CHECKING:  # imported where they are made, if they are wanted
+    from app.assembly.database import Records
     from app.observe.otel import Tracing
 
 
@@ -29,6 +30,7 @@ class Resources(Struct, frozen=True):
         tracing: None if traces are switched off.
         loop_lag: Measures while the resources are open.
         snapshots: Lives in the session store, and is opened and closed with it.
+        records: Keys and ledger; None without a database.
     """
 
     metrics: Metrics
@@ -37,6 +39,7 @@ class Resources(Struct, frozen=True):
     sessions: SessionStore
     snapshots: SnapshotStore
     registry: ProviderRegistry
+    records: "Records | None"
 
     @asynccontextmanager
     async def opened(self) -> AsyncGenerator[None, None]:
@@ -47,6 +50,8 @@ class Resources(Struct, frozen=True):
             stack.callback(asyncio.create_task(self.loop_lag.watch()).cancel)
             stack.push_async_callback(self.sessions.aclose)
             await self.sessions.start()
+            if self.records is not None:
+                await stack.enter_async_context(self.records.opened())
             for provider in self.registry.providers:
                 stack.push_async_callback(provider.aclose)
                 await provider.start()
@@ -60,10 +65,11 @@ def make_resources(settings: Settings, further_providers: Sequence[BaseProvider]
         SettingsError: Settings are at odds with what they refer to.
     """
     tracing = _tracing(settings)
-    metrics = Metrics(lambda: _state(registry.providers, sessions))
+    metrics = Metrics(lambda: _state(registry.providers, sessions, records))
     trace = metrics.timing(tracing.span if tracing else no_trace)
     registry = build_registry(settings, trace, further_providers)
     sessions = session_store(settings, trace)
+    records = _records(settings, metrics)
     return Resources(
         metrics=metrics,
         tracing=tracing,
@@ -71,7 +77,17 @@ def make_resources(settings: Settings, further_providers: Sequence[BaseProvider]
         sessions=sessions,
         snapshots=snapshot_store(settings, sessions),
         registry=registry,
+        records=records,
     )
+
+
+def _records(settings: Settings, metrics: Metrics) -> "Records | None":
+    if not settings.database.enabled:
+        return None
+    # Imported only now: SQLAlchemy is large.
+    module = importlib.import_module("app.assembly.database")
+    records: Records = module.make_records(settings.database, metrics.key_looked_up)
+    return records
 
 
 def _tracing(settings: Settings) -> "Tracing | None":
@@ -86,7 +102,9 @@ def _tracing(settings: Settings) -> "Tracing | None":
     return tracing
 
 
-def _state(providers: Iterable[BaseProvider], sessions: SessionStore) -> dict[str, dict[str, float]]:
+def _state(
+    providers: Iterable[BaseProvider], sessions: SessionStore, records: "Records | None"
+) -> dict[str, dict[str, float]]:
     """The numbers of the moment, for the metrics."""
     state: dict[str, dict[str, float]] = {"kimi_session_store_up": {"store": float(sessions.status() == "ready")}}
     if (count := sessions.count()) is not None:
@@ -95,4 +113,4 @@ def _state(providers: Iterable[BaseProvider], sessions: SessionStore) -> dict[st
         status = provider.status()
         for name, value in {"ready": float(status.ready), **status.gauges}.items():
             state.setdefault(f"kimi_provider_{name}", {})[provider.name] = value
-    return state
+    return state if records is None else state | records.state()

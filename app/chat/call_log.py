@@ -7,11 +7,12 @@ from typing import Self
 
 from app.chat.events import Ending
 from app.domain.caller import Caller
-from app.domain.chat import ChatCall, Delta
+from app.domain.chat import ChatCall, Delta, Usage
 from app.domain.conversation import Action, SessionKey
-from app.domain.errors import ContextTooLong, GatewayError, InternalError, UpstreamError
+from app.domain.errors import ClientClosedRequest, ContextTooLong, GatewayError, InternalError, UpstreamError
 from app.domain.prompt import MessagePrompt, Prompt, TextPrompt
-from app.domain.usage import CallRecord, Outcome
+from app.domain.tokens import estimate
+from app.domain.usage import NOWHERE, CallRecord, Origin, Outcome
 from app.providers.registry import Target
 
 
@@ -24,6 +25,7 @@ class CallLog:
         target: The target that is asked first.
         on_call: Take the record. They must return at once: they may run while a task is being cancelled.
         on_texts: Takes what the upstream was sent and what it answered; None if nobody may know.
+        origin: How the call came in.
 
     Attributes:
         target: Who is asked.
@@ -40,6 +42,7 @@ class CallLog:
         "_caller",
         "_on_call",
         "_on_texts",
+        "_origin",
         "_refusal",
         "_upstream_seconds",
         "action",
@@ -57,10 +60,12 @@ class CallLog:
         target: Target,
         on_call: Sequence[Callable[[CallRecord], None]],
         on_texts: Callable[[str, str], None] | None,
+        origin: Origin = NOWHERE,
     ) -> None:
         self._began = time.perf_counter()
         self._call = call
         self._caller = caller
+        self._origin = origin
         self._on_call = on_call
         self._on_texts = on_texts
         self.target = target
@@ -107,10 +112,8 @@ class CallLog:
             self._on_texts(self.prompt.text, said)
 
     def _record(self, error: BaseException | None) -> CallRecord:
-        outcome: Outcome = "completed" if error is None else "failed" if isinstance(error, Exception) else "abandoned"
-        error_code = None
-        if outcome == "failed":
-            error_code = error.code if isinstance(error, GatewayError) else "internal_error"
+        outcome, error_code, status = _outcome(error)
+        usage = self.ending.usage if self.ending else None
         spec, session, prompt = self.target.spec, self._call.session, self.prompt
         return CallRecord(
             caller_id=self._caller.id,
@@ -122,9 +125,33 @@ class CallLog:
             action=self.action,
             prompt_size=prompt.size if prompt else None,
             dropped=prompt.dropped if prompt else None,
-            usage=self.ending.usage if self.ending else None,
+            usage=usage,
             seconds=time.perf_counter() - self._began,
             upstream_seconds=self._upstream_seconds,
             session=SessionKey(self._caller.id, session.id).digest if session else None,
             passed_over=tuple(self.passed_over),
+            origin=self._origin,
+            project=self._caller.project,
+            asked_model=self._call.model,
+            served_model=spec.id,
+            status=status,
+            charged=None if self.action == "replayed" else usage or self._said_so_far(),
         )
+
+    def _said_so_far(self) -> Usage | None:
+        """The tokens of an answer that broke off; None if it hadn't begun."""
+        if not self.deltas or self.prompt is None:
+            return None
+        said = "".join([delta.text + delta.reasoning + delta.refusal for delta in self.deltas])
+        return Usage(self.prompt.tokens, estimate(said), estimated=True)
+
+
+def _outcome(error: BaseException | None) -> tuple[Outcome, str | None, int]:
+    """How a call ended, with which error code and HTTP status."""
+    if error is None:
+        return "completed", None, 200
+    if not isinstance(error, Exception):
+        return "abandoned", None, ClientClosedRequest.status
+    return (
+        ("failed", error.code, error.status) if isinstance(error, GatewayError) else ("failed", "internal_error", 500)
+    )

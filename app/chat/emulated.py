@@ -69,4 +69,4 @@ def _completion(reading: Reading, attempt: Attempt, reply: Completion, before: U
 
 
 def _usage(attempt: Attempt, reply: Completion) -> Usage:
-    return reply.usage or Usage(attempt.request.prompt.tokens, estimate(reply.text))
+    return reply.usage or Usage(attempt.request.prompt.tokens, estimate(reply.text), estimated=True)

@@ -17,7 +17,7 @@ from app.domain.conversation import LastTurn
 from app.domain.errors import EmptyReply, GatewayError
 from app.domain.prompt import Prompt
 from app.domain.tokens import estimate
-from app.domain.usage import CallRecord
+from app.domain.usage import NOWHERE, CallRecord, Origin
 from app.providers.registry import ProviderRegistry, Target
 from app.sessions.base import SessionStore
 
@@ -31,6 +31,7 @@ class ChatService:
         policy: How sessions are treated.
         on_call: Take the record of every call when it is over. They must return at once: they may run while a task is
             being cancelled.
+        on_refusal: Take the record of every request that can't become a call, likewise.
         on_texts: Takes, at the same time, what the upstream was sent and what it answered; None if nobody may know.
         may_leave_out: See `attempts`.
     """
@@ -42,6 +43,7 @@ class ChatService:
         sessions: SessionStore,
         policy: SessionPolicy,
         on_call: Sequence[Callable[[CallRecord], None]] = (),
+        on_refusal: Sequence[Callable[[CallRecord], None]] = (),
         on_texts: Callable[[str, str], None] | None = None,
         may_leave_out: bool = True,
     ) -> None:
@@ -49,17 +51,18 @@ class ChatService:
         self._sessions = sessions
         self._policy = policy
         self._on_call = on_call
+        self._on_refusal = on_refusal
         self._on_texts = on_texts
         self._may_leave_out = may_leave_out
 
-    async def complete(self, call: ChatCall, caller: Caller) -> Answer:
+    async def complete(self, call: ChatCall, caller: Caller, origin: Origin = NOWHERE) -> Answer:
         """Answer a call as a whole.
 
         Raises:
             GatewayError: No answer can be had.
         """
-        targets = self._registry.resolve(call.model, call.provider)
-        with CallLog(call, caller, targets[0], self._on_call, self._on_texts) as log:
+        targets = self._resolved(call, caller, origin)
+        with CallLog(call, caller, targets[0], self._on_call, self._on_texts, origin) as log:
             async with CallSession(self._sessions, self._policy, call, caller) as session:
                 log.action = session.action
                 if session.replay is not None:
@@ -85,14 +88,14 @@ class ChatService:
                     return Answer(opening, ending)
                 raise log.refusal()
 
-    async def stream(self, call: ChatCall, caller: Caller) -> AsyncGenerator[Event, None]:
+    async def stream(self, call: ChatCall, caller: Caller, origin: Origin = NOWHERE) -> AsyncGenerator[Event, None]:
         """Answer a call in parts: an `Opening` (or several), the `Delta`s, one `Ending`.
 
         Raises:
             GatewayError: No answer can be had, or it broke off.
         """
-        targets = self._registry.resolve(call.model, call.provider)
-        with CallLog(call, caller, targets[0], self._on_call, self._on_texts) as log:
+        targets = self._resolved(call, caller, origin)
+        with CallLog(call, caller, targets[0], self._on_call, self._on_texts, origin) as log:
             async with CallSession(self._sessions, self._policy, call, caller) as session:
                 log.action = session.action
                 if session.replay is not None:
@@ -127,6 +130,42 @@ class ChatService:
                     yield ending
                     return
                 raise log.refusal()
+
+    def refused(self, error: GatewayError, caller: Caller, origin: Origin, model: str = "") -> None:
+        """Record a request that can't become a call.
+
+        Args:
+            model: The model that it asks for, if that is known.
+        """
+        record = CallRecord(
+            caller_id=caller.id,
+            model="",
+            provider="",
+            outcome="refused",
+            error_code=error.code,
+            action=None,
+            prompt_size=None,
+            dropped=None,
+            usage=None,
+            seconds=0.0,
+            upstream_seconds=None,
+            origin=origin,
+            project=caller.project,
+            asked_model=model,
+            status=error.status,
+        )
+        for take in self._on_refusal:
+            take(record)
+
+    def _resolved(self, call: ChatCall, caller: Caller, origin: Origin) -> tuple[Target, ...]:
+        """Who can answer a call. What the caller may not use doesn't exist for it."""
+        try:
+            if not caller.may_use(call.model):
+                raise self._registry.missing(call.model)
+            return self._registry.resolve(call.model, call.provider)
+        except GatewayError as error:
+            self.refused(error, caller, origin, call.model)
+            raise
 
 
 def _asked(attempt: Attempt) -> Awaitable[Completion]:
@@ -189,7 +228,7 @@ def _ending(completion: Completion, prompt: Prompt) -> Ending:
             said += other.text + other.reasoning + other.refusal
         for call in completion.tool_calls:
             said += call.name + call.arguments
-        usage = Usage(prompt.tokens, estimate(said))
+        usage = Usage(prompt.tokens, estimate(said), estimated=True)
     if completion.finish_reason in ("stop", "tool_calls"):
         reason: FinishReason = "tool_calls" if completion.tool_calls else "stop"
         if reason != completion.finish_reason:

@@ -108,10 +108,8 @@ def _fields(options: argparse.Namespace) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     if options.models is not None:
         fields["models"] = None if options.models == ("*",) else options.models
-    for name, value in (("scopes", options.scopes), ("expires_at", options.expires), ("note", options.note)):
-        if value is not None:
-            fields[name] = value
-    return fields
+    others = {"scopes": options.scopes, "expires_at": options.expires, "note": options.note}
+    return fields | {name: value for name, value in others.items() if value is not None}
 
 
 def _print_secret(new: NewSecret, *, as_json: bool) -> None:

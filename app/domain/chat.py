@@ -173,12 +173,14 @@ class Usage(Struct, frozen=True):
     Args:
         cached_tokens: Prompt tokens that came from the upstream's cache.
         reasoning_tokens: Completion tokens that were thought and not said.
+        estimated: Whether the gateway has estimated them, because the upstream doesn't count.
     """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    estimated: bool = False
 
     @property
     def total_tokens(self) -> int:
@@ -191,6 +193,7 @@ class Usage(Struct, frozen=True):
             self.completion_tokens + other.completion_tokens,
             self.cached_tokens + other.cached_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
+            self.estimated or other.estimated,
         )
 
 

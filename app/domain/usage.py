@@ -7,7 +7,27 @@ from msgspec import Struct
 from app.domain.chat import Usage
 from app.domain.conversation import Action
 
-Outcome = Literal["completed", "failed", "abandoned"]
+# `refused` calls never came as far as an upstream's model.
+Outcome = Literal["completed", "failed", "abandoned", "refused"]
+
+
+class Origin(Struct, frozen=True):
+    """How a call came in.
+
+    Args:
+        request_id: Of its request.
+        dialect: In which it was written.
+        streamed: Whether its answer is streamed.
+        end_user: Whom the client says it is for.
+    """
+
+    request_id: str = ""
+    dialect: str = ""
+    streamed: bool = False
+    end_user: str | None = None
+
+
+NOWHERE = Origin()
 
 
 class CallRecord(Struct, frozen=True):
@@ -27,6 +47,12 @@ class CallRecord(Struct, frozen=True):
         upstream_seconds: The time to the upstream's answer (of a stream: its first part).
         session: A digest of the session's key, which finds the session's calls.
         passed_over: The providers that could not answer, each with an error code.
+        origin: How it came in.
+        project: Of its caller.
+        asked_model: The name that was asked for.
+        served_model: The model that it stands for; unlike `model` one of any number of names.
+        status: The HTTP status of its answer.
+        charged: The tokens that its caller has caused: `usage`, or what was sent and came before it broke off.
     """
 
     caller_id: str
@@ -42,3 +68,9 @@ class CallRecord(Struct, frozen=True):
     upstream_seconds: float | None
     session: str | None = None
     passed_over: tuple[tuple[str, str], ...] = ()
+    origin: Origin = NOWHERE
+    project: str = ""
+    asked_model: str = ""
+    served_model: str = ""
+    status: int = 200
+    charged: Usage | None = None

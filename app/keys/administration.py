@@ -5,13 +5,11 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
-from sqlalchemy import Connection
-from sqlalchemy.exc import IntegrityError
 
 from app.domain.caller import ENVIRONMENT, SCOPES
 from app.keys.secret import digest_of, hint_of, make_id, make_secret
-from app.storage.database import Database
-from app.storage.keys import StoredKey, add_key, change_key, find_key, now, replace_secret
+from app.storage.database import Connection, Database
+from app.storage.keys import NameTaken, StoredKey, add_key, change_key, find_key, now, replace_secret
 
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
 _PATTERN = re.compile(r"[^\s,\x00-\x1f\x7f]{1,200}")
@@ -66,7 +64,7 @@ def create_key(
     _check(key)
     try:
         add_key(connection, key, project_id=make_id("p_"), digest=digest_of(secret), hint=hint_of(secret))
-    except IntegrityError:
+    except NameTaken:
         raise KeyFault(f"The project {project!r} has a key {name!r} already.") from None
     return NewSecret(key, secret)
 
@@ -80,7 +78,7 @@ def update_key(database: Database, connection: Connection, key: StoredKey) -> St
     _check(key)
     try:
         change_key(database, connection, key)
-    except IntegrityError:
+    except NameTaken:
         raise KeyFault(f"The project {key.project!r} has another key {key.name!r} already.") from None
     return key
 

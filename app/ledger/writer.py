@@ -116,7 +116,8 @@ class LedgerWriter:
                 if not away:
                     _log.warning("ledger_database_away", reason=str(error), meaning="the journal keeps what comes")
                 away = True
-            except Exception:  # the thread must not end: nobody else carries this journal
+            # The thread must not end: nobody else carries this journal.
+            except Exception:  # noqa: BLE001 - see above
                 _log.exception("ledger_failed")
                 self._positions.clear()
             if stopping:

@@ -33,6 +33,10 @@ _LAG_BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5)
 _STATE = (
     ("kimi_session_store_up", "1 if the session store can be used", "0 or 1"),
     ("kimi_sessions", "Sessions in this worker's memory", "sessions"),
+    ("kimi_database_up", "1 if the database of keys and calls can be used", "0 or 1"),
+    ("kimi_ledger_waiting", "Calls in this worker's journal that are not in the database yet", "calls"),
+    ("kimi_ledger_written", "Calls of this worker that were carried into the database", "calls"),
+    ("kimi_ledger_lost", "Calls that neither journal nor memory had room for", "calls"),
     ("kimi_provider_ready", "1 if the provider can serve, as far as is known", "0 or 1"),
     ("kimi_provider_breaker_closed", "1 if the circuit breaker lets all requests through", "0 or 1"),
     ("kimi_provider_queue_depth", "Requests waiting for a slot at the upstream", "requests"),
@@ -202,6 +206,12 @@ class Metrics(Collector):
             "messages",
             ("model",),
         )
+        self._key_look_ups = counter(
+            "kimi_key_look_ups_total",
+            "Look-ups of keys from the database; a hit is one in memory",
+            "look-ups",
+            ("result",),
+        )
         self._lag = histogram(
             "kimi_event_loop_lag_seconds", "How late the event loop wakes up, twice a second", bounds=_LAG_BOUNDS
         )
@@ -246,6 +256,10 @@ class Metrics(Collector):
     def heartbeat(self) -> None:
         """Count a comment that keeps a silent stream open."""
         self._heartbeats.values[()] += 1
+
+    def key_looked_up(self, result: str) -> None:
+        """Count a look-up of a key: "hit" or "miss"."""
+        self._key_look_ups.values[result,] += 1
 
     def loop_lag(self, seconds: float) -> None:
         """Record how late the event loop woke up."""

@@ -112,10 +112,14 @@ class ProviderRegistry:
         targets = self._targets(model, provider)
         if not targets:
             where = f" at the provider {provider!r}" if provider else ""
-            raise ModelNotFound(
-                f"The model {model[:100]!r} does not exist{where}. GET /v1/models lists those that do.", param="model"
-            )
+            raise self.missing(model, where)
         return targets
+
+    def missing(self, model: str, where: str = "") -> ModelNotFound:
+        """The error for a model that nobody serves, or that a caller may not use."""
+        return ModelNotFound(
+            f"The model {model[:100]!r} does not exist{where}. GET /v1/models lists those that do.", param="model"
+        )
 
     def model_ids(self) -> Sequence[tuple[str, Target]]:
         """Every name that is listed, with the model that answers it first: routes, then models.

@@ -41,7 +41,8 @@ def _to_json(session: Session) -> dict[str, object]:
             "key": last.idempotency_key,
             "text": last.text,
             "finish": last.finish_reason,
-            "usage": astuple(last.usage),
+            # Without `estimated`: a replayed answer costs nothing, and older workers don't know it.
+            "usage": astuple(last.usage)[:4],
             "prompt": [last.prompt_size, last.dropped, last.shortened],
             "at": last.at,
             "calls": _calls_to_json(last.tool_calls),

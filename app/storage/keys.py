@@ -6,10 +6,11 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, Row, Select, delete, func, insert, or_, select, update
+from sqlalchemy import Row, Select, delete, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
 
 from app.storage import tables
-from app.storage.database import Database
+from app.storage.database import Connection, Database
 
 _KEYS, _SECRETS, _PROJECTS, _CHANGES = tables.keys, tables.secrets, tables.projects, tables.changes
 
@@ -45,6 +46,10 @@ class StoredKey(Struct, frozen=True):
         if self.paused_at is not None:
             return "paused"
         return "expired" if self.expires_at is not None and self.expires_at <= now else "active"
+
+
+class NameTaken(Exception):
+    """The project has another key of this name."""
 
 
 class Found(Struct, frozen=True):
@@ -93,17 +98,30 @@ def add_key(connection: Connection, key: StoredKey, *, project_id: str, digest: 
 
     Args:
         project_id: The id of the project if it is new.
+
+    Raises:
+        NameTaken: See there.
     """
     known = connection.execute(select(_PROJECTS.c.id).where(_PROJECTS.c.name == key.project)).scalar()
     if known is None:
         connection.execute(insert(_PROJECTS).values(id=project_id, name=key.project, created_at=key.created_at))
-    connection.execute(insert(_KEYS).values(project_id=known or project_id, **_columns(key)))
+    try:
+        connection.execute(insert(_KEYS).values(project_id=known or project_id, **_columns(key)))
+    except IntegrityError:
+        raise NameTaken from None
     _add_secret(connection, key.id, digest, hint)
 
 
 def change_key(database: Database, connection: Connection, key: StoredKey) -> None:
-    """Write a key's fields, and tell all workers."""
-    connection.execute(update(_KEYS).where(_KEYS.c.id == key.id).values(**_columns(key)))
+    """Write a key's fields, and tell all workers.
+
+    Raises:
+        NameTaken: See there.
+    """
+    try:
+        connection.execute(update(_KEYS).where(_KEYS.c.id == key.id).values(**_columns(key)))
+    except IntegrityError:
+        raise NameTaken from None
     _note_change(database, connection, key.id)
 
 

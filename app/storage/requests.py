@@ -198,6 +198,16 @@ def usage_by(
     return [{name: _plain(value) for name, value in row._mapping.items()} for row in connection.execute(query)]  # noqa: SLF001 - SQLAlchemy's public name
 
 
+def usage_of(connection: Connection, key_id: str, since: int) -> dict[str, int]:
+    """A key's sums from a day on, in milliseconds since the epoch."""
+    row = connection.execute(
+        select(*(func.coalesce(func.sum(_USAGE.c[name]), 0).label(name) for name in _SUMS)).where(
+            _USAGE.c.grain == "day", _USAGE.c.key_id == key_id, _USAGE.c.start >= since
+        )
+    ).one()
+    return {name: int(value) for name, value in row._mapping.items()}  # noqa: SLF001 - SQLAlchemy's public name
+
+
 def set_prices(connection: Connection, rows: Iterable[tuple[str, int, int, int, int]]) -> int:
     """Set prices: model (or `provider/model`), since when (milliseconds), nano-dollars for a token in, out, cached."""
     count = 0

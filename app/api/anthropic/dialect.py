@@ -96,6 +96,7 @@ def _routes(services: DialectServices) -> APIRouter:
 
 
 MESSAGES = Dialect(
+    name="anthropic",
     path="/v1/messages",
     summary="Answer a conversation, in Anthropic's dialect",
     tag="messages",

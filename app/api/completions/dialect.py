@@ -9,6 +9,7 @@ from app.api.dialects import Dialect
 from app.api.openapi import ANSWER_ERRORS, REQUEST_HEADERS
 
 COMPLETIONS = Dialect(
+    name="completions",
     path="/v1/completions",
     summary="Complete a text",
     tag="completions",

@@ -2,13 +2,15 @@
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.error_responses import error_response, refused_preflight
 from app.api.request import RequestContext
+from app.domain import caller as callers
 from app.domain.caller import Caller, caller_of_key
-from app.domain.errors import InvalidApiKey
+from app.domain.errors import GatewayError, InvalidApiKey, MissingScope
 from app.observe.logging import access_fields
 
 # Anthropic's and Azure's.
@@ -20,8 +22,25 @@ _TELLING_LENGTH = 16
 _END_LENGTH = 4
 
 
+class IssuedKeys(Protocol):
+    """The keys that the gateway has given out."""
+
+    def caller(self, presented: bytes) -> Caller | None:
+        """The caller of a key that opens and is known already. At once."""
+        ...
+
+    async def look_up(self, presented: bytes) -> Caller | None:
+        """The caller of a key; None for one that was never given out.
+
+        Raises:
+            InvalidApiKey: It doesn't open any more.
+            KeyStoreUnavailable: Nobody knows at the moment.
+        """
+        ...
+
+
 class ApiKeys:
-    """The keys that open the gateway; only their digests are kept.
+    """The keys of the environment; only their digests are kept.
 
     Args:
         keys: Each belongs to a caller of its own.
@@ -46,6 +65,8 @@ class AuthMiddleware:
         keys: Who may come in; None lets everybody in as one anonymous caller.
         public_paths: Addresses that need no key.
         special: Addresses that other keys open.
+        issued: Who else may come in.
+        scopes: What a key needs for an address, where that is not `chat`.
     """
 
     def __init__(
@@ -55,11 +76,15 @@ class AuthMiddleware:
         keys: ApiKeys | None,
         public_paths: Collection[str],
         special: Mapping[str, ApiKeys] | None = None,
+        issued: IssuedKeys | None = None,
+        scopes: Mapping[str, callers.Scope] | None = None,
     ) -> None:
         self._app = app
         self._keys = keys
         self._public_paths = frozenset(public_paths)
         self._special = dict(special or {})
+        self._issued = issued
+        self._scopes = dict(scopes or {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI call."""
@@ -68,21 +93,40 @@ class AuthMiddleware:
             return
         context: RequestContext = scope["context"]
         keys = self._special.get(scope["path"], self._keys)
-        caller = _ANYBODY if keys is None else _caller(keys, context.headers)
-        if caller is None:
-            refusal = refused_preflight(scope["method"], context.headers) or _refusal(context.headers)
+        caller = _ANYBODY if keys is None else _caller(keys, self._issued, context.headers)
+        try:
+            if caller is None:
+                caller = await self._looked_up(scope["method"], context.headers)
+            if (needed := self._scopes.get(scope["path"], "chat")) not in caller.scopes:
+                raise MissingScope(f"This API key may not do this: it lacks the scope {needed!r}.")
+        except GatewayError as refusal:
             await error_response(refusal, context)(scope, receive, send)
             return
         context.caller = caller
         access_fields.get({})["caller"] = caller.id
         await self._app(scope, receive, send)
 
+    async def _looked_up(self, method: str, headers: Mapping[bytes, bytes]) -> Caller:
+        """The caller of a key that isn't known yet, or the refusal."""
+        if preflight := refused_preflight(method, headers):
+            raise preflight
+        if self._issued is not None:
+            for key in _keys_elsewhere(headers):
+                if caller := await self._issued.look_up(key):
+                    return caller
+        raise _refusal(headers)
 
-def _caller(keys: ApiKeys, headers: Mapping[bytes, bytes]) -> Caller | None:
-    """The owner of the presented key. A client with several credentials may send all; one of them has to open."""
+
+def _caller(keys: ApiKeys, issued: IssuedKeys | None, headers: Mapping[bytes, bytes]) -> Caller | None:
+    """The owner of the presented key, if it is known. A client may send several; one of them has to open."""
     scheme, _, bearer = headers.get(b"authorization", b"").strip().partition(b" ")
-    caller = keys.caller(bearer.strip()) if scheme.lower() == b"bearer" else None
-    return caller or next((caller for key in _keys_elsewhere(headers) if (caller := keys.caller(key))), None)
+    if scheme.lower() == b"bearer" and (caller := _known(keys, issued, bearer.strip())):
+        return caller
+    return next((caller for key in _keys_elsewhere(headers) if (caller := _known(keys, issued, key))), None)
+
+
+def _known(keys: ApiKeys, issued: IssuedKeys | None, key: bytes) -> Caller | None:
+    return keys.caller(key) or (None if issued is None else issued.caller(key))
 
 
 def _keys_elsewhere(headers: Mapping[bytes, bytes]) -> list[bytes]:

@@ -51,6 +51,7 @@ def _model_object(name: str, target: Target, created: int) -> ModelObject:
 
 
 CHAT_COMPLETIONS = Dialect(
+    name="openai",
     path="/v1/chat/completions",
     summary="Answer a conversation",
     tag="chat",

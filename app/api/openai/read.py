@@ -68,6 +68,7 @@ async def read(body: bytes, context: RequestContext, services: DialectServices) 
         names={} if request.max_completion_tokens is None else _NEWER_NAMES,
         # Within a text its quotes would be escaped.
         unserved=("cache_control",) if b'"cache_control"' in body else (),
+        end_user=request.user,
     )
 
 

@@ -109,6 +109,7 @@ def _page(items: list[dict[str, Any]], *, after: str | None, limit: int, order: 
 
 
 RESPONSES = Dialect(
+    name="responses",
     path="/v1/responses",
     summary="Answer a conversation, and keep the answer",
     tag="responses",

@@ -1,0 +1,68 @@
+"""Puts what every call used into the journal."""
+
+import time
+from itertools import count
+
+import msgspec
+
+from app.domain.chat import Usage
+from app.domain.usage import CallRecord
+from app.ledger.journal import Journal
+from app.storage.requests import RequestRow
+
+_NOTHING = Usage(0, 0)
+# Of names that clients choose.
+_LONGEST_NAME = 200
+_encode = msgspec.json.Encoder().encode
+
+
+class Ledger:
+    """Takes the records of calls.
+
+    Args:
+        journal: Where their rows go.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._count = count()
+
+    def call_ended(self, record: CallRecord) -> None:
+        """Put a call into the journal. Returns at once and never fails: see `Journal.append`."""
+        charged, origin = record.charged or _NOTHING, record.origin
+        first = record.upstream_seconds
+        row = RequestRow(
+            int((time.time() - record.seconds) * 1000),
+            next(self._count) & 0xFFF,
+            origin.request_id,
+            record.caller_id,
+            record.project,
+            _plain(record.asked_model),
+            _plain(record.served_model),
+            record.model == record.served_model,
+            record.provider,
+            origin.dialect,
+            record.outcome,
+            record.error_code,
+            record.status,
+            origin.streamed,
+            charged.prompt_tokens,
+            charged.completion_tokens,
+            charged.cached_tokens,
+            charged.estimated,
+            int(record.seconds * 1000),
+            None if first is None else int(first * 1000),
+            record.session,
+            None if origin.end_user is None else _plain(origin.end_user),
+            record.dropped or 0,
+            ",".join([f"{provider}={reason}" for provider, reason in record.passed_over]) or None,
+        )
+        self._journal.append(_encode(row) + b"\n")
+
+
+def _plain(name: str) -> str:
+    """A name as every database takes it: not too long, without NUL, without lone surrogates."""
+    name = name[:_LONGEST_NAME]
+    if name.isascii() and "\0" not in name:
+        return name
+    return name.replace("\0", "�").encode("utf-8", "replace").decode()

@@ -1,0 +1,106 @@
+"""Real databases for tests: an SQLite file, and a PostgreSQL server of the tests' own.
+
+A test module gets the fixtures by giving them names of its own: `database = databases.database`.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.storage.database import Database
+from app.storage.schema import migrate
+from tests.ports import free_port
+
+_DEBIAN = Path("/usr/lib/postgresql")
+_SUPERUSER = "gateway"
+
+
+class PostgresServer:
+    """A PostgreSQL server on a port of its own. As root it runs as the user `postgres`, because it refuses root."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._data = folder / "data"
+        self._programs = max(_DEBIAN.glob("*/bin"), key=lambda path: float(path.parent.name))
+        self.port = free_port()
+        self._count = 0
+
+    def start(self) -> None:
+        """Start it, the first time with a new data folder, and wait until it answers."""
+        if not self._data.exists():
+            self._data.mkdir(mode=0o700)
+            if os.geteuid() == 0:
+                for path in (self._folder, self._data):
+                    shutil.chown(path, "postgres")
+                for path in self._folder.parents:
+                    if path.stat().st_uid == 0 and not path.stat().st_mode & 0o001:
+                        path.chmod(path.stat().st_mode | 0o001)
+            self._run("initdb", "-D", self._data, "-A", "trust", "-U", _SUPERUSER, "-N")
+        settings = f"-p {self.port} -k {self._folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        self._run("pg_ctl", "-D", self._data, "-w", "-o", settings, "-l", self._folder / "log", "start")
+
+    def stop(self) -> None:
+        """End it at once; connections break off."""
+        self._run("pg_ctl", "-D", self._data, "-w", "-m", "immediate", "stop")
+
+    def new_database(self) -> str:
+        """Make an empty database and return its address."""
+        self._count += 1
+        name = f"gateway{self._count}"
+        self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", _SUPERUSER, name)
+        return f"postgresql://{_SUPERUSER}@127.0.0.1:{self.port}/{name}"
+
+    def _run(self, program: str, *arguments: str | Path) -> None:
+        become = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+        command = [*become, str(self._programs / program), *map(str, arguments)]
+        # To a file: a server that was started keeps pipes open.
+        with (self._folder / "commands.log").open("a") as log:
+            subprocess.run(command, check=True, stdout=log, stderr=log, stdin=subprocess.DEVNULL, timeout=60, cwd="/")
+
+
+@pytest.fixture(scope="session")
+def shared_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A server that tests share, each with a database of its own."""
+    server = PostgresServer(tmp_path_factory.mktemp("postgres"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_postgres(tmp_path: Path) -> Iterator[PostgresServer]:
+    """A server that a test may stop and start."""
+    folder = tmp_path / "postgres"
+    folder.mkdir()
+    server = PostgresServer(folder)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/gateway.db"
+    server: PostgresServer = request.getfixturevalue("shared_postgres")
+    return server.new_database()
+
+
+@pytest.fixture
+def empty_database(database_url: str) -> Iterator[Database]:
+    """A database of each kind, without tables."""
+    database = Database(database_url, timeout=5)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def database(empty_database: Database) -> Database:
+    """A database of each kind, ready for use."""
+    migrate(empty_database)
+    return empty_database
