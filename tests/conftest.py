@@ -1,5 +1,6 @@
 """What all tests share: a simulated site, a gateway in front of it, and one log of the whole run."""
 
+import os
 import signal
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -17,6 +18,8 @@ from simulator.live import LiveSimulator, running
 from tests.clock import Clock
 from tests.live import ALICE_KEY, BOB_KEY, UPSTREAM_KEY, LiveGateway, gateway_for
 
+# Tests that are about keys or the ledger name a database of their own. The others leave no file in the checkout.
+os.environ["DATABASE_URL"] = "none"
 _LONGEST = ("test_fuzz.py", "test_cluster.py")
 StartGateway = Callable[..., AbstractContextManager[LiveGateway]]
 

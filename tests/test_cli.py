@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 
 def environment(**settings: str) -> dict[str, str]:
     """A clean environment with these settings; the checkout's own .env has no say over what is given here."""
-    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "DATABASE_URL")}
     return {**kept, **settings}
 
 

@@ -103,7 +103,7 @@ class LedgerWriter:
                     raise DatabaseAway(self._database.fault)
                 if time.monotonic() >= adopting:
                     adopting = time.monotonic() + _ADOPTING_SECONDS
-                    self._adopted += JournalFile.left_behind(self._journal.folder)
+                    self.adopt()
                 self.carry_all()
                 if away:
                     _log.info("ledger_database_back")
@@ -111,7 +111,7 @@ class LedgerWriter:
                 if time.monotonic() >= cleaning and not stopping:
                     # Not all workers at once.
                     cleaning = time.monotonic() + _CLEANING_SECONDS * random.uniform(0.5, 1.5)  # noqa: S311
-                    self._clean()
+                    self.clean()
             except DatabaseAway as error:
                 if not away:
                     _log.warning("ledger_database_away", reason=str(error), meaning="the journal keeps what comes")
@@ -170,7 +170,16 @@ class LedgerWriter:
             raise
         return len(lines)
 
-    def _clean(self) -> None:
+    def adopt(self) -> None:
+        """Take over the journals of processes that are gone; the next round carries them over."""
+        self._adopted += JournalFile.left_behind(self._journal.folder)
+
+    def clean(self) -> None:
+        """Delete what is older, or takes more room, than may be.
+
+        Raises:
+            DatabaseAway: The database is away.
+        """
         with self._database.transaction() as connection:
             forget_changes(connection, now() - _CHANGES_KEPT)
             forget_journals(connection, now() - _CLOSED_KEPT)
@@ -184,12 +193,9 @@ class LedgerWriter:
             self._stopping.wait(0.01)
 
     def _delete(self, row_id: int) -> int:
-        """Delete the oldest rows before an id, some at once, and say how many."""
+        """Delete some of the oldest rows before an id, and say how many."""
         with self._database.transaction() as connection:
-            count = delete_rows_before(connection, row_id, _DELETED_AT_ONCE)
-            if count and self._database.is_sqlite:
-                connection.exec_driver_sql("PRAGMA incremental_vacuum(1000)")
-        return count
+            return delete_rows_before(self._database, connection, row_id, _DELETED_AT_ONCE)
 
 
 def _rows(lines: Sequence[bytes]) -> list[RequestRow]:

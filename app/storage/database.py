@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Engine, create_engine, event, make_url, text
-from sqlalchemy import Connection as Connection  # the type that the other rooms see
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+__all__ = ["Connection", "Database", "DatabaseAway"]
 
 T = TypeVar("T")
 _LONGEST_REASON = 160

@@ -6,6 +6,7 @@ begins where the last one that counted has ended.
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from functools import cache
 from typing import Any
 
@@ -225,10 +226,16 @@ def list_prices(connection: Connection) -> list[dict[str, Any]]:
     return _dicts(connection.execute(select(_PRICES).order_by(_PRICES.c.model, _PRICES.c.since)))
 
 
-def delete_rows_before(connection: Connection, row_id: int, limit: int) -> int:
-    """Delete the oldest rows before an id, at most `limit`, and say how many."""
+def delete_rows_before(database: Database, connection: Connection, row_id: int, limit: int) -> int:
+    """Delete the oldest rows before an id, at most `limit`, give their room back, and say how many they were."""
     oldest = select(_REQUESTS.c.id).where(_REQUESTS.c.id < row_id).order_by(_REQUESTS.c.id).limit(limit)
-    return connection.execute(delete(_REQUESTS).where(_REQUESTS.c.id.in_(oldest))).rowcount
+    count = connection.execute(delete(_REQUESTS).where(_REQUESTS.c.id.in_(oldest))).rowcount
+    if count and database.is_sqlite:
+        with closing(connection.connection.cursor()) as cursor:
+            # Each step gives back one page, and SQLAlchemy would take only one.
+            cursor.execute("PRAGMA incremental_vacuum(2000)")
+            cursor.fetchall()
+    return count
 
 
 def size_in_bytes(database: Database, connection: Connection) -> int:
@@ -351,8 +358,8 @@ def _add_up(database: Database, connection: Connection, rows: Sequence[RequestRo
     for (hour, key, model, provider, outcome), line in hours.items():
         day = hour - hour % _DAY
         for grain, start, whose in (("hour", hour, ""), ("hour", hour, key), ("day", day, ""), ("day", day, key)):
-            of = (grain, whose, start, model, provider, outcome)
-            sums[of] = [old + new for old, new in zip(sums.get(of, [0] * len(line)), line, strict=True)]
+            total = (grain, whose, start, model, provider, outcome)
+            sums[total] = [old + new for old, new in zip(sums.get(total, [0] * len(line)), line, strict=True)]
     keys = [column.name for column in _USAGE.primary_key]
     # In one order everywhere, so that two workers never wait for each other crosswise.
     values = [dict(zip((*keys, *_SUM_COLUMNS), (*of, *sums[of]), strict=True)) for of in sorted(sums)]

@@ -85,6 +85,10 @@ def test_a_completed_call_is_recorded_with_all_that_is_known() -> None:
         upstream_seconds=0.0,
         session=SessionKey("alice", "s").digest,
         passed_over=(("first", "upstream_timeout"),),
+        project="environment",
+        asked_model=CALL.model,
+        served_model="second-model",
+        charged=Usage(3, 4),
     )
 
 

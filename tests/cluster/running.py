@@ -72,7 +72,9 @@ class Cluster:
 def cluster(page_url: str, *, workers: int = 3, scheme: str = "http", **settings: str) -> Iterator[Cluster]:
     """Run a cluster until the context ends."""
     port = free_ports(workers + 2)
-    environment = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")} | {
+    environment = {
+        name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "DATABASE_URL")
+    } | {
         "API_MASTER_KEY": f"{ALICE_KEY},sk-bob-b81d03e65fa9",
         "CHAT_PAGE_URL": page_url,
         "NGINX_PORT": str(port),

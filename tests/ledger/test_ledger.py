@@ -1,0 +1,362 @@
+"""What a journal holds arrives in the database exactly once, whatever dies in between."""
+
+import errno
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import text
+
+from app.domain.chat import Usage
+from app.domain.usage import CallRecord, Origin
+from app.ledger.journal import Journal, JournalFile
+from app.ledger.ledger import Ledger
+from app.ledger.writer import LedgerWriter
+from app.storage.database import Database, DatabaseAway
+from app.storage.keys import now
+from app.storage.requests import RequestRow, id_at, rows_before, set_prices, time_of, usage_by, usage_of
+from app.storage.schema import migrate
+from tests import databases
+
+shared_postgres = databases.shared_postgres
+database_url = databases.database_url
+empty_database = databases.empty_database
+database = databases.database
+
+ROOT = Path(__file__).parent.parent.parent
+_MOST = 1 << 30
+_HOUR = 3_600_000
+
+
+def _record(**fields: Any) -> CallRecord:
+    values: dict[str, Any] = {
+        "caller_id": "k_ada",
+        "model": "kimi",
+        "provider": "kimi-web",
+        "outcome": "completed",
+        "error_code": None,
+        "action": "stateless",
+        "prompt_size": 10,
+        "dropped": 0,
+        "usage": Usage(3, 4, estimated=True),
+        "seconds": 1.5,
+        "upstream_seconds": 0.5,
+        "origin": Origin("req_1", "openai", streamed=True, end_user="someone"),
+        "project": "lab",
+        "asked_model": "kimi",
+        "served_model": "kimi",
+        "charged": Usage(3, 4, estimated=True),
+        **fields,
+    }
+    return CallRecord(**values)
+
+
+def _writer(database: Database, journal: Journal, **options: float) -> LedgerWriter:
+    return LedgerWriter(database, journal, **{"kept_days": 30.0, "max_megabytes": 100.0, **options})
+
+
+def _rows(database: Database) -> list[dict[str, Any]]:
+    with database.transaction(reads=True) as connection:
+        return rows_before(connection, limit=1_000_000)
+
+
+def _total(database: Database, by: str = "key") -> dict[Any, int]:
+    with database.transaction(reads=True) as connection:
+        return {row[by]: row["requests"] for row in usage_by(connection, by, since=0, until=now() + _HOUR)}
+
+
+def test_a_call_becomes_a_row_with_all_that_is_known(database: Database, tmp_path: Path) -> None:
+    """Who, what, how it ended, how much and how long."""
+    journal = Journal(tmp_path, most=_MOST)
+    before = now()
+    Ledger(journal).call_ended(
+        _record(
+            asked_model="gpt-4o",
+            passed_over=(("first", "upstream_timeout"), ("second", "unfit")),
+            session="session-1",
+            dropped=2,
+        )
+    )
+    _writer(database, journal).carry_all()
+    (row,) = _rows(database)
+    assert abs(time_of(row.pop("id")) + 1500 - before) < 60_000
+    assert row == {
+        "request_id": "req_1",
+        "key_id": "k_ada",
+        "project": "lab",
+        "model": "gpt-4o",
+        "served": "kimi",
+        "provider": "kimi-web",
+        "dialect": "openai",
+        "outcome": "completed",
+        "error": None,
+        "status": 200,
+        "streamed": 1,
+        "tokens_in": 3,
+        "tokens_out": 4,
+        "tokens_cached": 0,
+        "estimated": 1,
+        "cost": 0,
+        "milliseconds": 1500,
+        "first_milliseconds": 500,
+        "session": "session-1",
+        "end_user": "someone",
+        "dropped": 2,
+        "passed_over": "first=upstream_timeout,second=unfit",
+    }
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "模型" * 300], ids=["NUL", "lone surrogate", "long"])
+def test_names_that_a_client_made_up_don_t_stop_the_ledger(database: Database, tmp_path: Path, name: str) -> None:
+    """One odd name must not keep all later calls out of the database."""
+    journal = Journal(tmp_path, most=_MOST)
+    ledger = Ledger(journal)
+    ledger.call_ended(_record(asked_model=name, origin=Origin("req_1", "openai", end_user=name)))
+    ledger.call_ended(_record())
+    _writer(database, journal).carry_all()
+    newest, _ = _rows(database)
+    assert newest["model"] == "kimi"
+
+
+def test_a_second_round_finds_nothing_new(database: Database, tmp_path: Path) -> None:
+    """Rows and sums count each call once, however often the journal is looked at, and by whom."""
+    journal = Journal(tmp_path, most=_MOST)
+    ledger = Ledger(journal)
+    for _ in range(10):
+        ledger.call_ended(_record())
+    writer = _writer(database, journal)
+    assert writer.waiting == 10
+    assert writer.carry_all() == 10
+    assert writer.carry_all() == 0
+    assert _writer(database, journal).carry_all() == 0
+    assert writer.waiting == 0
+    assert len(_rows(database)) == 10
+    assert _total(database) == {"k_ada": 10}
+
+
+def test_sums_add_up_by_everything(database: Database, tmp_path: Path) -> None:
+    """Over keys, models, outcomes, hours and days, from one batch or several."""
+    journal = Journal(tmp_path, most=_MOST)
+    ledger, writer = Ledger(journal), _writer(database, journal)
+    for key, model, outcome in (("k_1", "a", "completed"), ("k_1", "b", "failed"), ("k_2", "a", "completed")):
+        ledger.call_ended(_record(caller_id=key, model=model, served_model=model, outcome=outcome))
+        writer.carry_all()
+    assert _total(database) == {"k_1": 2, "k_2": 1}
+    assert _total(database, "model") == {"a": 2, "b": 1}
+    assert _total(database, "outcome") == {"completed": 2, "failed": 1}
+    assert list(_total(database, "day").values()) == [3]
+    assert sum(_total(database, "hour").values()) == 3
+    with database.transaction(reads=True) as connection:
+        of_one = usage_by(connection, "model", since=0, until=now() + _HOUR, key_id="k_1")
+        assert {row["model"]: (row["tokens_in"], row["tokens_out"]) for row in of_one} == {"a": (3, 4), "b": (3, 4)}
+        sums = usage_of(connection, "k_1", 0)
+    assert (sums["requests"], sums["tokens_in"], sums["milliseconds"]) == (2, 6, 3000)
+
+
+def test_models_that_nobody_listed_share_one_sum(database: Database, tmp_path: Path) -> None:
+    """A client that makes names up can't fill the table of sums."""
+    journal = Journal(tmp_path, most=_MOST)
+    for place in range(5):
+        name = f"made-up-{place}"
+        Ledger(journal).call_ended(_record(asked_model=name, served_model=name, model="unlisted"))
+    _writer(database, journal).carry_all()
+    assert _total(database, "model") == {"unlisted": 5}
+    assert {row["model"] for row in _rows(database)} == {f"made-up-{place}" for place in range(5)}
+
+
+def test_ids_stay_unique_when_the_clock_stands_still(database: Database, tmp_path: Path) -> None:
+    """More calls in one millisecond than the counter tells apart are still rows of their own, in order."""
+    journal = Journal(tmp_path, most=_MOST)
+    row = RequestRow(
+        *(1_764_000_000_000, 7, "r", "k", "p", "m", "m", True, "s", "openai", "completed", None, 200, False),
+        *(1, 1, 0, False, 1, None, None, None, 0, None),
+    )
+    for _ in range(5):
+        journal.append(msgspec.json.encode(row) + b"\n")
+    _writer(database, journal).carry_all()
+    ids = [row["id"] for row in _rows(database)]
+    assert len(set(ids)) == 5
+    assert {time_of(row_id) for row_id in ids} == {1_764_000_000_000}
+    assert id_at(1_764_000_000_000) <= min(ids)
+
+
+def test_what_was_killed_is_carried_over_by_whoever_comes_next(database: Database, tmp_path: Path) -> None:
+    """A process that is killed between its lines and the database loses none, and none counts twice."""
+    program = textwrap.dedent(f"""
+        import os, signal, sys
+        from pathlib import Path
+        from app.ledger.journal import Journal
+        from app.ledger.ledger import Ledger
+        from app.ledger.writer import LedgerWriter
+        from app.storage.database import Database
+        from tests.ledger.test_ledger import _record, _writer
+        journal = Journal(Path({str(tmp_path)!r}), most=1 << 30)
+        ledger = Ledger(journal)
+        for _ in range(100):
+            ledger.call_ended(_record())
+        database = Database(sys.argv[1], timeout=5)
+        _writer(database, journal).carry_all()
+        for _ in range(50):
+            ledger.call_ended(_record())
+        os.write(1, b"written")
+        os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    url = database.url.render_as_string(hide_password=False)
+    killed = subprocess.run(
+        [sys.executable, "-c", program, url], cwd=ROOT, capture_output=True, check=False, timeout=60
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert killed.stdout == b"written"
+    assert len(_rows(database)) == 100
+    journal = Journal(tmp_path, most=_MOST)
+    writer = _writer(database, journal)
+    for _ in range(2):
+        writer.adopt()
+        writer.carry_all()
+    assert len(_rows(database)) == 150
+    assert _total(database) == {"k_ada": 150}
+    # Its file is gone, and its number free.
+    assert len(list(tmp_path.glob("*.journal"))) == 1
+    with database.transaction(reads=True) as connection:
+        assert connection.execute(text("SELECT count(*) FROM journal WHERE number IS NOT NULL")).scalar() == 0
+
+
+def test_a_journal_of_a_living_process_is_left_alone(database: Database, tmp_path: Path) -> None:
+    """Two workers that share a folder carry over their own lines only."""
+    first, second = Journal(tmp_path, most=_MOST), Journal(tmp_path, most=_MOST)
+    Ledger(first).call_ended(_record())
+    other = _writer(database, second)
+    other.adopt()
+    assert other.carry_all() == 0
+    assert _writer(database, first).carry_all() == 1
+    assert len(_rows(database)) == 1
+
+
+def test_a_full_journal_is_followed_by_a_new_one_and_deleted(database: Database, tmp_path: Path) -> None:
+    """Files don't grow for ever, and no line is lost where one ends."""
+    journal = Journal(tmp_path, most=_MOST, segment=2000)
+    ledger, writer = Ledger(journal), _writer(database, journal)
+    for _ in range(30):
+        for _ in range(3):
+            ledger.call_ended(_record())
+        writer.carry_all()
+    assert len(list(tmp_path.glob("*.journal"))) == 1
+    assert len(_rows(database)) == 90
+    assert _total(database) == {"k_ada": 90}
+
+
+def test_a_line_that_was_cut_off_is_not_a_call(database: Database, tmp_path: Path) -> None:
+    """Half a line at the end waits for its other half, and an unreadable one costs only itself."""
+    journal = Journal(tmp_path, most=_MOST)
+    Ledger(journal).call_ended(_record())
+    journal.append(b"[1,2,\n")
+    Ledger(journal).call_ended(_record())
+    journal.append(b'[1764000000000,1,"half')
+    _writer(database, journal).carry_all()
+    assert len(_rows(database)) == 2
+
+
+def test_a_full_disk_fails_no_call_and_loses_none(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines wait in memory, are carried over from there, and keep their order."""
+    journal = Journal(tmp_path, most=_MOST)
+    ledger, writer = Ledger(journal), _writer(database, journal)
+    ledger.call_ended(_record(asked_model="1"))
+    full = True
+    append = JournalFile.append
+
+    def refused(file: JournalFile, line: bytes) -> None:
+        if full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        append(file, line)
+
+    monkeypatch.setattr(JournalFile, "append", refused)
+    ledger.call_ended(_record(asked_model="2"))
+    assert writer.carry_all() == 2
+    ledger.call_ended(_record(asked_model="3"))
+    full = False
+    ledger.call_ended(_record(asked_model="4"))
+    assert writer.carry_all() == 2
+    assert sorted(row["model"] for row in _rows(database)) == ["1", "2", "3", "4"]
+    assert journal.lost == 0
+
+
+def test_a_journal_at_its_limit_counts_what_it_loses(tmp_path: Path) -> None:
+    """When neither disk nor memory has room, calls go on, and the number of lost ones is known."""
+    journal = Journal(tmp_path, most=0)
+    line = b"x" * (1024 * 1024) + b"\n"
+    for _ in range(10):
+        journal.append(line)
+    assert (journal.appended, journal.lost) == (10, 3)
+
+
+def test_a_database_that_is_away_keeps_the_lines_in_the_journal(tmp_path: Path) -> None:
+    """Nothing moves until it is back."""
+    journal = Journal(tmp_path, most=_MOST)
+    Ledger(journal).call_ended(_record())
+    away = Database("postgresql://nobody@127.0.0.1:1/nothing", timeout=2)
+    writer = _writer(away, journal)
+    with pytest.raises(DatabaseAway):
+        writer.carry_all()
+    assert writer.waiting == 1
+    away.close()
+
+
+def test_prices_count_from_their_date_on(database: Database, tmp_path: Path) -> None:
+    """Cached tokens cost less, a provider's own price wins, and what came before a price costs what it did."""
+    with database.transaction() as connection:
+        prices = [("kimi", 0, 1000, 2000, 100), ("kimi", now() + _HOUR, 9, 9, 9), ("other/kimi", 0, 5, 7, 1)]
+        assert set_prices(connection, prices) == 3
+    journal = Journal(tmp_path, most=_MOST)
+    ledger = Ledger(journal)
+    ledger.call_ended(_record(charged=Usage(10, 20, cached_tokens=4)))
+    ledger.call_ended(_record(provider="other", charged=Usage(10, 20)))
+    ledger.call_ended(_record(served_model="free", model="free"))
+    _writer(database, journal).carry_all()
+    costs = {(row["provider"], row["served"]): row["cost"] for row in _rows(database)}
+    assert costs == {
+        ("kimi-web", None): 6 * 1000 + 4 * 100 + 20 * 2000,
+        ("other", None): 10 * 5 + 20 * 7,
+        ("kimi-web", "free"): 0,
+    }
+
+
+def test_old_rows_go_and_sums_stay(database: Database, tmp_path: Path) -> None:
+    """After REQUESTS_KEPT_DAYS a call is only a part of its sums."""
+    journal = Journal(tmp_path, most=_MOST)
+    ledger = Ledger(journal)
+    ledger.call_ended(_record(seconds=2 * 86_400.0))
+    ledger.call_ended(_record())
+    writer = _writer(database, journal, kept_days=1.0)
+    writer.carry_all()
+    writer.clean()
+    assert len(_rows(database)) == 1
+    assert _total(database) == {"k_ada": 2}
+
+
+def test_a_database_that_is_too_large_loses_its_oldest_rows(tmp_path: Path) -> None:
+    """DATABASE_MAX_MB holds, and the file becomes smaller."""
+    database = Database(f"sqlite:///{tmp_path}/gateway.db", timeout=5)
+    migrate(database)
+    journal = Journal(tmp_path, most=_MOST)
+    ledger = Ledger(journal)
+    for _ in range(12_000):
+        ledger.call_ended(_record())
+    writer = _writer(database, journal, max_megabytes=1.5)
+    writer.carry_all()
+    writer.clean()
+    assert 0 < len(_rows(database)) < 12_000
+    with closing(sqlite3.connect(tmp_path / "gateway.db")) as plain:
+        plain.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert (tmp_path / "gateway.db").stat().st_size < 1.6 * 1024 * 1024
+    assert _total(database) == {"k_ada": 12_000}
+    database.close()
