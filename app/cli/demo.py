@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
             auth_disabled=False,
             chat_page_url=site.page_url,
             upstream_url=site.ajax_url,
-            **simulated_upstreams(site.api_url, given.models.default),
+            **simulated_upstreams(site.api_url, given.models.of_site),
             log_format="pretty",
             log_level="WARNING",
             api_host=options.host or "127.0.0.1",

@@ -27,7 +27,7 @@ async def _check(settings: Settings, *, find_limit: bool) -> int:
         for provider in registry.providers:
             stack.push_async_callback(provider.aclose)
             await provider.start()
-        target = registry.resolve(settings.models.default, "kimi-web")[0]
+        target = registry.resolve(settings.models.of_site, "kimi-web")[0]
         well = await _check_site(target.provider, target.spec, find_limit=find_limit)
         for provider in registry.providers:
             if provider is not target.provider:

@@ -1,8 +1,9 @@
 """OpenAI's chat completions, and its list of models."""
 
 import time
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
 from app.api.dialects import Dialect, DialectServices
 from app.api.error_responses import OPENAI_ERRORS
@@ -12,15 +13,20 @@ from app.api.openapi import ANSWER_ERRORS, REQUEST_HEADERS, openai_responses
 from app.domain.errors import ModelNotFound
 from app.providers.registry import Target
 
+_TRUE = ("true", "1", "yes", "on")
+
 
 def _routes(services: DialectServices) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["models"])
     registry, started = services.registry, int(time.time())
 
     @router.get("/models", summary="List the models", response_model=ModelList)
-    async def list_models() -> ModelList:
-        """All models, aliases included."""
-        return ModelList(data=[_model_object(name, target, started) for name, target in registry.model_ids()])
+    async def list_models(
+        all: Annotated[str, Query(description="`true` lists them as `provider/model`, too")] = "",  # noqa: A002
+    ) -> ModelList:
+        """Every model once, and the operator's own names."""
+        names = registry.model_ids(doubles=all.lower() in _TRUE)
+        return ModelList(data=[_model_object(name, target, started) for name, target in names])
 
     @router.get(
         "/models/{model:path}",
@@ -41,6 +47,8 @@ def _model_object(name: str, target: Target, created: int) -> ModelObject:
     limit = target.spec.prompt_limit
     return ModelObject(
         id=name,
+        name=name,
+        description=target.description,
         created=created,
         owned_by=target.spec.owned_by,
         context_length=limit.size,
