@@ -123,7 +123,12 @@ class LogSettings(SettingsGroup):
     """Logs and traces."""
 
     level: LogLevel = setting("LOG_LEVEL", "INFO", "The least severe lines that are written.")
-    format: Literal["json", "pretty"] = setting("LOG_FORMAT", "json", "`json` for machines, `pretty` for people.")
+    format: Literal["auto", "json", "pretty"] = setting(
+        "LOG_FORMAT",
+        "auto",
+        "`json` for machines; `pretty` for people, with a row for each request; `auto` is `pretty` on a terminal, else "
+        "`json`.",
+    )
     texts: bool = setting(
         "LOG_TEXTS",
         False,
