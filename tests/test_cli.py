@@ -314,6 +314,18 @@ def test_the_doctor_checks_every_upstream_and_shows_no_key(site: LiveSimulator) 
     assert "sk-" not in ended.stdout + ended.stderr
 
 
+def test_the_doctor_checks_the_session_store_and_shows_no_password(site: LiveSimulator) -> None:
+    """A store that can't be reached has its line and its reason; everything else is checked all the same."""
+    settings = {"CHAT_PAGE_URL": site.page_url, "API_MASTER_KEY": ALICE_KEY}
+    ended = run("main.py", "doctor", SESSION_STORE_URL="redis://:geheim@127.0.0.1:1/0", **settings)
+    assert ended.returncode == 1
+    assert "✗ sessions: session_store_unavailable: can't be reached: connection refused" in ended.stdout
+    assert "Check SESSION_STORE_URL" in ended.stdout
+    assert "✓ message" in ended.stdout
+    assert "geheim" not in ended.stdout + ended.stderr
+    assert "✓ sessions: in this process's memory" in run("main.py", "doctor", **settings).stdout
+
+
 def test_a_wrong_providers_file_stops_the_start_and_is_named(tmp_path: Path) -> None:
     """Field and file are said, in one line, as for every other setting."""
     file = tmp_path / "providers.toml"

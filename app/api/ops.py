@@ -24,6 +24,8 @@ class Readiness(BaseModel):
 
     status: Literal["ready", "degraded", "not_ready"]
     sessions: str
+    # Why sessions can't be kept.
+    sessions_reason: str | None = None
     providers: dict[str, dict[str, str]]
 
 
@@ -76,7 +78,12 @@ def ops_router(
         # Without the session store everything but a session's next turn can still be answered: no reason to send all
         # requests away.
         status: Literal["ready", "degraded"] = "ready" if store == "ready" else "degraded"
-        return Readiness(status=status if serving else "not_ready", sessions=store, providers=details)
+        return Readiness(
+            status=status if serving else "not_ready",
+            sessions=store,
+            sessions_reason=sessions.fault() or None,
+            providers=details,
+        )
 
     @router.get(
         "/metrics",

@@ -5,9 +5,11 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from app.assembly.providers import build_registry
+from app.assembly.stores import session_store
 from app.domain.chat import Message
-from app.domain.errors import ContextTooLong, GatewayError
+from app.domain.errors import ContextTooLong, GatewayError, SessionStoreUnavailable
 from app.domain.prompt import PromptLimit, TextPrompt, compose, text_prompt
+from app.domain.spans import no_trace
 from app.providers.base import BaseProvider, CompletionRequest, ModelSpec
 from app.settings import Settings, load_settings
 
@@ -20,9 +22,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _check(settings: Settings, *, find_limit: bool) -> int:
-    """Check the site step by step up to the first that fails, then every other upstream."""
+    """Check the session store, the site step by step up to the first that fails, then every other upstream."""
     registry = build_registry(settings)
     print(f"✓ settings: page {settings.site.page_url}, models {', '.join(settings.models.known)}")
+    sessions_work = await _check_sessions(settings)
     async with AsyncExitStack() as stack:
         for provider in registry.providers:
             stack.push_async_callback(provider.aclose)
@@ -32,9 +35,23 @@ async def _check(settings: Settings, *, find_limit: bool) -> int:
         for provider in registry.providers:
             if provider is not target.provider:
                 well = await _check_upstream(provider) and well
-    if well:
+    if well and sessions_work:
         print("All is well.")
-    return 0 if well else 1
+        return 0
+    return 1
+
+
+async def _check_sessions(settings: Settings) -> bool:
+    store = session_store(settings, no_trace)
+    try:
+        print(f"✓ sessions: {await store.check()}")
+    except SessionStoreUnavailable as error:
+        print(f"✗ sessions: {error.code}: {store.fault() or error.message}")
+        print(f"  {error.advice}")
+        return False
+    finally:
+        await store.aclose()
+    return True
 
 
 async def _check_site(provider: BaseProvider, spec: ModelSpec, *, find_limit: bool) -> bool:

@@ -242,7 +242,7 @@ class SessionStoreUnavailable(GatewayError):
 
     status = 503
     code = "session_store_unavailable"
-    advice = "Check SESSION_STORE_URL and the Redis server."
+    advice = "Check SESSION_STORE_URL (host, port, password, database) and that the Redis server runs."
 
 
 class UpstreamError(GatewayError):

@@ -161,6 +161,14 @@ class RedisSessionStore:
         """See `SessionStore.status`."""
         return "ready" if self._server.is_up else "unavailable"
 
+    def fault(self) -> str:
+        """See `SessionStore.fault`."""
+        return self._server.fault
+
+    async def check(self) -> str:
+        """See `SessionStore.check`."""
+        return await self._server.describe()
+
     def snapshots(self, *, max_snapshots_per_caller: int, time_to_live: float) -> RedisSnapshotStore:
         """A snapshot store on the same server, usable while this store is open."""
         return RedisSnapshotStore(
