@@ -1,6 +1,7 @@
 """How the gateway's processes run: where they listen, several of them behind nginx, what they log."""
 
 import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -49,6 +50,17 @@ class ListeningSettings(SettingsGroup):
         "Whose `X-Forwarded-Prefix` is believed, the address below which a proxy serves the gateway: addresses or "
         "networks of proxies, separated by commas.",
     )
+
+    @field_validator("forwarded_allow_ips")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        for part in filter(None, map(str.strip, value.split(","))):
+            try:
+                if part != "*":
+                    ip_network(part, strict=False)
+            except ValueError:
+                raise ValueError(f"{part[:50]!r} is neither an address or network, such as 10.0.0.0/8, nor *") from None
+        return value
 
 
 class ClusterSettings(SettingsGroup):

@@ -100,7 +100,12 @@ def test_probes_are_logged_for_those_who_look_closely(site: LiveSimulator) -> No
         (lambda http: http.post(CHAT, content=b"{"), 400, "invalid_request_error", None),
         (lambda http: http.post(CHAT, json=body(), headers={"Authorization": "x"}), 401, "invalid_api_key", None),
         (lambda http: http.post(CHAT, content=b"x" * 1_100_000), 413, "request_too_large", None),
-        (lambda http: http.post(CHAT, content=b"x", headers={"Content-Encoding": "x"}), 415, "unsupported_content_encoding", None),
+        (
+            lambda http: http.post(CHAT, content=b"x", headers={"Content-Encoding": "x"}),
+            415,
+            "unsupported_content_encoding",
+            None,
+        ),
     ],
     ids=["address", "method", "model", "field", "json", "key", "size", "coding"],
 )
