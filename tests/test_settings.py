@@ -206,8 +206,6 @@ def test_an_empty_variable_leaves_the_files_value_in_place(monkeypatch: pytest.M
         ("model_routes", "kimi=a*3|b"),
         ("model_routes", "kimi=a*3|b*0"),
         ("tracing_endpoint", "collector:4318"),
-        ("forwarded_allow_ips", "10.0.0.0/8,proxy"),
-        ("metrics_key", GOOD_KEY),
         ("providers", "plugins.shout"),
         ("providers", "plugins.shout:Shout Provider"),
         ("providers", "./plugins/shout.py:ShoutProvider"),

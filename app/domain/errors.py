@@ -14,6 +14,7 @@
     ├── ResponseNotFound              404
     ├── UnknownUrl                    404
     ├── MethodNotAllowed              405
+    ├── RequestTimeout                408
     ├── SessionBusy                   409
     ├── ClientClosedRequest           499
     ├── InternalError                 500
@@ -197,6 +198,14 @@ class MethodNotAllowed(GatewayError):
     status = 405
     type = "invalid_request_error"
     code = "method_not_allowed"
+
+
+class RequestTimeout(GatewayError):
+    """The request's head or body took longer than `CLIENT_TIMEOUT_SECONDS` allows."""
+
+    status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
 
 
 class SessionBusy(GatewayError):

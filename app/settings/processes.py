@@ -28,6 +28,13 @@ class ListeningSettings(SettingsGroup):
     )
     max_headers: int = setting("MAX_HEADERS", 100, "The most header lines of a request; more get a 431.", ge=10)
     max_messages: int = setting("MAX_MESSAGES", 5000, "The most messages in a request; more get a 400.", ge=1)
+    client_timeout: Seconds = setting(
+        "CLIENT_TIMEOUT_SECONDS",
+        20,
+        "How long a client may take to send the head of a request; a body may take longer by a second for each KiB. "
+        "Connections that are opened and say nothing end after this time.",
+        gt=0,
+    )
     max_loop_lag: Seconds = setting(
         "MAX_LOOP_LAG_SECONDS",
         1,

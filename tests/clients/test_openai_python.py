@@ -239,7 +239,7 @@ def test_a_stream_has_the_same_headers(openai_client: OpenAI) -> None:
         headers = stream.response.headers
         list(stream)
     assert headers["content-type"].startswith("text/event-stream")
-    assert (headers["cache-control"], headers["x-accel-buffering"]) == ("no-cache", "no")
+    assert (headers["cache-control"], headers["x-accel-buffering"]) == ("no-store", "no")
     assert headers["x-session-action"] == "continued"
     assert headers["x-ignored-params"] == "top_p"
     assert headers["x-request-id"].startswith("req_")
