@@ -27,6 +27,7 @@ class NginxPolicy:
         request_rate: Requests with one key, as in `100r/s`.
         request_burst: How many more may come at once.
         connections_per_key: Requests with one key at the same time.
+        address_rate, address_burst, connections_per_address: The same for one client, whatever its keys.
         certificate, certificate_key: TLS files; None for plain HTTP.
     """
 
@@ -37,6 +38,9 @@ class NginxPolicy:
     request_rate: str
     request_burst: int
     connections_per_key: int
+    address_rate: str
+    address_burst: int
+    connections_per_address: int
     certificate: Path | None = None
     certificate_key: Path | None = None
 
@@ -47,6 +51,9 @@ def render(template: str, policy: NginxPolicy, workers: Sequence[str], run_dir: 
     Raises:
         KeyError: The template names a variable that nobody fills in.
     """
+    # On this machine a worker that is gone refuses at once: avoiding it for a while saves nothing, and it gets its
+    # clients back as soon as it is there again.
+    servers = "\n        ".join(f"server {worker} max_fails=0;" for worker in workers)
     with_tls = policy.certificate is not None and policy.certificate_key is not None
     values = {
         "RUN_DIR": str(run_dir),
@@ -54,14 +61,16 @@ def render(template: str, policy: NginxPolicy, workers: Sequence[str], run_dir: 
         "ACCESS_LOG": "/dev/stdout",
         "LISTEN": f"{policy.listen} ssl" if with_tls else policy.listen,
         "STICKY": policy.sticky,
-        # On this machine a worker that is gone refuses at once: avoiding it for a while saves nothing, and it gets its
-        # clients back as soon as it is there again.
-        "WORKERS": "\n        ".join(f"server {worker} max_fails=0;" for worker in workers),
+        "WORKERS": servers,
+        "WORKERS_BY_ADDRESS": servers,
         "MAX_BODY_BYTES": str(policy.max_body_bytes),
         "READ_TIMEOUT": f"{policy.read_timeout:g}s",
         "REQUEST_RATE": policy.request_rate,
         "REQUEST_BURST": str(policy.request_burst),
         "CONNECTIONS_PER_KEY": str(policy.connections_per_key),
+        "ADDRESS_RATE": policy.address_rate,
+        "ADDRESS_BURST": str(policy.address_burst),
+        "CONNECTIONS_PER_ADDRESS": str(policy.connections_per_address),
         "RESOLVER": "",
         "REAL_IP": "",
         "TLS": _tls(policy) if with_tls else "",

@@ -5,9 +5,18 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, model_validator
 
 from app.settings.group import Accepts, Bytes, OptionalHttpUrl, Seconds, SettingsGroup, WholeSeconds, setting
+
+
+def _rate(value: str) -> str:
+    if not re.fullmatch(r"[1-9]\d{0,8}r/[sm]", value):
+        raise ValueError("write 100r/s for requests per second, or 100r/m for requests per minute")
+    return value
+
+
+Rate = Annotated[str, AfterValidator(_rate), Accepts("such as `100r/s` or `600r/m`")]
 
 
 class ListeningSettings(SettingsGroup):
@@ -103,7 +112,7 @@ class ClusterSettings(SettingsGroup):
         "session's id or `user` together with the key, which is better where many clients share an address or one "
         "client has many sessions.",
     )
-    request_rate: Annotated[str, Accepts("such as `100r/s` or `600r/m`")] = setting(
+    request_rate: Rate = setting(
         "REQUEST_RATE",
         "100r/s",
         "How many requests each API key (without one, each address) may send. nginx answers more with a 429.",
@@ -112,17 +121,19 @@ class ClusterSettings(SettingsGroup):
     connections_per_key: int = setting(
         "CONNECTIONS_PER_KEY", 1000, "How many requests of one API key (without one, address) may run at once.", ge=1
     )
+    address_rate: Rate = setting(
+        "ADDRESS_RATE",
+        "500r/s",
+        "How many requests each client address (of IPv6, each /64 network) may send, with whatever keys.",
+    )
+    address_burst: int = setting("ADDRESS_BURST", 1000, "How many more requests of one address may come at once.", ge=0)
+    connections_per_address: int = setting(
+        "CONNECTIONS_PER_ADDRESS", 5000, "How many requests of one address may run at once.", ge=1
+    )
     tls_certificate: Path | None = setting(
         "TLS_CERTIFICATE", None, "A PEM file with nginx's certificate. With it nginx speaks https, without it http."
     )
     tls_certificate_key: Path | None = setting("TLS_CERTIFICATE_KEY", None, "A PEM file with the certificate's key.")
-
-    @field_validator("request_rate")
-    @classmethod
-    def _rate(cls, value: str) -> str:
-        if not re.fullmatch(r"[1-9]\d*r/[sm]", value):
-            raise ValueError("write 100r/s for requests per second, or 100r/m for requests per minute")
-        return value
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> Self:
