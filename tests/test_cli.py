@@ -285,6 +285,20 @@ def test_the_doctor_says_in_plain_words_what_is_wrong(
     assert "Traceback" not in ended.stderr
 
 
+def test_the_doctor_checks_settings_alone() -> None:
+    """With --settings it asks nobody: it names what is wrong, and the exit status tells compose."""
+    settings = {
+        "CHAT_PAGE_URL": "http://127.0.0.1:9/",
+        "API_MASTER_KEY": ALICE_KEY,
+        "SESSION_STORE_URL": "redis://127.0.0.1:9",
+    }
+    assert run("main.py", "doctor", "--settings", **settings).returncode == 0
+    for name, value in (("STICKY", "cookie"), ("READ_TIMEOUT", "long"), ("PROVIDERS", "nowhere:Nothing")):
+        ended = run("main.py", "doctor", "--settings", **settings, **{name: value})
+        assert (ended.returncode, f"{name}: " in ended.stderr) == (2, True), ended.stderr
+        assert "Traceback" not in ended.stderr
+
+
 def test_the_doctor_finds_the_character_limit(site: LiveSimulator) -> None:
     """With --limit it sends longer and longer messages and tells where the site stops taking them."""
     site.site.update(char_limit=1700)

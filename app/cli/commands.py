@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--port", type=int, help="port to listen on")
     commands.add_parser("cluster", help="run several workers behind a local nginx")
     check = commands.add_parser("doctor", help="check settings, site, nonce and one message")
+    check.add_argument("--settings", action="store_true", help="check the settings only; ask no upstream")
     check.add_argument(
         "--limit", action="store_true", help="also find out how long a message may be (several messages)"
     )

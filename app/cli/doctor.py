@@ -4,6 +4,7 @@ import argparse
 import asyncio
 from contextlib import AsyncExitStack
 
+from app.assembly.app import create_app
 from app.assembly.providers import build_registry
 from app.assembly.stores import session_store
 from app.domain.chat import Message
@@ -18,6 +19,10 @@ _LIMIT_FACTORS = (1.0, 1.5, 2.0, 4.0, 8.0)
 
 def run(options: argparse.Namespace) -> int:
     """Say what works, and return the exit status."""
+    if options.settings:
+        create_app(load_settings())
+        print("✓ settings: nothing is wrong with them.")
+        return 0
     return asyncio.run(_check(load_settings(), find_limit=options.limit))
 
 

@@ -72,6 +72,7 @@ def render(template: str, policy: NginxPolicy, workers: Sequence[str], run_dir: 
         "ADDRESS_BURST": str(policy.address_burst),
         "CONNECTIONS_PER_ADDRESS": str(policy.connections_per_address),
         "RESOLVER": "",
+        "KEEPALIVE": "",
         "REAL_IP": "",
         "TLS": _tls(policy) if with_tls else "",
         "SECURITY_HEADERS": "add_header strict-transport-security max-age=31536000 always;" if with_tls else "",

@@ -24,6 +24,10 @@ from tests.ports import free_ports
 # NGINX_BIN: another nginx than the installed one.
 NGINX = os.environ.get("NGINX_BIN") or shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin")
 SECONDS = 20
+# Lets nginx believe who the client is, as REAL_IP does.
+BEHIND_A_PROXY = {
+    "keepalive_timeout 75s;": "set_real_ip_from 127.0.0.1; real_ip_header X-Forwarded-For; keepalive_timeout 75s;"
+}
 # Nothing that nginx writes.
 _END = b"end\n"
 
@@ -43,6 +47,10 @@ class Worker(ThreadingHTTPServer):
     def address(self) -> str:
         return "{}:{}".format(*self.server_address[:2])
 
+    @property
+    def host(self) -> str:
+        return str(self.server_address[0])
+
     def stop(self) -> None:
         self.shutdown()
         self.server_close()
@@ -61,6 +69,8 @@ class _Answer(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("x-worker", self.server.name)
         self.send_header("content-length", "0")
+        # As uvicorn does: some nginx would keep the connection else.
+        self.send_header("connection", "close")
         self.end_headers()
 
     do_POST = do_PUT = do_GET  # noqa: N815 - names that http.server looks up
@@ -141,11 +151,10 @@ def read_response(connection: socket.socket) -> httpx.Response:
         return httpx.Response(status, headers=headers, content=stream.read(length))
 
 
-@contextmanager
-def edge(
+def configured(
     folder: Path, *workers: str, sticky: str = "ip", replaced: Mapping[str, str] | None = None, **decided: Any
-) -> Iterator[Edge]:
-    """Run nginx in front of workers until the context ends.
+) -> tuple[Edge, list[str]]:
+    """What nginx will be, and the command that runs it.
 
     Args:
         folder: Where it may write.
@@ -156,18 +165,25 @@ def edge(
     assert NGINX, "nginx is not installed (./dev test installs it)"
     port = free_ports(1)
     text = render(TEMPLATE, replace(policy(sticky), listen=f"127.0.0.1:{port}", **decided), workers, folder)
-    logs = {
+    changes = {
         # Lines come in the order of the requests.
         "worker_processes auto": "worker_processes 1",
         "access_log /dev/stdout": f"access_log {folder}/access.log",
         "error_log stderr": f"error_log {folder}/error.log",
+        **(replaced or {}),
     }
-    for old, new in {**logs, **(replaced or {})}.items():
+    for old, new in changes.items():
         assert old in text
         text = text.replace(old, new)
     (folder / "nginx.conf").write_text(text, encoding="utf-8")
-    running = Edge(port, folder)
     command = [NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]
+    return Edge(port, folder), command
+
+
+@contextmanager
+def edge(folder: Path, *workers: str, **decided: Any) -> Iterator[Edge]:
+    """Run nginx in front of workers until the context ends. The arguments are those of `configured`."""
+    running, command = configured(folder, *workers, **decided)
     # It returns when it listens, and leaves a daemon behind.
     subprocess.run(command, check=True, timeout=SECONDS)
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.edge import Edge, Worker, edge
+from tests.cluster.edge import BEHIND_A_PROXY, Edge, Worker, edge
 from tests.cluster.test_nginx_config import make_certificate
 
 SECURITY_HEADERS = {"x-content-type-options", "x-frame-options", "referrer-policy"}
@@ -103,11 +103,8 @@ def test_behind_another_proxy_each_client_counts(
     worker: Worker, tmp_path: Path, addresses: list[str], statuses: list[int]
 ) -> None:
     """With REAL_IP the limit is that of the client that the other proxy names; of IPv6, that of its /64."""
-    real_ip = {
-        "keepalive_timeout 75s;": "set_real_ip_from 127.0.0.1; real_ip_header X-Forwarded-For; keepalive_timeout 75s;"
-    }
     few = {"address_rate": "1r/m", "address_burst": 5}
-    with edge(tmp_path, worker.address, replaced=real_ip, **few) as proxied:
+    with edge(tmp_path, worker.address, replaced=BEHIND_A_PROXY, **few) as proxied:
         variants = [
             {"X_Forwarded_For": address, "X_Api_Key": f"key-{number}"} for number, address in enumerate(addresses)
         ]
