@@ -66,7 +66,7 @@ def test_a_key_is_one_key_however_it_is_spelled(limited: Edge, other: Mapping[st
     [
         {"Authorization": "Bearer made-up-{}", "X_Api_Key": "key-1"},
         {"X_Api_Key": "made-up-{}", "Api_Key": "key-1"},
-        {"Authorization": "Bearer same", "X_Api_Key": "made-up-{}", "Api_Key": "key-1"},
+        {"Authorization": "Bearer another-{}", "X_Api_Key": "made-up-{}", "Api_Key": "key-1"},
         {"X_Api_Key": "key-1\r\nX-Api-Key: made-up-{}"},
         {"X_Api_Key": "key-1\r\nX-Api-Key: made-up-{}\r\nX-Api-Key: made-up-too-{}"},
     ],
