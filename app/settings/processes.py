@@ -5,7 +5,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, SecretStr, field_validator, model_validator
 
 from app.settings.group import Accepts, Bytes, OptionalHttpUrl, Seconds, SettingsGroup, WholeSeconds, setting
 
