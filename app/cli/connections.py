@@ -5,6 +5,8 @@ at all of them once a second, which costs a request nothing.
 """
 
 import asyncio
+import socket
+from contextlib import suppress
 from typing import Any
 
 from msgspec import Struct
@@ -21,6 +23,8 @@ _LARGEST_HEAD = 64 * 1024
 _SLOWEST_BODY = 1024
 # Requests that a client may send before it has read the answers to earlier ones.
 _MOST_PIPELINED = 64
+# Linux only.
+_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
 
 
 class ConnectionLimits(Struct, frozen=True):
@@ -64,6 +68,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_since = self.loop.time()
         if len(self.connections) > self._limits.most:
             transport.abort()
+        elif _USER_TIMEOUT is not None and (connection := transport.get_extra_info("socket")):
+            # What the kernel has taken is no longer seen here, and may be megabytes: it has to give up by itself.
+            with suppress(OSError):  # not a TCP connection
+                milliseconds = round(self._limits.write_timeout * 1000)
+                connection.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, milliseconds)
 
     def data_received(self, data: bytes) -> None:
         """A client has sent something."""

@@ -39,8 +39,8 @@ def allow_open_files() -> int:
 
 
 def most_connections(files: int) -> int:
-    """How many connections clients may have, given a number of open files: each call takes another one upstream."""
-    return max((files - _OTHER_FILES) // 2, _FEWEST_CONNECTIONS)
+    """How many connections clients may have, given a number of open files: calls take others, upstream."""
+    return max((files - _OTHER_FILES) * 3 // 4, _FEWEST_CONNECTIONS)
 
 
 class GracefulServer(uvicorn.Server):
