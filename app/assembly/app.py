@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from app import __version__
 from app.api.answering import AnsweringEndpoint
 from app.api.anthropic.dialect import MESSAGES
 from app.api.app import Gateway
@@ -73,7 +74,7 @@ def create_app(settings: Settings, further_providers: Sequence[BaseProvider] = (
         ],
         public_paths=PUBLIC_PATHS,
         title="kimi-ai-2api",
-        version="0.1.0",
+        version=__version__,
         description="The Kimi web chat as the OpenAI API.",
         lifespan=lifespan,
         redoc_url=None,

@@ -1,6 +1,7 @@
 """`main.py serve`: the gateway."""
 
 import argparse
+import socket
 import sys
 
 import uvicorn
@@ -21,8 +22,12 @@ def run(options: argparse.Namespace) -> int:
     return run_server(create_app(settings), settings)
 
 
-def run_server(app: FastAPI, settings: Settings) -> int:
-    """Serve an app until told to stop, and return the exit status."""
+def run_server(app: FastAPI, settings: Settings, listener: socket.socket | None = None) -> int:
+    """Serve an app until told to stop, and return the exit status.
+
+    Args:
+        listener: An open socket to listen at, instead of the settings' address.
+    """
     allow_open_files()
     listening = settings.listening
     server = GracefulServer(
@@ -43,7 +48,7 @@ def run_server(app: FastAPI, settings: Settings) -> int:
         listening.drain,
     )
     try:
-        server.run()
+        server.run(None if listener is None else [listener])
     finally:
         if not server.started:
             where = f"{listening.host}:{listening.port} (API_HOST, API_PORT)"
