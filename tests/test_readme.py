@@ -23,7 +23,8 @@ ELISION = "…"
 
 def examples(readme: str) -> list[tuple[str, str, str]]:
     """Number, code and output of each example."""
-    return EXAMPLE.findall((ROOT / readme).read_text(encoding="utf-8"))
+    text = (ROOT / readme).read_text(encoding="utf-8")
+    return [(str(found[1]), str(found[2]), str(found[3])) for found in EXAMPLE.finditer(text)]
 
 
 def setup_of(readme: str) -> str:
