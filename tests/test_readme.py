@@ -34,7 +34,7 @@ def setup_of(readme: str) -> str:
     assert len(blocks) == 2, "the commands of ./dev, and the examples' setup"
     export, install = blocks[1].splitlines()
     assert install.endswith("&& pip install -q openai anthropic")
-    return export.partition("#")[0].replace(f"sk-demo-{ELISION}", ALICE_KEY)
+    return str(export).partition("#")[0].replace(f"sk-demo-{ELISION}", ALICE_KEY)
 
 
 def matches(told: str, printed: str) -> bool:
