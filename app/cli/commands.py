@@ -1,10 +1,11 @@
-"""The command line of `main.py`."""
+"""The command line of `main.py`, and of `kimi-ai-2api` where that is installed."""
 
 import argparse
 import importlib
 import sys
 from collections.abc import Sequence
 
+from app import __version__
 from app.settings import SettingsError
 
 
@@ -24,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="main.py", description="The Kimi web chat as the OpenAI API.")
+    parser = argparse.ArgumentParser(description="The Kimi web chat as the OpenAI API.")
+    parser.add_argument("--version", action="version", version=__version__)
     parser.set_defaults(host=None, port=None)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, purpose in (

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import resource
 import signal
 import socket
 import threading
@@ -16,6 +15,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from app.api.ops import Drain
 
+try:
+    import resource
+except ImportError:  # Windows, which sets no such limits
+    resource = None  # type: ignore[assignment]
+
 # So many new objects are made before the young ones are looked through. A request makes hundreds, all short-lived, and
 # few of them in cycles: Python's own figure, made for scripts, has them looked through at every other request.
 _YOUNG_OBJECTS = 10_000
@@ -25,6 +29,8 @@ _LAST_REQUEST_SECONDS = 0.3
 
 def allow_open_files() -> None:
     """As many as the process may have: each waiting request takes two, and the usual soft limit is 1024."""
+    if resource is None:
+        return
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # some systems promise more than they give
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
