@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.cli.commands import main
 from simulator.live import LiveSimulator
 from tests.live import ALICE_KEY, WAIT_SECONDS
 from tests.ports import free_port
@@ -139,6 +140,16 @@ def test_a_taken_port_is_told_before_anything_else() -> None:
     assert re.search(r"--port \d+\n$", trial.stderr)
     assert cluster.returncode == 1
     assert f"127.0.0.1:{port} is taken" in cluster.stderr
+
+
+@pytest.mark.parametrize("command", ["demo", "serve", "simulator"])
+@pytest.mark.parametrize("port", ["65536", "-1", "eighty", "80000000000", "8e3"])
+def test_a_port_that_is_none_is_refused(command: str, port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """By one line that says what a port is."""
+    with pytest.raises(SystemExit) as ended:
+        main([command, f"--port={port}"])
+    assert ended.value.code == 2
+    assert "argument --port: must be a number between 0 and 65535" in capsys.readouterr().err
 
 
 def test_an_address_that_cannot_be_listened_at_is_named() -> None:

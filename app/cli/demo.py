@@ -1,6 +1,7 @@
 """`main.py demo`: the gateway in front of a simulated site; needs no network and no settings."""
 
 import argparse
+import contextlib
 import errno
 import socket
 import sys
@@ -80,13 +81,21 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _cannot_listen(host: str, port: int, error: OSError) -> str:
     if error.errno != errno.EADDRINUSE:
-        return f"The demo can't listen at {host}:{port}: {error.strerror or error}. See --host and --port."
-    with _listen(host, 0) as free:
-        another = free.getsockname()[1]
+        # Python adds to the reason where it was met, which is said here already.
+        reason = str(error.strerror or error).partition(" (while")[0]
+        return f"The demo can't listen at {host}:{port}: {reason}. See --host and --port."
     return (
         f"Port {port} is in use, perhaps by another demo. Stop what uses it, or choose another port, "
-        f"for example: --port {another}"
+        f"for example: --port {_next_free(host, port)}"
     )
+
+
+def _next_free(host: str, port: int) -> int:
+    """The first free port after one that is taken; 0, which stands for any, if there is none near."""
+    for candidate in range(port + 1, min(port + 100, 65536)):
+        with contextlib.suppress(OSError), _listen(host, candidate):
+            return candidate
+    return 0
 
 
 def _shown(host: str) -> str:
