@@ -4,13 +4,18 @@ from collections.abc import Iterable
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
+from app import __version__
+from app.api.pages.browsers import address_as_seen, preferred_language, wants_page
+from app.api.pages.front import FRONT_PAGE_HEADERS, LANGUAGES, State, front_page
 from app.observe.metrics import Metrics
 from app.providers.base import BaseProvider
 from app.sessions.base import SessionStore
+
+_NAME = "kimi-ai-2api"
 
 
 class Health(BaseModel):
@@ -49,29 +54,10 @@ def ops_router(
     """The routes that tell no secrets; all but `/metrics` are open to everybody."""
     router = APIRouter(tags=["operations"])
 
-    @router.get("/", summary="What is this", response_model=About)
-    async def about(request: Request) -> About:
-        """A hint for those who open the address in a browser."""
-        prefix = request.scope.get("root_path", "")
-        return About(name="kimi-ai-2api", docs=f"{prefix}/docs", openai_base_url=f"{prefix}/v1")
-
-    @router.get("/health", summary="Is the process alive", response_model=Health)
-    async def health() -> Health:
-        """Always 200 while the event loop turns; asks nobody."""
-        return Health()
-
-    @router.get(
-        "/ready",
-        summary="May this worker serve",
-        response_model=Readiness,
-        responses={503: {"model": Readiness, "description": "Send requests elsewhere"}},
-    )
-    async def ready(response: Response) -> Readiness:
-        """200 if at least one upstream can be used, as far as is known; `degraded` says that sessions can't be read."""
+    def readiness() -> Readiness:
         states = {provider.name: provider.status() for provider in providers}
         store = sessions.status()
         serving = not drain.active and any(state.ready for state in states.values())
-        response.status_code = 200 if serving else 503
         details = {
             name: {"status": "ready" if state.ready else "not_ready", **state.details} for name, state in states.items()
         }
@@ -86,6 +72,47 @@ def ops_router(
         )
 
     @router.get(
+        "/",
+        summary="What is this",
+        response_model=About,
+        responses={200: {"content": {"text/html": {}}, "description": "A few facts, or for browsers a page"}},
+    )
+    async def about(request: Request, response: Response) -> About | Response:
+        """A page for browsers: state, addresses, a first request. JSON for all other clients."""
+        prefix = request.scope.get("root_path", "")
+        if not wants_page(request.headers.get("accept", "")):
+            response.headers["vary"] = FRONT_PAGE_HEADERS["vary"]
+            return About(name=_NAME, docs=f"{prefix}/docs", openai_base_url=f"{prefix}/v1")
+        headers = request.scope["context"].headers
+        server = request.scope.get("server") or ("localhost", None)
+        page = front_page(
+            _NAME,
+            __version__,
+            address_as_seen(request.scope["scheme"], headers, prefix, server),
+            prefix,
+            _state(readiness(), stopping=drain.active),
+            preferred_language(request.headers.get("accept-language", ""), LANGUAGES),
+        )
+        return HTMLResponse(page, headers=FRONT_PAGE_HEADERS)
+
+    @router.get("/health", summary="Is the process alive", response_model=Health)
+    async def health() -> Health:
+        """Always 200 while the event loop turns; asks nobody."""
+        return Health()
+
+    @router.get(
+        "/ready",
+        summary="May this worker serve",
+        response_model=Readiness,
+        responses={503: {"model": Readiness, "description": "Send requests elsewhere"}},
+    )
+    async def ready(response: Response) -> Readiness:
+        """200 if at least one upstream can be used, as far as is known; `degraded` says that sessions can't be read."""
+        report = readiness()
+        response.status_code = 503 if report.status == "not_ready" else 200
+        return report
+
+    @router.get(
         "/metrics",
         summary="Numbers for Prometheus",
         response_class=PlainTextResponse,
@@ -96,3 +123,13 @@ def ops_router(
         return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
     return router
+
+
+def _state(report: Readiness, *, stopping: bool) -> State:
+    """What the front page says of the gateway's state."""
+    failing = [
+        (name, details.get("nonce_failure", ""))
+        for name, details in report.providers.items()
+        if details["status"] != "ready"
+    ]
+    return State(report.status, stopping, failing)

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from app import __version__
 from app.api.answering import AnsweringEndpoint
 from app.api.anthropic.dialect import MESSAGES
 from app.api.app import Gateway
@@ -12,6 +13,7 @@ from app.api.completions.dialect import COMPLETIONS
 from app.api.dialects import DialectServices
 from app.api.openai.dialect import CHAT_COMPLETIONS
 from app.api.ops import Drain, ops_router
+from app.api.pages.docs import docs_router
 from app.api.responses.dialect import RESPONSES
 from app.api.sessions import sessions_router
 from app.api.streaming.event_stream import StreamPolicy
@@ -24,6 +26,7 @@ from app.observe import logging as logs
 from app.providers.base import BaseProvider
 from app.settings import Settings
 
+_TITLE = "kimi-ai-2api"
 # In the order in which they are asked whether a request is theirs.
 _DIALECTS = (MESSAGES, CHAT_COMPLETIONS, RESPONSES, COMPLETIONS)
 
@@ -70,12 +73,14 @@ def create_app(settings: Settings, further_providers: Sequence[BaseProvider] = (
             ),
             *(dialect.routes(services) for dialect in _DIALECTS),
             sessions_router(resources.sessions),
+            docs_router(_TITLE),
         ],
         public_paths=PUBLIC_PATHS,
-        title="kimi-ai-2api",
-        version="0.1.0",
+        title=_TITLE,
+        version=__version__,
         description="The Kimi web chat as the OpenAI API.",
         lifespan=lifespan,
+        docs_url=None,  # see app.api.pages.docs
         redoc_url=None,
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # we have our own

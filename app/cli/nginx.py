@@ -1,10 +1,14 @@
 """Fills in the nginx template that docker compose and the local cluster share."""
 
 import re
-import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+try:
+    import resource
+except ImportError:  # Windows, where there is no cluster
+    resource = None  # type: ignore[assignment]
 
 _MOST_FILES = 65536
 _CIPHERS = ":".join(

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import socket
 import sys
 from functools import partial
 from typing import cast
@@ -25,8 +26,12 @@ def run(options: argparse.Namespace) -> int:
     return run_server(create_app(settings), settings)
 
 
-def run_server(app: FastAPI, settings: Settings) -> int:
-    """Serve an app until told to stop, and return the exit status."""
+def run_server(app: FastAPI, settings: Settings, listener: socket.socket | None = None) -> int:
+    """Serve an app until told to stop, and return the exit status.
+
+    Args:
+        listener: An open socket to listen at, instead of the settings' address.
+    """
     listening = settings.listening
     limits = ConnectionLimits(
         client_timeout=listening.client_timeout,
@@ -52,7 +57,7 @@ def run_server(app: FastAPI, settings: Settings) -> int:
         limits.most,
     )
     try:
-        server.run()
+        server.run(None if listener is None else [listener])
     finally:
         if not server.started:
             where = f"{listening.host}:{listening.port} (API_HOST, API_PORT)"

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import resource
 import signal
 import socket
 import threading
@@ -15,6 +14,11 @@ import uvicorn
 
 from app.api.ops import Drain
 from app.cli.connections import HttpProtocol
+
+try:
+    import resource
+except ImportError:  # Windows, which sets no such limits
+    resource = None  # type: ignore[assignment]
 
 # So many new objects are made before the young ones are looked through. A request makes hundreds, all short-lived, and
 # few of them in cycles: Python's own figure, made for scripts, has them looked through at every other request.
@@ -31,6 +35,8 @@ _CROWD_WARNING_SECONDS = 60.0
 
 def allow_open_files() -> int:
     """Raise the number of open files to what the process may have, and return it. The usual soft limit is 1024."""
+    if resource is None:
+        return _MANY_FILES
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # some systems promise more than they give
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -294,6 +294,11 @@ async def _port_open(address: str) -> None:
         raise ClusterError(f"Nobody listens on {address} after {_START_SECONDS:g} seconds.") from error
 
 
-def worker_command(main: Path) -> list[str]:
-    """How a worker is started."""
-    return [sys.executable, str(main), "serve"]
+def worker_command(main: Path | None) -> list[str]:
+    """How a worker is started.
+
+    Args:
+        main: A checkout's `main.py`; None where the gateway is installed as a package.
+    """
+    # -P: what is in the current folder doesn't stand in for the package.
+    return [sys.executable, *(("-P", "-m", "app.cli") if main is None else (str(main),)), "serve"]

@@ -77,10 +77,15 @@ def test_the_demo_asks_no_upstream_of_the_environment(monkeypatch: pytest.Monkey
         monkeypatch.setenv(preset.switch, KEY if preset.base_url else "http://127.0.0.1:9")
     monkeypatch.setenv("PROVIDERS", "nowhere:Nobody")
     monkeypatch.setenv("PROVIDERS_FILE", "nowhere.toml")
-    overrides = simulated_upstreams("http://127.0.0.1:9/v1", "kimi-k2-instruct", WITH_ACME)
+    monkeypatch.setenv("MODEL_ROUTES", "kimi=moonshot/kimi-k2-0905-preview")
+    overrides = simulated_upstreams("http://127.0.0.1:9/v1", WITH_ACME)
     settings = load_settings(WITH_ACME, _env_file=None, auth_disabled=True, **overrides)
     registry = build_registry(settings, presets=WITH_ACME)
     assert [provider.name for provider in registry.providers] == ["kimi-web", "moonshot"]
+    asked = {model: [target.provider.name for target in registry.resolve(model)] for model, _ in registry.model_ids()}
+    assert asked["kimi"] == ["kimi-web"]
+    assert asked["kimi-k2-0905-preview"] == ["moonshot"]
+    assert all(len(providers) == 1 for providers in asked.values())
 
 
 def test_a_line_of_the_file_that_nobody_reads_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

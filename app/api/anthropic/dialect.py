@@ -49,6 +49,13 @@ _HEADERS = {
 }
 
 
+_MESSAGE = {"model": "kimi", "messages": [{"role": "user", "content": "Hello!"}]}
+_EXAMPLES = {
+    "A message": {**_MESSAGE, "max_tokens": 500},
+    "A streamed answer": {**_MESSAGE, "max_tokens": 500, "stream": True},
+}
+
+
 class _AnthropicRoute(APIRoute):
     """Matches requests of Anthropic's clients only: at shared addresses, others find the routes of their dialect."""
 
@@ -68,7 +75,7 @@ def _routes(services: DialectServices) -> APIRouter:
         summary="Count a conversation's tokens",
         response_model=TokenCount,
         responses=_COUNT_ERRORS,
-        openapi_extra=request_doc(CountTokensRequest, _HEADERS),
+        openapi_extra=request_doc(CountTokensRequest, {"A message": _MESSAGE}, _HEADERS),
         tags=["messages"],
     )
     async def count_message_tokens(request: Request) -> TokenCount:
@@ -101,6 +108,7 @@ MESSAGES = Dialect(
     tag="messages",
     request=MessagesRequest,
     answer=AnswerMessage,
+    examples=_EXAMPLES,
     responses=_ERRORS,
     headers=_HEADERS,
     read=read,

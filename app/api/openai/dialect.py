@@ -9,7 +9,7 @@ from app.api.dialects import Dialect, DialectServices
 from app.api.error_responses import OPENAI_ERRORS
 from app.api.openai.read import read
 from app.api.openai.schemas import ChatCompletion, ChatCompletionRequest, ModelList, ModelObject
-from app.api.openapi import ANSWER_ERRORS, REQUEST_HEADERS, openai_responses
+from app.api.openapi import ANSWER_ERRORS, REQUEST_HEADERS, example, openai_responses
 from app.domain.errors import ModelNotFound
 from app.providers.registry import Target
 
@@ -34,7 +34,7 @@ def _routes(services: DialectServices) -> APIRouter:
         response_model=ModelObject,
         responses=openai_responses({404: "`model_not_found`"}),
     )
-    async def get_model(model: str) -> ModelObject:
+    async def get_model(model: Annotated[str, example("kimi")]) -> ModelObject:
         """One model, by an id that may contain slashes."""
         if not model:
             raise ModelNotFound("The model '' does not exist.", param="model")
@@ -58,12 +58,39 @@ def _model_object(name: str, target: Target, created: int) -> ModelObject:
     )
 
 
+_WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+_EXAMPLES = {
+    "A message, remembered by its user": {
+        "model": "kimi",
+        "user": "docs",
+        "messages": [{"role": "user", "content": "Hello, my name is Ada."}],
+    },
+    "The next message of the same user": {
+        "model": "kimi",
+        "user": "docs",
+        "messages": [{"role": "user", "content": "What is my name?"}],
+    },
+    "A streamed answer": {"model": "kimi", "stream": True, "messages": [{"role": "user", "content": "Hello!"}]},
+    "A tool": {
+        "model": "kimi",
+        "messages": [{"role": "user", "content": 'Call get_weather with {"city": "Paris"}'}],
+        "tools": [_WEATHER],
+    },
+}
+
 CHAT_COMPLETIONS = Dialect(
     path="/v1/chat/completions",
     summary="Answer a conversation",
     tag="chat",
     request=ChatCompletionRequest,
     answer=ChatCompletion,
+    examples=_EXAMPLES,
     responses=ANSWER_ERRORS,
     headers=REQUEST_HEADERS,
     read=read,
