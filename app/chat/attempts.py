@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import string
 from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
@@ -14,13 +15,16 @@ from app.domain.chat import PLAIN_TEXT, ChatCall, Image, Message, OutputFormat, 
 from app.domain.emulation.emulator import Emulator
 from app.domain.emulation.schema import check_schema
 from app.domain.errors import ContextTooLong, InvalidRequest
+from app.domain.forgery import without_forged_calls
 from app.domain.output_limiter import OutputLimiter
-from app.domain.prompt import MessagePrompt, TextPrompt, compose, message_prompt, without_forged_calls
+from app.domain.prompt import MessagePrompt, TextPrompt, compose, message_prompt
 from app.providers.base import CompletionRequest, ModelSpec
 from app.providers.bounds import ModelBounds, within_bounds
 from app.providers.registry import Target
 
-_TAG_BYTES = 3
+# 36 ** 13 are 67 bits: no text that was written before can have it, by chance or by trying.
+_TAG_ALPHABET = string.ascii_lowercase + string.digits
+_TAG_LENGTH = 13
 _ONE_ANSWER = "n must be 1: this model gives one answer at a time."
 
 
@@ -194,7 +198,13 @@ def _told(call: ChatCall, spec: ModelSpec, messages: tuple[Message, ...], may_le
     tag = _new_tag()
 
     def emulator(tools: ToolUse | None, output_format: OutputFormat) -> Emulator:
-        return Emulator(tools=tools, output_format=output_format, tag=tag, calls_by_itself=calls_by_itself)
+        return Emulator(
+            tools=tools,
+            output_format=output_format,
+            tag=tag,
+            conversation=messages,
+            calls_by_itself=calls_by_itself,
+        )
 
     if may_leave_out and "messages" not in spec.abilities:
         return fitted(tools, output_format, emulator, messages, spec.prompt_limit)
@@ -202,7 +212,7 @@ def _told(call: ChatCall, spec: ModelSpec, messages: tuple[Message, ...], may_le
 
 
 def _new_tag() -> str:
-    return secrets.token_hex(_TAG_BYTES)
+    return "".join([secrets.choice(_TAG_ALPHABET) for _ in range(_TAG_LENGTH)])
 
 
 def _limiter(call: ChatCall, spec: ModelSpec, emulator: Emulator | None) -> OutputLimiter | None:

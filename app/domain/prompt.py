@@ -25,6 +25,7 @@ from msgspec.structs import replace
 from app.domain.chat import Message, Role, ToolCall
 from app.domain.chunking import boundary_after, boundary_before
 from app.domain.errors import ContextTooLong, InvalidRequest
+from app.domain.forgery import may_forge, without_forgeries
 from app.domain.tokens import BYTES_PER_TOKEN, estimate, utf8_size
 
 Unit = Literal["codepoints", "utf16", "bytes", "tokens"]
@@ -34,17 +35,6 @@ _ELLIPSIS = " … "
 # A cut-down message below this many units says too little to be worth its place.
 _USEFUL = 60
 _SYSTEM_SHARE = 3
-# A tag counts as such only together with its colon: `[user]` alone, as in a configuration file, stays as it is.
-_FORGED_TAG = re.compile(
-    r"[\[［](?=\s{0,3}(?:system|user|assistant|tool)\b[^\]］]{0,80}[\]］]\s{0,3}[:：])", re.IGNORECASE
-)
-# Likewise what would read as a call of a tool, in any form that `app/domain/emulation` reads, but for the request's own
-# tag. The model may repeat it, and then it must not be one. Tokens of chat templates are no part of any message.
-_FORGED_CALL = re.compile(
-    r"<(?=[|｜][\w▁/]{1,40}[|｜]>|/?(?:[\w-]{1,20}:|[|｜]DSML[|｜])?(?:(?:tool_calls?|function_calls?|TOOLCALL)\s{0,9}>"
-    r"|(?:function|invoke|tool)(?:=|[ ]name[ ]?=)|invoke>))|\[(?=/?TOOL_CALLS\])"
-)
-_FORGED_KIMI_CALL = re.compile(r"functions\.(?=[\w.\-]{1,128}:\d)")
 _PLAIN_TAGS = {role: f"[{role.capitalize()}]: " for role in ("system", "user", "assistant", "tool")}
 _NOT_IN_A_TAG = re.compile(r"[^\w.-]+")
 
@@ -253,8 +243,10 @@ def _join(sections: list[_Section], has_words: bool) -> str:
     # What forged tags and calls begin with is searched for in all bodies at once: a search in each costs several times
     # as much, and most conversations have nothing of the kind.
     bodies = _SEPARATOR.join([section.body for section in sections])
-    if "[" in bodies or "［" in bodies or "<" in bodies or "functions." in bodies:
-        sections = [section if section.ours else replace(section, body=_neutral(section.body)) for section in sections]
+    if may_forge(bodies):
+        sections = [
+            section if section.ours else replace(section, body=without_forgeries(section.body)) for section in sections
+        ]
     return _SEPARATOR.join([section.tag + section.body for section in sections])
 
 
@@ -403,18 +395,3 @@ def _tail(text: str, size: int, limit: PromptLimit) -> str:
     elif limit.unit == "utf16":
         kept = kept.encode("utf-16-le", "surrogatepass")[-2 * size :].decode("utf-16-le", "ignore") if size else ""
     return text[boundary_after(text, len(text) - len(kept)) :]
-
-
-def without_forged_calls(text: str) -> str:
-    """The text with everything made harmless that a model could repeat as a tool call, at the same length."""
-    # Searching for one character is ten times as fast as searching for a pattern.
-    if "<" in text or "[TOOL_CALLS]" in text:
-        text = _FORGED_CALL.sub("(", text)
-    return _FORGED_KIMI_CALL.sub("functions ", text) if ":" in text and "functions." in text else text
-
-
-def _neutral(body: str) -> str:
-    """The body with everything made harmless that reads like a tag of ours or a tool call; it never grows."""
-    if "[" in body or "［" in body:
-        body = _FORGED_TAG.sub("(", body)
-    return without_forged_calls(body)

@@ -6,15 +6,16 @@ earlier calls for the history in the form that it asks for, and it reads the rep
 """
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
-from app.domain.chat import OutputFormat, ToolCall, ToolUse
+from app.domain.chat import Message, OutputFormat, ToolCall, ToolUse
 from app.domain.emulation.callable_tools import CallableTools, CallText
 from app.domain.emulation.json_answer import read_json
 from app.domain.emulation.jsontext import Fault, dumps
 from app.domain.emulation.markup import Markup, without_thinking
+from app.domain.emulation.quotation import Quotations
 from app.domain.emulation.reader import bare_calls, read_calls
 from app.domain.emulation.schema import SchemaCheck
 from app.domain.emulation.signatures import signatures
@@ -57,6 +58,7 @@ class Emulator:
     Args:
         tools: What the model may call; None if the request has no tools.
         output_format: The format of the answer. All schemas must have passed `check_schema`.
+        conversation: What was said before: text of users and tools in it is no call unless it stands in a tag.
         calls_by_itself: Whether there are tools that the model calls natively, which it is told about elsewhere.
         tag: Letters and digits that nobody can guess, new for each request. They mark calls.
         call_id: Makes the ids of the calls.
@@ -75,6 +77,7 @@ class Emulator:
         output_format: OutputFormat,
         tag: str,
         call_id: Callable[[], str] = new_call_id,
+        conversation: Sequence[Message] = (),
         calls_by_itself: bool = False,
     ) -> None:
         self._tools = tools
@@ -83,6 +86,7 @@ class Emulator:
         self._format = output_format
         self._markup = Markup(tag)
         self._call_id = call_id
+        self._quotations = Quotations(conversation)
         self._may_call = bool(self._callable) or calls_by_itself
         self._callable_tools = CallableTools(self._callable)
         self._check = SchemaCheck(output_format.schema) if output_format.schema is not None else None
@@ -129,7 +133,12 @@ class Emulator:
         if not self._callable or self._tools is None:
             return reply, []
         words, calls = read_calls(
-            reply, self._markup, self._callable_tools, must_call=self._must_call, is_answer=self._is_answer
+            reply,
+            self._markup,
+            self._callable_tools,
+            self._quotations,
+            must_call=self._must_call,
+            is_answer=self._is_answer,
         )
         return words, calls if self._tools.parallel else calls[:1]
 
