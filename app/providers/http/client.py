@@ -13,7 +13,7 @@ from app.providers.http.connector import Connector, Tls
 from app.providers.http.cookies import Cookies
 from app.providers.http.decoding import ACCEPTED
 from app.providers.http.destination import Destination, ParsedUrl, parse_url
-from app.providers.http.exceptions import InvalidHeader
+from app.providers.http.exceptions import HttpError, InvalidHeader
 from app.providers.http.pool import Pool
 from app.providers.http.replies import HttpReply, HttpStream
 
@@ -127,6 +127,9 @@ class HttpClient:
             if stream.set_cookies:
                 self._take_cookies(url, stream)
             yield stream
+        except HttpError as error:
+            error.server = head.destination.server
+            raise
         finally:
             pool.give_back(connection)
 
@@ -144,6 +147,9 @@ class HttpClient:
             if stream.set_cookies:
                 self._take_cookies(url, stream)
             return await stream.whole()
+        except HttpError as error:
+            error.server = head.destination.server
+            raise
         finally:
             pool.give_back(connection)
 

@@ -8,7 +8,7 @@ from typing import cast
 import httptools
 
 from app.providers.http.destination import Destination
-from app.providers.http.exceptions import IncompleteReply, NoReply, ProtocolError
+from app.providers.http.exceptions import ConnectionReset, IncompleteReply, NoReply, ProtocolError
 from app.providers.http.replies import HttpStream
 
 # What may arrive before a body or between two of its bytes: heads, interim replies, chunk sizes, trailers.
@@ -194,7 +194,7 @@ class Connection(asyncio.Protocol):
         if stream is None or stream.ended:
             return
         if not stream.status:
-            stream.fail(NoReply)
+            stream.fail(ConnectionReset if isinstance(error, ConnectionResetError) else NoReply)
         elif self._until_close and error is None:
             stream.feed_eof()
         else:

@@ -38,6 +38,13 @@ class Destination(Struct, frozen=True, cache_hash=True):
         """Host and port, as a proxy is told them."""
         return f"{_bracketed(self.host)}:{self.port}"
 
+    @property
+    def server(self) -> str:
+        """Host and port, and those of the proxy on the way, for the operator."""
+        if self.proxy is None:
+            return self.authority
+        return f"{self.authority} by proxy {_bracketed(self.proxy.host)}:{self.proxy.port}"
+
 
 class ParsedUrl(Struct, frozen=True):
     """A URL in the terms of a request.
@@ -78,6 +85,15 @@ def parse_url(url: str) -> ParsedUrl:
     is_absolute = proxy is not None and not destination.tls
     target = f"http://{authority}{path_and_query}" if is_absolute else path_and_query
     return ParsedUrl(destination, target, authority, authorization)
+
+
+def server_of(url: str) -> str:
+    """Host and port of a URL, for the operator; empty if it is malformed."""
+    try:
+        host, port = _host_and_port(urlsplit(url))
+    except ValueError:
+        return ""
+    return f"{_bracketed(host)}:{port}"
 
 
 def parse_proxy_url(url: str) -> Proxy:

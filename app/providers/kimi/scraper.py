@@ -5,15 +5,17 @@ import socket
 import time
 from collections.abc import Callable
 from functools import partial
+from http.client import RemoteDisconnected
 from typing import Any
 
 import cloudscraper
 import requests
+import urllib3
 from msgspec import Struct
 from urllib3 import HTTPConnectionPool
 from urllib3.connection import HTTPConnection
 
-from app.providers.http import HttpReply
+from app.providers.http import HttpReply, failure_reason
 
 _PART_BYTES = 64 * 1024
 _PAGE_BYTES = 5 * 1024 * 1024
@@ -24,6 +26,28 @@ class Page(Struct, frozen=True):
 
     url: str
     http: HttpReply
+
+
+def fetch_failure_reason(error: BaseException) -> str:
+    """Why a page could not be fetched, in a few words: what lies at the bottom of requests' and urllib3's errors."""
+    if isinstance(error, requests.exceptions.ProxyError):
+        return "proxy failed"
+    beneath: list[object] = [error]
+    seen: set[int] = set()
+    while beneath:
+        one = beneath.pop(0)
+        if not isinstance(one, BaseException) or id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, RemoteDisconnected):
+            return "connection closed without a reply"
+        if isinstance(one, OSError) and not isinstance(one, requests.RequestException):
+            return failure_reason(one)
+        beneath += [one.__cause__, getattr(one, "reason", None), *one.args, one.__context__]
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
+    is_http = isinstance(error, urllib3.exceptions.ProtocolError | requests.exceptions.ChunkedEncodingError)
+    return "invalid HTTP" if is_http else "request failed"
 
 
 class BoundedScraper(cloudscraper.CloudScraper):  # type: ignore[misc]  # cloudscraper ships no types

@@ -102,6 +102,8 @@ class OpenAICompatibleProvider(BaseProvider):
         all_stopped = not self._upstream.any_model and listed and listed <= stopped
         breaker = "open" if all_stopped else guard.breaker.state
         details = {"breaker": breaker, **self._models.details}
+        if reason := guard.failure_reason():
+            details["failure_reason"] = reason
         if stopped:
             # Not their names: clients may have made them up.
             details["models_failing"] = str(len(stopped))
