@@ -15,6 +15,9 @@ _ZLIB_METHOD = 8
 def decoder_for(coding: bytes) -> "Decoder | None":
     """Return the decoder for a `Content-Encoding`; None for any that requests don't ask for."""
     coding = coding.strip().lower()
+    if b"," in coding:
+        named = [one.strip() for one in coding.split(b",")]
+        coding = b",".join([one for one in named if one not in (b"", b"identity")])
     return Decoder(is_gzip=coding != b"deflate") if coding in (b"gzip", b"x-gzip", b"deflate") else None
 
 
