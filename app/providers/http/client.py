@@ -19,7 +19,7 @@ from app.providers.http.replies import HttpReply, HttpStream
 
 _DEFAULT_HEADERS = {"Accept": "*/*", "Accept-Encoding": ACCEPTED, "User-Agent": "kimi-ai-2api"}
 # Framing and the fate of the connection are for the client to say; the caller's are left out.
-_CLIENT_HEADERS = frozenset(
+CLIENT_HEADERS = frozenset(
     {"connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 )
 _TOKEN = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
@@ -198,7 +198,7 @@ def _head_lines(method: str, url: ParsedUrl, content_type: str, headers: Mapping
             raise InvalidHeader(name)
         fields[name.lower()] = (name, value)
     lines = [f"{method} {url.target} HTTP/1.1", f"Host: {url.host}"]
-    lines += [f"{name}: {value}" for key, (name, value) in fields.items() if key not in _CLIENT_HEADERS]
+    lines += [f"{name}: {value}" for key, (name, value) in fields.items() if key not in CLIENT_HEADERS]
     proxy = url.destination.proxy
     if proxy is not None and proxy.authorization and not url.destination.tls:
         lines.append(f"Proxy-Authorization: {proxy.authorization}")
