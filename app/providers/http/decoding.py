@@ -6,7 +6,9 @@ from app.providers.http.exceptions import DecodingError
 
 # What requests say that the client understands.
 ACCEPTED = "gzip, deflate"
-_PIECE_BYTES = 256 * 1024
+_PIECE_BYTES = 64 * 1024
+# A body that consists of more gzip members than this was made to take long.
+_MAX_MEMBERS = 1000
 _GZIP = 16 + zlib.MAX_WBITS
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZLIB_METHOD = 8
@@ -34,6 +36,7 @@ class Decoder:
         self._packed = b""
         self._ended = False
         self._trailing = b""
+        self._members = 0
 
     def feed(self, packed: bytes) -> None:
         """Add compressed bytes; `take` returns what they hold."""
@@ -53,6 +56,9 @@ class Decoder:
         """
         while self._packed or self._inflater is not None:
             if self._inflater is None:
+                self._members += 1
+                if self._members > _MAX_MEMBERS:
+                    raise DecodingError
                 self._inflater = zlib.decompressobj(self._window_bits())
             piece = self._inflate(self._inflater)
             if piece or not self._packed:
