@@ -6,7 +6,7 @@ docs/decisions/0006-own-http-client.md.
 
 from app.providers.http.client import CLIENT_HEADERS, HttpClient
 from app.providers.http.connector import Tls
-from app.providers.http.destination import server_of
+from app.providers.http.destination import address_of, server_of
 from app.providers.http.exceptions import HttpError
 from app.providers.http.reasons import failure_reason
 from app.providers.http.replies import HttpReply, HttpStream, retry_after
@@ -18,6 +18,7 @@ __all__ = [
     "HttpReply",
     "HttpStream",
     "Tls",
+    "address_of",
     "failure_reason",
     "retry_after",
     "server_of",

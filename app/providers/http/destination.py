@@ -12,6 +12,7 @@ from app.providers.http.exceptions import InvalidProxyUrl, InvalidUrl
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # As requests does it: what is already quoted stays as it is.
 _UNQUOTED = "!#$%&'()*+,/:;=?@[]~"
+_LONGEST_ADDRESS = 200
 _NOT_IN_HOST = re.compile(r"[^\w.:~-]")
 
 
@@ -94,6 +95,18 @@ def server_of(url: str) -> str:
     except ValueError:
         return ""
     return f"{_bracketed(host)}:{port}"
+
+
+def address_of(url: str) -> str:
+    """A URL that somebody else has named, for the operator: without credentials and parameters, and shortened."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return ""
+    authority = _bracketed(host) if port is None else f"{_bracketed(host)}:{port}"
+    text = f"{parts.scheme}://{authority}{parts.path}" if authority else parts.path
+    return quote(text[:_LONGEST_ADDRESS], safe=_UNQUOTED + "%")
 
 
 def parse_proxy_url(url: str) -> Proxy:

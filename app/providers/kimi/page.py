@@ -22,7 +22,7 @@ from app.domain.errors import CloudflareChallenge, NonceMissing, SiteChanged, Up
 from app.providers.http import server_of
 from app.providers.kimi.failure import http_failure
 from app.providers.kimi.request import message_headers
-from app.providers.kimi.scraper import BoundedScraper, Page, fetch_failure_reason
+from app.providers.kimi.scraper import BoundedScraper, Page, RedirectRefused, fetch_failure_reason
 from app.providers.kimi.script import script_values
 from app.providers.threads import AbandonableThreads, TooManyStuckThreads
 
@@ -122,6 +122,8 @@ class PageReader:
             raise UpstreamUnavailable(
                 "The Kimi site's chat page can't be reached.", reason=reason, server=self._server
             ) from error
+        except RedirectRefused as error:
+            raise _redirect_error(error) from error
         except cloudscraper.exceptions.CloudflareException as error:
             raise CloudflareChallenge("The gateway can't pass Cloudflare's check in front of the Kimi site.") from error
         except ValueError as error:
@@ -146,6 +148,23 @@ class PageReader:
             new_visitor=new_visitor,
             fetched_at=time.monotonic(),
         )
+
+
+def _redirect_error(refused: RedirectRefused) -> SiteChanged:
+    # Where to is for the operator's log: it may be nobody else's business.
+    if refused.is_downgrade:
+        return SiteChanged(
+            "The Kimi site's chat page redirects from https to http, where cookies and messages aren't safe. "
+            "Check CHAT_PAGE_URL.",
+            reason="page redirects from https to http",
+            server=refused.address,
+        )
+    return SiteChanged(
+        "The Kimi site's chat page redirects to another host. If the site is there now, set CHAT_PAGE_URL to its "
+        "address there, which is in the gateway's log.",
+        reason="page redirects to another host",
+        server=refused.address,
+    )
 
 
 def _trusted(ajax_url: str | None, page_url: str) -> str:

@@ -109,8 +109,8 @@ def _part(arguments: str, **more: str) -> dict[str, object]:
 
 LARGE = '{"a": "' + "x" * (2 * MEGABYTE) + '"}'
 MESSAGE = {"tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
-LONG = _document(content="long " * 200_000)
-END = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+LONG: dict[str, object] = _document(content="long " * 200_000)
+END: dict[str, object] = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
 
 # What a reader is told first, and then many times.
 REPEATED: dict[str, tuple[list[dict[str, object]], dict[str, object]]] = {
