@@ -23,7 +23,7 @@ import uvloop
 from app.domain.chat import Message
 from app.domain.errors import GatewayError
 from app.domain.prompt import PromptLimit, message_prompt
-from app.providers.base import CompletionRequest, ModelSpec
+from app.providers.base import Ability, CompletionRequest, ModelSpec
 from app.providers.http import HttpClient
 from app.providers.openai_compatible.provider import OpenAICompatibleProvider
 from app.providers.openai_compatible.upstream import Upstream
@@ -36,7 +36,8 @@ _SENT_AT_ONCE = 64 * 1024
 _MOST_SENT = 200 * 1024 * 1024
 _SECONDS = 20.0
 _LIMIT = PromptLimit(1000, "tokens")
-_MODEL = ModelSpec(id="m", upstream_id="m", prompt_limit=_LIMIT, owned_by="v", abilities=frozenset({"messages", "tools"}))
+_ABILITIES: frozenset[Ability] = frozenset({"messages", "tools"})
+_MODEL = ModelSpec(id="m", upstream_id="m", prompt_limit=_LIMIT, owned_by="v", abilities=_ABILITIES)
 
 
 def _event(delta: object, **more: object) -> bytes:

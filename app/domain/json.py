@@ -133,13 +133,19 @@ def _read_from_others(data: bytes, bad_utf8: str) -> object:
 
 def _values_in(data: bytes) -> int:
     """About how many values a large document has; more than are ever read if it has a number of absurd length."""
-    # Commas and braces outside of texts count; where there are few in all, it doesn't matter where they are.
-    if _marks_in(data) > _MOST_VALUES_LENIENT:
+    # Commas, braces and digits count outside of texts; where there are few in all, it doesn't matter where they are.
+    if _marks_in(data) > _MOST_VALUES_LENIENT or _has_long_number(data):
         plain = data.replace(b"\\\\", b"").replace(b'\\"', b"")
         if plain.count(b'"') > 2 * _MOST_STRINGS:
             return _MOST_VALUES + 1
         data = b" ".join(plain.split(b'"')[::2])
-    return _MOST_VALUES + 1 if _LONG_NUMBER in data.translate(_DIGITS) else _marks_in(data)
+        if _has_long_number(data):
+            return _MOST_VALUES + 1
+    return _marks_in(data)
+
+
+def _has_long_number(data: bytes) -> bool:
+    return _LONG_NUMBER in data.translate(_DIGITS)
 
 
 def _marks_in(data: bytes) -> int:

@@ -75,8 +75,8 @@ class CircuitBreaker:
         self.probing = False
         self._opened_by: UpstreamError | None = None
         self._on_failure = on_failure
-        # Since the upstream last worked, the latest last.
-        self._reasons: dict[str, None] = {}
+        # The kinds of failures since the upstream last worked, and the reasons of those that have one; the latest last.
+        self._reasons: dict[str, str] = {}
 
     @property
     def state(self) -> BreakerState:
@@ -94,8 +94,8 @@ class CircuitBreaker:
 
     @property
     def failure_reason(self) -> str:
-        """Why the latest call failed, in a few words or as an error code; empty if none has failed lately."""
-        return next(reversed(self._reasons), "") if self.has_failures else ""
+        """Why the latest call failed, in a few words; empty if that isn't known, or none has failed lately."""
+        return self._reasons.get(next(reversed(self._reasons), ""), "") if self.has_failures else ""
 
     def check(self) -> None:
         """Raise BreakerOpen if a call made now would not pass."""
@@ -168,10 +168,9 @@ class CircuitBreaker:
     def _note_reason(self, failure: UpstreamError) -> None:
         if not self.has_failures:
             self._reasons.clear()
-        reason = failure.reason or failure.code or failure.type
-        is_new = reason not in self._reasons
-        self._reasons.pop(reason, None)
-        self._reasons[reason] = None
+        kind = failure.reason or failure.code or failure.type
+        is_new = self._reasons.pop(kind, None) is None
+        self._reasons[kind] = failure.reason
         if is_new:
             self._on_failure(failure)
 

@@ -204,7 +204,13 @@ def test_a_document_of_a_million_values_is_not_decoded(what: bytes, cut: bytes) 
     assert read_json_object(b'{"a":[' + many + cut) is None
     assert read_json_list(b"[" + many + cut) is None
     assert read_json_object(json.dumps({"a": many.decode()}).encode()) == {"a": many.decode()}
+
+
+@pytest.mark.parametrize("text", ["1" * MEGABYTE, '1\\"' * MEGABYTE, "\\" * MEGABYTE + '"' + "1" * MEGABYTE])
+def test_a_number_of_absurd_length_is_not_decoded(text: str) -> None:
+    """It takes a time that grows with its square; a text of digits is but a text."""
     assert read_json_object(b'{"a": ' + b"1" * MEGABYTE + b"}") is None
+    assert read_json_object(json.dumps({"a": text, "b": 1}).encode()) == {"a": text, "b": 1}
 
 
 async def test_a_hundred_megabytes_are_not_kept() -> None:

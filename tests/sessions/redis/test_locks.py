@@ -224,3 +224,16 @@ async def test_a_release_is_not_tried_for_longer_than_the_lock_lives(open_store:
     async with store.hold(ADA):
         wire.break_down()
     await eventually(lambda: not store._commands)
+
+
+async def test_a_lock_that_survives_a_restart_is_released_after_it(
+    open_store: OpenStore, persistent_redis: RedisServer
+) -> None:
+    """The server was away when the turn ended, and has kept the lock on its disk."""
+    store = open_store(persistent_redis, lock_ttl=3600)
+    async with store.hold(ADA):
+        assert len(keys_of(persistent_redis, "lock")) == 1
+        persistent_redis.kill()
+    persistent_redis.start()
+    await eventually(lambda: not keys_of(persistent_redis, "lock"))
+    await until_it_works(lambda: keep(store, ADA, "Hi"))
