@@ -15,7 +15,7 @@ from app.providers.http.replies import HttpStream
 _MAX_HEAD = 64 * 1024
 _MAX_HEADERS = 256
 # Given twice they are a list, of which the last entry isn't all.
-_CODINGS = (b"transfer-encoding", b"content-encoding")
+_REPEATED = frozenset({b"set-cookie", b"transfer-encoding", b"content-encoding"})
 
 
 class Connection(asyncio.Protocol):
@@ -44,6 +44,8 @@ class Connection(asyncio.Protocol):
         # An interim reply (1xx) is being received: the final one is still to come.
         self._interim = False
         self._until_close = False
+        # A NUL has come with the head, or in the first part of the body.
+        self._has_nul = False
         self._reusable = False
         self._protocol_violated = False
         self._paused = False
@@ -69,7 +71,7 @@ class Connection(asyncio.Protocol):
     def send(self, request: bytes, max_reply_bytes: int) -> HttpStream:
         """Send a request and return its reply, which has yet to arrive. `end_exchange` afterwards."""
         stream = self._stream = HttpStream(self, max_reply_bytes)
-        self._until_close = self._interim = False
+        self._until_close = self._interim = self._has_nul = False
         self._bytes_outside_body = 0
         self._headers, self._set_cookies = {}, []
         if self._reusable:
@@ -120,6 +122,8 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         self._bytes_outside_body += len(data)
+        if not stream.status and b"\0" in data:
+            self._has_nul = True
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -148,10 +152,11 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Note a field of the head, or of the trailers, which nobody reads."""
         name = name.lower()
-        if name == b"set-cookie":
-            self._set_cookies.append(value)
-        elif name in _CODINGS and name in self._headers:
-            value = b"%b, %b" % (self._headers[name], value)
+        if name in _REPEATED:
+            if name == b"set-cookie":
+                self._set_cookies.append(value)
+            elif name in self._headers:
+                value = b"%b, %b" % (self._headers[name], value)
         self._headers[name] = value
 
     def on_headers_complete(self) -> None:
@@ -164,7 +169,7 @@ class Connection(asyncio.Protocol):
         if b" " in b"".join(headers):
             # The parser frames a reply also by names with a space before the colon, which others on the way may not do.
             raise ValueError("a space before a colon")
-        if b"\0" in b"".join((*headers.values(), *set_cookies)):
+        if self._has_nul and b"\0" in b"".join((*headers.values(), *set_cookies)):
             raise ValueError("a NUL in a header")
         if self._bytes_outside_body > _MAX_HEAD and _size(headers, set_cookies) > _MAX_HEAD:
             raise ValueError("too long a head")
