@@ -109,8 +109,11 @@ class CallLog:
     def _record(self, error: BaseException | None) -> CallRecord:
         outcome: Outcome = "completed" if error is None else "failed" if isinstance(error, Exception) else "abandoned"
         error_code = None
-        if outcome == "failed":
-            error_code = error.code if isinstance(error, GatewayError) else "internal_error"
+        reason = server = ""
+        if isinstance(error, GatewayError):
+            error_code, reason, server = error.code, error.reason, error.server
+        elif outcome == "failed":
+            error_code = "internal_error"
         spec, session, prompt = self.target.spec, self._call.session, self.prompt
         return CallRecord(
             caller_id=self._caller.id,
@@ -127,4 +130,6 @@ class CallLog:
             upstream_seconds=self._upstream_seconds,
             session=SessionKey(self._caller.id, session.id).digest if session else None,
             passed_over=tuple(self.passed_over),
+            reason=reason,
+            server=server,
         )

@@ -82,6 +82,8 @@ async def _check_upstream(provider: BaseProvider) -> bool:
 
 def _tell(provider: BaseProvider, error: GatewayError) -> None:
     print(f"✗ {provider.name}: {error.code or error.type}: {error.message}")
+    if error.reason:
+        print(f"  Reason: {error.reason}{f' ({error.server})' if error.server else ''}.")
     print(f"  {error.advice or 'The message above is all that is known.'}")
 
 

@@ -56,6 +56,8 @@ class GatewayError(Exception):
         param: The request field at fault, such as `messages[1].content`.
         code: Overrides the class's own code.
         retry_after: Seconds after which another attempt makes sense, where known.
+        reason: For the operator, in a few words: why a connection failed. Names no host.
+        server: For the operator: which server it was, as `host:port`. Clients are told neither.
     """
 
     status: ClassVar[int] = 500
@@ -75,11 +77,15 @@ class GatewayError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after: float | None = None,
+        reason: str = "",
+        server: str = "",
     ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
         self.retry_after = retry_after
+        self.reason = reason
+        self.server = server
         if code is not None:
             self.code = code
 

@@ -27,6 +27,8 @@ class CallRecord(Struct, frozen=True):
         upstream_seconds: The time to the upstream's answer (of a stream: its first part).
         session: A digest of the session's key, which finds the session's calls.
         passed_over: The providers that could not answer, each with an error code.
+        reason: Why the connection to the upstream failed, if that is why the call did; with the server, for the
+            operator only.
     """
 
     caller_id: str
@@ -42,3 +44,5 @@ class CallRecord(Struct, frozen=True):
     upstream_seconds: float | None
     session: str | None = None
     passed_over: tuple[tuple[str, str], ...] = ()
+    reason: str = ""
+    server: str = ""

@@ -186,6 +186,8 @@ def log_call(record: CallRecord) -> None:
         dropped=record.dropped,
         upstream_ms=None if record.upstream_seconds is None else round(record.upstream_seconds * 1000),
     )
+    if record.reason:
+        fields.update(reason=record.reason, server=record.server or None)
     if record.passed_over:
         fields["passed_over"] = [f"{provider}={reason}" for provider, reason in record.passed_over]
     if record.usage is not None:

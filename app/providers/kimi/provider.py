@@ -74,6 +74,10 @@ class KimiProvider(BaseProvider):
         details: dict[str, str] = {"nonce": nonce, "breaker": breaker}
         if self._nonces.failure is not None:
             details["nonce_failure"] = self._nonces.failure.code or ""
+            if self._nonces.failure.reason:
+                details["nonce_failure_reason"] = self._nonces.failure.reason
+        if reason := self._guard.failure_reason():
+            details["failure_reason"] = reason
         gauges = {
             "nonce_age_seconds": self._nonces.age,
             "nonce_fetches": float(self._nonces.fetches),

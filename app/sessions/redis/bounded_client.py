@@ -8,6 +8,7 @@ import random
 import secrets
 import socket
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
 from functools import partial
@@ -18,7 +19,7 @@ from redis import exceptions as refusals
 from redis.asyncio import ConnectionPool, Redis
 
 from app.domain.errors import SessionStoreUnavailable
-from app.sessions.redis.scripts import Script
+from app.sessions.redis.scripts import READ, Script
 
 T = TypeVar("T")
 
@@ -29,6 +30,11 @@ _LONGEST_PAUSE = 2.0
 _CONNECTIONS = 32
 _HARMLESS_POLICIES = ("noeviction", "volatile-ttl")
 _LONGEST_WORDS = 100
+
+# Nothing that the gateway stores is larger.
+LONGEST_VALUE = 32 * 1024 * 1024
+# What can't be read is logged no more often.
+_WARNING_SECONDS = 60.0
 
 # What redis-py lets through besides its own errors: those of sockets, of streams, and of uvloop for a closed transport.
 _FAULTS = (refusals.RedisError, OSError, EOFError, RuntimeError)
@@ -77,6 +83,7 @@ class BoundedRedis:
         self._fault = ""
         self._was_up = False
         self._closed = False
+        self._next_warning = 0.0
         self._watch: asyncio.Task[None] | None = None
 
     @property
@@ -117,13 +124,29 @@ class BoundedRedis:
         return await self._ask(partial(self._evaluate, script, (*keys, *arguments), len(keys)), urgent=urgent)
 
     async def get(self, keys: Sequence[str]) -> list[bytes | None]:
-        """The values of some keys.
+        """The values of some keys, None where there is none. See `as_value`.
 
         Raises:
             SessionStoreUnavailable: They can't be read.
         """
-        values: Any = await self._ask(partial(self._client.mget, keys))
-        return list(values)
+        replaced, values = await self.run(READ, keys, LONGEST_VALUE)
+        if replaced:
+            self.warn_unreadable("of another type")
+        return [self.as_value(value) for value in values]
+
+    def as_value(self, value: bytes) -> bytes | None:
+        """What a `GETRANGE` up to `LONGEST_VALUE` has read; None if there is nothing, or too much, which is logged."""
+        if len(value) > LONGEST_VALUE:
+            self.warn_unreadable("too large")
+            return None
+        return value or None
+
+    def warn_unreadable(self, reason: str) -> None:
+        """Log that something in the store isn't the gateway's, or can't be read by this version: now and then."""
+        now = time.monotonic()
+        if now >= self._next_warning:
+            self._next_warning = now + _WARNING_SECONDS
+            self._log.warning("session.unreadable", reason=reason, meaning="it counts as missing, and is overwritten")
 
     def start(self) -> None:
         """Start probing the server, without waiting for it."""
