@@ -12,7 +12,7 @@ from app.chat.fitting import NOTHING, Fitted, fitted
 from app.chat.session import CallSession
 from app.domain.chat import PLAIN_TEXT, ChatCall, Image, Message, OutputFormat, ToolUse
 from app.domain.emulation.emulator import Emulator
-from app.domain.emulation.schema import check_schema
+from app.domain.emulation.schema import Checks, SchemaCompiler
 from app.domain.errors import ContextTooLong, InvalidRequest
 from app.domain.output_limiter import OutputLimiter
 from app.domain.prompt import MessagePrompt, TextPrompt, compose, message_prompt, without_forged_calls
@@ -51,6 +51,7 @@ def attempts(
     session: CallSession,
     log: CallLog,
     *,
+    compiler: SchemaCompiler | None = None,
     may_leave_out: bool = True,
 ) -> Iterator[Attempt]:
     """The attempts at an answer, each made when its turn comes.
@@ -64,6 +65,7 @@ def attempts(
         targets: Who may answer, in order.
         session: What the call means for its session.
         log: Takes notes.
+        compiler: Compiles the schemas that a target can't take by itself; None for a new one.
         may_leave_out: Whether tools, and forms of JSON, that don't fit into a prompt are left out; else it is refused.
     """
     now = asyncio.get_running_loop().time
@@ -72,6 +74,7 @@ def attempts(
     is_formed = call.tools is not None or call.output_format.kind != "text"
     is_limited = call.max_tokens is not None or bool(call.stop)
     waiting: list[tuple[Target, TextPrompt | MessagePrompt, Fitted]] = []
+    schemas = _Schemas(compiler or SchemaCompiler())
 
     def attempt(target: Target, prompt: TextPrompt | MessagePrompt, told: Fitted, others: int) -> Attempt:
         emulator = told.emulator
@@ -103,7 +106,7 @@ def attempts(
 
     for index, target in enumerate(targets):
         try:
-            told = _told(call, target.spec, messages, may_leave_out) if is_formed else NOTHING
+            told = _told(call, target.spec, messages, schemas, may_leave_out) if is_formed else NOTHING
             if call.n > 1 and (told.emulator is not None or "messages" not in target.spec.abilities):
                 raise InvalidRequest(_ONE_ANSWER, param="n", code="unsupported_value")
             prompt = _prompt(call, target.spec, messages, told.emulator)
@@ -179,22 +182,43 @@ def _composed(
     )
 
 
-def _told(call: ChatCall, spec: ModelSpec, messages: tuple[Message, ...], may_leave_out: bool) -> Fitted:
+class _Schemas:
+    """The schemas of one call, checked once for all targets that lack the same."""
+
+    def __init__(self, compiler: SchemaCompiler) -> None:
+        self._compiler = compiler
+        self._known: dict[tuple[bool, bool], Checks | InvalidRequest] = {}
+
+    def checks(self, tools: ToolUse | None, output_format: OutputFormat) -> Checks:
+        key = (tools is None, output_format is PLAIN_TEXT)
+        if key not in self._known:
+            try:
+                self._known[key] = self._compiler.checks(() if tools is None else tools.tools, output_format)
+            except InvalidRequest as refusal:
+                self._known[key] = refusal
+        known = self._known[key]
+        if isinstance(known, InvalidRequest):
+            raise known
+        return known
+
+
+def _told(
+    call: ChatCall, spec: ModelSpec, messages: tuple[Message, ...], schemas: _Schemas, may_leave_out: bool
+) -> Fitted:
     """What a model is told of tools and form that it lacks."""
     tools = None if "tools" in spec.abilities else call.tools
     kind = call.output_format.kind
     output_format = PLAIN_TEXT if kind == "text" or kind in spec.abilities else call.output_format
     if tools is None and output_format is PLAIN_TEXT:
         return NOTHING
-    for index, tool in enumerate(tools.tools if tools else ()):
-        check_schema(tool.parameters, tool.place or f"tools[{index}]", of_object=True)
-    if output_format.schema is not None:
-        check_schema(output_format.schema, output_format.place)
+    checks = schemas.checks(tools, output_format)
     calls_by_itself = tools is None and call.tools is not None and bool(call.tools.callable_tools)
     tag = _new_tag()
 
     def emulator(tools: ToolUse | None, output_format: OutputFormat) -> Emulator:
-        return Emulator(tools=tools, output_format=output_format, tag=tag, calls_by_itself=calls_by_itself)
+        return Emulator(
+            tools=tools, output_format=output_format, tag=tag, checks=checks, calls_by_itself=calls_by_itself
+        )
 
     if may_leave_out and "messages" not in spec.abilities:
         return fitted(tools, output_format, emulator, messages, spec.prompt_limit)

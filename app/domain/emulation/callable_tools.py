@@ -30,10 +30,15 @@ class CallText(Struct, frozen=True):
 
 
 class CallableTools:
-    """The tools that may be called in this turn."""
+    """The tools that may be called in this turn.
 
-    def __init__(self, tools: Sequence[Tool]) -> None:
-        self._checks = {tool.name: SchemaCheck(tool.parameters) for tool in tools}
+    Args:
+        tools: The tools.
+        checks: For the arguments of each of them, by its name.
+    """
+
+    def __init__(self, tools: Sequence[Tool], checks: Mapping[str, SchemaCheck]) -> None:
+        self._checks = {tool.name: checks[tool.name] for tool in tools}
         self._written: dict[str, list[str]] = {}
         for tool in tools:
             self._written.setdefault(_simplified(tool.name), []).append(tool.name)

@@ -16,7 +16,7 @@ from app.domain.emulation.json_answer import read_json
 from app.domain.emulation.jsontext import Fault, dumps
 from app.domain.emulation.markup import Markup, without_thinking
 from app.domain.emulation.reader import bare_calls, read_calls
-from app.domain.emulation.schema import SchemaCheck
+from app.domain.emulation.schema import Checks, SchemaCompiler
 from app.domain.emulation.signatures import signatures
 
 _ID_BYTES = 12
@@ -56,9 +56,10 @@ class Emulator:
 
     Args:
         tools: What the model may call; None if the request has no tools.
-        output_format: The format of the answer. All schemas must have passed `check_schema`.
+        output_format: The format of the answer.
         calls_by_itself: Whether there are tools that the model calls natively, which it is told about elsewhere.
         tag: Letters and digits that nobody can guess, new for each request. They mark calls.
+        checks: For the tools that may be called, and for the answer; None compiles the schemas once more.
         call_id: Makes the ids of the calls.
 
     Attributes:
@@ -74,6 +75,7 @@ class Emulator:
         tools: ToolUse | None,
         output_format: OutputFormat,
         tag: str,
+        checks: Checks | None = None,
         call_id: Callable[[], str] = new_call_id,
         calls_by_itself: bool = False,
     ) -> None:
@@ -84,8 +86,9 @@ class Emulator:
         self._markup = Markup(tag)
         self._call_id = call_id
         self._may_call = bool(self._callable) or calls_by_itself
-        self._callable_tools = CallableTools(self._callable)
-        self._check = SchemaCheck(output_format.schema) if output_format.schema is not None else None
+        checks = checks or SchemaCompiler().checks(self._callable, output_format)
+        self._callable_tools = CallableTools(self._callable, checks.tools)
+        self._check = checks.answer if output_format.schema is not None else None
         self.about_tools, self.about_format = self._about_tools(), self._about_format()
         self.instructions = "\n".join(filter(None, (self.about_tools, self.about_format)))
         self.param = output_format.place if len(self.about_format) > len(self.about_tools) else "tools"

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from app.domain.chat import Tool
 from app.domain.emulation.jsontext import dumps
-from app.domain.emulation.schema import resolve
+from app.domain.emulation.schema_graph import resolve
 
 # If there is only one reference to such a part, it is written in place: in a cycle there would be a second one.
 _DEFINITION = re.compile(r"#/(?:\$defs|definitions)/[^/]+")

@@ -1,0 +1,406 @@
+"""How the parts of a client's schema lead to each other, for estimating what checking a value could cost.
+
+Costs are counted in looks: a look at a value by a part of a schema takes some ten nanoseconds.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from urllib.parse import unquote, urlsplit
+
+from msgspec import Struct
+
+from app.domain.emulation.pattern_cost import PatternCost
+
+# Where a schema contains further schemas: for the same value, and for what is inside it.
+_SAME_VALUE = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies")
+_OF_NAMES = "propertyNames"
+_OF_MEMBERS = ("properties", "patternProperties", "additionalProperties", "unevaluatedProperties", _OF_NAMES)
+_OF_ITEMS = ("items", "prefixItems", "additionalItems", "unevaluatedItems", "contains")
+_INSIDE = (*_OF_MEMBERS, *_OF_ITEMS)
+_BY_NAME = frozenset({"properties", "patternProperties", "dependentSchemas", "dependencies"})
+_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
+_ANCHORS = ("$anchor", "$dynamicAnchor")
+_IDS = ("$id", "id")
+_ENDLESS = 10**9
+_LONGEST_PATH = 2000
+_MOST_TARGETS = 50_000
+# What a pattern costs however short the text is, and a comparison with a value that has parts, for each of its values.
+_PATTERN_COST = 8
+_COMPARISON_COST = 10
+# For so many characters, a pattern that backtracks costs as much again for each of them.
+_SLOWER_EVERY = 5000
+
+Schema = Mapping[str, object]
+
+
+class Cost(Struct, frozen=True):
+    """What checking a value could cost at most.
+
+    Args:
+        looks: For the check itself.
+        told: Bytes that are copied if each fault is described.
+    """
+
+    looks: int
+    told: int
+
+
+class _Node(Struct, eq=False):
+    """A schema and those that it leads to.
+
+    Args:
+        looks: At one value, patterns not counted.
+        patterns: Those that are applied to a string, or to each name of an object.
+        faults: How many a value can have here.
+        options: Bytes of the values that are allowed, of which each fault has a copy.
+        same: The schemas for the same value.
+        inside: The schemas for what is inside it.
+    """
+
+    schema: Schema
+    looks: int
+    patterns: tuple[PatternCost, ...]
+    faults: int
+    options: int
+    same: "list[_Node]"
+    inside: "list[_Node]"
+
+
+class SchemaGraph:
+    """How the parts of a schema lead to each other.
+
+    Args:
+        root: The whole schema.
+        patterns: What each of its patterns costs.
+
+    Raises:
+        ValueError: A chain of references is too long, or they could lead to too many places.
+
+    Attributes:
+        alternatives: How many parts apply to one value at once, at most.
+    """
+
+    def __init__(self, root: Schema, patterns: Mapping[str, PatternCost]) -> None:
+        self._targets = _Targets(root)
+        self._patterns = patterns
+        self._nodes: dict[int, _Node] = {}
+        self._root = self._node(root)
+        self._build()
+        self._has_patterns = any(node.patterns for node in self._nodes.values())
+        self._whole = _total(self._root, _all, _weight, {})
+        self._most = self._most_at_once(_weight)
+        self._descents = max(1, self._most_at_once(lambda node: int(bool(node.inside))))
+        self.alternatives = self._most_at_once(lambda _node: 1)
+
+    def looks(self, value: object) -> int:
+        """An upper bound on the looks at a value and everything in it: quickly found, often far too high."""
+        depth, parts, characters, longest = extent(value)
+        ways: int = min(self._whole, self._descents ** min(depth, 64) * self._most)
+        return ways * (parts + (characters * (1 + longest // _SLOWER_EVERY) if self._has_patterns else 0))
+
+    def cost(self, value: object, most_steps: int) -> Cost | None:
+        """Like `looks`, but close to the truth; None if it takes more steps than are allowed to find out."""
+        sizes = _sizes(value)
+        looks = told = 0
+        waiting: list[tuple[object, _Node]] = [(value, self._root)]
+        while waiting:
+            part, node = waiting.pop()
+            most_steps -= 1 + len(node.same)
+            if most_steps < 0:
+                return None
+            looks += node.looks + _pattern_looks(node.patterns, part)
+            told += node.faults * (sizes.get(id(part)) or _size(part)) + node.options
+            waiting.extend([(part, same) for same in node.same])
+            for inner in self._inside(part, node):
+                most_steps -= 1
+                if most_steps < 0:
+                    return None
+                waiting.append(inner)
+        return Cost(looks, told)
+
+    def _inside(self, value: object, node: _Node) -> Iterator[tuple[object, _Node]]:
+        """What is inside a value, each with a schema that it is checked against."""
+        if not node.inside:
+            return
+        if isinstance(value, dict):
+            yield from self._members(value, node.schema)
+        elif isinstance(value, list):
+            for keyword in _OF_ITEMS:
+                held = node.schema.get(keyword)
+                if isinstance(held, list):
+                    yield from ((item, self._node(part)) for item, part in zip(value, held, strict=False) if _is(part))
+                elif isinstance(held, Mapping):
+                    yield from ((item, self._node(held)) for item in value)
+
+    def _members(self, value: dict[str, object], schema: Schema) -> Iterator[tuple[object, _Node]]:
+        for keyword in _OF_MEMBERS:
+            held = schema.get(keyword)
+            if not isinstance(held, Mapping):
+                continue
+            if keyword == "properties":
+                found = ((member, held.get(name)) for name, member in value.items())
+                yield from ((member, self._node(part)) for member, part in found if isinstance(part, Mapping))
+            elif keyword == "patternProperties":
+                parts = [self._node(part) for part in held.values() if _is(part)]
+                yield from ((member, part) for member in value.values() for part in parts)
+            else:
+                yield from (
+                    (member, self._node(held)) for member in (value if keyword == _OF_NAMES else value.values())
+                )
+
+    def _node(self, schema: Schema) -> _Node:
+        node = self._nodes.get(id(schema))
+        if node is None:
+            node = self._nodes[id(schema)] = _new_node(schema, self._patterns)
+        return node
+
+    def _build(self) -> None:
+        done: set[int] = set()
+        waiting = [self._root]
+        while waiting:
+            node = waiting.pop()
+            if id(node) in done:
+                continue
+            done.add(id(node))
+            schema = node.schema
+            node.same = [self._node(part) for part in _inner(schema, _SAME_VALUE)]
+            for name in _REFERENCES:
+                if name in schema:
+                    node.same += [self._node(part) for part in self._targets.of(schema[name])]
+            node.inside = [self._node(part) for part in _inner(schema, _INSIDE)]
+            waiting += node.same
+            waiting += node.inside
+
+    def _most_at_once(self, weight: Callable[[_Node], int]) -> int:
+        """The greatest total weight of all schemas that apply to one value at once."""
+        known: dict[int, int] = {}
+        return max(_total(node, _same, weight, known) for node in self._nodes.values())
+
+
+def resolve(root: Schema, reference: object) -> object:
+    """The part of a schema that a reference such as `#/$defs/City` leads to; None for any other reference."""
+    if not isinstance(reference, str) or not reference.startswith("#"):
+        return None
+    place: object = root
+    for step in unquote(reference[1:]).split("/")[1:]:
+        key = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(place, Mapping):
+            place = place.get(key)
+        elif isinstance(place, list) and key.isdecimal() and len(key) < 9 and int(key) < len(place):
+            place = place[int(key)]
+        else:
+            return None
+    return place if reference == "#" or reference.startswith("#/") else None
+
+
+def extent(value: object) -> tuple[int, int, int, int]:
+    """The depth of a value, the number of values in it, of characters, and of those in its longest string."""
+    depth = parts = characters = longest = 0
+    level = [value]
+    while level:
+        depth += 1
+        parts += len(level)
+        inner: list[object] = []
+        for part in level:
+            if isinstance(part, str):
+                characters += len(part)
+                longest = max(longest, len(part))
+            elif isinstance(part, Mapping):
+                for name in part:
+                    characters += len(name)
+                    longest = max(longest, len(name))
+                inner.extend(part.values())
+            elif isinstance(part, list | tuple):
+                inner.extend(part)
+        level = inner
+    return depth, parts, characters, longest
+
+
+class _Targets:
+    """Where references lead: to all places that one could lead to, depending on bases and scopes."""
+
+    def __init__(self, root: Schema) -> None:
+        self._known: dict[str, list[Schema]] = {}
+        self._anchors: dict[str, list[Schema]] = {}
+        # By the last step of their address; "" where that can't be told.
+        self._resources: dict[str, list[Schema]] = {}
+        self._root = root
+        self._tries = 0
+        waiting: list[object] = [root]
+        while waiting:
+            part = waiting.pop()
+            if isinstance(part, Mapping):
+                self._note(part)
+                waiting.extend(part.values())
+            elif isinstance(part, list | tuple):
+                waiting.extend(part)
+
+    def of(self, reference: object) -> list[Schema]:
+        if not isinstance(reference, str):
+            return []
+        if reference not in self._known:
+            self._known[reference] = list({id(part): part for part in self._found(reference)}.values())
+        targets = self._known[reference]
+        self._tries += len(targets)
+        if self._tries > _MOST_TARGETS:
+            raise ValueError("its references could lead to too many places")
+        return targets
+
+    def _note(self, part: Schema) -> None:
+        for name in _ANCHORS:
+            if name in part:
+                self._anchors.setdefault(str(part[name]), []).append(part)
+        for name in _IDS:
+            given = part.get(name)
+            if isinstance(given, str) and given.startswith("#"):
+                self._anchors.setdefault(given[1:], []).append(part)
+            elif isinstance(given, str):
+                self._resources.setdefault(_last_step(given), []).append(part)
+
+    def _found(self, reference: str) -> Iterator[Schema]:
+        address, _, fragment = reference.partition("#")
+        wanted = _last_step(address)
+        named = [wanted, ""] if wanted else list(self._resources)
+        found = [resource for name in named for resource in self._resources.get(name, ())]
+        for resource in found if wanted else [self._root, *found]:
+            self._tries += 1
+            if self._tries > _MOST_TARGETS:
+                raise ValueError("its references could lead to too many places")
+            place = resolve(resource, f"#{fragment}")
+            if isinstance(place, Mapping):
+                yield place
+        yield from self._anchors.get(unquote(fragment), ())
+
+
+def _last_step(address: str) -> str:
+    """What two addresses of the same place have in common, however they are written; "" if that can't be told."""
+    try:
+        step = unquote(urlsplit(address).path).rsplit("/", 1)[-1].casefold()
+    except ValueError:
+        return ""
+    return "" if step in (".", "..") else step
+
+
+def patterns_of(schema: Schema) -> Iterator[str]:
+    """The patterns that a schema applies to a string, or to the names in an object."""
+    pattern, by_pattern = schema.get("pattern"), schema.get("patternProperties")
+    if isinstance(pattern, str):
+        yield pattern
+    if isinstance(by_pattern, Mapping):
+        yield from by_pattern
+
+
+def _new_node(schema: Schema, costs: Mapping[str, PatternCost]) -> _Node:
+    patterns = tuple([costs[pattern] for pattern in patterns_of(schema)])
+    looks, options, faults = 1, 0, 1
+    for keyword in ("enum", "const"):
+        allowed = schema.get(keyword)
+        if allowed is not None:
+            _, parts, characters, _ = extent(allowed)
+            options += _bytes(parts, characters)
+            choices = allowed if isinstance(allowed, list) else [allowed]
+            if any(isinstance(choice, dict | list) for choice in choices):
+                looks += _COMPARISON_COST * parts
+    for keyword in ("required", "dependentRequired", "dependencies"):
+        named = schema.get(keyword)
+        groups = named.values() if isinstance(named, Mapping) else (named,)
+        faults += sum(len(group) for group in groups if isinstance(group, list))
+    return _Node(schema, looks, patterns, faults, options, [], [])
+
+
+def _weight(node: _Node) -> int:
+    weight = node.looks
+    for cost in node.patterns:
+        weight += _PATTERN_COST + cost.per_character
+    return weight
+
+
+def _pattern_looks(patterns: tuple[PatternCost, ...], value: object) -> int:
+    texts = (value,) if isinstance(value, str) else value if isinstance(value, dict) else ()
+    looks = 0
+    for cost in patterns:
+        for text in texts:
+            slower = 1 + len(text) // _SLOWER_EVERY if cost.backtracks else 1
+            looks += _PATTERN_COST + len(text) * cost.per_character * slower
+    return looks
+
+
+def _total(
+    start: _Node, inner: Callable[[_Node], list[_Node]], weight: Callable[[_Node], int], known: dict[int, int]
+) -> int:
+    """The total weight of all nodes that one leads to, each counted once for every path to it."""
+    path: list[tuple[_Node, Iterator[_Node], int]] = []
+    if id(start) in known:
+        return known[id(start)]
+    node, rest, total = start, iter(inner(start)), weight(start)
+    known[id(start)] = _ENDLESS  # found again on its own path: a cycle
+    while True:
+        following = next(rest, None)
+        if following is None:
+            known[id(node)] = total = min(total, _ENDLESS)
+            if not path:
+                return total
+            node, rest, outer = path.pop()
+            total += outer
+        elif id(following) in known:
+            total += known[id(following)]
+        else:
+            if len(path) > _LONGEST_PATH:
+                raise ValueError("the chain of references is too long")
+            path.append((node, rest, total))
+            node, rest, total = following, iter(inner(following)), weight(following)
+            known[id(node)] = _ENDLESS
+
+
+def _same(node: _Node) -> list[_Node]:
+    return node.same
+
+
+def _all(node: _Node) -> list[_Node]:
+    return node.same + node.inside
+
+
+def _is(part: object) -> bool:
+    return isinstance(part, Mapping)
+
+
+def _bytes(parts: int, characters: int) -> int:
+    """What a copy of a value takes, roughly."""
+    return parts * 150 + characters * 4
+
+
+def _size(value: object) -> int:
+    return _bytes(1, len(value) if isinstance(value, str) else 0)
+
+
+def _sizes(value: object) -> dict[int, int]:
+    """What a copy takes of each list and each object in a value."""
+    order: list[object] = []
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict | list):
+            order.append(part)
+            waiting.extend(part.values() if isinstance(part, dict) else part)
+    sizes: dict[int, int] = {}
+    for part in reversed(order):
+        if isinstance(part, dict):
+            names = sum(map(len, part))
+            sizes[id(part)] = _bytes(1, names) + sum(sizes.get(id(inner)) or _size(inner) for inner in part.values())
+        elif isinstance(part, list):
+            sizes[id(part)] = _bytes(1, 0) + sum(sizes.get(id(inner)) or _size(inner) for inner in part)
+    return sizes
+
+
+def _inner(schema: Schema, keywords: tuple[str, ...]) -> list[Schema]:
+    found: list[object] = []
+    for keyword in keywords:
+        held = schema.get(keyword)
+        if held is None:
+            continue
+        if keyword in _BY_NAME and isinstance(held, Mapping):
+            found.extend(held.values())
+        elif isinstance(held, list | tuple):
+            found.extend(held)
+        elif isinstance(held, Mapping):
+            found.append(held)
+    return [part for part in found if isinstance(part, Mapping)]
