@@ -64,6 +64,7 @@ class Emulator:
 
     Attributes:
         instructions: For the prompt; "" if there are none.
+        tool_lines: The tools that may be called, as they are written in it.
         about_tools: The part of them that is about tools.
         about_format: The part that is about the answer's form.
         param: The field at fault if the instructions don't fit the model's limit.
@@ -89,6 +90,7 @@ class Emulator:
         checks = checks or SchemaCompiler().checks(self._callable, output_format)
         self._callable_tools = CallableTools(self._callable, checks.tools)
         self._check = checks.answer if output_format.schema is not None else None
+        self.tool_lines = signatures(self._callable) if self._callable else ""
         self.about_tools, self.about_format = self._about_tools(), self._about_format()
         self.instructions = "\n".join(filter(None, (self.about_tools, self.about_format)))
         self.param = output_format.place if len(self.about_format) > len(self.about_tools) else "tools"
@@ -153,7 +155,7 @@ class Emulator:
             return ""
         form = f"{self._markup.opening}{_EXAMPLE}{self._markup.closing}"
         return (
-            f"You can call these tools:\n{signatures(self._callable)}\n"
+            f"You can call these tools:\n{self.tool_lines}\n"
             f"To call one, end your reply with exactly this (valid JSON, no code fence):\n{form}\n"
             f"{self._rule(self._tools)}"
         )

@@ -17,14 +17,14 @@ from msgspec import Struct
 
 from app.domain.chat import PLAIN_TEXT, OutputFormat, Tool
 from app.domain.emulation.pattern_cost import PatternCost, pattern_cost
-from app.domain.emulation.schema_graph import Schema, SchemaGraph, extent, patterns_of
+from app.domain.emulation.schema_graph import REFERENCES, Schema, SchemaGraph, extent, patterns_of
 from app.domain.errors import InvalidRequest
 
 _DEEPEST_SCHEMA = 60
 _MOST_NODES = 20_000
 _MOST_ALTERNATIVES = 10_000
 # Of all schemas of a request together.
-_MOST_NODES_TOGETHER = 40_000
+_MOST_NODES_TOGETHER = 20_000
 _MOST_BYTES_TOGETHER = 4_000_000
 _MOST_PATTERN_CHARACTERS = 20_000
 # To compile a state takes some 400 ns and 140 bytes.
@@ -43,7 +43,6 @@ _DEEP = 20
 # What a compiled schema keeps in memory: for each value, and for each pattern with all its caches.
 _NODE_BYTES, _PATTERN_BYTES = 1000, 300_000
 _DIGEST_BYTES = 20
-_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 
 class _Extent(Struct, frozen=True):
@@ -257,7 +256,7 @@ def _count(schema: Schema, param: str) -> int:
     for _ in range(_DEEPEST_SCHEMA):
         inner: list[object] = []
         for part in level:
-            if isinstance(part, list | Mapping):
+            if isinstance(part, list | dict):
                 nodes += len(part)
                 if nodes > _MOST_NODES:
                     raise InvalidRequest(f"{param}: a schema may contain at most {_MOST_NODES} values.", param=param)
@@ -277,8 +276,8 @@ def _extent_of(schema: Schema, most_characters: int = sys.maxsize) -> _Extent:
     while waiting:
         part = waiting.pop()
         nodes += 1
-        if isinstance(part, Mapping):
-            has_references = has_references or any(name in part for name in _REFERENCES)
+        if isinstance(part, dict):
+            has_references = has_references or not REFERENCES.isdisjoint(part)
             if "pattern" in part or "patternProperties" in part:
                 for pattern in patterns_of(part):
                     characters += len(pattern)
@@ -286,7 +285,7 @@ def _extent_of(schema: Schema, most_characters: int = sys.maxsize) -> _Extent:
                         patterns[pattern] = pattern_cost(pattern)
                     states += patterns[pattern].states if pattern in patterns else 0
             waiting.extend(part.values())
-        elif isinstance(part, list | tuple):
+        elif isinstance(part, list):
             waiting.extend(part)
     return _Extent(nodes, patterns, states, characters, has_references)
 

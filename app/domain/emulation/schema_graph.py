@@ -4,6 +4,7 @@ Costs are counted in looks: a look at a value by a part of a schema takes some t
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
@@ -15,11 +16,15 @@ _SAME_VALUE = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependen
 _OF_NAMES = "propertyNames"
 _OF_MEMBERS = ("properties", "patternProperties", "additionalProperties", "unevaluatedProperties", _OF_NAMES)
 _OF_ITEMS = ("items", "prefixItems", "additionalItems", "unevaluatedItems", "contains")
-_INSIDE = (*_OF_MEMBERS, *_OF_ITEMS)
+_INSIDE = frozenset((*_OF_MEMBERS, *_OF_ITEMS))
 _BY_NAME = frozenset({"properties", "patternProperties", "dependentSchemas", "dependencies"})
-_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
+REFERENCES = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
+_LEADING = REFERENCES.union(_SAME_VALUE, _INSIDE)
 _ANCHORS = ("$anchor", "$dynamicAnchor")
 _IDS = ("$id", "id")
+_NAMING = frozenset((*_ANCHORS, *_IDS))
+_WITH_VALUES = frozenset({"enum", "const"})
+_WITH_NAMES = frozenset({"required", "dependentRequired", "dependencies"})
 _ENDLESS = 10**9
 _LONGEST_PATH = 2000
 _MOST_TARGETS = 50_000
@@ -85,11 +90,26 @@ class SchemaGraph:
         self._nodes: dict[int, _Node] = {}
         self._root = self._node(root)
         self._build()
-        self._has_patterns = any(node.patterns for node in self._nodes.values())
-        self._whole = _total(self._root, _all, _weight, {})
-        self._most = self._most_at_once(_weight)
-        self._descents = max(1, self._most_at_once(lambda node: int(bool(node.inside))))
-        self.alternatives = self._most_at_once(lambda _node: 1)
+        self.alternatives = self._most_at_once(_one)
+
+    @cached_property
+    def _has_patterns(self) -> bool:
+        return any(node.patterns for node in self._nodes.values())
+
+    @cached_property
+    def _whole(self) -> int:
+        """The looks of all parts, each counted once for every path that leads to it."""
+        return _total(self._root, _all, _weight, {})
+
+    @cached_property
+    def _most(self) -> int:
+        """The looks of all parts that apply to one value at once, at most."""
+        return self._most_at_once(_weight)
+
+    @cached_property
+    def _descents(self) -> int:
+        """How many parts that look inside a value apply to it at once, at most."""
+        return max(1, self._most_at_once(_looks_inside))
 
     def looks(self, value: object) -> int:
         """An upper bound on the looks at a value and everything in it: quickly found, often far too high."""
@@ -154,26 +174,28 @@ class SchemaGraph:
         return node
 
     def _build(self) -> None:
-        done: set[int] = set()
         waiting = [self._root]
+        done: set[int] = set()
         while waiting:
             node = waiting.pop()
             if id(node) in done:
                 continue
             done.add(id(node))
             schema = node.schema
-            node.same = [self._node(part) for part in _inner(schema, _SAME_VALUE)]
-            for name in _REFERENCES:
-                if name in schema:
-                    node.same += [self._node(part) for part in self._targets.of(schema[name])]
-            node.inside = [self._node(part) for part in _inner(schema, _INSIDE)]
-            waiting += node.same
-            waiting += node.inside
+            for keyword in schema.keys() & _LEADING:
+                parts = self._targets.of(schema[keyword]) if keyword in REFERENCES else _held(schema, keyword)
+                nodes = [self._node(part) for part in parts]
+                waiting += nodes
+                if keyword in _INSIDE:
+                    node.inside += nodes
+                else:
+                    node.same += nodes
 
     def _most_at_once(self, weight: Callable[[_Node], int]) -> int:
         """The greatest total weight of all schemas that apply to one value at once."""
         known: dict[int, int] = {}
-        return max(_total(node, _same, weight, known) for node in self._nodes.values())
+        totals = [_total(node, _same, weight, known) if node.same else weight(node) for node in self._nodes.values()]
+        return max(totals)
 
 
 def resolve(root: Schema, reference: object) -> object:
@@ -228,10 +250,11 @@ class _Targets:
         waiting: list[object] = [root]
         while waiting:
             part = waiting.pop()
-            if isinstance(part, Mapping):
-                self._note(part)
+            if isinstance(part, dict):
+                if not _NAMING.isdisjoint(part):
+                    self._note(part)
                 waiting.extend(part.values())
-            elif isinstance(part, list | tuple):
+            elif isinstance(part, list):
                 waiting.extend(part)
 
     def of(self, reference: object) -> list[Schema]:
@@ -290,19 +313,18 @@ def patterns_of(schema: Schema) -> Iterator[str]:
 
 
 def _new_node(schema: Schema, costs: Mapping[str, PatternCost]) -> _Node:
-    patterns = tuple([costs[pattern] for pattern in patterns_of(schema)])
+    patterns = tuple([costs[pattern] for pattern in patterns_of(schema)]) if costs else ()
     looks, options, faults = 1, 0, 1
-    for keyword in ("enum", "const"):
-        allowed = schema.get(keyword)
-        if allowed is not None:
-            _, parts, characters, _ = extent(allowed)
-            options += _bytes(parts, characters)
-            choices = allowed if isinstance(allowed, list) else [allowed]
-            if any(isinstance(choice, dict | list) for choice in choices):
-                looks += _COMPARISON_COST * parts
-    for keyword in ("required", "dependentRequired", "dependencies"):
-        named = schema.get(keyword)
-        groups = named.values() if isinstance(named, Mapping) else (named,)
+    for keyword in schema.keys() & _WITH_VALUES:
+        allowed = schema[keyword]
+        _, parts, characters, _ = extent(allowed)
+        options += _bytes(parts, characters)
+        choices = allowed if isinstance(allowed, list) else [allowed]
+        if any(isinstance(choice, dict | list) for choice in choices):
+            looks += _COMPARISON_COST * parts
+    for keyword in schema.keys() & _WITH_NAMES:
+        named = schema[keyword]
+        groups = named.values() if isinstance(named, dict) else (named,)
         faults += sum(len(group) for group in groups if isinstance(group, list))
     return _Node(schema, looks, patterns, faults, options, [], [])
 
@@ -343,12 +365,23 @@ def _total(
             total += outer
         elif id(following) in known:
             total += known[id(following)]
+        elif not inner(following):
+            known[id(following)] = weight(following)
+            total += known[id(following)]
         else:
             if len(path) > _LONGEST_PATH:
                 raise ValueError("the chain of references is too long")
             path.append((node, rest, total))
             node, rest, total = following, iter(inner(following)), weight(following)
             known[id(node)] = _ENDLESS
+
+
+def _one(_node: _Node) -> int:
+    return 1
+
+
+def _looks_inside(node: _Node) -> int:
+    return int(bool(node.inside))
 
 
 def _same(node: _Node) -> list[_Node]:
@@ -391,16 +424,11 @@ def _sizes(value: object) -> dict[int, int]:
     return sizes
 
 
-def _inner(schema: Schema, keywords: tuple[str, ...]) -> list[Schema]:
-    found: list[object] = []
-    for keyword in keywords:
-        held = schema.get(keyword)
-        if held is None:
-            continue
-        if keyword in _BY_NAME and isinstance(held, Mapping):
-            found.extend(held.values())
-        elif isinstance(held, list | tuple):
-            found.extend(held)
-        elif isinstance(held, Mapping):
-            found.append(held)
-    return [part for part in found if isinstance(part, Mapping)]
+def _held(schema: Schema, keyword: str) -> list[Schema]:
+    """The schemas that a keyword holds."""
+    held = schema[keyword]
+    if isinstance(held, list):
+        return [part for part in held if isinstance(part, dict)]
+    if not isinstance(held, dict):
+        return []
+    return [part for part in held.values() if isinstance(part, dict)] if keyword in _BY_NAME else [held]
