@@ -187,7 +187,8 @@ class _Schemas:
 
     def __init__(self, compiler: SchemaCompiler) -> None:
         self._compiler = compiler
-        self._known: dict[tuple[bool, bool], Checks | InvalidRequest] = {}
+        # What was refused, as message and field: a kept exception would lead back here, for the garbage collector.
+        self._known: dict[tuple[bool, bool], Checks | tuple[str, str | None]] = {}
 
     def checks(self, tools: ToolUse | None, output_format: OutputFormat) -> Checks:
         key = (tools is None, output_format is PLAIN_TEXT)
@@ -195,10 +196,10 @@ class _Schemas:
             try:
                 self._known[key] = self._compiler.checks(() if tools is None else tools.tools, output_format)
             except InvalidRequest as refusal:
-                self._known[key] = refusal
+                self._known[key] = (refusal.message, refusal.param)
         known = self._known[key]
-        if isinstance(known, InvalidRequest):
-            raise known
+        if isinstance(known, tuple):
+            raise InvalidRequest(known[0], param=known[1])
         return known
 
 

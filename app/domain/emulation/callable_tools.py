@@ -8,7 +8,7 @@ from app.domain.chat import Tool
 from app.domain.emulation.coercion import coerced
 from app.domain.emulation.jsontext import Fault, dumps, items, loads, members
 from app.domain.emulation.repair import repaired
-from app.domain.emulation.schema import SchemaCheck
+from app.domain.emulation.schema import Effort, SchemaCheck
 
 # The members of a JSON object by which models write a call, in all forms that are in use.
 _NAMES = ("name", "tool_name", "tool", "function", "function_name", "action")
@@ -37,9 +37,11 @@ class CallableTools:
     Args:
         tools: The tools.
         checks: For the arguments of each of them, by its name.
+        effort: What may be spent on them.
     """
 
-    def __init__(self, tools: Sequence[Tool], checks: Mapping[str, SchemaCheck]) -> None:
+    def __init__(self, tools: Sequence[Tool], checks: Mapping[str, SchemaCheck], effort: Effort) -> None:
+        self._effort = effort
         self._checks = {tool.name: checks[tool.name] for tool in tools}
         self._written: dict[str, list[str]] = {}
         for tool in tools:
@@ -122,10 +124,10 @@ class CallableTools:
 
     def _checked(self, name: str, arguments: dict[str, object], text: str | None) -> CallText:
         check = self._checks[name]
-        faults = check.faults(arguments)
+        faults = check.faults(arguments, self._effort)
         if faults:
-            arguments, text = _object(coerced(arguments, check)), None
-            if check.faults(arguments):
+            arguments, text = _object(coerced(arguments, check, self._effort)), None
+            if check.faults(arguments, self._effort):
                 raise Fault(f"the arguments of {name} don't fit ({'; '.join(faults)})")
         return CallText(name, dumps(arguments) if text is None else text)
 

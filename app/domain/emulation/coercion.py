@@ -9,21 +9,26 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from app.domain.emulation.jsontext import loads
-from app.domain.emulation.schema import SchemaCheck
+from app.domain.emulation.schema import Effort, SchemaCheck
 from app.domain.emulation.schema_graph import resolve
 
 _INTEGER = re.compile(r"-?(?:0|[1-9]\d{0,300})", re.ASCII)
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,300})(?:\.\d{1,300})?(?:[eE][+-]?\d{1,3})?", re.ASCII)
 # A step takes some three microseconds.
-_MOST_STEPS = 10_000
+_LOOKS_OF_STEP = 300
 _DEEPEST = 100
 _BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
 
 
-def coerced(value: object, check: SchemaCheck) -> object:
-    """The value with each part as the schema asks for it; unchanged if that takes too long."""
+def coerced(value: object, check: SchemaCheck, effort: Effort | None = None) -> object:
+    """The value with each part as the schema asks for it; unchanged if that takes too long.
+
+    Args:
+        effort: What may still be spent on it.
+    """
+    coercion = _Coercion(check.schema, Effort() if effort is None else effort)
     try:
-        return _Coercion(check.schema).coerced(value, check.schema, 0)
+        return coercion.coerced(value, check.schema, 0)
     except _TooLong:
         return value
 
@@ -35,17 +40,20 @@ class _TooLong(Exception):
 class _Coercion:
     """Coerces one value, in a bounded number of steps."""
 
-    def __init__(self, root: Mapping[str, object]) -> None:
+    def __init__(self, root: Mapping[str, object], effort: Effort) -> None:
         self._root = root
-        self._steps_left = _MOST_STEPS
+        self._effort = effort
+        self._types: dict[int, list[str]] = {}
 
     def coerced(self, value: object, schema: object, depth: int) -> object:
-        self._spend(1 if depth < _DEEPEST else _MOST_STEPS)
+        self._spend(1)
+        if depth > _DEEPEST:
+            raise _TooLong
         if not isinstance(schema, Mapping):
             return value
         for part in self._parts(value, schema):
             value = self.coerced(value, part, depth + 1)
-        value = _converted(value, _types(schema))
+        value = _converted(value, self._types_of(schema))
         if isinstance(value, dict):
             return {
                 name: self.coerced(member, _member_schema(schema, name), depth + 1) for name, member in value.items()
@@ -55,9 +63,19 @@ class _Coercion:
         return value
 
     def _spend(self, steps: int) -> None:
-        self._steps_left -= steps
-        if self._steps_left < 0:
+        if not self._effort.spend(steps * _LOOKS_OF_STEP):
             raise _TooLong
+
+    def _types_of(self, schema: object) -> list[str]:
+        """The types that a schema of this check names; none if it allows any."""
+        known = self._types.get(id(schema))
+        if known is None:
+            known = self._types[id(schema)] = _types(schema)
+        return known
+
+    def _converts(self, value: object, branch: object) -> bool:
+        types = self._types_of(branch)
+        return any(_is(_converted(value, types), name) for name in types)
 
     def _parts(self, value: object, schema: Mapping[str, object]) -> list[object]:
         """The further schemas that the value must fit."""
@@ -67,7 +85,7 @@ class _Coercion:
             branches = _list(schema.get(keyword))
             if branches:
                 fitting = (branch for branch in branches if self._matches(value, branch))
-                others = (branch for branch in branches if _converts(value, self._resolved(branch)))
+                others = (branch for branch in branches if self._converts(value, self._resolved(branch)))
                 parts.append(next(fitting, next(others, None)))
         return parts
 
@@ -75,7 +93,7 @@ class _Coercion:
         """Whether a branch allows the value's type and, of an object, its set of members."""
         self._spend(1)
         branch = self._resolved(branch)
-        types = _types(branch)
+        types = self._types_of(branch)
         if types and not any(_is(value, name) for name in types):
             return False
         if not isinstance(value, dict) or not isinstance(branch, Mapping):
@@ -100,11 +118,6 @@ class _Coercion:
         if isinstance(schema, Mapping) and "$ref" in schema:
             return resolve(self._root, schema["$ref"])
         return schema
-
-
-def _converts(value: object, branch: object) -> bool:
-    types = _types(branch)
-    return any(_is(_converted(value, types), name) for name in types)
 
 
 def _types(schema: object) -> list[str]:

@@ -16,7 +16,7 @@ from app.domain.emulation.json_answer import read_json
 from app.domain.emulation.jsontext import Fault, dumps
 from app.domain.emulation.markup import Markup, without_thinking
 from app.domain.emulation.reader import bare_calls, read_calls
-from app.domain.emulation.schema import Checks, SchemaCompiler
+from app.domain.emulation.schema import Checks, Effort, SchemaCompiler
 from app.domain.emulation.signatures import signatures
 
 _ID_BYTES = 12
@@ -87,8 +87,9 @@ class Emulator:
         self._markup = Markup(tag)
         self._call_id = call_id
         self._may_call = bool(self._callable) or calls_by_itself
+        self._effort = Effort()
         checks = checks or SchemaCompiler().checks(self._callable, output_format)
-        self._callable_tools = CallableTools(self._callable, checks.tools)
+        self._callable_tools = CallableTools(self._callable, checks.tools, self._effort)
         self._check = checks.answer if output_format.schema is not None else None
         self.tool_lines = signatures(self._callable) if self._callable else ""
         self.about_tools, self.about_format = self._about_tools(), self._about_format()
@@ -126,7 +127,7 @@ class Emulator:
         if self._format.kind == "text":
             return Reading(reply)
         try:
-            return Reading(read_json(without_thinking(reply), self._check))
+            return Reading(read_json(without_thinking(reply), self._check, self._effort))
         except Fault as fault:
             raise self._unreadable_json(str(fault)) from fault
 
@@ -148,7 +149,7 @@ class Emulator:
         return words, calls if self._tools is not None and self._tools.parallel else calls[:1]
 
     def _is_answer(self, value: object) -> bool:
-        return not self._must_call and self._check is not None and not self._check.faults(value)
+        return not self._must_call and self._check is not None and not self._check.faults(value, self._effort)
 
     def _about_tools(self) -> str:
         if not self._callable or self._tools is None:

@@ -29,12 +29,13 @@ _MOST_BYTES_TOGETHER = 4_000_000
 _MOST_PATTERN_CHARACTERS = 20_000
 # To compile a state takes some 400 ns and 140 bytes.
 _MOST_PATTERN_STATES = 80_000
-# A look takes some ten nanoseconds, and a step in finding out how many there are a hundred times that.
-_MOST_LOOKS = 5_000_000
-_MOST_STEPS = 20_000
+# A look takes some ten nanoseconds.
+_MOST_LOOKS = 3_000_000
+_LOOKS_OF_STEP = 200  # when they are counted exactly
 _MOST_STEPS_TOLD = 5_000
 # The validator copies the value, and what is allowed, for every fault, and describes all faults at once.
 _MOST_BYTES_TOLD = 10_000_000
+_BYTES_OF_LOOK = 5
 _PATTERN_OPTIONS = jsonschema_rs.FancyRegexOptions(backtrack_limit=5_000, size_limit=20_000_000, dfa_size_limit=200_000)
 _MOST_FAULTS = 3
 _LONGEST_FAULT = 160
@@ -53,6 +54,20 @@ class _Extent(Struct, frozen=True):
     pattern_states: int
     pattern_characters: int
     has_references: bool
+
+
+class Effort:
+    """How many looks at the values in a reply are left, all of its calls together."""
+
+    def __init__(self) -> None:
+        self.left = _MOST_LOOKS
+
+    def spend(self, looks: int) -> bool:
+        """Take so many, if there are as many; whether there were."""
+        if looks > self.left:
+            return False
+        self.left -= looks
+        return True
 
 
 class SchemaCheck:
@@ -76,15 +91,20 @@ class SchemaCheck:
             dict(schema), offline=True, validate_formats=False, pattern_options=_PATTERN_OPTIONS
         )
 
-    def faults(self, value: object) -> list[str]:
-        """What is wrong with a value, in a few short phrases; empty if it fits the schema."""
-        if self._is_costly(value):
+    def faults(self, value: object, effort: Effort | None = None) -> list[str]:
+        """What is wrong with a value, in a few short phrases; empty if it fits the schema.
+
+        Args:
+            effort: What may still be spent on it. A value that takes more counts as faulty.
+        """
+        effort = Effort() if effort is None else effort
+        if not self._is_affordable(value, effort):
             return [f"it is {'nested too deeply' if extent(value)[0] > _DEEP else 'too large'} for this schema"]
         try:
-            return [] if self._validator.is_valid(value) else self._told(value)
+            return [] if self._validator.is_valid(value) else self._told(value, effort)
         except UnicodeEncodeError:  # lone surrogates: valid JSON, which the validator can't take
             is_shallow = extent(value)[0] <= _DEEPEST_TO_ENCODE
-            return self.faults(_encodable(value)) if is_shallow else ["it is nested too deeply"]
+            return self.faults(_encodable(value), effort) if is_shallow else ["it is nested too deeply"]
         except ValueError:
             return ["it is nested too deeply"]
 
@@ -94,15 +114,16 @@ class SchemaCheck:
             self._made = SchemaGraph(self.schema, self.extent.patterns)
         return self._made
 
-    def _is_costly(self, value: object) -> bool:
-        if self._graph.looks(value) <= _MOST_LOOKS:
-            return False
-        cost = self._graph.cost(value, _MOST_STEPS)
-        return cost is None or cost.looks > _MOST_LOOKS
+    def _is_affordable(self, value: object, effort: Effort) -> bool:
+        if effort.spend(self._graph.looks(value)):
+            return True
+        steps = effort.left // _LOOKS_OF_STEP // 2
+        looks = self._graph.exact_looks(value, steps)
+        return effort.spend(steps * _LOOKS_OF_STEP) and looks is not None and effort.spend(looks)
 
-    def _told(self, value: object) -> list[str]:
-        cost = self._graph.cost(value, _MOST_STEPS_TOLD)
-        if cost is None or cost.told > _MOST_BYTES_TOLD:
+    def _told(self, value: object, effort: Effort) -> list[str]:
+        told = self._graph.told(value, _MOST_STEPS_TOLD)
+        if told is None or told > _MOST_BYTES_TOLD or not effort.spend(told // _BYTES_OF_LOOK):
             return ["it does not fit the schema"]
         faults: list[str] = []
         for error in self._validator.iter_errors(value):

@@ -3,6 +3,7 @@
 Costs are counted in looks: a look at a value by a part of a schema takes some ten nanoseconds.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from urllib.parse import unquote, urlsplit
@@ -26,27 +27,39 @@ _NAMING = frozenset((*_ANCHORS, *_IDS))
 _WITH_VALUES = frozenset({"enum", "const"})
 _WITH_NAMES = frozenset({"required", "dependentRequired", "dependencies"})
 _ENDLESS = 10**9
+_MOST_PARTS = 50_000
+_NAMES_OF_STEP = 50
 _LONGEST_PATH = 2000
 _MOST_TARGETS = 50_000
 # What a pattern costs however short the text is, and a comparison with a value that has parts, for each of its values.
-_PATTERN_COST = 8
+_PATTERN_COST = 20
 _COMPARISON_COST = 10
+# To know what is left over for these keywords, the schemas for the same value are gone through again, for each member.
+_UNEVALUATED = frozenset({"unevaluatedProperties", "unevaluatedItems"})
+_UNEVALUATED_COST, _TIMES_UNEVALUATED = 15, 3
 # For so many characters, a pattern that backtracks costs as much again for each of them.
 _SLOWER_EVERY = 5000
 
 Schema = Mapping[str, object]
 
 
-class Cost(Struct, frozen=True):
-    """What checking a value could cost at most.
+class _Patterns(Struct, frozen=True):
+    """Patterns that are applied to the same texts: how many, and what they cost for each character."""
 
-    Args:
-        looks: For the check itself.
-        told: Bytes that are copied if each fault is described.
-    """
+    number: int = 0
+    per_character: int = 0
+    per_character_backtracking: int = 0
 
-    looks: int
-    told: int
+    @property
+    def looks(self) -> int:
+        return self.number * _PATTERN_COST + self.per_character + self.per_character_backtracking
+
+    def looks_at(self, value: object) -> int:
+        looks = 0
+        for text in (value,) if isinstance(value, str) else value if isinstance(value, dict) else ():
+            slower = self.per_character_backtracking * (1 + len(text) // _SLOWER_EVERY)
+            looks += self.number * _PATTERN_COST + len(text) * (self.per_character + slower)
+        return looks
 
 
 class _Node(Struct, eq=False):
@@ -54,18 +67,20 @@ class _Node(Struct, eq=False):
 
     Args:
         looks: At one value, patterns not counted.
-        patterns: Those that are applied to a string, or to each name of an object.
+        patterns: Those that are applied to a string, or to each name of an object; None if there are none.
         faults: How many a value can have here.
         options: Bytes of the values that are allowed, of which each fault has a copy.
+        times: How often the schemas for the same value are gone through.
         same: The schemas for the same value.
         inside: The schemas for what is inside it.
     """
 
     schema: Schema
     looks: int
-    patterns: tuple[PatternCost, ...]
+    patterns: _Patterns | None
     faults: int
     options: int
+    times: int
     same: "list[_Node]"
     inside: "list[_Node]"
 
@@ -88,13 +103,18 @@ class SchemaGraph:
         self._targets = _Targets(root)
         self._patterns = patterns
         self._nodes: dict[int, _Node] = {}
+        self._breadths: dict[int, int] = {}
         self._root = self._node(root)
         self._build()
         self.alternatives = self._most_at_once(_one)
 
     @cached_property
     def _has_patterns(self) -> bool:
-        return any(node.patterns for node in self._nodes.values())
+        return any(node.patterns is not None for node in self._nodes.values())
+
+    @cached_property
+    def _has_unevaluated(self) -> bool:
+        return any(node.times > 1 for node in self._nodes.values())
 
     @cached_property
     def _whole(self) -> int:
@@ -113,29 +133,58 @@ class SchemaGraph:
 
     def looks(self, value: object) -> int:
         """An upper bound on the looks at a value and everything in it: quickly found, often far too high."""
-        depth, parts, characters, longest = extent(value)
+        depth, parts, characters, longest = extent(value, _MOST_PARTS)
+        if parts > _MOST_PARTS:
+            return _ENDLESS
         ways: int = min(self._whole, self._descents ** min(depth, 64) * self._most)
-        return ways * (parts + (characters * (1 + longest // _SLOWER_EVERY) if self._has_patterns else 0))
+        if self._has_patterns:
+            parts += characters * (1 + longest // _SLOWER_EVERY)
+        return ways * parts * (_UNEVALUATED_COST if self._has_unevaluated else 1)
 
-    def cost(self, value: object, most_steps: int) -> Cost | None:
+    def exact_looks(self, value: object, most_steps: int) -> int | None:
         """Like `looks`, but close to the truth; None if it takes more steps than are allowed to find out."""
+        looks = 0
+        for part, node in self._visits(value, most_steps):
+            if node is None:
+                return None
+            looks += node.looks
+            if node.patterns is not None:
+                looks += node.patterns.looks_at(part)
+            if node.times > 1 and isinstance(part, dict | list):
+                looks += len(part) * _UNEVALUATED_COST * _total(node, _same, _one, self._breadths)
+        return looks
+
+    def told(self, value: object, most_steps: int) -> int | None:
+        """Bytes that are copied if each fault of a value is described; None likewise."""
+        if extent(value, most_steps)[1] > most_steps:
+            return None
         sizes = _sizes(value)
-        looks = told = 0
+        told = 0
+        for part, node in self._visits(value, most_steps):
+            if node is None:
+                return None
+            told += node.faults * (sizes.get(id(part)) or _size(part)) + node.options
+        return told
+
+    def _visits(self, value: object, most_steps: int) -> Iterator[tuple[object, _Node | None]]:
+        """All parts of a value, with each schema that they are checked against; None in place of it ends them early."""
         waiting: list[tuple[object, _Node]] = [(value, self._root)]
         while waiting:
             part, node = waiting.pop()
-            most_steps -= 1 + len(node.same)
+            most_steps -= 1 + len(node.same) * node.times
+            if node.inside and isinstance(part, dict):
+                most_steps -= len(part) // _NAMES_OF_STEP
+            if most_steps >= 0:
+                yield part, node
+                waiting.extend([(part, same) for same in node.same] * node.times)
+                for inner in self._inside(part, node):
+                    most_steps -= 1
+                    if most_steps < 0:
+                        break
+                    waiting.append(inner)
             if most_steps < 0:
-                return None
-            looks += node.looks + _pattern_looks(node.patterns, part)
-            told += node.faults * (sizes.get(id(part)) or _size(part)) + node.options
-            waiting.extend([(part, same) for same in node.same])
-            for inner in self._inside(part, node):
-                most_steps -= 1
-                if most_steps < 0:
-                    return None
-                waiting.append(inner)
-        return Cost(looks, told)
+                yield part, None
+                return
 
     def _inside(self, value: object, node: _Node) -> Iterator[tuple[object, _Node]]:
         """What is inside a value, each with a schema that it is checked against."""
@@ -148,17 +197,17 @@ class SchemaGraph:
                 held = node.schema.get(keyword)
                 if isinstance(held, list):
                     yield from ((item, self._node(part)) for item, part in zip(value, held, strict=False) if _is(part))
-                elif isinstance(held, Mapping):
+                elif isinstance(held, dict):
                     yield from ((item, self._node(held)) for item in value)
 
     def _members(self, value: dict[str, object], schema: Schema) -> Iterator[tuple[object, _Node]]:
         for keyword in _OF_MEMBERS:
             held = schema.get(keyword)
-            if not isinstance(held, Mapping):
+            if not isinstance(held, dict):
                 continue
             if keyword == "properties":
-                found = ((member, held.get(name)) for name, member in value.items())
-                yield from ((member, self._node(part)) for member, part in found if isinstance(part, Mapping))
+                named = held.keys() & value.keys()
+                yield from ((value[name], self._node(held[name])) for name in named if _is(held[name]))
             elif keyword == "patternProperties":
                 parts = [self._node(part) for part in held.values() if _is(part)]
                 yield from ((member, part) for member in value.values() for part in parts)
@@ -205,7 +254,7 @@ def resolve(root: Schema, reference: object) -> object:
     place: object = root
     for step in unquote(reference[1:]).split("/")[1:]:
         key = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(place, Mapping):
+        if isinstance(place, dict):
             place = place.get(key)
         elif isinstance(place, list) and key.isdecimal() and len(key) < 9 and int(key) < len(place):
             place = place[int(key)]
@@ -214,19 +263,25 @@ def resolve(root: Schema, reference: object) -> object:
     return place if reference == "#" or reference.startswith("#/") else None
 
 
-def extent(value: object) -> tuple[int, int, int, int]:
-    """The depth of a value, the number of values in it, of characters, and of those in its longest string."""
+def extent(value: object, most: int = sys.maxsize) -> tuple[int, int, int, int]:
+    """The depth of a value, the number of values in it, of characters, and of those in its longest string.
+
+    Args:
+        most: With more values than this, nothing further is counted.
+    """
     depth = parts = characters = longest = 0
     level = [value]
     while level:
         depth += 1
         parts += len(level)
+        if parts > most:
+            break
         inner: list[object] = []
         for part in level:
             if isinstance(part, str):
                 characters += len(part)
                 longest = max(longest, len(part))
-            elif isinstance(part, Mapping):
+            elif isinstance(part, dict):
                 for name in part:
                     characters += len(name)
                     longest = max(longest, len(name))
@@ -313,7 +368,7 @@ def patterns_of(schema: Schema) -> Iterator[str]:
 
 
 def _new_node(schema: Schema, costs: Mapping[str, PatternCost]) -> _Node:
-    patterns = tuple([costs[pattern] for pattern in patterns_of(schema)]) if costs else ()
+    times = 1 if _UNEVALUATED.isdisjoint(schema) else _TIMES_UNEVALUATED
     looks, options, faults = 1, 0, 1
     for keyword in schema.keys() & _WITH_VALUES:
         allowed = schema[keyword]
@@ -326,24 +381,22 @@ def _new_node(schema: Schema, costs: Mapping[str, PatternCost]) -> _Node:
         named = schema[keyword]
         groups = named.values() if isinstance(named, dict) else (named,)
         faults += sum(len(group) for group in groups if isinstance(group, list))
-    return _Node(schema, looks, patterns, faults, options, [], [])
+    return _Node(schema, looks, _patterns(schema, costs) if costs else None, faults, options, times, [], [])
+
+
+def _patterns(schema: Schema, costs: Mapping[str, PatternCost]) -> _Patterns | None:
+    found = [costs[pattern] for pattern in patterns_of(schema)]
+    if not found:
+        return None
+    return _Patterns(
+        len(found),
+        sum(cost.per_character for cost in found if not cost.backtracks),
+        sum(cost.per_character for cost in found if cost.backtracks),
+    )
 
 
 def _weight(node: _Node) -> int:
-    weight = node.looks
-    for cost in node.patterns:
-        weight += _PATTERN_COST + cost.per_character
-    return weight
-
-
-def _pattern_looks(patterns: tuple[PatternCost, ...], value: object) -> int:
-    texts = (value,) if isinstance(value, str) else value if isinstance(value, dict) else ()
-    looks = 0
-    for cost in patterns:
-        for text in texts:
-            slower = 1 + len(text) // _SLOWER_EVERY if cost.backtracks else 1
-            looks += _PATTERN_COST + len(text) * cost.per_character * slower
-    return looks
+    return node.looks if node.patterns is None else node.looks + node.patterns.looks
 
 
 def _total(
@@ -358,7 +411,7 @@ def _total(
     while True:
         following = next(rest, None)
         if following is None:
-            known[id(node)] = total = min(total, _ENDLESS)
+            known[id(node)] = total = min(total * node.times, _ENDLESS)
             if not path:
                 return total
             node, rest, outer = path.pop()
@@ -367,7 +420,7 @@ def _total(
             total += known[id(following)]
         elif not inner(following):
             known[id(following)] = weight(following)
-            total += known[id(following)]
+            total += weight(following)
         else:
             if len(path) > _LONGEST_PATH:
                 raise ValueError("the chain of references is too long")
@@ -393,7 +446,7 @@ def _all(node: _Node) -> list[_Node]:
 
 
 def _is(part: object) -> bool:
-    return isinstance(part, Mapping)
+    return isinstance(part, dict)
 
 
 def _bytes(parts: int, characters: int) -> int:
