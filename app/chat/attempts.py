@@ -13,7 +13,7 @@ from app.chat.fitting import NOTHING, Fitted, fitted
 from app.chat.session import CallSession
 from app.domain.chat import PLAIN_TEXT, ChatCall, Image, Message, OutputFormat, ToolUse
 from app.domain.emulation.emulator import Emulator
-from app.domain.emulation.schema import check_schema
+from app.domain.emulation.schema import Checks, SchemaCompiler
 from app.domain.errors import ContextTooLong, InvalidRequest
 from app.domain.forgery import without_forged_calls
 from app.domain.output_limiter import OutputLimiter
@@ -55,6 +55,7 @@ def attempts(
     session: CallSession,
     log: CallLog,
     *,
+    compiler: SchemaCompiler | None = None,
     may_leave_out: bool = True,
 ) -> Iterator[Attempt]:
     """The attempts at an answer, each made when its turn comes.
@@ -68,6 +69,7 @@ def attempts(
         targets: Who may answer, in order.
         session: What the call means for its session.
         log: Takes notes.
+        compiler: Compiles the schemas that a target can't take by itself; None for a new one.
         may_leave_out: Whether tools, and forms of JSON, that don't fit into a prompt are left out; else it is refused.
     """
     now = asyncio.get_running_loop().time
@@ -76,6 +78,7 @@ def attempts(
     is_formed = call.tools is not None or call.output_format.kind != "text"
     is_limited = call.max_tokens is not None or bool(call.stop)
     waiting: list[tuple[Target, TextPrompt | MessagePrompt, Fitted]] = []
+    schemas = _Schemas(compiler or SchemaCompiler())
 
     def attempt(target: Target, prompt: TextPrompt | MessagePrompt, told: Fitted, others: int) -> Attempt:
         emulator = told.emulator
@@ -107,7 +110,7 @@ def attempts(
 
     for index, target in enumerate(targets):
         try:
-            told = _told(call, target.spec, messages, may_leave_out) if is_formed else NOTHING
+            told = _told(call, target.spec, messages, schemas, may_leave_out) if is_formed else NOTHING
             if call.n > 1 and (told.emulator is not None or "messages" not in target.spec.abilities):
                 raise InvalidRequest(_ONE_ANSWER, param="n", code="unsupported_value")
             prompt = _prompt(call, target.spec, messages, told.emulator)
@@ -183,17 +186,37 @@ def _composed(
     )
 
 
-def _told(call: ChatCall, spec: ModelSpec, messages: tuple[Message, ...], may_leave_out: bool) -> Fitted:
+class _Schemas:
+    """The schemas of one call, checked once for all targets that lack the same."""
+
+    def __init__(self, compiler: SchemaCompiler) -> None:
+        self._compiler = compiler
+        # What was refused, as message and field: a kept exception would lead back here, for the garbage collector.
+        self._known: dict[tuple[bool, bool], Checks | tuple[str, str | None]] = {}
+
+    def checks(self, tools: ToolUse | None, output_format: OutputFormat) -> Checks:
+        key = (tools is None, output_format is PLAIN_TEXT)
+        if key not in self._known:
+            try:
+                self._known[key] = self._compiler.checks(() if tools is None else tools.tools, output_format)
+            except InvalidRequest as refusal:
+                self._known[key] = (refusal.message, refusal.param)
+        known = self._known[key]
+        if isinstance(known, tuple):
+            raise InvalidRequest(known[0], param=known[1])
+        return known
+
+
+def _told(
+    call: ChatCall, spec: ModelSpec, messages: tuple[Message, ...], schemas: _Schemas, may_leave_out: bool
+) -> Fitted:
     """What a model is told of tools and form that it lacks."""
     tools = None if "tools" in spec.abilities else call.tools
     kind = call.output_format.kind
     output_format = PLAIN_TEXT if kind == "text" or kind in spec.abilities else call.output_format
     if tools is None and output_format is PLAIN_TEXT:
         return NOTHING
-    for index, tool in enumerate(tools.tools if tools else ()):
-        check_schema(tool.parameters, tool.place or f"tools[{index}]", of_object=True)
-    if output_format.schema is not None:
-        check_schema(output_format.schema, output_format.place)
+    checks = schemas.checks(tools, output_format)
     calls_by_itself = tools is None and call.tools is not None and bool(call.tools.callable_tools)
     tag = _new_tag()
 
@@ -202,6 +225,7 @@ def _told(call: ChatCall, spec: ModelSpec, messages: tuple[Message, ...], may_le
             tools=tools,
             output_format=output_format,
             tag=tag,
+            checks=checks,
             conversation=messages,
             calls_by_itself=calls_by_itself,
         )

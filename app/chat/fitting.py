@@ -56,7 +56,7 @@ def fitted(
         share = min(limit.size // 2, room - limit.measure(emulator.about_format))
         described = tools.callable_tools
         if limit.measure(emulator.about_tools) > share:
-            overhead = limit.measure(emulator.about_tools) - limit.measure(signatures(described))
+            overhead = limit.measure(emulator.about_tools) - limit.measure(emulator.tool_lines)
             kept = _most_important(described, messages, share - overhead, limit)
             left_out = [f"tools.{tool.name}" for tool in described if tool.name not in kept]
             still_told = tuple(tool for tool in described if tool.name in kept)
@@ -79,6 +79,8 @@ def _most_important(tools: Sequence[Tool], messages: Sequence[Message], room: in
     named = set(_NAME.findall(question))
     kept: set[str] = set()
     for tool in sorted(tools, key=lambda tool: 0 if tool.name in called else 1 if tool.name in named else 2):
+        if limit.measure(tool.name) > room:  # spares writing a line that can't fit
+            continue
         cost = limit.measure(signatures([tool])) + bool(kept)
         if cost <= room:
             room -= cost

@@ -1,6 +1,6 @@
 """One call from beginning to end: model, session, provider, memory, record."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 
 from msgspec.structs import replace
@@ -14,6 +14,7 @@ from app.chat.session import CallSession, SessionPolicy
 from app.domain.caller import Caller
 from app.domain.chat import ChatCall, Completion, Delta, FinishReason, Message, Usage
 from app.domain.conversation import LastTurn
+from app.domain.emulation.schema import SchemaCompiler
 from app.domain.errors import EmptyReply, GatewayError
 from app.domain.prompt import Prompt
 from app.domain.tokens import estimate
@@ -33,6 +34,7 @@ class ChatService:
             being cancelled.
         on_texts: Takes, at the same time, what the upstream was sent and what it answered; None if nobody may know.
         may_leave_out: See `attempts`.
+        compiler: Compiles the schemas of tools and answers, and remembers them; None for one of its own.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class ChatService:
         on_call: Sequence[Callable[[CallRecord], None]] = (),
         on_texts: Callable[[str, str], None] | None = None,
         may_leave_out: bool = True,
+        compiler: SchemaCompiler | None = None,
     ) -> None:
         self._registry = registry
         self._sessions = sessions
@@ -51,6 +54,7 @@ class ChatService:
         self._on_call = on_call
         self._on_texts = on_texts
         self._may_leave_out = may_leave_out
+        self._compiler = SchemaCompiler() if compiler is None else compiler
 
     async def complete(self, call: ChatCall, caller: Caller) -> Answer:
         """Answer a call as a whole.
@@ -64,7 +68,7 @@ class ChatService:
                 log.action = session.action
                 if session.replay is not None:
                     return _replayed(call, session, targets[0], session.replay, log)
-                for attempt in attempts(call, caller.id, targets, session, log, may_leave_out=self._may_leave_out):
+                for attempt in self._attempts(call, caller, targets, session, log):
                     try:
                         completion = await _asked(attempt)
                     except GatewayError as error:
@@ -103,7 +107,7 @@ class ChatService:
                     yield answer.ending
                     return
                 said = log.deltas
-                for attempt in attempts(call, caller.id, targets, session, log, may_leave_out=self._may_leave_out):
+                for attempt in self._attempts(call, caller, targets, session, log):
                     opening = _opening(call, session, attempt.target, attempt.request.prompt, log, attempt.ignored)
                     yield opening
                     try:
@@ -127,6 +131,13 @@ class ChatService:
                     yield ending
                     return
                 raise log.refusal()
+
+    def _attempts(
+        self, call: ChatCall, caller: Caller, targets: Sequence[Target], session: CallSession, log: CallLog
+    ) -> Iterator[Attempt]:
+        return attempts(
+            call, caller.id, targets, session, log, compiler=self._compiler, may_leave_out=self._may_leave_out
+        )
 
 
 def _asked(attempt: Attempt) -> Awaitable[Completion]:

@@ -298,8 +298,8 @@ def _python(reply: str, place: int, tools: CallableTools) -> tuple[list[_Found],
 def _python_call(node: ast.expr, tools: CallableTools) -> _Found | None:
     if not isinstance(node, ast.Call) or node.args:
         return None
-    name = tools.name(ast.unparse(node.func).removesuffix(".call"))
     try:
+        name = tools.name(ast.unparse(node.func).removesuffix(".call"))
         values = {str(keyword.arg): _literal(keyword.value) for keyword in node.keywords if keyword.arg}
     except (ValueError, TypeError, RecursionError, MemoryError):
         return None
