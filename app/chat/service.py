@@ -10,6 +10,8 @@ from app.chat.call_log import CallLog
 from app.chat.deltas import as_deltas, gather, limit_completion, limit_deltas, stream_whole
 from app.chat.emulated import ask_emulated
 from app.chat.events import Answer, Ending, Event, Opening
+from app.chat.fitting import RoomPolicy
+from app.chat.notices import notice_below, without_notices
 from app.chat.session import CallSession, SessionPolicy
 from app.domain.caller import Caller
 from app.domain.chat import ChatCall, Completion, Delta, FinishReason, Message, Usage
@@ -32,7 +34,7 @@ class ChatService:
         on_call: Take the record of every call when it is over. They must return at once: they may run while a task is
             being cancelled.
         on_texts: Takes, at the same time, what the upstream was sent and what it answered; None if nobody may know.
-        may_leave_out: See `attempts`.
+        room: What is done where a model's limit leaves too little room.
     """
 
     def __init__(
@@ -43,14 +45,14 @@ class ChatService:
         policy: SessionPolicy,
         on_call: Sequence[Callable[[CallRecord], None]] = (),
         on_texts: Callable[[str, str], None] | None = None,
-        may_leave_out: bool = True,
+        room: RoomPolicy | None = None,
     ) -> None:
         self._registry = registry
         self._sessions = sessions
         self._policy = policy
         self._on_call = on_call
         self._on_texts = on_texts
-        self._may_leave_out = may_leave_out
+        self._room = room or RoomPolicy()
 
     async def complete(self, call: ChatCall, caller: Caller) -> Answer:
         """Answer a call as a whole.
@@ -59,12 +61,13 @@ class ChatService:
             GatewayError: No answer can be had.
         """
         targets = self._registry.resolve(call.model, call.provider)
+        call = without_notices(call)
         with CallLog(call, caller, targets[0], self._on_call, self._on_texts) as log:
             async with CallSession(self._sessions, self._policy, call, caller) as session:
                 log.action = session.action
                 if session.replay is not None:
                     return _replayed(call, session, targets[0], session.replay, log)
-                for attempt in attempts(call, caller.id, targets, session, log, may_leave_out=self._may_leave_out):
+                for attempt in attempts(call, caller.id, targets, session, log, self._room):
                     try:
                         completion = await _asked(attempt)
                     except GatewayError as error:
@@ -82,6 +85,8 @@ class ChatService:
                     ending = _ending(completion, opening.prompt)
                     await session.remember(ending, opening.prompt)
                     log.ending = ending
+                    if self._room.tells and (below := notice_below(completion, opening, call, session.messages)):
+                        return Answer(opening, replace(ending, notice=below))
                     return Answer(opening, ending)
                 raise log.refusal()
 
@@ -92,6 +97,7 @@ class ChatService:
             GatewayError: No answer can be had, or it broke off.
         """
         targets = self._registry.resolve(call.model, call.provider)
+        call = without_notices(call)
         with CallLog(call, caller, targets[0], self._on_call, self._on_texts) as log:
             async with CallSession(self._sessions, self._policy, call, caller) as session:
                 log.action = session.action
@@ -103,7 +109,7 @@ class ChatService:
                     yield answer.ending
                     return
                 said = log.deltas
-                for attempt in attempts(call, caller.id, targets, session, log, may_leave_out=self._may_leave_out):
+                for attempt in attempts(call, caller.id, targets, session, log, self._room):
                     opening = _opening(call, session, attempt.target, attempt.request.prompt, log, attempt.ignored)
                     yield opening
                     try:
@@ -124,6 +130,10 @@ class ChatService:
                     ending = _ending(gather(said), opening.prompt)
                     await session.remember(ending, opening.prompt)
                     log.ending = ending
+                    if self._room.tells:
+                        below = notice_below(ending.completion, opening, call, session.messages)
+                        if below:
+                            yield Delta(below)
                     yield ending
                     return
                 raise log.refusal()

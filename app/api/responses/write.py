@@ -31,22 +31,28 @@ class PendingResponse:
         self._toolbox = toolbox
         self._kept = kept
         self._caller_id = caller_id
+        self._ending: Ending | None = None
         self._response: dict[str, Any] = {}
         self._is_stored = False
 
     async def keep(self, ending: Ending) -> None:
         """Make the response of the answer, and keep it if the request wants that."""
-        output = Output(self._draft.id, self._toolbox)
-        output.add_all(ending.completion)
-        self._response = self._draft.ended(output, ending, stored=True)
+        self._ending, self._response = ending, self._document(ending)
         if self._draft.store:
             items = kept_items(self._items, self._draft.id)
             self._is_stored = await self._kept.keep(self._caller_id, self._response, items)
 
-    def write(self, _: Sequence[Answer]) -> bytes:
-        """Write the response that `keep` has made."""
-        return json_bytes(self._response | {"store": self._is_stored})
+    def write(self, answers: Sequence[Answer]) -> bytes:
+        """Write the response that `keep` has made, or the answer as it is to be shown where that differs."""
+        ending = answers[-1].ending
+        response = self._response if ending is self._ending else self._document(ending)
+        return json_bytes(response | {"store": self._is_stored})
 
     def encoder(self, _: Opening) -> ResponseEncoder:
         """The encoder of a streamed response."""
         return ResponseEncoder(self._draft, self._toolbox, is_stored=lambda: self._is_stored)
+
+    def _document(self, ending: Ending) -> dict[str, Any]:
+        output = Output(self._draft.id, self._toolbox)
+        output.add_all(ending.completion)
+        return self._draft.ended(output, ending, stored=True)
