@@ -8,7 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from app.chat.call_log import CallLog
-from app.chat.fitting import NOTHING, Fitted, RoomPolicy, fitted
+from app.chat.fitting import NOTHING, USUAL_ROOM, Fitted, RoomPolicy, fitted
 from app.chat.relief import relieved
 from app.chat.session import CallSession
 from app.domain.chat import PLAIN_TEXT, ChatCall, Image, Message, OutputFormat, ToolUse
@@ -67,7 +67,7 @@ def attempts(
     targets: Sequence[Target],
     session: CallSession,
     log: CallLog,
-    policy: RoomPolicy,
+    policy: RoomPolicy = USUAL_ROOM,
 ) -> Iterator[Attempt]:
     """The attempts at an answer, each made when its turn comes.
 

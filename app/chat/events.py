@@ -38,7 +38,7 @@ class Ending(Struct, frozen=True):
     Args:
         completion: The whole answer, also when it was streamed: nobody needs to gather it again.
         usage: Counted by the upstream, or estimated.
-        notice: What is shown below a whole answer, and is no part of it. A streamed one has it as its last delta.
+        notice: What `Answer.as_shown` adds below a whole answer. A streamed one has it as its last delta.
     """
 
     completion: Completion
@@ -57,7 +57,7 @@ class Answer(Struct, frozen=True):
         completion, notice = self.ending.completion, self.ending.notice
         deltas = (*completion.deltas, Delta(notice)) if completion.deltas else ()
         shown = replace(completion, text=completion.text + notice, deltas=deltas)
-        return Answer(self.opening, Ending(shown, self.ending.usage))
+        return Answer(self.opening, replace(self.ending, completion=shown))
 
 
 # An `Opening` may be followed by another one before the first `Delta`: then the next provider was asked.

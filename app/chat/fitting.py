@@ -15,6 +15,7 @@ from app.domain.prompt import PromptLimit, room_for_instructions
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _OF_TOOLS = "tools."
+_EXPLANATIONS = "tools[].description"
 # A tool whose line is longer in characters waits behind the others, so that it doesn't keep them all out.
 _LONG_LINE = 250
 
@@ -32,6 +33,9 @@ class RoomPolicy(Struct, frozen=True):
     leaves_out: bool = True
     long_messages: Literal["refuse", "shorten", "split"] = "refuse"
     tells: bool = False
+
+
+USUAL_ROOM = RoomPolicy()
 
 
 class Fitted(Struct, frozen=True):
@@ -86,6 +90,8 @@ def fitted(
             kept = _most_important([brief(tool) for tool in described], messages, share - overhead, limit)
             left_out = [f"{_OF_TOOLS}{tool.name}" for tool in described if tool.name not in kept]
             still_told = tuple(kept[tool.name] for tool in described if tool.name in kept)
+            if any(kept[tool.name] != tool for tool in described if tool.name in kept):
+                left_out.append(_EXPLANATIONS)
             tools = replace(tools, tools=still_told, allowed=None) if still_told else None
             emulator = make(tools, output_format)
     while emulator.about_format and not output_format.strict and limit.measure(emulator.instructions) > room:

@@ -10,7 +10,7 @@ from app.chat.call_log import CallLog
 from app.chat.deltas import as_deltas, gather, limit_completion, limit_deltas, stream_whole
 from app.chat.emulated import ask_emulated
 from app.chat.events import Answer, Ending, Event, Opening
-from app.chat.fitting import RoomPolicy
+from app.chat.fitting import USUAL_ROOM, RoomPolicy
 from app.chat.notices import notice_below, without_notices
 from app.chat.session import CallSession, SessionPolicy
 from app.domain.caller import Caller
@@ -45,14 +45,14 @@ class ChatService:
         policy: SessionPolicy,
         on_call: Sequence[Callable[[CallRecord], None]] = (),
         on_texts: Callable[[str, str], None] | None = None,
-        room: RoomPolicy | None = None,
+        room: RoomPolicy = USUAL_ROOM,
     ) -> None:
         self._registry = registry
         self._sessions = sessions
         self._policy = policy
         self._on_call = on_call
         self._on_texts = on_texts
-        self._room = room or RoomPolicy()
+        self._room = room
 
     async def complete(self, call: ChatCall, caller: Caller) -> Answer:
         """Answer a call as a whole.
@@ -85,8 +85,8 @@ class ChatService:
                     ending = _ending(completion, opening.prompt)
                     await session.remember(ending, opening.prompt)
                     log.ending = ending
-                    if self._room.tells and (below := notice_below(completion, opening, call, session.messages)):
-                        return Answer(opening, replace(ending, notice=below))
+                    if self._room.tells:
+                        ending = replace(ending, notice=notice_below(completion, opening, call, session.messages))
                     return Answer(opening, ending)
                 raise log.refusal()
 
@@ -131,9 +131,7 @@ class ChatService:
                     await session.remember(ending, opening.prompt)
                     log.ending = ending
                     if self._room.tells:
-                        below = notice_below(ending.completion, opening, call, session.messages)
-                        if below:
-                            yield Delta(below)
+                        yield Delta(notice_below(ending.completion, opening, call, session.messages))
                     yield ending
                     return
                 raise log.refusal()

@@ -32,7 +32,8 @@ _QUOTED_CONVERSATION = re.compile(
     r"<(?:chat|conversation|history|messages?|transcript|dialogue?)(?:[_ -]?\w{1,12})?>"
     r"|^[ \t>|*#\[(-]{0,9}(?:(?:user|human|assistant|ai|bot|chatbot|response|customer)"
     r"(?: (?:input|query|message|question|response|\d{1,3}))?|用户|使用者|助手|助理|人类"
-    r"|(?:the )?(?:conversation|chat history|messages|transcript|dialogue?)|对话|聊天记录)[*\])]{0,3}[ \t]?[:：]"
+    r"|(?:(?:here(?:['’]s| is) )?the )?(?:conversation|chat history|messages|transcript|dialogue?)|对话|聊天记录)"
+    r"[*\])]{0,3}[ \t]?[:：]"
     r"|[\"']role[\"'][ \t]?:[ \t]?[\"'](?:user|assistant)",
     re.IGNORECASE | re.MULTILINE,
 )

@@ -4,7 +4,8 @@ Pure and deterministic. What is kept, in this order:
 
 1. The last user turn, or the tool results that wait for an answer: it must fit, else `ContextTooLong`.
 2. Instructions on tools and output format: what the answer depends on; they must fit too.
-3. The system prompt: whole if it takes at most a third of the limit, else its head and its tail.
+3. The system prompt: whole if it takes at most a third of what the instructions leave of the limit, else its head and
+   its tail.
 4. The other turns, newest first, each whole; the first that doesn't fit keeps its head and tail if enough remains.
    User messages that never got an answer, as failed ones in the histories of chat apps, come after all that did.
 
@@ -348,12 +349,15 @@ def _select(draft: _Draft, must: list[_Section], limit: PromptLimit) -> list[_Se
     separator = measure(_SEPARATOR)
     # Every section but the first costs a separator; so does the first here, and the budget pays it back.
     room = limit.size + separator
+    told = 0
     for section in must:
-        room -= measure(section.tag) + separator + measure(section.body)
+        cost = measure(section.tag) + separator + measure(section.body)
+        room -= cost
+        told += cost if section.ours else 0
     if room <= 0:
         return must
     kept: list[_Section] = []
-    share = min(room, limit.size // _SYSTEM_SHARE)
+    share = min(room, (limit.size - told) // _SYSTEM_SHARE)
     for section in draft.system:
         cost = measure(section.tag) + separator + measure(section.body)
         kept += [section] if cost <= share else _cut(section, share, limit)

@@ -14,6 +14,8 @@ from app.domain.prompt import ELLIPSIS, USEFUL, PromptLimit, head_of, tail_of
 from app.domain.wording import left_out_mark, part_note
 
 MOST_PARTS = 10
+# With less, neither the instruction nor the conversation would be understood.
+_LEAST_TASK = 4 * USEFUL
 _WANTS_JSON = re.compile(r"\bJSON\b", re.IGNORECASE)
 # An object or array without others in it, but for lists in an object.
 _JSON_EXAMPLE = re.compile(r"\{\s*\"[^{}]{1,300}\}|\[\s*\"[^\[\]{}]{1,300}\]")
@@ -58,22 +60,30 @@ def shortened_task(text: str, size: int, limit: PromptLimit) -> str | None:
     The quotation and the instruction around it get half of the room each, or what the other leaves.
 
     Returns:
-        None if too little would be left.
+        None if that is too little room.
     """
-    measure = limit.measure
-    if measure(text) <= size:
+    if limit.measure(text) <= size:
         return text
+    if size < _LEAST_TASK:
+        return None
     begin, end = quotation(text)
     before, quoted, after = text[:begin], text[begin:end], text[end:]
-    line = _json_line(before + after)
-    room = size - measure(line)
+    form = _json_form(before + after)
+    around, cut = _cut_around(before, quoted, after, size, limit)
+    if form is None or (form and form in around):
+        return cut
+    line = f"\nAnswer with JSON and nothing else{', in this form: ' if form else '.'}{' '.join(form.split())}"
+    return _cut_around(before, quoted, after, size - limit.measure(line), limit)[1] + line
+
+
+def _cut_around(before: str, quoted: str, after: str, size: int, limit: PromptLimit) -> tuple[str, str]:
+    """What is left of the text around a quotation, and that with what is left of the quotation itself."""
+    measure = limit.measure
     around = measure(before) + measure(after)
-    for_quoted = min(measure(quoted), max(room // 2, room - around))
-    share = evenly((measure(before), measure(after)), room - for_quoted)
-    parts = [_cut(before, share, limit), _cut(quoted, for_quoted, limit), _cut(after, share, limit)]
-    if min(for_quoted, room - for_quoted) < USEFUL:
-        return None
-    return "".join(parts) + line
+    for_quoted = min(measure(quoted), max(size // 2, size - around))
+    share = evenly((measure(before), measure(after)), size - for_quoted)
+    before, after = _cut(before, share, limit), _cut(after, share, limit)
+    return before + after, before + _cut(quoted, for_quoted, limit) + after
 
 
 def split(text: str, last: int, limit: PromptLimit) -> list[str] | None:
@@ -105,14 +115,13 @@ def split(text: str, last: int, limit: PromptLimit) -> list[str] | None:
     return [part + part_note(text, number, len(parts)) for number, part in enumerate(parts, 1)]
 
 
-def _json_line(instruction: str) -> str:
-    """Asks for the JSON that an instruction asks for, in one line; "" if it asks for none."""
+def _json_form(instruction: str) -> str | None:
+    """The example of the JSON that an instruction asks for, "" if it has none; None if it asks for no JSON."""
     wanted = _WANTS_JSON.search(instruction)
     if wanted is None:
-        return ""
+        return None
     example = _JSON_EXAMPLE.search(instruction, wanted.end()) or _JSON_EXAMPLE.search(instruction)
-    like = f", in this form: {' '.join(example[0].split())}" if example else ""
-    return f"\nAnswer with JSON and nothing else{like}"
+    return example[0] if example else ""
 
 
 def _cut(text: str, size: int, limit: PromptLimit) -> str:

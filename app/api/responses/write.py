@@ -31,21 +31,20 @@ class PendingResponse:
         self._toolbox = toolbox
         self._kept = kept
         self._caller_id = caller_id
-        self._ending: Ending | None = None
         self._response: dict[str, Any] = {}
         self._is_stored = False
 
     async def keep(self, ending: Ending) -> None:
         """Make the response of the answer, and keep it if the request wants that."""
-        self._ending, self._response = ending, self._document(ending)
+        self._response = self._document(ending)
         if self._draft.store:
             items = kept_items(self._items, self._draft.id)
             self._is_stored = await self._kept.keep(self._caller_id, self._response, items)
 
     def write(self, answers: Sequence[Answer]) -> bytes:
-        """Write the response that `keep` has made, or the answer as it is to be shown where that differs."""
+        """Write the response that `keep` has made, or the answer as it is shown if there is a notice below it."""
         ending = answers[-1].ending
-        response = self._response if ending is self._ending else self._document(ending)
+        response = self._document(ending) if ending.notice else self._response
         return json_bytes(response | {"store": self._is_stored})
 
     def encoder(self, _: Opening) -> ResponseEncoder:
