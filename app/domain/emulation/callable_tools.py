@@ -33,7 +33,9 @@ class CallableTools:
     """The tools that may be called in this turn."""
 
     def __init__(self, tools: Sequence[Tool]) -> None:
-        self._checks = {tool.name: SchemaCheck(tool.parameters) for tool in tools}
+        self._tools = {tool.name: tool for tool in tools}
+        # Made when they are needed: apps send dozens of tools with every message, and few answers call any.
+        self._checks: dict[str, SchemaCheck] = {}
         self._written: dict[str, list[str]] = {}
         for tool in tools:
             self._written.setdefault(_simplified(tool.name), []).append(tool.name)
@@ -43,7 +45,7 @@ class CallableTools:
         if not isinstance(written, str):
             return None
         for candidate in (written, written.strip(), written.strip().removeprefix(_PREFIX)):
-            if candidate in self._checks:
+            if candidate in self._tools:
                 return candidate
         meant = self._written.get(_simplified(written.strip().removeprefix(_PREFIX)), [])
         return meant[0] if len(meant) == 1 else None
@@ -82,7 +84,7 @@ class CallableTools:
         """The call of a tool by name and arguments, which may be JSON in a string. See `calls`."""
         name = self.name(written)
         if name is None:
-            known = ", ".join(self._checks)
+            known = ", ".join(self._tools)
             raise Fault(f"there is no tool {str(written)[:64]!r}; the tools are: {known[:300]}")
         if arguments in (None, ""):
             arguments, text = {}, "{}"
@@ -110,7 +112,9 @@ class CallableTools:
         return bool(key) and is_said and not value.keys() - _BESIDE - {key, *given}
 
     def _checked(self, name: str, arguments: dict[str, object], text: str | None) -> CallText:
-        check = self._checks[name]
+        check = self._checks.get(name)
+        if check is None:
+            check = self._checks[name] = SchemaCheck(self._tools[name].parameters)
         faults = check.faults(arguments)
         if faults:
             arguments, text = _object(coerced(arguments, check)), None
