@@ -272,7 +272,10 @@ def is_background(messages: Sequence[Message]) -> bool:
 
 
 def quotation(text: str) -> tuple[int, int]:
-    """Where in a message the conversation stands that it quotes: its beginning and its end; all of it if none does."""
+    """Where in a message the conversation stands that it quotes: its beginning and its end.
+
+    Where no tag ends it, it goes on to the end of the message; a message that quotes none is one itself.
+    """
     found = _QUOTED_CONVERSATION.search(text)
     if found is None:
         return 0, len(text)
@@ -280,11 +283,7 @@ def quotation(text: str) -> tuple[int, int]:
         end = text.rfind(f"</{found[0][1:]}")
         begin = text.rfind(found[0], 0, end) if end >= 0 else found.start()
         return begin + len(found[0]), end if end >= 0 else len(text)
-    begin = found.start()
-    # An instruction behind it is a paragraph of its own.
-    last = text.rfind("\n\n", begin)
-    is_followed = last >= 0 and len(text) - last <= SHORT_TEXT and mentions_task(text[last:])
-    return begin, last if is_followed else len(text)
+    return found.start(), len(text)
 
 
 def _is_repeated(call: ChatCall, last: LastTurn) -> bool:

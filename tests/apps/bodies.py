@@ -230,6 +230,16 @@ def background() -> dict[str, tuple[Body, list[str]]]:
             },
             ["十个字以内的标题", '"role": "user"'],
         ),
+        "LobeChat, title of a chat that just fits": (
+            {
+                "messages": [
+                    {"role": "system", "content": "You sum conversations up as titles. " + "Follow the rules. " * 14},
+                    {"role": "user", "content": turns(5, "user", "assistant")},
+                ],
+                "stream": True,
+            },
+            ["You sum conversations up as titles. Follow the rules.", "user: Turn 1"],
+        ),
         "Chatbox, name": (
             {"messages": [{"role": "user", "content": _CHAT_NAME.format(quoted=f"{_GARDEN}\n\n-----\n\n" * 8)}]},
             ["give this conversation a name", "The name is:"],

@@ -69,6 +69,19 @@ def test_a_tool_that_never_fits_keeps_no_other_out(size: int) -> None:
         assert _fitted((_tool("large", size), _tool("small")), messages).left_out == ("tools.large",)
 
 
+def test_room_that_grows_step_by_step_costs_no_tool() -> None:
+    """The first tool is larger than the others: they aren't told in its place until it fits, and then gone again."""
+    tools = (_tool("first", 200), _tool("second", 30), _tool("third", 60))
+    kept: set[str] = set()
+    for size in range(500, 1400):
+        names = {tool.name for tool in tools} - {
+            name.removeprefix("tools.") for name in _fitted(tools, limit=PromptLimit(size)).left_out
+        }
+        assert kept <= names
+        kept = names
+    assert kept == {"first", "second", "third"}
+
+
 def test_tools_are_told_in_few_words_before_one_is_left_out() -> None:
     """Each with its first sentence; that something is missing is told under one name, which is no tool's."""
     tools = tuple(Tool(name, f"Finds {name}. " + "At length. " * 50, {"type": "object"}) for name in "abc")

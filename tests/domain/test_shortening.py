@@ -116,6 +116,7 @@ def test_parts_fit_and_are_the_whole_text(text: str, size: int, unit: Unit) -> N
     assert limit.measure(parts[-1]) <= size * 2 // 3
     bodies = [re.sub(r"\n\n(?:\(That was part \d+ of \d+|（以上是).*\Z", "", part, flags=re.DOTALL) for part in parts]
     if not re.search(r"\n\n(?:\(That|（以上)", text):
+        assert all(bodies)
         assert "".join(bodies) == text
         assert [one for body in bodies for one in graphemes(body)] == graphemes(text)
 
