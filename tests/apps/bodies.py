@@ -234,7 +234,7 @@ def background() -> dict[str, tuple[Body, list[str]]]:
             {
                 "messages": [
                     {"role": "system", "content": "You sum conversations up as titles. " + "Follow the rules. " * 14},
-                    {"role": "user", "content": turns(5, "user", "assistant")},
+                    {"role": "user", "content": turns(6, "user", "assistant")},
                 ],
                 "stream": True,
             },
