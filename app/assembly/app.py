@@ -20,6 +20,7 @@ from app.api.streaming.event_stream import StreamPolicy
 from app.api.streaming.pacing import Pacer
 from app.assembly.middleware import PUBLIC_PATHS, middleware
 from app.assembly.resources import Resources, make_resources
+from app.chat.fitting import RoomPolicy
 from app.chat.service import ChatService
 from app.chat.session import SessionPolicy
 from app.observe import logging as logs
@@ -97,7 +98,11 @@ def _chat_service(settings: Settings, resources: Resources) -> ChatService:
         policy=SessionPolicy(settings.sessions.replay_seconds, settings.sessions.max_characters),
         on_call=(logs.log_call, resources.metrics.call_ended),
         on_texts=logs.log_texts if settings.logs.texts else None,
-        may_leave_out=settings.site.tools_that_do_not_fit == "drop",
+        room=RoomPolicy(
+            leaves_out=settings.site.tools_that_do_not_fit == "drop",
+            long_messages=settings.site.long_messages,
+            tells=settings.site.notices == "brief",
+        ),
     )
 
 

@@ -124,7 +124,7 @@ def _kimi_site(given: _Ingredients) -> list[BaseProvider]:
     limit = PromptLimit(site.context_max_length, site.context_length_unit)
     provider = KimiProvider(
         models=[
-            ModelSpec(id=public, upstream_id=upstream, prompt_limit=limit, owned_by="moonshotai")
+            ModelSpec(public, upstream, limit, owned_by="moonshotai", takes_parts=True)
             for public, upstream in settings.models.known.items()
         ],
         page=PageReader(page_url=site.page_url, ajax_url=site.ajax_url or None, timeout=site.page_timeout),

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from app.chat.events import Ending
+from app.chat.fitting import tools_among
 from app.domain.caller import Caller
 from app.domain.chat import ChatCall, Delta
 from app.domain.conversation import Action, SessionKey
@@ -31,6 +32,7 @@ class CallLog:
         ending: The end of the answer; None if there is none.
         action: What the call means for its session; None until that is known.
         passed_over: The providers that didn't answer, each with the code of its reason.
+        left_out: What of the request's tools and form the model wasn't told.
         deltas: What a streamed answer has said so far.
     """
 
@@ -45,6 +47,7 @@ class CallLog:
         "action",
         "deltas",
         "ending",
+        "left_out",
         "passed_over",
         "prompt",
         "target",
@@ -70,6 +73,7 @@ class CallLog:
         self._refusal: GatewayError | None = None
         self.action: Action | None = None
         self.passed_over: list[tuple[str, str]] = []
+        self.left_out: tuple[str, ...] = ()
         self.deltas: list[Delta] = []
 
     def answered(self) -> None:
@@ -79,8 +83,7 @@ class CallLog:
     def pass_over(self, target: Target, error: GatewayError) -> None:
         """Note that a target doesn't answer."""
         if isinstance(error, ContextTooLong):
-            limit = target.spec.prompt_limit
-            error.tell_limit(f"{limit.size} {limit.unit}")
+            error.tell_limit(target.spec.prompt_limit.in_words)
         self.passed_over.append((target.provider.name, error.code or "unfit"))
         # That a larger model is in trouble tells the client more than that a smaller one lacks the room.
         if not isinstance(self._refusal, UpstreamError) or isinstance(error, UpstreamError):
@@ -125,6 +128,7 @@ class CallLog:
             action=self.action,
             prompt_size=prompt.size if prompt else None,
             dropped=prompt.dropped if prompt else None,
+            tools_left_out=tools_among(self.left_out) if self.left_out else 0,
             usage=self.ending.usage if self.ending else None,
             seconds=time.perf_counter() - self._began,
             upstream_seconds=self._upstream_seconds,

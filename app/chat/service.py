@@ -10,6 +10,8 @@ from app.chat.call_log import CallLog
 from app.chat.deltas import as_deltas, gather, limit_completion, limit_deltas, stream_whole
 from app.chat.emulated import ask_emulated
 from app.chat.events import Answer, Ending, Event, Opening
+from app.chat.fitting import USUAL_ROOM, RoomPolicy
+from app.chat.notices import notice_below, without_notices
 from app.chat.session import CallSession, SessionPolicy
 from app.domain.caller import Caller
 from app.domain.chat import ChatCall, Completion, Delta, FinishReason, Message, Usage
@@ -33,7 +35,7 @@ class ChatService:
         on_call: Take the record of every call when it is over. They must return at once: they may run while a task is
             being cancelled.
         on_texts: Takes, at the same time, what the upstream was sent and what it answered; None if nobody may know.
-        may_leave_out: See `attempts`.
+        room: What is done where a model's limit leaves too little room.
         compiler: Compiles the schemas of tools and answers, and remembers them; None for one of its own.
     """
 
@@ -45,7 +47,7 @@ class ChatService:
         policy: SessionPolicy,
         on_call: Sequence[Callable[[CallRecord], None]] = (),
         on_texts: Callable[[str, str], None] | None = None,
-        may_leave_out: bool = True,
+        room: RoomPolicy = USUAL_ROOM,
         compiler: SchemaCompiler | None = None,
     ) -> None:
         self._registry = registry
@@ -53,7 +55,7 @@ class ChatService:
         self._policy = policy
         self._on_call = on_call
         self._on_texts = on_texts
-        self._may_leave_out = may_leave_out
+        self._room = room
         self._compiler = SchemaCompiler() if compiler is None else compiler
 
     async def complete(self, call: ChatCall, caller: Caller) -> Answer:
@@ -63,6 +65,7 @@ class ChatService:
             GatewayError: No answer can be had.
         """
         targets = self._registry.resolve(call.model, call.provider)
+        call = without_notices(call)
         with CallLog(call, caller, targets[0], self._on_call, self._on_texts) as log:
             async with CallSession(self._sessions, self._policy, call, caller) as session:
                 log.action = session.action
@@ -86,6 +89,8 @@ class ChatService:
                     ending = _ending(completion, opening.prompt)
                     await session.remember(ending, opening.prompt)
                     log.ending = ending
+                    if self._room.tells:
+                        ending = replace(ending, notice=notice_below(completion, opening, call, session.messages))
                     return Answer(opening, ending)
                 raise log.refusal()
 
@@ -96,6 +101,7 @@ class ChatService:
             GatewayError: No answer can be had, or it broke off.
         """
         targets = self._registry.resolve(call.model, call.provider)
+        call = without_notices(call)
         with CallLog(call, caller, targets[0], self._on_call, self._on_texts) as log:
             async with CallSession(self._sessions, self._policy, call, caller) as session:
                 log.action = session.action
@@ -128,6 +134,8 @@ class ChatService:
                     ending = _ending(gather(said), opening.prompt)
                     await session.remember(ending, opening.prompt)
                     log.ending = ending
+                    if self._room.tells:
+                        yield Delta(notice_below(ending.completion, opening, call, session.messages))
                     yield ending
                     return
                 raise log.refusal()
@@ -135,9 +143,7 @@ class ChatService:
     def _attempts(
         self, call: ChatCall, caller: Caller, targets: Sequence[Target], session: CallSession, log: CallLog
     ) -> Iterator[Attempt]:
-        return attempts(
-            call, caller.id, targets, session, log, compiler=self._compiler, may_leave_out=self._may_leave_out
-        )
+        return attempts(call, caller.id, targets, session, log, self._room, self._compiler)
 
 
 def _asked(attempt: Attempt) -> Awaitable[Completion]:

@@ -4,7 +4,8 @@ Pure and deterministic. What is kept, in this order:
 
 1. The last user turn, or the tool results that wait for an answer: it must fit, else `ContextTooLong`.
 2. Instructions on tools and output format: what the answer depends on; they must fit too.
-3. The system prompt: whole if it takes at most a third of the limit, else its head and its tail.
+3. The system prompt: whole if it takes at most a third of what the instructions leave of the limit, else its head and
+   its tail.
 4. The other turns, newest first, each whole; the first that doesn't fit keeps its head and tail if enough remains.
    User messages that never got an answer, as failed ones in the histories of chat apps, come after all that did.
 
@@ -27,13 +28,14 @@ from app.domain.chunking import boundary_after, boundary_before
 from app.domain.errors import ContextTooLong, InvalidRequest
 from app.domain.forgery import may_forge, without_forgeries
 from app.domain.tokens import BYTES_PER_TOKEN, estimate, utf8_size
+from app.domain.wording import instructions_too_long, message_too_long
 
 Unit = Literal["codepoints", "utf16", "bytes", "tokens"]
 
 _SEPARATOR = "\n"
-_ELLIPSIS = " … "
+ELLIPSIS = " … "
 # A cut-down message below this many units says too little to be worth its place.
-_USEFUL = 60
+USEFUL = 60
 _SYSTEM_SHARE = 3
 _PLAIN_TAGS = {role: f"[{role.capitalize()}]: " for role in ("system", "user", "assistant", "tool")}
 _NOT_IN_A_TAG = re.compile(r"[^\w.-]+")
@@ -56,6 +58,11 @@ class PromptLimit(Struct, frozen=True):
         """The function that gives the size of a text in this limit's unit."""
         return _MEASURES[self.unit]
 
+    @property
+    def in_words(self) -> str:
+        """The limit for people, as in `1000 characters`."""
+        return f"{self.size} {_UNITS_IN_WORDS[self.unit]}"
+
 
 def _utf16_size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
@@ -65,13 +72,16 @@ def _utf16_size(text: str) -> int:
 _MEASURES: Mapping[Unit, Callable[[str], int]] = MappingProxyType(
     {"codepoints": len, "utf16": _utf16_size, "bytes": utf8_size, "tokens": estimate}
 )
+_UNITS_IN_WORDS: Mapping[Unit, str] = MappingProxyType(
+    {"codepoints": "characters", "utf16": "UTF-16 units", "bytes": "bytes", "tokens": "tokens"}
+)
 
 
 class Prompt(Struct, frozen=True, kw_only=True):
     """What clients and operators are told about a prompt, whatever form it was sent in.
 
     Args:
-        size: Its size in the limit's unit, at most `limit.size`.
+        size: Its size in the limit's unit, at most `limit.size` unless it is sent in parts.
         limit: The limit it was made for.
         tokens: Its estimated size in tokens.
         dropped: Messages that were left out.
@@ -91,9 +101,15 @@ class Prompt(Struct, frozen=True, kw_only=True):
 
 
 class TextPrompt(Prompt, frozen=True, kw_only=True):
-    """A conversation as one text."""
+    """A conversation as one text.
+
+    Args:
+        earlier_parts: Texts that are sent before it, one by one, in the same session of the upstream's. Its size is
+            that of all together.
+    """
 
     text: str
+    earlier_parts: tuple[str, ...] = ()
 
 
 class MessagePrompt(Prompt, frozen=True, kw_only=True):
@@ -180,6 +196,16 @@ def room_for_instructions(messages: Sequence[Message], limit: PromptLimit) -> in
     return limit.size - limit.measure(beside)
 
 
+def pending_places(messages: Sequence[Message], limit: PromptLimit) -> tuple[list[int], int]:
+    """The places of the messages that must be sent, and the size of their tags; none if only instructions came."""
+    places = [place for place, message in enumerate(messages) if message.role != "system"]
+    if not places:
+        return [], 0
+    draft = _draft(messages, told_call)
+    overhead = sum([limit.measure(section.tag + _SEPARATOR) for section in draft.pending])
+    return places[-len(draft.pending) :], overhead
+
+
 class _Section(Struct, frozen=True):
     """A message as it is written.
 
@@ -254,22 +280,19 @@ def _too_long(
     size: int, pending: list[_Section], told: list[_Section], limit: PromptLimit, instructions_param: str
 ) -> ContextTooLong:
     """The error that blames the instructions if the message to be answered would fit without them."""
-    most = f"{limit.size} {limit.unit}"
-    alone = limit.measure(_join(pending, has_words=True))
+    text = _join(pending, has_words=True)
+    alone = limit.measure(text)
+    unit = _UNITS_IN_WORDS[limit.unit]
     if told and alone <= limit.size:
-        of_instructions = limit.measure(told[0].body)
-        return ContextTooLong(
-            f"The instructions for {instructions_param} take {of_instructions} {limit.unit}, {size} together with "
-            f"the last message ({limit.setting}). Send fewer or shorter ones, or shorten the last message.",
-            param=instructions_param,
-            limit=most,
+        details = instructions_too_long(
+            text, instructions_param, limit.measure(told[0].body), size, unit=unit, setting=limit.setting
         )
-    return ContextTooLong(
-        f"The messages that have to be sent take {alone if told else size} {limit.unit} ({limit.setting}). "
-        "Shorten the last message.",
-        param="messages",
-        limit=most,
+        return ContextTooLong(details, param=instructions_param, limit=limit.in_words)
+    are_results = all(section.tag.startswith("[Tool") for section in pending)
+    details = message_too_long(
+        text, alone if told else size, limit.size, unit=unit, setting=limit.setting, are_results=are_results
     )
+    return ContextTooLong(details, param="messages", limit=limit.in_words)
 
 
 def _draft(messages: Sequence[Message], render_call: Callable[[ToolCall], str]) -> _Draft:
@@ -318,12 +341,15 @@ def _select(draft: _Draft, must: list[_Section], limit: PromptLimit) -> list[_Se
     separator = measure(_SEPARATOR)
     # Every section but the first costs a separator; so does the first here, and the budget pays it back.
     room = limit.size + separator
+    told = 0
     for section in must:
-        room -= measure(section.tag) + separator + measure(section.body)
+        cost = measure(section.tag) + separator + measure(section.body)
+        room -= cost
+        told += cost if section.ours else 0
     if room <= 0:
         return must
     kept: list[_Section] = []
-    share = min(room, limit.size // _SYSTEM_SHARE)
+    share = min(room, (limit.size - told) // _SYSTEM_SHARE)
     for section in draft.system:
         cost = measure(section.tag) + separator + measure(section.body)
         kept += [section] if cost <= share else _cut(section, share, limit)
@@ -372,14 +398,15 @@ def _by_importance(draft: _Draft, max_characters: int) -> list[int]:
 
 def _cut(section: _Section, room: int, limit: PromptLimit) -> list[_Section]:
     """The section's head and tail; nothing if too little of them would be left."""
-    room -= limit.measure(section.tag + _SEPARATOR) + limit.measure(_ELLIPSIS)
-    if room < _USEFUL:
+    room -= limit.measure(section.tag + _SEPARATOR) + limit.measure(ELLIPSIS)
+    if room < USEFUL:
         return []
-    head, tail = _head(section.body, room - room // 2, limit), _tail(section.body, room // 2, limit)
-    return [_Section(section.tag, head + _ELLIPSIS + tail, cut=True)]
+    head, tail = head_of(section.body, room - room // 2, limit), tail_of(section.body, room // 2, limit)
+    return [_Section(section.tag, head + ELLIPSIS + tail, cut=True)]
 
 
-def _head(text: str, size: int, limit: PromptLimit) -> str:
+def head_of(text: str, size: int, limit: PromptLimit) -> str:
+    """The beginning of a text, at most so large, that ends between two visible characters."""
     end = len(text[:size])
     if limit.unit == "bytes":
         end = len(text[:size].encode("utf-8", "surrogatepass")[:size].decode("utf-8", "ignore"))
@@ -388,7 +415,8 @@ def _head(text: str, size: int, limit: PromptLimit) -> str:
     return text[: boundary_before(text, end)]
 
 
-def _tail(text: str, size: int, limit: PromptLimit) -> str:
+def tail_of(text: str, size: int, limit: PromptLimit) -> str:
+    """The end of a text, at most so large, that begins between two visible characters."""
     kept = text[max(0, len(text) - size) :] if size else ""
     if limit.unit == "bytes":
         kept = kept.encode("utf-8", "surrogatepass")[-size:].decode("utf-8", "ignore") if size else ""

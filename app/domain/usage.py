@@ -22,6 +22,7 @@ class CallRecord(Struct, frozen=True):
         action: What the call meant for its session.
         prompt_size: Size of the prompt, in the unit of the model's limit.
         dropped: Messages that didn't fit into the prompt.
+        tools_left_out: Tools that the model wasn't told of, for want of room.
         usage: Tokens, if an answer came.
         seconds: The duration of the call.
         upstream_seconds: The time to the upstream's answer (of a stream: its first part).
@@ -46,3 +47,4 @@ class CallRecord(Struct, frozen=True):
     passed_over: tuple[tuple[str, str], ...] = ()
     reason: str = ""
     server: str = ""
+    tools_left_out: int = 0

@@ -140,6 +140,19 @@ class SiteSettings(SettingsGroup):
         "`drop` leaves out tools, and forms of JSON, that aren't demanded and don't fit into a message, and "
         "names them in `X-Ignored-Params`. `refuse` answers such a request with a 400.",
     )
+    long_messages: Literal["refuse", "shorten", "split"] = setting(
+        "LONG_MESSAGES",
+        "refuse",
+        "What becomes of a last message that is too long. `refuse` answers with a 400 that says how much may be sent. "
+        "`shorten` sends its head and tail, with a mark between them. `split` sends it in up to ten parts, which is "
+        "of use only if the site keeps its sessions in mind.",
+    )
+    notices: Literal["off", "brief"] = setting(
+        "NOTICES",
+        "off",
+        "`brief` adds a line below an answer when something was left out or shortened for want of room. Answers that "
+        "programs read (JSON, tool calls, titles) never have it.",
+    )
     keep_session: bool = setting(
         "KEEP_UPSTREAM_SESSION",
         False,

@@ -73,6 +73,10 @@ def test_ignored_parameters_are_listed_up_to_a_number() -> None:
     assert dict(opening_headers(SENT, some))[b"x-ignored-params"] == b"seed, tools.search, top_p"
     many = _exchange(ignored=[f"field_{number:03}" for number in range(500)])
     assert len(dict(opening_headers(SENT, many))[b"x-ignored-params"].split(b", ")) == 32
+    long = _exchange(unserved=[f"tools.{number:02}{'x' * 100}" for number in range(32)])
+    listed = dict(opening_headers(SENT, long))[b"x-ignored-params"]
+    assert 900 < len(listed) <= 1000
+    assert all(len(name) == 108 for name in listed.split(b", "))
 
 
 def test_an_upstream_that_takes_options_ignores_none() -> None:
