@@ -1,8 +1,7 @@
 # The gateway as a container: one worker, no root, nothing in it that it does not need.
 
-# To pin the base by its digest: docker build --build-arg PYTHON_IMAGE=python:3.11.14-slim-bookworm@sha256:…, or write
-# it here. No digest stands here, because one can only be taken from a registry that you trust:
-# docker buildx imagetools inspect python:3.11.14-slim-bookworm
+# deploy/images.env pins it by its digest: docker compose --env-file .env --env-file deploy/images.env build, or
+# docker build --build-arg with that file's line.
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS base

@@ -1,5 +1,5 @@
 # Short targets for those who like make; all of them are in ./dev.
-TASKS = demo serve cluster doctor simulator test agents lint check bench format lock
+TASKS = demo serve cluster doctor simulator test agents lint check bench format sbom audit lock
 .PHONY: $(TASKS)
 $(TASKS):
 	@./dev $@

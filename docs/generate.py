@@ -22,7 +22,9 @@ from app.settings.reference import env_example, settings_markdown
 ROOT = Path(__file__).parent.parent
 PAGES = ("docs/api.md", "docs/metrics.md")
 _PART = re.compile(r"(?<=<!-- generated: )(?P<name>\w+)(?P<gap> -->\n).*?(?=<!-- end -->)", re.DOTALL)
-_NGINX_ERROR = re.compile(r'return (\d+) .*"message":"([^"]+)".*\$error_code"(\w+)"')
+# In nginx.conf: what a variable is for each status, and one line of that.
+_NGINX_BY_STATUS = r"map \$status \${} {{(.*?)\n    }}"
+_NGINX_STATUS = re.compile(r'^\s+(\d+) "?([^"]+?)"?;$', re.MULTILINE)
 # The OpenAI SDKs send a request again after these, and after 5xx.
 _RETRIED = frozenset({408, 409, 429})
 
@@ -100,11 +102,19 @@ def error_table() -> str:
 
 def nginx_error_table() -> str:
     """Return the table of the errors that nginx.conf defines."""
-    rows = _NGINX_ERROR.findall((ROOT / "nginx.conf").read_text(encoding="utf-8"))
+    codes, messages = nginx_by_status("error_code"), nginx_by_status("error_message")
     return table(
         ("status", "code", "message"),
-        ((status, f"`{code}`", re.sub(r"\$\{(\w+)\}", r"`\1`", message)) for status, message, code in rows),
+        ((status, f"`{codes[status]}`", re.sub(r"\$\{(\w+)\}", r"`\1`", text)) for status, text in messages.items()),
     )
+
+
+def nginx_by_status(variable: str) -> dict[str, str]:
+    """Return the values that a variable of nginx.conf has for the statuses named there."""
+    [block] = re.findall(
+        _NGINX_BY_STATUS.format(variable), (ROOT / "nginx.conf").read_text(encoding="utf-8"), re.DOTALL
+    )
+    return dict(_NGINX_STATUS.findall(block))
 
 
 def advice_table() -> str:

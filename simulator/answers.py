@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Final
 
+from simulator.facts import language_of, recall
+
 MOST_NUMBERS: Final = 5000
 MOST_WORDS: Final = 100_000
 ECHOED_CHARACTERS: Final = 200
@@ -22,16 +24,12 @@ _TAG: Final = r"\[(System|User|Assistant|Tool)(?:[ :(][^\]\n]{0,60})?\]:[ ]?"
 _TAG_ON_ITS_LINE: Final = re.compile(rf"^[ \t]*{_TAG}", re.IGNORECASE | re.MULTILINE)
 _TAG_ANYWHERE: Final = re.compile(_TAG, re.IGNORECASE)
 
-_NAME_TOLD: Final = re.compile(
-    r"\b(?i:my name is|my name's|i am called|i'm called)\s+"
-    r"(?P<english>[^\W\d_][\w'’-]*(?:[ ][A-ZÀ-ÖØ-Þ][\w'’-]*)*)"
-    r"|(?:我叫|我的名字是|我的名字叫)\s*(?!什么|啥|谁)"
-    r"(?P<chinese>[^\s，。！？、；：,.!?;:]{1,20}?)(?=[\s，。！？、；：,.!?;:]|请|今年|很高兴|$)"
-)
 _CALL_ASKED: Final = re.compile(r"\bcall ([\w.-]{1,64}) with\s*[:：]?\s*(\{.*\})", re.IGNORECASE | re.DOTALL)
 # How a prompt shows the form of a call: marks around a pattern with a place for the name and one for the arguments.
 _CALL_FORM: Final = re.compile(r'(<\w+>)\{"name":"NAME","arguments":\{\.\.\.\}\}(</\w+>)')
-_TO_REMEMBER: Final = re.compile(r"\bremember(?:\s*[:：]|\s+that\b)\s*(.+?)(?=[.!?](?:\s|$)|\n|$)", re.IGNORECASE)
+_TO_REMEMBER: Final = re.compile(
+    r"(?:\bremember(?:\s*[:：]|\s+that\b)|记住\s*[:：，,])\s*(.+?)(?=[.!?](?:\s|$)|[。！？\n]|$)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +75,7 @@ def compose_answer(prompt: str) -> str:
         asked = pattern.search(said[-1])
         if asked:
             return skill(asked, said)
-    return _echo(prompt, said[-1])
+    return recall(said[-1], said) or _echo(prompt, said[-1])
 
 
 def call_asked_for(text: str) -> tuple[str, str] | None:
@@ -88,29 +86,18 @@ def call_asked_for(text: str) -> tuple[str, str] | None:
 
 def _echo(prompt: str, last: str) -> str:
     shown = last if len(last) <= ECHOED_CHARACTERS else last[:ECHOED_CHARACTERS] + "…"
+    if language_of(last) == "chinese":
+        return f"这是 Kimi 网站的模拟器，背后没有模型。你写的是：{shown}\n\n提示词共 {len(prompt)} 个字符。"
     return (
         "This is the simulator of the Kimi site; no model is behind it. "
         f"You wrote: {shown}\n\nThe prompt has {len(prompt)} characters."
     )
 
 
-def _name_in(said: Sequence[str]) -> str | None:
-    told = [match for text in said for match in _NAME_TOLD.finditer(text)]
-    return (told[-1]["english"] or told[-1]["chinese"]) if told else None
-
-
-def _tell_name(_: re.Match[str], said: Sequence[str]) -> str:
-    name = _name_in(said)
-    return f"Your name is {name}." if name else "You have not told me your name."
-
-
-def _tell_name_in_chinese(_: re.Match[str], said: Sequence[str]) -> str:
-    name = _name_in(said)
-    return f"你叫{name}。" if name else "你还没有告诉我你的名字。"
-
-
 def _tell_remembered(_: re.Match[str], said: Sequence[str]) -> str:
     told = [match[1] for text in said for match in _TO_REMEMBER.finditer(text)]
+    if language_of(said[-1]) == "chinese":
+        return f"你让我记住：{told[-1]}。" if told else "你还没有让我记住什么。"
     return f"You asked me to remember: {told[-1]}." if told else "You have not asked me to remember anything."
 
 
@@ -143,7 +130,5 @@ _SKILLS: Final[tuple[tuple[re.Pattern[str], _Skill], ...]] = (
     (re.compile(r"\bemoji test\b", re.IGNORECASE), _emoji),
     (re.compile(r"\bcount to ([0-9]{1,9})\b", re.IGNORECASE), _count),
     (re.compile(r"\blorem ([0-9]{1,9})\b", re.IGNORECASE), _lorem),
-    (re.compile(r"\bwhat did i ask you to remember\b", re.IGNORECASE), _tell_remembered),
-    (re.compile(r"\bwhat(?:'s|’s| is) my name\b|\bwho am i\b", re.IGNORECASE), _tell_name),
-    (re.compile(r"我叫什么|我叫啥|我是谁|我的名字是什么"), _tell_name_in_chinese),
+    (re.compile(r"\bwhat did i ask you to remember\b|我[让请叫]你记住了?什么", re.IGNORECASE), _tell_remembered),
 )

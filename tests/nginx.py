@@ -17,6 +17,9 @@ def policy(sticky: str, certificate: Path | None = None, key: Path | None = None
         request_rate="100r/s",
         request_burst=200,
         connections_per_key=1000,
+        address_rate="500r/s",
+        address_burst=1000,
+        connections_per_address=5000,
         certificate=certificate,
         certificate_key=key,
     )

@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.cli.commands import main
 from simulator.live import LiveSimulator
 from tests.live import ALICE_KEY, WAIT_SECONDS
 from tests.ports import free_port
@@ -66,32 +67,50 @@ def until_it_listens(running: subprocess.Popen[str]) -> None:
     raise AssertionError("the server never listened")
 
 
-def test_the_demo_s_curl_line_works_as_it_is_printed() -> None:
-    """It can be pasted into a shell: it streams an answer, the session remembers, and a long message is answered."""
-    with process("main.py", "demo", "--port", str(free_port()), LOG_LEVEL="INFO") as demo:
-        assert demo.stdout is not None
+def shell(command: str) -> str:
+    """What a line prints that is pasted into a shell."""
+    return subprocess.run(command, shell=True, capture_output=True, text=True, timeout=30, check=True).stdout
+
+
+@contextmanager
+def demo(*arguments: str, **settings: str) -> Iterator[str]:
+    """What a running demo has printed at its start."""
+    with process("main.py", "demo", *arguments, **settings) as running:
+        assert running.stdout is not None
         text = ""
-        while "remembers" not in text:
-            text += demo.stdout.readline()
+        while "Ctrl+C" not in text:
+            line = running.stdout.readline()
+            assert line, running.communicate()[1]
+            text += line
+        yield text
+
+
+def test_the_demo_s_curl_line_works_as_it_is_printed() -> None:
+    """It can be pasted into a shell at once: it streams an answer, and the session remembers."""
+    with demo("--port", "0", LOG_LEVEL="INFO") as text:
         command = text[text.index("curl -N") : text.index("Then ask")].strip()
-        _wait_for_port(command)
-        first = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=30, check=True)
-        assert first.stdout.endswith("data: [DONE]\n\n")
+        assert shell(command).endswith("data: [DONE]\n\n")
         question = command.replace("Hello, my name is Ada.", "What is my name?").replace('"stream": true, ', "")
-        second = subprocess.run(question, shell=True, capture_output=True, text=True, timeout=30, check=True)
-        assert "Your name is Ada." in second.stdout
-        long = command.replace("curl -N", "curl -i").replace("Hello, my name is Ada.", "a" * 3000)
-        third = subprocess.run(long, shell=True, capture_output=True, text=True, timeout=30, check=True)
-        assert "x-provider: moonshot" in third.stdout
+        assert "Your name is Ada." in shell(question)
 
 
-def _wait_for_port(command: str) -> None:
-    """The demo prints before it listens: connect until it takes the connection."""
-    match = re.search(r"localhost:(\d+)", command)
-    assert match is not None
-    transport = httpx.HTTPTransport(retries=8)
-    with httpx.Client(transport=transport, trust_env=False, timeout=WAIT_SECONDS) as client:
-        assert client.get(f"http://127.0.0.1:{match[1]}/health").status_code == 200
+def test_the_demo_s_two_models_never_stand_in_for_each_other() -> None:
+    """`kimi` is the simulated site and nothing else, however long the message; the API has a name of its own."""
+    with demo("--port", "0", MODEL_ROUTES="kimi=kimi-web/kimi-k2-instruct>moonshot/kimi-k2-0905-preview") as text:
+        assert {"kimi", "kimi-k2-0905-preview"} <= set(text.split())
+        command = text[text.index("curl -N") : text.index("Then ask")].strip().replace("curl -N", "curl -si")
+        command = command.replace('"stream": true, "user": "me",', "").replace("Hello, my name is Ada.", "a" * 3000)
+        for model in ('"model": "kimi",', ""):
+            answer = shell(command.replace('"model": "kimi",', model))
+            assert "x-provider: kimi-web" in answer or '"context_length_exceeded"' in answer
+        answer = shell(command.replace('"model": "kimi"', '"model": "kimi-k2-0905-preview"'))
+        assert "x-provider: moonshot" in answer
+
+
+def test_the_demo_has_the_key_that_it_is_given() -> None:
+    """API_MASTER_KEY of the environment is the demo's key."""
+    with demo("--port", "0", API_MASTER_KEY=ALICE_KEY) as text:
+        assert f"API key     {ALICE_KEY}\n" in text
 
 
 def test_a_gateway_loads_only_what_it_serves_with() -> None:
@@ -114,12 +133,23 @@ def test_a_taken_port_is_told_before_anything_else() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        demo = run("main.py", "demo", "--port", port)
+        trial = run("main.py", "demo", "--port", port)
         cluster = run("main.py", "cluster", NGINX_PORT=port, API_MASTER_KEY=ALICE_KEY)
-    assert (demo.returncode, demo.stdout) == (1, "")
-    assert f"Port {port} is taken" in demo.stderr
+    assert (trial.returncode, trial.stdout) == (1, "")
+    assert f"Port {port} is in use" in trial.stderr
+    assert re.search(r"--port \d+\n$", trial.stderr)
     assert cluster.returncode == 1
     assert f"127.0.0.1:{port} is taken" in cluster.stderr
+
+
+@pytest.mark.parametrize("command", ["demo", "serve", "simulator"])
+@pytest.mark.parametrize("port", ["65536", "-1", "eighty", "80000000000", "8e3"])
+def test_a_port_that_is_none_is_refused(command: str, port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """By one line that says what a port is."""
+    with pytest.raises(SystemExit) as ended:
+        main([command, f"--port={port}"])
+    assert ended.value.code == 2
+    assert "argument --port: must be a number between 0 and 65535" in capsys.readouterr().err
 
 
 def test_an_address_that_cannot_be_listened_at_is_named() -> None:
@@ -130,6 +160,9 @@ def test_an_address_that_cannot_be_listened_at_is_named() -> None:
     assert cluster.stderr.startswith("NGINX_PORT is the port of a worker")
     assert worker.returncode != 0
     assert "192.0.2.1:8000 (API_HOST, API_PORT)" in worker.stderr
+    trial = run("main.py", "demo", "--host", "192.0.2.1", "--port", "8099")
+    assert (trial.returncode, trial.stdout) == (1, "")
+    assert trial.stderr.startswith("The demo can't listen at 192.0.2.1:8099")
 
 
 def test_a_worker_may_open_as_many_files_as_the_machine_allows(site: LiveSimulator) -> None:
@@ -285,6 +318,20 @@ def test_the_doctor_says_in_plain_words_what_is_wrong(
     assert "Traceback" not in ended.stderr
 
 
+def test_the_doctor_checks_settings_alone() -> None:
+    """With --settings it asks nobody: it names what is wrong, and the exit status tells compose."""
+    settings = {
+        "CHAT_PAGE_URL": "http://127.0.0.1:9/",
+        "API_MASTER_KEY": ALICE_KEY,
+        "SESSION_STORE_URL": "redis://127.0.0.1:9",
+    }
+    assert run("main.py", "doctor", "--settings", **settings).returncode == 0
+    for name, value in (("STICKY", "cookie"), ("READ_TIMEOUT", "long"), ("PROVIDERS", "nowhere:Nothing")):
+        ended = run("main.py", "doctor", "--settings", **settings, **{name: value})
+        assert (ended.returncode, f"{name}: " in ended.stderr) == (2, True), ended.stderr
+        assert "Traceback" not in ended.stderr
+
+
 def test_the_doctor_finds_the_character_limit(site: LiveSimulator) -> None:
     """With --limit it sends longer and longer messages and tells where the site stops taking them."""
     site.site.update(char_limit=1700)
@@ -312,6 +359,18 @@ def test_the_doctor_checks_every_upstream_and_shows_no_key(site: LiveSimulator) 
     assert "(DEEPSEEK_API_KEY)" in ended.stdout
     assert "✗ vllm: site_changed" in ended.stdout
     assert "sk-" not in ended.stdout + ended.stderr
+
+
+def test_the_doctor_checks_the_session_store_and_shows_no_password(site: LiveSimulator) -> None:
+    """A store that can't be reached has its line and its reason; everything else is checked all the same."""
+    settings = {"CHAT_PAGE_URL": site.page_url, "API_MASTER_KEY": ALICE_KEY}
+    ended = run("main.py", "doctor", SESSION_STORE_URL="redis://:geheim@127.0.0.1:1/0", **settings)
+    assert ended.returncode == 1
+    assert "✗ sessions: session_store_unavailable: can't be reached: connection refused" in ended.stdout
+    assert "Check SESSION_STORE_URL" in ended.stdout
+    assert "✓ message" in ended.stdout
+    assert "geheim" not in ended.stdout + ended.stderr
+    assert "✓ sessions: in this process's memory" in run("main.py", "doctor", **settings).stdout
 
 
 def test_a_wrong_providers_file_stops_the_start_and_is_named(tmp_path: Path) -> None:

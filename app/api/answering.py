@@ -16,6 +16,8 @@ from app.domain.usage import Origin
 from app.observe.metrics import Metrics
 
 _MAX_IGNORED = 32
+# Proxies take a few KiB of headers.
+_MAX_IGNORED_CHARACTERS = 1000
 
 
 class AnsweringEndpoint:
@@ -71,6 +73,8 @@ class AnsweringEndpoint:
             answers = [await self._service.complete(call, context.caller, origin) for call in exchange.calls]
             if exchange.keep is not None:
                 await exchange.keep(answers[-1].ending)
+            if answers[-1].ending.notice:
+                answers = [answer.as_shown() for answer in answers]
         reply = JsonReply(exchange.write(answers), opening_headers(answers[-1].opening, exchange))
         await reply(scope, receive, send)
 
@@ -125,8 +129,14 @@ def opening_headers(opening: Opening, exchange: Exchange) -> RawHeaders:
     if exchange.unserved or opening.ignored or (exchange.ignored and not opening.options_taken):
         names = {*exchange.unserved, *(() if opening.options_taken else exchange.ignored)}
         names.update([exchange.names.get(name, name) for name in opening.ignored])
-        headers.append((b"x-ignored-params", ", ".join(sorted(names)[:_MAX_IGNORED]).encode()))
+        headers.append((b"x-ignored-params", _listed(sorted(names)[:_MAX_IGNORED]).encode()))
     return headers
+
+
+def _listed(names: list[str]) -> str:
+    """The names, as far as they fit into a header."""
+    text = ", ".join(names)
+    return text if len(text) <= _MAX_IGNORED_CHARACTERS else text[:_MAX_IGNORED_CHARACTERS].rpartition(", ")[0]
 
 
 async def _kept(

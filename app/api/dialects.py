@@ -110,6 +110,7 @@ class Dialect(Struct, frozen=True):
         summary: Of that address, for the API's description.
         request: The wire type of a call, for the API's description.
         answer: The wire type of a whole answer, likewise.
+        examples: Bodies of calls that any gateway answers, likewise, by what they show.
         responses: What the errors mean, likewise, by HTTP status.
         headers: The request headers that it knows, with their meaning, likewise.
         read: Reads a request's body. Raises `GatewayError` for what can't be done.
@@ -125,6 +126,7 @@ class Dialect(Struct, frozen=True):
     tag: str
     request: type[BaseModel]
     answer: type[BaseModel]
+    examples: Mapping[str, object]
     responses: Mapping[int | str, dict[str, Any]]
     headers: Mapping[str, str]
     read: Callable[[bytes, RequestContext, DialectServices], Awaitable[Exchange]]

@@ -18,7 +18,10 @@ from app.api.wire.addresses import address_hint
 from app.api.wire.coding import CODINGS
 from app.domain.errors import ClientClosedRequest, GatewayError, InvalidRequest, MethodNotAllowed, UnknownUrl
 from app.domain.json import json_bytes
+from app.observe.logging import access_fields
 
+# Some end in a name that the client chose.
+_LONGEST_PARAM = 100
 _SAME_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
@@ -63,7 +66,11 @@ def error_form_of(path: str, headers: Mapping[bytes, bytes], forms: Sequence[Err
 
 
 def error_response(error: GatewayError, context: RequestContext) -> JsonReply:
-    """The response for an error, with what a client needs to decide about another try."""
+    """The response for an error, with what a client needs to decide about another try. The access line says which."""
+    line = access_fields.get({})
+    line["error"] = error.code or error.type
+    if error.param is not None:
+        line["param"] = error.param[:_LONGEST_PARAM]
     headers: RawHeaders = []
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after)))

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from app.domain.caller import Caller
+from app.api.request import caller_of
 
 # The caller's id -> its sums of today, of this month and of all time.
 ReadUsage = Callable[[str], Awaitable[Mapping[str, Mapping[str, int]]]]
@@ -45,7 +45,7 @@ def key_router(read_usage: ReadUsage | None) -> APIRouter:
     @router.get("/v1/key", summary="What may this key do, and what has it used", response_model=KeyInfo)
     async def key(request: Request) -> KeyInfo:
         """`models` are patterns, null for all; `usage` is null if the gateway counts nothing."""
-        caller: Caller = request.scope["context"].caller
+        caller = caller_of(request)
         usage = None if read_usage is None else await read_usage(caller.id)
         return KeyInfo(
             id=caller.id,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Path
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
@@ -57,18 +57,44 @@ REQUEST_HEADERS: Mapping[str, str] = {
 }
 
 
-def request_doc(body: type[BaseModel], headers: Mapping[str, str] = REQUEST_HEADERS) -> dict[str, Any]:
-    """The description of an endpoint that reads its body itself."""
+# The order in which groups of endpoints are shown.
+TAGS: Sequence[Mapping[str, str]] = (
+    {"name": "chat", "description": "OpenAI's chat completions"},
+    {"name": "responses", "description": "OpenAI's responses, which are kept"},
+    {"name": "messages", "description": "Anthropic's messages"},
+    {"name": "completions", "description": "OpenAI's legacy completions"},
+    {"name": "models", "description": "What can be asked"},
+    {"name": "sessions", "description": "What is remembered of conversations"},
+    {"name": "operations", "description": "State and metrics"},
+)
+
+
+def request_doc(
+    body: type[BaseModel], examples: Mapping[str, object], headers: Mapping[str, str] = REQUEST_HEADERS
+) -> dict[str, Any]:
+    """The description of an endpoint that reads its body itself.
+
+    Args:
+        examples: Bodies that any gateway answers with 200, by what they show.
+    """
+    shown = {
+        f"example-{place}": {"summary": name, "value": value} for place, (name, value) in enumerate(examples.items(), 1)
+    }
     return {
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": {"$ref": _REF.format(model=body.__name__)}}},
+            "content": {"application/json": {"schema": {"$ref": _REF.format(model=body.__name__)}, "examples": shown}},
         },
         "parameters": [
             {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": description}
             for name, description in headers.items()
         ],
     }
+
+
+def example(value: str, description: str | None = None) -> Any:
+    """A parameter of an address, with a value that can be tried."""
+    return Path(description=description, openapi_examples={"example-1": {"value": value}})
 
 
 def describe(router: APIRouter, dialect: Dialect) -> None:
@@ -88,7 +114,7 @@ def describe(router: APIRouter, dialect: Dialect) -> None:
         name=f"answer_{dialect.tag}",
         response_model=None,
         responses={200: {"model": dialect.answer, **content}, **dialect.responses},
-        openapi_extra=request_doc(dialect.request, dialect.headers),
+        openapi_extra=request_doc(dialect.request, dialect.examples, dialect.headers),
     )
 
 
@@ -112,6 +138,7 @@ def install_openapi(app: FastAPI, wire_types: Sequence[type[BaseModel]], public_
 def _completed(
     document: dict[str, Any], wire_types: Sequence[type[BaseModel]], public_paths: frozenset[str]
 ) -> dict[str, Any]:
+    document["tags"] = [*TAGS]
     models: list[type[BaseModel]] = [ErrorEnvelope, *wire_types]
     _, definitions = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
     components = document.setdefault("components", {})

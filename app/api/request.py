@@ -10,7 +10,7 @@ from typing import Self, TypedDict
 from urllib.parse import quote, unquote
 
 from msgspec import Struct
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
@@ -21,6 +21,8 @@ from app.domain.errors import ClientClosedRequest, GatewayError, InvalidRequest
 # As ASGI has them: names in lower case.
 RawHeaders = list[tuple[bytes, bytes]]
 
+# Answers are about their callers alone.
+NO_STORE = (b"cache-control", b"no-store")
 MAX_SESSION_ID = 256
 _TRUE = frozenset({b"true", b"1", b"on", b"yes"})
 # What a session id may consist of to stand in a header as it is; everything else is percent-encoded.
@@ -106,7 +108,11 @@ class RequestContext:
 
         async def send_completed(message: Message) -> None:
             if message["type"] == "http.response.start" and self.status is None:
-                message = self.begin_response(message["status"], message["headers"])
+                headers = message["headers"]
+                # Of what is served here only static files may be kept; they say so themselves.
+                if not any(name.lower() == b"cache-control" for name, _ in headers):
+                    headers = [*headers, NO_STORE]
+                message = self.begin_response(message["status"], headers)
             await send(message)
 
         return send_completed
@@ -128,6 +134,7 @@ class JsonReply(Response):
             *headers,
             (b"content-length", b"%d" % len(body)),
             (b"content-type", b"application/json"),
+            NO_STORE,
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
@@ -145,6 +152,12 @@ class SessionHints(TypedDict):
     is_retry: bool
     idempotency_key: str | None
     provider: str | None
+
+
+def caller_of(request: Request) -> Caller:
+    """Who has sent a request."""
+    context: RequestContext = request.scope["context"]
+    return context.caller
 
 
 def unique_id(prefix: str, size: int) -> str:

@@ -1,14 +1,17 @@
 """`/v1/sessions`: what the gateway remembers, and how to make it forget."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from app.api.openapi import ErrorEnvelope
+from app.api.openapi import ErrorEnvelope, example
 from app.domain.conversation import Session, SessionKey
 from app.domain.errors import SessionNotFound
 from app.sessions.base import SessionStore
+
+# The session of the first example of a chat.
+_SessionId = Annotated[str, example("docs")]
 
 
 class SessionMessage(BaseModel):
@@ -65,7 +68,7 @@ def sessions_router(store: SessionStore) -> APIRouter:
     @router.get(
         "/{session_id:path}", summary="Read a session", response_model=SessionDetail, responses={404: not_found}
     )
-    async def get_session(request: Request, session_id: str) -> SessionDetail:
+    async def get_session(request: Request, session_id: _SessionId) -> SessionDetail:
         """A session with everything that is remembered of it."""
         session = await store.load(_key(request, session_id))
         if session is None:
@@ -79,7 +82,7 @@ def sessions_router(store: SessionStore) -> APIRouter:
         response_model=SessionDeleted,
         responses={404: not_found, 409: {"model": ErrorEnvelope, "description": "`session_busy`"}},
     )
-    async def delete_session(request: Request, session_id: str) -> SessionDeleted:
+    async def delete_session(request: Request, session_id: _SessionId) -> SessionDeleted:
         """Forget a session, after the turn that may be running in it."""
         async with store.hold(_key(request, session_id)) as held:
             if not await held.delete():

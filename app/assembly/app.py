@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from app import __version__
 from app.api.answering import AnsweringEndpoint
 from app.api.anthropic.dialect import MESSAGES
 from app.api.app import Gateway
@@ -13,18 +14,21 @@ from app.api.dialects import DialectServices
 from app.api.key import key_router
 from app.api.openai.dialect import CHAT_COMPLETIONS
 from app.api.ops import Drain, ops_router
+from app.api.pages.docs import docs_router
 from app.api.responses.dialect import RESPONSES
 from app.api.sessions import sessions_router
 from app.api.streaming.event_stream import StreamPolicy
 from app.api.streaming.pacing import Pacer
 from app.assembly.middleware import PUBLIC_PATHS, middleware
 from app.assembly.resources import Resources, make_resources
+from app.chat.fitting import RoomPolicy
 from app.chat.service import ChatService
 from app.chat.session import SessionPolicy
 from app.observe import logging as logs
 from app.providers.base import BaseProvider
 from app.settings import Settings
 
+_TITLE = "kimi-ai-2api"
 # In the order in which they are asked whether a request is theirs.
 _DIALECTS = (MESSAGES, CHAT_COMPLETIONS, RESPONSES, COMPLETIONS)
 
@@ -68,16 +72,19 @@ def create_app(settings: Settings, further_providers: Sequence[BaseProvider] = (
                 sessions=resources.sessions,
                 drain=drain,
                 metrics=resources.metrics,
+                database_fault=None if resources.records is None else resources.records.database.reason,
             ),
             *(dialect.routes(services) for dialect in _DIALECTS),
             sessions_router(resources.sessions),
             key_router(None if resources.records is None else resources.records.usage_of),
+            docs_router(_TITLE),
         ],
         public_paths=PUBLIC_PATHS,
-        title="kimi-ai-2api",
-        version="0.1.0",
+        title=_TITLE,
+        version=__version__,
         description="The Kimi web chat as the OpenAI API.",
         lifespan=lifespan,
+        docs_url=None,  # see app.api.pages.docs
         redoc_url=None,
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # we have our own
@@ -96,7 +103,11 @@ def _chat_service(settings: Settings, resources: Resources) -> ChatService:
         on_call=(logs.log_call, resources.metrics.call_ended, *ledger),
         on_refusal=ledger,
         on_texts=logs.log_texts if settings.logs.texts else None,
-        may_leave_out=settings.site.tools_that_do_not_fit == "drop",
+        room=RoomPolicy(
+            leaves_out=settings.site.tools_that_do_not_fit == "drop",
+            long_messages=settings.site.long_messages,
+            tells=settings.site.notices == "brief",
+        ),
     )
 
 

@@ -16,6 +16,7 @@ from app.ledger.writer import LedgerWriter
 from app.settings import SettingsError
 from app.settings.database import DatabaseSettings
 from app.storage.database import Database, DatabaseAway
+from app.storage.keys import list_keys
 from app.storage.requests import usage_of
 from app.storage.schema import SchemaError, migrate
 
@@ -120,6 +121,27 @@ def make_records(settings: DatabaseSettings, count: Callable[[str], None]) -> Re
         ledger=Ledger(journal),
         writer=LedgerWriter(database, journal, kept_days=settings.requests_kept, max_megabytes=settings.max_size),
     )
+
+
+def describe(settings: DatabaseSettings) -> str:
+    """Try the database, and say what it is; for `doctor`.
+
+    Raises:
+        SettingsError: It can't be used; says why.
+    """
+    try:
+        database = Database(settings.url.get_secret_value(), timeout=5)
+    except ValueError as error:
+        raise SettingsError(f"DATABASE_URL: {error}") from None
+    try:
+        prepare(database)
+        with database.transaction(reads=True) as connection:
+            count = len(list_keys(connection))
+    except DatabaseAway as error:
+        raise SettingsError(f"DATABASE_URL: {database.shown_url} can't be used: {error}") from None
+    finally:
+        database.close()
+    return f"{database.shown_url}, {count} keys"
 
 
 def prepare(database: Database) -> None:

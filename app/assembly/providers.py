@@ -35,6 +35,8 @@ from app.providers.resilience.limits import Bulkhead, RetryBudget, RetryPolicy
 from app.settings import Settings, SettingsError, environment, unknown_lines
 
 _RETRY_RESERVE = 10
+# What the site's default model is called as well.
+_SHORT_NAME = "kimi"
 
 
 class _Ingredients(Struct, frozen=True):
@@ -84,6 +86,8 @@ def build_registry(
         registry.check_routes()
     except ValueError as error:
         raise SettingsError(f"MODEL_ROUTES: {error}") from None
+    if not registry.serves(registry.default_model):
+        raise SettingsError(f"DEFAULT_MODEL: nobody serves {registry.default_model!r}, and no route has that name")
     return registry
 
 
@@ -107,8 +111,8 @@ def _warn_of_unknown_lines(file: ProvidersFile, presets: Mapping[str, Preset]) -
 def _routes(settings: Settings, file: ProvidersFile) -> dict[str, ModelRoute]:
     """The file's, and those of the setting, which win."""
     routes = file.named_routes() | settings.models.routes
-    if "kimi" not in settings.models.known:
-        routes.setdefault("kimi", ModelRoute((settings.models.default,)))
+    if _SHORT_NAME not in settings.models.known:
+        routes.setdefault(_SHORT_NAME, ModelRoute((settings.models.of_site,)))
     return routes
 
 
@@ -120,7 +124,7 @@ def _kimi_site(given: _Ingredients) -> list[BaseProvider]:
     limit = PromptLimit(site.context_max_length, site.context_length_unit)
     provider = KimiProvider(
         models=[
-            ModelSpec(id=public, upstream_id=upstream, prompt_limit=limit, owned_by="moonshotai")
+            ModelSpec(public, upstream, limit, owned_by="moonshotai", takes_parts=True)
             for public, upstream in settings.models.known.items()
         ],
         page=PageReader(page_url=site.page_url, ajax_url=site.ajax_url or None, timeout=site.page_timeout),
@@ -138,6 +142,7 @@ def _kimi_site(given: _Ingredients) -> list[BaseProvider]:
             budget=_retry_budget(settings, traffic.max_retries),
             timeout=traffic.request_timeout,
             longest_pause=traffic.longest_pause,
+            name=KimiProvider.name,
         ),
         keep_upstream_session=site.keep_session,
         trace=given.trace,
@@ -187,6 +192,7 @@ def _api_provider(given: _Ingredients, upstream: Upstream, traffic: Traffic) -> 
             timeout=traffic.timeout,
             idle_timeout=traffic.idle_timeout,
             longest_pause=traffic.longest_pause,
+            name=upstream.name,
         ),
         max_reply_bytes=max_reply_bytes,
         trace=given.trace,

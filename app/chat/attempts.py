@@ -2,25 +2,32 @@
 
 import asyncio
 import secrets
+import string
 from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from app.chat.call_log import CallLog
-from app.chat.fitting import NOTHING, Fitted, fitted
+from app.chat.fitting import NOTHING, USUAL_ROOM, Fitted, RoomPolicy, fitted
+from app.chat.relief import relieved
 from app.chat.session import CallSession
 from app.domain.chat import PLAIN_TEXT, ChatCall, Image, Message, OutputFormat, ToolUse
+from app.domain.conversation import is_background
 from app.domain.emulation.emulator import Emulator
-from app.domain.emulation.schema import check_schema
+from app.domain.emulation.schema import Checks, SchemaCompiler
 from app.domain.errors import ContextTooLong, InvalidRequest
+from app.domain.forgery import without_forged_calls
 from app.domain.output_limiter import OutputLimiter
-from app.domain.prompt import MessagePrompt, TextPrompt, compose, message_prompt, without_forged_calls
+from app.domain.prompt import MessagePrompt, TextPrompt, compose, message_prompt
+from app.domain.tokens import estimate
 from app.providers.base import CompletionRequest, ModelSpec
 from app.providers.bounds import ModelBounds, within_bounds
 from app.providers.registry import Target
 
-_TAG_BYTES = 3
+# 36 ** 13 are 67 bits: no text that was written before can have it, by chance or by trying.
+_TAG_ALPHABET = string.ascii_lowercase + string.digits
+_TAG_LENGTH = 13
 _ONE_ANSWER = "n must be 1: this model gives one answer at a time."
 
 
@@ -32,7 +39,7 @@ class Attempt(Struct, frozen=True):
         request: What the provider is asked.
         limiter: Cuts the answer where the client wants it to end; None if the model does that itself.
         emulator: Makes up for tools and formats that the model lacks; None if it lacks nothing.
-        conversation: All messages, before the request's prompt was made of them.
+        conversation: The messages that the request's prompt was made of.
         ignored: What was left out or changed because the model doesn't take it.
     """
 
@@ -44,14 +51,28 @@ class Attempt(Struct, frozen=True):
     ignored: tuple[str, ...] = ()
 
 
+class _Prepared(Struct, frozen=True):
+    """What a target is to be sent.
+
+    Args:
+        told: What it is told of tools and form.
+        prompt: The prompt.
+        messages: What the prompt was made of.
+    """
+
+    told: Fitted
+    prompt: TextPrompt | MessagePrompt
+    messages: tuple[Message, ...]
+
+
 def attempts(
     call: ChatCall,
     caller_id: str,
     targets: Sequence[Target],
     session: CallSession,
     log: CallLog,
-    *,
-    may_leave_out: bool = True,
+    policy: RoomPolicy = USUAL_ROOM,
+    compiler: SchemaCompiler | None = None,
 ) -> Iterator[Attempt]:
     """The attempts at an answer, each made when its turn comes.
 
@@ -64,18 +85,20 @@ def attempts(
         targets: Who may answer, in order.
         session: What the call means for its session.
         log: Takes notes.
-        may_leave_out: Whether tools, and forms of JSON, that don't fit into a prompt are left out; else it is refused.
+        policy: What is done where there is too little room.
+        compiler: Compiles the schemas that a target can't take by itself; None for a new one.
     """
     now = asyncio.get_running_loop().time
     deadline = now() + max([target.provider.timeout for target in targets])
-    messages = session.messages
-    is_formed = call.tools is not None or call.output_format.kind != "text"
     is_limited = call.max_tokens is not None or bool(call.stop)
-    waiting: list[tuple[Target, TextPrompt | MessagePrompt, Fitted]] = []
+    is_formed = call.tools is not None or call.output_format.kind != "text"
+    waiting: list[tuple[Target, _Prepared]] = []
+    schemas = _Schemas(compiler or SchemaCompiler())
 
-    def attempt(target: Target, prompt: TextPrompt | MessagePrompt, told: Fitted, others: int) -> Attempt:
+    def attempt(target: Target, prepared: _Prepared, others: int) -> Attempt:
+        told, prompt = prepared.told, prepared.prompt
         emulator = told.emulator
-        log.target, log.prompt = target, prompt
+        log.target, log.prompt, log.left_out = target, prompt, told.left_out
         time = now()
         # The last one may use up the time; any other leaves half of it to those behind it.
         share = (deadline - time) / 2 if others else deadline - time
@@ -99,25 +122,22 @@ def attempts(
         if bounds is not None and (is_limited or is_formed or call.options):
             request, ignored = _bounded(request, bounds)
         limiter = _limiter(call, target.spec, emulator) if is_limited else None
-        return Attempt(target, request, limiter, emulator, messages, (*told.left_out, *ignored))
+        return Attempt(target, request, limiter, emulator, prepared.messages, (*told.left_out, *ignored))
 
     for index, target in enumerate(targets):
         try:
-            told = _told(call, target.spec, messages, may_leave_out) if is_formed else NOTHING
-            if call.n > 1 and (told.emulator is not None or "messages" not in target.spec.abilities):
-                raise InvalidRequest(_ONE_ANSWER, param="n", code="unsupported_value")
-            prompt = _prompt(call, target.spec, messages, told.emulator)
+            prepared = _prepared(call, target.spec, session.messages, policy, schemas, is_formed=is_formed)
         except InvalidRequest as refusal:
             log.pass_over(target, refusal)
             continue
-        if len(targets) == 1 or (prompt.is_whole and not told.left_out):
-            yield attempt(target, prompt, told, others=len(targets) - index - 1 + len(waiting))
+        if len(targets) == 1 or (prepared.prompt.is_whole and not prepared.told.left_out):
+            yield attempt(target, prepared, others=len(targets) - index - 1 + len(waiting))
         else:
-            waiting.append((target, prompt, told))
+            waiting.append((target, prepared))
             log.pass_over(target, ContextTooLong("The conversation doesn't fit as a whole.", param="messages"))
     while waiting:
-        target, prompt, told = waiting.pop(0)
-        yield attempt(target, prompt, told, others=len(waiting))
+        target, prepared = waiting.pop(0)
+        yield attempt(target, prepared, others=len(waiting))
 
 
 def reminded(attempt: Attempt, reply: str, reminder: str) -> Attempt:
@@ -132,7 +152,9 @@ def reminded(attempt: Attempt, reply: str, reminder: str) -> Attempt:
         said = (Message("assistant", reply),) if reply.strip() else ()
         prompt = message_prompt((*prompt.messages, *said, Message("user", reminder)), prompt.limit)
     else:
+        parts = prompt.earlier_parts
         prompt = _composed(attempt.conversation, attempt.target.spec, attempt.emulator, reminder)
+        prompt = _in_parts(prompt, parts) if parts else prompt
     return replace(attempt, request=replace(attempt.request, prompt=prompt))
 
 
@@ -149,6 +171,74 @@ def _bounded(request: CompletionRequest, bounds: ModelBounds) -> tuple[Completio
         output_format=taken.output_format,
     )
     return bounded, taken.changed
+
+
+def _prepared(
+    call: ChatCall,
+    spec: ModelSpec,
+    messages: tuple[Message, ...],
+    policy: RoomPolicy,
+    schemas: "_Schemas",
+    *,
+    is_formed: bool,
+) -> _Prepared:
+    """What a model is to be sent.
+
+    Raises:
+        InvalidRequest: It can't answer the call.
+    """
+    told = _told(call, spec, messages, policy, schemas) if is_formed else NOTHING
+    if call.n > 1 and (told.emulator is not None or "messages" not in spec.abilities):
+        raise InvalidRequest(_ONE_ANSWER, param="n", code="unsupported_value")
+    try:
+        prompt = _prompt(call, spec, messages, told.emulator)
+    except ContextTooLong:
+        relief = _relief(call, spec, messages, policy, schemas, is_formed=is_formed)
+        if relief is None:
+            raise
+        return relief
+    if (prompt.dropped or prompt.shortened) and is_background(messages):
+        # The instruction that it can't do without may be what was dropped.
+        relief = _relief(call, spec, messages, policy, schemas, is_formed=is_formed)
+        if relief is not None:
+            return relief
+    return _Prepared(told, prompt, messages)
+
+
+def _relief(
+    call: ChatCall,
+    spec: ModelSpec,
+    messages: tuple[Message, ...],
+    policy: RoomPolicy,
+    schemas: "_Schemas",
+    *,
+    is_formed: bool,
+) -> _Prepared | None:
+    """What a model is to be sent of a conversation whose last message is too long; None if it is to be refused."""
+    limit = spec.prompt_limit
+    relief = relieved(messages, limit, policy, is_formed=is_formed, can_split=spec.takes_parts)
+    if relief is None:
+        return None
+    told = _told(call, spec, relief.messages, policy, schemas) if is_formed else NOTHING
+    try:
+        prompt = _composed(relief.messages, spec, told.emulator)
+    except ContextTooLong:
+        return None
+    if relief.earlier_parts:
+        prompt = _in_parts(prompt, relief.earlier_parts)
+    prompt = replace(prompt, shortened=prompt.shortened + relief.shortened)
+    return _Prepared(told, prompt, relief.messages)
+
+
+def _in_parts(prompt: TextPrompt, earlier_parts: tuple[str, ...]) -> TextPrompt:
+    """The prompt as the last of several parts."""
+    measure = prompt.limit.measure
+    return replace(
+        prompt,
+        earlier_parts=earlier_parts,
+        size=prompt.size + sum([measure(part) for part in earlier_parts]),
+        tokens=prompt.tokens + sum([estimate(part) for part in earlier_parts]),
+    )
 
 
 def _prompt(
@@ -179,30 +269,57 @@ def _composed(
     )
 
 
-def _told(call: ChatCall, spec: ModelSpec, messages: tuple[Message, ...], may_leave_out: bool) -> Fitted:
+class _Schemas:
+    """The schemas of one call, checked once for all targets that lack the same."""
+
+    def __init__(self, compiler: SchemaCompiler) -> None:
+        self._compiler = compiler
+        # What was refused, as message and field: a kept exception would lead back here, for the garbage collector.
+        self._known: dict[tuple[bool, bool], Checks | tuple[str, str | None]] = {}
+
+    def checks(self, tools: ToolUse | None, output_format: OutputFormat) -> Checks:
+        key = (tools is None, output_format is PLAIN_TEXT)
+        if key not in self._known:
+            try:
+                self._known[key] = self._compiler.checks(() if tools is None else tools.tools, output_format)
+            except InvalidRequest as refusal:
+                self._known[key] = (refusal.message, refusal.param)
+        known = self._known[key]
+        if isinstance(known, tuple):
+            raise InvalidRequest(known[0], param=known[1])
+        return known
+
+
+def _told(
+    call: ChatCall, spec: ModelSpec, messages: tuple[Message, ...], policy: RoomPolicy, schemas: _Schemas
+) -> Fitted:
     """What a model is told of tools and form that it lacks."""
     tools = None if "tools" in spec.abilities else call.tools
     kind = call.output_format.kind
     output_format = PLAIN_TEXT if kind == "text" or kind in spec.abilities else call.output_format
     if tools is None and output_format is PLAIN_TEXT:
         return NOTHING
-    for index, tool in enumerate(tools.tools if tools else ()):
-        check_schema(tool.parameters, tool.place or f"tools[{index}]", of_object=True)
-    if output_format.schema is not None:
-        check_schema(output_format.schema, output_format.place)
+    checks = schemas.checks(tools, output_format)
     calls_by_itself = tools is None and call.tools is not None and bool(call.tools.callable_tools)
     tag = _new_tag()
 
     def emulator(tools: ToolUse | None, output_format: OutputFormat) -> Emulator:
-        return Emulator(tools=tools, output_format=output_format, tag=tag, calls_by_itself=calls_by_itself)
+        return Emulator(
+            tools=tools,
+            output_format=output_format,
+            tag=tag,
+            checks=checks,
+            conversation=messages,
+            calls_by_itself=calls_by_itself,
+        )
 
-    if may_leave_out and "messages" not in spec.abilities:
+    if policy.leaves_out and "messages" not in spec.abilities:
         return fitted(tools, output_format, emulator, messages, spec.prompt_limit)
     return Fitted(emulator(tools, output_format))
 
 
 def _new_tag() -> str:
-    return secrets.token_hex(_TAG_BYTES)
+    return "".join([secrets.choice(_TAG_ALPHABET) for _ in range(_TAG_LENGTH)])
 
 
 def _limiter(call: ChatCall, spec: ModelSpec, emulator: Emulator | None) -> OutputLimiter | None:

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from app.chat.events import Ending
+from app.chat.fitting import tools_among
 from app.domain.caller import Caller
 from app.domain.chat import ChatCall, Delta, Usage
 from app.domain.conversation import Action, SessionKey
@@ -33,6 +34,7 @@ class CallLog:
         ending: The end of the answer; None if there is none.
         action: What the call means for its session; None until that is known.
         passed_over: The providers that didn't answer, each with the code of its reason.
+        left_out: What of the request's tools and form the model wasn't told.
         deltas: What a streamed answer has said so far.
     """
 
@@ -48,6 +50,7 @@ class CallLog:
         "action",
         "deltas",
         "ending",
+        "left_out",
         "passed_over",
         "prompt",
         "target",
@@ -75,6 +78,7 @@ class CallLog:
         self._refusal: GatewayError | None = None
         self.action: Action | None = None
         self.passed_over: list[tuple[str, str]] = []
+        self.left_out: tuple[str, ...] = ()
         self.deltas: list[Delta] = []
 
     def answered(self) -> None:
@@ -84,8 +88,7 @@ class CallLog:
     def pass_over(self, target: Target, error: GatewayError) -> None:
         """Note that a target doesn't answer."""
         if isinstance(error, ContextTooLong):
-            limit = target.spec.prompt_limit
-            error.tell_limit(f"{limit.size} {limit.unit}")
+            error.tell_limit(target.spec.prompt_limit.in_words)
         self.passed_over.append((target.provider.name, error.code or "unfit"))
         # That a larger model is in trouble tells the client more than that a smaller one lacks the room.
         if not isinstance(self._refusal, UpstreamError) or isinstance(error, UpstreamError):
@@ -114,6 +117,7 @@ class CallLog:
     def _record(self, error: BaseException | None) -> CallRecord:
         outcome, error_code, status = _outcome(error)
         usage = self.ending.usage if self.ending else None
+        reason, server = (error.reason, error.server) if isinstance(error, GatewayError) else ("", "")
         spec, session, prompt = self.target.spec, self._call.session, self.prompt
         return CallRecord(
             caller_id=self._caller.id,
@@ -125,11 +129,14 @@ class CallLog:
             action=self.action,
             prompt_size=prompt.size if prompt else None,
             dropped=prompt.dropped if prompt else None,
+            tools_left_out=tools_among(self.left_out) if self.left_out else 0,
             usage=usage,
             seconds=time.perf_counter() - self._began,
             upstream_seconds=self._upstream_seconds,
             session=SessionKey(self._caller.id, session.id).digest if session else None,
             passed_over=tuple(self.passed_over),
+            reason=reason,
+            server=server,
             origin=self._origin,
             project=self._caller.project,
             asked_model=self._call.model,

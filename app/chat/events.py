@@ -1,6 +1,7 @@
 """What is told about a call while it is answered, as the dialects see it."""
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from app.domain.chat import Completion, Delta, Usage
 from app.domain.conversation import Action
@@ -37,10 +38,12 @@ class Ending(Struct, frozen=True):
     Args:
         completion: The whole answer, also when it was streamed: nobody needs to gather it again.
         usage: Counted by the upstream, or estimated.
+        notice: What `Answer.as_shown` adds below a whole answer. A streamed one has it as its last delta.
     """
 
     completion: Completion
     usage: Usage
+    notice: str = ""
 
 
 class Answer(Struct, frozen=True):
@@ -48,6 +51,13 @@ class Answer(Struct, frozen=True):
 
     opening: Opening
     ending: Ending
+
+    def as_shown(self) -> "Answer":
+        """The answer with its notice below it."""
+        completion, notice = self.ending.completion, self.ending.notice
+        deltas = (*completion.deltas, Delta(notice)) if completion.deltas else ()
+        shown = replace(completion, text=completion.text + notice, deltas=deltas)
+        return Answer(self.opening, replace(self.ending, completion=shown))
 
 
 # An `Opening` may be followed by another one before the first `Delta`: then the next provider was asked.

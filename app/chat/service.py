@@ -1,6 +1,6 @@
 """One call from beginning to end: model, session, provider, memory, record."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 
 from msgspec.structs import replace
@@ -10,10 +10,13 @@ from app.chat.call_log import CallLog
 from app.chat.deltas import as_deltas, gather, limit_completion, limit_deltas, stream_whole
 from app.chat.emulated import ask_emulated
 from app.chat.events import Answer, Ending, Event, Opening
+from app.chat.fitting import USUAL_ROOM, RoomPolicy
+from app.chat.notices import notice_below, without_notices
 from app.chat.session import CallSession, SessionPolicy
 from app.domain.caller import Caller
 from app.domain.chat import ChatCall, Completion, Delta, FinishReason, Message, Usage
 from app.domain.conversation import LastTurn
+from app.domain.emulation.schema import SchemaCompiler
 from app.domain.errors import EmptyReply, GatewayError
 from app.domain.prompt import Prompt
 from app.domain.tokens import estimate
@@ -33,7 +36,8 @@ class ChatService:
             being cancelled.
         on_refusal: Take the record of every request that can't become a call, likewise.
         on_texts: Takes, at the same time, what the upstream was sent and what it answered; None if nobody may know.
-        may_leave_out: See `attempts`.
+        room: What is done where a model's limit leaves too little room.
+        compiler: Compiles the schemas of tools and answers, and remembers them; None for one of its own.
     """
 
     def __init__(
@@ -45,7 +49,8 @@ class ChatService:
         on_call: Sequence[Callable[[CallRecord], None]] = (),
         on_refusal: Sequence[Callable[[CallRecord], None]] = (),
         on_texts: Callable[[str, str], None] | None = None,
-        may_leave_out: bool = True,
+        room: RoomPolicy = USUAL_ROOM,
+        compiler: SchemaCompiler | None = None,
     ) -> None:
         self._registry = registry
         self._sessions = sessions
@@ -53,7 +58,8 @@ class ChatService:
         self._on_call = on_call
         self._on_refusal = on_refusal
         self._on_texts = on_texts
-        self._may_leave_out = may_leave_out
+        self._room = room
+        self._compiler = SchemaCompiler() if compiler is None else compiler
 
     async def complete(self, call: ChatCall, caller: Caller, origin: Origin = NOWHERE) -> Answer:
         """Answer a call as a whole.
@@ -62,12 +68,13 @@ class ChatService:
             GatewayError: No answer can be had.
         """
         targets = self._resolved(call, caller, origin)
+        call = without_notices(call)
         with CallLog(call, caller, targets[0], self._on_call, self._on_texts, origin) as log:
             async with CallSession(self._sessions, self._policy, call, caller) as session:
                 log.action = session.action
                 if session.replay is not None:
                     return _replayed(call, session, targets[0], session.replay, log)
-                for attempt in attempts(call, caller.id, targets, session, log, may_leave_out=self._may_leave_out):
+                for attempt in self._attempts(call, caller, targets, session, log):
                     try:
                         completion = await _asked(attempt)
                     except GatewayError as error:
@@ -85,6 +92,8 @@ class ChatService:
                     ending = _ending(completion, opening.prompt)
                     await session.remember(ending, opening.prompt)
                     log.ending = ending
+                    if self._room.tells:
+                        ending = replace(ending, notice=notice_below(completion, opening, call, session.messages))
                     return Answer(opening, ending)
                 raise log.refusal()
 
@@ -95,6 +104,7 @@ class ChatService:
             GatewayError: No answer can be had, or it broke off.
         """
         targets = self._resolved(call, caller, origin)
+        call = without_notices(call)
         with CallLog(call, caller, targets[0], self._on_call, self._on_texts, origin) as log:
             async with CallSession(self._sessions, self._policy, call, caller) as session:
                 log.action = session.action
@@ -106,7 +116,7 @@ class ChatService:
                     yield answer.ending
                     return
                 said = log.deltas
-                for attempt in attempts(call, caller.id, targets, session, log, may_leave_out=self._may_leave_out):
+                for attempt in self._attempts(call, caller, targets, session, log):
                     opening = _opening(call, session, attempt.target, attempt.request.prompt, log, attempt.ignored)
                     yield opening
                     try:
@@ -127,6 +137,8 @@ class ChatService:
                     ending = _ending(gather(said), opening.prompt)
                     await session.remember(ending, opening.prompt)
                     log.ending = ending
+                    if self._room.tells:
+                        yield Delta(notice_below(ending.completion, opening, call, session.messages))
                     yield ending
                     return
                 raise log.refusal()
@@ -158,14 +170,17 @@ class ChatService:
             take(record)
 
     def _resolved(self, call: ChatCall, caller: Caller, origin: Origin) -> tuple[Target, ...]:
-        """Who can answer a call. What the caller may not use doesn't exist for it."""
+        """Who can answer a call."""
         try:
-            if not caller.may_use(call.model):
-                raise self._registry.missing(call.model)
-            return self._registry.resolve(call.model, call.provider)
+            return self._registry.resolve(call.model, call.provider, caller)
         except GatewayError as error:
             self.refused(error, caller, origin, call.model)
             raise
+
+    def _attempts(
+        self, call: ChatCall, caller: Caller, targets: Sequence[Target], session: CallSession, log: CallLog
+    ) -> Iterator[Attempt]:
+        return attempts(call, caller.id, targets, session, log, self._room, self._compiler)
 
 
 def _asked(attempt: Attempt) -> Awaitable[Completion]:

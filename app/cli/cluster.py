@@ -13,19 +13,35 @@ from app.settings import Settings, load_settings
 
 _MARGIN_SECONDS = 10
 _ROOT = Path(__file__).parents[2]
+# In a wheel, where there is no `main.py`, the template is here.
+_PACKAGED_TEMPLATE = Path(__file__).with_name("nginx.conf")
 
 
 def run(_: argparse.Namespace) -> int:
     """Keep the cluster running until told to stop, and return the exit status."""
+    if sys.platform == "win32":
+        print("The cluster needs nginx and signals that Windows doesn't have. Use Docker or WSL.", file=sys.stderr)
+        return 1
     settings = load_settings()
     logs.configure(settings.logs.level, settings.logs.format, worker_id="supervisor")
-    command = worker_command(_ROOT / "main.py")
+    command = worker_command(main_file())
     try:
         supervisor = Supervisor(_policy(settings), worker_command=command, environment=os.environ)
         return asyncio.run(supervisor.run())
     except ClusterError as error:
         print(error, file=sys.stderr)
         return 1
+
+
+def main_file() -> Path | None:
+    """The checkout's `main.py`; None where the gateway is installed as a package."""
+    return None if _PACKAGED_TEMPLATE.is_file() else _ROOT / "main.py"
+
+
+def template() -> str:
+    """The nginx template."""
+    file = _PACKAGED_TEMPLATE if _PACKAGED_TEMPLATE.is_file() else _ROOT / "nginx.conf"
+    return file.read_text(encoding="utf-8")
 
 
 def _policy(settings: Settings) -> ClusterPolicy:
@@ -43,8 +59,11 @@ def _policy(settings: Settings) -> ClusterPolicy:
             request_rate=cluster.request_rate,
             request_burst=cluster.request_burst,
             connections_per_key=cluster.connections_per_key,
+            address_rate=cluster.address_rate,
+            address_burst=cluster.address_burst,
+            connections_per_address=cluster.connections_per_address,
             certificate=cluster.tls_certificate,
             certificate_key=cluster.tls_certificate_key,
         ),
-        template=(_ROOT / "nginx.conf").read_text(encoding="utf-8"),
+        template=template(),
     )

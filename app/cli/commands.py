@@ -1,10 +1,11 @@
-"""The command line of `main.py`."""
+"""The command line of `main.py`, and of `kimi-ai-2api` where that is installed."""
 
 import argparse
 import importlib
 import sys
 from collections.abc import Sequence
 
+from app import __version__
 from app.settings import SettingsError
 
 
@@ -27,8 +28,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text[:9]) > 65535:
+        raise argparse.ArgumentTypeError("must be a number between 0 and 65535")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="main.py", description="The Kimi web chat as the OpenAI API.")
+    parser = argparse.ArgumentParser(description="The Kimi web chat as the OpenAI API.")
+    parser.add_argument("--version", action="version", version=__version__)
     parser.set_defaults(host=None, port=None, declares_more=False)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, purpose in (
@@ -38,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=purpose)
         command.add_argument("--host", help="address to listen on")
-        command.add_argument("--port", type=int, help="port to listen on")
+        command.add_argument("--port", type=_port, help="port to listen on; 0 for any free one")
     commands.add_parser("cluster", help="run several workers behind a local nginx")
     for name, purpose in (
         ("keys", "give API keys out, and take them back"),
@@ -50,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         # Its arguments are declared by its module, which is imported if it is the command that was called.
         commands.add_parser(name, help=purpose, add_help=False).set_defaults(declares_more=True)
     check = commands.add_parser("doctor", help="check settings, site, nonce and one message")
+    check.add_argument("--settings", action="store_true", help="check the settings only; ask no upstream")
     check.add_argument(
         "--limit", action="store_true", help="also find out how long a message may be (several messages)"
     )

@@ -1,75 +1,147 @@
 """`main.py demo`: the gateway in front of a simulated site; needs no network and no settings."""
 
 import argparse
-import secrets
+import contextlib
+import errno
+import logging
+import socket
 import sys
 import textwrap
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+from app import __version__
 from app.assembly.app import create_app
+from app.cli.demo_key import kept_key
 from app.cli.serve import run_server
-from app.cli.supervisor import is_free
 from app.providers.openai_compatible.presets import PRESETS, Preset
 from app.settings import load_settings
 from simulator.behaviour import Behaviour
 from simulator.live import running
 
 _SIMULATED_LATENCY = 0.4
+_MOONSHOT_MODEL = "kimi-k2-0905-preview"
+# Where everybody can be reached who listens at all of a machine's addresses, or at its own.
+_LOCAL_HOSTS = frozenset({"", "0.0.0.0", "127.0.0.1", "::", "::1"})  # noqa: S104 - compared, not listened at
 
 
 def run(options: argparse.Namespace) -> int:
     """Serve until told to stop, and return the exit status."""
     given = load_settings(_env_file=None, auth_disabled=True)
+    host = options.host or "127.0.0.1"
     port = given.cluster.nginx_port if options.port is None else options.port
-    if not is_free(f"{options.host or '127.0.0.1'}:{port}"):
-        print(f"Port {port} is taken: choose another one with --port.", file=sys.stderr)
+    try:
+        listener = _listen(host, port)
+    except OSError as error:
+        print(_cannot_listen(host, port, error), file=sys.stderr)
         return 1
-    with running(Behaviour(latency_s=_SIMULATED_LATENCY)) as site:
-        key = given.access.api_keys[0] if given.access.api_keys else f"sk-demo-{secrets.token_hex(12)}"
+    limit = given.site.context_max_length
+    with listener, running(Behaviour(latency_s=_SIMULATED_LATENCY, char_limit=limit)) as site:
+        key = given.access.api_keys[0] if given.access.api_keys else kept_key()
         settings = load_settings(
             _env_file=None,
             api_master_key=key,
             auth_disabled=False,
             chat_page_url=site.page_url,
             upstream_url=site.ajax_url,
-            **simulated_upstreams(site.api_url, given.models.default),
+            **simulated_upstreams(site.api_url),
             log_format="pretty",
-            log_level="WARNING",
-            api_host=options.host or "127.0.0.1",
-            api_port=port,
+            log_level="INFO",
+            api_host=host,
+            api_port=listener.getsockname()[1],
         )
-        print(_demo_text(f"http://localhost:{settings.listening.port}/v1", key, site.base_url), flush=True)
-        return run_server(create_app(settings), settings)
+        address = f"http://{_shown(host)}:{settings.listening.port}"
+        banner = _Banner(address, key, limit)
+        # Requests are worth a line each here, the steps of a start are not.
+        app = create_app(settings)
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        # The port is open: whoever pastes the curl line before the server has started waits for it a moment.
+        print(banner.text(), flush=True)
+        return run_server(app, settings, listener)
 
 
-def simulated_upstreams(api_url: str, default_model: str, presets: Mapping[str, Preset] = PRESETS) -> dict[str, object]:
-    """Settings with which nothing that the environment names is asked, and a simulator stands in for Moonshot's API."""
+def simulated_upstreams(api_url: str, presets: Mapping[str, Preset] = PRESETS) -> dict[str, object]:
+    """Settings with which nothing that the environment names is asked, and a simulator stands in for Moonshot's API.
+
+    Each model has one upstream: nothing is answered in another's place.
+    """
     switches = [variable.lower() for preset in presets.values() for variable in preset.variables.values()]
-    route = f"kimi-web/{default_model}>moonshot/kimi-k2-0905-preview"
     return {
         **dict.fromkeys(switches, ""),
         "providers_file": None,
         "providers": "",
+        "model_routes": "",
         "moonshot_api_key": "sk-simulated",
         "moonshot_base_url": api_url,
-        # A request without a model asks for the default one.
-        "model_routes": ",".join([f"{name}={route}" for name in dict.fromkeys(("kimi", default_model))]),
+        "moonshot_models": _MOONSHOT_MODEL,
     }
 
 
-def _demo_text(base_url: str, key: str, site: str) -> str:
-    return textwrap.dedent(f"""\
-        kimi-ai-2api demo: the gateway, with a simulator in place of the Kimi site ({site}). Ctrl+C ends it.
+def _listen(host: str, port: int) -> socket.socket:
+    """Open the port. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=2048)
 
-          base URL  {base_url}
-          API key   {key}
 
-        Try it in another terminal:
+def _cannot_listen(host: str, port: int, error: OSError) -> str:
+    if error.errno != errno.EADDRINUSE:
+        # Python adds to the reason where it was met, which is said here already.
+        reason = str(error.strerror or error).partition(" (while")[0]
+        return f"The demo can't listen at {host}:{port}: {reason}. See --host and --port."
+    return (
+        f"Port {port} is in use, perhaps by another demo. Stop what uses it, or choose another port, "
+        f"for example: --port {_next_free(host, port)}"
+    )
 
-          curl -N {base_url}/chat/completions \\
-            -H "Authorization: Bearer {key}" -H "Content-Type: application/json" \\
-            -d '{{"stream": true, "user": "me", "messages": [{{"role": "user", "content": "Hello, my name is Ada."}}]}}'
 
-        Then ask "What is my name?" with the same "user": the session remembers.
-        A message too long for the site is answered by a simulated second upstream (X-Provider: moonshot).
-        """)
+def _next_free(host: str, port: int) -> int:
+    """The first free port after one that is taken; 0, which stands for any, if there is none near."""
+    for candidate in range(port + 1, min(port + 100, 65536)):
+        with contextlib.suppress(OSError), _listen(host, candidate):
+            return candidate
+    return 0
+
+
+def _shown(host: str) -> str:
+    """A host as it stands in URLs."""
+    if host in _LOCAL_HOSTS:
+        return "localhost"
+    return f"[{host}]" if ":" in host else host
+
+
+@dataclass(frozen=True, slots=True)
+class _Banner:
+    """What is told at the start.
+
+    Args:
+        address: Scheme, host and port.
+        limit: How long a message to the simulated site may be, in characters.
+    """
+
+    address: str
+    key: str
+    limit: int
+
+    def text(self) -> str:
+        base_url = f"{self.address}/v1"
+        return textwrap.dedent(f"""\
+
+            kimi-ai-2api {__version__} demo: the gateway, with a simulator in place of the Kimi site.
+
+              Base URL    {base_url}
+              API key     {self.key}
+              Web page    {self.address}/
+
+              Models      kimi                    the simulated site; a message has room for {self.limit:,} characters
+                          {_MOONSHOT_MODEL}    a simulated API, with room for long conversations
+
+            Try it in another terminal:
+
+              curl -N {base_url}/chat/completions \\
+                -H "Authorization: Bearer {self.key}" -H "Content-Type: application/json" \\
+                -d '{{"model": "kimi", "stream": true, "user": "me",
+                     "messages": [{{"role": "user", "content": "Hello, my name is Ada."}}]}}'
+
+            Then ask "What is my name?" with the same "user": the gateway remembers.
+            Press Ctrl+C to stop.
+            """)

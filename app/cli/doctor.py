@@ -2,39 +2,77 @@
 
 import argparse
 import asyncio
+import importlib
 from contextlib import AsyncExitStack
 
+from app.assembly.app import create_app
 from app.assembly.providers import build_registry
+from app.assembly.stores import session_store
 from app.domain.chat import Message
-from app.domain.errors import ContextTooLong, GatewayError
+from app.domain.errors import ContextTooLong, GatewayError, SessionStoreUnavailable
 from app.domain.prompt import PromptLimit, TextPrompt, compose, text_prompt
+from app.domain.spans import no_trace
 from app.providers.base import BaseProvider, CompletionRequest, ModelSpec
-from app.settings import Settings, load_settings
+from app.settings import Settings, SettingsError, load_settings
 
 _LIMIT_FACTORS = (1.0, 1.5, 2.0, 4.0, 8.0)
 
 
 def run(options: argparse.Namespace) -> int:
     """Say what works, and return the exit status."""
+    if options.settings:
+        create_app(load_settings())
+        print("✓ settings: nothing is wrong with them.")
+        return 0
     return asyncio.run(_check(load_settings(), find_limit=options.limit))
 
 
 async def _check(settings: Settings, *, find_limit: bool) -> int:
-    """Check the site step by step up to the first that fails, then every other upstream."""
+    """Check the session store, the site step by step up to the first that fails, then every other upstream."""
     registry = build_registry(settings)
     print(f"✓ settings: page {settings.site.page_url}, models {', '.join(settings.models.known)}")
+    stores_work = await _check_sessions(settings)
+    stores_work = _check_database(settings) and stores_work
     async with AsyncExitStack() as stack:
         for provider in registry.providers:
             stack.push_async_callback(provider.aclose)
             await provider.start()
-        target = registry.resolve(settings.models.default, "kimi-web")[0]
+        target = registry.resolve(settings.models.of_site, "kimi-web")[0]
         well = await _check_site(target.provider, target.spec, find_limit=find_limit)
         for provider in registry.providers:
             if provider is not target.provider:
                 well = await _check_upstream(provider) and well
-    if well:
+    if well and stores_work:
         print("All is well.")
-    return 0 if well else 1
+        return 0
+    return 1
+
+
+async def _check_sessions(settings: Settings) -> bool:
+    store = session_store(settings, no_trace)
+    try:
+        print(f"✓ sessions: {await store.check()}")
+    except SessionStoreUnavailable as error:
+        print(f"✗ sessions: {error.code}: {store.fault() or error.message}")
+        print(f"  {error.advice}")
+        return False
+    finally:
+        await store.aclose()
+    return True
+
+
+def _check_database(settings: Settings) -> bool:
+    if not settings.database.enabled:
+        print("✓ database: none (DATABASE_URL), so there are only the keys of API_MASTER_KEY")
+        return True
+    # Imported only now: SQLAlchemy is large, and not every gateway has a database.
+    module = importlib.import_module("app.assembly.database")
+    try:
+        print(f"✓ database: {module.describe(settings.database)}")
+    except SettingsError as error:
+        print(f"✗ database: {error}")
+        return False
+    return True
 
 
 async def _check_site(provider: BaseProvider, spec: ModelSpec, *, find_limit: bool) -> bool:
@@ -60,6 +98,8 @@ async def _check_upstream(provider: BaseProvider) -> bool:
 
 def _tell(provider: BaseProvider, error: GatewayError) -> None:
     print(f"✗ {provider.name}: {error.code or error.type}: {error.message}")
+    if error.reason:
+        print(f"  Reason: {error.reason}{f' ({error.server})' if error.server else ''}.")
     print(f"  {error.advice or 'The message above is all that is known.'}")
 
 

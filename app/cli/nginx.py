@@ -1,10 +1,14 @@
 """Fills in the nginx template that docker compose and the local cluster share."""
 
 import re
-import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+try:
+    import resource
+except ImportError:  # Windows, where there is no cluster
+    resource = None  # type: ignore[assignment]
 
 _MOST_FILES = 65536
 _CIPHERS = ":".join(
@@ -27,6 +31,7 @@ class NginxPolicy:
         request_rate: Requests with one key, as in `100r/s`.
         request_burst: How many more may come at once.
         connections_per_key: Requests with one key at the same time.
+        address_rate, address_burst, connections_per_address: The same for one client, whatever its keys.
         certificate, certificate_key: TLS files; None for plain HTTP.
     """
 
@@ -37,6 +42,9 @@ class NginxPolicy:
     request_rate: str
     request_burst: int
     connections_per_key: int
+    address_rate: str
+    address_burst: int
+    connections_per_address: int
     certificate: Path | None = None
     certificate_key: Path | None = None
 
@@ -47,6 +55,9 @@ def render(template: str, policy: NginxPolicy, workers: Sequence[str], run_dir: 
     Raises:
         KeyError: The template names a variable that nobody fills in.
     """
+    # On this machine a worker that is gone refuses at once: avoiding it for a while saves nothing, and it gets its
+    # clients back as soon as it is there again.
+    servers = "\n        ".join(f"server {worker} max_fails=0;" for worker in workers)
     with_tls = policy.certificate is not None and policy.certificate_key is not None
     values = {
         "RUN_DIR": str(run_dir),
@@ -54,15 +65,18 @@ def render(template: str, policy: NginxPolicy, workers: Sequence[str], run_dir: 
         "ACCESS_LOG": "/dev/stdout",
         "LISTEN": f"{policy.listen} ssl" if with_tls else policy.listen,
         "STICKY": policy.sticky,
-        # On this machine a worker that is gone refuses at once: avoiding it for a while saves nothing, and it gets its
-        # clients back as soon as it is there again.
-        "WORKERS": "\n        ".join(f"server {worker} max_fails=0;" for worker in workers),
+        "WORKERS": servers,
+        "WORKERS_BY_ADDRESS": servers,
         "MAX_BODY_BYTES": str(policy.max_body_bytes),
         "READ_TIMEOUT": f"{policy.read_timeout:g}s",
         "REQUEST_RATE": policy.request_rate,
         "REQUEST_BURST": str(policy.request_burst),
         "CONNECTIONS_PER_KEY": str(policy.connections_per_key),
+        "ADDRESS_RATE": policy.address_rate,
+        "ADDRESS_BURST": str(policy.address_burst),
+        "CONNECTIONS_PER_ADDRESS": str(policy.connections_per_address),
         "RESOLVER": "",
+        "KEEPALIVE": "",
         "REAL_IP": "",
         "TLS": _tls(policy) if with_tls else "",
         "SECURITY_HEADERS": "add_header strict-transport-security max-age=31536000 always;" if with_tls else "",

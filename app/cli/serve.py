@@ -1,13 +1,18 @@
 """`main.py serve`: the gateway."""
 
 import argparse
+import asyncio
+import socket
 import sys
+from functools import partial
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
 
 from app.assembly.app import create_app
-from app.cli.server import GracefulServer, HttpProtocol, allow_open_files
+from app.cli.connections import ConnectionLimits, HttpProtocol
+from app.cli.server import GracefulServer, allow_open_files, most_connections
 from app.settings import Settings, load_settings
 
 # Longer than any proxy in front keeps an idle connection: else a request can meet one that is just being closed.
@@ -21,10 +26,18 @@ def run(options: argparse.Namespace) -> int:
     return run_server(create_app(settings), settings)
 
 
-def run_server(app: FastAPI, settings: Settings) -> int:
-    """Serve an app until told to stop, and return the exit status."""
-    allow_open_files()
+def run_server(app: FastAPI, settings: Settings, listener: socket.socket | None = None) -> int:
+    """Serve an app until told to stop, and return the exit status.
+
+    Args:
+        listener: An open socket to listen at, instead of the settings' address.
+    """
     listening = settings.listening
+    limits = ConnectionLimits(
+        client_timeout=listening.client_timeout,
+        write_timeout=settings.streams.write_timeout,
+        most=most_connections(allow_open_files()),
+    )
     server = GracefulServer(
         uvicorn.Config(
             app,
@@ -37,13 +50,14 @@ def run_server(app: FastAPI, settings: Settings) -> int:
             timeout_graceful_shutdown=listening.shutdown_grace,
             # Nothing asks for a client's address or scheme, and each request would have its headers read for them.
             proxy_headers=False,
-            http=HttpProtocol,
+            http=cast("type[asyncio.Protocol]", partial(HttpProtocol, limits=limits)),
         ),
         app.state.drain,
         listening.drain,
+        limits.most,
     )
     try:
-        server.run()
+        server.run(None if listener is None else [listener])
     finally:
         if not server.started:
             where = f"{listening.host}:{listening.port} (API_HOST, API_PORT)"

@@ -4,59 +4,49 @@ import asyncio
 import contextlib
 import gc
 import os
-import resource
 import signal
 import socket
 import threading
 from types import FrameType
 
+import structlog
 import uvicorn
-from starlette.types import Message, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.api.ops import Drain
+from app.cli.connections import HttpProtocol
+
+try:
+    import resource
+except ImportError:  # Windows, which sets no such limits
+    resource = None  # type: ignore[assignment]
 
 # So many new objects are made before the young ones are looked through. A request makes hundreds, all short-lived, and
 # few of them in cycles: Python's own figure, made for scripts, has them looked through at every other request.
 _YOUNG_OBJECTS = 10_000
 # How long a connection that was just accepted may take to send its request.
 _LAST_REQUEST_SECONDS = 0.3
+# Files that are open besides connections: logs, libraries, a session store, a database.
+_OTHER_FILES = 256
+_FEWEST_CONNECTIONS = 64
+_MANY_FILES = 1_048_576
+_CHECK_SECONDS = 1.0
+_CROWD_WARNING_SECONDS = 60.0
 
 
-def allow_open_files() -> None:
-    """As many as the process may have: each waiting request takes two, and the usual soft limit is 1024."""
+def allow_open_files() -> int:
+    """Raise the number of open files to what the process may have, and return it. The usual soft limit is 1024."""
+    if resource is None:
+        return _MANY_FILES
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # some systems promise more than they give
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MANY_FILES if allowed == resource.RLIM_INFINITY else allowed
 
 
-class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's, without chunks for clients of HTTP/1.0, which would take their sizes for text."""
-
-    def on_headers_complete(self) -> None:
-        """A request begins."""
-        super().on_headers_complete()
-        # A request to upgrade has no cycle.
-        if self.scope["http_version"] == "1.0" and getattr(self.cycle, "scope", None) is self.scope:
-            self.cycle.send = _without_chunks(self.cycle)  # type: ignore[method-assign, assignment]  # no other way in
-
-
-def _without_chunks(cycle: RequestResponseCycle) -> Send:
-    """A `send` for an answer that the end of the connection ends, if it doesn't say how long it is."""
-    send, endless = cycle.send, False
-
-    async def send_plain(message: Message) -> None:
-        nonlocal endless
-        if message["type"] == "http.response.start":
-            endless = not any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
-            if endless:
-                cycle.chunked_encoding = False
-        elif endless:
-            # uvicorn counts what is missing of a length that was told.
-            cycle.expected_content_length = len(message.get("body", b""))
-        await send(message)  # type: ignore[arg-type]  # uvicorn has its own name for the same messages
-
-    return send_plain
+def most_connections(files: int) -> int:
+    """How many connections clients may have, given a number of open files: calls take others, upstream."""
+    return max((files - _OTHER_FILES) * 3 // 4, _FEWEST_CONNECTIONS)
 
 
 class GracefulServer(uvicorn.Server):
@@ -68,10 +58,13 @@ class GracefulServer(uvicorn.Server):
     Args:
         drain: Read by `/ready`.
         seconds: How long it says 503 before the door is closed.
+        most: How many connections there may be.
     """
 
-    def __init__(self, config: uvicorn.Config, drain: Drain, seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, drain: Drain, seconds: float, most: int) -> None:
         super().__init__(config)
+        self._most = most
+        self._watch: asyncio.Task[None] | None = None
         self._drain = drain
         self._seconds = seconds
 
@@ -86,6 +79,7 @@ class GracefulServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the door. What has been made by now stays: the garbage collector need not look through it again."""
         await super().startup(sockets)
+        self._watch = asyncio.create_task(self._watch_connections())
         gc.collect()
         gc.freeze()
         gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
@@ -94,7 +88,29 @@ class GracefulServer(uvicorn.Server):
         """Close the door, serve who is inside, end."""
         if self._drain.active:
             await self._serve_the_last()
-        await super().shutdown(sockets)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            if self._watch is not None:
+                self._watch.cancel()
+
+    async def _watch_connections(self) -> None:
+        """End connections whose clients keep the gateway waiting."""
+        loop = asyncio.get_running_loop()
+        warned = -_CROWD_WARNING_SECONDS
+        while True:
+            await asyncio.sleep(_CHECK_SECONDS)
+            now = loop.time()
+            for connection in tuple(self.server_state.connections):
+                if isinstance(connection, HttpProtocol):
+                    connection.check(now)
+            if len(self.server_state.connections) >= self._most and now - warned > _CROWD_WARNING_SECONDS:
+                warned = now
+                structlog.get_logger("kimi.server").warning(
+                    "too_many_connections",
+                    most=self._most,
+                    meaning="new ones are closed; raise the limit of open files",
+                )
 
     async def _serve_the_last(self) -> None:
         loop = asyncio.get_running_loop()

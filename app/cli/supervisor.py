@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,8 @@ _LONGEST_PAUSE = 15.0
 _STABLE_SECONDS = 60.0
 _START_SECONDS = 30.0
 _POLL_SECONDS = 0.05
+# What `serve` ends with if its settings are wrong.
+_SETTINGS_STATUS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +80,11 @@ class Supervisor:
     async def _run(self, stop: asyncio.Event, roll: asyncio.Event) -> int:
         self._write_config()
         self._check_ports()
-        keepers = [asyncio.create_task(worker.keep_running()) for worker in self._workers]
+        keepers = [asyncio.create_task(worker.keep_running(self._others_run(worker))) for worker in self._workers]
         status = 0
         try:
             if await self._all_listen(stop):
-                keepers.append(asyncio.create_task(self._nginx.keep_running()))
+                keepers.append(asyncio.create_task(self._nginx.keep_running(lambda: False)))
                 await _port_open(self._policy.nginx.listen)
                 self._log.info("cluster_ready", listen=self._policy.nginx.listen, workers=len(self._workers))
                 await self._serve(stop, roll)
@@ -126,14 +128,21 @@ class Supervisor:
             await asyncio.gather(*(_port_open(self._address(number)) for number in range(len(self._workers))))
 
         waiting, stopped = asyncio.create_task(listening()), asyncio.create_task(stop.wait())
+        refused = [asyncio.create_task(worker.refused.wait()) for worker in self._workers]
         try:
-            await asyncio.wait([waiting, stopped], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([waiting, stopped, *refused], return_when=asyncio.FIRST_COMPLETED)
+            if any(task.done() for task in refused):
+                raise ClusterError("A worker refuses its settings; the lines above say which.")
             if waiting.done():
                 waiting.result()
             return waiting.done()
         finally:
-            waiting.cancel()
-            stopped.cancel()
+            for task in (waiting, stopped, *refused):
+                task.cancel()
+
+    def _others_run(self, worker: "_Process") -> Callable[[], bool]:
+        """Tells whether requests can be answered without this worker."""
+        return lambda: any(other.is_running for other in self._workers if other is not worker)
 
     def _check_ports(self) -> None:
         addresses = [self._address(number) for number in range(len(self._workers))]
@@ -181,8 +190,19 @@ class _Process:
         self._ending = False
         self._restarting = False
         self._log = structlog.get_logger("kimi.cluster")
+        # Set when it has ended because of its settings.
+        self.refused = asyncio.Event()
 
-    async def keep_running(self) -> None:
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    async def keep_running(self, may_pause: Callable[[], bool]) -> None:
+        """Start it, and start it again whenever it ends, after growing pauses.
+
+        Args:
+            may_pause: Whether it can be done without. If not, it is started again after the first pause.
+        """
         pause = 0.0
         loop = asyncio.get_running_loop()
         while not self._ending:
@@ -201,7 +221,18 @@ class _Process:
                 stable = loop.time() - started > _STABLE_SECONDS
                 pause = 0.0 if stable else min(_LONGEST_PAUSE, pause * 2 or _FIRST_PAUSE)
                 self._log.error("process_died", name=self.name, status=status, restart_in=pause)
-                await asyncio.sleep(pause)
+                if status == _SETTINGS_STATUS:
+                    self.refused.set()
+                await self._pause(pause, may_pause)
+
+    async def _pause(self, seconds: float, may_pause: Callable[[], bool]) -> None:
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        while not self._ending:
+            passed = loop.time() - begin
+            if passed >= seconds or (passed >= _FIRST_PAUSE and not may_pause()):
+                return
+            await asyncio.sleep(_POLL_SECONDS)
 
     async def restart(self, grace: float) -> None:
         self._restarting = True
@@ -263,6 +294,11 @@ async def _port_open(address: str) -> None:
         raise ClusterError(f"Nobody listens on {address} after {_START_SECONDS:g} seconds.") from error
 
 
-def worker_command(main: Path) -> list[str]:
-    """How a worker is started."""
-    return [sys.executable, str(main), "serve"]
+def worker_command(main: Path | None) -> list[str]:
+    """How a worker is started.
+
+    Args:
+        main: A checkout's `main.py`; None where the gateway is installed as a package.
+    """
+    # -P: what is in the current folder doesn't stand in for the package.
+    return [sys.executable, *(("-P", "-m", "app.cli") if main is None else (str(main),)), "serve"]

@@ -32,7 +32,8 @@ _QUOTED_CONVERSATION = re.compile(
     r"<(?:chat|conversation|history|messages?|transcript|dialogue?)(?:[_ -]?\w{1,12})?>"
     r"|^[ \t>|*#\[(-]{0,9}(?:(?:user|human|assistant|ai|bot|chatbot|response|customer)"
     r"(?: (?:input|query|message|question|response|\d{1,3}))?|用户|使用者|助手|助理|人类"
-    r"|(?:the )?(?:conversation|chat history|messages|transcript|dialogue?)|对话|聊天记录)[*\])]{0,3}[ \t]?[:：]"
+    r"|(?:(?:here(?:['’]s| is) )?the )?(?:conversation|chat history|messages|transcript|dialogue?)|对话|聊天记录)"
+    r"[*\])]{0,3}[ \t]?[:：]"
     r"|[\"']role[\"'][ \t]?:[ \t]?[\"'](?:user|assistant)",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -252,6 +253,39 @@ def mentions_task(text: str) -> bool:
     return False
 
 
+def asks_for_task(text: str) -> bool:
+    """Whether a message asks, where it begins or ends, for something on behalf of a chat."""
+    return mentions_task(text[:SHORT_TEXT]) or mentions_task(text[-SHORT_TEXT:])
+
+
+def is_background(messages: Sequence[Message]) -> bool:
+    """Whether an app asks for something on behalf of a chat: one message that quotes it, and an instruction in that
+    message or in the system's."""
+    system, turns = _split(messages)
+    if len(turns) != 1 or turns[0].role != "user":
+        return False
+    text = turns[0].text
+    if _is_task(text):
+        return True
+    is_asked = any(asks_for_task(message.text) for message in system)
+    return is_asked and _QUOTED_CONVERSATION.search(text) is not None
+
+
+def quotation(text: str) -> tuple[int, int]:
+    """Where in a message the conversation stands that it quotes: its beginning and its end.
+
+    Where no tag ends it, it goes on to the end of the message; a message that quotes none is one itself.
+    """
+    found = _QUOTED_CONVERSATION.search(text)
+    if found is None:
+        return 0, len(text)
+    if found[0].startswith("<"):
+        end = text.rfind(f"</{found[0][1:]}")
+        begin = text.rfind(found[0], 0, end) if end >= 0 else found.start()
+        return begin + len(found[0]), end if end >= 0 else len(text)
+    return found.start(), len(text)
+
+
 def _is_repeated(call: ChatCall, last: LastTurn) -> bool:
     if call.idempotency_key and last.idempotency_key:
         says_so = call.idempotency_key == last.idempotency_key
@@ -278,8 +312,7 @@ def _is_task(text: str) -> bool:
     """Whether a message asks for something about a conversation that it quotes, rather than being a turn of one."""
     if _TASK_OF_AN_APP.match(text):
         return True
-    head, tail = text[:SHORT_TEXT], text[-SHORT_TEXT:]
-    return bool((mentions_task(head) or mentions_task(tail)) and _QUOTED_CONVERSATION.search(text))
+    return asks_for_task(text) and _QUOTED_CONVERSATION.search(text) is not None
 
 
 def _are_results_of(turns: Sequence[Message], before: Sequence[Message]) -> bool:

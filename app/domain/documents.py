@@ -18,6 +18,8 @@ _COMPRESSED_UNMARKED = _VERSION + b"\x78"
 # Compressing smaller documents saves next to nothing; the fastest level already halves a conversation.
 _WORTH_COMPRESSING = 1024
 _LEVEL = 1
+# Nothing that the gateway stores is longer, in bytes.
+_LONGEST = 128 * 1024 * 1024
 
 
 class UnreadableDocument(Exception):
@@ -43,10 +45,21 @@ def unpack(data: bytes) -> Any:
         raise UnreadableDocument(f"unknown format {head.hex() or 'empty'}")
     try:
         if head == _COMPRESSED:
-            body = zlib.decompress(body)
+            body = _decompressed(body)
         elif head == _COMPRESSED_UNMARKED:
-            body = zlib.decompress(data[1:])
+            body = _decompressed(data[1:])
         return read_exact_json(body)
     except (ValueError, RecursionError, zlib.error) as error:
         # Not chained: the errors of these libraries quote what they stumbled over.
         raise UnreadableDocument(f"damaged ({type(error).__name__})") from None
+
+
+def _decompressed(data: bytes) -> bytes:
+    """As `zlib.decompress`, but a small document doesn't become one of gigabytes."""
+    inflater = zlib.decompressobj()
+    document = inflater.decompress(data, _LONGEST)
+    if inflater.unconsumed_tail:
+        raise UnreadableDocument("too large")
+    if not inflater.eof:
+        raise zlib.error("its end is missing")
+    return document

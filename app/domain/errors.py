@@ -15,6 +15,7 @@
     ├── ResponseNotFound              404
     ├── UnknownUrl                    404
     ├── MethodNotAllowed              405
+    ├── RequestTimeout                408
     ├── SessionBusy                   409
     ├── ClientClosedRequest           499
     ├── InternalError                 500
@@ -57,6 +58,8 @@ class GatewayError(Exception):
         param: The request field at fault, such as `messages[1].content`.
         code: Overrides the class's own code.
         retry_after: Seconds after which another attempt makes sense, where known.
+        reason: For the operator, in a few words: why a connection failed. Names no host.
+        server: For the operator: which server it was, as `host:port`. Clients are told neither.
     """
 
     status: ClassVar[int] = 500
@@ -76,11 +79,15 @@ class GatewayError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after: float | None = None,
+        reason: str = "",
+        server: str = "",
     ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
         self.retry_after = retry_after
+        self.reason = reason
+        self.server = server
         if code is not None:
             self.code = code
 
@@ -209,6 +216,14 @@ class MethodNotAllowed(GatewayError):
     code = "method_not_allowed"
 
 
+class RequestTimeout(GatewayError):
+    """The request's head or body took longer than `CLIENT_TIMEOUT_SECONDS` allows."""
+
+    status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
+
+
 class SessionBusy(GatewayError):
     """Another request of this session is still running."""
 
@@ -252,7 +267,7 @@ class SessionStoreUnavailable(GatewayError):
 
     status = 503
     code = "session_store_unavailable"
-    advice = "Check SESSION_STORE_URL and the Redis server."
+    advice = "Check SESSION_STORE_URL (host, port, password, database) and that the Redis server runs."
 
 
 class KeyStoreUnavailable(GatewayError):

@@ -19,6 +19,16 @@ _LINE_ENDS = [(chr(code).encode(), b"\\u%04x" % code) for code in (0x85, 0x2028,
 _HALF_ESCAPE = re.compile(r"(?<!\\)((?:\\\\)*)\\(?:u[0-9a-fA-F]{0,3})?$")
 _LONGEST_REPAIR = 1_000_000
 
+# A small document can't hold the event loop. A larger one does if it consists of millions of tiny values: decoding is
+# one step, which takes longer for an empty list than for a page of text.
+_SMALL = 128 * 1024
+_MOST_VALUES = 400_000
+_MOST_STRINGS = 150_000
+# Decoded in the slow way as well.
+_MOST_VALUES_LENIENT = 60_000
+_DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
+_LONG_NUMBER = b"0" * 400
+
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 _encode_anything = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -92,23 +102,54 @@ def read_json_object(data: bytes, *, bad_utf8: Literal["strict", "replace"] = "r
     """Decode an object that somebody else has written, as leniently as possible; None if it isn't one.
 
     Args:
-        data: The bytes. A byte order mark, NaN, numbers out of range and lone surrogates are accepted.
+        data: The bytes. A byte order mark, NaN, numbers out of range and lone surrogates are accepted; a document of
+            hundreds of thousands of values is not.
         bad_utf8: What to do with invalid UTF-8: "replace" puts U+FFFD in its place, "strict" gives None.
     """
-    try:
-        document = _decode(data)
-    except (ValueError, RecursionError):
-        document = _read_leniently(data, bad_utf8)
+    document = _read_from_others(data, bad_utf8)
     return document if isinstance(document, dict) else None
 
 
 def read_json_list(data: bytes) -> list[object] | None:
     """Decode a list that somebody else has written, as leniently as `read_json_object`; None if it isn't one."""
-    try:
-        document = _decode(data)
-    except (ValueError, RecursionError):
-        document = _read_leniently(data, "replace")
+    document = _read_from_others(data, "replace")
     return document if isinstance(document, list) else None
+
+
+def is_overladen(data: bytes) -> bool:
+    """Whether a document consists of so many values that decoding it would hold up everybody else."""
+    return len(data) > _SMALL and _values_in(data) > _MOST_VALUES_LENIENT
+
+
+def _read_from_others(data: bytes, bad_utf8: str) -> object:
+    values = 0 if len(data) <= _SMALL else _values_in(data)
+    if values > _MOST_VALUES:
+        return None
+    try:
+        return _decode(data)
+    except (ValueError, RecursionError):
+        return _read_leniently(data, bad_utf8) if values <= _MOST_VALUES_LENIENT else None
+
+
+def _values_in(data: bytes) -> int:
+    """About how many values a large document has; more than are ever read if it has a number of absurd length."""
+    # Commas, braces and digits count outside of texts; where there are few in all, it doesn't matter where they are.
+    if _marks_in(data) > _MOST_VALUES_LENIENT or _has_long_number(data):
+        plain = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+        if plain.count(b'"') > 2 * _MOST_STRINGS:
+            return _MOST_VALUES + 1
+        data = b" ".join(plain.split(b'"')[::2])
+        if _has_long_number(data):
+            return _MOST_VALUES + 1
+    return _marks_in(data)
+
+
+def _has_long_number(data: bytes) -> bool:
+    return _LONG_NUMBER in data.translate(_DIGITS)
+
+
+def _marks_in(data: bytes) -> int:
+    return sum([data.count(mark) for mark in (b",", b":", b"[", b"{")])
 
 
 def object_text(text: str) -> str | None:
@@ -117,6 +158,8 @@ def object_text(text: str) -> str | None:
     Nothing, null and an empty list are an object without fields. Raw line ends in texts and a text within a text are
     what some models write.
     """
+    if len(text) > _SMALL and _values_in(text.encode("utf-8", "replace")) > _MOST_VALUES_LENIENT:
+        return None
     try:
         if isinstance(_decode(text), dict):
             return text

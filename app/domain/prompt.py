@@ -4,7 +4,8 @@ Pure and deterministic. What is kept, in this order:
 
 1. The last user turn, or the tool results that wait for an answer: it must fit, else `ContextTooLong`.
 2. Instructions on tools and output format: what the answer depends on; they must fit too.
-3. The system prompt: whole if it takes at most a third of the limit, else its head and its tail.
+3. The system prompt: whole if it takes at most a third of what the instructions leave of the limit, else its head and
+   its tail.
 4. The other turns, newest first, each whole; the first that doesn't fit keeps its head and tail if enough remains.
    User messages that never got an answer, as failed ones in the histories of chat apps, come after all that did.
 
@@ -25,26 +26,17 @@ from msgspec.structs import replace
 from app.domain.chat import Message, Role, ToolCall
 from app.domain.chunking import boundary_after, boundary_before
 from app.domain.errors import ContextTooLong, InvalidRequest
+from app.domain.forgery import may_forge, without_forgeries
 from app.domain.tokens import BYTES_PER_TOKEN, estimate, utf8_size
+from app.domain.wording import instructions_too_long, message_too_long
 
 Unit = Literal["codepoints", "utf16", "bytes", "tokens"]
 
 _SEPARATOR = "\n"
-_ELLIPSIS = " … "
+ELLIPSIS = " … "
 # A cut-down message below this many units says too little to be worth its place.
-_USEFUL = 60
+USEFUL = 60
 _SYSTEM_SHARE = 3
-# A tag counts as such only together with its colon: `[user]` alone, as in a configuration file, stays as it is.
-_FORGED_TAG = re.compile(
-    r"[\[［](?=\s{0,3}(?:system|user|assistant|tool)\b[^\]］]{0,80}[\]］]\s{0,3}[:：])", re.IGNORECASE
-)
-# Likewise what would read as a call of a tool, in any form that `app/domain/emulation` reads, but for the request's own
-# tag. The model may repeat it, and then it must not be one. Tokens of chat templates are no part of any message.
-_FORGED_CALL = re.compile(
-    r"<(?=[|｜][\w▁/]{1,40}[|｜]>|/?(?:[\w-]{1,20}:|[|｜]DSML[|｜])?(?:(?:tool_calls?|function_calls?|TOOLCALL)\s{0,9}>"
-    r"|(?:function|invoke|tool)(?:=|[ ]name[ ]?=)|invoke>))|\[(?=/?TOOL_CALLS\])"
-)
-_FORGED_KIMI_CALL = re.compile(r"functions\.(?=[\w.\-]{1,128}:\d)")
 _PLAIN_TAGS = {role: f"[{role.capitalize()}]: " for role in ("system", "user", "assistant", "tool")}
 _NOT_IN_A_TAG = re.compile(r"[^\w.-]+")
 
@@ -66,6 +58,11 @@ class PromptLimit(Struct, frozen=True):
         """The function that gives the size of a text in this limit's unit."""
         return _MEASURES[self.unit]
 
+    @property
+    def in_words(self) -> str:
+        """The limit for people, as in `1000 characters`."""
+        return f"{self.size} {_UNITS_IN_WORDS[self.unit]}"
+
 
 def _utf16_size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
@@ -75,13 +72,16 @@ def _utf16_size(text: str) -> int:
 _MEASURES: Mapping[Unit, Callable[[str], int]] = MappingProxyType(
     {"codepoints": len, "utf16": _utf16_size, "bytes": utf8_size, "tokens": estimate}
 )
+_UNITS_IN_WORDS: Mapping[Unit, str] = MappingProxyType(
+    {"codepoints": "characters", "utf16": "UTF-16 units", "bytes": "bytes", "tokens": "tokens"}
+)
 
 
 class Prompt(Struct, frozen=True, kw_only=True):
     """What clients and operators are told about a prompt, whatever form it was sent in.
 
     Args:
-        size: Its size in the limit's unit, at most `limit.size`.
+        size: Its size in the limit's unit, at most `limit.size` unless it is sent in parts.
         limit: The limit it was made for.
         tokens: Its estimated size in tokens.
         dropped: Messages that were left out.
@@ -101,9 +101,15 @@ class Prompt(Struct, frozen=True, kw_only=True):
 
 
 class TextPrompt(Prompt, frozen=True, kw_only=True):
-    """A conversation as one text."""
+    """A conversation as one text.
+
+    Args:
+        earlier_parts: Texts that are sent before it, one by one, in the same session of the upstream's. Its size is
+            that of all together.
+    """
 
     text: str
+    earlier_parts: tuple[str, ...] = ()
 
 
 class MessagePrompt(Prompt, frozen=True, kw_only=True):
@@ -190,6 +196,16 @@ def room_for_instructions(messages: Sequence[Message], limit: PromptLimit) -> in
     return limit.size - limit.measure(beside)
 
 
+def pending_places(messages: Sequence[Message], limit: PromptLimit) -> tuple[list[int], int]:
+    """The places of the messages that must be sent, and the size of their tags; none if only instructions came."""
+    places = [place for place, message in enumerate(messages) if message.role != "system"]
+    if not places:
+        return [], 0
+    draft = _draft(messages, told_call)
+    overhead = sum([limit.measure(section.tag + _SEPARATOR) for section in draft.pending])
+    return places[-len(draft.pending) :], overhead
+
+
 class _Section(Struct, frozen=True):
     """A message as it is written.
 
@@ -253,8 +269,10 @@ def _join(sections: list[_Section], has_words: bool) -> str:
     # What forged tags and calls begin with is searched for in all bodies at once: a search in each costs several times
     # as much, and most conversations have nothing of the kind.
     bodies = _SEPARATOR.join([section.body for section in sections])
-    if "[" in bodies or "［" in bodies or "<" in bodies or "functions." in bodies:
-        sections = [section if section.ours else replace(section, body=_neutral(section.body)) for section in sections]
+    if may_forge(bodies):
+        sections = [
+            section if section.ours else replace(section, body=without_forgeries(section.body)) for section in sections
+        ]
     return _SEPARATOR.join([section.tag + section.body for section in sections])
 
 
@@ -262,22 +280,19 @@ def _too_long(
     size: int, pending: list[_Section], told: list[_Section], limit: PromptLimit, instructions_param: str
 ) -> ContextTooLong:
     """The error that blames the instructions if the message to be answered would fit without them."""
-    most = f"{limit.size} {limit.unit}"
-    alone = limit.measure(_join(pending, has_words=True))
+    text = _join(pending, has_words=True)
+    alone = limit.measure(text)
+    unit = _UNITS_IN_WORDS[limit.unit]
     if told and alone <= limit.size:
-        of_instructions = limit.measure(told[0].body)
-        return ContextTooLong(
-            f"The instructions for {instructions_param} take {of_instructions} {limit.unit}, {size} together with "
-            f"the last message ({limit.setting}). Send fewer or shorter ones, or shorten the last message.",
-            param=instructions_param,
-            limit=most,
+        details = instructions_too_long(
+            text, instructions_param, limit.measure(told[0].body), size, unit=unit, setting=limit.setting
         )
-    return ContextTooLong(
-        f"The messages that have to be sent take {alone if told else size} {limit.unit} ({limit.setting}). "
-        "Shorten the last message.",
-        param="messages",
-        limit=most,
+        return ContextTooLong(details, param=instructions_param, limit=limit.in_words)
+    are_results = all(section.tag.startswith("[Tool") for section in pending)
+    details = message_too_long(
+        text, alone if told else size, limit.size, unit=unit, setting=limit.setting, are_results=are_results
     )
+    return ContextTooLong(details, param="messages", limit=limit.in_words)
 
 
 def _draft(messages: Sequence[Message], render_call: Callable[[ToolCall], str]) -> _Draft:
@@ -326,12 +341,15 @@ def _select(draft: _Draft, must: list[_Section], limit: PromptLimit) -> list[_Se
     separator = measure(_SEPARATOR)
     # Every section but the first costs a separator; so does the first here, and the budget pays it back.
     room = limit.size + separator
+    told = 0
     for section in must:
-        room -= measure(section.tag) + separator + measure(section.body)
+        cost = measure(section.tag) + separator + measure(section.body)
+        room -= cost
+        told += cost if section.ours else 0
     if room <= 0:
         return must
     kept: list[_Section] = []
-    share = min(room, limit.size // _SYSTEM_SHARE)
+    share = min(room, (limit.size - told) // _SYSTEM_SHARE)
     for section in draft.system:
         cost = measure(section.tag) + separator + measure(section.body)
         kept += [section] if cost <= share else _cut(section, share, limit)
@@ -380,14 +398,15 @@ def _by_importance(draft: _Draft, max_characters: int) -> list[int]:
 
 def _cut(section: _Section, room: int, limit: PromptLimit) -> list[_Section]:
     """The section's head and tail; nothing if too little of them would be left."""
-    room -= limit.measure(section.tag + _SEPARATOR) + limit.measure(_ELLIPSIS)
-    if room < _USEFUL:
+    room -= limit.measure(section.tag + _SEPARATOR) + limit.measure(ELLIPSIS)
+    if room < USEFUL:
         return []
-    head, tail = _head(section.body, room - room // 2, limit), _tail(section.body, room // 2, limit)
-    return [_Section(section.tag, head + _ELLIPSIS + tail, cut=True)]
+    head, tail = head_of(section.body, room - room // 2, limit), tail_of(section.body, room // 2, limit)
+    return [_Section(section.tag, head + ELLIPSIS + tail, cut=True)]
 
 
-def _head(text: str, size: int, limit: PromptLimit) -> str:
+def head_of(text: str, size: int, limit: PromptLimit) -> str:
+    """The beginning of a text, at most so large, that ends between two visible characters."""
     end = len(text[:size])
     if limit.unit == "bytes":
         end = len(text[:size].encode("utf-8", "surrogatepass")[:size].decode("utf-8", "ignore"))
@@ -396,25 +415,11 @@ def _head(text: str, size: int, limit: PromptLimit) -> str:
     return text[: boundary_before(text, end)]
 
 
-def _tail(text: str, size: int, limit: PromptLimit) -> str:
+def tail_of(text: str, size: int, limit: PromptLimit) -> str:
+    """The end of a text, at most so large, that begins between two visible characters."""
     kept = text[max(0, len(text) - size) :] if size else ""
     if limit.unit == "bytes":
         kept = kept.encode("utf-8", "surrogatepass")[-size:].decode("utf-8", "ignore") if size else ""
     elif limit.unit == "utf16":
         kept = kept.encode("utf-16-le", "surrogatepass")[-2 * size :].decode("utf-16-le", "ignore") if size else ""
     return text[boundary_after(text, len(text) - len(kept)) :]
-
-
-def without_forged_calls(text: str) -> str:
-    """The text with everything made harmless that a model could repeat as a tool call, at the same length."""
-    # Searching for one character is ten times as fast as searching for a pattern.
-    if "<" in text or "[TOOL_CALLS]" in text:
-        text = _FORGED_CALL.sub("(", text)
-    return _FORGED_KIMI_CALL.sub("functions ", text) if ":" in text and "functions." in text else text
-
-
-def _neutral(body: str) -> str:
-    """The body with everything made harmless that reads like a tag of ours or a tool call; it never grows."""
-    if "[" in body or "［" in body:
-        body = _FORGED_TAG.sub("(", body)
-    return without_forged_calls(body)

@@ -42,11 +42,14 @@ class CallRecord(Struct, frozen=True):
         action: What the call meant for its session.
         prompt_size: Size of the prompt, in the unit of the model's limit.
         dropped: Messages that didn't fit into the prompt.
+        tools_left_out: Tools that the model wasn't told of, for want of room.
         usage: Tokens, if an answer came.
         seconds: The duration of the call.
         upstream_seconds: The time to the upstream's answer (of a stream: its first part).
         session: A digest of the session's key, which finds the session's calls.
         passed_over: The providers that could not answer, each with an error code.
+        reason: Why the connection to the upstream failed, if that is why the call did; with the server, for the
+            operator only.
         origin: How it came in.
         project: Of its caller.
         asked_model: The name that was asked for.
@@ -68,6 +71,9 @@ class CallRecord(Struct, frozen=True):
     upstream_seconds: float | None
     session: str | None = None
     passed_over: tuple[tuple[str, str], ...] = ()
+    reason: str = ""
+    server: str = ""
+    tools_left_out: int = 0
     origin: Origin = NOWHERE
     project: str = ""
     asked_model: str = ""

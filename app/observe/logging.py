@@ -2,19 +2,23 @@
 
 import logging
 import logging.config
+import os
 import sys
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import partial
 from typing import Literal, TextIO
 
 import msgspec
 import structlog
 
 from app.domain.usage import CallRecord
+from app.observe.pretty import pretty_access_line
 
 _json = msgspec.json.Encoder(enc_hook=str).encode
-LogFormat = Literal["json", "pretty"]
+LogFormat = Literal["auto", "json", "pretty"]
 
 # The access line of the running request: opened with the request, and added to by whoever learns something about it.
 # All tasks of a request share the one dict, so that what a child task adds is in the line, too.
@@ -26,15 +30,21 @@ def configure(level: str, log_format: LogFormat, stream: TextIO | None = None, *
 
     Args:
         level: The lowest level that is logged.
-        log_format: `json`, or `pretty` for people.
+        log_format: `json`, `pretty` for people, or `auto`: `pretty` on a terminal, else `json`.
         stream: Where the lines go; None means stderr.
         worker_id: Added to every line; empty if there is only one worker.
     """
+    target = stream or sys.stderr  # None if stderr is closed
+    is_terminal = target is not None and target.isatty()
+    if log_format == "auto":
+        log_format = "pretty" if is_terminal else "json"
     shared: list[structlog.typing.Processor] = [
         _with_request_id,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.TimeStamper(fmt="iso", utc=True)
+        if log_format == "json"
+        else structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
     ]
     if worker_id:
         shared.append(_with_worker(worker_id))
@@ -47,12 +57,14 @@ def configure(level: str, log_format: LogFormat, stream: TextIO | None = None, *
     tracebacks = structlog.processors.ExceptionRenderer(
         structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     )
-    target = stream or sys.stderr  # None if stderr is closed
-    colors = target is not None and target.isatty()
-    plain = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
+    colors = is_terminal and not os.environ.get("NO_COLOR")
+    plain = structlog.dev.ConsoleRenderer(
+        colors=colors, pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
+    )
     compact = structlog.processors.JSONRenderer(ensure_ascii=False, separators=(",", ":"))
     rendering: list[structlog.typing.Processor] = [tracebacks, compact] if log_format == "json" else [plain]
-    handler = _Handler(target, worker_id, None if log_format == "json" else plain)
+    row = None if log_format == "json" else partial(pretty_access_line, colors=colors)
+    handler = _Handler(target, worker_id, row)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -75,10 +87,15 @@ class _Handler(logging.StreamHandler[TextIO]):
 
     Args:
         worker_id: Added to every access line, unless empty.
-        pretty: Renders access lines for people; None writes JSON.
+        pretty: Writes access lines for people, given the local time; None writes JSON.
     """
 
-    def __init__(self, stream: TextIO | None, worker_id: str, pretty: structlog.typing.Processor | None) -> None:
+    def __init__(
+        self,
+        stream: TextIO | None,
+        worker_id: str,
+        pretty: Callable[[Mapping[str, object], datetime], str] | None,
+    ) -> None:
         super().__init__(stream)
         self._constant: dict[str, object] = {"worker": worker_id} if worker_id else {}
         self._pretty = pretty
@@ -88,11 +105,10 @@ class _Handler(logging.StreamHandler[TextIO]):
         fields["timestamp"] = datetime.now(UTC)
         fields |= self._constant
         try:
-            line = (
-                _json(fields).decode() if self._pretty is None else self._pretty(None, "", msgspec.to_builtins(fields))
-            )
+            pretty = self._pretty
+            line = _json(fields).decode() if pretty is None else pretty(fields, datetime.now().astimezone())
             with self.lock or nullcontext():
-                self.stream.write(f"{line!s}\n")
+                self.stream.write(f"{line}\n")
                 self.stream.flush()
         except (OSError, ValueError):
             pass
@@ -170,6 +186,8 @@ def log_call(record: CallRecord) -> None:
         dropped=record.dropped,
         upstream_ms=None if record.upstream_seconds is None else round(record.upstream_seconds * 1000),
     )
+    if record.reason:
+        fields.update(reason=record.reason, server=record.server or None)
     if record.passed_over:
         fields["passed_over"] = [f"{provider}={reason}" for provider, reason in record.passed_over]
     if record.usage is not None:

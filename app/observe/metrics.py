@@ -212,6 +212,9 @@ class Metrics(Collector):
             "look-ups",
             ("result",),
         )
+        self._tools_left_out = counter(
+            "kimi_tools_left_out_total", "Tools left out of prompts because they did not fit", "tools", ("model",)
+        )
         self._lag = histogram(
             "kimi_event_loop_lag_seconds", "How late the event loop wakes up, twice a second", bounds=_LAG_BOUNDS
         )
@@ -278,6 +281,8 @@ class Metrics(Collector):
             self._tokens.values[model, "completion"] += record.usage.completion_tokens
         if record.dropped:
             self._dropped.values[model,] += record.dropped
+        if record.tools_left_out:
+            self._tools_left_out.values[model,] += record.tools_left_out
 
     def timing(self, trace: Trace) -> Trace:
         """Return a `Trace` that opens the spans of `trace`, times each and counts its failures."""

@@ -32,6 +32,8 @@ class ModelSpec(Struct, frozen=True):
         abilities: What the model does natively. The gateway emulates or refuses the rest.
         listed: False for a model that `find` made up from its name: nobody has listed it.
         bounds: What requests to it are brought within; None if it is sent whatever the client wants.
+        takes_parts: Whether its provider sends the `earlier_parts` of a text prompt first, in one session with the
+            rest, and its upstream keeps in mind what such a session has said.
     """
 
     id: str
@@ -41,6 +43,7 @@ class ModelSpec(Struct, frozen=True):
     abilities: frozenset[Ability] = frozenset()
     listed: bool = True
     bounds: ModelBounds | None = None
+    takes_parts: bool = False
 
 
 class CompletionRequest(Struct, frozen=True):

@@ -24,6 +24,7 @@ from pydantic import (
 from app.domain.prompt import PromptLimit
 from app.providers.base import Ability, ModelSpec
 from app.providers.bounds import BoundsRow, ModelBounds, OptionRange, SchemaRules, bounds_of
+from app.providers.http import CLIENT_HEADERS
 from app.providers.openai_compatible.presets import PRESETS, ModelRow, Preset
 from app.providers.openai_compatible.upstream import MaxTokensField, Quirks, ReasoningField, Upstream
 from app.providers.registry import ModelRoute
@@ -32,6 +33,8 @@ from app.providers.resilience.breaker import LONGEST_PAUSE, BreakerPolicy
 _NAME = r"^[a-z0-9][a-z0-9._-]{0,31}$"
 # What is often copied along with a base URL.
 _ENDPOINTS = re.compile(r"(?:/+(?:chat/completions|completions|responses|messages|embeddings|models))+/*$")
+# Headers that no row may set: framing, what concerns the connection alone, and what the gateway couldn't read.
+_OWN_HEADERS = CLIENT_HEADERS | {"accept-encoding", "content-encoding", "content-type", "expect", "proxy-connection"}
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 
 
@@ -131,6 +134,12 @@ class ProviderEntry(BoundsEntry):
         wrong = [name for name in value if not _HEADER_NAME.fullmatch(name)]
         if wrong:
             raise ValueError(f"{wrong[0]!r} is not the name of a header")
+        lower = [name.lower() for name in value]
+        for name in value:
+            if name.lower() in _OWN_HEADERS:
+                raise ValueError(f"{name!r} can't be set: the gateway sends it itself, or it concerns the connection")
+            if lower.count(name.lower()) > 1:
+                raise ValueError(f"{name!r} is there twice: capitals make no difference")
         return value
 
 
@@ -340,7 +349,7 @@ def _upstream(
     upstream = Upstream(
         name=name,
         base_url=checked_base_url(base_url),
-        key=_key(entry, preset, settings, environment),
+        key=_sendable("key_env" if entry.key_env else "key", _key(entry, preset, settings, environment)),
         key_name=entry.key_env or preset.variables.get("api_key", ""),
         headers={header: _value(header, given, environment) for header, given in entry.headers.items()},
         quirks=_quirks(entry, preset.quirks),
@@ -365,8 +374,13 @@ def _key(entry: ProviderEntry, preset: Preset, settings: PresetSettings, environ
 
 def _value(header: str, given: str | FromEnvironment, environment: Mapping[str, str]) -> str:
     value = given if isinstance(given, str) else _variable(f"headers.{header}", given.env, environment)
+    return _sendable(f"headers.{header}", value)
+
+
+def _sendable(field: str, value: str) -> str:
+    """A value that a header can carry."""
     if not value.isprintable() or not value.isascii():
-        raise ValueError(f"headers.{header}: must consist of printable ASCII characters")
+        raise ValueError(f"{field}: must consist of printable ASCII characters")
     return value
 
 

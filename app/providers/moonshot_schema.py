@@ -4,11 +4,13 @@ It wants a `type` in every schema, but in the alternatives instead of next to an
 What can't be put so without changing its meaning is left as it is.
 """
 
+import sys
 from collections.abc import Mapping
 
 Schema = Mapping[str, object]
 
 _DEEPEST = 60
+_ROOM, _MOST_TIMES = 20_000, 2
 _BY_NAME = ("properties", "patternProperties", "$defs", "definitions")
 _IN_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _ALONE = ("items", "additionalProperties", "not")
@@ -24,7 +26,29 @@ _OTHER_BRANCHING = frozenset({"$ref", "$defs", "definitions", "oneOf", "allOf", 
 def moonshot_schema(schema: Schema) -> Schema:
     """The same schema in Moonshot's forms; the very same object if it has them already."""
     # The root stays an object with a type, as the arguments of a tool must be.
-    return _inside(schema, 0)
+    normal = _inside(schema, 0)
+    return schema if normal is not schema and _is_far_larger(normal, schema) else normal
+
+
+def _is_far_larger(normal: Schema, schema: Schema) -> bool:
+    """Whether what holds for all of many alternatives, written into each of them, makes too much of a schema."""
+    most = _ROOM + _MOST_TIMES * _size(schema, sys.maxsize)
+    return _size(normal, most) > most
+
+
+def _size(schema: Schema, most: int) -> int:
+    """The characters of a schema, roughly; no longer counted beyond so many."""
+    size = 0
+    waiting: list[object] = [schema]
+    while waiting and size <= most:
+        part = waiting.pop()
+        size += len(part) if isinstance(part, str) else 1
+        if isinstance(part, dict):
+            size += sum(map(len, part))
+            waiting.extend(part.values())
+        elif isinstance(part, list):
+            waiting.extend(part)
+    return size
 
 
 def _normal(schema: Schema, depth: int) -> Schema:

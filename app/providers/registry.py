@@ -3,11 +3,18 @@
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from msgspec import Struct
 
+from app.domain.caller import Caller
 from app.domain.errors import InvalidRequest, ModelNotFound
 from app.providers.base import BaseProvider, ModelSpec
+
+# The route of every name that nobody knows.
+ANY_MODEL = "*"
+_LONGEST_NAME = 100
+_ANYBODY = Caller("")
 
 
 @dataclass(frozen=True, slots=True)  # pydantic, which reads routes from settings, knows no other kind of record
@@ -15,7 +22,8 @@ class ModelRoute:
     """What a name of the operator's stands for.
 
     Args:
-        targets: Model ids, or `provider/model` ids. The first is asked first, the others if it can't answer.
+        targets: Model ids, `provider/model` ids or names of routes. The first is asked first, the others if it can't
+            answer.
         weights: One for each target: the targets share the requests in these proportions, and stand in for each other.
     """
 
@@ -37,6 +45,13 @@ class Target(Struct, frozen=True):
 
     provider: BaseProvider
     spec: ModelSpec
+
+    @property
+    def description(self) -> str:
+        """Who answers, and how much it takes, for people."""
+        limit = self.spec.prompt_limit
+        unit = "characters" if limit.unit == "codepoints" else limit.unit
+        return f"{self.spec.id} at {self.provider.name}, up to {limit.size:,} {unit} at a time"
 
 
 class _Listed:
@@ -62,16 +77,19 @@ class _Listed:
 class ProviderRegistry:
     """The providers of this gateway, looked up by model name.
 
-    A name is a route's, or a model id (the provider that was registered first wins), or `provider/model`.
+    A name is a route's, or a model id (the provider that was registered first wins), or `provider/model`. A name that
+    is none of these means the one that differs from it only in case; failing that, the route `*`.
 
     Args:
         default_model: The model of requests that name none.
-        routes: The operator's names, by name; they come before models of the same id.
+        routes: The operator's names, by name; they come before models of the same id. Their targets are names like any
+            other, except that a route's own name, as its target, is the model of that id.
     """
 
     def __init__(self, default_model: str, routes: Mapping[str, ModelRoute] | None = None) -> None:
         self.default_model = default_model
         self._routes = dict(routes or {})
+        self._any = self._routes.pop(ANY_MODEL, None)
         self._providers: dict[str, _Listed] = {}
 
     def register(self, provider: BaseProvider) -> None:
@@ -85,20 +103,23 @@ class ProviderRegistry:
         self._providers[provider.name] = _Listed(provider)
 
     def check_routes(self) -> None:
-        """Raise ValueError for a route that leads nowhere, or to a provider that isn't registered."""
-        for name, row in self._routes.items():
-            for target in row.targets:
-                if self._target(target) is None and target.partition("/")[0] not in self._providers:
-                    raise ValueError(
-                        f"The route {name!r} leads to {target!r}, which no provider serves; "
-                        f"switched on are: {', '.join(self._providers)}."
-                    )
+        """Raise ValueError for a route that leads nowhere, to a provider that isn't registered, or back to itself."""
+        for name, row in (*self._routes.items(), *([(ANY_MODEL, self._any)] if self._any else [])):
+            self._check_route(name, row, (name,))
 
-    def resolve(self, model: str, provider: str | None = None) -> tuple[Target, ...]:
+    def serves(self, model: str) -> bool:
+        """Whether a name leads anywhere; models of a provider that lists them later may."""
+        try:
+            return bool(self.resolve(model))
+        except ModelNotFound:
+            return model.partition("/")[0] in self._providers
+
+    def resolve(self, model: str, provider: str | None = None, caller: Caller = _ANYBODY) -> tuple[Target, ...]:
         """Who can answer a model name, in the order in which they are to be asked; at least one.
 
         Args:
             provider: Only this one.
+            caller: Who asks. What a caller may not use doesn't exist for it.
 
         Raises:
             ModelNotFound: Nobody serves it.
@@ -109,30 +130,23 @@ class ProviderRegistry:
                 f"There is no provider {provider[:100]!r} here. There are: {', '.join(self._providers)}.",
                 param="X-Provider",
             )
-        targets = self._targets(model, provider)
-        if not targets:
-            where = f" at the provider {provider!r}" if provider else ""
-            raise self.missing(model, where)
-        return targets
+        found = self._targets(model, provider) if caller.may_use(model) else ()
+        return found or self._meant(model, provider, caller)
 
-    def missing(self, model: str, where: str = "") -> ModelNotFound:
-        """The error for a model that nobody serves, or that a caller may not use."""
-        return ModelNotFound(
-            f"The model {model[:100]!r} does not exist{where}. GET /v1/models lists those that do.", param="model"
-        )
-
-    def model_ids(self) -> Sequence[tuple[str, Target]]:
+    def model_ids(self, *, doubles: bool = False, caller: Caller = _ANYBODY) -> Sequence[tuple[str, Target]]:
         """Every name that is listed, with the model that answers it first: routes, then models.
 
-        With several providers each model is also listed as `provider/model`.
+        Args:
+            caller: Only what it may use.
+            doubles: With several providers, whether each model is also listed as `provider/model`.
         """
-        names = {name: found[0] for name, row in self._routes.items() if (found := self._all(row.targets))}
+        names = {name: found[0] for name in self._routes if (found := self._targets(name, None))}
         own = [Target(provider, spec) for provider in self.providers for spec in provider.models]
         for target in own:
             names.setdefault(target.spec.id, target)
-        for target in own if len(self._providers) > 1 else ():
+        for target in own if doubles and len(self._providers) > 1 else ():
             names.setdefault(f"{target.provider.name}/{target.spec.id}", target)
-        return list(names.items())
+        return [name for name in names.items() if caller.may_use(name[0])]
 
     @property
     def providers(self) -> Iterable[BaseProvider]:
@@ -142,13 +156,58 @@ class ProviderRegistry:
     def _targets(self, model: str, provider: str | None) -> tuple[Target, ...]:
         row = self._routes.get(model)
         if row is not None:
-            found = self._all(row.order())
-            return tuple([target for target in found if provider in (None, target.provider.name)])
+            return self._of_route(model, row, provider)
         target = self._target(model) if provider is None else self._pinned(self._providers[provider], model)
         return () if target is None else (target,)
 
-    def _all(self, names: Iterable[str]) -> list[Target]:
-        return [target for name in names if (target := self._target(name)) is not None]
+    def _of_route(self, name: str, row: ModelRoute, provider: str | None) -> tuple[Target, ...]:
+        found: dict[tuple[str, str], Target] = {}
+        for target in self._all(name, row):
+            if provider in (None, target.provider.name):
+                # Two of the names that it leads through may mean the same model.
+                found.setdefault((target.provider.name, target.spec.id), target)
+        return tuple(found.values())
+
+    def _all(self, name: str, row: ModelRoute) -> Iterable[Target]:
+        for target_name in row.order():
+            inner = self._routes.get(target_name) if target_name != name else None
+            if inner is not None:
+                yield from self._all(target_name, inner)
+            elif (target := self._target(target_name)) is not None:
+                yield target
+
+    def _check_route(self, name: str, row: ModelRoute, way: tuple[str, ...]) -> None:
+        for target in row.targets:
+            inner = self._routes.get(target) if target != name else None
+            if inner is not None:
+                if target in way:
+                    raise ValueError(f"The routes lead in a circle: {' → '.join((*way, target))}.")
+                self._check_route(target, inner, (*way, target))
+            elif self._target(target) is None and target.partition("/")[0] not in self._providers:
+                raise ValueError(
+                    f"The route {name!r} leads to {target!r}, which no provider serves; "
+                    f"switched on are: {', '.join(self._providers)}."
+                )
+
+    def _meant(self, model: str, provider: str | None, caller: Caller) -> tuple[Target, ...]:
+        """Who answers a name that isn't written as any that is known."""
+        folded = model.strip().casefold()
+        names = [name for name, _ in self.model_ids(doubles=True, caller=caller)]
+        alike = list(dict.fromkeys(name for name in names if name.casefold() == folded))
+        found = {name: targets for name in alike if (targets := self._targets(name, provider))}
+        if len(found) == 1:
+            return next(iter(found.values()))
+        if not found and self._any is not None and caller.may_use(model):
+            targets = self._of_route(ANY_MODEL, self._any, provider)
+            if targets:
+                return targets
+        where = f" at the provider {provider!r}" if provider else ""
+        similar = list(found) or get_close_matches(folded[:_LONGEST_NAME], names, n=1)
+        hint = f" Did you mean {' or '.join(map(repr, similar))}?" if similar else ""
+        raise ModelNotFound(
+            f"The model {model[:_LONGEST_NAME]!r} does not exist{where}.{hint} GET /v1/models lists those that do.",
+            param="model",
+        )
 
     def _pinned(self, listed: _Listed, name: str) -> Target | None:
         """A model of this provider, by its id, with or without the provider's name in front."""

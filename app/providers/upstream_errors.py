@@ -52,4 +52,4 @@ _ROWS: tuple[tuple[type[HttpError], type[GatewayError], str], ...] = (
 def translated(error: HttpError) -> GatewayError:
     """Return the gateway's error for one of the HTTP client's; raise it from that one."""
     kind, message = next((kind, message) for http_kind, kind, message in _ROWS if isinstance(error, http_kind))
-    return kind(message.format(error))
+    return kind(message.format(error), reason=error.reason, server=error.server)

@@ -90,7 +90,19 @@ class SessionStore(Protocol):
         ...
 
     def status(self) -> str:
-        """`ready`, or one word that says why not; for `/ready`."""
+        """`ready` or `unavailable`; for `/ready`."""
+        ...
+
+    def fault(self) -> str:
+        """Why it is unavailable, in a few words for the operator; empty if it isn't."""
+        ...
+
+    async def check(self) -> str:
+        """Write, read and delete something, and describe the store in a few words; for `doctor`.
+
+        Raises:
+            SessionStoreUnavailable: It can't be used; `fault` says why.
+        """
         ...
 
 

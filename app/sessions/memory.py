@@ -106,6 +106,14 @@ class MemorySessionStore:
         """See `SessionStore.count`."""
         return len(self._sessions)
 
+    def fault(self) -> str:
+        """See `SessionStore.fault`."""
+        return ""
+
+    async def check(self) -> str:
+        """See `SessionStore.check`."""
+        return "in this process's memory"
+
     def status(self) -> str:
         """See `SessionStore.status`."""
         return "ready"

@@ -67,6 +67,8 @@ class AccessSettings(SettingsGroup):
         metrics_key = self.metrics_key.get_secret_value()
         if metrics_key and _is_trivial(metrics_key):
             raise ValueError("METRICS_KEY: it is a placeholder or easy to guess")
+        if metrics_key and metrics_key in self.api_keys:
+            raise ValueError("METRICS_KEY: it is one of API_MASTER_KEY's, which open /metrics anyway; make another one")
         return self
 
 

@@ -103,7 +103,10 @@ class StreamSettings(SettingsGroup):
         "HEARTBEAT_SECONDS", 15, "After this much silence a comment is sent, so that proxies keep the connection.", gt=0
     )
     write_timeout: Seconds = setting(
-        "STREAM_WRITE_TIMEOUT", 60, "How long a client may leave its stream unread before the stream is cut off.", gt=0
+        "STREAM_WRITE_TIMEOUT",
+        60,
+        "How long a client may leave an answer unread before its connection is cut off.",
+        gt=0,
     )
     typing_piece_size: int = setting(
         "TYPING_PIECE_SIZE",

@@ -13,14 +13,11 @@ from app.settings.access import AccessSettings
 from app.settings.conversations import SessionSettings, StreamSettings
 from app.settings.database import DatabaseSettings
 from app.settings.group import SettingsGroup, unquoted
-from app.settings.processes import ClusterSettings, ListeningSettings, LogSettings
+from app.settings.processes import ClusterSettings, ComposeSettings, ListeningSettings, LogSettings
 from app.settings.upstreams import ModelSettings, SiteSettings, TrafficSettings, UpstreamSettings
 
-# Variables that stand in the same file for docker compose and the images that it runs.
-_OF_COMPOSE = frozenset(
-    {"GRAFANA_PASSWORD", "GRAFANA_PORT", "READ_TIMEOUT", "REAL_IP", "REDIS_PASSWORD", "STOP_GRACE_PERIOD", "TZ"}
-    | {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"}
-)
+# Variables that stand in the same file for the images that docker compose runs.
+_OF_IMAGES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "TZ"})
 _OF_OTHERS = ("COMPOSE_", "DOCKER_", "BUILDKIT_", "OTEL_", "PYTHON", "GF_")
 
 
@@ -32,6 +29,7 @@ class Settings(BaseModel):
     access: AccessSettings
     listening: ListeningSettings
     cluster: ClusterSettings
+    compose: ComposeSettings
     logs: LogSettings
     models: ModelSettings
     upstreams: UpstreamSettings
@@ -105,7 +103,7 @@ def unknown_lines(known: Iterable[str] = (), env_file: str | Path | None = ".env
     """
     names = DotEnvSettingsSource(SettingsGroup, env_file, case_sensitive=True).env_vars
     settings = setting_names()
-    ours = {name.upper() for name in (*settings, *known)} | _OF_COMPOSE
+    ours = {name.upper() for name in (*settings, *known)} | _OF_IMAGES
     unknown = [name for name in names if name.upper() not in ours and not name.upper().startswith(_OF_OTHERS)]
     return {name: next(iter(get_close_matches(name.upper(), settings, n=1)), "") for name in unknown}
 

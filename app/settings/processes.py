@@ -1,12 +1,52 @@
 """How the gateway's processes run: where they listen, several of them behind nginx, what they log."""
 
 import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, SecretStr, field_validator, model_validator
 
 from app.settings.group import Accepts, Bytes, OptionalHttpUrl, Seconds, SettingsGroup, WholeSeconds, setting
+
+# nginx refuses more.
+_MOST_CONNECTIONS = 65535
+
+
+def _written_as(pattern: str, advice: str) -> AfterValidator:
+    """Accept only texts of a form; the advice says of which."""
+
+    def checked(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(advice)
+        return value
+
+    return AfterValidator(checked)
+
+
+Rate = Annotated[
+    str,
+    _written_as(r"[1-9]\d{0,8}r/[sm]", "write 100r/s for requests per second, or 100r/m for requests per minute"),
+    Accepts("such as `100r/s` or `600r/m`"),
+]
+_NginxTime = Annotated[
+    str,
+    _written_as(r"[1-9]\d{0,8}(ms|s|m|h)", "write 190s for seconds, or 3m for minutes"),
+    Accepts("such as `190s` or `5m`"),
+]
+_Duration = Annotated[
+    str,
+    _written_as(r"([1-9]\d{0,8}(ms|s|m|h))+", "write 45s for seconds, or 1m30s for more than a minute"),
+    Accepts("such as `45s` or `1m30s`"),
+]
+_RealIp = Annotated[
+    str,
+    _written_as(
+        r"\s*((set_real_ip_from|real_ip_header|real_ip_recursive)\s+[\w.:/-]+;\s*)*",
+        "write nginx directives such as set_real_ip_from 10.0.0.0/8; real_ip_header X-Forwarded-For;",
+    ),
+    Accepts("nginx directives"),
+]
 
 
 class ListeningSettings(SettingsGroup):
@@ -27,6 +67,13 @@ class ListeningSettings(SettingsGroup):
     )
     max_headers: int = setting("MAX_HEADERS", 100, "The most header lines of a request; more get a 431.", ge=10)
     max_messages: int = setting("MAX_MESSAGES", 5000, "The most messages in a request; more get a 400.", ge=1)
+    client_timeout: Seconds = setting(
+        "CLIENT_TIMEOUT_SECONDS",
+        20,
+        "How long a client may take to send the head of a request; a body may take longer by a second for each KiB. "
+        "Connections that are opened and say nothing end after this time.",
+        gt=0,
+    )
     max_loop_lag: Seconds = setting(
         "MAX_LOOP_LAG_SECONDS",
         1,
@@ -49,6 +96,17 @@ class ListeningSettings(SettingsGroup):
         "Whose `X-Forwarded-Prefix` is believed, the address below which a proxy serves the gateway: addresses or "
         "networks of proxies, separated by commas.",
     )
+
+    @field_validator("forwarded_allow_ips")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        for part in filter(None, map(str.strip, value.split(","))):
+            try:
+                if part != "*":
+                    ip_network(part, strict=False)
+            except ValueError:
+                raise ValueError(f"{part[:50]!r} is neither an address or network, such as 10.0.0.0/8, nor *") from None
+        return value
 
 
 class ClusterSettings(SettingsGroup):
@@ -84,32 +142,96 @@ class ClusterSettings(SettingsGroup):
         "session's id or `user` together with the key, which is better where many clients share an address or one "
         "client has many sessions.",
     )
-    request_rate: Annotated[str, Accepts("such as `100r/s` or `600r/m`")] = setting(
+    request_rate: Rate = setting(
         "REQUEST_RATE",
         "100r/s",
         "How many requests each API key (without one, each address) may send. nginx answers more with a 429.",
     )
     request_burst: int = setting("REQUEST_BURST", 200, "How many more requests may come at once.", ge=0)
     connections_per_key: int = setting(
-        "CONNECTIONS_PER_KEY", 1000, "How many requests of one API key (without one, address) may run at once.", ge=1
+        "CONNECTIONS_PER_KEY",
+        1000,
+        "How many requests of one API key (without one, address) may run at once.",
+        ge=1,
+        le=_MOST_CONNECTIONS,
+    )
+    address_rate: Rate = setting(
+        "ADDRESS_RATE",
+        "500r/s",
+        "How many requests each client address (of IPv6, each /64 network) may send, with whatever keys.",
+    )
+    address_burst: int = setting("ADDRESS_BURST", 1000, "How many more requests of one address may come at once.", ge=0)
+    connections_per_address: int = setting(
+        "CONNECTIONS_PER_ADDRESS",
+        5000,
+        "How many requests of one address may run at once.",
+        ge=1,
+        le=_MOST_CONNECTIONS,
     )
     tls_certificate: Path | None = setting(
         "TLS_CERTIFICATE", None, "A PEM file with nginx's certificate. With it nginx speaks https, without it http."
     )
     tls_certificate_key: Path | None = setting("TLS_CERTIFICATE_KEY", None, "A PEM file with the certificate's key.")
 
-    @field_validator("request_rate")
-    @classmethod
-    def _rate(cls, value: str) -> str:
-        if not re.fullmatch(r"[1-9]\d*r/[sm]", value):
-            raise ValueError("write 100r/s for requests per second, or 100r/m for requests per minute")
-        return value
-
     @model_validator(mode="after")
     def _both_or_neither(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_certificate_key is None):
             raise ValueError("TLS_CERTIFICATE: goes together with TLS_CERTIFICATE_KEY")
         return self
+
+
+def _password(value: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[A-Za-z0-9]*", value.get_secret_value()):
+        raise ValueError("must consist of letters and digits, because it becomes part of an address")
+    return value
+
+
+_Image = Annotated[str, Accepts("the name of an image, with `:TAG` or `@sha256:DIGEST`")]
+
+
+class ComposeSettings(SettingsGroup):
+    """Docker Compose.
+
+    Compose, and nobody else, reads these, besides those of nginx above.
+    """
+
+    redis_password: Annotated[SecretStr, AfterValidator(_password), Accepts("letters and digits")] = setting(
+        "REDIS_PASSWORD",
+        "",
+        "The password of the session store that `docker-compose.prod.yml` runs, which needs one. Make one with "
+        "`openssl rand -hex 24`.",
+    )
+    read_timeout: _NginxTime = setting(
+        "READ_TIMEOUT",
+        "190s",
+        "How long nginx waits for a silent worker; more than `UPSTREAM_QUEUE_TIMEOUT` and `REQUEST_TIMEOUT` together.",
+    )
+    stop_grace_period: _Duration = setting(
+        "STOP_GRACE_PERIOD",
+        "45s",
+        "How long a container may take to stop before it is killed; more than `DRAIN_SECONDS` and "
+        "`SHUTDOWN_GRACE_SECONDS` together.",
+    )
+    real_ip: _RealIp = setting(
+        "REAL_IP",
+        "",
+        "What nginx believes of another proxy in front of it, such as "
+        "`set_real_ip_from 10.0.0.0/8; real_ip_header X-Forwarded-For;`. Without it, that proxy is its client.",
+    )
+    grafana_password: Annotated[SecretStr, Accepts("any text")] = setting(
+        "GRAFANA_PASSWORD", "admin", "The password of Grafana's user `admin`. It counts at the first start."
+    )
+    grafana_port: int = setting("GRAFANA_PORT", 3000, "The port of this machine at which Grafana is.", ge=1, le=65535)
+    python_image: _Image = setting(
+        "PYTHON_IMAGE",
+        "",
+        "The image that the gateway's is built on, in place of the one that `docker-compose.yml` names. The next four "
+        "are the same for nginx, Redis, Prometheus and Grafana. `deploy/images.env` pins all five.",
+    )
+    nginx_image: _Image = setting("NGINX_IMAGE", "", "nginx's image.")
+    redis_image: _Image = setting("REDIS_IMAGE", "", "Redis's image.")
+    prometheus_image: _Image = setting("PROMETHEUS_IMAGE", "", "Prometheus's image.")
+    grafana_image: _Image = setting("GRAFANA_IMAGE", "", "Grafana's image.")
 
 
 def _capitals(value: object) -> object:
@@ -123,7 +245,12 @@ class LogSettings(SettingsGroup):
     """Logs and traces."""
 
     level: LogLevel = setting("LOG_LEVEL", "INFO", "The least severe lines that are written.")
-    format: Literal["json", "pretty"] = setting("LOG_FORMAT", "json", "`json` for machines, `pretty` for people.")
+    format: Literal["auto", "json", "pretty"] = setting(
+        "LOG_FORMAT",
+        "auto",
+        "`json` for machines; `pretty` for people, with a row for each request; `auto` is `pretty` on a terminal, else "
+        "`json`.",
+    )
     texts: bool = setting(
         "LOG_TEXTS",
         False,

@@ -52,28 +52,33 @@ class ModelSettings(SettingsGroup):
         "The site's models: public name and the site's own name, separated by commas. The names of the default may "
         "also stand alone.",
     )
-    default: Annotated[str, Accepts("a public name of `KNOWN_MODELS`")] = setting(
+    default: Annotated[str, Accepts("a model, or a name of `MODEL_ROUTES`")] = setting(
         "DEFAULT_MODEL",
         "kimi-k2-instruct-0905",
-        "The model of requests that name none, one of `KNOWN_MODELS`. `kimi` is another name for it.",
+        "The model of requests that name none. `kimi` is another name for it if it is one of `KNOWN_MODELS`, else for "
+        "the first of these.",
     )
     routes: Annotated[dict[str, ModelRoute], BeforeValidator(_routes), Accepts("`name=a>b` or `name=a*3|b*1`, …")] = (
         setting(
             "MODEL_ROUTES",
             "",
             "Names of your own for models, separated by commas. `a>b` asks `b` when `a` can't answer (down, busy, "
-            "conversation too long for it, …); `a*3|b*1` shares the requests three to one. Targets are model ids, or "
-            "`provider/model`. Example: "
+            "conversation too long for it, …); `a*3|b*1` shares the requests three to one. Targets are model ids, "
+            "`provider/model`, or other names of this list. The name `*` stands for every name that nobody serves; "
+            "without it these are a 404. Example: "
             "`kimi=kimi-web/kimi-k2-instruct-0905>moonshot/kimi-k2-0905-preview,balanced=deepseek-chat*3|gpt-4o*1`",
         )
     )
 
+    @property
+    def of_site(self) -> str:
+        """The site's model of requests that name none, or that name `kimi`."""
+        return self.default if self.default in self.known else next(iter(self.known))
+
     @model_validator(mode="after")
-    def _default_exists(self) -> Self:
+    def _some_model(self) -> Self:
         if not self.known:
             raise ValueError("KNOWN_MODELS: at least one model is needed")
-        if self.default not in self.known:
-            raise ValueError(f"DEFAULT_MODEL: {self.default!r} is not one of KNOWN_MODELS")
         return self
 
 
@@ -134,6 +139,19 @@ class SiteSettings(SettingsGroup):
         "drop",
         "`drop` leaves out tools, and forms of JSON, that aren't demanded and don't fit into a message, and "
         "names them in `X-Ignored-Params`. `refuse` answers such a request with a 400.",
+    )
+    long_messages: Literal["refuse", "shorten", "split"] = setting(
+        "LONG_MESSAGES",
+        "refuse",
+        "What becomes of a last message that is too long. `refuse` answers with a 400 that says how much may be sent. "
+        "`shorten` sends its head and tail, with a mark between them. `split` sends it in up to ten parts, which is "
+        "of use only if the site keeps its sessions in mind.",
+    )
+    notices: Literal["off", "brief"] = setting(
+        "NOTICES",
+        "off",
+        "`brief` adds a line below an answer when something was left out or shortened for want of room. Answers that "
+        "programs read (JSON, tool calls, titles) never have it.",
     )
     keep_session: bool = setting(
         "KEEP_UPSTREAM_SESSION",

@@ -21,6 +21,25 @@ __all__ = ["Connection", "Database", "DatabaseAway"]
 
 T = TypeVar("T")
 _LONGEST_REASON = 160
+# What everybody may know of a fault, by what drivers say.
+_REASONS = {
+    "refused": "connection refused",
+    "name or service": "name not found",
+    "name resolution": "name not found",
+    "translate host": "name not found",
+    "authentication": "credentials refused",
+    "does not exist": "no such database or role",
+    "timeout": "timed out",
+    "timed out": "timed out",
+    "longer than": "timed out",
+    "locked": "busy",
+    "full": "disk full",
+    "readonly": "read-only",
+    "unable to open": "the file can't be opened",
+    "shutting down": "shutting down",
+    "starting up": "starting up",
+    "closed": "connection lost",
+}
 # Two for requests' sake (the event loop's thread, the ledger's writer), one more for a report.
 _CONNECTIONS = 3
 # PostgreSQL's advisory lock of this number, which all gateways share, is held by whoever writes what has an order.
@@ -108,6 +127,13 @@ class Database:
     def shown_url(self) -> str:
         """The address without its password."""
         return self.url.render_as_string(hide_password=True)
+
+    def reason(self) -> str:
+        """Why it is away, in words that tell nothing about where it is; empty if it isn't."""
+        if self.prepared and not self.fault:
+            return ""
+        fault = self.fault.lower()
+        return next((words for sign, words in _REASONS.items() if sign in fault), "it can't be used")
 
     def close(self) -> None:
         """Let go of the connections and the thread."""

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -88,3 +88,39 @@ def test_probes_are_logged_for_those_who_look_closely(site: LiveSimulator) -> No
             http.get(path)
     levels = {line["path"]: line["level"] for line in lines if line["event"] == "request"}
     assert levels == {"/health": "debug", "/ready": "debug", "/v1/models": "info"}
+
+
+@pytest.mark.parametrize(
+    ("ask", "status", "error", "param"),
+    [
+        (lambda http: http.get("/v1/nothing"), 404, "unknown_url", None),
+        (lambda http: http.get(CHAT), 405, "method_not_allowed", None),
+        (lambda http: http.post(CHAT, json=body(model="nonsense")), 404, "model_not_found", "model"),
+        (lambda http: http.post(CHAT, json=body(temperature="warm")), 400, "invalid_type", "temperature"),
+        (lambda http: http.post(CHAT, content=b"{"), 400, "invalid_request_error", None),
+        (lambda http: http.post(CHAT, json=body(), headers={"Authorization": "x"}), 401, "invalid_api_key", None),
+        (lambda http: http.post(CHAT, content=b"x" * 1_100_000), 413, "request_too_large", None),
+        (
+            lambda http: http.post(CHAT, content=b"x", headers={"Content-Encoding": "x"}),
+            415,
+            "unsupported_content_encoding",
+            None,
+        ),
+    ],
+    ids=["address", "method", "model", "field", "json", "key", "size", "coding"],
+)
+def test_a_refusal_is_logged_with_its_code(
+    site: LiveSimulator,
+    ask: Callable[[httpx.Client], httpx.Response],
+    status: int,
+    error: str,
+    param: str | None,
+) -> None:
+    """An operator sees why, wherever a request was turned away, and never what was in it."""
+    lines: list[Any] = []
+    with logging_gateway(site, lines) as http:
+        assert ask(http).status_code == status
+    (line,) = (line for line in lines if line["event"] == "request")
+    assert line["status"] == status
+    assert line["error"] == error
+    assert line.get("param") == param

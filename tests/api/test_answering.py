@@ -73,6 +73,10 @@ def test_ignored_parameters_are_listed_up_to_a_number() -> None:
     assert dict(opening_headers(SENT, some))[b"x-ignored-params"] == b"seed, tools.search, top_p"
     many = _exchange(ignored=[f"field_{number:03}" for number in range(500)])
     assert len(dict(opening_headers(SENT, many))[b"x-ignored-params"].split(b", ")) == 32
+    long = _exchange(unserved=[f"tools.{number:02}{'x' * 100}" for number in range(32)])
+    listed = dict(opening_headers(SENT, long))[b"x-ignored-params"]
+    assert 900 < len(listed) <= 1000
+    assert all(len(name) == 108 for name in listed.split(b", "))
 
 
 def test_an_upstream_that_takes_options_ignores_none() -> None:
@@ -170,3 +174,23 @@ def test_an_ordinary_route_is_served_like_any_other() -> None:
     assert (answer.status_code, answer.json()) == (200, {"a": 6})
     assert answer.headers.get_list("x-request-id") == ["request-of-mine"]
     assert (text.status_code, text.text, refused.status_code) == (202, "Plainly.", 401)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/health", None),
+        ("GET", "/ready", None),
+        ("GET", "/metrics", None),
+        ("GET", "/v1/models", None),
+        ("GET", "/v1/sessions", None),
+        ("GET", "/nothing", None),
+        ("POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": "Hello"}]}),
+        ("POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": "Hello"}], "stream": True}),
+        ("POST", "/v1/chat/completions", {"messages": []}),
+    ],
+)
+def test_nobody_on_the_way_may_keep_an_answer(client: httpx.Client, method: str, path: str, body: Any) -> None:
+    """Whole or streamed, good or bad: proxies and browsers are told not to store it."""
+    answer = client.request(method, path, json=body)
+    assert answer.headers.get_list("cache-control") == ["no-store"]

@@ -28,13 +28,13 @@ _PATIENCE = 30.0
 
 
 @pytest.fixture
-def settings(database_url: str, tmp_path: Path) -> dict[str, object]:
+def settings(database_url: str, tmp_path: Path) -> dict[str, Any]:
     """A gateway that keeps keys and ledger in the test's database."""
     return {"database_url": database_url, "journal_dir": tmp_path / "journal"}
 
 
 @pytest.fixture
-def keeper(start_gateway: StartGateway, database: Database, settings: dict[str, object]) -> Iterator[LiveGateway]:
+def keeper(start_gateway: StartGateway, database: Database, settings: dict[str, Any]) -> Iterator[LiveGateway]:
     """Such a gateway, running."""
     with start_gateway(**settings) as gateway:
         yield gateway
@@ -101,7 +101,7 @@ def test_the_keys_of_the_environment_stay_what_they_are(keeper: LiveGateway, dat
 
 
 def test_models_outside_the_key_s_don_t_exist_for_it(
-    site: LiveSimulator, run_log: RunLog, database: Database, settings: dict[str, object]
+    site: LiveSimulator, run_log: RunLog, database: Database, settings: dict[str, Any]
 ) -> None:
     """They are a 404 in every dialect, streamed or not, and missing from the lists."""
     new = _create(database, models=["first-*"])
@@ -153,7 +153,7 @@ def test_scopes_say_what_a_key_may_do(keeper: LiveGateway, database: Database) -
 def test_a_key_that_is_taken_back_stops_opening_on_every_worker(
     start_gateway: StartGateway,
     database: Database,
-    settings: dict[str, object],
+    settings: dict[str, Any],
     change: Callable[..., object],
     code: str,
 ) -> None:

@@ -34,6 +34,15 @@ def test_requests_calls_and_tokens_are_counted(client: httpx.Client, site: LiveS
     assert samples['kimi_upstream_seconds_count{provider="kimi-web"}'] == 1
 
 
+def test_tools_that_were_left_out_are_counted(client: httpx.Client) -> None:
+    """Each of those that the model wasn't told of, by the model."""
+    parameters = {"type": "object", "properties": {"x" * 900: {"type": "string"}}}
+    tools = [{"type": "function", "function": {"name": name, "parameters": parameters}} for name in ("one", "two")]
+    assert client.post("/v1/chat/completions", json={**HELLO, "tools": tools}).status_code == 200
+    assert client.post("/v1/chat/completions", json=HELLO).status_code == 200
+    assert metrics(client)['kimi_tools_left_out_total{model="kimi-k2-instruct-0905"}'] == 2
+
+
 def test_labels_are_bounded_whatever_clients_send(client: httpx.Client) -> None:
     """Unknown addresses, methods, models and session ids make no labels of their own."""
     for number in range(5):

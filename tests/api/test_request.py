@@ -196,7 +196,8 @@ async def test_a_response_that_knows_nothing_of_it_is_completed() -> None:
     await completed({"type": "http.response.start", "status": 201, "headers": [(b"x-own", b"1")]})
     await completed({"type": "http.response.body", "body": b"Hi"})
     assert foreign.status == 201
-    assert [name for name, _ in sent[0]["headers"]] == [b"x-own", b"openai-processing-ms", b"x-request-id"]
+    names = [name for name, _ in sent[0]["headers"]]
+    assert names == [b"x-own", b"cache-control", b"openai-processing-ms", b"x-request-id"]
     assert sent[1] == {"type": "http.response.body", "body": b"Hi"}
     sent.clear()
     own = _context()

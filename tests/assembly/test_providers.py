@@ -77,10 +77,15 @@ def test_the_demo_asks_no_upstream_of_the_environment(monkeypatch: pytest.Monkey
         monkeypatch.setenv(preset.switch, KEY if preset.base_url else "http://127.0.0.1:9")
     monkeypatch.setenv("PROVIDERS", "nowhere:Nobody")
     monkeypatch.setenv("PROVIDERS_FILE", "nowhere.toml")
-    overrides = simulated_upstreams("http://127.0.0.1:9/v1", "kimi-k2-instruct", WITH_ACME)
+    monkeypatch.setenv("MODEL_ROUTES", "kimi=moonshot/kimi-k2-0905-preview")
+    overrides = simulated_upstreams("http://127.0.0.1:9/v1", WITH_ACME)
     settings = load_settings(WITH_ACME, _env_file=None, auth_disabled=True, **overrides)
     registry = build_registry(settings, presets=WITH_ACME)
     assert [provider.name for provider in registry.providers] == ["kimi-web", "moonshot"]
+    asked = {model: [target.provider.name for target in registry.resolve(model)] for model, _ in registry.model_ids()}
+    assert asked["kimi"] == ["kimi-web"]
+    assert asked["kimi-k2-0905-preview"] == ["moonshot"]
+    assert all(len(providers) == 1 for providers in asked.values())
 
 
 def test_a_line_of_the_file_that_nobody_reads_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,3 +214,38 @@ def test_a_name_that_is_taken_is_refused_by_its_setting() -> None:
     settings = load_settings(_env_file=None, auth_disabled=True, providers="operators_own.providers:Impostor")
     with pytest.raises(SettingsError, match=r"^PROVIDERS: Two providers have the name 'kimi-web'\.$"):
         build_registry(settings)
+
+
+@pytest.mark.parametrize(
+    ("given", "default", "kimi"),
+    [
+        ({}, "kimi-k2-instruct-0905", "kimi-k2-instruct-0905"),
+        ({"default_model": "kimi"}, "kimi-k2-instruct-0905", "kimi-k2-instruct-0905"),
+        ({"default_model": "kimi-k2-instruct"}, "kimi-k2-instruct", "kimi-k2-instruct"),
+        ({"default_model": "mine", "model_routes": "mine=kimi"}, "kimi-k2-instruct-0905", "kimi-k2-instruct-0905"),
+        ({"default_model": "KIMI"}, "kimi-k2-instruct-0905", "kimi-k2-instruct-0905"),
+        ({"model_routes": "gpt-4o=kimi,kimi=kimi-k2-instruct"}, "kimi-k2-instruct-0905", "kimi-k2-instruct"),
+    ],
+    ids=str,
+)
+def test_the_default_model_may_have_any_name(given: dict[str, object], default: str, kimi: str) -> None:
+    """A model's, a route's, or the short one; and the short one always means something."""
+    registry = build_registry(load_settings(_env_file=None, api_master_key=KEY, **given))
+    assert registry.resolve(registry.default_model)[0].spec.id == default
+    assert registry.resolve("kimi")[0].spec.id == kimi
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ({"default_model": "unknown"}, "DEFAULT_MODEL: nobody serves 'unknown'"),
+        ({"known_models": "other=upstream"}, "DEFAULT_MODEL: nobody serves 'kimi-k2-instruct-0905'"),
+        ({"model_routes": "x=y,y=x"}, "MODEL_ROUTES: The routes lead in a circle: x → y → x"),
+        ({"model_routes": "x=nowhere"}, "MODEL_ROUTES: The route 'x' leads to 'nowhere'"),
+    ],
+    ids=str,
+)
+def test_names_that_lead_nowhere_are_refused_at_the_start(given: dict[str, object], fault: str) -> None:
+    """By the setting that says so."""
+    with pytest.raises(SettingsError, match=fault):
+        build_registry(load_settings(_env_file=None, api_master_key=KEY, **given))

@@ -185,7 +185,7 @@ def test_an_upstreams_trouble_says_more_than_a_lack_of_room(errors: list[Gateway
     assert [reason for _, reason in log.passed_over] == [error.code or "unfit" for error in errors]
 
 
-@pytest.mark.parametrize(("known", "told"), [(None, "4000 codepoints"), ("8192 tokens", "8192 tokens")])
+@pytest.mark.parametrize(("known", "told"), [(None, "4000 characters"), ("8192 tokens", "8192 tokens")])
 def test_what_is_too_long_is_told_with_the_models_limit(known: str | None, told: str) -> None:
     """In OpenAI's sentence, whoever noticed it; who knows the limit better has told it already."""
     log = _Told().log()

@@ -269,7 +269,7 @@ def test_definitions_that_do_not_fit_are_refused(sdk: openai.OpenAI, fields: dic
     assert (caught.value.code, caught.value.param) == ("context_length_exceeded", param)
 
 
-BIG_TOOL: Any = {"type": "function", "function": {"name": "big", "description": "Does everything. " * 500}}
+BIG_TOOL: Any = {"type": "function", "function": {"name": "big", "description": "Does everything, " * 500}}
 BIG_SCHEMA: Any = {"name": "n", "schema": {"type": "object", "description": "Anything. " * 500}}
 
 

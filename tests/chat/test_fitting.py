@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.chat.fitting import Fitted, fitted
+from app.chat.fitting import Fitted, fitted, tools_among
 from app.domain.chat import PLAIN_TEXT, Message, OutputFormat, Tool, ToolCall, ToolUse
 from app.domain.emulation.emulator import Emulator
-from app.domain.prompt import PromptLimit, compose
+from app.domain.prompt import PromptLimit, TextPrompt, compose
 from tests.domain.messages import assistant, user
 from tests.domain.strategies import UNTIMED
 
@@ -27,9 +27,13 @@ def _emulator(tools: ToolUse | None, output_format: OutputFormat) -> Emulator:
 
 
 def _fitted(
-    tools: tuple[Tool, ...], messages: tuple[Message, ...] = ASKED, output_format: OutputFormat = PLAIN_TEXT, **use: Any
+    tools: tuple[Tool, ...],
+    messages: tuple[Message, ...] = ASKED,
+    output_format: OutputFormat = PLAIN_TEXT,
+    limit: PromptLimit = LIMIT,
+    **use: Any,
 ) -> Fitted:
-    return fitted(ToolUse(tools, **use) if tools else None, output_format, _emulator, messages, LIMIT)
+    return fitted(ToolUse(tools, **use) if tools else None, output_format, _emulator, messages, limit)
 
 
 def test_what_fits_is_told() -> None:
@@ -57,9 +61,47 @@ def test_the_most_important_tools_stay(messages: tuple[Message, ...], kept: str)
     assert told.left_out == tuple(f"tools.{name}" for name in names if name != kept)
 
 
-def test_a_tool_that_never_fits_keeps_no_other_out() -> None:
-    """The first tool may be too large: the next ones are told of."""
-    assert _fitted((_tool("large", 5000), _tool("small"))).left_out == ("tools.large",)
+@pytest.mark.parametrize("size", [260, 5000])
+def test_a_tool_that_never_fits_keeps_no_other_out(size: int) -> None:
+    """The first tool may be too large, even if it was called before: the next ones are told of."""
+    called = (user("Hi"), assistant("", ToolCall("1", "large", "{}")), user("And?"))
+    for messages in (ASKED, called):
+        assert _fitted((_tool("large", size), _tool("small")), messages).left_out == ("tools.large",)
+
+
+def test_room_that_grows_step_by_step_costs_no_tool() -> None:
+    """The first tool is larger than the others: they aren't told in its place until it fits, and then gone again."""
+    tools = (_tool("first", 200), _tool("second", 30), _tool("third", 60))
+    kept: set[str] = set()
+    for size in range(500, 1400):
+        names = {tool.name for tool in tools} - {
+            name.removeprefix("tools.") for name in _fitted(tools, limit=PromptLimit(size)).left_out
+        }
+        assert kept <= names
+        kept = names
+    assert kept == {"first", "second", "third"}
+
+
+def test_tools_are_told_in_few_words_before_one_is_left_out() -> None:
+    """Each with its first sentence; that something is missing is told under one name, which is no tool's."""
+    tools = tuple(Tool(name, f"Finds {name}. " + "At length. " * 50, {"type": "object"}) for name in "abc")
+    told = _fitted(tools)
+    assert told.left_out == ("tools[].description",)
+    assert tools_among(told.left_out) == 0
+    assert told.emulator is not None
+    assert all(f"{name}() - Finds {name}.\n" in told.emulator.instructions for name in "abc")
+    assert "At length" not in told.emulator.instructions
+
+
+def test_types_of_one_name_cost_no_refusal() -> None:
+    """In several tools they get numbers, which take room as well."""
+    part = {"type": "object", "properties": {"a": {"$ref": "#/$defs/p"}, "b": {"$ref": "#/$defs/p"}}}
+    schema = {**part, "$defs": {"p": {"type": "object", "properties": {"x": {"type": "string"}}}}}
+    tools = tuple(Tool(f"t{number}", "Does it.", schema) for number in range(12))
+    for size in range(600, 1600, 7):
+        limit = PromptLimit(size)
+        told = _fitted(tools, limit=limit)
+        assert told.emulator is None or len(told.emulator.about_tools) <= size // 2
 
 
 def test_if_none_fits_none_is_told() -> None:
@@ -109,3 +151,38 @@ def test_what_is_left_always_fits(sizes: list[int], question: int, kind: Any) ->
     instructions = told.emulator.instructions if told.emulator else ""
     assert compose(messages, LIMIT, instructions).size <= LIMIT.size
     assert told.emulator is None or len(told.emulator.about_tools) <= LIMIT.size // 2
+
+
+_words = st.builds(lambda word, times: word * times, st.sampled_from(["Roses. ", "t1 ", "玫瑰"]), st.integers(1, 60))
+_turns = st.lists(st.builds(Message, st.sampled_from(["system", "user", "user", "assistant"]), _words), max_size=8)
+_tools = st.lists(
+    st.builds(lambda size, sentence: "d" * size + ("." if sentence else ""), st.integers(0, 300), st.booleans()),
+    min_size=1,
+    max_size=8,
+).map(lambda words: tuple(Tool(f"t{n}", f"{text} {'e' * 200}", {"type": "object"}) for n, text in enumerate(words)))
+
+
+def _composed(told: Fitted, messages: tuple[Message, ...], limit: PromptLimit) -> TextPrompt:
+    return compose(messages, limit, told.emulator.instructions if told.emulator else "")
+
+
+@UNTIMED
+@given(turns=_turns, tools=_tools, size=st.integers(400, 2500), more=st.integers(1, 300))
+def test_more_room_never_drops_more_where_tools_give_way(
+    turns: list[Message], tools: tuple[Tool, ...], size: int, more: int
+) -> None:
+    """Failed turns or not: no prompt is over its limit or without its last turn; a larger limit leaves no tool out that
+    was told of, and, where it tells of no further ones, no message."""
+    messages = (*turns, user("What now?"))
+    less, wider = PromptLimit(size), PromptLimit(size + more)
+    told, told_wider = _fitted(tools, messages, limit=less), _fitted(tools, messages, limit=wider)
+    prompt, wider_prompt = _composed(told, messages, less), _composed(told_wider, messages, wider)
+    assert prompt.size == len(prompt.text) <= size
+    assert prompt.text.endswith("What now?")
+    assert {name for name in told_wider.left_out if name.startswith("tools.")} <= set(told.left_out)
+    if _instructions(told) == _instructions(told_wider):
+        assert wider_prompt.dropped <= prompt.dropped
+
+
+def _instructions(told: Fitted) -> str:
+    return told.emulator.instructions if told.emulator else ""

@@ -107,7 +107,7 @@ def test_the_framing_of_a_stream(curl: Curl, site: LiveSimulator) -> None:
     reply = curl(CHAT, *JSON, "-N", "-d", HELLO_STREAM)
     assert reply.status == 200
     assert reply.headers["content-type"] == "text/event-stream; charset=utf-8"
-    assert (reply.headers["cache-control"], reply.headers["x-accel-buffering"]) == ("no-cache", "no")
+    assert (reply.headers["cache-control"], reply.headers["x-accel-buffering"]) == ("no-store", "no")
     assert "content-length" not in reply.headers
     assert reply.headers["x-request-id"].startswith("req_")
     assert b"\r" not in reply.body

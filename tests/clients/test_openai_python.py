@@ -143,7 +143,7 @@ def test_a_session_by_header(openai_client: OpenAI) -> None:
     """Calls with the same X-Session-Id are one conversation, and the header wins over `user`."""
     ask(openai_client, "My name is Mio.", session_id="table-7")
     assert ask(openai_client, "What is my name?", session_id="table-7", user="somebody") == "Your name is Mio."
-    assert ask(openai_client, "What is my name?", user="somebody") == "You have not told me your name."
+    assert ask(openai_client, "What is my name?", user="somebody").startswith("You have not told me your name.")
 
 
 async def test_a_session_through_the_async_client(gateway: LiveGateway) -> None:
@@ -158,14 +158,14 @@ async def test_a_session_through_the_async_client(gateway: LiveGateway) -> None:
 def test_calls_without_a_session_remember_nothing(openai_client: OpenAI) -> None:
     """Without `user` and X-Session-Id each call stands alone."""
     ask(openai_client, "My name is Mio.")
-    assert ask(openai_client, "What is my name?") == "You have not told me your name."
+    assert ask(openai_client, "What is my name?").startswith("You have not told me your name.")
 
 
 def test_two_users_are_kept_apart(openai_client: OpenAI) -> None:
     """What one `user` tells, another of the same key never hears."""
     ask(openai_client, "My name is Mio.", user="one")
     ask(openai_client, "My name is Ana.", user="two")
-    assert ask(openai_client, "What is my name?", user="three") == "You have not told me your name."
+    assert ask(openai_client, "What is my name?", user="three").startswith("You have not told me your name.")
     assert ask(openai_client, "What is my name?", user="two") == "Your name is Ana."
     assert ask(openai_client, "What is my name?", user="one") == "Your name is Mio."
 
@@ -175,7 +175,7 @@ def test_two_keys_are_kept_apart(gateway: LiveGateway, name: str) -> None:
     """The same session name under another API key is another session."""
     with connect(gateway, ALICE_KEY) as alice, connect(gateway, BOB_KEY) as bob:
         ask(alice, "My name is Mio.", **{name: "shared"})
-        assert ask(bob, "What is my name?", **{name: "shared"}) == "You have not told me your name."
+        assert ask(bob, "What is my name?", **{name: "shared"}).startswith("You have not told me your name.")
         assert ask(alice, "What is my name?", **{name: "shared"}) == "Your name is Mio."
 
 
@@ -239,7 +239,7 @@ def test_a_stream_has_the_same_headers(openai_client: OpenAI) -> None:
         headers = stream.response.headers
         list(stream)
     assert headers["content-type"].startswith("text/event-stream")
-    assert (headers["cache-control"], headers["x-accel-buffering"]) == ("no-cache", "no")
+    assert (headers["cache-control"], headers["x-accel-buffering"]) == ("no-store", "no")
     assert headers["x-session-action"] == "continued"
     assert headers["x-ignored-params"] == "top_p"
     assert headers["x-request-id"].startswith("req_")

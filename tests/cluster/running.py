@@ -82,6 +82,7 @@ def cluster(page_url: str, *, workers: int = 3, scheme: str = "http", **settings
         "CLUSTER_FIRST_PORT": str(port + 1),
         "TYPING_DELAY_SECONDS": "0",
         "REQUEST_RATE": "10000r/s",
+        "ADDRESS_RATE": "10000r/s",
         "DRAIN_SECONDS": "0.2",
         "SHUTDOWN_GRACE_SECONDS": "10",
         **settings,

@@ -128,8 +128,8 @@ def test_nginx_s_own_errors_are_in_the_envelope(three: Cluster, raw: bytes, stat
         ("/v1/chat/completions?key=hidden", "/v1/chat/completions"),
         ("/v1/sessions/someone%40hidden", "/v1/sessions/…"),
         ("/v1/%73essions/hidden", "…"),
-        ("/v1//sessions/hidden", "…"),
-        ("/x/../v1/sessions/hidden", "…"),
+        ("/v1//sessions/hidden", "/v1/sessions/…"),
+        ("/x/../v1/sessions/hidden", "/v1/sessions/…"),
     ],
 )
 def test_nginx_logs_what_was_asked_for_where_it_refuses(three: Cluster, path: str, logged: str) -> None:

@@ -16,7 +16,9 @@ ROOT = Path(__file__).parent.parent.parent
 KEY = "sk-compose-4f9a1c77d2e0"
 PASSWORD = "5f0c9ad1b7e2446f"
 BASE = ("docker-compose.yml",)
-PRODUCTION = ("docker-compose.yml", "docker-compose.prod.yml")
+PRODUCTION = ("docker-compose.prod.yml",)
+# What production may be written as, too.
+OVERLAY = (*BASE, *PRODUCTION)
 STACKS = pytest.mark.parametrize("files", [BASE, PRODUCTION], ids=["base", "production"])
 SECONDS = 60
 

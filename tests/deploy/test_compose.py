@@ -2,19 +2,16 @@
 
 import json
 import re
-import subprocess
 from pathlib import Path
-
-import pytest
 
 from app.settings import load_settings
 from tests.deploy.compose import (
     BASE,
     KEY,
+    OVERLAY,
     PASSWORD,
     PRODUCTION,
     ROOT,
-    SECONDS,
     STACKS,
     Compose,
     config,
@@ -53,32 +50,8 @@ def test_nginx_gets_every_variable_of_the_template_and_no_other(compose: Compose
     """A variable that is new in nginx.conf can't be forgotten in compose, nor the other way round."""
     nginx = config(compose, files)["services"]["nginx"]
     of_image = {name for name in nginx["environment"] if name.startswith("NGINX_")}
-    # RESOLVER holds what only the container knows.
-    assert "export RESOLVER" in words(nginx["entrypoint"])
-    assert set(re.findall(r"\$\{([A-Z_]+)\}", TEMPLATE)) == set(nginx["environment"]) - of_image | {"RESOLVER"}
-
-
-@pytest.mark.parametrize(
-    ("nameservers", "address"),
-    [
-        ("nameserver 127.0.0.11\noptions ndots:0\n", "127.0.0.11"),
-        ("search dns.podman\nnameserver 10.89.0.1\nnameserver 192.0.2.53\n", "10.89.0.1"),
-        ("nameserver fd00::1\n", "[fd00::1]"),
-    ],
-    ids=["docker", "podman", "ipv6"],
-)
-def test_nginx_asks_the_container_engines_name_server(
-    compose: Compose, tmp_path: Path, nameservers: str, address: str
-) -> None:
-    """The first name server knows the workers; others, which Podman lists too, don't."""
-    (tmp_path / "resolv.conf").write_text(nameservers, encoding="utf-8")
-    shell, flags, script, *rest = (
-        word.replace("$$", "$") for word in config(compose)["services"]["nginx"]["entrypoint"]
-    )
-    script = script.replace("/etc/resolv.conf", str(tmp_path / "resolv.conf"))
-    script = script.replace("/docker-entrypoint.sh", "env", 1).replace('"$@"', "", 1)
-    done = subprocess.run([shell, flags, script, *rest], capture_output=True, text=True, timeout=SECONDS, check=True)
-    assert f"RESOLVER=resolver {address} valid=5s ipv6=off;" in done.stdout.splitlines()
+    given = (set(nginx["environment"]) - of_image - {"WORKER_NAMES"}) | {"WORKERS", "WORKERS_BY_ADDRESS", "RESOLVER"}
+    assert set(re.findall(r"\$\{([A-Z_]+)\}", TEMPLATE)) == given
 
 
 @STACKS
@@ -86,7 +59,7 @@ def test_each_worker_is_a_server_of_its_own(compose: Compose, files: tuple[str, 
     """nginx names each worker once, waits for all of them, and each knows its name: else nothing is sticky."""
     read = config(compose, files)
     nginx = read["services"]["nginx"]
-    assert re.findall(r"server (\w+):8000 resolve ", nginx["environment"]["WORKERS"]) == workers(read)
+    assert nginx["environment"]["WORKER_NAMES"].split() == workers(read)
     assert nginx["depends_on"].keys() == set(workers(read))
     assert {dependency["condition"] for dependency in nginx["depends_on"].values()} == {"service_healthy"}
     for name in workers(read):
@@ -103,12 +76,55 @@ def test_production_has_more_workers(compose: Compose) -> None:
     assert len(workers(config(compose, PRODUCTION))) == 5
 
 
+def test_production_alone_is_the_whole_deployment(compose: Compose) -> None:
+    """docker-compose.prod.yml needs no other -f; put on top of docker-compose.yml it makes the same."""
+    alone, on_top = (config(compose, files) for files in (PRODUCTION, OVERLAY))
+    for part in ("name", "services", "networks", "volumes"):
+        assert alone[part] == on_top[part]
+    assert alone["name"] == config(compose)["name"]
+
+
+@STACKS
+def test_wrong_settings_end_the_start(compose: Compose, files: tuple[str, ...]) -> None:
+    """Every worker waits for a check of the settings, which is not tried again, and which sees nginx's, too."""
+    services = config(compose, files)["services"]
+    check = services["settings"]
+    assert (check["command"], check["restart"]) == (["python", "main.py", "doctor", "--settings"], "no")
+    assert check["image"] == services["app1"]["image"]
+    for name in workers({"services": services}):
+        assert services[name]["depends_on"]["settings"]["condition"] == "service_completed_successfully"
+    written = "".join((ROOT / name).read_text(encoding="utf-8") for name in files)
+    of_nginx = _variables(written.partition("\n  nginx:\n")[2].partition("\n  redis:\n")[0]) - {"NGINX_IMAGE"}
+    assert of_nginx <= {*check["environment"], "STOP_GRACE_PERIOD"}
+    workers_see = services["app1"]["environment"].keys() - {"WORKER_ID"}
+    assert workers_see <= check["environment"].keys()
+
+
+def test_compose_reads_nothing_that_the_example_does_not_name() -> None:
+    """Whoever reads .env.example knows every variable of the compose files, too."""
+    example = (ROOT / ".env.example").read_text(encoding="utf-8")
+    named = set(re.findall(r"^([A-Z_]+)=", example, re.MULTILINE))
+    for file in OVERLAY:
+        read = _variables((ROOT / file).read_text(encoding="utf-8"))
+        assert read
+        assert read <= named
+    assert set(OVERLAY) == {path.name for path in ROOT.glob("docker-compose*")}
+
+
+def _variables(text: str) -> set[str]:
+    """The variables that compose fills in, and those that it hands on as secrets."""
+    without_comments = re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE)
+    filled_in = re.findall(r"(?<!\$)\$\{?([A-Z][A-Z0-9_]*)", without_comments)
+    return {*filled_in, *re.findall(r"^\s+environment: ([A-Z_]+)$", without_comments, re.MULTILINE)}
+
+
 @STACKS
 def test_settings_of_dot_env_reach_the_workers(compose: Compose, tmp_path: Path, files: tuple[str, ...]) -> None:
     """A copy of .env.example works: its settings arrive, but not its address, which would be out of nginx's reach."""
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
     text = example.replace("API_MASTER_KEY=\n", f"API_MASTER_KEY={KEY}\n").replace("MAX_RETRIES=3", "MAX_RETRIES=7")
-    (tmp_path / ".env").write_text(f"{text}\nREDIS_PASSWORD={PASSWORD}\n", encoding="utf-8")
+    text = text.replace("REDIS_PASSWORD=\n", f"REDIS_PASSWORD={PASSWORD}\n")
+    (tmp_path / ".env").write_text(text, encoding="utf-8")
     done = compose("config", "--format", "json", files=files)
     assert done.returncode == 0, done.stderr
     read = json.loads(done.stdout)
@@ -124,18 +140,24 @@ def test_defaults_are_those_of_the_settings(compose: Compose) -> None:
     settings = load_settings(_env_file=None, api_master_key=KEY)
     read = config(compose)
     nginx = read["services"]["nginx"]
-    shown = {name: nginx["environment"][name] for name in ("STICKY", "REQUEST_RATE", "REQUEST_BURST")}
-    assert shown == {
-        "STICKY": settings.cluster.sticky,
-        "REQUEST_RATE": settings.cluster.request_rate,
-        "REQUEST_BURST": str(settings.cluster.request_burst),
+    cluster = settings.cluster
+    shown = {
+        "STICKY": cluster.sticky,
+        "REQUEST_RATE": cluster.request_rate,
+        "REQUEST_BURST": str(cluster.request_burst),
+        "CONNECTIONS_PER_KEY": str(cluster.connections_per_key),
+        "ADDRESS_RATE": cluster.address_rate,
+        "ADDRESS_BURST": str(cluster.address_burst),
+        "CONNECTIONS_PER_ADDRESS": str(cluster.connections_per_address),
+        "MAX_BODY_BYTES": str(settings.listening.max_body_bytes),
+        "READ_TIMEOUT": settings.compose.read_timeout,
     }
-    assert nginx["environment"]["MAX_BODY_BYTES"] == str(settings.listening.max_body_bytes)
-    assert nginx["environment"]["CONNECTIONS_PER_KEY"] == str(settings.cluster.connections_per_key)
+    assert shown.items() <= nginx["environment"].items()
+    assert seconds(nginx["stop_grace_period"]) == seconds(settings.compose.stop_grace_period)
     traffic = settings.traffic
     assert seconds(nginx["environment"]["READ_TIMEOUT"]) > traffic.queue_timeout + traffic.request_timeout
     [port] = nginx["ports"]
-    assert (port["host_ip"], port["published"]) == (settings.cluster.bind_address, str(settings.cluster.nginx_port))
+    assert (port["host_ip"], port["published"]) == (cluster.bind_address, str(cluster.nginx_port))
     assert nginx["environment"]["LISTEN"] == str(port["target"])
 
 
@@ -163,7 +185,7 @@ def test_the_documented_override_mounts_plugins_into_every_worker(compose: Compo
     override = tmp_path / "docker-compose.override.yml"
     override.write_text(document.partition("```yaml\n")[2].partition("```")[0], encoding="utf-8")
     read = config(compose, (*BASE, override.name))
-    for name in workers(read):
+    for name in ("settings", *workers(read)):
         [volume] = read["services"][name]["volumes"]
         assert (Path(volume["source"]), volume["read_only"]) == (tmp_path / "plugins", True)
         assert volume["target"] == f"{last_stage()['WORKDIR']}/plugins"
@@ -182,15 +204,24 @@ def test_two_settings_make_it_https(compose: Compose) -> None:
 
 
 @STACKS
+def test_a_reload_closes_no_connection_in_use(compose: Compose, files: tuple[str, ...]) -> None:
+    """nginx reads its workers anew whenever one comes or goes; the tests' nginx may be too old to try this."""
+    [setting] = re.findall(
+        r"^keepalive_min_timeout (\d+)s;$", config(compose, files)["services"]["nginx"]["environment"]["KEEPALIVE"]
+    )
+    assert int(setting) >= 5
+
+
+@STACKS
 def test_every_service_is_locked_down(compose: Compose, files: tuple[str, ...]) -> None:
     """No service can write to its image, has a privilege, fills the disk with logs, or is of an unknown version."""
     for name, service in config(compose, files)["services"].items():
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
-        assert service["restart"] == "unless-stopped", name
+        assert service["restart"] == ("no" if name == "settings" else "unless-stopped"), name
         assert service["logging"]["options"].keys() == {"max-size", "max-file"}, name
-        assert re.fullmatch(r"[\w-]+:(\d+\.\d+|local)", service["image"]), name
+        assert re.fullmatch(r"[\w-]+:(\d+\.\d+\.\d+|local)", service["image"]), name
         assert not any(secret in words(service.get("command") or []) for secret in (KEY, PASSWORD)), name
 
 

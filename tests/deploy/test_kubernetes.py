@@ -10,6 +10,7 @@ import kubernetes_validate  # type: ignore[import-untyped]  # has annotations, b
 import pytest
 import yaml
 
+from app import __version__
 from app.cli.commands import main
 from app.settings import Settings, SettingsError, load_settings, setting_names
 from tests.live import LiveGateway
@@ -245,10 +246,8 @@ def test_the_pod_may_do_nothing_that_it_does_not_need() -> None:
 
 
 def test_the_image_is_the_version_of_the_project() -> None:
-    """The image's tag is a version, and the one of pyproject.toml."""
-    version = re.search(r'^version = "([^"]+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
-    assert version is not None
-    assert _container()["image"] == f"{NAME}:{version[1]}"
+    """The image's tag is a version, and the one of the code."""
+    assert _container()["image"] == f"{NAME}:{__version__}"
 
 
 def test_the_readme_tells_the_values_that_are_set() -> None:

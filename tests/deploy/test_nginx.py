@@ -27,7 +27,12 @@ GIXY_EXCEPTIONS = {
 def rendered_for_compose(read: Config) -> str:
     """nginx.conf as the nginx image fills it in."""
     nginx = read["services"]["nginx"]["environment"]
-    values = {**nginx, "RESOLVER": "resolver 127.0.0.11 valid=5s;"}
+    values = {
+        **nginx,
+        "RESOLVER": "resolver 127.0.0.11 valid=5s;",
+        "WORKERS": "server app1:8000 resolve;",
+        "WORKERS_BY_ADDRESS": "server 192.0.2.1:8000;",
+    }
     return re.sub(r"\$\{([A-Z_]+)\}", lambda match: str(values[match[1]]), TEMPLATE)
 
 

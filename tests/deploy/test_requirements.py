@@ -17,6 +17,7 @@ NAMED = {
     "requirements-tracing.txt": RUNTIME + TRACING,
     "requirements-dev.txt": RUNTIME + TRACING + GROUPS["dev"],
     "requirements-agents.txt": GROUPS["agents"],
+    "requirements-audit.txt": GROUPS["audit"],
     "requirements-uv.txt": GROUPS["uv"],
 }
 FILES = pytest.mark.parametrize("file", NAMED)

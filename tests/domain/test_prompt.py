@@ -142,7 +142,7 @@ def test_what_is_too_long_is_said_with_both_sizes_and_the_setting() -> None:
 
 def test_the_sizes_told_include_the_tags_that_must_be_sent() -> None:
     """When several messages are mandatory, the size told is that of all of them as they would be sent."""
-    with pytest.raises(ContextTooLong, match="take 237 codepoints"):
+    with pytest.raises(ContextTooLong, match="results of the tools have 237 characters"):
         compose([tool("x" * 110), tool("y" * 110)], PromptLimit(200))
 
 
@@ -304,13 +304,13 @@ def test_instructions_that_do_not_fit_are_the_fault_of_their_field() -> None:
     assert caught.value.param == "response_format"
     words = (
         "response_format",
-        "70 codepoints",
+        "70 characters",
         f"{fitting} together",
-        f"length is {fitting - 1} codepoints. ",
+        f"length is {fitting - 1} characters. ",
         "MY_SETTING",
     )
     assert all(word in caught.value.message for word in words)
-    with pytest.raises(ContextTooLong, match="take 500 codepoints") as caught:
+    with pytest.raises(ContextTooLong, match="message has 500 characters") as caught:
         compose([user("u" * 500)], PromptLimit(400), "i" * 70)
     assert caught.value.param == "messages"
 

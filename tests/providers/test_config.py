@@ -270,6 +270,35 @@ def test_an_entry_replaces_the_preset_of_its_name_and_keeps_its_key_at_home(tmp_
             '[[providers]]\nname = "a"\nbase_url = "http://x"\nheaders = { "X-A" = { env = "NOT_SET" } }',
             "providers[0] (a): headers.X-A: the environment variable NOT_SET is not set",
         ),
+        *(
+            (
+                f'[[providers]]\nname = "a"\nbase_url = "http://x"\nheaders = {{ "{name}" = "sk-1" }}',
+                f"providers[0] (a).headers: '{name}' can't be set",
+            )
+            for name in ("Content-Length", "transfer-encoding", "Host", "Connection", "Accept-Encoding", "Expect")
+        ),
+        *(
+            (
+                f'[[providers]]\nname = "a"\nbase_url = "http://x"\nheaders = {{ "{name}" = "sk-1" }}',
+                "is not the name of a header",
+            )
+            for name in ("X A", "X:", "", "X-\\u00e9", "X\\nA")
+        ),
+        (
+            '[[providers]]\nname = "a"\nbase_url = "http://x"\nheaders = { "X-A" = "1", "x-a" = "2" }',
+            "providers[0] (a).headers: 'X-A' is there twice",
+        ),
+        *(
+            (
+                f'[[providers]]\nname = "a"\nbase_url = "http://x"\nheaders = {{ "X-A" = "sk-1{sign}" }}',
+                "providers[0] (a): headers.X-A: must consist of printable ASCII characters",
+            )
+            for sign in ("\\r\\nX-B: 1", "\\u0000", "\\u00e9", "\\u007f")
+        ),
+        (
+            '[[providers]]\nname = "a"\nbase_url = "http://x"\nkey_env = "TORN_KEY"',
+            "providers[0] (a): key_env: must consist of printable ASCII characters",
+        ),
         ("[routes]\nkimi = []", "routes: the route 'kimi' needs at least one target"),
         ("[routes]\nkimi = { a = -1 }", "routes.kimi"),
         ("[route]", "route: Extra inputs are not permitted"),
@@ -278,7 +307,7 @@ def test_an_entry_replaces_the_preset_of_its_name_and_keeps_its_key_at_home(tmp_
 def test_a_mistake_is_named_with_its_place(tmp_path: Path, text: str, said: str) -> None:
     """File, table and field are in the message, and no value that might be a secret."""
     with pytest.raises(ProvidersFileError) as error:
-        configured_upstreams(read(tmp_path, text), {}, ENVIRONMENT, DEFAULTS)
+        configured_upstreams(read(tmp_path, text), {}, {**ENVIRONMENT, "TORN_KEY": "sk-1\nX-B: 1"}, DEFAULTS)
     assert said in str(error.value)
     assert "sk-1" not in str(error.value)
 

@@ -100,7 +100,7 @@ def test_of_names_that_mean_two_things_the_list_tells_what_is_asked() -> None:
     slashed = ScriptedProvider("slashed")
     slashed.models = [replace(slashed.models[0], id="a/a-model")]
     registry.register(slashed)
-    listed = dict(registry.model_ids())
+    listed = dict(registry.model_ids(doubles=True))
     assert listed["b/b-model"].provider.name == "c"
     assert listed["a/a-model"].provider.name == "slashed"
     assert all(registry.resolve(name)[0] == target for name, target in listed.items())
@@ -121,9 +121,70 @@ def test_what_cannot_be_resolved_is_refused_by_its_field() -> None:
 def test_every_listed_name_can_be_asked() -> None:
     """The model list holds routes, models and provider/model names, and each of them resolves to what it lists."""
     registry = _registry(r=ModelRoute(("c-model", "a-model")))
-    listed = dict(registry.model_ids())
+    assert set(dict(registry.model_ids())) == {"r", *MODELS}
+    listed = dict(registry.model_ids(doubles=True))
     assert set(listed) == {"r", *MODELS, *(f"{name}/{name}-model" for name in NAMES)}
     assert all(registry.resolve(name)[0] == target for name, target in listed.items())
+
+
+def test_a_name_may_lead_to_another_name() -> None:
+    """Routes lead through routes, in order, and a model that two of them mean is asked once."""
+    registry = _registry(x=ModelRoute(("y", "c-model")), y=ModelRoute(("z", "c/c-model")), z=ModelRoute(("b-model",)))
+    registry.check_routes()
+    assert _asked(registry, "x") == ["b", "c"]
+    assert _asked(registry, "x", "c") == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("routes", "circle"),
+    [
+        ({"x": ("y",), "y": ("x",)}, "x → y → x"),
+        ({"x": ("a-model", "y"), "y": ("z",), "z": ("y",)}, "x → y → z → y"),
+        ({"a-model": ("x",), "x": ("a-model",)}, "a-model → x → a-model"),
+    ],
+)
+def test_names_that_lead_in_a_circle_are_refused_at_the_start(routes: dict[str, tuple[str, ...]], circle: str) -> None:
+    """With the circle, so that an operator sees where to cut it."""
+    registry = _registry(**{name: ModelRoute(targets) for name, targets in routes.items()})
+    with pytest.raises(ValueError, match=circle):
+        registry.check_routes()
+
+
+@pytest.mark.parametrize(
+    ("asked", "provider"),
+    [("A-Model", "a"), (" a-model ", "a"), ("B/B-MODEL", "b"), ("MINE", "c"), ("Mine", "c")],
+)
+def test_a_name_is_found_however_it_is_written(asked: str, provider: str) -> None:
+    """People type names; case and spaces around them tell nothing."""
+    assert _asked(_registry(mine=ModelRoute(("c-model",))), asked) == [provider]
+
+
+def test_case_counts_where_it_tells_names_apart() -> None:
+    """An exact name is what it says; one that could be two is refused with both."""
+    registry = _registry(Big=ModelRoute(("a-model",)), big=ModelRoute(("b-model",)))
+    assert (_asked(registry, "Big"), _asked(registry, "big")) == (["a"], ["b"])
+    with pytest.raises(ModelNotFound, match="Did you mean 'Big' or 'big'"):
+        registry.resolve("BIG")
+
+
+def test_a_typo_is_answered_with_the_nearest_name() -> None:
+    """A 404 that says what to write instead."""
+    with pytest.raises(ModelNotFound, match="Did you mean 'a-model'"):
+        _registry().resolve("a-modle")
+
+
+def test_the_star_answers_every_name_that_nobody_serves() -> None:
+    """It is no name itself: neither listed nor asked for, and known names don't need it."""
+    registry = _registry(**{"*": ModelRoute(("r", "b-model")), "r": ModelRoute(("c-model",))})
+    registry.check_routes()
+    assert _asked(registry, "gpt-whatever") == ["c", "b"]
+    assert _asked(registry, "gpt-whatever", "b") == ["b"]
+    assert _asked(registry, "A-MODEL") == ["a"]
+    assert "*" not in dict(registry.model_ids(doubles=True))
+    with pytest.raises(ModelNotFound):
+        registry.resolve("gpt-whatever", "d")
+    with pytest.raises(ValueError, match="nowhere"):
+        _registry(**{"*": ModelRoute(("nowhere",))}).check_routes()
 
 
 def test_a_route_to_nowhere_is_refused_at_the_start() -> None:

@@ -66,6 +66,7 @@ MEANINGS: dict[type[HttpError], tuple[HttpError, type[GatewayError], str]] = {
             "The proxy in front of the upstream closed the connection.",
         ),
         (exceptions.ConnectionLost(), UpstreamUnavailable, "The connection to the upstream was lost."),
+        (exceptions.ConnectionReset(), UpstreamUnavailable, "The upstream closed the connection without an answer."),
         (exceptions.NoReply(), UpstreamUnavailable, "The upstream closed the connection without an answer."),
         (exceptions.IncompleteReply(), UpstreamUnavailable, "The upstream broke off in the middle of its answer."),
         (exceptions.ProtocolError(), UnexpectedReply, "The upstream's answer is not valid HTTP."),

@@ -42,14 +42,16 @@ def test_a_name_told_in_an_earlier_turn_is_recalled(question: str) -> None:
         ("[User]: 我叫小明，请记住。\n[User]: 我叫什么？", "你叫小明。"),
         ("我的名字是李雷。我是谁？", "你叫李雷。"),
         ("[User]: My name is Ada\n[User]: 我的名字是什么？", "你叫Ada。"),
-        ("What is my name?", "You have not told me your name."),
-        ("我叫什么？", "你还没有告诉我你的名字。"),
-        ("[System]: My name is Sys.\n[User]: who am i", "You have not told me your name."),
     ],
 )
 def test_names(prompt: str, answer: str) -> None:
-    """Names are recalled in the language of the question, the last one wins, and none is made up."""
+    """Names are recalled in the language of the question, and the last one wins."""
     assert compose_answer(prompt) == answer
+
+
+def test_what_was_to_be_remembered_is_recalled_in_chinese() -> None:
+    """The question's language is the answer's."""
+    assert compose_answer("[User]: 请记住：密码是 42。\n[User]: 我让你记住什么？") == "你让我记住：密码是 42。"
 
 
 @pytest.mark.parametrize("told", ["Remember: the code is 4.2.", "Please remember that the code is 4.2. Thanks"])
@@ -81,6 +83,13 @@ def test_the_echo_is_honest_and_short() -> None:
     assert "no model" in answer
     assert f"You wrote: {'u' * 200}…" in answer
     assert f"{len(prompt)} characters" in answer
+
+
+def test_a_chinese_text_is_echoed_in_chinese() -> None:
+    """The echo, too, is in the language of what was written."""
+    assert compose_answer("今天天气怎么样？") == (
+        "这是 Kimi 网站的模拟器，背后没有模型。你写的是：今天天气怎么样？\n\n提示词共 8 个字符。"
+    )
 
 
 def test_a_tool_is_called_in_the_form_that_the_prompt_shows() -> None:

@@ -23,7 +23,7 @@ from app.api.anthropic.schemas import (
 )
 from app.api.dialects import Dialect, DialectServices
 from app.api.openapi import REQUEST_HEADERS, request_doc
-from app.api.request import read_body
+from app.api.request import caller_of, read_body
 from app.api.wire.body import parse_body
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -49,6 +49,13 @@ _HEADERS = {
 }
 
 
+_MESSAGE = {"model": "kimi", "messages": [{"role": "user", "content": "Hello!"}]}
+_EXAMPLES = {
+    "A message": {**_MESSAGE, "max_tokens": 500},
+    "A streamed answer": {**_MESSAGE, "max_tokens": 500, "stream": True},
+}
+
+
 class _AnthropicRoute(APIRoute):
     """Matches requests of Anthropic's clients only: at shared addresses, others find the routes of their dialect."""
 
@@ -68,13 +75,13 @@ def _routes(services: DialectServices) -> APIRouter:
         summary="Count a conversation's tokens",
         response_model=TokenCount,
         responses=_COUNT_ERRORS,
-        openapi_extra=request_doc(CountTokensRequest, _HEADERS),
+        openapi_extra=request_doc(CountTokensRequest, {"A message": _MESSAGE}, _HEADERS),
         tags=["messages"],
     )
     async def count_message_tokens(request: Request) -> TokenCount:
         """The tokens of everything that is sent, estimated. A model with less room may get less of it."""
         wire = parse_body(CountTokensRequest, await read_body(request.receive), fault=anthropic_fault)
-        registry.resolve(wire.model)
+        registry.resolve(wire.model, caller=caller_of(request))
         return TokenCount(input_tokens=count_tokens(wire, max_messages=services.max_messages))
 
     @router.head("/messages", include_in_schema=False)
@@ -84,13 +91,14 @@ def _routes(services: DialectServices) -> APIRouter:
 
     # Described as OpenAI's, whose addresses these are too.
     @router.get("/models", include_in_schema=False)
-    async def list_models(limit: str = "20", after_id: str = "", before_id: str = "") -> ModelPage:
-        infos = [model_info(name, target.spec.prompt_limit, started) for name, target in registry.model_ids()]
+    async def list_models(request: Request, limit: str = "20", after_id: str = "", before_id: str = "") -> ModelPage:
+        names = registry.model_ids(caller=caller_of(request))
+        infos = [model_info(name, target.spec.prompt_limit, started) for name, target in names]
         return model_page(infos, limit=limit, after_id=after_id, before_id=before_id)
 
     @router.get("/models/{model:path}", include_in_schema=False)
-    async def get_model(model: str) -> ModelInfo:
-        return model_info(model, registry.resolve(model)[0].spec.prompt_limit, started)
+    async def get_model(request: Request, model: str) -> ModelInfo:
+        return model_info(model, registry.resolve(model, caller=caller_of(request))[0].spec.prompt_limit, started)
 
     return router
 
@@ -102,6 +110,7 @@ MESSAGES = Dialect(
     tag="messages",
     request=MessagesRequest,
     answer=AnswerMessage,
+    examples=_EXAMPLES,
     responses=_ERRORS,
     headers=_HEADERS,
     read=read,

@@ -15,6 +15,7 @@ COMPLETIONS = Dialect(
     tag="completions",
     request=TextCompletionRequest,
     answer=TextCompletion,
+    examples={"A text": {"model": "kimi", "prompt": "Once upon a time", "max_tokens": 100}},
     responses=ANSWER_ERRORS,
     headers=REQUEST_HEADERS,
     read=read,

@@ -213,6 +213,8 @@ class ModelObject(BaseModel):
 
     id: str
     object: Literal["model"] = "model"
+    name: str = Field(description="what chat apps show")
+    description: str = Field(description="who answers, and how much it takes")
     created: int
     owned_by: str
     context_length: int = Field(description="the largest prompt, in `context_unit`")

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from app.api.dialects import Dialect, DialectServices
-from app.api.openapi import ANSWER_ERRORS, REQUEST_HEADERS, openai_responses, request_doc
+from app.api.openapi import ANSWER_ERRORS, REQUEST_HEADERS, example, openai_responses, request_doc
 from app.api.request import JsonReply, read_body
 from app.api.responses.errors import RESPONSES_ERRORS
 from app.api.responses.items import items_of_input
@@ -17,6 +17,11 @@ from app.api.wire.body import parse_body
 from app.domain.errors import InvalidRequest
 from app.domain.json import json_bytes
 
+_INPUT = {"model": "kimi", "input": "Hello, I come from London."}
+_EXAMPLES = {"A kept answer": _INPUT, "A streamed answer": {**_INPUT, "stream": True}}
+_ResponseId = Annotated[
+    str, example("resp_latest", "On the page `/docs`, `resp_latest` is the response made last there.")
+]
 _NOT_KEPT = openai_responses({404: "`response_not_found`: never kept, expired, or another key's"})
 
 
@@ -29,7 +34,7 @@ def _routes(services: DialectServices) -> APIRouter:
         summary="Count the tokens of an input",
         response_model=InputTokens,
         responses=openai_responses({400: "The request is wrong; `param` says where"}),
-        openapi_extra=request_doc(ResponsesRequest),
+        openapi_extra=request_doc(ResponsesRequest, {"An input": _INPUT}),
     )
     async def count_input_tokens(request: Request) -> InputTokens:
         """An estimate for everything that is sent, at four bytes of UTF-8 a token, whether or not it fits a model."""
@@ -40,7 +45,7 @@ def _routes(services: DialectServices) -> APIRouter:
         return InputTokens(input_tokens=input_tokens(conversation(wire, items), understand_tools(wire)))
 
     @router.get("/{response_id}", summary="Read a response", response_model=ResponseObject, responses=_NOT_KEPT)
-    async def get_response(request: Request, response_id: str) -> Response:
+    async def get_response(request: Request, response_id: _ResponseId) -> Response:
         """A response that was kept."""
         if request.query_params.get("stream", "").lower() in ("true", "1"):
             raise InvalidRequest(
@@ -50,7 +55,7 @@ def _routes(services: DialectServices) -> APIRouter:
         return JsonReply(json_bytes(found.response))
 
     @router.delete("/{response_id}", summary="Forget a response", response_model=ResponseDeleted, responses=_NOT_KEPT)
-    async def delete_response(request: Request, response_id: str) -> ResponseDeleted:
+    async def delete_response(request: Request, response_id: _ResponseId) -> ResponseDeleted:
         """Responses that continued this one have a copy of the conversation."""
         await kept.forget(request.scope["context"].caller.id, response_id)
         return ResponseDeleted(id=response_id)
@@ -63,7 +68,7 @@ def _routes(services: DialectServices) -> APIRouter:
     )
     async def list_input_items(
         request: Request,
-        response_id: str,
+        response_id: _ResponseId,
         after: str | None = None,
         limit: Annotated[str, Query(description="1 to 100")] = "20",
         order: Annotated[str, Query(description="`asc` or `desc`")] = "desc",
@@ -115,6 +120,7 @@ RESPONSES = Dialect(
     tag="responses",
     request=ResponsesRequest,
     answer=ResponseObject,
+    examples=_EXAMPLES,
     responses=ANSWER_ERRORS,
     headers=REQUEST_HEADERS,
     read=read,

@@ -1,11 +1,13 @@
 """The responses that are kept: to be read again, and to be continued by `previous_response_id`."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import structlog
-from msgspec import Struct
+from msgspec import Struct, convert
+from pydantic import ValidationError
 
 from app.api.responses.ids import response_of_item
 from app.api.responses.items import Placed, items_of_kept
@@ -16,6 +18,7 @@ from app.sessions.base import SnapshotKey, SnapshotStore
 
 # Larger ones take more than half a millisecond to encode or decode: too long for the event loop.
 _LARGE_BYTES = 16_000
+_WARNING_SECONDS = 60.0
 
 Document = dict[str, Any]
 
@@ -32,6 +35,13 @@ class KeptResponse(Struct, frozen=True):
         return [*self.items, *self.response["output"]]
 
 
+class _StoredResponse(Struct, array_like=True):
+    """The form in which it is stored."""
+
+    response: Document
+    items: list[Document]
+
+
 class KeptResponses:
     """Keeps responses in a store of snapshots, each for its caller.
 
@@ -43,6 +53,7 @@ class KeptResponses:
     def __init__(self, store: SnapshotStore, *, max_characters: int) -> None:
         self._store = store
         self._max_characters = max_characters
+        self._next_warning = 0.0
 
     async def load(self, caller_id: str, response_id: str) -> KeptResponse:
         """A response.
@@ -67,13 +78,16 @@ class KeptResponses:
         if previous_id is not None:
             previous = await self._find(caller_id, previous_id)
             if previous is None:
-                raise PreviousResponseNotFound(
-                    f"Previous response with id {previous_id[:100]!r} not found.", param="previous_response_id"
-                )
+                raise _no_previous(previous_id)
             earlier = previous.conversation
         known = {item["id"]: item for item in earlier}
         own = [await self._resolved(caller_id, placed, known) for placed in items]
-        return [*items_of_kept(earlier, "previous_response_id"), *own]
+        try:
+            return [*items_of_kept(earlier, "previous_response_id"), *own]
+        except ValidationError:
+            # Nothing that this version has written.
+            self._warn("unknown items")
+            raise _no_previous(previous_id) from None
 
     async def keep(self, caller_id: str, response: Document, items: list[Document]) -> bool:
         """Keep a response. It was answered all the same if it can't be kept: then its `store` must say so."""
@@ -101,7 +115,18 @@ class KeptResponses:
         data = await self._store.load(SnapshotKey(caller_id, response_id))
         if data is None:
             return None
-        return await asyncio.to_thread(_decode, data) if len(data) > _LARGE_BYTES else _decode(data)
+        try:
+            return await asyncio.to_thread(_decode, data) if len(data) > _LARGE_BYTES else _decode(data)
+        except UnreadableDocument as error:
+            self._warn(str(error))
+            return None
+
+    def _warn(self, reason: str) -> None:
+        """Log that something kept can't be read: now and then, however often somebody asks for it."""
+        now = time.monotonic()
+        if now >= self._next_warning:
+            self._next_warning = now + _WARNING_SECONDS
+            structlog.get_logger("kimi.responses").warning("response.unreadable", reason=reason)
 
     async def _resolved(self, caller_id: str, placed: Placed, known: dict[str, Document]) -> Placed:
         item = placed.item
@@ -111,12 +136,19 @@ class KeptResponses:
             response_id = response_of_item(item.id)
             found = await self._find(caller_id, response_id) if response_id else None
             known |= {entry["id"]: entry for entry in found.conversation} if found else {}
-        if item.id not in known:
+        try:
+            return items_of_kept([known[item.id]], placed.place)[0]
+        except (KeyError, ValidationError):
             raise InvalidRequest(
                 f"Item with id {item.id[:100]!r} not found. Items are kept for a while, with their response.",
                 param=f"{placed.place}.id",
-            )
-        return items_of_kept([known[item.id]], placed.place)[0]
+            ) from None
+
+
+def _no_previous(previous_id: str | None) -> PreviousResponseNotFound:
+    return PreviousResponseNotFound(
+        f"Previous response with id {(previous_id or '')[:100]!r} not found.", param="previous_response_id"
+    )
 
 
 def _within(items: list[Document], most: int) -> list[Document]:
@@ -148,10 +180,18 @@ def _encode(kept: KeptResponse) -> bytes:
     return pack([kept.response, kept.items])
 
 
-def _decode(data: bytes) -> KeptResponse | None:
-    """What was encoded; None if another version wrote it, or if it is damaged: then it is as good as not there."""
+def _decode(data: bytes) -> KeptResponse:
+    """What was encoded.
+
+    Raises:
+        UnreadableDocument: Another version wrote it, or it is damaged: then it is as good as not there.
+    """
+    document = unpack(data)
     try:
-        response, items = unpack(data)
-    except (UnreadableDocument, ValueError, TypeError):
-        return None
-    return KeptResponse(response, items)
+        kept = convert(document, _StoredResponse)
+        for item in (*kept.items, *convert(kept.response["output"], list[Document])):
+            convert(item["id"], str)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        # Not chained: these errors quote what they stumbled over.
+        raise UnreadableDocument(f"damaged ({type(error).__name__})") from None
+    return KeptResponse(kept.response, kept.items)

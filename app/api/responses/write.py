@@ -36,17 +36,22 @@ class PendingResponse:
 
     async def keep(self, ending: Ending) -> None:
         """Make the response of the answer, and keep it if the request wants that."""
-        output = Output(self._draft.id, self._toolbox)
-        output.add_all(ending.completion)
-        self._response = self._draft.ended(output, ending, stored=True)
+        self._response = self._document(ending)
         if self._draft.store:
             items = kept_items(self._items, self._draft.id)
             self._is_stored = await self._kept.keep(self._caller_id, self._response, items)
 
-    def write(self, _: Sequence[Answer]) -> bytes:
-        """Write the response that `keep` has made."""
-        return json_bytes(self._response | {"store": self._is_stored})
+    def write(self, answers: Sequence[Answer]) -> bytes:
+        """Write the response that `keep` has made, or the answer as it is shown if there is a notice below it."""
+        ending = answers[-1].ending
+        response = self._document(ending) if ending.notice else self._response
+        return json_bytes(response | {"store": self._is_stored})
 
     def encoder(self, _: Opening) -> ResponseEncoder:
         """The encoder of a streamed response."""
         return ResponseEncoder(self._draft, self._toolbox, is_stored=lambda: self._is_stored)
+
+    def _document(self, ending: Ending) -> dict[str, Any]:
+        output = Output(self._draft.id, self._toolbox)
+        output.add_all(ending.completion)
+        return self._draft.ended(output, ending, stored=True)

@@ -14,7 +14,7 @@ from msgspec import Struct
 from starlette.types import Message, Receive, Send
 
 from app.api.dialects import EventEncoder
-from app.api.request import RawHeaders, RequestContext, cancel_on_disconnect
+from app.api.request import NO_STORE, RawHeaders, RequestContext, cancel_on_disconnect
 from app.api.streaming.late_response import LateResponse
 from app.api.streaming.pacing import Pacer
 from app.api.streaming.writing import ResponseWriter
@@ -27,7 +27,7 @@ from app.observe.metrics import Metrics
 # Bytes after which pieces without a pause between them are written.
 _WRITE_BYTES = 16 * 1024
 _STREAM_HEADERS = (
-    (b"cache-control", b"no-cache"),
+    NO_STORE,
     (b"x-accel-buffering", b"no"),
     (b"content-type", b"text/event-stream; charset=utf-8"),
 )

@@ -8,7 +8,7 @@ from app.domain.chat import Tool
 from app.domain.emulation.coercion import coerced
 from app.domain.emulation.jsontext import Fault, dumps, items, loads, members
 from app.domain.emulation.repair import repaired
-from app.domain.emulation.schema import SchemaCheck
+from app.domain.emulation.schema import Effort, SchemaCheck
 
 # The members of a JSON object by which models write a call, in all forms that are in use.
 _NAMES = ("name", "tool_name", "tool", "function", "function_name", "action")
@@ -20,6 +20,8 @@ _LISTS = ("tool_calls", "toolCalls", "function_calls", "calls", "content", "part
 _BESIDE = frozenset({"id", "type", "index", "call_id", "tool_call_id", "role", "refusal", "status", "finish_reason"})
 _TYPES = frozenset({"function", "function_call", "tool_call", "tool_use"})
 _PREFIX = "functions."
+# How many objects and lists may hold a call.
+_DEEPEST = 10
 
 
 class CallText(Struct, frozen=True):
@@ -30,10 +32,17 @@ class CallText(Struct, frozen=True):
 
 
 class CallableTools:
-    """The tools that may be called in this turn."""
+    """The tools that may be called in this turn.
 
-    def __init__(self, tools: Sequence[Tool]) -> None:
-        self._checks = {tool.name: SchemaCheck(tool.parameters) for tool in tools}
+    Args:
+        tools: The tools.
+        checks: For the arguments of each of them, by its name.
+        effort: What may be spent on them.
+    """
+
+    def __init__(self, tools: Sequence[Tool], checks: Mapping[str, SchemaCheck], effort: Effort) -> None:
+        self._effort = effort
+        self._checks = {tool.name: checks[tool.name] for tool in tools}
         self._written: dict[str, list[str]] = {}
         for tool in tools:
             self._written.setdefault(_simplified(tool.name), []).append(tool.name)
@@ -60,18 +69,20 @@ class CallableTools:
         """
         return [self.call(*found) for found in self.found(value, text)]
 
-    def found(self, value: object, text: str | None) -> list[tuple[object, object, str | None]]:
+    def found(self, value: object, text: str | None, depth: int = 0) -> list[tuple[object, object, str | None]]:
         """Like `calls`, each still as it was written: its tool, its arguments, and their text."""
+        if depth > _DEEPEST:
+            raise Fault("the tool call is nested too deeply")
         if isinstance(value, list):
             parts = [(item, None) for item in value] if text is None else items(text, 0)
-            return [found for item, part in parts for found in self.found(item, part)]
+            return [found for item, part in parts for found in self.found(item, part, depth + 1)]
         if not isinstance(value, dict):
             raise Fault("a tool call is not a JSON object")
         texts = {} if text is None else {name: part for name, _, part in members(text, 0)}
         if not isinstance(value.get("name"), str):
             inner = _inside(value)
             if inner:
-                return self.found(value[inner], texts.get(inner))
+                return self.found(value[inner], texts.get(inner), depth + 1)
         key = next((key for key in _NAMES if key in value), None)
         if key is None:
             raise Fault('a tool call has no "name"')
@@ -92,17 +103,19 @@ class CallableTools:
             raise Fault(f"the arguments of {name} are not a JSON object")
         return self._checked(name, arguments, text)
 
-    def is_call(self, value: object) -> bool:
+    def is_call(self, value: object, depth: int = 0) -> bool:
         """Whether a JSON value can only be a call of these tools, or several."""
+        if depth > _DEEPEST:
+            return False
         if isinstance(value, list):
-            return bool(value) and all(map(self.is_call, value))
+            return bool(value) and all(self.is_call(item, depth + 1) for item in value)
         if not isinstance(value, dict):
             return False
         inner = _inside(value)
         if inner:
             said = value.get("content") if inner != "content" else None
             rest = value.keys() - _BESIDE - {inner, "content"}
-            return not rest and isinstance(said, str | None) and self.is_call(value[inner])
+            return not rest and isinstance(said, str | None) and self.is_call(value[inner], depth + 1)
         key = next((key for key in _NAMES if self.name(value.get(key)) is not None), "")
         given = [name for name in _ARGUMENTS if name in value]
         has_arguments = len(given) == 1 and isinstance(value[given[0]], dict | str | None)
@@ -111,10 +124,10 @@ class CallableTools:
 
     def _checked(self, name: str, arguments: dict[str, object], text: str | None) -> CallText:
         check = self._checks[name]
-        faults = check.faults(arguments)
+        faults = check.faults(arguments, self._effort)
         if faults:
-            arguments, text = _object(coerced(arguments, check)), None
-            if check.faults(arguments):
+            arguments, text = _object(coerced(arguments, check, self._effort)), None
+            if check.faults(arguments, self._effort):
                 raise Fault(f"the arguments of {name} don't fit ({'; '.join(faults)})")
         return CallText(name, dumps(arguments) if text is None else text)
 

@@ -9,73 +9,115 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from app.domain.emulation.jsontext import loads
-from app.domain.emulation.schema import SchemaCheck, resolve
+from app.domain.emulation.schema import Effort, SchemaCheck
+from app.domain.emulation.schema_graph import resolve
 
 _INTEGER = re.compile(r"-?(?:0|[1-9]\d{0,300})", re.ASCII)
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,300})(?:\.\d{1,300})?(?:[eE][+-]?\d{1,3})?", re.ASCII)
+# A step takes some three microseconds.
+_LOOKS_OF_STEP = 300
+_DEEPEST = 100
 _BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
 
 
-def coerced(value: object, check: SchemaCheck) -> object:
-    """The value with each part as the schema asks for it; unchanged if that could take too long."""
-    return value if check.is_costly(value) else _coerced(value, check.schema, check.schema)
+def coerced(value: object, check: SchemaCheck, effort: Effort | None = None) -> object:
+    """The value with each part as the schema asks for it; unchanged if that takes too long.
 
-
-def _coerced(value: object, schema: object, root: Mapping[str, object]) -> object:
-    if not isinstance(schema, Mapping):
+    Args:
+        effort: What may still be spent on it.
+    """
+    coercion = _Coercion(check.schema, Effort() if effort is None else effort)
+    try:
+        return coercion.coerced(value, check.schema, 0)
+    except _TooLong:
         return value
-    for part in _parts(value, schema, root):
-        value = _coerced(value, part, root)
-    value = _converted(value, _types(schema))
-    if isinstance(value, dict):
-        return {name: _coerced(member, _member_schema(schema, name), root) for name, member in value.items()}
-    if isinstance(value, list):
-        return [_coerced(item, _item_schema(schema, index), root) for index, item in enumerate(value)]
-    return value
 
 
-def _parts(value: object, schema: Mapping[str, object], root: Mapping[str, object]) -> list[object]:
-    """The further schemas that the value must fit."""
-    parts = [resolve(root, schema["$ref"])] if "$ref" in schema else []
-    parts += _list(schema.get("allOf"))
-    for keyword in ("anyOf", "oneOf"):
-        branches = _list(schema.get(keyword))
-        if branches:
-            fitting = (branch for branch in branches if _matches(value, branch, root))
-            parts.append(next(fitting, next((branch for branch in branches if _converts(value, branch, root)), None)))
-    return parts
+class _TooLong(Exception):
+    """Coercion has taken too many steps, or has come to parts that are nested too deeply."""
 
 
-def _matches(value: object, branch: object, root: Mapping[str, object]) -> bool:
-    """Whether a branch allows the value's type and, of an object, its set of members."""
-    branch = _resolved(branch, root)
-    types = _types(branch)
-    if types and not any(_is(value, name) for name in types):
-        return False
-    if not isinstance(value, dict) or not isinstance(branch, Mapping):
-        return True
-    if any(name not in value for name in _list(branch.get("required"))):
-        return False
-    return all(_may_be(member, _resolved(_member_schema(branch, name), root)) for name, member in value.items())
+class _Coercion:
+    """Coerces one value, in a bounded number of steps."""
 
+    def __init__(self, root: Mapping[str, object], effort: Effort) -> None:
+        self._root = root
+        self._effort = effort
+        self._types: dict[int, list[str]] = {}
 
-def _converts(value: object, branch: object, root: Mapping[str, object]) -> bool:
-    types = _types(_resolved(branch, root))
-    return any(_is(_converted(value, types), name) for name in types)
+    def coerced(self, value: object, schema: object, depth: int) -> object:
+        self._spend(1)
+        if depth > _DEEPEST:
+            raise _TooLong
+        if not isinstance(schema, Mapping):
+            return value
+        for part in self._parts(value, schema):
+            value = self.coerced(value, part, depth + 1)
+        value = _converted(value, self._types_of(schema))
+        if isinstance(value, dict):
+            return {
+                name: self.coerced(member, _member_schema(schema, name), depth + 1) for name, member in value.items()
+            }
+        if isinstance(value, list):
+            return [self.coerced(item, _item_schema(schema, index), depth + 1) for index, item in enumerate(value)]
+        return value
 
+    def _spend(self, steps: int) -> None:
+        if not self._effort.spend(steps * _LOOKS_OF_STEP):
+            raise _TooLong
 
-def _may_be(value: object, schema: object) -> bool:
-    if not isinstance(schema, Mapping):
-        return schema is not False
-    if "const" in schema:
-        return bool(value == schema["const"])
-    return "enum" not in schema or value in _list(schema["enum"])
+    def _types_of(self, schema: object) -> list[str]:
+        """The types that a schema of this check names; none if it allows any."""
+        known = self._types.get(id(schema))
+        if known is None:
+            known = self._types[id(schema)] = _types(schema)
+        return known
 
+    def _converts(self, value: object, branch: object) -> bool:
+        types = self._types_of(branch)
+        return any(_is(_converted(value, types), name) for name in types)
 
-def _resolved(schema: object, root: Mapping[str, object]) -> object:
-    if isinstance(schema, Mapping) and "$ref" in schema:
-        return resolve(root, schema["$ref"])
-    return schema
+    def _parts(self, value: object, schema: Mapping[str, object]) -> list[object]:
+        """The further schemas that the value must fit."""
+        parts = [resolve(self._root, schema["$ref"])] if "$ref" in schema else []
+        parts += _list(schema.get("allOf"))
+        for keyword in ("anyOf", "oneOf"):
+            branches = _list(schema.get(keyword))
+            if branches:
+                fitting = (branch for branch in branches if self._matches(value, branch))
+                others = (branch for branch in branches if self._converts(value, self._resolved(branch)))
+                parts.append(next(fitting, next(others, None)))
+        return parts
+
+    def _matches(self, value: object, branch: object) -> bool:
+        """Whether a branch allows the value's type and, of an object, its set of members."""
+        self._spend(1)
+        branch = self._resolved(branch)
+        types = self._types_of(branch)
+        if types and not any(_is(value, name) for name in types):
+            return False
+        if not isinstance(value, dict) or not isinstance(branch, Mapping):
+            return True
+        required = _list(branch.get("required"))
+        self._spend(len(value) + len(required) // 10)
+        if any(name not in value for name in required):
+            return False
+        return all(self._may_be(member, _member_schema(branch, name)) for name, member in value.items())
+
+    def _may_be(self, value: object, schema: object) -> bool:
+        schema = self._resolved(schema)
+        if not isinstance(schema, Mapping):
+            return schema is not False
+        if "const" in schema:
+            return bool(value == schema["const"])
+        allowed = _list(schema.get("enum"))
+        self._spend(len(allowed) // 10)
+        return "enum" not in schema or value in allowed
+
+    def _resolved(self, schema: object) -> object:
+        if isinstance(schema, Mapping) and "$ref" in schema:
+            return resolve(self._root, schema["$ref"])
+        return schema
 
 
 def _types(schema: object) -> list[str]:

@@ -6,17 +6,18 @@ earlier calls for the history in the form that it asks for, and it reads the rep
 """
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
-from app.domain.chat import OutputFormat, ToolCall, ToolUse
+from app.domain.chat import Message, OutputFormat, ToolCall, ToolUse
 from app.domain.emulation.callable_tools import CallableTools, CallText
 from app.domain.emulation.json_answer import read_json
 from app.domain.emulation.jsontext import Fault, dumps
 from app.domain.emulation.markup import Markup, without_thinking
+from app.domain.emulation.quotation import Quotations
 from app.domain.emulation.reader import bare_calls, read_calls
-from app.domain.emulation.schema import SchemaCheck
+from app.domain.emulation.schema import Checks, Effort, SchemaCompiler
 from app.domain.emulation.signatures import signatures
 
 _ID_BYTES = 12
@@ -56,13 +57,16 @@ class Emulator:
 
     Args:
         tools: What the model may call; None if the request has no tools.
-        output_format: The format of the answer. All schemas must have passed `check_schema`.
+        output_format: The format of the answer.
+        conversation: What was said before: text of users and tools in it is no call unless it stands in a tag.
         calls_by_itself: Whether there are tools that the model calls natively, which it is told about elsewhere.
         tag: Letters and digits that nobody can guess, new for each request. They mark calls.
+        checks: For the tools that may be called, and for the answer; None compiles the schemas once more.
         call_id: Makes the ids of the calls.
 
     Attributes:
         instructions: For the prompt; "" if there are none.
+        tool_lines: The tools that may be called, as they are written in it.
         about_tools: The part of them that is about tools.
         about_format: The part that is about the answer's form.
         param: The field at fault if the instructions don't fit the model's limit.
@@ -74,7 +78,9 @@ class Emulator:
         tools: ToolUse | None,
         output_format: OutputFormat,
         tag: str,
+        checks: Checks | None = None,
         call_id: Callable[[], str] = new_call_id,
+        conversation: Sequence[Message] = (),
         calls_by_itself: bool = False,
     ) -> None:
         self._tools = tools
@@ -83,9 +89,13 @@ class Emulator:
         self._format = output_format
         self._markup = Markup(tag)
         self._call_id = call_id
+        self._quotations = Quotations(conversation)
         self._may_call = bool(self._callable) or calls_by_itself
-        self._callable_tools = CallableTools(self._callable)
-        self._check = SchemaCheck(output_format.schema) if output_format.schema is not None else None
+        self._effort = Effort()
+        checks = checks or SchemaCompiler().checks(self._callable, output_format)
+        self._callable_tools = CallableTools(self._callable, checks.tools, self._effort)
+        self._check = checks.answer if output_format.schema is not None else None
+        self.tool_lines = signatures(self._callable) if self._callable else ""
         self.about_tools, self.about_format = self._about_tools(), self._about_format()
         self.instructions = "\n".join(filter(None, (self.about_tools, self.about_format)))
         self.param = output_format.place if len(self.about_format) > len(self.about_tools) else "tools"
@@ -121,7 +131,7 @@ class Emulator:
         if self._format.kind == "text":
             return Reading(reply)
         try:
-            return Reading(read_json(without_thinking(reply), self._check))
+            return Reading(read_json(without_thinking(reply), self._check, self._effort))
         except Fault as fault:
             raise self._unreadable_json(str(fault)) from fault
 
@@ -129,7 +139,12 @@ class Emulator:
         if not self._callable or self._tools is None:
             return reply, []
         words, calls = read_calls(
-            reply, self._markup, self._callable_tools, must_call=self._must_call, is_answer=self._is_answer
+            reply,
+            self._markup,
+            self._callable_tools,
+            self._quotations,
+            must_call=self._must_call,
+            is_answer=self._is_answer,
         )
         return words, calls if self._tools.parallel else calls[:1]
 
@@ -143,14 +158,14 @@ class Emulator:
         return words, calls if self._tools is not None and self._tools.parallel else calls[:1]
 
     def _is_answer(self, value: object) -> bool:
-        return not self._must_call and self._check is not None and not self._check.faults(value)
+        return not self._must_call and self._check is not None and not self._check.faults(value, self._effort)
 
     def _about_tools(self) -> str:
         if not self._callable or self._tools is None:
             return ""
         form = f"{self._markup.opening}{_EXAMPLE}{self._markup.closing}"
         return (
-            f"You can call these tools:\n{signatures(self._callable)}\n"
+            f"You can call these tools:\n{self.tool_lines}\n"
             f"To call one, end your reply with exactly this (valid JSON, no code fence):\n{form}\n"
             f"{self._rule(self._tools)}"
         )

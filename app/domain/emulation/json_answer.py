@@ -3,19 +3,20 @@
 from app.domain.emulation.coercion import coerced
 from app.domain.emulation.jsontext import Fault, decode, dumps
 from app.domain.emulation.repair import repaired
-from app.domain.emulation.schema import SchemaCheck
+from app.domain.emulation.schema import Effort, SchemaCheck
 
 # How many opening brackets are tried, which bounds the work on a reply full of them.
 _MOST_TRIES = 16
 _PREVIEW = 60
 
 
-def read_json(reply: str, check: SchemaCheck | None) -> str:
+def read_json(reply: str, check: SchemaCheck | None, effort: Effort | None = None) -> str:
     """The JSON text in a reply, unchanged if it is valid JSON.
 
     Args:
         reply: What the model answered, without its thinking.
         check: The schema that the answer must fit; None for any object.
+        effort: What may still be spent on checking it.
 
     Raises:
         Fault: The reply has no JSON value or more than one, or the value doesn't fit.
@@ -27,11 +28,12 @@ def read_json(reply: str, check: SchemaCheck | None) -> str:
         if not isinstance(value, dict):
             raise Fault("it is not a JSON object")
         return text
-    faults = check.faults(value)
+    effort = Effort() if effort is None else effort
+    faults = check.faults(value, effort)
     if not faults:
         return text
-    value = coerced(value, check)
-    if check.faults(value):
+    value = coerced(value, check, effort)
+    if check.faults(value, effort):
         raise Fault(f"it doesn't fit the schema ({'; '.join(faults)})")
     return dumps(value)
 

@@ -23,14 +23,23 @@ from app.domain.emulation.markup import (
     Markup,
     without_thinking,
 )
+from app.domain.emulation.quotation import Quotations
 from app.domain.emulation.repair import repaired
 from app.domain.emulation.templates import template_calls
 
 _CUT_OFF = "it is cut off"
+# Each is looked for in the whole conversation.
+_MOST_LOOSE = 64
 
 
 def read_calls(
-    reply: str, markup: Markup, tools: CallableTools, *, must_call: bool, is_answer: Callable[[object], bool]
+    reply: str,
+    markup: Markup,
+    tools: CallableTools,
+    quotations: Quotations,
+    *,
+    must_call: bool,
+    is_answer: Callable[[object], bool],
 ) -> tuple[str, list[CallText]]:
     """The words of a reply and its calls. Without calls, the words are the whole reply.
 
@@ -38,22 +47,23 @@ def read_calls(
         reply: What the model answered.
         markup: The request's own.
         tools: The tools that may be called.
+        quotations: What is no call unless it stands in the request's own tag.
         must_call: Whether the reply must be a call. If so, JSON in a code fence at its end counts as one.
         is_answer: Whether a JSON value that looks like a call is the answer that was asked for.
 
     Raises:
         Fault: The reply tries to call a tool, but the call can't be used.
     """
-    marked = _MarkedCalls(reply, markup, tools)
+    marked = _MarkedCalls(reply, markup, tools, quotations)
     calls = marked.read()
     if calls:
         return markup.between_calls(marked.pieces), _without_echoes(calls)
     if markup.is_cut_off(reply):
         raise Fault(_CUT_OFF)
     answer = without_thinking(reply)
-    words, loose = _loose_calls(answer, tools, must_call, is_answer)
+    words, loose = _loose_calls(answer, tools, quotations, must_call, is_answer)
     if not loose:
-        words, loose = template_calls(answer, tools)
+        words, loose = template_calls(answer, tools, quotations)
     return (words, _without_echoes(loose)) if loose else (reply, [])
 
 
@@ -112,10 +122,11 @@ def _without_echoes(calls: list[CallText]) -> list[CallText]:
 
 
 class _MarkedCalls:
-    def __init__(self, reply: str, markup: Markup, tools: CallableTools) -> None:
+    def __init__(self, reply: str, markup: Markup, tools: CallableTools, quotations: Quotations) -> None:
         self._reply = reply
         self._markup = markup
         self._tools = tools
+        self._quotations = quotations
         self._begin = len(reply) - len(reply.lstrip())
         self._last_thinking = reply.rfind(END_OF_THINKING)
         self._last_closing = reply.rfind(markup.closing)
@@ -147,6 +158,15 @@ class _MarkedCalls:
             return self._our_call(mark.end()) if mark["tag"] == self._markup.tag else None
         if self._in_fence:
             return None
+        before = len(self._calls)
+        end = self._kimi_call(mark)
+        if end is not None and self._quotations.has(self._reply[mark.start() : end]):
+            del self._calls[before:]
+            return None
+        return end
+
+    def _kimi_call(self, mark: re.Match[str]) -> int | None:
+        """The end of the call behind one of Kimi's tokens."""
         if mark["name"]:
             return self._named_call(mark["name"], mark.end())
         head = KIMI_HEAD.match(self._reply, mark.end())
@@ -216,9 +236,9 @@ def _repaired(text: str, *, may_close: bool) -> object:
 
 
 def _loose_calls(
-    reply: str, tools: CallableTools, must_call: bool, is_answer: Callable[[object], bool]
+    reply: str, tools: CallableTools, quotations: Quotations, must_call: bool, is_answer: Callable[[object], bool]
 ) -> tuple[str, list[CallText]]:
-    """Calls that only their form and place give away; none if there is any doubt."""
+    """Calls that only their form and place give away; none if there is any doubt, as about one that is quoted."""
     reply = reply.strip()
     start = place = _loose_start(reply, must_call)
     words = reply[: max(start, 0)].strip()
@@ -228,7 +248,10 @@ def _loose_calls(
         name, place = (separator[1], separator.end()) if separator else (None, place)
         if place == len(reply):
             break
+        begin = place if separator is None or name is None else separator.start(1)
         value, text, place = _loose_json(reply, place)
+        if len(calls) > _MOST_LOOSE or quotations.has(reply[begin:place]):
+            return reply, []
         if name is not None and tools.name(name) is not None and isinstance(value, dict):
             calls.append(tools.call(name, value, text))
         elif name is None and tools.is_call(value) and not is_answer(value):

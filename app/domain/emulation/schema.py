@@ -1,117 +1,130 @@
 """Clients' JSON Schemas: refused early if they can't be used, and values checked against them at a bounded cost.
 
 jsonschema-rs does the checking. Nothing is ever fetched: a reference must lead to a place within the schema itself.
-Patterns run in an engine with a limit on backtracking. What remains is a schema that offers a value many alternatives
-at each level of nesting; `SchemaCheck` estimates beforehand how often it could look at a value.
+It holds the event loop while it compiles or checks, so what that could cost is bounded beforehand: the size of all
+schemas of a request together and the automata of their patterns, which take most to compile (`SchemaCompiler`), and for
+each value how often it would be looked at, and by what (`SchemaGraph`).
 """
 
-from collections.abc import Callable, Mapping
-from urllib.parse import unquote
+import hashlib
+import sys
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 
 import jsonschema_rs
+import msgspec
+from msgspec import Struct
 
+from app.domain.chat import PLAIN_TEXT, OutputFormat, Tool
+from app.domain.emulation.pattern_cost import PatternCost, pattern_cost
+from app.domain.emulation.schema_graph import REFERENCES, Schema, SchemaGraph, extent, patterns_of
 from app.domain.errors import InvalidRequest
 
 _DEEPEST_SCHEMA = 60
 _MOST_NODES = 20_000
 _MOST_ALTERNATIVES = 10_000
-# A look takes some ten nanoseconds, describing a fault up to a hundred times that. Nearly all values need far fewer
-# looks than the estimate says: these bounds are against schemas that are made to stall the process.
-_MOST_LOOKS = 100_000_000
-_MOST_LOOKS_TOLD = 1_000_000
-_BACKTRACKING = jsonschema_rs.FancyRegexOptions(backtrack_limit=50_000, size_limit=2_000_000)
+# Of all schemas of a request together.
+_MOST_NODES_TOGETHER = 20_000
+_MOST_BYTES_TOGETHER = 4_000_000
+_MOST_PATTERN_CHARACTERS = 20_000
+# To compile a state takes some 400 ns and 140 bytes.
+_MOST_PATTERN_STATES = 80_000
+# A look takes some ten nanoseconds.
+_MOST_LOOKS = 3_000_000
+_LOOKS_OF_STEP = 200  # when they are counted exactly
+_MOST_STEPS_TOLD = 5_000
+# The validator copies the value, and what is allowed, for every fault, and describes all faults at once.
+_MOST_BYTES_TOLD = 10_000_000
+_BYTES_OF_LOOK = 5
+_PATTERN_OPTIONS = jsonschema_rs.FancyRegexOptions(backtrack_limit=5_000, size_limit=20_000_000, dfa_size_limit=200_000)
 _MOST_FAULTS = 3
 _LONGEST_FAULT = 160
-
-# Where a schema contains further schemas: for the same value, and for what is inside it.
-_SAME_VALUE = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies")
-_INSIDE = (
-    *("properties", "patternProperties", "additionalProperties", "unevaluatedProperties", "propertyNames"),
-    *("items", "prefixItems", "additionalItems", "unevaluatedItems", "contains"),
-)
-_BY_NAME = frozenset({"properties", "patternProperties", "dependentSchemas", "dependencies"})
-_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
-_ENDLESS = 10**9
-
-_Inner = Callable[[object, Mapping[str, object]], list[object]]
+_DEEPEST_TO_ENCODE = 100
+_DEEP = 20
+# What a compiled schema keeps in memory: for each value, and for each pattern with all its caches.
+_NODE_BYTES, _PATTERN_BYTES = 1000, 300_000
+_DIGEST_BYTES = 20
 
 
-def check_schema(schema: Mapping[str, object], param: str, *, of_object: bool = False) -> None:
-    """Refuse a schema that can't be used.
+class _Extent(Struct, frozen=True):
+    """What a schema takes of a request's budget."""
 
-    Args:
-        schema: As the client sent it.
-        param: The field that contains it.
-        of_object: Whether it must describe an object, as a tool's arguments do.
-
-    Raises:
-        InvalidRequest: It is not a valid JSON Schema, refers to something outside itself, or is too large or too deep.
-    """
-    try:
-        _refuse_outsized(schema, param)
-        if of_object and schema.get("type", "object") != "object":
-            raise InvalidRequest(f'{param}: the schema of a tool must have "type": "object".', param=param)
-        SchemaCheck(schema)
-    except jsonschema_rs.ValidationError as error:
-        raise InvalidRequest(f"{param} is not a usable JSON Schema: {_told(error)}.", param=param) from error
-    except RecursionError as error:
-        raise InvalidRequest(f"{param}: the chain of references is too long.", param=param) from error
-    except ValueError as error:
-        why = str(error) if len(str(error)) <= _LONGEST_FAULT else "it can't be read"
-        raise InvalidRequest(f"{param} is not a usable JSON Schema: {why}.", param=param) from error
+    nodes: int
+    patterns: Mapping[str, PatternCost]
+    pattern_states: int
+    pattern_characters: int
+    has_references: bool
 
 
-def resolve(root: Mapping[str, object], reference: object) -> object:
-    """The part of a schema that a reference such as `#/$defs/City` leads to; None for any other reference."""
-    if not isinstance(reference, str) or not reference.startswith("#"):
-        return None
-    place: object = root
-    for step in unquote(reference[1:]).split("/")[1:]:
-        key = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(place, Mapping):
-            place = place.get(key)
-        elif isinstance(place, list) and key.isdecimal() and int(key) < len(place):
-            place = place[int(key)]
-        else:
-            return None
-    return place if reference == "#" or reference.startswith("#/") else None
+class Effort:
+    """How many looks at the values in a reply are left, all of its calls together."""
+
+    def __init__(self) -> None:
+        self.left = _MOST_LOOKS
+
+    def spend(self, looks: int) -> bool:
+        """Take so many, if there are as many; whether there were."""
+        if looks > self.left:
+            return False
+        self.left -= looks
+        return True
 
 
 class SchemaCheck:
     """Checks values against a schema.
 
+    Attributes:
+        schema: The schema.
+
     Raises:
         ValueError: The schema is one that `check_schema` refuses.
     """
 
-    def __init__(self, schema: Mapping[str, object]) -> None:
+    def __init__(self, schema: Schema, extent_: _Extent | None = None) -> None:
         self.schema = schema
-        self._graph = _Graph(schema)
-        if self._graph.alternatives > _MOST_ALTERNATIVES:
+        self.extent = extent_ or _extent_of(schema)
+        self._made: SchemaGraph | None = None
+        # Without references, a schema has no more alternatives than values.
+        if self.extent.has_references and self._graph.alternatives > _MOST_ALTERNATIVES:
             raise ValueError("a part of it refers to itself endlessly, or offers too many alternatives at once")
         self._validator = jsonschema_rs.validator_for(
-            dict(schema), offline=True, validate_formats=False, pattern_options=_BACKTRACKING
+            dict(schema), offline=True, validate_formats=False, pattern_options=_PATTERN_OPTIONS
         )
 
-    def faults(self, value: object) -> list[str]:
-        """What is wrong with a value, in a few short phrases; empty if it fits the schema."""
-        looks = self._graph.looks(value)
-        if looks > _MOST_LOOKS:
-            return ["it is nested too deeply for this schema"]
+    def faults(self, value: object, effort: Effort | None = None) -> list[str]:
+        """What is wrong with a value, in a few short phrases; empty if it fits the schema.
+
+        Args:
+            effort: What may still be spent on it. A value that takes more counts as faulty.
+        """
+        effort = Effort() if effort is None else effort
+        if not self._is_affordable(value, effort):
+            return [f"it is {'nested too deeply' if extent(value)[0] > _DEEP else 'too large'} for this schema"]
         try:
-            if self._validator.is_valid(value):
-                return []
-            return self._told(value) if looks <= _MOST_LOOKS_TOLD else ["it does not fit the schema"]
+            return [] if self._validator.is_valid(value) else self._told(value, effort)
         except UnicodeEncodeError:  # lone surrogates: valid JSON, which the validator can't take
-            return self.faults(_encodable(value))
+            is_shallow = extent(value)[0] <= _DEEPEST_TO_ENCODE
+            return self.faults(_encodable(value), effort) if is_shallow else ["it is nested too deeply"]
         except ValueError:
             return ["it is nested too deeply"]
 
-    def is_costly(self, value: object) -> bool:
-        """Whether going through a value part by part could take too long."""
-        return self._graph.looks(value) > _MOST_LOOKS_TOLD
+    @property
+    def _graph(self) -> SchemaGraph:
+        if self._made is None:
+            self._made = SchemaGraph(self.schema, self.extent.patterns)
+        return self._made
 
-    def _told(self, value: object) -> list[str]:
+    def _is_affordable(self, value: object, effort: Effort) -> bool:
+        if effort.spend(self._graph.looks(value)):
+            return True
+        steps = effort.left // _LOOKS_OF_STEP // 2
+        looks = self._graph.exact_looks(value, steps)
+        return effort.spend(steps * _LOOKS_OF_STEP) and looks is not None and effort.spend(looks)
+
+    def _told(self, value: object, effort: Effort) -> list[str]:
+        told = self._graph.told(value, _MOST_STEPS_TOLD)
+        if told is None or told > _MOST_BYTES_TOLD or not effort.spend(told // _BYTES_OF_LOOK):
+            return ["it does not fit the schema"]
         faults: list[str] = []
         for error in self._validator.iter_errors(value):
             faults.append(_told(error))
@@ -120,39 +133,186 @@ class SchemaCheck:
         return faults
 
 
+class Checks(Struct, frozen=True):
+    """What the values in a reply are checked with.
+
+    Args:
+        tools: For the arguments of each tool, by its name.
+        answer: For an answer in JSON; None if it has no schema.
+    """
+
+    tools: Mapping[str, SchemaCheck]
+    answer: SchemaCheck | None = None
+
+
+class SchemaCompiler:
+    """Compiles the schemas of requests, each once: agents send the same tools again and again.
+
+    Args:
+        memory: How much the compiled schemas may take that it remembers, in bytes, roughly.
+    """
+
+    def __init__(self, memory: int = 32_000_000) -> None:
+        self._memory = memory
+        self._used = 0
+        self._checks: OrderedDict[bytes, SchemaCheck] = OrderedDict()
+
+    def checks(self, tools: Sequence[Tool], output_format: OutputFormat) -> Checks:
+        """Compile the schemas of a request.
+
+        Raises:
+            InvalidRequest: One is not a valid JSON Schema, refers to something outside itself, is too large or too
+                deep, or is of no object, as a tool's arguments are; or all together are too large.
+        """
+        budget = _Budget()
+        by_name: dict[str, SchemaCheck] = {}
+        for index, tool in enumerate(tools):
+            param = tool.place or f"tools[{index}]"
+            by_name[tool.name] = self._check(tool.parameters, param, budget, of_object=True)
+        schema = output_format.schema
+        return Checks(by_name, None if schema is None else self._check(schema, output_format.place, budget))
+
+    def _check(self, schema: Schema, param: str, budget: "_Budget", *, of_object: bool = False) -> SchemaCheck:
+        budget.spend_nodes(_count(schema, param), param)
+        key = budget.spend_bytes(schema, param)
+        if of_object and schema.get("type", "object") != "object":
+            raise InvalidRequest(f'{param}: the schema of a tool must have "type": "object".', param=param)
+        known = self._checks.get(key)
+        if known is not None:
+            budget.spend_patterns(known.extent, param)
+            self._checks.move_to_end(key)
+            return known
+        check = _compiled(schema, param, budget)
+        self._remember(key, check)
+        return check
+
+    def _remember(self, key: bytes, check: SchemaCheck) -> None:
+        self._checks[key] = check
+        self._used += _memory(check)
+        while self._used > self._memory:
+            _, oldest = self._checks.popitem(last=False)
+            self._used -= _memory(oldest)
+
+
+def check_schema(schema: Schema, param: str, *, of_object: bool = False) -> None:
+    """Refuse a schema that can't be used.
+
+    Args:
+        schema: As the client sent it.
+        param: The field that contains it.
+        of_object: Whether it must describe an object, as a tool's arguments do.
+
+    Raises:
+        InvalidRequest: See `SchemaCompiler.checks`.
+    """
+    if of_object:
+        SchemaCompiler().checks((Tool("", parameters=schema, place=param),), PLAIN_TEXT)
+    else:
+        SchemaCompiler().checks((), OutputFormat("json_schema", schema, place=param))
+
+
+class _Budget:
+    """What the schemas of one request may take together."""
+
+    def __init__(self) -> None:
+        self._nodes = self._bytes = self._states = self._characters = 0
+
+    def spend_nodes(self, nodes: int, param: str) -> None:
+        self._nodes += nodes
+        if self._nodes > _MOST_NODES_TOGETHER:
+            raise _over("schemas", f"contain at most {_MOST_NODES_TOGETHER} values", param)
+
+    def spend_bytes(self, schema: Schema, param: str) -> bytes:
+        """A key for the schema, from its text."""
+        try:
+            text = msgspec.json.encode(schema)
+        except (ValueError, TypeError) as error:
+            raise InvalidRequest(f"{param} is not a usable JSON Schema: it can't be encoded.", param=param) from error
+        self._bytes += len(text)
+        if self._bytes > _MOST_BYTES_TOGETHER:
+            raise _over("schemas", f"have at most {_MOST_BYTES_TOGETHER} bytes", param)
+        return hashlib.blake2b(text, digest_size=_DIGEST_BYTES).digest()
+
+    def room_for_patterns(self) -> int:
+        """How many characters they may still have."""
+        return _MOST_PATTERN_CHARACTERS - self._characters
+
+    def spend_patterns(self, extent_: _Extent, param: str) -> None:
+        self._characters += extent_.pattern_characters
+        self._states += extent_.pattern_states
+        if self._characters > _MOST_PATTERN_CHARACTERS:
+            raise _over("regexes in the schemas", f"have at most {_MOST_PATTERN_CHARACTERS} characters", param)
+        if self._states > _MOST_PATTERN_STATES:
+            raise _over("regexes in the schemas", f"have at most {_MOST_PATTERN_STATES} states", param)
+
+
+def _over(what: str, most: str, param: str) -> InvalidRequest:
+    return InvalidRequest(f"{param}: all {what} of a request together may {most}.", param=param)
+
+
+def _compiled(schema: Schema, param: str, budget: _Budget) -> SchemaCheck:
+    try:
+        extent_ = _extent_of(schema, budget.room_for_patterns())
+        budget.spend_patterns(extent_, param)
+        return SchemaCheck(schema, extent_)
+    except jsonschema_rs.ValidationError as error:
+        raise InvalidRequest(f"{param} is not a usable JSON Schema: {_told(error)}.", param=param) from error
+    except ValueError as error:
+        why = str(error) if len(str(error)) <= _LONGEST_FAULT else "it can't be read"
+        raise InvalidRequest(f"{param} is not a usable JSON Schema: {why}.", param=param) from error
+
+
 def _told(error: jsonschema_rs.ValidationError) -> str:
     place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.instance_path).lstrip(".")
-    message = error.message if len(error.message) <= _LONGEST_FAULT else f"…{error.message[1 - _LONGEST_FAULT :]}"
+    text = error.message
+    message = text if len(text) <= _LONGEST_FAULT else f"…{text[1 - _LONGEST_FAULT :]}"
+    place = place if len(place) <= _LONGEST_FAULT else f"…{place[1 - _LONGEST_FAULT :]}"
     return f"{place}: {message}" if place else message
 
 
-def _refuse_outsized(schema: Mapping[str, object], param: str) -> None:
-    nodes = 0
+def _count(schema: Schema, param: str) -> int:
+    """The number of values in a schema."""
+    nodes = 1
     level: list[object] = [schema]
     for _ in range(_DEEPEST_SCHEMA):
-        nodes += len(level)
-        if nodes > _MOST_NODES:
-            raise InvalidRequest(f"{param}: a schema may contain at most {_MOST_NODES} values.", param=param)
-        level = [inner for outer in level for inner in _contents(outer)]
-        if not level:
-            return
+        inner: list[object] = []
+        for part in level:
+            if isinstance(part, list | dict):
+                nodes += len(part)
+                if nodes > _MOST_NODES:
+                    raise InvalidRequest(f"{param}: a schema may contain at most {_MOST_NODES} values.", param=param)
+                inner.extend(part if isinstance(part, list) else part.values())
+        if not inner:
+            return nodes
+        level = inner
     raise InvalidRequest(f"{param}: a schema may be nested at most {_DEEPEST_SCHEMA} levels deep.", param=param)
 
 
-def _contents(value: object) -> list[object]:
-    if isinstance(value, Mapping):
-        return list(value.values())
-    return list(value) if isinstance(value, list | tuple) else []
+def _extent_of(schema: Schema, most_characters: int = sys.maxsize) -> _Extent:
+    """What a schema takes; beyond so many characters of patterns, those are no longer looked at."""
+    nodes = states = characters = 0
+    patterns: dict[str, PatternCost] = {}
+    has_references = False
+    waiting: list[object] = [schema]
+    while waiting:
+        part = waiting.pop()
+        nodes += 1
+        if isinstance(part, dict):
+            has_references = has_references or not REFERENCES.isdisjoint(part)
+            if "pattern" in part or "patternProperties" in part:
+                for pattern in patterns_of(part):
+                    characters += len(pattern)
+                    if pattern not in patterns and characters <= most_characters:
+                        patterns[pattern] = pattern_cost(pattern)
+                    states += patterns[pattern].states if pattern in patterns else 0
+            waiting.extend(part.values())
+        elif isinstance(part, list):
+            waiting.extend(part)
+    return _Extent(nodes, patterns, states, characters, has_references)
 
 
-def _extent(value: object) -> tuple[int, int]:
-    """The depth of a value, and the number of values in it."""
-    depth, parts, level = 0, 0, [value]
-    while level:
-        depth += 1
-        parts += len(level)
-        level = [inner for outer in level for inner in _contents(outer)]
-    return depth, parts
+def _memory(check: SchemaCheck) -> int:
+    return check.extent.nodes * _NODE_BYTES + len(check.extent.patterns) * _PATTERN_BYTES
 
 
 def _encodable(value: object) -> object:
@@ -161,75 +321,3 @@ def _encodable(value: object) -> object:
     if isinstance(value, Mapping):
         return {_encodable(name): _encodable(member) for name, member in value.items()}
     return [_encodable(item) for item in value] if isinstance(value, list) else value
-
-
-class _Graph:
-    """How the parts of a schema lead to each other, for estimating how often a value could be looked at."""
-
-    def __init__(self, root: Mapping[str, object]) -> None:
-        self._root = root
-        self._whole = self._ways(root, _all_schemas, _one, {})
-        self._descents = self._most(_looks_inside)
-        self.alternatives = self._most(_one)
-
-    def looks(self, value: object) -> int:
-        """An upper bound on the looks at the value and everything in it."""
-        depth, parts = _extent(value)
-        ways: int = max(self._descents, 1) ** min(depth, 64) * self.alternatives
-        return min(self._whole, ways) * parts
-
-    def _most(self, weight: Callable[[object], int]) -> int:
-        """The greatest total weight of all schemas that apply to one value at once."""
-        known: dict[int, int] = {}
-        seen: set[int] = set()
-        waiting: list[object] = [self._root]
-        most = 0
-        while waiting:
-            schema = waiting.pop()
-            if id(schema) not in seen:
-                seen.add(id(schema))
-                most = max(most, self._ways(schema, _same_value_schemas, weight, known))
-                waiting.extend(_all_schemas(schema, self._root))
-        return most
-
-    def _ways(self, schema: object, inner: _Inner, weight: Callable[[object], int], known: dict[int, int]) -> int:
-        """The total weight of all parts, each counted once for every path that leads to it."""
-        if id(schema) not in known:
-            known[id(schema)] = _ENDLESS  # found again on its own path: a cycle
-            ways = sum(self._ways(part, inner, weight, known) for part in inner(schema, self._root))
-            known[id(schema)] = min(weight(schema) + ways, _ENDLESS)
-        return known[id(schema)]
-
-
-def _one(_schema: object) -> int:
-    return 1
-
-
-def _looks_inside(schema: object) -> int:
-    return int(isinstance(schema, Mapping) and any(keyword in schema for keyword in _INSIDE))
-
-
-def _same_value_schemas(schema: object, root: Mapping[str, object]) -> list[object]:
-    if not isinstance(schema, Mapping):
-        return []
-    targets = [resolve(root, schema[name]) for name in _REFERENCES if name in schema]
-    return [*_inner(schema, _SAME_VALUE), *(target for target in targets if target is not None)]
-
-
-def _all_schemas(schema: object, root: Mapping[str, object]) -> list[object]:
-    if not isinstance(schema, Mapping):
-        return []
-    return [*_same_value_schemas(schema, root), *_inner(schema, _INSIDE)]
-
-
-def _inner(schema: Mapping[str, object], keywords: tuple[str, ...]) -> list[object]:
-    found: list[object] = []
-    for keyword in keywords:
-        held = schema.get(keyword)
-        if keyword in _BY_NAME and isinstance(held, Mapping):
-            found.extend(held.values())
-        elif isinstance(held, list | tuple):
-            found.extend(held)
-        elif isinstance(held, Mapping):
-            found.append(held)
-    return [part for part in found if isinstance(part, Mapping)]

@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from app.domain.chat import Tool
 from app.domain.emulation.jsontext import dumps
-from app.domain.emulation.schema import resolve
+from app.domain.emulation.schema_graph import resolve
 
 # If there is only one reference to such a part, it is written in place: in a cycle there would be a second one.
 _DEFINITION = re.compile(r"#/(?:\$defs|definitions)/[^/]+")
+_DEEPEST_IN_PLACE = 3
 _PLAIN_NAME = re.compile(r"[A-Za-z_$][\w$]*", re.ASCII)
 _NOT_IN_A_NAME = re.compile(r"\W+", re.ASCII)
 _SIMPLE = frozenset({"string", "number", "integer", "boolean", "null"})
@@ -39,6 +40,8 @@ _EXPRESSED = frozenset(_LIMITS) | {
     *("anyOf", "oneOf", "allOf", "$ref", "$defs", "definitions", "description", "title", "default", "uniqueItems"),
     *("$schema", "$id", "$comment", "$anchor", "examples", "example", "deprecated", "readOnly", "writeOnly", "strict"),
 }
+# What needs no remark, besides.
+_UNREMARKED = _EXPRESSED - _LIMITS.keys() - {"description", "uniqueItems", "default"}
 _COMBINING = frozenset({"anyOf", "oneOf", "allOf", "$ref"})
 _OBJECT_WORDS = frozenset({"properties", "required", "additionalProperties", "minProperties", "maxProperties"})
 _ARRAY_WORDS = frozenset({"items", "prefixItems", "minItems", "maxItems", "uniqueItems"})
@@ -49,11 +52,11 @@ def signatures(tools: Sequence[Tool]) -> str:
     types = _Types()
     lines: list[str] = []
     for tool in tools:
-        attempt = types.copy()
+        number = len(types)
         try:
-            arguments = _Writer(tool, attempt).arguments()
-            types = attempt
+            arguments = _Writer(tool, types).arguments()
         except _Inexpressible:
+            types.keep(number)
             arguments = f"JSON Schema {dumps(tool.parameters)}"
         lines.append(f"{tool.name}({arguments}){_purpose(tool)}")
     return "\n".join([*types.lines(), *lines])
@@ -71,12 +74,17 @@ class _Inexpressible(Exception):
 class _Types:
     """The named types of all tools. Each name is used once."""
 
-    def __init__(self, bodies: Mapping[str, str] | None = None) -> None:
-        self._bodies = dict(bodies or {})
+    def __init__(self) -> None:
+        self._bodies: dict[str, str] = {}
+        self._numbers: dict[str, int] = {}
 
-    def copy(self) -> "_Types":
-        """A copy, to add names to on trial."""
-        return _Types(self._bodies)
+    def __len__(self) -> int:
+        return len(self._bodies)
+
+    def keep(self, number: int) -> None:
+        """Forget all names but the first so many."""
+        while len(self._bodies) > number:
+            self._bodies.popitem()
 
     def lines(self) -> Iterator[str]:
         return (f"type {name} = {body}" for name, body in self._bodies.items())
@@ -84,10 +92,11 @@ class _Types:
     def free(self, wanted: str) -> str:
         """Take a free name."""
         base = _NOT_IN_A_NAME.sub("_", wanted).strip("_") or "Type"
-        name, number = base, 1
+        name, number = base, self._numbers.get(base, 1)
         while name in self._bodies:
             number += 1
             name = f"{base}{number}"
+        self._numbers[base] = number
         self._bodies[name] = ""  # taken while its body is written
         return name
 
@@ -104,9 +113,18 @@ class _Writer:
         self._types = types
         self._names: dict[int, str] = {}
         self._shared = _shared(self._root)
+        self._unwritten: list[tuple[str, object]] = []
+        self._depth = 0
 
     def arguments(self) -> str:
         """What stands between the parentheses."""
+        text = self._arguments()
+        while self._unwritten:
+            name, target = self._unwritten.pop()
+            self._types.define(name, self._type(target))
+        return text
+
+    def _arguments(self) -> str:
         root = self._root
         if "#" in self._shared:
             return self._named("#")
@@ -122,7 +140,9 @@ class _Writer:
             return "never" if schema is False else "any"
         parts = list(self._parts(schema))
         text = " & ".join(_bracketed(part) if len(parts) > 1 else part for part in parts) or "any"
-        comment = _comment([_words(schema.get("description")), *_limits(schema), *self._rest(schema)])
+        comment = ""
+        if not schema.keys() <= _UNREMARKED:
+            comment = _comment([_words(schema.get("description")), *_limits(schema), *self._rest(schema)])
         text += comment
         return f"({text})" if inner and (comment or _is_compound(text)) else text
 
@@ -179,7 +199,7 @@ class _Writer:
     def _members(self, schema: Mapping[str, object]) -> list[str]:
         properties = schema.get("properties")
         described = properties if isinstance(properties, Mapping) else {}
-        required = [str(name) for name in _list(schema.get("required"))]
+        required = dict.fromkeys(str(name) for name in _list(schema.get("required")))
         written = [self._member(str(name), part, str(name) in required) for name, part in described.items()]
         return written + [f"{_key(name)}: any" for name in required if name not in described]
 
@@ -190,25 +210,30 @@ class _Writer:
         target = resolve(self._root, reference)
         if target is None:
             raise _Inexpressible
-        return self._named(str(reference)) if reference in self._shared else _bracketed(self._type(target))
+        if reference in self._shared or self._depth > _DEEPEST_IN_PLACE:
+            return self._named(str(reference))
+        self._depth += 1
+        text = _bracketed(self._type(target))
+        self._depth -= 1
+        return text
 
     def _named(self, reference: str) -> str:
-        """The name of a part that is referred to. The first call writes its `type` line."""
+        """The name of a part that is referred to. Its `type` line is written later: chains of them may be long."""
         target = resolve(self._root, reference)
         if id(target) not in self._names:
             wanted = self._own_name if reference == "#" else reference.rsplit("/", 1)[-1]
             self._names[id(target)] = name = self._types.free(wanted)
-            self._types.define(name, self._type(target))
+            self._unwritten.append((name, target))
         return self._names[id(target)]
 
     def _rest(self, schema: Mapping[str, object]) -> Iterator[str]:
         """What types can't express, as JSON Schema, and the default."""
         if schema.get("uniqueItems") is True:
             yield "no item twice"
-        rest = dumps({name: part for name, part in schema.items() if name not in _EXPRESSED})
-        if '"$ref"' in rest:
-            raise _Inexpressible
-        if rest != "{}":
+        if not schema.keys() <= _EXPRESSED:
+            rest = dumps({name: part for name, part in schema.items() if name not in _EXPRESSED})
+            if '"$ref"' in rest:
+                raise _Inexpressible
             yield rest
         if "default" in schema:
             yield f"default {dumps(schema['default'])}"
@@ -231,6 +256,8 @@ def _shared(root: Mapping[str, object]) -> frozenset[str]:
 
 
 def _limits(schema: Mapping[str, object]) -> Iterator[str]:
+    if schema.keys().isdisjoint(_LIMITS):
+        return
     for keyword, form in _LIMITS.items():
         if keyword in schema:
             limit = schema[keyword]

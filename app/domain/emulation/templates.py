@@ -24,6 +24,7 @@ from decimal import Decimal
 
 from app.domain.emulation.callable_tools import CallableTools, CallText
 from app.domain.emulation.jsontext import Fault, decode, loads
+from app.domain.emulation.quotation import Quotations
 from app.domain.emulation.repair import repaired
 
 _NAME = r"[\w.\-]{1,128}"
@@ -83,12 +84,13 @@ _Found = tuple[object, object, str | None]
 _Form = Callable[[str, int, CallableTools], tuple[list[_Found], int] | None]
 
 
-def template_calls(reply: str, tools: CallableTools) -> tuple[str, list[CallText]]:
+def template_calls(reply: str, tools: CallableTools, quotations: Quotations) -> tuple[str, list[CallText]]:
     """The words of a reply and its calls. Without calls, the words are the whole reply.
 
     Args:
         reply: What the model answered, without its thinking.
         tools: The tools that may be called.
+        quotations: What is no call.
 
     Raises:
         Fault: The reply calls a tool of the request, but the call can't be used.
@@ -97,7 +99,7 @@ def template_calls(reply: str, tools: CallableTools) -> tuple[str, list[CallText
     tries = 0
     begin = len(reply) - len(reply.lstrip())
     if _PYTHON_CALL.match(reply, begin):
-        found = _calls_from(reply, begin, tools)
+        found = _calls_from(reply, begin, tools, quotations)
         if found:
             return "", [tools.call(*call) for call in found]
     for head in _HEAD.finditer(reply):
@@ -112,7 +114,7 @@ def template_calls(reply: str, tools: CallableTools) -> tuple[str, list[CallText
         if tries == _MOST_TRIES:
             break
         tries += 1
-        found = _calls_from(reply, head.start(), tools)
+        found = _calls_from(reply, head.start(), tools, quotations)
         if found:
             return reply[: head.start()].strip(), [tools.call(*call) for call in found]
     return reply, []
@@ -128,12 +130,12 @@ def _is_wrapper(tag: str) -> bool:
     return _PASSED_OVER.fullmatch(tag) is not None
 
 
-def _calls_from(reply: str, place: int, tools: CallableTools) -> list[_Found]:
-    """The calls from a place on; none if anything else stands there."""
+def _calls_from(reply: str, place: int, tools: CallableTools, quotations: Quotations) -> list[_Found]:
+    """The calls from a place on; none if anything else stands there, or one of them is quoted."""
     found: list[_Found] = []
     while (place := _after(reply, place)) < len(reply):
         read = next((read for form in _FORMS if (read := form(reply, place, tools)) is not None), None)
-        if read is None or len(found) > _MOST_CALLS:
+        if read is None or len(found) > _MOST_CALLS or quotations.has(reply[place : read[1]]):
             return []
         found += read[0]
         place = read[1]
@@ -296,8 +298,8 @@ def _python(reply: str, place: int, tools: CallableTools) -> tuple[list[_Found],
 def _python_call(node: ast.expr, tools: CallableTools) -> _Found | None:
     if not isinstance(node, ast.Call) or node.args:
         return None
-    name = tools.name(ast.unparse(node.func).removesuffix(".call"))
     try:
+        name = tools.name(ast.unparse(node.func).removesuffix(".call"))
         values = {str(keyword.arg): _literal(keyword.value) for keyword in node.keywords if keyword.arg}
     except (ValueError, TypeError, RecursionError, MemoryError):
         return None

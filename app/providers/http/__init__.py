@@ -4,9 +4,22 @@ Errors are those of `exceptions`. What the client does itself and what it leaves
 docs/decisions/0006-own-http-client.md.
 """
 
-from app.providers.http.client import HttpClient
+from app.providers.http.client import CLIENT_HEADERS, HttpClient
 from app.providers.http.connector import Tls
+from app.providers.http.destination import address_of, server_of
 from app.providers.http.exceptions import HttpError
+from app.providers.http.reasons import failure_reason
 from app.providers.http.replies import HttpReply, HttpStream, retry_after
 
-__all__ = ["HttpClient", "HttpError", "HttpReply", "HttpStream", "Tls", "retry_after"]
+__all__ = [
+    "CLIENT_HEADERS",
+    "HttpClient",
+    "HttpError",
+    "HttpReply",
+    "HttpStream",
+    "Tls",
+    "address_of",
+    "failure_reason",
+    "retry_after",
+    "server_of",
+]

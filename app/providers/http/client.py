@@ -13,13 +13,13 @@ from app.providers.http.connector import Connector, Tls
 from app.providers.http.cookies import Cookies
 from app.providers.http.decoding import ACCEPTED
 from app.providers.http.destination import Destination, ParsedUrl, parse_url
-from app.providers.http.exceptions import InvalidHeader
+from app.providers.http.exceptions import HttpError, InvalidHeader
 from app.providers.http.pool import Pool
 from app.providers.http.replies import HttpReply, HttpStream
 
 _DEFAULT_HEADERS = {"Accept": "*/*", "Accept-Encoding": ACCEPTED, "User-Agent": "kimi-ai-2api"}
 # Framing and the fate of the connection are for the client to say; the caller's are left out.
-_CLIENT_HEADERS = frozenset(
+CLIENT_HEADERS = frozenset(
     {"connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 )
 _TOKEN = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
@@ -127,6 +127,9 @@ class HttpClient:
             if stream.set_cookies:
                 self._take_cookies(url, stream)
             yield stream
+        except HttpError as error:
+            error.server = head.destination.server
+            raise
         finally:
             pool.give_back(connection)
 
@@ -144,6 +147,9 @@ class HttpClient:
             if stream.set_cookies:
                 self._take_cookies(url, stream)
             return await stream.whole()
+        except HttpError as error:
+            error.server = head.destination.server
+            raise
         finally:
             pool.give_back(connection)
 
@@ -192,7 +198,7 @@ def _head_lines(method: str, url: ParsedUrl, content_type: str, headers: Mapping
             raise InvalidHeader(name)
         fields[name.lower()] = (name, value)
     lines = [f"{method} {url.target} HTTP/1.1", f"Host: {url.host}"]
-    lines += [f"{name}: {value}" for key, (name, value) in fields.items() if key not in _CLIENT_HEADERS]
+    lines += [f"{name}: {value}" for key, (name, value) in fields.items() if key not in CLIENT_HEADERS]
     proxy = url.destination.proxy
     if proxy is not None and proxy.authorization and not url.destination.tls:
         lines.append(f"Proxy-Authorization: {proxy.authorization}")

@@ -8,12 +8,14 @@ from typing import cast
 import httptools
 
 from app.providers.http.destination import Destination
-from app.providers.http.exceptions import IncompleteReply, NoReply, ProtocolError
+from app.providers.http.exceptions import ConnectionReset, IncompleteReply, NoReply, ProtocolError
 from app.providers.http.replies import HttpStream
 
 # What may arrive before a body or between two of its bytes: heads, interim replies, chunk sizes, trailers.
 _MAX_HEAD = 64 * 1024
 _MAX_HEADERS = 256
+# Given twice they are a list, of which the last entry isn't all.
+_REPEATED = frozenset({b"set-cookie", b"transfer-encoding", b"content-encoding"})
 
 
 class Connection(asyncio.Protocol):
@@ -42,6 +44,8 @@ class Connection(asyncio.Protocol):
         # An interim reply (1xx) is being received: the final one is still to come.
         self._interim = False
         self._until_close = False
+        # A NUL has come with the head, or in the first part of the body.
+        self._has_nul = False
         self._reusable = False
         self._protocol_violated = False
         self._paused = False
@@ -67,7 +71,7 @@ class Connection(asyncio.Protocol):
     def send(self, request: bytes, max_reply_bytes: int) -> HttpStream:
         """Send a request and return its reply, which has yet to arrive. `end_exchange` afterwards."""
         stream = self._stream = HttpStream(self, max_reply_bytes)
-        self._until_close = self._interim = False
+        self._until_close = self._interim = self._has_nul = False
         self._bytes_outside_body = 0
         self._headers, self._set_cookies = {}, []
         if self._reusable:
@@ -118,6 +122,8 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         self._bytes_outside_body += len(data)
+        if not stream.status and b"\0" in data:
+            self._has_nul = True
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -146,8 +152,11 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Note a field of the head, or of the trailers, which nobody reads."""
         name = name.lower()
-        if name == b"set-cookie":
-            self._set_cookies.append(value)
+        if name in _REPEATED:
+            if name == b"set-cookie":
+                self._set_cookies.append(value)
+            elif name in self._headers:
+                value = b"%b, %b" % (self._headers[name], value)
         self._headers[name] = value
 
     def on_headers_complete(self) -> None:
@@ -157,16 +166,21 @@ class Connection(asyncio.Protocol):
         set_cookies, self._set_cookies = self._set_cookies, []
         if status < 100 or len(headers) + len(set_cookies) > _MAX_HEADERS:
             raise ValueError("not an acceptable head")
+        if b" " in b"".join(headers):
+            # The parser frames a reply also by names with a space before the colon, which others on the way may not do.
+            raise ValueError("a space before a colon")
+        if self._has_nul and b"\0" in b"".join((*headers.values(), *set_cookies)):
+            raise ValueError("a NUL in a header")
         if self._bytes_outside_body > _MAX_HEAD and _size(headers, set_cookies) > _MAX_HEAD:
             raise ValueError("too long a head")
         self._interim = status < 200 and status != 101
         if self._interim or self._stream is None:
             return
         self._reusable = self._parser.should_keep_alive() and status != 101
-        self._until_close = b"content-length" not in headers and not _is_chunked(headers)
-        # The parser frames a reply also by names with a space before the colon, which others on the way may not do.
-        if self._until_close and any(name.endswith(b" ") for name in headers):
-            raise ValueError("a space before a colon")
+        coding = headers.get(b"transfer-encoding")
+        self._until_close = coding is None and b"content-length" not in headers
+        if coding is not None:
+            self._until_close = self._ends_with_connection(coding.strip().lower())
         self._stream.feed_head(status, headers, set_cookies)
 
     def on_body(self, part: bytes) -> None:
@@ -179,6 +193,18 @@ class Connection(asyncio.Protocol):
         """End the reply, unless it was an interim one."""
         if not self._interim and self._stream is not None:
             self._stream.feed_eof()
+
+    def _ends_with_connection(self, coding: bytes) -> bool:
+        """What a `Transfer-Encoding` means for the end of the body.
+
+        Raises:
+            ValueError: It is one that can't be read, or several: others on the way may see another end.
+        """
+        if coding not in (b"chunked", b"identity"):
+            raise ValueError("an unknown transfer coding")
+        if self._parser.get_http_version() == "1.0":
+            self._reusable = False  # HTTP/1.0 knows no such thing
+        return coding == b"identity"
 
     def _give_up(self, stream: HttpStream) -> None:
         self._reusable = False
@@ -194,15 +220,11 @@ class Connection(asyncio.Protocol):
         if stream is None or stream.ended:
             return
         if not stream.status:
-            stream.fail(NoReply)
+            stream.fail(ConnectionReset if isinstance(error, ConnectionResetError) else NoReply)
         elif self._until_close and error is None:
             stream.feed_eof()
         else:
             stream.fail(IncompleteReply)
-
-
-def _is_chunked(headers: Mapping[bytes, bytes]) -> bool:
-    return headers.get(b"transfer-encoding", b"").rstrip().lower().endswith(b"chunked")
 
 
 def _size(headers: Mapping[bytes, bytes], set_cookies: Sequence[bytes]) -> int:

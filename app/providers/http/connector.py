@@ -24,6 +24,7 @@ from app.providers.http.exceptions import (
     ProxyRefused,
     TlsError,
 )
+from app.providers.http.reasons import failure_reason
 
 _CONNECT_SECONDS = 10.0
 # How long the first address is tried alone before the next one is tried as well.
@@ -122,17 +123,13 @@ class Connector:
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 await self._connect(connection, connection.destination)
-        # All of them are OSErrors: the most specific ones come first.
-        except socket.gaierror as error:
-            raise NameNotResolved from error
-        except ssl.SSLCertVerificationError as error:
-            raise InvalidCertificate from error
-        except ssl.SSLError as error:
-            raise TlsError from error
-        except TimeoutError as error:
-            raise ConnectTimeout(_CONNECT_SECONDS) from error
+        except ConnectError as error:  # the proxy's
+            error.server = connection.destination.server
+            raise
         except OSError as error:
-            raise ConnectError from error
+            failure = _connect_error(error)
+            failure.server = connection.destination.server
+            raise failure from error
 
     async def _connect(self, connection: Connection, destination: Destination) -> None:
         proxy = destination.proxy
@@ -208,6 +205,18 @@ class _Tunnel(asyncio.Protocol):
             self.established.set_exception(error)
             # Reading it marks it as seen: the task that waited may have left.
             self.established.exception()
+
+
+def _connect_error(error: OSError) -> ConnectError:
+    reason = failure_reason(error)
+    # All of them are OSErrors: the most specific ones come first.
+    if isinstance(error, socket.gaierror):
+        return NameNotResolved(reason=reason)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return InvalidCertificate(reason=reason)
+    if isinstance(error, ssl.SSLError):
+        return TlsError(reason=reason)
+    return ConnectTimeout(_CONNECT_SECONDS) if isinstance(error, TimeoutError) else ConnectError(reason=reason)
 
 
 def _connect_request(destination: Destination, proxy: Proxy) -> bytes:

@@ -13,8 +13,11 @@ from urllib.request import Request
 
 # A header is made anew after this time: cookies expire.
 _HEADER_SECONDS = 1.0
-# A server that sets more of them than any browser would keep has none kept.
+# A server that sets more of them than any browser would keep, or than any server would take, has none kept.
 _MAX_COOKIES = 300
+_MAX_BYTES = 16 * 1024
+# As in browsers, of name and value together.
+_MAX_COOKIE_BYTES = 4096
 _MAX_URLS = 64
 _CONTROLS = re.compile(r"[\r\n\0]")
 
@@ -27,7 +30,7 @@ class CookiePolicy(DefaultCookiePolicy):
 
     def set_ok(self, cookie: Cookie, request: Request) -> bool:
         """Whether a server may set a cookie."""
-        return _keeps_promise(cookie, request.type) and super().set_ok(cookie, request)
+        return _is_acceptable(cookie, request.type) and super().set_ok(cookie, request)
 
 
 class Cookies:
@@ -51,7 +54,7 @@ class Cookies:
         page = urlsplit(page_url)
         host = page.hostname or ""
         for cookie in cookies:
-            if not _keeps_promise(cookie, page.scheme):
+            if not _is_acceptable(cookie, page.scheme):
                 continue
             if not cookie.domain:
                 cookie = copy.copy(cookie)  # noqa: PLW2901 - the same one, at its host
@@ -87,7 +90,7 @@ class Cookies:
         return b"Cookie: %b\r\n" % cookies.encode("latin-1", "replace") if cookies else b""
 
     def _changed(self) -> None:
-        if len(self._jar) > _MAX_COOKIES:
+        if len(self._jar) > _MAX_COOKIES or sum(_size(cookie) for cookie in self._jar) > _MAX_BYTES:
             self._jar.clear()
         self.is_empty = len(self._jar) == 0
         self._headers.clear()
@@ -108,6 +111,17 @@ class _SetCookies:
 def _jar_request(url: str) -> Request:
     """A request, as far as a cookie jar looks at it; it is never sent."""
     return Request(url)  # noqa: S310
+
+
+def _size(cookie: Cookie) -> int:
+    return len(cookie.name) + len(cookie.value or "")
+
+
+def _is_acceptable(cookie: Cookie, scheme: str) -> bool:
+    """Whether a cookie is as small as cookies are, and was set in the way that its name and `Secure` promise."""
+    if _size(cookie) > _MAX_COOKIE_BYTES or (cookie.secure and scheme != "https"):
+        return False
+    return _keeps_promise(cookie, scheme)
 
 
 def _keeps_promise(cookie: Cookie, scheme: str) -> bool:

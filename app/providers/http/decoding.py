@@ -6,7 +6,9 @@ from app.providers.http.exceptions import DecodingError
 
 # What requests say that the client understands.
 ACCEPTED = "gzip, deflate"
-_PIECE_BYTES = 256 * 1024
+_PIECE_BYTES = 64 * 1024
+# A body that consists of more gzip members than this was made to take long.
+_MAX_MEMBERS = 1000
 _GZIP = 16 + zlib.MAX_WBITS
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZLIB_METHOD = 8
@@ -15,6 +17,9 @@ _ZLIB_METHOD = 8
 def decoder_for(coding: bytes) -> "Decoder | None":
     """Return the decoder for a `Content-Encoding`; None for any that requests don't ask for."""
     coding = coding.strip().lower()
+    if b"," in coding:
+        named = [one.strip() for one in coding.split(b",")]
+        coding = b",".join([one for one in named if one not in (b"", b"identity")])
     return Decoder(is_gzip=coding != b"deflate") if coding in (b"gzip", b"x-gzip", b"deflate") else None
 
 
@@ -31,6 +36,7 @@ class Decoder:
         self._packed = b""
         self._ended = False
         self._trailing = b""
+        self._members = 0
 
     def feed(self, packed: bytes) -> None:
         """Add compressed bytes; `take` returns what they hold."""
@@ -50,6 +56,9 @@ class Decoder:
         """
         while self._packed or self._inflater is not None:
             if self._inflater is None:
+                self._members += 1
+                if self._members > _MAX_MEMBERS:
+                    raise DecodingError
                 self._inflater = zlib.decompressobj(self._window_bits())
             piece = self._inflate(self._inflater)
             if piece or not self._packed:

@@ -12,6 +12,7 @@ from app.providers.http.exceptions import InvalidProxyUrl, InvalidUrl
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # As requests does it: what is already quoted stays as it is.
 _UNQUOTED = "!#$%&'()*+,/:;=?@[]~"
+_LONGEST_ADDRESS = 200
 _NOT_IN_HOST = re.compile(r"[^\w.:~-]")
 
 
@@ -37,6 +38,13 @@ class Destination(Struct, frozen=True, cache_hash=True):
     def authority(self) -> str:
         """Host and port, as a proxy is told them."""
         return f"{_bracketed(self.host)}:{self.port}"
+
+    @property
+    def server(self) -> str:
+        """Host and port, and those of the proxy on the way, for the operator."""
+        if self.proxy is None:
+            return self.authority
+        return f"{self.authority} by proxy {_bracketed(self.proxy.host)}:{self.proxy.port}"
 
 
 class ParsedUrl(Struct, frozen=True):
@@ -78,6 +86,27 @@ def parse_url(url: str) -> ParsedUrl:
     is_absolute = proxy is not None and not destination.tls
     target = f"http://{authority}{path_and_query}" if is_absolute else path_and_query
     return ParsedUrl(destination, target, authority, authorization)
+
+
+def server_of(url: str) -> str:
+    """Host and port of a URL, for the operator; empty if it is malformed."""
+    try:
+        host, port = _host_and_port(urlsplit(url))
+    except ValueError:
+        return ""
+    return f"{_bracketed(host)}:{port}"
+
+
+def address_of(url: str) -> str:
+    """A URL that somebody else has named, for the operator: without credentials and parameters, and shortened."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return ""
+    authority = _bracketed(host) if port is None else f"{_bracketed(host)}:{port}"
+    text = f"{parts.scheme}://{authority}{parts.path}" if authority else parts.path
+    return quote(text[:_LONGEST_ADDRESS], safe=_UNQUOTED + "%")
 
 
 def parse_proxy_url(url: str) -> Proxy:

@@ -193,12 +193,17 @@ class HttpStream:
         return self._take()
 
     async def _next_decoded(self, decoder: Decoder) -> bytes:
-        while not (part := decoder.take()):
+        part = decoder.take()
+        if part:
+            # A small part may hold many times as much: everybody else comes first.
+            await asyncio.sleep(0)
+        while not part:
             packed = await self._next()
             if not packed:
                 decoder.finish()
                 return b""
             decoder.feed(packed)
+            part = decoder.take()
         return part
 
     def _take(self) -> bytes:

@@ -21,7 +21,7 @@ from app.domain.errors import (
     UpstreamUnavailable,
 )
 from app.providers.cloudflare import is_challenge
-from app.providers.http import HttpReply, retry_after
+from app.providers.http import HttpReply, address_of, retry_after
 
 _SCRIPT = re.compile(r"<(script|style)\b.*?(</\1\s*>|$)", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"<[^>]{0,2000}>?")
@@ -75,6 +75,12 @@ def http_failure(reply: HttpReply) -> GatewayError | None:
         return UpstreamUnavailable(f"The Kimi site is unavailable (HTTP {status}).", retry_after=wait)
     if status in (401, 403, 451):
         return UpstreamBlocked(f"The Kimi site blocks this gateway (HTTP {status}).", retry_after=wait)
+    if 300 <= status < 400:
+        return SiteChanged(
+            f"The Kimi site redirects (HTTP {status}). Check CHAT_PAGE_URL and UPSTREAM_URL.",
+            reason="redirected",
+            server=address_of(reply.headers.get("location", "")),
+        )
     return SiteChanged(f"The Kimi site answered with HTTP {status}: the site may have changed.")
 
 

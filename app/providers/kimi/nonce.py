@@ -205,6 +205,7 @@ class NonceSource:
 
     def _note_failure(self, error: UpstreamError) -> None:
         self._failures += 1
+        self._warn_once(error)
         longest = self._policy.longest_pause
         if self._clearance is None and not isinstance(error, _BETTER_LEFT_ALONE):
             longest = min(longest, self._policy.longest_probe_pause)
@@ -218,4 +219,18 @@ class NonceSource:
     def _raise_if_too_early(self) -> None:
         wait = self._retry_at - self._clock()
         if wait > 0 and self._failure is not None:
-            raise type(self._failure)(self._failure.message, code=self._failure.code, retry_after=max(1.0, wait))
+            raise type(self._failure)(
+                self._failure.message,
+                code=self._failure.code,
+                retry_after=max(1.0, wait),
+                reason=self._failure.reason,
+                server=self._failure.server,
+            )
+
+    def _warn_once(self, error: UpstreamError) -> None:
+        """Log a failure, unless the one before it was the same."""
+        before = self._failure if self._failures > 1 else None
+        if before is None or (before.code, before.reason) != (error.code, error.reason):
+            self._log.warning(
+                "page.failing", error=error.code, reason=error.reason or None, server=error.server or None
+            )

@@ -19,9 +19,10 @@ import urllib3
 from msgspec import Struct
 
 from app.domain.errors import CloudflareChallenge, NonceMissing, SiteChanged, UpstreamError, UpstreamUnavailable
+from app.providers.http import server_of
 from app.providers.kimi.failure import http_failure
 from app.providers.kimi.request import message_headers
-from app.providers.kimi.scraper import BoundedScraper, Page
+from app.providers.kimi.scraper import BoundedScraper, Page, RedirectRefused, fetch_failure_reason
 from app.providers.kimi.script import script_values
 from app.providers.threads import AbandonableThreads, TooManyStuckThreads
 
@@ -82,6 +83,7 @@ class PageReader:
 
     def __init__(self, *, page_url: str, ajax_url: str | None, timeout: float) -> None:
         self._page_url = page_url
+        self._server = server_of(page_url)
         self._ajax_url = ajax_url
         self._timeout = timeout
         self._threads = AbandonableThreads("kimi-page", most_stuck=_MOST_STUCK)
@@ -105,7 +107,9 @@ class PageReader:
                 return await self._threads.run(partial(self._fetch, scraper, new_visitor), abort=scraper.abort)
         except TimeoutError as error:
             raise UpstreamUnavailable(
-                f"The Kimi site's chat page did not arrive within {self._timeout:g} seconds."
+                f"The Kimi site's chat page did not arrive within {self._timeout:g} seconds.",
+                reason="no answer in time",
+                server=self._server,
             ) from error
         except TooManyStuckThreads as error:
             raise UpstreamUnavailable("Too many fetches of the Kimi site's chat page are stuck.") from error
@@ -114,7 +118,12 @@ class PageReader:
         try:
             reply = scraper.fetch(self._page_url, self._timeout)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise UpstreamUnavailable("The Kimi site's chat page can't be reached.") from error
+            reason = fetch_failure_reason(error)
+            raise UpstreamUnavailable(
+                "The Kimi site's chat page can't be reached.", reason=reason, server=self._server
+            ) from error
+        except RedirectRefused as error:
+            raise _redirect_error(error) from error
         except cloudscraper.exceptions.CloudflareException as error:
             raise CloudflareChallenge("The gateway can't pass Cloudflare's check in front of the Kimi site.") from error
         except ValueError as error:
@@ -139,6 +148,23 @@ class PageReader:
             new_visitor=new_visitor,
             fetched_at=time.monotonic(),
         )
+
+
+def _redirect_error(refused: RedirectRefused) -> SiteChanged:
+    # Where to is for the operator's log: it may be nobody else's business.
+    if refused.is_downgrade:
+        return SiteChanged(
+            "The Kimi site's chat page redirects from https to http, where cookies and messages aren't safe. "
+            "Check CHAT_PAGE_URL.",
+            reason="page redirects from https to http",
+            server=refused.address,
+        )
+    return SiteChanged(
+        "The Kimi site's chat page redirects to another host. If the site is there now, set CHAT_PAGE_URL to its "
+        "address there, which is in the gateway's log.",
+        reason="page redirects to another host",
+        server=refused.address,
+    )
 
 
 def _trusted(ajax_url: str | None, page_url: str) -> str:

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from functools import partial
 
 from app.domain.chat import Completion, Delta
-from app.domain.errors import CloudflareChallenge, NonceRejected
+from app.domain.errors import CloudflareChallenge, EmptyReply, NonceRejected
+from app.domain.prompt import TextPrompt
 from app.domain.spans import Trace, no_trace
 from app.providers.base import BaseProvider, CompletionRequest, ModelSpec, ProviderStatus
 from app.providers.http import HttpClient, HttpError
@@ -74,6 +76,10 @@ class KimiProvider(BaseProvider):
         details: dict[str, str] = {"nonce": nonce, "breaker": breaker}
         if self._nonces.failure is not None:
             details["nonce_failure"] = self._nonces.failure.code or ""
+            if self._nonces.failure.reason:
+                details["nonce_failure_reason"] = self._nonces.failure.reason
+        if reason := self._guard.failure_reason():
+            details["failure_reason"] = reason
         gauges = {
             "nonce_age_seconds": self._nonces.age,
             "nonce_fetches": float(self._nonces.fetches),
@@ -116,11 +122,20 @@ class KimiProvider(BaseProvider):
             raise
 
     async def _send(self, request: CompletionRequest, clearance: Clearance) -> str:
+        prompt = request.prompt
+        if isinstance(prompt, TextPrompt) and prompt.earlier_parts:
+            # A session of their own: were they sent again into the same one, they would be in it twice.
+            session_id = new_session_id()
+            for part in prompt.earlier_parts:
+                with suppress(EmptyReply):  # nothing need be said to a part
+                    await self._post(part, request, clearance, session_id)
+        else:
+            session_id = self._upstream_session(request)
+        return await self._post(prompt.text, request, clearance, session_id)
+
+    async def _post(self, message: str, request: CompletionRequest, clearance: Clearance, session_id: str) -> str:
         form = message_form(
-            nonce=clearance.nonce,
-            message=request.prompt.text,
-            model=request.model.upstream_id,
-            session_id=self._upstream_session(request),
+            nonce=clearance.nonce, message=message, model=request.model.upstream_id, session_id=session_id
         )
         with self._trace("upstream"):
             try:

@@ -5,23 +5,30 @@ import re
 from collections.abc import Iterator
 
 from app.domain.errors import EmptyReply, NonceRejected, SiteChanged
-from app.domain.json import read_json_object
+from app.domain.json import is_overladen, read_json_object
 from app.providers.http import HttpReply
 from app.providers.kimi.failure import http_failure, refusal
 
 _MARK = b"\xef\xbb\xbf"
 # What plugins and PHP print around an answer may have braces, too: a comment, a script, the beginning of an object.
 _ASIDE_OR_OBJECT = re.compile(
-    r"<!--.*?-->|<(?P<tag>script|style|template|pre|textarea)\b.*?</(?P=tag)\s*>|(?:^|(?<=[\s>]))/\*.*?\*/|"
+    r"(?P<comment><!--)|<(?P<tag>script|style|template|pre|textarea)\b|(?:^|(?<=[\s>]))(?P<note>/\*)|"
     r"(?P<object>\{)(?=\s*\")",
-    re.DOTALL | re.IGNORECASE,
+    re.IGNORECASE,
 )
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+# The line that tells of a refused nonce is looked for here.
+_LAST_PART = 4096
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")
 # Before an object that is a part of something else.
 _INSIDE = re.compile(r"""(?:[\['"=]|"\s*:|(?:[\]}"\d]|null|true|false)\s*,)\s*\Z""")
 _LOOKED_BACK = 50
 # A body with more beginnings of objects that are none isn't worth reading.
 _MOST_OBJECTS = 20
+# An answer begins within so many characters.
+_LONGEST_LEAD = 128 * 1024
+# Nor is a body worth reading with so many characters in objects that turn out to be none.
+_MOST_IN_VAIN = 500_000
 
 
 def read_reply(reply: HttpReply, *, nonce: str) -> str:
@@ -41,7 +48,7 @@ def read_reply(reply: HttpReply, *, nonce: str) -> str:
     document = read_json_object(body, bad_utf8="strict") if body[:1] == b"{" else None
     if document is not None and reply.status == 200 and document.get("success") is True:
         return _text(document)  # most answers are: none of the failures below has to be looked for
-    if document is None and body:
+    if document is None and body and not is_overladen(body):
         dirty = body.decode("utf-8", "surrogateescape")
         document = _answer_within(dirty)
         if document is None and reply.status in (200, 403) and _is_refused_nonce(dirty):
@@ -65,7 +72,7 @@ def _unmarked(body: bytes) -> bytes:
 
 def _is_refused_nonce(body: str) -> bool:
     """Whether WordPress says -1, in a line of its own behind whatever was printed before."""
-    return _COMMENT.sub("", body).rstrip().rpartition("\n")[2].strip(" \t\ufeff") == "-1"
+    return _COMMENT.sub("", body[-_LAST_PART:]).rstrip().rpartition("\n")[2].strip(" \t\ufeff") == "-1"
 
 
 def _answer_within(body: str) -> dict[str, object] | None:
@@ -74,12 +81,13 @@ def _answer_within(body: str) -> dict[str, object] | None:
 
 
 def _objects(body: str) -> Iterator[dict[str, object]]:
-    place = 0
+    place, in_vain = 0, 0
+    asides = _Asides(body)
     for _ in range(_MOST_OBJECTS):
-        found = _ASIDE_OR_OBJECT.search(body, place)
+        found = _ASIDE_OR_OBJECT.search(body, place, _LONGEST_LEAD)
         while found is not None and found["object"] is None:
-            found = _ASIDE_OR_OBJECT.search(body, found.end())
-        if found is None:
+            found = _ASIDE_OR_OBJECT.search(body, asides.end_of(found), _LONGEST_LEAD)
+        if found is None or in_vain > _MOST_IN_VAIN:
             return
         start = found.start()
         place = found.end()
@@ -87,12 +95,37 @@ def _objects(body: str) -> Iterator[dict[str, object]]:
             continue
         try:
             document, end = json.JSONDecoder().raw_decode(body, start)
+        except json.JSONDecodeError as error:
+            in_vain += error.pos - start
+            continue
         except (ValueError, RecursionError):
+            in_vain += len(body) - start
             continue
         # Bytes that are no UTF-8 may stand around an answer, but not in it.
-        if not any("\udc80" <= character <= "\udcff" for character in body[start:end]):
+        if not _NOT_UTF8.search(body, start, end):
             yield document
         place = end
+
+
+class _Asides:
+    """Finds the ends of comments and elements. What has no end is looked for once: there may be a million of them."""
+
+    def __init__(self, body: str) -> None:
+        self._body = body
+        self._endless: set[str] = set()
+
+    def end_of(self, begun: re.Match[str]) -> int:
+        """Where an aside ends; where its beginning ends, if it has no end."""
+        end = "-->" if begun["comment"] else "*/" if begun["note"] else f"</{begun['tag'].lower()}"
+        if end in self._endless:
+            return begun.end()
+        found = re.compile(re.escape(end) + (r"\s*>" if begun["tag"] else ""), re.IGNORECASE).search(
+            self._body, begun.end()
+        )
+        if found is None:
+            self._endless.add(end)
+            return begun.end()
+        return found.end()
 
 
 def _text(document: dict[str, object]) -> str:

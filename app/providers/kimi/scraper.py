@@ -5,18 +5,24 @@ import socket
 import time
 from collections.abc import Callable
 from functools import partial
+from http.client import RemoteDisconnected
 from typing import Any
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 import cloudscraper
 import requests
+import urllib3
 from msgspec import Struct
+from requests.utils import requote_uri
 from urllib3 import HTTPConnectionPool
 from urllib3.connection import HTTPConnection
 
-from app.providers.http import HttpReply
+from app.providers.http import HttpReply, address_of, failure_reason
 
 _PART_BYTES = 64 * 1024
 _PAGE_BYTES = 5 * 1024 * 1024
+_MOST_REDIRECTS = 5
+_MOST_COOKIES = 300
 
 
 class Page(Struct, frozen=True):
@@ -24,6 +30,42 @@ class Page(Struct, frozen=True):
 
     url: str
     http: HttpReply
+
+
+def fetch_failure_reason(error: BaseException) -> str:
+    """Why a page could not be fetched, in a few words: what lies at the bottom of requests' and urllib3's errors."""
+    if isinstance(error, requests.exceptions.ProxyError | requests.TooManyRedirects):
+        return "proxy failed" if isinstance(error, requests.exceptions.ProxyError) else "too many redirects"
+    beneath: list[object] = [error]
+    seen: set[int] = set()
+    while beneath:
+        one = beneath.pop(0)
+        if not isinstance(one, BaseException) or id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, RemoteDisconnected):
+            return "connection closed without a reply"
+        if isinstance(one, OSError) and not isinstance(one, requests.RequestException):
+            return failure_reason(one)
+        beneath += [one.__cause__, getattr(one, "reason", None), *one.args, one.__context__]
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
+    is_http = isinstance(error, urllib3.exceptions.ProtocolError | requests.exceptions.ChunkedEncodingError)
+    return "invalid HTTP" if is_http else "request failed"
+
+
+class RedirectRefused(Exception):
+    """The page redirects to where its cookies and messages must not go.
+
+    Args:
+        address: Where to, without what may be secret.
+        is_downgrade: From https to http.
+    """
+
+    def __init__(self, address: str, *, is_downgrade: bool) -> None:
+        super().__init__()
+        self.address = address
+        self.is_downgrade = is_downgrade
 
 
 class BoundedScraper(cloudscraper.CloudScraper):  # type: ignore[misc]  # cloudscraper ships no types
@@ -35,6 +77,7 @@ class BoundedScraper(cloudscraper.CloudScraper):  # type: ignore[misc]  # clouds
 
     def __init__(self) -> None:
         self._deadline = 0.0
+        self._at = ""
         self._connections: dict[tuple[str, int | None], HTTPConnection] = {}
         self.aborted = False
         super().__init__()
@@ -47,16 +90,24 @@ class BoundedScraper(cloudscraper.CloudScraper):  # type: ignore[misc]  # clouds
             timeout: Seconds for each read, and for the whole body once the headers have arrived.
 
         Raises:
+            RedirectRefused: The page is on another host.
             requests.RequestException, urllib3.exceptions.HTTPError, ValueError: The page can't be fetched.
             cloudscraper.exceptions.CloudflareException: Cloudflare's check can't be passed.
         """
         self._deadline = time.monotonic() + timeout
-        response = self.get(
-            url,
-            params={"_": str(time.time_ns() // 1_000_000)},  # bypasses caches that would serve an old nonce
-            headers={"Cache-Control": "no-cache", "Pragma": "no-cache"},
-            timeout=timeout,
-        )
+        self._at = url
+        headers = {"Cache-Control": "no-cache", "Pragma": "no-cache"}
+        # The parameter bypasses caches that would serve an old nonce.
+        response = self.get(url, params={"_": str(time.time_ns() // 1_000_000)}, headers=headers, timeout=timeout)
+        for _ in range(_MOST_REDIRECTS):
+            target = super().get_redirect_target(response)
+            if target is None:
+                break
+            response = self.get(urljoin(response.url, requote_uri(target)), headers=headers, timeout=timeout)
+        else:
+            raise requests.TooManyRedirects("The page redirects again and again.")
+        if len(self.cookies) > _MOST_COOKIES:
+            self.cookies.clear()
         headers = {name.lower(): value for name, value in response.headers.items()}
         return Page(response.url, HttpReply(response.status_code, headers, response.content))
 
@@ -68,6 +119,19 @@ class BoundedScraper(cloudscraper.CloudScraper):  # type: ignore[misc]  # clouds
                 with contextlib.suppress(OSError):
                     # Not SSLSocket.shutdown, which takes the TLS state away from the thread that reads.
                     socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Say that there is no redirect: `fetch` follows them, because requests reads their bodies without a bound."""
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        """As requests does, but only to the page's own host: redirects and Cloudflare's challenges come by here."""
+        url = request.url or ""
+        if not _is_same_site(self._at, url):
+            is_downgrade = urlsplit(self._at).hostname == urlsplit(url).hostname and url.startswith("http:")
+            raise RedirectRefused(address_of(url), is_downgrade=is_downgrade)
+        self._at = url
+        response: requests.Response = super().send(request, **options)
+        return response
 
     def perform_request(self, method: str, url: str, **options: object) -> requests.Response:
         """As cloudscraper does, but read the body within the bounds."""
@@ -99,3 +163,15 @@ class BoundedScraper(cloudscraper.CloudScraper):  # type: ignore[misc]  # clouds
         connection = kind(**options)
         self._connections[connection.host, connection.port] = connection
         return connection
+
+
+def _is_same_site(here: str, there: str) -> bool:
+    """Whether a page may send its visitor there: to its own host, by http no more once it was https."""
+    one, other = urlsplit(here), urlsplit(there)
+    if one.hostname != other.hostname:
+        return False
+    return other.scheme == "https" if one.scheme != other.scheme else _port(one) == _port(other)
+
+
+def _port(parts: SplitResult) -> int | None:
+    return parts.port or {"http": 80, "https": 443}.get(parts.scheme)

@@ -17,7 +17,8 @@ _MEMBER = re.compile(
 )
 _TOKEN = re.compile(
     r"""(?P<blank>\s+|//[^\n]*|/\*.*?\*/)
-      | (?P<text>"(?:[^"\\]|\\.)*" | '(?:[^'\\]|\\.)*' | `(?:[^`\\]|\\.)*`)
+      | (?P<text>"[^"\\]*+(?:\\.[^"\\]*+)*+" | '[^'\\]*+(?:\\.[^'\\]*+)*+' | `[^`\\]*+(?:\\.[^`\\]*+)*+`)
+      | (?P<torn>["'`]|/\*)
       | (?P<word>[\w$]+)
       | (?P<mark>.)""",
     re.VERBOSE | re.DOTALL,
@@ -32,6 +33,13 @@ _ENCODED_SCRIPT = re.compile(
 # A page with more of them isn't worth reading.
 _MOST_VARIABLES = 20
 _LONGEST_OBJECT = 100_000
+# Of each mention so many characters are looked at up to its object; and so many before it for the comment it is in.
+_LONGEST_LEAD = 4000
+_LOOKED_BACK = 100_000
+_MOST_MENTIONS = 200
+# Quotes and comments without an end: each is looked for up to the end.
+_MOST_TORN = 20
+_NAME = "kimi_ajax"
 
 
 def script_values(page: str) -> Iterator[Mapping[str, str]]:
@@ -41,11 +49,25 @@ def script_values(page: str) -> Iterator[Mapping[str, str]]:
     """
     pages = [page, *_encoded_scripts(page)]
     for text in pages:
-        variables = list(islice(_VARIABLE.finditer(text), _MOST_VARIABLES))
+        variables = list(_mentions(_VARIABLE, text))
         for variable in sorted(variables, key=lambda found: _is_commented_out(text, found.start())):
             yield from _objects(text, variable)
     for text in pages:
-        yield {found["name"]: _text_at(text, found.end()) for found in islice(_MEMBER.finditer(text), _MOST_VARIABLES)}
+        yield {found["name"]: _text_at(text, found.end()) for found in _mentions(_MEMBER, text)}
+
+
+def _mentions(form: re.Pattern[str], page: str) -> Iterator[re.Match[str]]:
+    """Where the variable is mentioned in a form. A page that only looks as if it were can't make this take long."""
+    place = found = 0
+    for _ in range(_MOST_MENTIONS):
+        place = page.find(_NAME, place)
+        if place < 0 or found == _MOST_VARIABLES:
+            return
+        mention = form.match(page, place, place + _LONGEST_LEAD)
+        if mention is not None:
+            found += 1
+            yield mention
+        place += len(_NAME)
 
 
 def _encoded_scripts(page: str) -> Iterator[str]:
@@ -59,11 +81,12 @@ def _encoded_scripts(page: str) -> Iterator[str]:
 
 
 def _is_commented_out(page: str, place: int) -> bool:
-    line = page[page.rfind("\n", 0, place) + 1 : place]
+    page = page[max(0, place - _LOOKED_BACK) : place]
+    line = page[page.rfind("\n") + 1 :]
     if line.lstrip().startswith("//"):
         return True
     marks = (("/*", "*/"), ("<!--", "-->"))
-    return any(page.rfind(begin, 0, place) > page.rfind(end, 0, place) for begin, end in marks)
+    return any(page.rfind(begin) > page.rfind(end) for begin, end in marks)
 
 
 def _objects(page: str, variable: re.Match[str]) -> Iterator[Mapping[str, str]]:
@@ -92,12 +115,16 @@ def _object(script: str, place: int) -> tuple[dict[str, str], int]:
     values: dict[str, str] = {}
     # The tokens of a member: its name, a colon, its value. More of them are no plain value.
     member: list[str] = []
-    depth = 0
+    depth = torn = 0
     for token in _TOKEN.finditer(script, place, place + _LONGEST_OBJECT):
         if token.lastgroup == "blank":
             continue
+        if token.lastgroup == "torn":
+            torn += 1
+            if torn > _MOST_TORN:
+                break
         text = token[0]
-        is_mark = token.lastgroup == "mark"
+        is_mark = token.lastgroup in ("mark", "torn")
         if is_mark and text in ")]}":
             depth -= 1
         if depth == 0 and member:
@@ -123,7 +150,7 @@ def _member(tokens: list[str]) -> Mapping[str, str]:
 
 
 def _text_at(script: str, place: int) -> str:
-    token = _TOKEN.match(script, place)
+    token = _TOKEN.match(script, place, place + _LONGEST_OBJECT)
     return _unquoted(token[0]) if token is not None and token.lastgroup == "text" else ""
 
 

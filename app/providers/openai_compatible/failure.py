@@ -23,7 +23,7 @@ from app.domain.errors import (
 )
 from app.domain.json import read_json_list, read_json_object
 from app.providers.cloudflare import is_challenge
-from app.providers.http import HttpReply
+from app.providers.http import HttpReply, address_of
 from app.providers.openai_compatible.reply import Json
 from app.providers.openai_compatible.upstream import Upstream
 from app.providers.openai_compatible.waits import told_wait
@@ -245,12 +245,19 @@ def _wordless(reply: HttpReply, upstream: Upstream, *, is_json: bool) -> Gateway
     if status in (400, 422):
         return InvalidRequest(f"{name} refuses this request without saying why.")
     if status != 200:
-        return _no_api(name, status)
+        return _no_api(name, status, reply.headers.get("location", ""))
     what = "a web page" if is_page else "other JSON" if is_json else "something that isn't JSON"
     return UnexpectedReply(f"{name} answered with {what if reply.body.strip() else 'nothing'} instead of a completion.")
 
 
-def _no_api(name: str, status: int) -> SiteChanged:
+def _no_api(name: str, status: int, location: str = "") -> SiteChanged:
+    if location and 300 <= status < 400:
+        return SiteChanged(
+            f"{name} redirects (HTTP {status}), and the gateway doesn't send its key there. If that is right, set the "
+            "provider's base URL to the address there, which is in the gateway's log.",
+            reason="redirected",
+            server=address_of(location),
+        )
     return SiteChanged(f"There is no chat completions API at the address configured for {name} (HTTP {status}).")
 
 

@@ -1,13 +1,16 @@
 """The flow of one call to an upstream that speaks OpenAI chat completions."""
 
+import asyncio
 import json
 import re
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from http import HTTPStatus
+
+from msgspec import Struct
 
 from app.domain.chat import Completion, Delta
 from app.domain.errors import UnexpectedReply, UpstreamUnavailable
-from app.domain.json import read_json_list, read_json_object
+from app.domain.json import is_overladen, read_json_list, read_json_object
 from app.domain.spans import Trace, no_trace
 from app.providers.base import BaseProvider, CompletionRequest, ModelSpec, ProviderStatus
 from app.providers.http import HttpClient, HttpError, HttpReply, HttpStream
@@ -25,6 +28,10 @@ _LONGEST_EVENT = 1024 * 1024
 # An event has a few characters of the answer in some hundred bytes of JSON.
 _STREAM_OVERHEAD = 64
 _LONGEST_ID = 256
+# So much of a stream is read before all others have their turn: at worst a few milliseconds' work.
+_PIECE_BYTES = 16 * 1024
+# The same for events: in bytes, and how many of them the event itself counts for.
+_TURN_WORK, _EVENT_WORK = 64 * 1024, 512
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":", b"[DONE]")
 _LONGEST_FIELD = 6
 _BLANK = b" \t\r\n\xef\xbb\xbf"
@@ -102,6 +109,8 @@ class OpenAICompatibleProvider(BaseProvider):
         all_stopped = not self._upstream.any_model and listed and listed <= stopped
         breaker = "open" if all_stopped else guard.breaker.state
         details = {"breaker": breaker, **self._models.details}
+        if reason := guard.failure_reason():
+            details["failure_reason"] = reason
         if stopped:
             # Not their names: clients may have made them up.
             details["models_failing"] = str(len(stopped))
@@ -156,7 +165,7 @@ class OpenAICompatibleProvider(BaseProvider):
             except HttpError as error:
                 raise translated(error) from error
         if reply.status == HTTPStatus.OK and _is_events(reply.body):
-            return gathered(list(self._events_of(reply.body, wanted)))  # some upstreams always stream
+            return gathered(await self._events_of(reply.body, wanted))  # some upstreams always stream
         return read_completion(self._good(reply), self.name, self._max_reply_bytes, wanted)
 
     async def _stream(self, body: bytes, wanted: int) -> AsyncGenerator[Delta, None]:
@@ -164,49 +173,61 @@ class OpenAICompatibleProvider(BaseProvider):
         connection: neither a finish reason nor a usage nor a pause ends it before."""
         try:
             async with self._client.stream_json(self._url, body, self._stream_headers) as stream:
-                if stream.status != HTTPStatus.OK:
-                    raise failure(await stream.whole(), self._upstream)
-                part = await stream.next_part()
-                if not part.startswith(b"data:"):
-                    part = await self._beginning(stream, part)
+                part = await self._first_part(stream)
                 reader = reader_for(self.name, self._max_reply_bytes, wanted)
-                rest: Iterable[Delta]
-                if _is_events(part, stream.headers):
-                    decoder = self._decoder()
-                    while part:
-                        for delta in self._deltas(decoder.feed(part), reader):
-                            yield delta
-                        part = b"" if reader.complete else await _next_part(stream, reader)
-                    rest = self._deltas(decoder.finish(), reader)
-                else:
+                if not _is_events(part, stream.headers):
                     # Some upstreams never stream.
                     whole = part + (await stream.whole()).body
-                    rest = reader.feed(self._good(HttpReply(stream.status, stream.headers, whole)))
-                for delta in rest:
-                    yield delta
+                    for delta in reader.feed(self._good(HttpReply(stream.status, stream.headers, whole))):
+                        yield delta
+                else:
+                    events = self._events()
+                    while True:
+                        for news in self._deltas_in(part, events, reader):
+                            if news is None:
+                                await asyncio.sleep(0)
+                            else:
+                                yield news
+                        if not part:
+                            break
+                        part = b"" if reader.complete else await _next_part(stream, reader)
                 await self._conclude(stream, reader)
                 for delta in reader.end():
                     yield delta
         except HttpError as error:
             raise translated(error) from error
 
-    async def _beginning(self, stream: HttpStream, part: bytes) -> bytes:
-        """So much of the answer as it takes to tell what it is."""
-        begun = part
-        while part and not _is_clear(begun):
-            part = await stream.next_part()
-            begun += part
-            if len(begun) > self._max_reply_bytes:
-                raise UnexpectedReply(f"The answer from {self.name} is longer than {self._max_reply_bytes} bytes.")
-        return begun
+    async def _first_part(self, stream: HttpStream) -> bytes:
+        if stream.status != HTTPStatus.OK:
+            raise failure(await stream.whole(), self._upstream)
+        part = await stream.next_part()
+        return part if part.startswith(b"data:") else await self._beginning(stream, part)
 
-    def _events_of(self, body: bytes, wanted: int) -> Iterator[Delta]:
+    async def _beginning(self, stream: HttpStream, part: bytes) -> bytes:
+        """So much of the answer as it takes to tell what it is, without the blanks before it."""
+        begun, size = _Beginning(), 0
+        while part:
+            size += len(part)
+            if size > self._max_reply_bytes:
+                raise UnexpectedReply(f"The answer from {self.name} is longer than {self._max_reply_bytes} bytes.")
+            if begun.feed(part):
+                break
+            part = await stream.next_part()
+        return begun.text
+
+    async def _events_of(self, body: bytes, wanted: int) -> list[Delta]:
         """The deltas of a stream that is there as a whole."""
-        reader, decoder = reader_for(self.name, self._max_reply_bytes, wanted), self._decoder()
-        yield from self._deltas([*decoder.feed(body), *decoder.finish()], reader)
+        reader, events = reader_for(self.name, self._max_reply_bytes, wanted), self._events()
+        deltas: list[Delta] = []
+        for part in (body, b""):
+            for delta in self._deltas_in(part, events, reader):
+                if delta is None:
+                    await asyncio.sleep(0)
+                else:
+                    deltas.append(delta)
         if not reader.complete and not reader.may_end:
             raise self._broken_off()
-        yield from reader.end()
+        return [*deltas, *reader.end()]
 
     async def _conclude(self, stream: HttpStream, reader: ReplyReader) -> None:
         """Read the connection to its end after `[DONE]`, so that it can be used again."""
@@ -216,35 +237,66 @@ class OpenAICompatibleProvider(BaseProvider):
             raise self._broken_off()
 
     def _broken_off(self) -> UpstreamUnavailable:
-        return UpstreamUnavailable(f"{self.name} broke off in the middle of its answer.")
-
-    def _decoder(self) -> SseDecoder:
-        return SseDecoder(
-            longest_event=max(_LONGEST_EVENT, self._max_reply_bytes),
-            longest_stream=self._max_reply_bytes * _STREAM_OVERHEAD,
+        return UpstreamUnavailable(
+            f"{self.name} broke off in the middle of its answer.", reason="connection closed within a reply"
         )
 
-    def _deltas(self, events: Sequence[bytes], reader: ReplyReader) -> Iterator[Delta]:
-        """The deltas of a stream's events.
+    def _events(self) -> "_Events":
+        return _Events(
+            SseDecoder(
+                longest_event=max(_LONGEST_EVENT, self._max_reply_bytes),
+                longest_stream=self._max_reply_bytes * _STREAM_OVERHEAD,
+            ),
+            _SilentBytes(self.name, self._max_reply_bytes),
+        )
+
+    def _deltas_in(self, part: bytes, events: "_Events", reader: ReplyReader) -> Iterator[Delta | None]:
+        """The deltas that a part of a stream completes, or its end, if the part is empty. See `_deltas`."""
+        if not part:
+            yield from self._deltas(events.decoder.finish(), reader)
+        elif len(part) <= _PIECE_BYTES:
+            yield from self._deltas(events.decoder.feed(part), reader)
+            events.silence.note(len(part), reader.size)
+        else:
+            for start in range(0, len(part), _PIECE_BYTES):
+                piece = part[start : start + _PIECE_BYTES]
+                yield from self._deltas(events.decoder.feed(piece), reader)
+                events.silence.note(len(piece), reader.size)
+                yield None
+
+    def _deltas(self, events: Sequence[bytes], reader: ReplyReader) -> Iterator[Delta | None]:
+        """The deltas of a stream's events; None where it is time to let others have their turn.
 
         Raises:
             GatewayError: An event is an error.
         """
+        work = 0
         for data in events:
             if reader.complete:
                 return
             document = read_json_object(data)
             if document is not None:
                 yield from reader.feed(self._faultless(document))
-                continue
-            for further in self._documents(data):
-                if further is None:
-                    reader.complete = True
-                    return
-                yield from reader.feed(self._faultless(further))
+                work += len(data) + _EVENT_WORK
+            else:
+                for further in self._documents(data):
+                    if further is None:
+                        reader.complete = True
+                        return
+                    yield from reader.feed(self._faultless(further))
+                    work += _EVENT_WORK
+                    if work > _TURN_WORK:
+                        work = 0
+                        yield None
+                work += len(data)
+            if work > _TURN_WORK:
+                work = 0
+                yield None
 
     def _documents(self, data: bytes) -> Iterator[Json | None]:
         """The documents in what isn't one: events that have run together, and None for the end of the stream."""
+        if is_overladen(data):
+            raise UnexpectedReply(f"The stream from {self.name} contains something that isn't JSON.")
         text = data.decode("utf-8", "replace")
         place = 0
         while (found := _BETWEEN.match(text, place)) and (place := found.end()) < len(text):
@@ -289,13 +341,75 @@ def _any_json(body: bytes) -> object:
     return read_json_list(body) if document is None else document
 
 
-def _is_clear(begun: bytes) -> bool:
-    """Whether so much of an answer tells what it is."""
-    begun = begun.lstrip(_BLANK)
-    if begun.startswith(b"{"):
-        line, _, more = begun.partition(b"\n")
-        return bool(more.strip()) or (line != begun and read_json_object(line) is None)
-    return len(begun) >= _LONGEST_FIELD
+class _Beginning:
+    """An answer's first bytes, looked at once each, until they tell what it is."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._has_line = False
+
+    @property
+    def text(self) -> bytes:
+        """Everything but the blanks before it."""
+        return b"".join(self._parts)
+
+    def feed(self, part: bytes) -> bool:
+        """Whether the bytes tell by now what the answer is."""
+        if not self._parts:
+            part = part.lstrip(_BLANK)
+            if not part:
+                return False
+        self._parts.append(part)
+        self._size += len(part)
+        if not self._parts[0].startswith(b"{"):
+            return self._size >= _LONGEST_FIELD
+        if self._has_line:
+            return bool(part.strip())
+        if b"\n" not in part:
+            return False
+        self._has_line = True
+        line, _, more = self.text.partition(b"\n")
+        return bool(more.strip()) or read_json_object(line) is None
+
+
+class _SilentBytes:
+    """Bounds what a stream sends without saying anything: comments, empty lines, empty events.
+
+    Args:
+        name: The upstream's.
+        most: The most bytes in a row.
+    """
+
+    def __init__(self, name: str, most: int) -> None:
+        self._name = name
+        # An event of the largest size has not been said before it is complete.
+        self._most = 2 * max(most, _LONGEST_EVENT)
+        self._bytes = self._said = 0
+
+    def note(self, size: int, said: int) -> None:
+        """Count bytes.
+
+        Args:
+            size: How many more have arrived.
+            said: The characters of the answer so far.
+
+        Raises:
+            UnexpectedReply: There are too many.
+        """
+        if said != self._said:
+            self._said, self._bytes = said, 0
+            return
+        self._bytes += size
+        if self._bytes > self._most:
+            raise UnexpectedReply(f"The stream from {self._name} has {self._bytes} bytes in a row that say nothing.")
+
+
+class _Events(Struct):
+    """What reads the events of one stream."""
+
+    decoder: SseDecoder
+    silence: _SilentBytes
 
 
 def _is_events(begun: bytes, headers: Mapping[str, str] | None = None) -> bool:

@@ -24,6 +24,8 @@ _COUNTS = frozenset({"usageMetadata", "usage_metadata", "x_groq", "token_usage"}
 _FIELDS: Mapping[_Kind, str] = {"reasoning": "reasoning_content", "text": "content", "refusal": "refusal"}
 # A shorter text may well come twice.
 _REPEATABLE = 16
+# A sum may be shorter by spaces, but by no more than this factor.
+_SPACED = 2
 
 
 @dataclass(slots=True)
@@ -35,6 +37,15 @@ class _Seen:
     said: dict[_Kind, list[str]] = field(default_factory=lambda: {"text": [], "reasoning": [], "refusal": []})
     in_deltas: bool = False
     """Something came in a `delta`, so that a `message` sums up."""
+    _counted: dict[_Kind, tuple[int, int]] = field(default_factory=dict)
+
+    def size(self, kind: _Kind) -> int:
+        """The characters of one kind. Counted when somebody asks, and each part once."""
+        parts = self.said[kind]
+        counted, size = self._counted.get(kind, (0, 0))
+        size += sum([len(part) for part in parts[counted:]])
+        self._counted[kind] = (len(parts), size)
+        return size
 
 
 class ReplyReader:
@@ -57,6 +68,7 @@ class ReplyReader:
         self._finish_reason: FinishReason | None = None
         self._went_on = False
         self._usage: Usage | None = None
+        self._warned: set[str] = set()
         self.complete = False
 
     @property
@@ -68,6 +80,11 @@ class ReplyReader:
     def may_end(self) -> bool:
         """Whether the upstream has sent a finish reason."""
         return self._finish_reason is not None
+
+    @property
+    def size(self) -> int:
+        """The characters so far, those that are held back included."""
+        return self._seen.characters
 
     @property
     def finish_reason(self) -> FinishReason | None:
@@ -130,9 +147,11 @@ class ReplyReader:
         calls = _tool_calls(said)
         if calls:
             self._seen.tool_calls = True
-            for part in self._calls.feed_whole(calls) if whole else self._calls.feed(calls):
-                self._bound(len(part.arguments))
-                deltas.append(Delta(tool_call=part))
+            before = self._calls.size
+            parts = self._calls.feed_whole(calls) if whole else self._calls.feed(calls)
+            deltas += [Delta(tool_call=part) for part in parts]
+            # Those that are held back count, too.
+            self._bound(self._calls.size - before)
         return deltas
 
     def _summary(self, message: Json, choice: Json) -> list[Delta]:
@@ -150,6 +169,9 @@ class ReplyReader:
         return self._deltas(news, {}, whole=True)
 
     def _new_in(self, kind: _Kind, whole: str) -> str:
+        # What is much shorter doesn't sum up what was said, and looking at all of that each time would take too long.
+        if len(whole) * _SPACED < self._seen.size(kind):
+            return self._differing(kind, whole)
         said = "".join(self._seen.said[kind])
         if whole.startswith(said):
             return whole[len(said) :]
@@ -158,9 +180,12 @@ class ReplyReader:
             # The same but for spaces.
             places = [place for place, character in enumerate(whole) if not character.isspace()]
             return whole[places[signs] :] if signs < len(places) else ""
+        return self._differing(kind, whole)
+
+    def _differing(self, kind: _Kind, whole: str) -> str:
         if not self._seen.in_deltas:
             return whole  # an upstream that says `message` for `delta`
-        structlog.get_logger("kimi.upstream").warning("upstream.summary_differs", upstream=self._name, of=kind)
+        self._warn("upstream.summary_differs", of=kind)
         return ""
 
     def _repeats(self, delta: Json) -> bool:
@@ -170,6 +195,7 @@ class ReplyReader:
             isinstance(content, str)
             and len(content) >= _REPEATABLE
             and len(said) > 1
+            and len(content) == self._seen.size("text")
             and content == "".join(said)
             and not delta.get("tool_calls")
         )
@@ -200,12 +226,17 @@ class ReplyReader:
         except BrokenOff:
             raise UpstreamUnavailable(f"{self._name} aborted its answer ({word}).") from None
         except LookupError:
-            log = structlog.get_logger("kimi.upstream")
-            log.warning("upstream.unknown_finish_reason", upstream=self._name, reason=str(word)[:100])
+            self._warn("upstream.unknown_finish_reason", reason=str(word)[:100])
             reason = "stop"
         # A cut stays one, though a `stop` may follow.
         if reason is not None and (reason != "stop" or self._finish_reason is None):
             self._finish_reason = reason
+
+    def _warn(self, event: str, **fields: str) -> None:
+        """Log what is odd about an answer: each kind once, however often the upstream does it."""
+        if event not in self._warned:
+            self._warned.add(event)
+            structlog.get_logger("kimi.upstream").warning(event, upstream=self._name, **fields)
 
     def _bound(self, more: int) -> None:
         self._seen.characters += more
@@ -224,6 +255,11 @@ class ChoicesReader(ReplyReader):
         super().__init__(name, max_characters)
         self._others = {index: ReplyReader(name, max_characters) for index in range(1, wanted)}
         self._begun: set[int] = set()
+
+    @property
+    def size(self) -> int:
+        """The characters of all answers so far."""
+        return super().size + sum([other.size for other in self._others.values()])
 
     def feed(self, document: Json) -> list[Delta]:
         """The deltas of a chunk, or of whole completions."""

@@ -9,10 +9,13 @@ from app.domain.chat import ToolCallDelta
 from app.domain.errors import UnexpectedReply
 from app.domain.json import object_text
 from app.domain.message_shapes import CALL_EXTRAS
+from app.providers.openai_compatible.object_end import ObjectEnd
 
 Wire = Mapping[str, object]
 
 _MOST_CALLS = 128
+# Spaces around an empty object included.
+_LONGEST_BARE = 1000
 
 
 @dataclass(slots=True)
@@ -23,37 +26,79 @@ class _Call:
     id: str = ""
     name: str = ""
     pieces: list[str] = field(default_factory=list)
+    size: int = 0
+    """Of all pieces together."""
     extras: dict[str, object] | None = None
     """Not passed on yet."""
     told: int = 0
     """How many pieces of the arguments have been passed on."""
     begun: bool = False
-    complete_at: tuple[int, bool] = (-1, False)
-    """The result of the last `is_complete`, and how many pieces there were then."""
+    end: ObjectEnd = field(default_factory=ObjectEnd)
+    whole: str | None = None
+    """The arguments, joined when they were complete, if they could be read then."""
+    complete_at: int = -1
+    """How many pieces there were when `whole` was read."""
+    value: object = None
+    """What `whole` means, once somebody has asked."""
 
     @property
     def arguments(self) -> str:
+        """All pieces together. Not to be asked for after each of them: that would take a time that grows with their
+        square."""
         return "".join(self.pieces)
 
     @property
     def is_complete(self) -> bool:
         """Whether the arguments so far are a whole object."""
-        # Reading all of them after each piece would take a time that grows with their square.
-        if not self.pieces or self.pieces[-1].rstrip()[-1:] != "}":
+        if not self.end.is_over:
             return False
-        if self.complete_at[0] != len(self.pieces):
+        if self.complete_at < 0:
+            self.complete_at = len(self.pieces)
             text = self.arguments
-            self.complete_at = (len(self.pieces), _begins(text) and object_text(text) is not None)
-        return self.complete_at[1]
+            self.whole = text if object_text(text) is not None else None
+        return self.whole is not None
 
     @property
     def is_bare(self) -> bool:
         """Whether the arguments are an empty object that nobody has been told of: some begin with one."""
-        return not self.told and self.arguments.strip() == "{}"
+        if self.told or not self.is_complete or self.whole is None:
+            return False
+        return len(self.whole) <= _LONGEST_BARE and self.whole.strip() == "{}"
+
+    def add(self, arguments: str) -> None:
+        """Add a piece to the arguments."""
+        self.pieces.append(arguments)
+        self.size += len(arguments)
+        self.end.feed(arguments)
+
+    def begin_anew(self) -> None:
+        """Forget the arguments."""
+        self.pieces.clear()
+        self.size = 0
+        self.end, self.whole, self.complete_at, self.value = ObjectEnd(), None, -1, None
 
     def repeats(self, arguments: str) -> bool:
         """Whether these are the whole arguments once more."""
-        return _begins(arguments) and self.is_complete and _same(arguments, self.arguments)
+        return _begins(arguments) and self.is_complete and self.means(arguments)
+
+    def means(self, arguments: str) -> bool:
+        """Whether the complete arguments are the same object as these."""
+        if self.whole is None or arguments == self.whole:
+            return self.whole is not None
+        other = object_text(arguments)
+        if other is None:
+            return False
+        if self.value is None:
+            self.value = json.loads(object_text(self.whole) or "{}")
+        return bool(json.loads(other) == self.value)
+
+    def could_be(self, arguments: str) -> bool:
+        """Whether the incomplete arguments are nothing yet, or the same text as these."""
+        return not self.size or (self.size == len(arguments) and self.arguments == arguments)
+
+    def goes_on_as(self, arguments: str) -> bool:
+        """Whether these begin with the arguments so far."""
+        return self.size <= len(arguments) and arguments.startswith(self.arguments)
 
     def parts(self, *, ended: bool) -> Iterator[ToolCallDelta]:
         """What has arrived and not been passed on. Nothing before the name is known."""
@@ -72,9 +117,9 @@ class _Call:
         if self.told:
             news = "".join(self.pieces[self.told :])
         else:
-            news = self.arguments.lstrip()
-            if not ended and (news[:1] != "{" or news.rstrip() == "{}"):
+            if not ended and (not self.end.begins or self.is_bare):
                 return ""
+            news = self.arguments.lstrip()
             if news[:1] != "{":
                 news = object_text(news) or "{}"
         self.told = len(self.pieces) or 1
@@ -91,12 +136,16 @@ class ToolCallReader:
 
     Args:
         upstream: Its name, for error messages.
+
+    Attributes:
+        size: The characters of all arguments so far, passed on or not.
     """
 
     def __init__(self, upstream: str) -> None:
         self._upstream = upstream
         self._calls: list[_Call] = []
         self._ids: set[str] = set()
+        self.size = 0
         self._current = 0
 
     def feed(self, parts: Sequence[Wire]) -> Iterator[ToolCallDelta]:
@@ -129,8 +178,8 @@ class ToolCallReader:
                 continue
             known.remove(call)
             arguments = _read(wire)[2]
-            if not call.is_complete and arguments.startswith(call.arguments):
-                call.pieces.append(arguments[len(call.arguments) :])
+            if not call.is_complete and call.goes_on_as(arguments):
+                self._add_arguments(call, arguments[call.size :])
         yield from self._ready()
 
     def flush(self, *, cut: bool) -> Iterator[ToolCallDelta]:
@@ -158,12 +207,15 @@ class ToolCallReader:
         call.name = call.name or name
         if (arguments.strip() or not call.is_complete) and arguments and not call.repeats(arguments):
             if call.is_bare and _begins(arguments):
-                call.pieces.clear()
-                call.complete_at = (-1, False)
-            call.pieces.append(arguments)
+                call.begin_anew()
+            self._add_arguments(call, arguments)
         if not CALL_EXTRAS.isdisjoint(wire):
             added = {key: wire[key] for key in CALL_EXTRAS & wire.keys() if wire[key] is not None}
             call.extras = {**(call.extras or {}), **added} or None
+
+    def _add_arguments(self, call: _Call, arguments: str) -> None:
+        call.add(arguments)
+        self.size += len(arguments)
 
     def _ready(self) -> Iterator[ToolCallDelta]:
         while self._current < len(self._calls):
@@ -244,12 +296,11 @@ def _is_another(call: _Call, name: str, arguments: str, touched: Sequence[_Call]
 def _find(known: Sequence[_Call], call_id: str, name: str, arguments: str) -> _Call | None:
     """The call that a whole one repeats."""
     for call in known:
-        named = name == call.name or not name
-        if named and (_same(arguments, call.arguments) or (not call.is_complete and call.arguments in ("", arguments))):
+        if name not in (call.name, ""):
+            continue
+        if call.means(arguments) if call.is_complete else call.could_be(arguments):
             return call
-    return next(
-        (call for call in known if call_id and call.wire_id == call_id and arguments.startswith(call.arguments)), None
-    )
+    return next((call for call in known if call_id and call.wire_id == call_id and call.goes_on_as(arguments)), None)
 
 
 def _read(wire: Wire) -> tuple[str, str, str]:
@@ -263,16 +314,6 @@ def _read(wire: Wire) -> tuple[str, str, str]:
 
 def _begins(arguments: str) -> bool:
     return arguments.lstrip()[:1] == "{"
-
-
-def _same(one: str, other: str) -> bool:
-    """Whether two texts are the same object."""
-    if one == other:
-        return True
-    one_text, other_text = object_text(one), object_text(other)
-    if one_text is None or other_text is None:
-        return False
-    return bool(json.loads(one_text) == json.loads(other_text))
 
 
 def _word(value: object) -> str:

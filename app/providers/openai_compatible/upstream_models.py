@@ -37,6 +37,7 @@ class UpstreamModels:
         self._fetch = fetch
         self._models = upstream.models
         self._failure: str | None = None
+        self._reason = ""
         self._refreshing: asyncio.Task[None] | None = None
 
     @property
@@ -47,7 +48,10 @@ class UpstreamModels:
     @property
     def details(self) -> Mapping[str, str]:
         """For `/ready`: why the list could not be read the last time, if so."""
-        return {"models_failure": self._failure} if self._failure else {}
+        if self._failure is None:
+            return {}
+        details = {"models_failure": self._failure}
+        return {**details, "models_failure_reason": self._reason} if self._reason else details
 
     def start(self) -> None:
         """Start reading the list regularly, if it is to be read."""
@@ -72,9 +76,9 @@ class UpstreamModels:
             async with asyncio.timeout(_FETCH_SECONDS):
                 document = await self._fetch()
         except TimeoutError:
-            self._failure = "upstream_timeout"
+            self._failure, self._reason = "upstream_timeout", "no answer in time"
         except GatewayError as error:
-            self._failure = error.code or error.type
+            self._failure, self._reason = error.code or error.type, error.reason
             raise
         else:
             self._failure = None

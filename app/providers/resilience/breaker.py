@@ -53,6 +53,7 @@ class CircuitBreaker:
         clock: Seconds on a monotonic clock.
         upstream: The breaker of the whole upstream, for a breaker of one of its models. It learns what concerns all
             models, and this one everything else; a call needs the consent of both.
+        on_failure: Called with each failure whose reason is new since the upstream last worked.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class CircuitBreaker:
         policy: BreakerPolicy,
         clock: Callable[[], float] = time.monotonic,
         upstream: "CircuitBreaker | None" = None,
+        on_failure: Callable[[UpstreamError], None] = lambda _: None,
     ) -> None:
         self._policy = policy
         self._clock = clock
@@ -72,6 +74,9 @@ class CircuitBreaker:
         self._open_seconds = policy.open_seconds
         self.probing = False
         self._opened_by: UpstreamError | None = None
+        self._on_failure = on_failure
+        # The kinds of failures since the upstream last worked, and the reasons of those that have one; the latest last.
+        self._reasons: dict[str, str] = {}
 
     @property
     def state(self) -> BreakerState:
@@ -86,6 +91,11 @@ class CircuitBreaker:
         if self.open_until is not None:
             return True
         return self.failures > 0 and self._slices[-1].start >= self._clock() - self._policy.window
+
+    @property
+    def failure_reason(self) -> str:
+        """Why the latest call failed, in a few words; empty if that isn't known, or none has failed lately."""
+        return self._reasons.get(next(reversed(self._reasons), ""), "") if self.has_failures else ""
 
     def check(self) -> None:
         """Raise BreakerOpen if a call made now would not pass."""
@@ -146,12 +156,23 @@ class CircuitBreaker:
 
     def note(self, failure: UpstreamError | None, *, probe: bool) -> None:
         """Count a call that has ended; None for one that was answered."""
+        if failure is not None:
+            self._note_reason(failure)
         if probe:
             self._end_probe(failure)
         elif self.open_until is None:  # a call from before it opened is old news
             self._count(failed=failure is not None)
             if failure is not None and (failure.shuts_out or self._too_many_failures()):
                 self._open(failure)
+
+    def _note_reason(self, failure: UpstreamError) -> None:
+        if not self.has_failures:
+            self._reasons.clear()
+        kind = failure.reason or failure.code or failure.type
+        is_new = self._reasons.pop(kind, None) is None
+        self._reasons[kind] = failure.reason
+        if is_new:
+            self._on_failure(failure)
 
     def _end_probe(self, failure: UpstreamError | None) -> None:
         if failure is None:
@@ -186,14 +207,18 @@ class CircuitBreaker:
 
     def _refusal(self, wait: float) -> BreakerOpen:
         if self._opened_by is not None and self._opened_by.shuts_out:
-            return BreakerOpen(self._opened_by.message, code=self._opened_by.code, retry_after=wait)
-        return BreakerOpen("The upstream keeps failing. Nothing is sent to it for a moment.", retry_after=wait)
+            return BreakerOpen(
+                self._opened_by.message, code=self._opened_by.code, retry_after=wait, reason=self._opened_by.reason
+            )
+        message = "The upstream keeps failing. Nothing is sent to it for a moment."
+        return BreakerOpen(message, retry_after=wait, reason=self.failure_reason)
 
     def close(self) -> None:
         """Let calls pass, and forget all failures."""
         self.open_until = None
         self._open_seconds = self._policy.open_seconds
         self._slices.clear()
+        self._reasons.clear()
         self._calls = self.failures = 0
 
 

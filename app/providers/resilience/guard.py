@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing
 from typing import TypeVar
 
+import structlog
 from msgspec import Struct
 
 from app.domain.errors import UpstreamError
@@ -47,6 +48,7 @@ class Guard:
         timeout: Seconds for queue, tries and pauses together, up to the whole answer or the first part of a stream.
         idle_timeout: Seconds that a stream may be silent after its first part; None for ever.
         longest_pause: Seconds; no pause that the upstream asks for is longer.
+        name: The upstream's, for the log.
         clock: Replaced by tests that let time pass.
     """
 
@@ -60,10 +62,12 @@ class Guard:
         timeout: float,
         idle_timeout: float | None = None,
         longest_pause: float = LONGEST_PAUSE,
+        name: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.bulkhead = bulkhead
-        self.breaker = CircuitBreaker(breaker, clock)
+        self._name = name
+        self.breaker = CircuitBreaker(breaker, clock, on_failure=self._warn)
         self.pause = RequestedPause(clock, longest_pause)
         self.timeout = timeout
         self._deadlines = Deadlines()
@@ -82,6 +86,10 @@ class Guard:
     def all_closed(self) -> bool:
         """Whether all breakers, of the upstream and of its models, let all requests through."""
         return all(lane.breaker.state == "closed" for lane in self._lanes.values())
+
+    def failure_reason(self) -> str:
+        """Why calls have failed lately, in a few words: what concerns all models first. Empty if none has failed."""
+        return next(filter(None, [lane.breaker.failure_reason for lane in self._lanes.values()]), "")
 
     def pauses(self) -> list[float]:
         """The seconds that are left of each pause that lasts."""
@@ -196,7 +204,7 @@ class Guard:
             names = [name for name in self._lanes if name]
             del self._lanes[next((name for name in names if self._lanes[name].is_free), names[0])]
         lane = self._lanes[model] = Lane(
-            CircuitBreaker(self._breaker_policy, self._clock, self.breaker),
+            CircuitBreaker(self._breaker_policy, self._clock, self.breaker, self._warn),
             RequestedPause(self._clock, self._longest_pause),
         )
         return lane
@@ -209,6 +217,16 @@ class Guard:
         now = asyncio.get_running_loop().time()
         seconds = self.timeout if deadline is None else min(deadline - now, self.timeout)
         return now + seconds, seconds
+
+    def _warn(self, failure: UpstreamError) -> None:
+        """Once for each reason, until the upstream works again: requests have lines of their own."""
+        structlog.get_logger("kimi.upstream").warning(
+            "upstream.failing",
+            upstream=self._name,
+            error=failure.code or failure.type,
+            reason=failure.reason or None,
+            server=failure.server or None,
+        )
 
     def _wait_after(self, error: UpstreamError, failed_tries: int, until: float) -> float | None:
         """Seconds to wait before the next try, taken out of the budget; None if there is to be none."""

@@ -207,7 +207,9 @@ class Deadlines:
             only_ours = waiting.timed_out and task.cancelling() == cancelled_before + 1
             if isinstance(error, asyncio.CancelledError) and not only_ours:
                 raise
-            raise UpstreamTimeout("The upstream did not answer within the time limit.") from error
+            raise UpstreamTimeout(
+                "The upstream did not answer within the time limit.", reason="no answer in time"
+            ) from error
         finally:
             self._waiting.discard(waiting)
             if waiting.timed_out:
@@ -268,7 +270,9 @@ class SilenceLimit:
         task, self._task = self._task, None
         only_ours = self._timed_out and task is not None and task.uncancel() == 0
         if only_ours and isinstance(error, asyncio.CancelledError):
-            raise UpstreamTimeout(f"The upstream sent nothing for {self._seconds:g} seconds.") from error
+            raise UpstreamTimeout(
+                f"The upstream sent nothing for {self._seconds:g} seconds.", reason="silence within a reply"
+            ) from error
         if isinstance(error, TimeoutError):
             raise UpstreamTimeout("The upstream took too long in the middle of its answer.") from error
 

@@ -3,7 +3,12 @@
 import asyncio
 import contextlib
 import hashlib
+import os
 import random
+import secrets
+import socket
+import ssl
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
 from functools import partial
@@ -14,7 +19,7 @@ from redis import exceptions as refusals
 from redis.asyncio import ConnectionPool, Redis
 
 from app.domain.errors import SessionStoreUnavailable
-from app.sessions.redis.scripts import Script
+from app.sessions.redis.scripts import READ, Script
 
 T = TypeVar("T")
 
@@ -23,6 +28,13 @@ FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
 
 _CONNECTIONS = 32
+_HARMLESS_POLICIES = ("noeviction", "volatile-ttl")
+_LONGEST_WORDS = 100
+
+# Nothing that the gateway stores is larger.
+LONGEST_VALUE = 32 * 1024 * 1024
+# What can't be read is logged no more often.
+_WARNING_SECONDS = 60.0
 
 # What redis-py lets through besides its own errors: those of sockets, of streams, and of uvloop for a closed transport.
 _FAULTS = (refusals.RedisError, OSError, EOFError, RuntimeError)
@@ -68,9 +80,33 @@ class BoundedRedis:
         self._probe_key = probe_key
         self._log = structlog.get_logger("kimi.sessions")
         self._failure: str | None = None
+        self._fault = ""
         self._was_up = False
         self._closed = False
+        self._next_warning = 0.0
         self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def fault(self) -> str:
+        """Why the last command failed, for the operator; empty if it didn't."""
+        return self._fault if self._failure is not None else ""
+
+    async def describe(self) -> str:
+        """Try what sessions need, and describe the server.
+
+        Raises:
+            SessionStoreUnavailable: It can't be used.
+        """
+        key, value = f"{self._probe_key}:{secrets.token_hex(4)}", secrets.token_bytes(8)
+        await self._ask(partial(self._client.set, key, value, px=10_000), urgent=True)
+        if await self._ask(partial(self._client.getdel, key), urgent=True) != value:
+            return "a server that forgets at once what it is told to keep"
+        about: Any = await self._ask(self._client.info, urgent=True)
+        policy, limit = str(about.get("maxmemory_policy", "")), int(about.get("maxmemory") or 0)
+        text = f"Redis {about.get('redis_version', 'of unknown version')}"
+        if limit and policy not in _HARMLESS_POLICIES:
+            text += f"; its maxmemory-policy {policy} may drop sessions early (volatile-ttl or noeviction is better)"
+        return text
 
     @property
     def is_up(self) -> bool:
@@ -88,13 +124,29 @@ class BoundedRedis:
         return await self._ask(partial(self._evaluate, script, (*keys, *arguments), len(keys)), urgent=urgent)
 
     async def get(self, keys: Sequence[str]) -> list[bytes | None]:
-        """The values of some keys.
+        """The values of some keys, None where there is none. See `as_value`.
 
         Raises:
             SessionStoreUnavailable: They can't be read.
         """
-        values: Any = await self._ask(partial(self._client.mget, keys))
-        return list(values)
+        replaced, values = await self.run(READ, keys, LONGEST_VALUE)
+        if replaced:
+            self.warn_unreadable("of another type")
+        return [self.as_value(value) for value in values]
+
+    def as_value(self, value: bytes) -> bytes | None:
+        """What a `GETRANGE` up to `LONGEST_VALUE` has read; None if there is nothing, or too much, which is logged."""
+        if len(value) > LONGEST_VALUE:
+            self.warn_unreadable("too large")
+            return None
+        return value or None
+
+    def warn_unreadable(self, reason: str) -> None:
+        """Log that something in the store isn't the gateway's, or can't be read by this version: now and then."""
+        now = time.monotonic()
+        if now >= self._next_warning:
+            self._next_warning = now + _WARNING_SECONDS
+            self._log.warning("session.unreadable", reason=reason, meaning="it counts as missing, and is overwritten")
 
     def start(self) -> None:
         """Start probing the server, without waiting for it."""
@@ -141,8 +193,9 @@ class BoundedRedis:
 
     def _note_failure(self, fault: Exception) -> SessionStoreUnavailable:
         reason = next(text for kind, text in _REASONS if isinstance(fault, kind))
+        self._fault = _fault(reason, fault)
         if self._failure is None:
-            self._log.warning("session_store.unavailable", reason=reason, kind=type(fault).__name__)
+            self._log.warning("session_store.unavailable", reason=self._fault, kind=type(fault).__name__)
         self._failure = reason
         self._look_for_it(FIRST_PAUSE)
         return _unavailable(reason)
@@ -189,6 +242,23 @@ def _pool(url: str, connect_timeout: float) -> ConnectionPool:
         # Not chained: these errors quote parts of the URL.
         raise ValueError("The Redis URL is invalid; expected redis://[[user]:password@]host[:port][/db].") from None
     return pool
+
+
+def _fault(reason: str, error: BaseException | None) -> str:
+    """The reason, with what the system, the resolver, OpenSSL or the server says. None of these quotes a password."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f"{reason}: certificate not trusted ({error.verify_message})"
+        if isinstance(error, socket.gaierror):
+            return f"{reason}: name not found"
+        if isinstance(error, OSError) and error.errno:
+            # redis-py's own numbers stand in front of the words of several attempts.
+            return f"{reason}: {os.strerror(abs(error.errno)).lower()}"
+        if isinstance(error, refusals.ResponseError | refusals.AuthenticationError):
+            # An unknown command is quoted with its arguments.
+            return f"{reason}: {str(error).partition(', with args')[0][:_LONGEST_WORDS]}"
+        error = error.__cause__ or error.__context__
+    return reason
 
 
 def _unavailable(reason: str) -> SessionStoreUnavailable:

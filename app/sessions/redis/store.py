@@ -13,8 +13,8 @@ The braces put all of a caller's keys on one node of a cluster, so that a script
 """
 
 import asyncio
-import contextlib
 import random
+import re
 import secrets
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -29,7 +29,7 @@ from app.domain.errors import SessionStoreUnavailable
 from app.domain.spans import Trace, no_trace
 from app.sessions.encoding import decode, encode
 from app.sessions.line import Line, Place, busy
-from app.sessions.redis.bounded_client import FIRST_PAUSE, BoundedRedis, digest, milliseconds
+from app.sessions.redis.bounded_client import FIRST_PAUSE, LONGEST_VALUE, BoundedRedis, digest, milliseconds
 from app.sessions.redis.scripts import DELETE, LIST, RELEASE, RENEW, REPLACE, SAVE, TAKE, Script
 from app.sessions.redis.snapshots import RedisSnapshotStore
 
@@ -43,6 +43,10 @@ _FIRST_POLL, _LONGEST_POLL = 0.01, 0.1
 _TICKET_SECONDS = 1.0
 
 _LISTED_AT_ONCE = 100
+_MEMBER = re.compile(rb"[0-9a-f]{32}")
+
+# The release of a lock is tried again after pauses of at most so many seconds.
+_LONGEST_RELEASE_PAUSE = 1.0
 
 # Larger sessions take more than half a millisecond to encode or decode, which is too long for the event loop.
 _LARGE_CHARACTERS, _LARGE_BYTES = 32_000, 16_000
@@ -130,8 +134,9 @@ class RedisSessionStore:
     async def sessions_of(self, caller_id: str) -> Sequence[Session]:
         """See `SessionStore.sessions_of`."""
         caller = self._caller(caller_id)
-        members = await self._server.run(LIST, [f"{caller}:index"], milliseconds(self.time_to_live))
-        names = [f"{caller}:session:{member.decode()}" for member in members]
+        arguments = (milliseconds(self.time_to_live), self._max_sessions)
+        members = await self._server.run(LIST, [f"{caller}:index"], *arguments)
+        names = [f"{caller}:session:{member.decode()}" for member in members if _MEMBER.fullmatch(member)]
         sessions: list[Session] = []
         for start in range(0, len(names), _LISTED_AT_ONCE):
             stored = await self._server.get(names[start : start + _LISTED_AT_ONCE])
@@ -161,6 +166,14 @@ class RedisSessionStore:
         """See `SessionStore.status`."""
         return "ready" if self._server.is_up else "unavailable"
 
+    def fault(self) -> str:
+        """See `SessionStore.fault`."""
+        return self._server.fault
+
+    async def check(self) -> str:
+        """See `SessionStore.check`."""
+        return await self._server.describe()
+
     def snapshots(self, *, max_snapshots_per_caller: int, time_to_live: float) -> RedisSnapshotStore:
         """A snapshot store on the same server, usable while this store is open."""
         return RedisSnapshotStore(
@@ -176,8 +189,13 @@ class RedisSessionStore:
         """Run TAKE. Returns the token, the stored session and whether the client keeps its history; None to wait."""
         keys = (names.lock, names.queue, names.seen, names.fence, names.session, names.keeper)
         arguments = (owner, milliseconds(self.lock_ttl), milliseconds(_TICKET_SECONDS), milliseconds(_KEEPER_SECONDS))
-        reply = await self._server.run(TAKE, keys, *arguments)
-        return None if reply is None else tuple(reply)
+        reply = await self._server.run(TAKE, keys, *arguments, LONGEST_VALUE)
+        if reply is None:
+            return None
+        token, stored, keeps_history, replaced = reply
+        if replaced:
+            self._server.warn_unreadable("of another type")
+        return token, self._server.as_value(stored), keeps_history
 
     async def save(self, names: "_KeyNames", token: bytes, record: SessionRecord) -> bool:
         """Save a record. Returns False if another owner has the lock."""
@@ -217,9 +235,28 @@ class RedisSessionStore:
         return None if reply < 0 else bool(reply)
 
     async def release(self, names: "_KeyNames", owner: str) -> None:
-        """Release the lock or the place in the queue. If the server is down, they expire by themselves."""
-        with contextlib.suppress(SessionStoreUnavailable):
-            await self._server.run(RELEASE, (names.lock, names.queue, names.seen), owner, urgent=True)
+        """Release the lock or the place in the queue. While the server can't be reached, go on trying in the
+        background, until they have expired by themselves: the session's next turn would wait for that."""
+        if not await self._try_to_release(names, owner, urgent=True):
+            self.in_background(self._keep_releasing(names, owner))
+
+    async def _keep_releasing(self, names: "_KeyNames", owner: str) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + max(self.lock_ttl, _TICKET_SECONDS)
+        pause = FIRST_PAUSE
+        while loop.time() < until:
+            await asyncio.sleep(pause)
+            # Not urgent: a server that is known to be down is probed by one task for all.
+            if await self._try_to_release(names, owner, urgent=False):
+                return
+            pause = min(2 * pause, _LONGEST_RELEASE_PAUSE)
+
+    async def _try_to_release(self, names: "_KeyNames", owner: str, *, urgent: bool) -> bool:
+        try:
+            await self._server.run(RELEASE, (names.lock, names.queue, names.seen), owner, urgent=urgent)
+        except SessionStoreUnavailable:
+            return False
+        return True
 
     async def renew(self, names: "_KeyNames", token: bytes) -> bool:
         """Extend the lock. Returns False if it is known to be lost."""
@@ -236,7 +273,7 @@ class RedisSessionStore:
         try:
             return decode(data) if len(data) < _LARGE_BYTES else await asyncio.to_thread(decode, data)
         except UnreadableDocument as error:
-            structlog.get_logger("kimi.sessions").warning("session.unreadable", reason=str(error))
+            self._server.warn_unreadable(str(error))
             return None
 
     async def see_through(self, work: Coroutine[Any, Any, T]) -> T:

@@ -1,10 +1,13 @@
 """Responses that are kept: how much of a conversation, and what comes of bytes that can't be read."""
 
+import zlib
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from app.api.responses.kept import KeptResponses
+from app.domain.documents import pack
 from app.domain.errors import InvalidRequest, ResponseNotFound
 from app.sessions.base import SnapshotKey
 from app.sessions.memory import MemorySnapshotStore
@@ -59,7 +62,26 @@ async def test_the_last_turn_is_kept_however_long_it_is(store: MemorySnapshotSto
     assert [item["id"] for item in (await kept.load("alice", RESPONSE_ID)).items] == ["msg_1"]
 
 
-@pytest.mark.parametrize("data", [b"", b"\x02of another version", b"\x01not compressed"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x02of another version",
+        b"\x01not compressed",
+        pack(None),
+        pack({}),
+        pack([1, 2]),
+        pack([{}, []]),
+        pack([{"output": 5}, []]),
+        pack([{"output": [5]}, []]),
+        pack([{"output": []}, [{}]]),
+        pack([{"output": []}, [{"id": 5}]]),
+        pack([{"output": [{"id": None}]}, []]),
+        pack([{"output": []}, [], 5][::-1]),
+        b"\x01j" + b"[" * 100_000,
+        b"\x01z" + zlib.compress(b" " * 200 * 1024 * 1024),
+    ],
+)
 async def test_what_cant_be_read_is_as_good_as_missing(store: MemorySnapshotStore, data: bytes) -> None:
     """After an update was taken back, a response of the newer version is not found instead of misread."""
     kept = KeptResponses(store, max_characters=1000)
@@ -69,3 +91,16 @@ async def test_what_cant_be_read_is_as_good_as_missing(store: MemorySnapshotStor
     with pytest.raises(InvalidRequest) as refusal:
         await kept.conversation("alice", RESPONSE_ID, [])
     assert refusal.value.code == "previous_response_not_found"
+
+
+async def test_items_of_an_unknown_form_are_as_good_as_missing(store: MemorySnapshotStore) -> None:
+    """A response can be shown that can't be continued; the log says so once."""
+    kept = KeptResponses(store, max_characters=1000)
+    await store.save(SnapshotKey("alice", RESPONSE_ID), pack([_response(), [{"id": "msg_0", "type": "message"}]]))
+    assert (await kept.load("alice", RESPONSE_ID)).response == _response()
+    with capture_logs() as lines:
+        for _ in range(3):
+            with pytest.raises(InvalidRequest) as refusal:
+                await kept.conversation("alice", RESPONSE_ID, [])
+            assert refusal.value.code == "previous_response_not_found"
+    assert [line["event"] for line in lines] == ["response.unreadable"]

@@ -76,7 +76,7 @@ def test_the_response_is_one_that_no_proxy_holds_back(client: httpx.Client) -> N
     """The headers name an event stream and forbid caching and buffering."""
     with client.stream("POST", "/v1/chat/completions", json=body()) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
-        assert response.headers["cache-control"] == "no-cache"
+        assert response.headers["cache-control"] == "no-store"
         assert response.headers["x-accel-buffering"] == "no"
         assert response.headers["x-request-id"]
         assert "content-length" not in response.headers

@@ -70,6 +70,31 @@ def test_a_cookie_s_name_is_no_lie(set_cookie: str, url: str, kept: bool) -> Non
     assert cookies.header(AJAX) == (f"Cookie: {set_cookie.partition(';')[0]}\r\n".encode() if kept else b"")
 
 
+@pytest.mark.parametrize(
+    ("cookies_set", "sent"),
+    [
+        (["id=" + "v" * 4094], 1),
+        (["id=" + "v" * 4095], 0),
+        ([f"id{number}={'v' * 1000}" for number in range(16)], 16),
+        ([f"id{number}={'v' * 1000}" for number in range(17)], 0),
+        ([f"id{number}=" for number in range(301)], 0),
+    ],
+)
+def test_cookies_are_no_larger_than_servers_take_them(cookies_set: list[str], sent: int) -> None:
+    """One that is too large is not kept; too many, or too much together, and none is."""
+    cookies = Cookies()
+    for set_cookie in cookies_set:
+        cookies.take("https://chat.example.com/", [set_cookie.encode()])
+    assert cookies.header(AJAX).count(b"=") == sent
+
+
+def test_a_secure_cookie_is_not_taken_by_http() -> None:
+    """Whoever is on the way could have set it."""
+    cookies = Cookies()
+    cookies.take("http://chat.example.com/", [b"id=1; Secure"])
+    assert cookies.header(AJAX) == b""
+
+
 @pytest.mark.parametrize(("page", "kept"), [(PAGE, True), (PAGE.replace("https", "http"), False)])
 def test_a_page_s_cookies_do_not_lie_either(page: str, kept: bool) -> None:
     """Those that another cookie jar has taken by http are not kept."""

@@ -9,6 +9,7 @@ import structlog
 from app.domain.conversation import SessionKey, SessionRecord
 from app.domain.errors import SessionStoreUnavailable
 from app.sessions.redis import bounded_client
+from app.sessions.redis.store import RedisSessionStore
 from tests.redis_server import PASSWORD, RedisServer
 from tests.sessions.redis.conftest import OpenStore
 from tests.sessions.redis.helpers import (
@@ -229,3 +230,44 @@ async def test_no_error_and_no_log_holds_the_password(
     assert not re.search(f"{PASSWORD}|{wrong}|{own_redis.port}|private", repr(logs))
     assert [line["event"] for line in logs if line["log_level"] == "warning"] == ["session_store.unavailable"]
     assert PASSWORD not in repr(store._server._pool)
+
+
+@pytest.mark.parametrize(
+    ("address", "fault"),
+    [
+        ("redis://127.0.0.1:1/0", "can't be reached: connection refused"),
+        ("redis://no-such-host.invalid/0", "can't be reached: name not found"),
+        ("unix:///no/such.sock", "can't be reached: no such file or directory"),
+        ("redis://:wrong@127.0.0.1:{port}/0", "refuses the gateway's credentials: invalid username-password pair"),
+        ("redis://127.0.0.1:{port}/0", "refuses the gateway's credentials"),
+        ("redis://:{password}@127.0.0.1:{port}/99", "refuses the gateway's commands: DB index is out of range"),
+    ],
+)
+async def test_an_operator_learns_why_the_store_is_away(redis_server: RedisServer, address: str, fault: str) -> None:
+    """The log and `fault` name the reason of the connection's end, without the password."""
+    url = address.format(port=redis_server.port, password=PASSWORD)
+    with structlog.testing.capture_logs() as lines:
+        store = RedisSessionStore(url, max_sessions_per_caller=9, time_to_live=60, lock_wait=4, lock_ttl=2)
+        with pytest.raises(SessionStoreUnavailable) as caught:
+            await store.check()
+        await store.aclose()
+    assert store.fault().startswith(fault)
+    assert [line["reason"] for line in lines if line["event"] == "session_store.unavailable"] == [store.fault()]
+    assert PASSWORD not in f"{lines}{store.fault()}{caught.value}"
+
+
+async def test_a_check_describes_a_server_that_works(redis_server: RedisServer) -> None:
+    """Its version, and what of its settings might drop sessions."""
+    client = redis_server.client()
+    store = RedisSessionStore(redis_server.url, max_sessions_per_caller=9, time_to_live=60, lock_wait=4, lock_ttl=2)
+    assert re.fullmatch(r"Redis \d+\.\d+\.\d+", await store.check())
+    client.config_set("maxmemory", "100mb")
+    client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        assert "allkeys-lru may drop sessions early" in await store.check()
+    finally:
+        client.config_set("maxmemory", "0")
+        client.config_set("maxmemory-policy", "noeviction")
+        client.close()
+        await store.aclose()
+    assert store.fault() == ""

@@ -25,7 +25,9 @@ from tests.sessions.redis.helpers import (
     only,
     session,
     texts_of,
+    until_it_works,
 )
+from tests.sessions.redis.wire import Wire
 
 
 async def test_a_successor_s_turn_is_never_overwritten(open_store: OpenStore, redis_server: RedisServer) -> None:
@@ -184,3 +186,54 @@ async def test_two_workers_lose_and_double_nothing(open_store: OpenStore, redis_
     assert len(texts) == 50
     for name in "ab":
         assert [text for text in texts if text[0] == name] == [f"{name}{number}" for number in range(25)]
+
+
+async def test_a_lock_whose_release_was_lost_is_released_soon(
+    open_store: OpenStore, redis_server: RedisServer, wire: Wire
+) -> None:
+    """A connection that breaks when a turn ends keeps the session's next turn waiting for moments, not for the lock's
+    life."""
+    store = open_store(wire.url, lock_ttl=3600)
+    async with store.hold(ADA):
+        wire.break_down()
+    assert len(keys_of(redis_server, "lock")) == 1
+    wire.mend()
+    await eventually(lambda: not keys_of(redis_server, "lock"))
+    await until_it_works(lambda: keep(store, ADA, "Hi"))
+    assert await texts_of(store, ADA) == ["Hi"]
+
+
+async def test_a_turn_that_could_not_be_saved_does_not_keep_its_lock(
+    open_store: OpenStore, redis_server: RedisServer, wire: Wire
+) -> None:
+    """Nor does one whose server was away for longer than a save is tried."""
+    store = open_store(wire.url, lock_ttl=3600, command_timeout=0.3)
+    async with store.hold(ADA) as held:
+        wire.break_down()
+        with pytest.raises(SessionStoreUnavailable):
+            await held.save(SessionRecord(session("ada", "lost")))
+    tried = wire.broken
+    await eventually(lambda: wire.broken > tried + 4)
+    wire.mend()
+    await eventually(lambda: not keys_of(redis_server, "lock"))
+
+
+async def test_a_release_is_not_tried_for_longer_than_the_lock_lives(open_store: OpenStore, wire: Wire) -> None:
+    """Then it has expired by itself."""
+    store = open_store(wire.url, lock_ttl=0.2, command_timeout=0.3)
+    async with store.hold(ADA):
+        wire.break_down()
+    await eventually(lambda: not store._commands)
+
+
+async def test_a_lock_that_survives_a_restart_is_released_after_it(
+    open_store: OpenStore, persistent_redis: RedisServer
+) -> None:
+    """The server was away when the turn ended, and has kept the lock on its disk."""
+    store = open_store(persistent_redis, lock_ttl=3600)
+    async with store.hold(ADA):
+        assert len(keys_of(persistent_redis, "lock")) == 1
+        persistent_redis.kill()
+    persistent_redis.start()
+    await eventually(lambda: not keys_of(persistent_redis, "lock"))
+    await until_it_works(lambda: keep(store, ADA, "Hi"))

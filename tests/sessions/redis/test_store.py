@@ -48,6 +48,7 @@ async def test_a_turn_takes_two_round_trips(store: RedisSessionStore, redis_serv
         async with store.hold(ADA) as held:
             await held.delete()
 
+    await store.load(ADA)  # the first time, the server learns the script
     assert await cost(lambda: keep(store, ADA, "Hi")) == 2
     assert await cost(look_on) == 2
     assert await cost(lambda: store.load(ADA)) == 1
@@ -173,15 +174,16 @@ async def test_a_session_of_another_version_is_none(store: RedisSessionStore, re
     key = only(keys_of(redis_server, "session"))
     with redis.Redis.from_url(redis_server.url) as client:
         token, _, data = client.get(key).partition(b"\n")
-        for unreadable in (b"\x02" + data[1:], data[:20], b""):
-            client.set(key, token + b"\n" + unreadable, keepttl=True)
-            with structlog.testing.capture_logs() as logs:
+        with structlog.testing.capture_logs() as logs:
+            for unreadable in (b"\x02" + data[1:], data[:20], b""):
+                client.set(key, token + b"\n" + unreadable, keepttl=True)
                 assert await store.load(ADA) is None
                 assert await store.sessions_of("alice") == []
                 async with store.hold(ADA) as held:
                     assert held.record == SessionRecord()
-            assert {line["event"] for line in logs} == {"session.unreadable"}
-            assert "private" not in repr(logs)
+        # Once: what is read a thousand times doesn't fill the log.
+        assert [line["event"] for line in logs] == ["session.unreadable"]
+        assert "private" not in repr(logs)
     await keep(store, ADA, "anew")
     assert await texts_of(store, ADA) == ["anew"]
 

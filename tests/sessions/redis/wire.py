@@ -15,6 +15,8 @@ class Wire:
         self._server = server
         self._lines: set[asyncio.Task[None]] = set()
         self._cuts = 0
+        self._broken = False
+        self.broken = 0
         self._flowing = asyncio.Event()
         self._flowing.set()
         self.held_back = asyncio.Event()
@@ -23,6 +25,16 @@ class Wire:
     def cut(self) -> None:
         """Swallow the next reply and break its connection."""
         self._cuts += 1
+
+    def break_down(self) -> None:
+        """Break all connections, and every further one as soon as something is sent."""
+        self._broken = True
+        for line in self._lines:
+            line.cancel()
+
+    def mend(self) -> None:
+        """Carry again."""
+        self._broken = False
 
     @contextmanager
     def stalled(self) -> Iterator[None]:
@@ -52,6 +64,9 @@ class Wire:
         upstream, downstream = await asyncio.open_connection("127.0.0.1", self._server.port)
         try:
             while request := await reader.read(1 << 20):
+                if self._broken:
+                    self.broken += 1
+                    break
                 if not self._flowing.is_set() and not self.held_back.is_set():
                     self.held_back.set()
                     await self._flowing.wait()

@@ -1,0 +1,1 @@
+"""Pages for people in browsers. They hold no secrets, and load nothing from elsewhere."""

@@ -1,0 +1,182 @@
+"""uvicorn's HTTP connections, each bounded in what it may send and in how long it may keep the gateway waiting.
+
+nginx bounds both as well, but the gateway also serves without it. There are no timers per connection: the server looks
+at all of them once a second, which costs a request nothing.
+"""
+
+import asyncio
+import socket
+from contextlib import suppress
+from typing import Any
+
+from msgspec import Struct
+from starlette.types import Message, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from app.api.anthropic.errors import ANTHROPIC_ERRORS
+from app.api.error_responses import OPENAI_ERRORS
+from app.api.request import unique_id
+from app.domain.errors import GatewayError, HeadersTooLarge, InvalidRequest, RequestTimeout
+
+_LARGEST_HEAD = 64 * 1024
+# A body may take CLIENT_TIMEOUT, and longer by a second for each KiB that has come.
+_SLOWEST_BODY = 1024
+# Requests that a client may send before it has read the answers to earlier ones.
+_MOST_PIPELINED = 64
+# Linux only.
+_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
+
+
+class ConnectionLimits(Struct, frozen=True):
+    """What a client may do with a connection. Times are in seconds.
+
+    Args:
+        client_timeout: How long a request's head may take, from the opening of the connection or the head's first byte.
+        write_timeout: How long an answer may stay unread.
+        most: How many connections there may be.
+    """
+
+    client_timeout: float
+    write_timeout: float
+    most: int
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """A connection.
+
+    Args:
+        limits: Its bounds.
+        arguments: uvicorn's own.
+    """
+
+    def __init__(self, *, limits: ConnectionLimits, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._limits = limits
+        # When the head that is awaited or being received has begun; None while a request is being answered.
+        self._head_since: float | None = None
+        self._body_since = 0.0
+        # Bytes of the head so far, then of the body.
+        self._received = 0
+        # Bytes that wait for the client to read, and since when there were never fewer.
+        self._unread = 0
+        self._unread_since = 0.0
+        self._fault: GatewayError = InvalidRequest("This is not a valid HTTP request.", code="bad_request")
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        """A client has connected."""
+        super().connection_made(transport)
+        self._head_since = self.loop.time()
+        if len(self.connections) > self._limits.most:
+            transport.abort()
+        elif _USER_TIMEOUT is not None and (connection := transport.get_extra_info("socket")):
+            # What the kernel has taken is no longer seen here, and may be megabytes: it has to give up by itself.
+            with suppress(OSError):  # not a TCP connection
+                milliseconds = round(self._limits.write_timeout * 1000)
+                connection.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, milliseconds)
+
+    def data_received(self, data: bytes) -> None:
+        """A client has sent something."""
+        if self._head_since is None and self.cycle.response_complete:
+            self._head_since, self._received = self.loop.time(), 0
+        self._received += len(data)
+        super().data_received(data)
+        if self._head_since is not None and self._received > _LARGEST_HEAD:
+            self._refuse(HeadersTooLarge("The request's head is too large."))
+
+    def on_headers_complete(self) -> None:
+        """A request begins."""
+        # What comes in one piece with the head's end may be body, so it is measured only if it is large.
+        size = 0 if self._received <= _LARGEST_HEAD else sum(len(name) + len(value) for name, value in self.headers)
+        if size + len(self.url) > _LARGEST_HEAD or len(self.pipeline) >= _MOST_PIPELINED:
+            self._fault = HeadersTooLarge("The request's head is too large.")
+            # To the parser, which ends: nothing of this becomes a request.
+            raise ValueError
+        self._head_since, self._received, self._body_since = None, 0, self.loop.time()
+        super().on_headers_complete()
+        # A request to upgrade has no cycle.
+        if self.scope["http_version"] == "1.0" and getattr(self.cycle, "scope", None) is self.scope:
+            self.cycle.send = _without_chunks(self.cycle)  # type: ignore[method-assign, assignment]  # no other way in
+
+    def on_response_complete(self) -> None:
+        """A request has been answered."""
+        super().on_response_complete()
+        if self.pipeline:
+            # uvicorn would read on, and keep what it reads, however many requests wait already.
+            self.flow.pause_reading()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words
+        """Answer what is not HTTP, or too much of it."""
+        self._refuse(self._fault)
+
+    def check(self, now: float) -> None:
+        """End the connection if its client has kept the gateway waiting for too long."""
+        if self._is_unread_for_too_long(now):
+            self.transport.abort()
+        elif self.transport.is_closing():
+            return
+        elif self._head_since is not None:
+            if now - self._head_since > self._limits.client_timeout:
+                self._refuse(RequestTimeout("The request did not arrive in time."))
+        elif self.cycle.more_body and not self.cycle.response_complete and not self.flow.read_paused:
+            patience = self._limits.client_timeout + self._received / _SLOWEST_BODY
+            if now - self._body_since > patience:
+                self._refuse(RequestTimeout("The request's body did not arrive in time."))
+
+    def _is_unread_for_too_long(self, now: float) -> bool:
+        unread = self.transport.get_write_buffer_size()
+        if not unread or unread < self._unread or not self._unread:
+            self._unread_since = now
+        self._unread = unread
+        return now - self._unread_since > self._limits.write_timeout
+
+    def _refuse(self, error: GatewayError) -> None:
+        """Answer without a request, and hang up. A silent client is told nothing, as nobody asks."""
+        cycle: RequestResponseCycle | None = self.cycle
+        is_answered = cycle is not None and cycle.response_started and not cycle.response_complete
+        is_silent = self._head_since is not None and not self._received
+        if not (self.transport.is_closing() or is_silent or is_answered):
+            self.transport.write(_answer(error, getattr(self, "url", b"") or b""))
+        if cycle is not None and not cycle.response_complete:
+            # Whoever answers this request must not write behind the refusal.
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.flow.pause_reading()
+        self.transport.close()
+
+
+def _answer(error: GatewayError, url: bytes) -> bytes:
+    """A response in the dialect of the address, as far as that is known."""
+    request_id = unique_id("req_", 16)
+    form = ANTHROPIC_ERRORS if url.startswith(b"/v1/messages") else OPENAI_ERRORS
+    body = form.body(error, request_id)
+    heads = [b"%s: %s\r\n" % (name, request_id.encode()) for name in form.request_id_headers]
+    return b"".join(
+        [
+            STATUS_LINE[error.status],
+            *heads,
+            b"content-type: application/json\r\ncache-control: no-store\r\n",
+            b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body),
+            body,
+        ]
+    )
+
+
+def _without_chunks(cycle: RequestResponseCycle) -> Send:
+    """A `send` for an answer that the end of the connection ends, if it doesn't say how long it is.
+
+    Clients of HTTP/1.0 would take the sizes of chunks for text.
+    """
+    send, endless = cycle.send, False
+
+    async def send_plain(message: Message) -> None:
+        nonlocal endless
+        if message["type"] == "http.response.start":
+            endless = not any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+            if endless:
+                cycle.chunked_encoding = False
+        elif endless:
+            # uvicorn counts what is missing of a length that was told.
+            cycle.expected_content_length = len(message.get("body", b""))
+        await send(message)  # type: ignore[arg-type]  # uvicorn has its own name for the same messages
+
+    return send_plain

@@ -1,0 +1,276 @@
+"""What a client's connection does can't hurt a worker: all over real sockets, with the server that `serve` runs."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, cast
+
+import pytest
+import uvicorn
+
+from app.api.ops import Drain
+from app.assembly.app import create_app
+from app.cli.connections import ConnectionLimits, HttpProtocol
+from app.cli.server import GracefulServer, most_connections
+from app.settings import load_settings
+from simulator.live import LiveSimulator
+from tests.live import ALICE_KEY, WAIT_SECONDS
+
+_HEAD = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ALICE_KEY}\r\n".encode()
+_BODY = json.dumps({"messages": [{"role": "user", "content": "Hello"}]}).encode()
+_REQUEST = _HEAD + b"Content-Length: %d\r\n\r\n" % len(_BODY) + _BODY
+
+
+class _Server:
+    """A server as `serve` runs it, in a thread."""
+
+    def __init__(self, server: GracefulServer) -> None:
+        self._server = server
+
+    @property
+    def port(self) -> int:
+        return int(self._server.servers[0].sockets[0].getsockname()[1])
+
+    @property
+    def connections(self) -> int:
+        """How many there are."""
+        return len(self._server.server_state.connections)
+
+    def connect(self, *, receive_buffer: int = 0) -> socket.socket:
+        connection = socket.socket()
+        if receive_buffer:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        connection.settimeout(WAIT_SECONDS)
+        connection.connect(("127.0.0.1", self.port))
+        return connection
+
+    def send(self, data: bytes) -> bytes:
+        """Everything that comes back until the server hangs up."""
+        with self.connect() as connection:
+            connection.sendall(data)
+            return _rest(connection)
+
+
+@pytest.fixture
+def serve(site: LiveSimulator) -> Callable[..., Any]:
+    """Starts a server with limits of the test's choice."""
+
+    @contextmanager
+    def running(
+        client_timeout: float = 60, write_timeout: float = 60, most: int = 1000, **settings: object
+    ) -> Iterator[_Server]:
+        limits = ConnectionLimits(client_timeout=client_timeout, write_timeout=write_timeout, most=most)
+        values: dict[str, Any] = {"_env_file": None, "api_master_key": ALICE_KEY, "chat_page_url": site.page_url}
+        app = create_app(load_settings(**{**values, "typing_delay_seconds": 0, **settings}))
+        config = uvicorn.Config(
+            app,
+            port=0,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=1,
+            http=cast("Any", partial(HttpProtocol, limits=limits)),
+        )
+        server = GracefulServer(config, Drain(), 0, most)
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        _until(lambda: server.started)
+        try:
+            yield _Server(server)
+        finally:
+            server.should_exit = True
+            thread.join(WAIT_SECONDS)
+
+    return running
+
+
+def _until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def _rest(connection: socket.socket) -> bytes:
+    answer = b""
+    try:
+        while part := connection.recv(65536):
+            answer += part
+    except ConnectionResetError:
+        pass
+    return answer
+
+
+def _error(answer: bytes) -> Any:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"content-type: application/json" in head.lower()
+    return json.loads(body)["error"]
+
+
+@pytest.mark.parametrize("prefix", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\n", _REQUEST[:40]], ids=repr)
+def test_a_head_that_never_ends_ends_the_connection(serve: Callable[..., Any], prefix: bytes) -> None:
+    """A client that connects and says nothing, or not enough, is hung up on; one that began is told why."""
+    with serve(client_timeout=0.2) as server:
+        answer = server.send(prefix)
+        if prefix:
+            assert answer.startswith(b"HTTP/1.1 408 ")
+            assert _error(answer)["code"] == "request_timeout"
+        else:
+            assert answer == b""
+        _until(lambda: server.connections == 0)
+
+
+def test_a_kept_connection_may_not_trickle_its_next_head(serve: Callable[..., Any]) -> None:
+    """After an answer the same bounds count for what comes next."""
+    with serve(client_timeout=0.2) as server, server.connect() as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(b"\r\n")
+        assert b" 408 " in _rest(connection)
+
+
+def test_a_body_that_never_comes_ends_the_connection(serve: Callable[..., Any]) -> None:
+    """Its length was announced, and half of it sent."""
+    with serve(client_timeout=0.2) as server:
+        answer = server.send(_HEAD + b"Content-Length: 1000\r\n\r\n{")
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert _error(answer)["message"] == "The request's body did not arrive in time."
+        _until(lambda: server.connections == 0)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /" + b"a" * 200_000,
+        b"GET / HTTP/1.1\r\nX-Long: " + b"a" * 200_000,
+        b"GET / HTTP/1.1\r\n" + b"X-Many: a\r\n" * 20_000,
+        b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 200_000 + b"\r\n\r\n",
+    ],
+    ids=["endless line", "endless header", "endless headers", "long line", "long header"],
+)
+def test_a_head_has_a_size(serve: Callable[..., Any], head: bytes) -> None:
+    """Whether it ends or not, and however it is cut into pieces."""
+    with serve() as server:
+        answer = server.send(head)
+        assert answer == b"" or b" 431 " in answer.partition(b"\r\n")[0]
+        _until(lambda: server.connections == 0)
+
+
+def test_a_refusal_of_the_server_is_in_the_caller_s_dialect(serve: Callable[..., Any]) -> None:
+    """Anthropic's clients read Anthropic's errors, all others OpenAI's; each has an id and is stored nowhere."""
+    with serve() as server:
+        openai = server.send(b"POST /v1/chat/completions HTTP/1.1\r\nHost : x\r\n\r\n")
+        anthropic = server.send(b"POST /v1/messages HTTP/1.1\r\nHost : x\r\n\r\n")
+    assert openai.startswith(b"HTTP/1.1 400 ")
+    assert _error(openai) == {
+        "message": "This is not a valid HTTP request.",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "bad_request",
+    }
+    assert json.loads(anthropic.partition(b"\r\n\r\n")[2])["type"] == "error"
+    for answer in (openai, anthropic):
+        assert b"\r\nx-request-id: req_" in answer
+        assert b"\r\ncache-control: no-store" in answer
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_an_answer_that_is_never_read_ends_the_connection(
+    serve: Callable[..., Any], site: LiveSimulator, stream: bool
+) -> None:
+    """Whole answers as well as streams; the memory goes with the connection."""
+    site.site.update(reply="x" * 4_000_000)
+    body = json.dumps({"messages": [{"role": "user", "content": "Hello"}], "stream": stream}).encode()
+    with serve(write_timeout=0.3) as server, server.connect(receive_buffer=4096) as connection:
+        connection.sendall(_HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        _until(lambda: server.connections == 1)
+        _until(lambda: server.connections == 0)
+        assert len(_rest(connection)) < 4_000_000
+
+
+def test_a_slow_reader_gets_its_whole_answer(serve: Callable[..., Any], site: LiveSimulator) -> None:
+    """As long as it reads at all, whatever its pace."""
+    site.site.update(reply="x" * 2_000_000)
+    body = json.dumps({"messages": [{"role": "user", "content": "Hello"}]}).encode()
+    with serve(write_timeout=3) as server, server.connect(receive_buffer=4096) as connection:
+        connection.sendall(_HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+            time.sleep(0.001)
+        assert answer.count(b"x") > 2_000_000 - 1
+
+
+def test_requests_that_nobody_waits_for_are_bounded(serve: Callable[..., Any]) -> None:
+    """A client that sends thousands of requests without reading an answer is hung up on."""
+    with serve() as server:
+        answer = server.send(b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n" * 5000)
+        assert answer.count(b"HTTP/1.1 ") < 500
+        _until(lambda: server.connections == 0)
+
+
+def test_some_requests_in_a_row_are_answered_in_their_order(serve: Callable[..., Any]) -> None:
+    """Pipelining as some clients do it works."""
+    with serve() as server:
+        paths = [b"/health", b"/ready", b"/nothing"] * 5
+        requests = [b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path for path in paths]
+        requests.append(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = server.send(b"".join(requests))
+    statuses = [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]]
+    assert len(statuses) == 16
+    assert statuses[0::3] == [b"200"] * 6
+    assert statuses[2::3][:5] == [b"401"] * 5
+
+
+def test_more_connections_than_there_may_be_are_closed(serve: Callable[..., Any]) -> None:
+    """Those that are there already go on."""
+    with serve(most=3) as server:
+        kept = [server.connect() for _ in range(3)]
+        for connection in kept:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        with server.connect() as crowd:
+            assert _rest(crowd) == b""
+        kept[0].sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert kept[0].recv(65536).startswith(b"HTTP/1.1 200 ")
+        for connection in kept:
+            connection.close()
+
+
+def test_the_number_of_connections_follows_that_of_files() -> None:
+    """Some are kept for upstreams, logs and stores."""
+    assert most_connections(1024) == 576
+    assert most_connections(100) == 64
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"POST /v1 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length : 5\r\n\r\nhello",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n",
+        b"GET /\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nX: a\x00b\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"CONNECT example.org:443 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET http://example.org/v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA\r\n\r\n",
+        b"GET /v1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET /\r\n\r\n",
+    ],
+    ids=repr,
+)
+def test_odd_requests_hang_nothing_and_break_nothing(serve: Callable[..., Any], request_bytes: bytes) -> None:
+    """Whatever comes, there is an answer below 500 or an end, and the next client is served."""
+    with serve(client_timeout=0.3) as server:
+        with server.connect() as connection:
+            connection.sendall(request_bytes)
+            first = connection.recv(65536)
+            assert not first.startswith(b"HTTP/1.1 5")
+        assert server.send(_REQUEST.replace(b"Host: x", b"Host: x\r\nConnection: close")).startswith(b"HTTP/1.1 200 ")

@@ -1,0 +1,1 @@
+"""What `./dev` runs besides the gateway; nothing here is part of it."""
