@@ -20,6 +20,7 @@ from app.assembly.middleware import PUBLIC_PATHS, middleware
 from app.assembly.resources import Resources, make_resources
 from app.chat.service import ChatService
 from app.chat.session import SessionPolicy
+from app.domain.emulation.schema import SchemaCompiler
 from app.observe import logging as logs
 from app.providers.base import BaseProvider
 from app.settings import Settings
@@ -93,6 +94,7 @@ def _chat_service(settings: Settings, resources: Resources) -> ChatService:
         on_call=(logs.log_call, resources.metrics.call_ended),
         on_texts=logs.log_texts if settings.logs.texts else None,
         may_leave_out=settings.site.tools_that_do_not_fit == "drop",
+        compiler=SchemaCompiler(),
     )
 
 
