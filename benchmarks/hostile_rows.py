@@ -1,12 +1,14 @@
 """The hostile inputs that `benchmarks.hostile` measures. To add one, add a row to a list below, or a list to `rows`.
 
-`_asked` is a whole request to the app, in this process, answered by a model that says what the row wants. `_request` is
-one whose schema is hostile: what the same schema costs in a field that nobody reads is subtracted.
+`_asked` is a whole request to the app, in this process. `_request_with` is one whose schema is hostile: what the same
+schema costs in a field that nobody reads is subtracted.
 """
 
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from app.assembly.app import create_app
@@ -15,6 +17,7 @@ from app.domain.emulation.coercion import coerced
 from app.domain.emulation.emulator import Emulator, Unreadable
 from app.domain.emulation.repair import repaired
 from app.domain.emulation.schema import Effort, SchemaCheck
+from app.domain.errors import ContextTooLong
 from app.domain.output_limiter import OutputLimiter
 from app.domain.prompt import PromptLimit, compose
 from app.providers.base import BaseProvider, CompletionRequest, ModelSpec
@@ -24,25 +27,24 @@ from benchmarks.hostile import Case, Row, Work
 _KEY = "sk-hostile-4f9a1c77d2e0"
 _TAG = "k3f9x2"
 _SMALL = (2_000, 4_000, 8_000)
+# What a reply of a megabyte may take, which no model writes at once: that it grows no faster is what matters.
+_MEGABYTE_MS = 250.0
 _LARGE = (250_000, 500_000, 1_000_000)
 _PATHS = {"chat": "/v1/chat/completions", "responses": "/v1/responses", "anthropic": "/v1/messages"}
 _HEADERS = [(b"authorization", f"Bearer {_KEY}".encode()), (b"content-type", b"application/json")]
 
 
-class _Says(BaseProvider):
-    """Serves the model `m`, which only writes text: always the same."""
+class _Model(BaseProvider):
+    """Serves the model `m`, which only writes text, always the same, and takes prompts of any size."""
 
-    name = "says"
-
-    def __init__(self, text: str, limit: int) -> None:
-        self.models = [ModelSpec("m", "m", PromptLimit(limit), "benchmarks", frozenset())]
-        self._text = text
+    name = "model"
+    models = (ModelSpec("m", "m", PromptLimit(40_000_000), "benchmarks", frozenset()),)
 
     async def create_completion(self, request: CompletionRequest) -> Completion:  # noqa: ARG002
-        return Completion(self._text)
+        return Completion("Hello.")
 
     async def stream_completion(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:  # noqa: ARG002
-        yield Delta(self._text, whole=True)
+        yield Delta("Hello.", whole=True)
 
 
 def rows() -> list[Row]:
@@ -51,12 +53,12 @@ def rows() -> list[Row]:
     return [*_schemas(), *_checks(), *_bodies(), *_replies(), *_repairs(), *_prompts(), *_limits()]
 
 
-def _work(body: bytes, path: str = _PATHS["chat"], says: str = "Hello.", limit: int = 40_000_000) -> Work:
+def _work(body: bytes, path: str = _PATHS["chat"]) -> Work:
     """A request to a new app, which has an answer: any but a 500."""
     settings = load_settings(
         _env_file=None, api_master_key=_KEY, typing_delay_seconds=0, log_level="ERROR", max_loop_lag_seconds=300
     )
-    app = create_app(settings, [_Says(says, limit)])
+    app = create_app(settings, [_Model()])
 
     async def ask() -> None:
         messages = [{"type": "http.request", "body": body}]
@@ -71,9 +73,19 @@ def _work(body: bytes, path: str = _PATHS["chat"], says: str = "Hello.", limit: 
 
         headers = [*_HEADERS, (b"content-length", b"%d" % len(body))]
         scope = {
-            **{"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b""},
-            **{"headers": headers, "http_version": "1.1", "scheme": "http", "root_path": ""},
-            **{"client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80), "asgi": {"version": "3.0"}, "state": {}},
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "headers": headers,
+            "http_version": "1.1",
+            "scheme": "http",
+            "root_path": "",
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 80),
+            "asgi": {"version": "3.0"},
+            "state": {},
         }
         await app(scope, receive, send)
         if statuses[0] == 500:
@@ -86,15 +98,15 @@ def _body(fields: Mapping[str, object]) -> bytes:
     return json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hello"}], **fields}).encode()
 
 
-def _request(schema: Mapping[str, object]) -> Case:
-    tool = {"type": "function", "function": {"name": "t", "parameters": schema}}
+def _request_with(schema: Callable[[int], Mapping[str, object]], n: int) -> Case:
+    tool = {"type": "function", "function": {"name": "t", "parameters": schema(n)}}
     body = _body({"tools": [tool]})
     return Case(len(body), _work(body), _work(_body({"metadata": None, "unread": [tool]})))
 
 
-def _asked(says: str = "Hello.", **fields: object) -> Case:
+def _asked(**fields: object) -> Case:
     body = _body(fields)
-    return Case(max(len(body), len(says)), _work(body, says=says), _work(_body({"unread": fields})))
+    return Case(len(body), _work(body), _work(_body({"unread": fields})))
 
 
 def _schemas() -> list[Row]:
@@ -147,15 +159,15 @@ def _schemas() -> list[Row]:
         "numbers": lambda n: repeated(lambda i: {"multipleOf": 10**300 + i, "maximum": -(10**200)}, n),
     }
     found = [
-        Row(f"schema: {name}", lambda n, make=make: _request(make(n)), (*_SMALL, 100_000, 500_000, 8_000_000))  # type: ignore[misc]
+        Row(f"schema: {name}", partial(_request_with, make), (*_SMALL, 100_000, 500_000, 8_000_000))
         for name, make in anything.items()
     ]
     for dialect, path in _PATHS.items():
-        found.append(Row(f"schema: many tools, {dialect}", lambda n, path=path: _tools(n, path), (*_SMALL, 128_000)))  # type: ignore[misc]
+        found.append(Row(f"schema: many tools, {dialect}", partial(_tools, path), (*_SMALL, 128_000)))
     return found
 
 
-def _tools(size: int, path: str) -> Case:
+def _tools(path: str, size: int) -> Case:
     schema = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^[a-z]{1,9}$"}}, "required": ["a"]}
     tools = []
     for index in range(min(size // 250, 512)):
@@ -168,8 +180,8 @@ def _tools(size: int, path: str) -> Case:
 
 
 def _checks() -> list[Row]:
-    def checked(schema: Mapping[str, object], value: object) -> Case:
-        check = SchemaCheck(schema)
+    def checked(schema: Mapping[str, object], made: Callable[[int], object], n: int) -> Case:
+        check, value = SchemaCheck(schema), made(n)
 
         def work() -> None:
             effort = Effort()
@@ -209,7 +221,7 @@ def _checks() -> list[Row]:
         "coercion, deep": ({"type": "array", "items": {"$ref": "#"}}, lambda n: "[" * min(n, 900) + "]" * min(n, 900)),
     }
     return [
-        Row(f"check: {name}", lambda n, schema=schema, value=value: checked(schema, value(n)), (*_SMALL, *_LARGE))  # type: ignore[misc]
+        Row(f"check: {name}", partial(checked, schema, value), (*_SMALL, *_LARGE))
         for name, (schema, value) in made.items()
     ]
 
@@ -259,11 +271,11 @@ def _replies() -> list[Row]:
     tools = ToolUse((Tool("f", "", {"type": "object", "properties": {"a": {"type": "string"}}}),))
     answer = OutputFormat("json_schema", {"type": "object"})
 
-    def read(part: str, end: str = "") -> Callable[[int], Case]:
+    def read(part: str) -> Callable[[int], Case]:
         def case(n: int) -> Case:
-            reply = part * (n // len(part)) + end
+            reply = part * (n // len(part))
             emulators = [Emulator(tools=use, output_format=form, tag=_TAG) for use, form in _uses(tools, answer)]
-            return Case(len(reply), lambda: [_read(emulator, reply) for emulator in emulators])
+            return Case(len(reply), lambda: _read(reply, *emulators))
 
         return case
 
@@ -295,7 +307,11 @@ def _replies() -> list[Row]:
         "holders": '{"function":',
     }
     return [
-        *[Row(f"reply: {name}", read(part), (*_SMALL, *_LARGE)) for name, part in made.items()],
+        # Each reply is read in four ways.
+        *[
+            Row(f"reply: {name}", read(part), (*_SMALL, *_LARGE), most_ms=4 * _MEGABYTE_MS)
+            for name, part in made.items()
+        ],
         Row("reply: holders, closed", _held, (500, 1000, 2000, 4000)),
     ]
 
@@ -308,14 +324,13 @@ def _held(n: int) -> Case:
     depth = n // 14
     reply = '{"function":' * depth + '{"name":"f","arguments":{}}' + "}" * depth
     emulator = Emulator(tools=ToolUse((Tool("f", "", {"type": "object"}),)), output_format=PLAIN_TEXT, tag=_TAG)
-    return Case(len(reply), lambda: _read(emulator, reply))
+    return Case(len(reply), lambda: _read(reply, emulator))
 
 
-def _read(emulator: Emulator, reply: str) -> None:
-    try:
-        emulator.read(reply)
-    except Unreadable:
-        pass
+def _read(reply: str, *emulators: Emulator) -> None:
+    for emulator in emulators:
+        with suppress(Unreadable):
+            emulator.read(reply)
 
 
 def _repairs() -> list[Row]:
@@ -334,19 +349,14 @@ def _repairs() -> list[Row]:
     }
 
     def repair(text: str) -> None:
-        try:
+        with suppress(ValueError):
             repaired(text, may_close=True)
-        except ValueError:
-            pass
 
     def case(begin: str, part: str, end: str, n: int) -> Case:
         text = begin + part * (n // len(part)) + end
         return Case(len(text), lambda: repair(text))
 
-    return [
-        Row(f"repair: {name}", lambda n, made=parts: case(*made, n), (*_SMALL, *_LARGE))  # type: ignore[misc]
-        for name, parts in made.items()
-    ]
+    return [Row(f"repair: {name}", partial(case, *parts), (*_SMALL, *_LARGE)) for name, parts in made.items()]
 
 
 def _prompts() -> list[Row]:
@@ -370,19 +380,15 @@ def _prompts() -> list[Row]:
         return Case(len(text), lambda: _composed(messages, limit))
 
     return [
-        Row(f"prompt: {name}, {what}", lambda n, part=part, limit=limit: case(part, limit, n), (*_SMALL, *_LARGE))  # type: ignore[misc]
+        Row(f"prompt: {name}, {what}", partial(case, part, limit), (*_SMALL, *_LARGE))
         for name, part in made.items()
         for what, limit in (("cut", 3000), ("whole", 10_000_000))
     ]
 
 
 def _composed(messages: tuple[Message, ...], limit: int) -> None:
-    from app.domain.errors import ContextTooLong  # noqa: PLC0415 - read beside its only use
-
-    try:
+    with suppress(ContextTooLong):
         compose(messages, PromptLimit(limit))
-    except ContextTooLong:
-        pass
 
 
 def _limits() -> list[Row]:
@@ -396,6 +402,17 @@ def _limits() -> list[Row]:
         return Case(len(text), work)
 
     return [
-        Row("stop: long, nearly found", lambda n: stopped(("a" * 2000 + "b",) * 4, "a" * n), (*_SMALL, *_LARGE)),
-        Row("stop: short", lambda n: stopped(("b", "c", "d", "e"), "a" * n), (*_SMALL, *_LARGE)),
+        # Of the 50,000 pieces of a stream, each takes its share.
+        Row(
+            "stop: long, nearly found",
+            lambda n: stopped(("a" * 2000 + "b",) * 4, "a" * n),
+            (*_SMALL, *_LARGE),
+            most_ms=4 * _MEGABYTE_MS,
+        ),
+        Row(
+            "stop: short",
+            lambda n: stopped(("b", "c", "d", "e"), "a" * n),
+            (*_SMALL, *_LARGE),
+            most_ms=_MEGABYTE_MS,
+        ),
     ]

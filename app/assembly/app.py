@@ -24,6 +24,7 @@ from app.assembly.resources import Resources, make_resources
 from app.chat.fitting import RoomPolicy
 from app.chat.service import ChatService
 from app.chat.session import SessionPolicy
+from app.domain.emulation.schema import SchemaCompiler
 from app.observe import logging as logs
 from app.providers.base import BaseProvider
 from app.settings import Settings
@@ -108,6 +109,7 @@ def _chat_service(settings: Settings, resources: Resources) -> ChatService:
             long_messages=settings.site.long_messages,
             tells=settings.site.notices == "brief",
         ),
+        compiler=SchemaCompiler(),
     )
 
 

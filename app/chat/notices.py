@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from app.chat.events import Opening
 from app.chat.fitting import tools_among
 from app.domain.chat import ChatCall, Completion, Message
-from app.domain.conversation import asks_for_task
+from app.domain.conversation import SHORT_TEXT, asks_for_task, mentions_task
 from app.domain.wording import notice, without_notice
 
 
@@ -24,7 +24,8 @@ def notice_below(completion: Completion, opening: Opening, call: ChatCall, messa
     if not (prompt.dropped or prompt.shortened or left_out) or not _is_for_people(completion, call):
         return ""
     question = next((message.text for message in reversed(messages) if message.role == "user"), "")
-    if asks_for_task(question):
+    instructions = [message.text for message in messages if message.role == "system"]
+    if asks_for_task(question) or any(len(text) <= SHORT_TEXT and mentions_task(text) for text in instructions):
         return ""
     # That tools are left out is the same with every answer: the first one tells.
     is_first = not any(message.role == "assistant" for message in messages)

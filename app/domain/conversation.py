@@ -16,7 +16,7 @@ from app.domain.errors import SessionNotFound
 
 # What is asked for on behalf of a chat: a title, tags, the next questions, a search query, the rest of what is typed.
 TASK = re.compile(
-    r"\b(?:t[ií]t(?:le|el|re|ulo)|(?:a|the|short) name|name (?:for|this|the)|(?:hash)?tags?|topics?|keywords?"
+    r"\b(?:t[ií]t(?:le|el|re|ulo)s?|(?:a|the|short) name|name (?:for|this|the)|(?:hash)?tags?|topics?|keywords?"
     r"|follow[- ]?ups?|autocomplet\w{1,5}|queries|search query|emoji|suggestions"
     r"|(?:next|likely|relevant|suggested|more) (?:[\w-]{1,12} ){0,2}questions?)\b"
     r"|[标標][题題]|主[题題]|[标標][签籤]|命名|起名|[关關][键鍵][词詞]|(?:后续|後續|追|下一?个|相关|推荐)(?:问题|問題|问)",

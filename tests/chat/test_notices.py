@@ -113,6 +113,13 @@ def test_what_programs_read_has_none(telling: httpx.Client, asked: str, fields: 
     assert MARK not in answer(telling, [*HISTORY[:2], {"role": "user", "content": asked}], **fields)
 
 
+def test_what_only_the_system_prompt_asks_on_behalf_of_a_chat_has_none(telling: httpx.Client) -> None:
+    """A title may be asked for there, with the conversation below it, quoted or not."""
+    title = {"role": "system", "content": "你擅长会话，请把用户的会话总结为十个字以内的标题。"}
+    assert MARK not in answer(telling, [title, *HISTORY])
+    assert MARK not in answer(telling, [title, {"role": "user", "content": f"User: {OLD}\nAssistant: {OLD}"}])
+
+
 def test_a_call_of_a_tool_has_none(telling: httpx.Client) -> None:
     """The text beside it is for the program that called."""
     tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}

@@ -10,7 +10,7 @@ from decimal import Decimal
 
 from app.domain.emulation.jsontext import loads
 from app.domain.emulation.schema import Effort, SchemaCheck
-from app.domain.emulation.schema_graph import resolve
+from app.domain.emulation.schema_graph import extent, resolve
 
 _INTEGER = re.compile(r"-?(?:0|[1-9]\d{0,300})", re.ASCII)
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,300})(?:\.\d{1,300})?(?:[eE][+-]?\d{1,3})?", re.ASCII)
@@ -161,9 +161,10 @@ def _read(text: str, name: str) -> object:
     if (name, text[:1]) not in (("object", "{"), ("array", "[")):
         return None
     try:
-        return loads(text)
+        value = loads(text)
     except ValueError:
         return None
+    return value if extent(value)[0] <= _DEEPEST else None
 
 
 def _is(value: object, name: str) -> bool:

@@ -19,6 +19,8 @@ _PLAIN = re.compile(r"[^\\\"'”’“»]+")
 _COMMENT = re.compile(r"//[^\r\n]*|/\*.*?\*/", re.DOTALL)
 _AFTER_STRING = frozenset(",:]}")
 _DEEPEST = 100
+# Which takes up to a microsecond for each character.
+_LONGEST = 100_000
 
 
 def repaired(text: str, *, may_close: bool) -> object:
@@ -31,6 +33,8 @@ def repaired(text: str, *, may_close: bool) -> object:
     Raises:
         ValueError: The meaning is unclear.
     """
+    if len(text) > _LONGEST:
+        raise ValueError("the JSON is wrong, and too long to be repaired")
     reader = _Reader(text, may_close)
     value = reader.value(0)
     rest = text[reader.place :].strip().strip("]}")
@@ -157,9 +161,10 @@ class _Reader:
         """Skip white space and comments, and return the next character; "" at the end."""
         while True:
             self.place = skip_space(self._text, self.place)
-            comment = _COMMENT.match(self._text, self.place)
+            char = self._text[self.place : self.place + 1]
+            comment = _COMMENT.match(self._text, self.place) if char == "/" else None
             if comment is None:
-                return self._text[self.place : self.place + 1]
+                return char
             self.place = comment.end()
 
     def _wrong(self) -> ValueError:

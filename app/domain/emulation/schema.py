@@ -7,9 +7,8 @@ each value how often it would be looked at, and by what (`SchemaGraph`).
 """
 
 import hashlib
-import sys
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import jsonschema_rs
 import msgspec
@@ -50,9 +49,7 @@ class _Extent(Struct, frozen=True):
     """What a schema takes of a request's budget."""
 
     nodes: int
-    patterns: Mapping[str, PatternCost]
-    pattern_states: int
-    pattern_characters: int
+    patterns: frozenset[str]
     has_references: bool
 
 
@@ -80,9 +77,13 @@ class SchemaCheck:
         ValueError: The schema is one that `check_schema` refuses.
     """
 
-    def __init__(self, schema: Schema, extent_: _Extent | None = None) -> None:
+    def __init__(
+        self, schema: Schema, extent_: _Extent | None = None, costs: Mapping[str, PatternCost] | None = None
+    ) -> None:
         self.schema = schema
         self.extent = extent_ or _extent_of(schema)
+        known = costs or {}
+        self._costs = {pattern: known.get(pattern) or pattern_cost(pattern) for pattern in self.extent.patterns}
         self._made: SchemaGraph | None = None
         # Without references, a schema has no more alternatives than values.
         if self.extent.has_references and self._graph.alternatives > _MOST_ALTERNATIVES:
@@ -111,7 +112,7 @@ class SchemaCheck:
     @property
     def _graph(self) -> SchemaGraph:
         if self._made is None:
-            self._made = SchemaGraph(self.schema, self.extent.patterns)
+            self._made = SchemaGraph(self.schema, self._costs)
         return self._made
 
     def _is_affordable(self, value: object, effort: Effort) -> bool:
@@ -179,7 +180,7 @@ class SchemaCompiler:
             raise InvalidRequest(f'{param}: the schema of a tool must have "type": "object".', param=param)
         known = self._checks.get(key)
         if known is not None:
-            budget.spend_patterns(known.extent, param)
+            budget.spend_patterns(known.extent.patterns, param)
             self._checks.move_to_end(key)
             return known
         check = _compiled(schema, param, budget)
@@ -216,6 +217,7 @@ class _Budget:
 
     def __init__(self) -> None:
         self._nodes = self._bytes = self._states = self._characters = 0
+        self._patterns: dict[str, PatternCost] = {}
 
     def spend_nodes(self, nodes: int, param: str) -> None:
         self._nodes += nodes
@@ -233,17 +235,18 @@ class _Budget:
             raise _over("schemas", f"have at most {_MOST_BYTES_TOGETHER} bytes", param)
         return hashlib.blake2b(text, digest_size=_DIGEST_BYTES).digest()
 
-    def room_for_patterns(self) -> int:
-        """How many characters they may still have."""
-        return _MOST_PATTERN_CHARACTERS - self._characters
-
-    def spend_patterns(self, extent_: _Extent, param: str) -> None:
-        self._characters += extent_.pattern_characters
-        self._states += extent_.pattern_states
-        if self._characters > _MOST_PATTERN_CHARACTERS:
-            raise _over("regexes in the schemas", f"have at most {_MOST_PATTERN_CHARACTERS} characters", param)
+    def spend_patterns(self, patterns: Collection[str], param: str) -> Mapping[str, PatternCost]:
+        """What each pattern costs. Those of the same text are estimated once, but compiled for each schema."""
+        for pattern in patterns:
+            if pattern not in self._patterns:
+                self._characters += len(pattern)
+                if self._characters > _MOST_PATTERN_CHARACTERS:
+                    raise _over("regexes in the schemas", f"have at most {_MOST_PATTERN_CHARACTERS} characters", param)
+                self._patterns[pattern] = pattern_cost(pattern)
+            self._states += self._patterns[pattern].states
         if self._states > _MOST_PATTERN_STATES:
             raise _over("regexes in the schemas", f"have at most {_MOST_PATTERN_STATES} states", param)
+        return self._patterns
 
 
 def _over(what: str, most: str, param: str) -> InvalidRequest:
@@ -252,9 +255,8 @@ def _over(what: str, most: str, param: str) -> InvalidRequest:
 
 def _compiled(schema: Schema, param: str, budget: _Budget) -> SchemaCheck:
     try:
-        extent_ = _extent_of(schema, budget.room_for_patterns())
-        budget.spend_patterns(extent_, param)
-        return SchemaCheck(schema, extent_)
+        extent_ = _extent_of(schema)
+        return SchemaCheck(schema, extent_, budget.spend_patterns(extent_.patterns, param))
     except jsonschema_rs.ValidationError as error:
         raise InvalidRequest(f"{param} is not a usable JSON Schema: {_told(error)}.", param=param) from error
     except ValueError as error:
@@ -288,10 +290,9 @@ def _count(schema: Schema, param: str) -> int:
     raise InvalidRequest(f"{param}: a schema may be nested at most {_DEEPEST_SCHEMA} levels deep.", param=param)
 
 
-def _extent_of(schema: Schema, most_characters: int = sys.maxsize) -> _Extent:
-    """What a schema takes; beyond so many characters of patterns, those are no longer looked at."""
-    nodes = states = characters = 0
-    patterns: dict[str, PatternCost] = {}
+def _extent_of(schema: Schema) -> _Extent:
+    nodes = 0
+    patterns: set[str] = set()
     has_references = False
     waiting: list[object] = [schema]
     while waiting:
@@ -300,15 +301,11 @@ def _extent_of(schema: Schema, most_characters: int = sys.maxsize) -> _Extent:
         if isinstance(part, dict):
             has_references = has_references or not REFERENCES.isdisjoint(part)
             if "pattern" in part or "patternProperties" in part:
-                for pattern in patterns_of(part):
-                    characters += len(pattern)
-                    if pattern not in patterns and characters <= most_characters:
-                        patterns[pattern] = pattern_cost(pattern)
-                    states += patterns[pattern].states if pattern in patterns else 0
+                patterns.update(patterns_of(part))
             waiting.extend(part.values())
         elif isinstance(part, list):
             waiting.extend(part)
-    return _Extent(nodes, patterns, states, characters, has_references)
+    return _Extent(nodes, frozenset(patterns), has_references)
 
 
 def _memory(check: SchemaCheck) -> int:
