@@ -17,6 +17,7 @@ from tests.ports import free_port
 
 _DEBIAN = Path("/usr/lib/postgresql")
 _SUPERUSER = "gateway"
+_START_TRIES = 5
 
 
 class PostgresServer:
@@ -40,6 +41,16 @@ class PostgresServer:
                     if path.stat().st_uid == 0 and not path.stat().st_mode & 0o001:
                         path.chmod(path.stat().st_mode | 0o001)
             self._run("initdb", "-D", self._data, "-A", "trust", "-U", _SUPERUSER, "-N")
+            for _ in range(_START_TRIES):
+                try:
+                    self._start()
+                except subprocess.CalledProcessError:
+                    self.port = free_port()  # somebody else was faster at this one
+                else:
+                    return
+        self._start()
+
+    def _start(self) -> None:
         settings = f"-p {self.port} -k {self._folder} -c listen_addresses=127.0.0.1 -c fsync=off"
         self._run("pg_ctl", "-D", self._data, "-w", "-o", settings, "-l", self._folder / "log", "start")
 

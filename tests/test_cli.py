@@ -381,3 +381,57 @@ def test_a_wrong_providers_file_stops_the_start_and_is_named(tmp_path: Path) -> 
     assert ended.returncode == 2
     expected = f"PROVIDERS_FILE: {file}: providers[0] (work).base_url: must be an http:// or https:// address"
     assert expected in ended.stderr.splitlines()
+
+
+def test_keys_are_given_out_and_taken_back_at_the_command_line(site: LiveSimulator, tmp_path: Path) -> None:
+    """A key that is made while a gateway runs opens it; usage names it; a revoked one is closed out."""
+    settings = {
+        "DATABASE_URL": f"sqlite:///{tmp_path}/gateway.db",
+        "JOURNAL_DIR": str(tmp_path / "journal"),
+        "API_MASTER_KEY": ALICE_KEY,
+        "CHAT_PAGE_URL": site.page_url,
+        "TYPING_DELAY_SECONDS": "0",
+    }
+    made = run("main.py", "keys", "create", "ada", "--project", "lab", "--models", "kimi*", **settings)
+    assert made.returncode == 0, made.stderr
+    key = made.stdout.strip()
+    assert "it is not shown again" in made.stderr
+    again = run("main.py", "keys", "create", "ada", "--project", "lab", **settings)
+    assert (again.returncode, again.stderr) == (1, "The project 'lab' has a key 'ada' already.\n")
+    listed = json.loads(run("main.py", "keys", "list", "--json", **settings).stdout)
+    assert [(row["name"], row["project"], row["models"], row["state"]) for row in listed] == [
+        ("ada", "lab", ["kimi*"], "active")
+    ]
+    assert key not in json.dumps(listed)
+    assert "can be used; version" in run("main.py", "database", "check", **settings).stdout
+    backup = run("main.py", "database", "backup", str(tmp_path / "copy.db"), **settings)
+    assert "api_key 1" in backup.stdout
+    revoked = json.loads(run("main.py", "keys", "revoke", "ada", "--json", **settings).stdout)
+    assert revoked["state"] == "revoked"
+    assert "There is no key 'ada'" in run("main.py", "keys", "show", "ada", **settings).stderr
+    assert run("main.py", "usage", "--csv", **settings).stdout.startswith("key,requests,tokens_in")
+    none = run("main.py", "keys", "list", **{**settings, "DATABASE_URL": "none"})
+    assert none.returncode == 2
+    assert "DATABASE_URL: it is none" in none.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"DATABASE_URL": "mysql://x/y"}, "DATABASE_URL: write sqlite:///data/gateway.db"),
+        ({"DATABASE_URL": "sqlite:////proc/no/gateway.db"}, "DATABASE_URL: /proc/no/gateway.db can't be used"),
+        ({"JOURNAL_DIR": "/proc/no"}, "JOURNAL_DIR: nothing can be written to /proc/no"),
+    ],
+)
+def test_a_database_that_can_t_be_used_stops_the_start(tmp_path: Path, setting: dict[str, str], words: str) -> None:
+    """With the setting's name and what is wrong."""
+    settings = {
+        "DATABASE_URL": f"sqlite:///{tmp_path}/gateway.db",
+        "JOURNAL_DIR": str(tmp_path / "journal"),
+        "API_MASTER_KEY": ALICE_KEY,
+        **setting,
+    }
+    ended = run("main.py", "serve", **settings)
+    assert ended.returncode == 2
+    assert words in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -144,6 +144,24 @@ def describe(settings: DatabaseSettings) -> str:
     return f"{database.shown_url}, {count} keys"
 
 
+def prepare_at_start(settings: DatabaseSettings) -> None:
+    """Bring the tables up to date, if the database is there.
+
+    Raises:
+        SettingsError: It can't be used.
+    """
+    try:
+        database = Database(settings.url.get_secret_value())
+    except ValueError as error:
+        raise SettingsError(f"DATABASE_URL: {error}") from None
+    try:
+        prepare(database)
+    except DatabaseAway:
+        pass  # `Records` says so, and goes on looking for it
+    finally:
+        database.close()
+
+
 def prepare(database: Database) -> None:
     """Bring the tables up to date.
 

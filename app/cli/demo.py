@@ -4,11 +4,13 @@ import argparse
 import contextlib
 import errno
 import logging
+import os
 import socket
 import sys
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from app import __version__
 from app.assembly.app import create_app
@@ -45,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
             chat_page_url=site.page_url,
             upstream_url=site.ajax_url,
             **simulated_upstreams(site.api_url),
+            **({} if _may_write_data() else {"database_url": "none"}),
             log_format="pretty",
             log_level="INFO",
             api_host=host,
@@ -58,6 +61,12 @@ def run(options: argparse.Namespace) -> int:
         # The port is open: whoever pastes the curl line before the server has started waits for it a moment.
         print(banner.text(), flush=True)
         return run_server(app, settings, listener)
+
+
+def _may_write_data() -> bool:
+    """Whether there can be a database here. Without one the demo has no keys but its own."""
+    folder = Path("data")
+    return os.access(folder if folder.exists() else folder.absolute().parent, os.W_OK)
 
 
 def simulated_upstreams(api_url: str, presets: Mapping[str, Preset] = PRESETS) -> dict[str, object]:

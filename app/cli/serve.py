@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import importlib
 import socket
 import sys
 from functools import partial
@@ -23,7 +24,20 @@ def run(options: argparse.Namespace) -> int:
     """Serve until told to stop, and return the exit status."""
     given = {"api_host": options.host, "api_port": options.port}
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})
-    return run_server(create_app(settings), settings)
+    app = create_app(settings)
+    prepare_database(settings)
+    return run_server(app, settings)
+
+
+def prepare_database(settings: Settings) -> None:
+    """Bring the database's tables up to date before anything is served. One that is away is looked for later.
+
+    Raises:
+        SettingsError: It is there, and can't be used.
+    """
+    if settings.database.enabled:
+        # Imported only now: SQLAlchemy is large, and not every gateway has a database.
+        importlib.import_module("app.assembly.database").prepare_at_start(settings.database)
 
 
 def run_server(app: FastAPI, settings: Settings, listener: socket.socket | None = None) -> int:
