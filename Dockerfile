@@ -28,10 +28,11 @@ LABEL org.opencontainers.image.title="kimi-ai-2api" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}"
 RUN groupadd --gid 10001 gateway && \
-    useradd --uid 10001 --gid gateway --no-create-home --home-dir /srv/gateway --shell /usr/sbin/nologin gateway && \
-    mkdir -p -m 700 /srv/gateway/data && chown 10001:10001 /srv/gateway/data
+    useradd --uid 10001 --gid gateway --no-create-home --home-dir /srv/gateway --shell /usr/sbin/nologin gateway
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /srv/gateway /srv/gateway
+# Keys and the ledger: the only folder that is written to.
+RUN mkdir /srv/gateway/data && chown 10001:10001 /srv/gateway/data
 WORKDIR /srv/gateway
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -85,7 +85,10 @@ def _records(settings: Settings, metrics: Metrics) -> "Records | None":
     if not settings.database.enabled:
         return None
     # Imported only now: SQLAlchemy is large.
-    module = importlib.import_module("app.assembly.database")
+    try:
+        module = importlib.import_module("app.assembly.database")
+    except ImportError as error:
+        raise SettingsError(f"DATABASE_URL: this system has no {error.name}; set it to none") from error
     records: Records = module.make_records(settings.database, metrics.key_looked_up)
     return records
 

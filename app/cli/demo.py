@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import errno
+import importlib
 import logging
 import os
 import socket
@@ -10,11 +11,10 @@ import sys
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from app import __version__
 from app.assembly.app import create_app
-from app.cli.demo_key import kept_key
+from app.cli.demo_key import data_folder, kept_key
 from app.cli.serve import run_server
 from app.providers.openai_compatible.presets import PRESETS, Preset
 from app.settings import load_settings
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
             chat_page_url=site.page_url,
             upstream_url=site.ajax_url,
             **simulated_upstreams(site.api_url),
-            **({} if _may_write_data() else {"database_url": "none"}),
+            **_database(),
             log_format="pretty",
             log_level="INFO",
             api_host=host,
@@ -63,10 +63,25 @@ def run(options: argparse.Namespace) -> int:
         return run_server(app, settings, listener)
 
 
-def _may_write_data() -> bool:
-    """Whether there can be a database here. Without one the demo has no keys but its own."""
-    folder = Path("data")
-    return os.access(folder if folder.exists() else folder.absolute().parent, os.W_OK)
+def _database() -> dict[str, object]:
+    """Where the demo keeps keys and calls, as settings: as the environment says, else beside its key, else nowhere."""
+    if os.environ.get("DATABASE_URL"):
+        return {}
+    with contextlib.suppress(OSError, RuntimeError):
+        folder = data_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        # Windows has no locks for the ledger's journal.
+        if _has_locks() and os.access(folder, os.W_OK):
+            return {"database_url": f"sqlite:///{folder}/gateway.db", "journal_dir": folder / "journal"}
+    return {"database_url": "none"}
+
+
+def _has_locks() -> bool:
+    try:
+        importlib.import_module("fcntl")
+    except ImportError:
+        return False
+    return True
 
 
 def simulated_upstreams(api_url: str, presets: Mapping[str, Preset] = PRESETS) -> dict[str, object]:

@@ -17,7 +17,7 @@ def kept_key(folder: Path | None = None) -> str:
         folder: Where the file `demo-key` is; by default `data` in a checkout, else the user's folder for such things.
     """
     try:
-        file = (folder or _default_folder()) / "demo-key"
+        file = (folder or data_folder()) / "demo-key"
     except RuntimeError:  # a user without a home
         return _new_key()
     key = _read(file)
@@ -32,7 +32,12 @@ def _new_key() -> str:
     return f"sk-demo-{secrets.token_hex(12)}"
 
 
-def _default_folder() -> Path:
+def data_folder() -> Path:
+    """Where the demo keeps things: `data` in a checkout, else the user's folder for such things.
+
+    Raises:
+        RuntimeError: The user has no home.
+    """
     if (_ROOT / "pyproject.toml").is_file():
         return _ROOT / "data"
     return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "kimi-ai-2api"
