@@ -11,6 +11,7 @@ three counts.
 
 import argparse
 import gc
+import math
 import os
 import pickle
 import resource
@@ -27,7 +28,8 @@ _MOST_BYTES = 6 * 2**30
 _SMALL_SIZE, _SMALL_MS, _SMALL_MB = 8192, 50.0, 10.0
 _MOST_MS, _MOST_MB, _MOST_GROWTH = 100.0, 50.0, 2.2
 # Below this, what is measured is not the input.
-_MEASURABLE_MS = 10.0
+_MEASURABLE_MS = 15.0
+_LEAST_GROWTH = 1.5
 
 Work = Callable[[], object]
 
@@ -101,24 +103,27 @@ def run(rows: Sequence[Row]) -> bool:
     print(f"{'input':48} {'bytes':>10} {'CPU ms':>9} {'peak MB':>8} {'growth':>7}  bounds")
     all_hold = True
     for row in rows:
-        before: tuple[int, Cost] | None = None
+        first: tuple[int, Cost] | None = None
         for number in row.sizes:
             case = row.case(number)
             cost = measured(case.work)
             if case.beside is not None:
                 beside = measured(case.beside)
                 cost = Cost(max(cost.ms - beside.ms, 0.0), max(cost.mb - beside.mb, 0.0))
-            growth = None
-            if before is not None and before[1].ms >= _MEASURABLE_MS and case.size > 1.5 * before[0]:
-                # As if the sizes had doubled exactly.
-                growth = 2 * (cost.ms / before[1].ms) / (case.size / before[0])
+            growth = None if first is None else _growth(case.size / first[0], cost.ms / first[1].ms)
             faults = broken(row, case.size, cost, growth)
             all_hold = all_hold and not faults
             shown = "" if growth is None else f"x{growth:.1f}"
             verdict = ", ".join(faults).upper() or "ok"
             print(f"{row.name:48} {case.size:10} {cost.ms:9.1f} {cost.mb:8.1f} {shown:>7}  {verdict}", flush=True)
-            before = (case.size, cost)
+            if first is None and _MEASURABLE_MS <= cost.ms < float("inf"):
+                first = (case.size, cost)
     return all_hold
+
+
+def _growth(sizes: float, costs: float) -> float | None:
+    """By how much the cost grows when the size doubles, on average."""
+    return float(costs ** (1 / math.log2(sizes))) if sizes >= _LEAST_GROWTH else None
 
 
 def _once(work: Work) -> Cost:

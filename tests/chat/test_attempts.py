@@ -1,6 +1,7 @@
 """Which targets are asked for an answer, in which order, for how long, and for what."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from app.chat.call_log import CallLog
 from app.chat.session import CallSession, SessionPolicy
 from app.domain.caller import Caller
 from app.domain.chat import PLAIN_TEXT, ChatCall, Image, Message, OutputFormat, Tool, ToolCall, ToolUse
+from app.domain.emulation.schema import Checks, SchemaCompiler
 from app.domain.errors import ContextTooLong, InvalidRequest
 from app.domain.prompt import MessagePrompt, PromptLimit, TextPrompt
 from app.providers.base import Ability
@@ -33,6 +35,16 @@ def _target(
     return Target(provider, provider.models[0])
 
 
+class _Compiler(SchemaCompiler):
+    """Counts how often it is asked."""
+
+    times = 0
+
+    def checks(self, tools: Sequence[Tool], output_format: OutputFormat) -> Checks:
+        self.times += 1
+        return super().checks(tools, output_format)
+
+
 class _Attempts:
     """All attempts at an answer to messages, made one after the other."""
 
@@ -41,7 +53,9 @@ class _Attempts:
         caller = Caller("alice")
         store = MemorySessionStore(max_sessions=1, time_to_live=60, lock_wait=1)
         self.log = CallLog(call, caller, targets[0], (), None)
-        self.coming = attempts(call, caller.id, targets, CallSession(store, SessionPolicy(), call, caller), self.log)
+        session = CallSession(store, SessionPolicy(), call, caller)
+        self.compiler = _Compiler()
+        self.coming = attempts(call, caller.id, targets, session, self.log, compiler=self.compiler)
 
     def __next__(self) -> Attempt:
         return next(self.coming)
@@ -100,6 +114,19 @@ async def test_a_schema_is_looked_at_only_by_whom_it_has_to_be_asked_for_in_word
     attempt = asked.one()
     assert asked.log.passed_over == [("text", "unfit")]
     assert (attempt.target, attempt.emulator, attempt.request.output_format) == (native, None, wanted)
+
+
+@pytest.mark.parametrize("schema", [{"type": "object"}, {"type": "objekt"}])
+async def test_schemas_are_compiled_once_for_all_targets(schema: dict[str, object]) -> None:
+    """Those that can be used and those that can't; for a model that takes them by itself, not at all."""
+    wanted = OutputFormat("json_schema", schema)
+    targets = [_target("one"), _target("two"), _target("three")]
+    asked = _Attempts(targets, ASKED, tools=TOOLS, output_format=wanted)
+    assert len(asked.names()) + len(asked.log.passed_over) == 3
+    assert asked.compiler.times == 1
+    native = _target("native", abilities=("messages", "tools", "json_schema"))
+    asked = _Attempts([native], ASKED, tools=TOOLS, output_format=wanted)
+    assert (asked.names(), asked.compiler.times) == (["native"], 0)
 
 
 async def test_a_model_is_asked_for_what_it_can_do() -> None:

@@ -127,3 +127,12 @@ def test_no_depth_is_too_much() -> None:
     for _ in range(5000):
         schema = {"type": "object", "properties": {"p": schema}}
     assert moonshot_schema(schema) is schema
+
+
+def test_a_schema_does_not_multiply() -> None:
+    """What holds for all of many alternatives is written into each of them only while it stays a schema of its size."""
+    common = {"type": "string", "pattern": "x" * 10_000}
+    many = _of_property({**common, "anyOf": [{"minLength": number} for number in range(1000)]})
+    assert moonshot_schema(many) is many
+    few = _of_property({**common, "anyOf": [{"minLength": 1}, {"minLength": 2}]})
+    assert moonshot_schema(few) == _of_property({"anyOf": [{**common, "minLength": 1}, {**common, "minLength": 2}]})

@@ -39,7 +39,7 @@ _PATTERN_OPTIONS = jsonschema_rs.FancyRegexOptions(backtrack_limit=5_000, size_l
 _MOST_FAULTS = 3
 _LONGEST_FAULT = 160
 _DEEPEST_TO_ENCODE = 100
-_DEEP = 20
+_DEEP, _PARTS_IN_DEPTH = 20, 1000
 # What a compiled schema keeps in memory: for each value, and for each pattern with all its caches.
 _NODE_BYTES, _PATTERN_BYTES = 1000, 300_000
 _DIGEST_BYTES = 20
@@ -100,7 +100,8 @@ class SchemaCheck:
         """
         effort = Effort() if effort is None else effort
         if not self._is_affordable(value, effort):
-            return [f"it is {'nested too deeply' if extent(value)[0] > _DEEP else 'too large'} for this schema"]
+            is_deep = extent(value, _PARTS_IN_DEPTH)[0] > _DEEP
+            return [f"it is {'nested too deeply' if is_deep else 'too large'} for this schema"]
         try:
             return [] if self._validator.is_valid(value) else self._told(value, effort)
         except UnicodeEncodeError:  # lone surrogates: valid JSON, which the validator can't take

@@ -278,6 +278,8 @@ def extent(value: object, most: int = sys.maxsize) -> tuple[int, int, int, int]:
             break
         inner: list[object] = []
         for part in level:
+            if isinstance(part, dict | list) and parts + len(part) > most:
+                return depth + 1, parts + len(part), characters, longest
             if isinstance(part, str):
                 characters += len(part)
                 longest = max(longest, len(part))

@@ -15,7 +15,8 @@ from app.domain.emulation.schema_graph import resolve
 
 # If there is only one reference to such a part, it is written in place: in a cycle there would be a second one.
 _DEFINITION = re.compile(r"#/(?:\$defs|definitions)/[^/]+")
-_DEEPEST_IN_PLACE = 3
+# Beyond this depth a part is named instead: it may itself be as deep as a schema is allowed to be.
+_DEEPEST_IN_PLACE = 15
 _PLAIN_NAME = re.compile(r"[A-Za-z_$][\w$]*", re.ASCII)
 _NOT_IN_A_NAME = re.compile(r"\W+", re.ASCII)
 _SIMPLE = frozenset({"string", "number", "integer", "boolean", "null"})
@@ -138,7 +139,9 @@ class _Writer:
         """A schema as a type, in parentheses if it is `inner` and needs them."""
         if not isinstance(schema, Mapping):
             return "never" if schema is False else "any"
+        self._depth += 1
         parts = list(self._parts(schema))
+        self._depth -= 1
         text = " & ".join(_bracketed(part) if len(parts) > 1 else part for part in parts) or "any"
         comment = ""
         if not schema.keys() <= _UNREMARKED:
@@ -212,10 +215,7 @@ class _Writer:
             raise _Inexpressible
         if reference in self._shared or self._depth > _DEEPEST_IN_PLACE:
             return self._named(str(reference))
-        self._depth += 1
-        text = _bracketed(self._type(target))
-        self._depth -= 1
-        return text
+        return _bracketed(self._type(target))
 
     def _named(self, reference: str) -> str:
         """The name of a part that is referred to. Its `type` line is written later: chains of them may be long."""

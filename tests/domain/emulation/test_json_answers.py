@@ -64,3 +64,12 @@ def test_a_schema_may_ask_for_something_else_than_an_object() -> None:
     """An array or a string is an answer where the schema says so."""
     assert json_only({"type": "array", "items": {"type": "integer"}}).read("Sure: [1, 2]").text == "[1, 2]"
     assert json_only({"type": "string"}).read('"yes"').text == '"yes"'
+
+
+def test_what_is_too_long_is_not_repaired() -> None:
+    """Repairing reads a text character by character; a valid one may be of any length."""
+    long = "x" * 200_000
+    assert json_only().read(f'{{"a": "{long}"}}').text
+    assert json_only().read("{'a': 'x'}").text == '{"a":"x"}'
+    with pytest.raises(Unreadable, match="too long to be repaired"):
+        json_only().read(f"{{'a': '{long}'}}")

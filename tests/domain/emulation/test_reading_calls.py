@@ -1,8 +1,11 @@
 """Replies that call tools, in all forms that models use."""
 
+from collections.abc import Callable
+from contextlib import suppress
+
 import pytest
 
-from app.domain.chat import OutputFormat, ToolCall
+from app.domain.chat import OutputFormat, Tool, ToolCall
 from app.domain.emulation.emulator import Emulator, Unreadable, new_call_id
 from tests.domain.emulation.tools import ANY, CLOSE, NOW, OPEN, OSLO, ROME, TAG, WEATHER, emulator, kimi, marked
 
@@ -277,3 +280,45 @@ def test_an_earlier_call_looks_like_the_form_that_is_asked_for() -> None:
     assert reader.render_call(call) == marked(ROME)
     assert reader.render_call(ToolCall("c", "now", "")) == marked('{"name":"now","arguments":{}}')
     assert reader.render_call(ToolCall("c", "now", '"x')) == marked('{"name":"now","arguments":"\\"x"}')
+
+
+@pytest.mark.parametrize("depth", [30, 105, 240, 480, 960, 50_000])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        lambda depth: marked('{"function":' * depth + ROME + "}" * depth),
+        lambda depth: marked("[" * depth + ROME + "]" * depth),
+        lambda depth: marked('{"name":"store","arguments":' + '{"a":' * depth + "1" + "}" * depth + "}"),
+        lambda depth: marked("{'name':'store','arguments':" + "{'a':" * depth + "1" + "}" * depth + "}"),
+        lambda depth: marked('{"name":"get_weather","arguments":{"city":' + "[" * depth + "]" * depth + "}}"),
+        lambda depth: "<store><a>" + '{"a":' * depth + '"\\ud800"' + "}" * depth + "</a></store>",
+        lambda depth: "store" + "(a=1).b" * min(depth, 1000) + "(a=1)",
+    ],
+    ids=["holders", "lists", "arguments", "repaired", "coerced", "half a pair", "attributes"],
+)
+def test_depth_makes_a_call_unreadable_at_worst(reply: Callable[[int], str], depth: int) -> None:
+    """However deeply a reply is nested, it is read, or the model is told why it can't be."""
+    for reader in (emulator(), emulator(choice="required")):
+        with suppress(Unreadable):
+            reader.read(reply(depth))
+
+
+def test_a_deep_value_in_a_text_stays_a_text() -> None:
+    """What would be too deep to be written again isn't taken out of its quotes."""
+    node = {"anyOf": [{"type": "object"}, {"type": "string"}]}
+    tool = Tool("f", "", {"type": "object", "properties": {"a": {"type": "object"}, "b": node}})
+    deep = '{"a":' * 400 + "1" + "}" * 400
+    with suppress(Unreadable):
+        emulator(tool).read(f"<f><a>{deep}</a></f>")
+    assert _called(f"<f><b>{deep}</b></f>", emulator(tool))[0][0] == "f"
+
+
+def test_many_costly_calls_are_not_all_checked() -> None:
+    """Checking ends where it would hold up everybody else; the reply is then one that can't be used."""
+    tool = Tool(
+        "f", "", {"type": "object", "properties": {"a": {"contains": {"enum": [{"n": n} for n in range(999)]}}}}
+    )
+    call = marked('{"name":"f","arguments":{"a":[' + '{"n":-1},' * 30 + '{"n":1}]}}')
+    assert len(_called(call, emulator(tool))) == 1
+    with pytest.raises(Unreadable, match="too large for this schema"):
+        emulator(tool).read("".join(call.replace('"n":1}]', f'"n":{n}}}]') for n in range(100)))

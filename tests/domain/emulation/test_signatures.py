@@ -105,3 +105,26 @@ def test_tools_may_name_different_types_alike() -> None:
     assert lines[0].startswith("type Node = ")
     assert lines[1].startswith("type Node2 = ")
     assert lines[2:] == ["f(n?: Node) - One.", "g(n?: Node2) - Two.", "More."]
+
+
+def test_long_chains_of_references_are_written_as_they_are_followed() -> None:
+    """Each type refers to the next by its name, however many there are, and however deep they are."""
+    parts: dict[str, object] = {"d30": {"type": "integer"}}
+    for number in range(30):
+        part: object = {"$ref": f"#/$defs/d{number + 1}"}
+        for _ in range(27):
+            part = _properties(a=part)
+        parts[f"d{number}"] = part
+    text = signatures([Tool("f", "", _properties(a={"$ref": "#/$defs/d0"}) | {"$defs": parts})])
+    assert text.count("type d") > 10
+    assert "type d30 = integer" in text
+    assert "$ref" not in text
+
+
+def test_names_of_types_that_are_given_up_again_are_free() -> None:
+    """A tool that is left as JSON leaves no types behind."""
+    schema = _properties(n={"$ref": "#/$defs/Node"}) | {"$defs": {"Node": _NODE}}
+    bad = _properties(n={"$ref": "#/$defs/Node"}, m={"$ref": "#here"}) | {"$defs": {"Node": _NODE}}
+    lines = signatures([Tool("f", "", schema), Tool("g", "", bad), Tool("h", "", schema)]).split("\n")
+    assert [line.partition(" = ")[0] for line in lines[:2]] == ["type Node", lines[1].partition(" = ")[0]]
+    assert sum(line.startswith("type ") for line in lines) == 2
