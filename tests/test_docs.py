@@ -1,18 +1,24 @@
 """The documentation: the reference pages that are generated from the code, and the links between all pages."""
 
+import ast
+import json
 import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
 from docs import generate
 from simulator.live import LiveSimulator
 
 API = generate.ROOT / "docs/api.md"
+CLIENTS = [generate.ROOT / "docs" / name for name in ("clients.md", "clients.zh-CN.md")]
+CODE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = sorted(page for pattern in ("*.md", "docs/**/*.md", "deploy/**/*.md") for page in generate.ROOT.glob(pattern))
 # Set by uvicorn and by the web framework on any response.
 COMMON = {"content-length", "content-type", "date", "server", "transfer-encoding"}
@@ -74,6 +80,24 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\(([^)\s]+)\)", _prose(page))
     local = [target for target in targets if not re.match(r"[a-z]+:", target)]
     assert [target for target in local if not _exists(page, target)] == []
+
+
+def test_clients_are_told_the_same_in_both_languages() -> None:
+    """The same configurations, sections, tables and settings, in the same order."""
+    english, chinese = (page.read_text(encoding="utf-8") for page in CLIENTS)
+    assert CODE.findall(chinese) == CODE.findall(english)
+    for of_both in (r"^(#+) ", r"^(\|)", r"`([A-Z]+_[A-Z_]+)[`=]", r"(\d+\.\d+(?:\.\d+)?)"):
+        assert re.findall(of_both, chinese, re.MULTILINE) == re.findall(of_both, english, re.MULTILINE)
+
+
+def test_configurations_of_clients_can_be_read() -> None:
+    """What is there to copy is valid in its language."""
+    readers: dict[str, Callable[[str], object]] = {"json": json.loads, "yaml": yaml.safe_load, "python": ast.parse}
+    found = CODE.findall(CLIENTS[0].read_text(encoding="utf-8"))
+    assert set(readers) <= {kind for kind, _ in found}
+    for kind, code in found:
+        if kind in readers:
+            assert readers[kind](code)
 
 
 def _exists(page: Path, target: str) -> bool:
