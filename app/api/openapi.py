@@ -65,6 +65,7 @@ TAGS: Sequence[Mapping[str, str]] = (
     {"name": "completions", "description": "OpenAI's legacy completions"},
     {"name": "models", "description": "What can be asked"},
     {"name": "sessions", "description": "What is remembered of conversations"},
+    {"name": "keys", "description": "What a key may do, and what it has used"},
     {"name": "operations", "description": "State and metrics"},
 )
 

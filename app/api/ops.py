@@ -119,6 +119,7 @@ def ops_router(
         "/ready",
         summary="May this worker serve",
         response_model=Readiness,
+        response_model_exclude_none=True,
         responses={503: {"model": Readiness, "description": "Send requests elsewhere"}},
     )
     async def ready(response: Response) -> Readiness:

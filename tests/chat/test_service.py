@@ -244,7 +244,7 @@ async def test_what_nobody_counted_is_estimated() -> None:
     call = Delta(tool_call=ToolCallDelta(0, "c", "look", "{" + "x" * 34 + "}"))
     *_, ending = await _House(_streaming(Delta(reasoning="x" * 40), Delta("x" * 40), call)).stream()
     assert isinstance(ending, Ending)
-    assert ending.usage == Usage(2, 30)
+    assert ending.usage == Usage(2, 30, estimated=True)
 
 
 CALLED = Message("assistant", "", tool_calls=(ToolCall("c", "look", "{}"),))

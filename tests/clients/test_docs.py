@@ -71,6 +71,7 @@ def test_the_description_tells_all_addresses(document: Any) -> None:
         "/v1/models": {"get"},
         "/v1/models/{model}": {"get"},
         "/v1/sessions": {"get"},
+        "/v1/key": {"get"},
         "/v1/sessions/{session_id}": {"get", "delete"},
     }
     assert {"/health", "/ready"} <= set(told)

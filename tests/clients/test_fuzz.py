@@ -56,6 +56,6 @@ def test_no_request_makes_the_gateway_stumble(gateway: LiveGateway, site: LiveSi
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads(report.read_text(encoding="utf-8"))
     assert (summary["failures"], summary["errors"], summary["complete"]) == ([], [], True)
-    assert summary["operations"]["tested"] == summary["operations"]["total"] == 18
+    assert summary["operations"]["tested"] == summary["operations"]["total"] == 19
     assert summary["test_cases"]["generated"] > 500
     assert site.site.counters.accepted > 20

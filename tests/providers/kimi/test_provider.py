@@ -200,7 +200,6 @@ def test_all_providers_details_are_told_without_secrets(site: LiveSimulator, cli
     assert ready.json() == {
         "status": "ready",
         "sessions": "ready",
-        "sessions_reason": None,
         "providers": {"kimi-web": {"status": "ready", "nonce": "fresh", "breaker": "closed"}},
     }
 
