@@ -19,7 +19,7 @@ from app.domain.emulation.schema import Checks, SchemaCompiler
 from app.domain.errors import ContextTooLong, InvalidRequest
 from app.domain.forgery import without_forged_calls
 from app.domain.output_limiter import OutputLimiter
-from app.domain.prompt import MessagePrompt, TextPrompt, compose, message_prompt
+from app.domain.prompt import MessagePrompt, TextPrompt, compose, message_prompt, pending_places
 from app.domain.tokens import estimate
 from app.providers.base import CompletionRequest, ModelSpec
 from app.providers.bounds import ModelBounds, within_bounds
@@ -28,6 +28,7 @@ from app.providers.registry import Target
 # 36 ** 13 are 67 bits: no text that was written before can have it, by chance or by trying.
 _TAG_ALPHABET = string.ascii_lowercase + string.digits
 _TAG_LENGTH = 13
+_TEXT_ONLY = "This model reads text only, not images. Send the message without the image."
 _ONE_ANSWER = "n must be 1: this model gives one answer at a time."
 
 
@@ -125,11 +126,18 @@ def attempts(
         return Attempt(target, request, limiter, emulator, prepared.messages, (*told.left_out, *ignored))
 
     for index, target in enumerate(targets):
+        messages = session.messages
+        unseen: tuple[str, ...] = ()
         try:
-            prepared = _prepared(call, target.spec, session.messages, policy, schemas, is_formed=is_formed)
+            if "images" not in target.spec.abilities:
+                messages, unseen = _without_images(messages, target.spec)
+            prepared = _prepared(call, target.spec, messages, policy, schemas, is_formed=is_formed)
         except InvalidRequest as refusal:
             log.pass_over(target, refusal)
             continue
+        if unseen:
+            told = replace(prepared.told, left_out=(*prepared.told.left_out, *unseen))
+            prepared = replace(prepared, told=told)
         if len(targets) == 1 or (prepared.prompt.is_whole and not prepared.told.left_out):
             yield attempt(target, prepared, others=len(targets) - index - 1 + len(waiting))
         else:
@@ -191,7 +199,7 @@ def _prepared(
     if call.n > 1 and (told.emulator is not None or "messages" not in spec.abilities):
         raise InvalidRequest(_ONE_ANSWER, param="n", code="unsupported_value")
     try:
-        prompt = _prompt(call, spec, messages, told.emulator)
+        prompt = _prompt(spec, messages, told.emulator)
     except ContextTooLong:
         relief = _relief(call, spec, messages, policy, schemas, is_formed=is_formed)
         if relief is None:
@@ -241,11 +249,7 @@ def _in_parts(prompt: TextPrompt, earlier_parts: tuple[str, ...]) -> TextPrompt:
     )
 
 
-def _prompt(
-    call: ChatCall, spec: ModelSpec, messages: tuple[Message, ...], emulator: Emulator | None
-) -> TextPrompt | MessagePrompt:
-    if "images" not in spec.abilities:
-        _refuse_images(call.messages)
+def _prompt(spec: ModelSpec, messages: tuple[Message, ...], emulator: Emulator | None) -> TextPrompt | MessagePrompt:
     if "messages" not in spec.abilities:
         return _composed(messages, spec, emulator)
     if "tools" not in spec.abilities:
@@ -350,7 +354,23 @@ def _worded(message: Message, emulator: Emulator) -> Message:
     return message
 
 
-def _refuse_images(messages: Sequence[Message]) -> None:
+def _without_images(messages: tuple[Message, ...], spec: ModelSpec) -> tuple[tuple[Message, ...], tuple[str, ...]]:
+    """The messages for a model that reads text only, and the places of the images that it won't see.
+
+    Earlier images give way: apps send a chat's whole history, and after one image there would be no answer any more.
+
+    Raises:
+        InvalidRequest: There is an image in what is to be answered.
+    """
     for message in messages:
         if message.parts and message.images:
-            raise InvalidRequest("This model reads text only, not images.", param=message.images[0].place or "messages")
+            break
+    else:
+        return messages, ()
+    pending, _ = pending_places(messages, spec.prompt_limit)
+    for place in pending:
+        if messages[place].images:
+            raise InvalidRequest(_TEXT_ONLY, param=messages[place].images[0].place or "messages")
+    unseen = [image.place for message in messages for image in message.images]
+    # `[image]` stands for each in the text.
+    return tuple([replace(message, parts=()) if message.parts else message for message in messages]), tuple(unseen)

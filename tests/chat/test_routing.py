@@ -163,6 +163,30 @@ def test_images_go_to_a_target_that_sees(site: LiveSimulator, log_stream: TextIO
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "messages[0].content[1]")
 
 
+def test_an_image_that_was_refused_ends_no_chat(site: LiveSimulator, log_stream: TextIO) -> None:
+    """A text-only model answers what comes after an image, which stays out; a target that sees is asked before it."""
+    blind = ScriptedProvider("blind", limit=PromptLimit(4000, "tokens"), abilities=["messages"])
+    writes = ScriptedProvider("writes")
+    seeing = ScriptedProvider("seeing", limit=PromptLimit(4000, "tokens"), abilities=["messages", "images"])
+    messages = [
+        {"role": "user", "content": [{"type": "text", "text": "What is it?"}, PICTURE]},
+        {"role": "user", "content": "What is my name?"},
+    ]
+    with gateway_with(site, log_stream, blind, writes, seeing) as gateway:
+        seen = _ask(gateway, messages=messages)
+        for provider in (blind, writes):
+            unseen = _ask(gateway, messages=messages, headers={"X-Provider": provider.name})
+            assert unseen.status_code == 200, unseen.text
+            assert unseen.headers["x-ignored-params"] == "messages[0].content[1]"
+    assert seen.headers["x-provider"] == "seeing"
+    assert "x-ignored-params" not in seen.headers
+    assert [(message.text, message.parts) for message in blind.requests[0].messages] == [
+        ("What is it?\n[image]", ()),
+        ("What is my name?", ()),
+    ]
+    assert writes.requests[0].prompt.text == "[User]: What is it?\n[image]\n[User]: What is my name?"
+
+
 def test_a_session_goes_on_when_its_target_changes(site: LiveSimulator, log_stream: TextIO) -> None:
     """The transcript is the gateway's: whoever answers next reads what another upstream has said."""
     first, second = ScriptedProvider("first", Completion("I am One.")), ScriptedProvider("second")
