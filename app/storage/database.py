@@ -164,12 +164,15 @@ def _checked(url: str) -> URL:
 
 def _sqlite(url: URL, timeout: float) -> Engine:
     engine = create_engine(url, pool_size=_CONNECTIONS, connect_args={"timeout": timeout})
-    folder = Path(str(url.database)).parent
+    file = Path(str(url.database))
 
     @event.listens_for(engine, "do_connect")
-    def make_folder(*_: object) -> None:
+    def make_file(*_: object) -> None:
         with contextlib.suppress(OSError):  # SQLite says what is wrong
-            folder.mkdir(parents=True, exist_ok=True)
+            if not file.exists():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                # Nobody else's business, like the journal. SQLite's further files get the same mode.
+                file.touch(mode=0o600)
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _: object) -> None:

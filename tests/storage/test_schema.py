@@ -106,3 +106,13 @@ def test_a_password_is_never_shown() -> None:
     assert "refused" in str(caught.value)
     assert "geheim" not in str(caught.value)
     database.close()
+
+
+def test_nobody_else_may_read_the_file(tmp_path: Path) -> None:
+    """Neither the database nor what SQLite keeps beside it."""
+    database = Database(f"sqlite:///{tmp_path}/new/gateway.db")
+    migrate(database)
+    modes = {path.name: path.stat().st_mode & 0o077 for path in (tmp_path / "new").iterdir()}
+    database.close()
+    assert "gateway.db" in modes
+    assert set(modes.values()) == {0}
