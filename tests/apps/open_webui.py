@@ -120,7 +120,7 @@ def gets_a_title(chat: Chat) -> str:
 def remembers_for_ten_turns(chat: Chat) -> str:
     """A name told in the first turn is known in the tenth."""
     for turn in range(2, 10):
-        chat.say(f"Turn {turn}. Tell me what a gardener does in the {turn}th month, and why it has to be then.")
+        chat.say(f"What do gardeners do in month {turn}?")
     answer = chat.say(_NAME_ASKED)
     assert _NAMED in answer, answer
     return _NAMED
@@ -128,6 +128,8 @@ def remembers_for_ten_turns(chat: Chat) -> str:
 
 def stops(chat: Chat) -> str:
     """The button ends an answer where it is, and the chat goes on."""
+    chat.start_anew()
+    chat.say(_NAME_TOLD)
     chat.send("Count to 5000")
     chat.page.wait_for_function("[...document.querySelectorAll('.chat-assistant')].at(-1)?.innerText.includes('1 2 3')")
     # A click would wait until the button keeps still, which it does when the answer has ended.
