@@ -1,5 +1,6 @@
 """Composes what the simulated site says: readable, honest about being no model, and able to recall. Pure."""
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,11 @@ _TAG_ANYWHERE: Final = re.compile(_TAG, re.IGNORECASE)
 _CALL_ASKED: Final = re.compile(r"\bcall ([\w.-]{1,64}) with\s*[:：]?\s*(\{.*\})", re.IGNORECASE | re.DOTALL)
 # How a prompt shows the form of a call: marks around a pattern with a place for the name and one for the arguments.
 _CALL_FORM: Final = re.compile(r'(<\w+>)\{"name":"NAME","arguments":\{\.\.\.\}\}(</\w+>)')
+# How chat apps ask for a title, tags or what to ask next: the JSON that they want, then the conversation, quoted.
+_ABOUT_CHAT: Final = re.compile(r'\{ ?"(title|tags|follow_ups)": ?["\[]')
+_FIRST_QUOTED: Final = re.compile(r"^(?:USER|User|user|Human): ?(.+)$", re.MULTILINE)
+_TITLE_WORD: Final = re.compile(r"[^\W\d_]{4,}")
+_TITLE_WORDS: Final = 3
 _TO_REMEMBER: Final = re.compile(
     r"(?:\bremember(?:\s*[:：]|\s+that\b)|记住\s*[:：，,])\s*(.+?)(?=[.!?](?:\s|$)|[。！？\n]|$)", re.IGNORECASE
 )
@@ -78,6 +84,18 @@ def compose_answer(prompt: str) -> str:
     return recall(said[-1], said) or _echo(prompt, said[-1])
 
 
+def _tell_about_chat(asked: re.Match[str], said: Sequence[str]) -> str:
+    first = _FIRST_QUOTED.search(said[-1])
+    told = first[1] if first else ""
+    if asked[1] == "title":
+        words = _TITLE_WORD.findall(told)[:_TITLE_WORDS]
+        about = told[:8] if language_of(told) == "chinese" else " ".join(words).title()
+        return json.dumps({"title": about or "A Chat"}, ensure_ascii=False)
+    if asked[1] == "tags":
+        return '{"tags": ["General"]}'
+    return '{"follow_ups": ["What is my name?", "Count to 20", "Emoji test"]}'
+
+
 def call_asked_for(text: str) -> tuple[str, str] | None:
     """Name and arguments of the call that a text such as `Call get_weather with {"city": "Paris"}` asks for."""
     asked = _CALL_ASKED.search(text)
@@ -126,6 +144,7 @@ def _emoji(_: re.Match[str], __: Sequence[str]) -> str:
 _Skill = Callable[[re.Match[str], Sequence[str]], str]
 # In this order: what is to be repeated may itself hold any of the other requests.
 _SKILLS: Final[tuple[tuple[re.Pattern[str], _Skill], ...]] = (
+    (_ABOUT_CHAT, _tell_about_chat),
     (re.compile(r"\brepeat after me\s*[:：]\s*(.+)", re.IGNORECASE | re.DOTALL), _repeat),
     (re.compile(r"\bemoji test\b", re.IGNORECASE), _emoji),
     (re.compile(r"\bcount to ([0-9]{1,9})\b", re.IGNORECASE), _count),

@@ -6,7 +6,9 @@ Pure and deterministic. What is kept, in this order:
 2. Instructions on tools and output format: what the answer depends on; they must fit too.
 3. The system prompt: whole if it takes at most a third of what the instructions leave of the limit, else its head and
    its tail.
-4. The other turns, newest first, each whole; the first that doesn't fit keeps its head and tail if enough remains.
+4. The newest answer and what users have said, newest first: each whole if it takes at most a third of that, else its
+   head and its tail. One long text crowds out nothing that was told before it. What is left makes these whole.
+5. The other answers, newest first, each whole; the first that doesn't fit keeps its head and tail if enough remains.
    User messages that never got an answer, as failed ones in the histories of chat apps, come after all that did.
 
 The kept parts are written in chronological order, each behind a short role tag, as in `[User]: Hello`. A message that
@@ -36,7 +38,8 @@ _SEPARATOR = "\n"
 ELLIPSIS = " … "
 # A cut-down message below this many units says too little to be worth its place.
 USEFUL = 60
-_SYSTEM_SHARE = 3
+# No message but the last has more than one of so many shares before the others have theirs.
+_SHARES = 3
 _PLAIN_TAGS = {role: f"[{role.capitalize()}]: " for role in ("system", "user", "assistant", "tool")}
 _NOT_IN_A_TAG = re.compile(r"[^\w.-]+")
 
@@ -349,14 +352,17 @@ def _select(draft: _Draft, must: list[_Section], limit: PromptLimit) -> list[_Se
     if room <= 0:
         return must
     kept: list[_Section] = []
-    share = min(room, (limit.size - told) // _SYSTEM_SHARE)
+    budget = limit.size - told
+    share = min(room, budget // _SHARES)
+    taken = 0
     for section in draft.system:
         cost = measure(section.tag) + separator + measure(section.body)
         kept += [section] if cost <= share else _cut(section, share, limit)
+        taken += cost > share
         room -= min(share, cost)
-    history: list[tuple[int, _Section]] = []
-    places = _by_importance(draft, limit.max_characters)
-    for place, section in zip(places, draft.sections([draft.history[place] for place in places]), strict=True):
+    first, others = _by_importance(draft, limit.max_characters)
+    history, room = _shared(first, draft, room, (budget, taken), limit)
+    for place, section in zip(others, draft.sections([draft.history[place] for place in others]), strict=True):
         cost = measure(section.tag) + separator + measure(section.body)
         if cost > room:
             history += [(place, part) for part in _cut(section, room, limit)]
@@ -367,33 +373,84 @@ def _select(draft: _Draft, must: list[_Section], limit: PromptLimit) -> list[_Se
     return kept + [section for _, section in history] + must
 
 
+def _shared(
+    places: Sequence[int], draft: _Draft, room: int, shares: tuple[int, int], limit: PromptLimit
+) -> tuple[list[tuple[int, _Section]], int]:
+    """The messages at these places, cut down where they take more than their share, and the room that is left.
+
+    Args:
+        places: The most important first.
+        draft: The conversation.
+        room: What they may take together.
+        shares: What all shares make up together, and how many of them are taken.
+        limit: What the prompt is made for.
+    """
+    budget, taken = shares
+    wanted: list[tuple[_Section, int]] = []
+    given: list[int] = []
+    for section in draft.sections([draft.history[place] for place in places]):
+        overhead = limit.measure(section.tag + _SEPARATOR)
+        cost = overhead + limit.measure(section.body)
+        # All shares together grow with the limit, never two of them at once: that would cost another message its place.
+        share = (taken + 1) * budget // _SHARES - taken * budget // _SHARES
+        size = cost
+        if cost > share >= overhead + limit.measure(ELLIPSIS) + USEFUL:
+            taken += 1
+            size = share
+        wanted.append((section, cost))
+        given.append(min(size, room))
+        if size > room:
+            room = 0
+            break
+        room -= size
+    kept: list[tuple[int, _Section]] = []
+    for place, (section, cost), size in zip(places, wanted, given, strict=False):
+        more = min(cost - size, room)
+        room -= more
+        whole = size + more == cost
+        kept += [(place, part) for part in ([section] if whole else _cut(section, size + more, limit))]
+    return kept, room
+
+
 def _place(placed: tuple[int, _Section]) -> int:
     return placed[0]
 
 
-def _by_importance(draft: _Draft, max_characters: int) -> list[int]:
-    """The places of the messages that could have room among so many characters, the most important first."""
+def _by_importance(draft: _Draft, max_characters: int) -> tuple[list[int], list[int]]:
+    """The places of the messages that could have room among so many characters, the most important first.
+
+    First the newest answer and what users have said; then the other answers, and what was never answered.
+    """
     history = draft.history
-    newest: list[int] = []
+    first: list[int] = []
+    answers: list[int] = []
     unanswered: list[int] = []
+    room_for_first = room_for_others = max_characters
+    share = max_characters // _SHARES
     follower = draft.first_pending
+    has_answer = False
     for place in range(len(history) - 1, -1, -1):
         message = history[place]
+        size = len(message.text)
         is_unanswered = message.role == "user" == follower.role and message.name == follower.name
         follower = message
         if is_unanswered:
             unanswered.append(place)
-            continue
-        newest.append(place)
-        max_characters -= len(message.text)
-        if max_characters < 0:
-            return newest
-    for place in unanswered:
-        newest.append(place)
-        max_characters -= len(history[place].text)
-        if max_characters < 0:
+        elif message.role == "user" or not has_answer:
+            has_answer = has_answer or message.role != "user"
+            first.append(place)
+            room_for_first -= min(size, share)
+        elif room_for_others >= 0:
+            answers.append(place)
+            room_for_others -= size
+        if room_for_first < 0:
             break
-    return newest
+    for place in unanswered:
+        if room_for_others < 0:
+            break
+        answers.append(place)
+        room_for_others -= len(history[place].text)
+    return first, answers
 
 
 def _cut(section: _Section, room: int, limit: PromptLimit) -> list[_Section]:

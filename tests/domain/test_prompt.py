@@ -201,17 +201,38 @@ def test_a_long_system_prompt_stays_whole_where_there_is_room() -> None:
     assert (prompt.dropped, prompt.shortened) == (0, 0)
 
 
-def test_newest_turns_are_kept_first_and_the_next_one_in_part() -> None:
-    """Of the history the newest turns stay whole, the next one keeps head and tail, and everything before goes."""
+def test_what_users_said_is_kept_before_older_answers() -> None:
+    """The newest answer and what users said stay whole; an older answer has what is left, or goes."""
     messages = [user("tiny"), assistant("A" * 300), user("B" * 50), assistant("C" * 50), user("new")]
     prompt = compose(messages, PromptLimit(300))
     lines = prompt.text.split("\n")
-    assert lines[1:] == [f"[User]: {'B' * 50}", f"[Assistant]: {'C' * 50}", "[User]: new"]
-    head, tail = lines[0].removeprefix("[Assistant]: ").split(" … ")
+    assert lines[2:] == [f"[User]: {'B' * 50}", f"[Assistant]: {'C' * 50}", "[User]: new"]
+    assert lines[0] == "[User]: tiny"
+    head, tail = lines[1].removeprefix("[Assistant]: ").split(" … ")
     assert set(head) == set(tail) == {"A"}
     assert 0 <= len(head) - len(tail) <= 1
     assert prompt.size == len(prompt.text) == 300
-    assert (prompt.dropped, prompt.shortened) == (1, 1)
+    assert (prompt.dropped, prompt.shortened) == (0, 1)
+    assert compose(messages, PromptLimit(160)).text.split("\n") == [lines[0], *lines[2:]]
+
+
+@pytest.mark.parametrize("is_users", [True, False])
+def test_one_long_text_crowds_out_nothing_that_was_told_before_it(is_users: bool) -> None:
+    """A long answer, or a long message, keeps head and tail where it would take the place of what users said."""
+    long = ("L" * 900, "Yes.") if is_users else ("Go on.", "L" * 9000)
+    messages = [user("My name is Ada."), assistant("Hello!"), user(long[0]), assistant(long[1]), user("My name?")]
+    prompt = compose(messages, PromptLimit(500))
+    assert prompt.text.startswith("[User]: My name is Ada.\n")
+    assert (prompt.size, prompt.shortened) == (500, 1)  # all the room is used
+
+
+def test_a_name_is_remembered_for_as_many_turns_as_users_words_fit() -> None:
+    """Long answers give way to what users said, except for the newest one."""
+    turns = [message for turn in range(8) for message in (user(f"Question {turn}?"), assistant(f"{turn}" * 400))]
+    messages = [user("My name is Ada."), assistant("Hello, Ada!"), *turns, user("What is my name?")]
+    lines = compose(messages, PromptLimit(1000)).text.split("\n")
+    assert lines[:2] == ["[User]: My name is Ada.", "[User]: Question 0?"]
+    assert lines[-2:] == [f"[Assistant]: {'7' * 400}", "[User]: What is my name?"]
 
 
 def test_a_turn_of_which_too_little_would_remain_goes_altogether() -> None:

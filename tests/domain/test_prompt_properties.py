@@ -163,8 +163,8 @@ def test_the_place_of_the_system_prompt_is_reserved(instruction: str, turn: str)
 
 @UNTIMED
 @given(messages=_conversations, limit=_limits)
-def test_what_is_kept_is_the_newest_in_order(messages: list[Message], limit: PromptLimit) -> None:
-    """The turns in a prompt are the latest, in order; of those that were never answered there are none before them."""
+def test_what_is_kept_is_the_most_important_in_order(messages: list[Message], limit: PromptLimit) -> None:
+    """What users said and the newest answer come before other answers, and those before what was never answered."""
     numbered = [
         Message(message.role, f"\ue000{place}\ue001{message.text}", message.name)
         for place, message in enumerate(messages)
@@ -184,8 +184,11 @@ def test_what_is_kept_is_the_newest_in_order(messages: list[Message], limit: Pro
         and numbered[place].role == numbered[following].role == "user"
         and numbered[place].name == numbered[following].name
     ]
-    important = [*turns[len(history) :][::-1], *[place for place in history[::-1] if place not in unanswered]]
-    assert sent_turns == sorted([*important, *unanswered[::-1]][: len(sent_turns)])
+    answered = [place for place in history[::-1] if place not in unanswered]
+    answers = [place for place in answered if numbered[place].role != "user"]
+    first = [place for place in answered if place not in answers[1:]]
+    important = [*turns[len(history) :][::-1], *first, *answers[1:], *unanswered[::-1]]
+    assert sent_turns == sorted(important[: len(sent_turns)])
     # The system prompt comes before all turns.
     assert sent == [*(place for place in sent if place not in turns), *sent_turns]
 

@@ -100,3 +100,19 @@ def test_a_tool_is_called_in_the_form_that_the_prompt_shows() -> None:
     assert call == '<call_x1>{"name":"get_weather","arguments":{"city": "Paris"}}</call_x1>'
     assert "no model" in compose_answer(asked)
     assert "no model" in compose_answer(f"[System]: This is the form:\n{form}\n{asked}\n[Tool get_weather]: rain")
+
+
+@pytest.mark.parametrize(
+    ("form", "answer"),
+    [
+        ('{ "title": "your concise title here" }', '{"title": "Hello Name"}'),
+        ('{ "tags": ["tag1", "tag2"] }', '{"tags": ["General"]}'),
+        ('{ "follow_ups": ["One", "Two"] }', '{"follow_ups": ["What is my name?", "Count to 20", "Emoji test"]}'),
+    ],
+)
+def test_chat_apps_get_what_they_ask_about_a_chat(form: str, answer: str) -> None:
+    """A title, tags and what to ask next come in the form that was asked for, about the quoted conversation."""
+    prompt = (
+        f"### Task:\nJSON format: {form}\n<chat_history>\nUSER: Hello! My name is Ada.\nASSISTANT: Hi!\n</chat_history>"
+    )
+    assert compose_answer(prompt) == answer
