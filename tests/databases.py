@@ -6,7 +6,9 @@ A test module gets the fixtures by giving them names of its own: `database = dat
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,9 +39,6 @@ class PostgresServer:
             if os.geteuid() == 0:
                 for path in (self._folder, self._data):
                     shutil.chown(path, "postgres")
-                for path in self._folder.parents:
-                    if path.stat().st_uid == 0 and not path.stat().st_mode & 0o001:
-                        path.chmod(path.stat().st_mode | 0o001)
             self._run("initdb", "-D", self._data, "-A", "trust", "-U", _SUPERUSER, "-N")
             for _ in range(_START_TRIES):
                 try:
@@ -73,24 +72,30 @@ class PostgresServer:
             subprocess.run(command, check=True, stdout=log, stderr=log, stdin=subprocess.DEVNULL, timeout=60, cwd="/")
 
 
+@contextmanager
+def _running() -> Iterator[PostgresServer]:
+    # Not in pytest's own folder, which other users can't enter.
+    with tempfile.TemporaryDirectory(prefix="postgres-", ignore_cleanup_errors=True) as folder:
+        server = PostgresServer(Path(folder))
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
 @pytest.fixture(scope="session")
-def shared_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+def shared_postgres() -> Iterator[PostgresServer]:
     """A server that tests share, each with a database of its own."""
-    server = PostgresServer(tmp_path_factory.mktemp("postgres"))
-    server.start()
-    yield server
-    server.stop()
+    with _running() as server:
+        yield server
 
 
 @pytest.fixture
-def own_postgres(tmp_path: Path) -> Iterator[PostgresServer]:
+def own_postgres() -> Iterator[PostgresServer]:
     """A server that a test may stop and start."""
-    folder = tmp_path / "postgres"
-    folder.mkdir()
-    server = PostgresServer(folder)
-    server.start()
-    yield server
-    server.stop()
+    with _running() as server:
+        yield server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
