@@ -1,7 +1,7 @@
 """What is optional gives way where a model's limit leaves no room to tell it: tools, and forms of JSON."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -56,8 +56,9 @@ def fitted(
         share = min(limit.size // 2, room - limit.measure(emulator.about_format))
         described = tools.callable_tools
         if limit.measure(emulator.about_tools) > share:
-            overhead = limit.measure(emulator.about_tools) - limit.measure(emulator.tool_lines)
-            kept = _most_important(described, messages, share - overhead, limit)
+            overhead = limit.measure(emulator.about_tools) - limit.measure(emulator.tools_told)
+            lines = dict(zip([tool.name for tool in described], emulator.tool_lines, strict=True))
+            kept = _most_important(described, lines, messages, share - overhead, limit)
             left_out = [f"tools.{tool.name}" for tool in described if tool.name not in kept]
             still_told = tuple(tool for tool in described if tool.name in kept)
             tools = replace(tools, tools=still_told, allowed=None) if still_told else None
@@ -72,14 +73,20 @@ def fitted(
     return Fitted(None if is_empty else emulator, tuple(left_out))
 
 
-def _most_important(tools: Sequence[Tool], messages: Sequence[Message], room: int, limit: PromptLimit) -> set[str]:
-    """The names of the tools whose lines fit."""
+def _most_important(
+    tools: Sequence[Tool], lines: Mapping[str, str], messages: Sequence[Message], room: int, limit: PromptLimit
+) -> set[str]:
+    """The names of the tools whose lines fit.
+
+    Args:
+        lines: Those of the tools by their names, without their types.
+    """
     called = {call.name for message in messages for call in message.tool_calls}
     question = next((message.text for message in reversed(messages) if message.role == "user"), "")
     named = set(_NAME.findall(question))
     kept: set[str] = set()
     for tool in sorted(tools, key=lambda tool: 0 if tool.name in called else 1 if tool.name in named else 2):
-        if limit.measure(tool.name) > room:  # spares writing a line that can't fit
+        if limit.measure(lines[tool.name]) > room:  # spares writing it once more, with its types
             continue
         cost = limit.measure(signatures([tool])) + bool(kept)
         if cost <= room:
