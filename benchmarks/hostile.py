@@ -106,12 +106,14 @@ def run(rows: Sequence[Row]) -> bool:
         first: tuple[int, Cost] | None = None
         for number in row.sizes:
             case = row.case(number)
-            cost = measured(case.work)
-            if case.beside is not None:
-                beside = measured(case.beside)
-                cost = Cost(max(cost.ms - beside.ms, 0.0), max(cost.mb - beside.mb, 0.0))
-            growth = None if first is None else _growth(case.size / first[0], cost.ms / first[1].ms)
+            cost = _beside(case)
+            growth = _growth(first, case.size, cost)
             faults = broken(row, case.size, cost, growth)
+            if faults:  # once more: the machine may have been busy
+                again = _beside(case)
+                cost = Cost(min(cost.ms, again.ms), min(cost.mb, again.mb))
+                growth = _growth(first, case.size, cost)
+                faults = broken(row, case.size, cost, growth)
             all_hold = all_hold and not faults
             shown = "" if growth is None else f"x{growth:.1f}"
             verdict = ", ".join(faults).upper() or "ok"
@@ -121,9 +123,20 @@ def run(rows: Sequence[Row]) -> bool:
     return all_hold
 
 
-def _growth(sizes: float, costs: float) -> float | None:
-    """By how much the cost grows when the size doubles, on average."""
-    return float(costs ** (1 / math.log2(sizes))) if sizes >= _LEAST_GROWTH else None
+def _beside(case: Case) -> Cost:
+    """What a case costs, without what the same bytes cost anyway."""
+    cost = measured(case.work)
+    if case.beside is None:
+        return cost
+    beside = measured(case.beside)
+    return Cost(max(cost.ms - beside.ms, 0.0), max(cost.mb - beside.mb, 0.0))
+
+
+def _growth(first: tuple[int, Cost] | None, size: int, cost: Cost) -> float | None:
+    """By how much the cost grows when the size doubles, on average since the first that could be measured."""
+    if first is None or size < first[0] * _LEAST_GROWTH:
+        return None
+    return float((cost.ms / first[1].ms) ** (1 / math.log2(size / first[0])))
 
 
 def _once(work: Work) -> Cost:

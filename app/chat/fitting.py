@@ -86,7 +86,7 @@ def fitted(
         share = min(limit.size // 2, room - limit.measure(emulator.about_format))
         described = tools.callable_tools
         if limit.measure(emulator.about_tools) > share:
-            overhead = limit.measure(emulator.about_tools) - limit.measure(emulator.tool_lines)
+            overhead = limit.measure(emulator.about_tools) - limit.measure(emulator.tools_told)
             kept = _most_important([brief(tool) for tool in described], messages, share - overhead, limit)
             left_out = [f"{_OF_TOOLS}{tool.name}" for tool in described if tool.name not in kept]
             still_told = tuple(kept[tool.name] for tool in described if tool.name in kept)

@@ -6,8 +6,9 @@ Pure and deterministic. What is kept, in this order:
 2. Instructions on tools and output format: what the answer depends on; they must fit too.
 3. The system prompt: whole if it takes at most a third of what the instructions leave of the limit, else its head and
    its tail.
-4. The newest answer and what users have said, newest first: each whole if it takes at most a third of that, else its
-   head and its tail. One long text crowds out nothing that was told before it. What is left makes these whole.
+4. The newest answer, the first thing that the user said, and what users have said since, newest first: each whole if
+   it takes at most a third of that, else its head and its tail. One long text crowds out nothing that was told before
+   it. What is left makes these whole.
 5. The other answers, newest first, each whole; the first that doesn't fit keeps its head and tail if enough remains.
    User messages that never got an answer, as failed ones in the histories of chat apps, come after all that did.
 
@@ -419,7 +420,8 @@ def _place(placed: tuple[int, _Section]) -> int:
 def _by_importance(draft: _Draft, max_characters: int) -> tuple[list[int], list[int]]:
     """The places of the messages that could have room among so many characters, the most important first.
 
-    First the newest answer and what users have said; then the other answers, and what was never answered.
+    First the newest answer, what the user said first, and what users have said since; then the other answers, and what
+    was never answered.
     """
     history = draft.history
     first: list[int] = []
@@ -445,6 +447,11 @@ def _by_importance(draft: _Draft, max_characters: int) -> tuple[list[int], list[
             room_for_others -= size
         if room_for_first < 0:
             break
+    opening = next((place for place, message in enumerate(history) if message.role == "user"), None)
+    if opening is not None and opening not in unanswered:
+        # People introduce themselves, and what they want, in the first thing they say.
+        first = [place for place in first if place != opening]
+        first.insert(1, opening)
     for place in unanswered:
         if room_for_others < 0:
             break

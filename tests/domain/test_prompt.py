@@ -382,3 +382,14 @@ def test_people_who_take_turns_are_not_unanswered() -> None:
     """Messages of several people follow each other in the usual order: the newest stay."""
     messages = [user("Old " * 10, "Ada"), assistant("Yes " * 10), user("New", "Ben"), user("Well?", "Ada")]
     assert compose(messages, PromptLimit(60)).text == "[User Ben]: New\n[User Ada]: Well?"
+
+
+def test_what_was_said_first_is_kept_when_the_middle_has_to_go() -> None:
+    """People introduce themselves once, at the beginning, and ask about it many turns later."""
+    messages = [user("Hello, my name is Ada."), assistant("Hello Ada.")]
+    for turn in range(20):
+        messages += [user(f"Question {turn}: " + "what about it? " * 5), assistant("An answer. " * 8)]
+    text = compose([*messages, user("What is my name?")], PromptLimit(1000), instructions="x" * 400).text
+    assert "my name is Ada" in text
+    assert "Question 19" in text
+    assert "Question 0:" not in text

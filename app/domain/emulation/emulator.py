@@ -18,7 +18,7 @@ from app.domain.emulation.markup import Markup, without_thinking
 from app.domain.emulation.quotation import Quotations
 from app.domain.emulation.reader import bare_calls, read_calls
 from app.domain.emulation.schema import Checks, Effort, SchemaCompiler
-from app.domain.emulation.signatures import signatures
+from app.domain.emulation.signatures import written
 
 _ID_BYTES = 12
 _EXAMPLE = '{"name":"NAME","arguments":{...}}'
@@ -66,7 +66,8 @@ class Emulator:
 
     Attributes:
         instructions: For the prompt; "" if there are none.
-        tool_lines: The tools that may be called, as they are written in it.
+        type_lines: The types of the tools that may be called, as they are written in it.
+        tool_lines: These tools.
         about_tools: The part of them that is about tools.
         about_format: The part that is about the answer's form.
         param: The field at fault if the instructions don't fit the model's limit.
@@ -95,10 +96,15 @@ class Emulator:
         checks = checks or SchemaCompiler().checks(self._callable, output_format)
         self._callable_tools = CallableTools(self._callable, checks.tools, self._effort)
         self._check = checks.answer if output_format.schema is not None else None
-        self.tool_lines = signatures(self._callable) if self._callable else ""
+        self.type_lines, self.tool_lines = written(self._callable)
         self.about_tools, self.about_format = self._about_tools(), self._about_format()
         self.instructions = "\n".join(filter(None, (self.about_tools, self.about_format)))
         self.param = output_format.place if len(self.about_format) > len(self.about_tools) else "tools"
+
+    @property
+    def tools_told(self) -> str:
+        """The tools that may be called, and their types."""
+        return "\n".join([*self.type_lines, *self.tool_lines])
 
     def render_call(self, call: ToolCall) -> str:
         """An earlier call of the assistant, in the form that the model is asked for."""
@@ -165,7 +171,7 @@ class Emulator:
             return ""
         form = f"{self._markup.opening}{_EXAMPLE}{self._markup.closing}"
         return (
-            f"You can call these tools:\n{self.tool_lines}\n"
+            f"You can call these tools:\n{self.tools_told}\n"
             f"To call one, end your reply with exactly this (valid JSON, no code fence):\n{form}\n"
             f"{self._rule(self._tools)}"
         )

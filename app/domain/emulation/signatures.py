@@ -50,6 +50,12 @@ _ARRAY_WORDS = frozenset({"items", "prefixItems", "minItems", "maxItems", "uniqu
 
 def signatures(tools: Sequence[Tool]) -> str:
     """The tools, one line each, after one line for each named type."""
+    types, lines = written(tools)
+    return "\n".join([*types, *lines])
+
+
+def written(tools: Sequence[Tool]) -> tuple[list[str], list[str]]:
+    """The lines of the named types, and those of the tools."""
     types = _Types()
     lines: list[str] = []
     for tool in tools:
@@ -60,7 +66,7 @@ def signatures(tools: Sequence[Tool]) -> str:
             types.keep(number)
             arguments = f"JSON Schema {dumps(tool.parameters)}"
         lines.append(f"{tool.name}({arguments}){_purpose(tool)}")
-    return "\n".join([*types.lines(), *lines])
+    return list(types.lines()), lines
 
 
 def _purpose(tool: Tool) -> str:
