@@ -20,7 +20,9 @@ from app.domain.emulation.schema import Effort, SchemaCheck
 from app.domain.errors import ContextTooLong
 from app.domain.output_limiter import OutputLimiter
 from app.domain.prompt import PromptLimit, compose
+from app.domain.wording import without_notice
 from app.providers.base import BaseProvider, CompletionRequest, ModelSpec
+from app.providers.openai_compatible.failure import quotable
 from app.settings import load_settings
 from benchmarks.hostile import Case, Row, Work
 
@@ -51,7 +53,7 @@ class _Model(BaseProvider):
 def rows() -> list[Row]:
     """All rows."""
     _work(_body({}))()  # whatever is imported late or filled once
-    return [*_schemas(), *_checks(), *_bodies(), *_replies(), *_repairs(), *_prompts(), *_limits()]
+    return [*_schemas(), *_checks(), *_bodies(), *_replies(), *_repairs(), *_prompts(), *_limits(), *_words()]
 
 
 def _work(body: bytes, path: str = _PATHS["chat"]) -> Work:
@@ -421,3 +423,24 @@ def _limits() -> list[Row]:
             most_ms=_MEGABYTE_MS,
         ),
     ]
+
+
+def _words() -> list[Row]:
+    """What is searched in upstreams' errors, and in earlier answers."""
+    errors = {"one word": "a", "two stars": "**a", "tags": "<", "entities": "&amp;lt;", "keys": "sk-"}
+    # So many characters of an error are looked at.
+    sizes = (2_500, 5_000, 10_000)
+    return [
+        *[Row(f"error: {name}", partial(_quoted, part), sizes) for name, part in errors.items()],
+        Row("notice: spaces before a mark", _answered, (*_SMALL, *_LARGE)),
+    ]
+
+
+def _quoted(part: str, n: int) -> Case:
+    text = part * (n // len(part))
+    return Case(len(text), lambda: quotable(text, ()))
+
+
+def _answered(n: int) -> Case:
+    text = " \n" * (n // 2) + "> ⓘ x"
+    return Case(len(text), lambda: without_notice(text))

@@ -17,7 +17,7 @@ _CHINESE_UNITS = {"characters": "个字符", "UTF-16 units": "个 UTF-16 单元"
 _NOTICE_MARK = "\n\n> ⓘ "
 _NOTICE = "Not everything fit: "
 _CHINESE_NOTICE = "内容超出长度限制："
-_OLD_NOTICE = re.compile(rf"\s*> ⓘ (?:{_NOTICE}|{_CHINESE_NOTICE})[^\n]{{1,300}}\s*\Z")
+_OLD_NOTICE = re.compile(rf"> ⓘ (?:{_NOTICE}|{_CHINESE_NOTICE})[^\n]{{1,300}}\s*\Z")
 
 
 def is_chinese(text: str) -> bool:
@@ -115,7 +115,9 @@ def notice(text: str, *, dropped: int, shortened: int, tools: int) -> str:
 
 def without_notice(answer: str) -> str:
     """An earlier answer without the notice that stood below it."""
-    return _OLD_NOTICE.sub("", answer) if "> ⓘ " in answer else answer
+    # From its mark on: a pattern that begins with white space takes the square of a long text of it.
+    place = answer.rfind("> ⓘ ")
+    return answer[:place].rstrip() if place >= 0 and _OLD_NOTICE.match(answer, place) else answer
 
 
 def _counted(number: int, noun: str) -> str:

@@ -66,3 +66,9 @@ def test_a_notice_counts_what_is_missing() -> None:
 def test_what_only_looks_like_a_notice_stays(answer: str) -> None:
     """A model may quote, and may use the sign."""
     assert without_notice(answer) == answer
+
+
+def test_a_long_text_with_a_mark_in_it_is_read_at_once() -> None:
+    """What a client sends as an earlier answer may be anything; this would take hours if it were looked at twice."""
+    text = " \n" * 500_000 + "> ⓘ x"
+    assert without_notice(text) == text

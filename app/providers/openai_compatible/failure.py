@@ -34,8 +34,11 @@ _PASSING = (408, 409, 425)
 _MARKUP = re.compile(rb"^\s*(?:\xef\xbb\xbf)?\s*<(?:!doctype|html|head|body|\?xml)", re.IGNORECASE)
 _TAG = re.compile(r"<[^>]{0,2000}>?")
 _SPACE = re.compile(r"[\s\x00-\x1f\x7f\ud800-\udfff]+")
-# What looks like a key, even if its middle is masked with asterisks.
-_KEYLIKE = re.compile(r"\b(?:sk|pk|rk|key|bce-v3)[-_/][\w*./-]{6,}|\bBearer\s+\S+|\S*\*{3,}\S*", re.IGNORECASE)
+# What looks like a key, even if its middle is masked with asterisks. A masked one is looked for from the beginning of
+# each word only: from every character it would take the square of a long word.
+_KEYLIKE = re.compile(
+    r"\b(?:sk|pk|rk|key|bce-v3)[-_/][\w*./-]{6,}|\bBearer\s+\S+|(?<!\S)(?:[^\s*]|\*(?!\*\*))*+\*{3}\S*", re.IGNORECASE
+)
 _PARAM = re.compile(r"[A-Za-z_][\w.\[\]-]{0,99}")
 
 # What an error is about, by its code, type and message together; `fault_error` has the order.
