@@ -37,7 +37,8 @@ def name(requirement: str) -> str:
 
 def test_every_file_is_known() -> None:
     """No list of requirements is left out of these tests."""
-    assert {path.name for path in ROOT.glob("requirements*")} == NAMED.keys()
+    # Open WebUI's hundreds of packages are for `./dev apps` alone, and have no hashes.
+    assert {path.name for path in ROOT.glob("requirements*")} - {"requirements-apps.txt"} == NAMED.keys()
 
 
 @FILES
