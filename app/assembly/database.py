@@ -39,8 +39,9 @@ class Records(Struct, frozen=True):
         """Look at the tables, follow what changes, carry over what was used.
 
         Raises:
-            SettingsError: The database is there, and can't be used.
+            SettingsError: The database is there, and can't be used, or the journal can't.
         """
+        _open_journal(self.journal)
         preparing: asyncio.Task[None] | None = None
         try:
             await asyncio.to_thread(prepare, self.database)
@@ -101,19 +102,13 @@ def make_records(settings: DatabaseSettings, count: Callable[[str], None]) -> Re
         count: Told of each look-up of a key.
 
     Raises:
-        SettingsError: The address can't be used, or the journal's folder.
+        SettingsError: The address can't be used.
     """
     try:
         database = Database(settings.url.get_secret_value())
     except ValueError as error:
         raise SettingsError(f"DATABASE_URL: {error}") from None
-    try:
-        journal = Journal(settings.journal, most=round(settings.journal_max * 1024 * 1024))
-    except OSError as error:
-        raise SettingsError(
-            f"JOURNAL_DIR: nothing can be written to {settings.journal} ({error.strerror}); name another folder, or "
-            "set DATABASE_URL=none to go without keys and ledger"
-        ) from None
+    journal = Journal(settings.journal, most=round(settings.journal_max * 1024 * 1024))
     return Records(
         database=database,
         keyring=Keyring(database, known_for=settings.known_for, count=count),
@@ -160,6 +155,19 @@ def prepare_at_start(settings: DatabaseSettings) -> None:
         pass  # `Records` says so, and goes on looking for it
     finally:
         database.close()
+    trial = Journal(settings.journal, most=1)
+    _open_journal(trial)
+    trial.discard()
+
+
+def _open_journal(journal: Journal) -> None:
+    try:
+        journal.open()
+    except OSError as error:
+        raise SettingsError(
+            f"JOURNAL_DIR: nothing can be written to {journal.folder} ({error.strerror}); name another folder, or set "
+            "DATABASE_URL=none to go without keys and ledger"
+        ) from None
 
 
 def prepare(database: Database) -> None:

@@ -94,7 +94,7 @@ class JournalFile:
 
 
 class Journal:
-    """Where calls put their lines.
+    """Where calls put their lines. Until it is opened they wait in memory.
 
     Args:
         folder: Where the files are, on a disk of this machine.
@@ -110,13 +110,22 @@ class Journal:
         self.folder = folder
         self._most = most
         self._segment = segment
-        self._file = JournalFile.new(folder)
+        self._file: JournalFile | None = None
         self._full: list[JournalFile] = []
         self._lock = threading.Lock()
         self._memory: deque[bytes] = deque()
         self._memory_size = 0
         self.appended = 0
         self.lost = 0
+
+    def open(self) -> None:
+        """Begin a file.
+
+        Raises:
+            OSError: The folder can't be written to.
+        """
+        with self._lock:
+            self._file = JournalFile.new(self.folder)
 
     def append(self, line: bytes) -> None:
         """Put a line in. Never fails and never waits for more than the page cache."""
@@ -140,6 +149,8 @@ class Journal:
         """The files with lines to be carried over, the oldest first. The last one still grows."""
         with self._lock:
             self._write_memory()
+            if self._file is None:
+                return []
             if self._file.size >= self._segment:
                 with suppress(OSError):
                     new = JournalFile.new(self.folder)
@@ -170,14 +181,22 @@ class Journal:
         with self._lock:
             self._full.remove(file)
 
+    def discard(self) -> None:
+        """Delete the file, which has nothing in it."""
+        if self._file is not None:
+            self._file.delete()
+            self._file = None
+
     def close(self) -> None:
         """Let go of all files; whoever comes next carries over what is left."""
         with self._lock:
             self._write_memory()
-            for file in (*self._full, self._file):
+            for file in (*self._full, *([self._file] if self._file else [])):
                 file.close()
 
     def _write(self, line: bytes) -> None:
+        if self._file is None:
+            raise OSError("the journal is not open")
         if self._file.size + len(self._full) * self._segment >= self._most:
             raise OSError("the journal has reached its size limit")
         self._file.append(line)

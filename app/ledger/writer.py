@@ -161,7 +161,7 @@ class LedgerWriter:
             raise
 
     def _carried_from_memory(self, lines: list[bytes]) -> int:
-        file = self._journal.files()[-1]
+        file = self._journal.files()[-1]  # there is one: nothing is carried before it is open
         position = self._position(file)
         try:
             self._write(file.id, position, _rows(lines), position)

@@ -59,6 +59,12 @@ def _record(**fields: Any) -> CallRecord:
     return CallRecord(**values)
 
 
+def _journal(folder: Path, *, most: int = _MOST, segment: int = 16 * 1024 * 1024) -> Journal:
+    journal = Journal(folder, most=most, segment=segment)
+    journal.open()
+    return journal
+
+
 def _writer(database: Database, journal: Journal, **options: float) -> LedgerWriter:
     return LedgerWriter(database, journal, **{"kept_days": 30.0, "max_megabytes": 100.0, **options})
 
@@ -75,7 +81,7 @@ def _total(database: Database, by: str = "key") -> dict[Any, int]:
 
 def test_a_call_becomes_a_row_with_all_that_is_known(database: Database, tmp_path: Path) -> None:
     """Who, what, how it ended, how much and how long."""
-    journal = Journal(tmp_path, most=_MOST)
+    journal = _journal(tmp_path)
     before = now()
     Ledger(journal).call_ended(
         _record(
@@ -117,7 +123,7 @@ def test_a_call_becomes_a_row_with_all_that_is_known(database: Database, tmp_pat
 @pytest.mark.parametrize("name", ["a\0b", "\ud800", "模型" * 300], ids=["NUL", "lone surrogate", "long"])
 def test_names_that_a_client_made_up_don_t_stop_the_ledger(database: Database, tmp_path: Path, name: str) -> None:
     """One odd name must not keep all later calls out of the database."""
-    journal = Journal(tmp_path, most=_MOST)
+    journal = _journal(tmp_path)
     ledger = Ledger(journal)
     ledger.call_ended(_record(asked_model=name, origin=Origin("req_1", "openai", end_user=name)))
     ledger.call_ended(_record())
@@ -128,7 +134,7 @@ def test_names_that_a_client_made_up_don_t_stop_the_ledger(database: Database, t
 
 def test_a_second_round_finds_nothing_new(database: Database, tmp_path: Path) -> None:
     """Rows and sums count each call once, however often the journal is looked at, and by whom."""
-    journal = Journal(tmp_path, most=_MOST)
+    journal = _journal(tmp_path)
     ledger = Ledger(journal)
     for _ in range(10):
         ledger.call_ended(_record())
@@ -144,7 +150,7 @@ def test_a_second_round_finds_nothing_new(database: Database, tmp_path: Path) ->
 
 def test_sums_add_up_by_everything(database: Database, tmp_path: Path) -> None:
     """Over keys, models, outcomes, hours and days, from one batch or several."""
-    journal = Journal(tmp_path, most=_MOST)
+    journal = _journal(tmp_path)
     ledger, writer = Ledger(journal), _writer(database, journal)
     for key, model, outcome in (("k_1", "a", "completed"), ("k_1", "b", "failed"), ("k_2", "a", "completed")):
         ledger.call_ended(_record(caller_id=key, model=model, served_model=model, outcome=outcome))
@@ -163,7 +169,7 @@ def test_sums_add_up_by_everything(database: Database, tmp_path: Path) -> None:
 
 def test_models_that_nobody_listed_share_one_sum(database: Database, tmp_path: Path) -> None:
     """A client that makes names up can't fill the table of sums."""
-    journal = Journal(tmp_path, most=_MOST)
+    journal = _journal(tmp_path)
     for place in range(5):
         name = f"made-up-{place}"
         Ledger(journal).call_ended(_record(asked_model=name, served_model=name, model="unlisted"))
@@ -174,7 +180,7 @@ def test_models_that_nobody_listed_share_one_sum(database: Database, tmp_path: P
 
 def test_ids_stay_unique_when_the_clock_stands_still(database: Database, tmp_path: Path) -> None:
     """More calls in one millisecond than the counter tells apart are still rows of their own, in order."""
-    journal = Journal(tmp_path, most=_MOST)
+    journal = _journal(tmp_path)
     row = RequestRow(
         *(1_764_000_000_000, 7, "r", "k", "p", "m", "m", True, "s", "openai", "completed", None, 200, False),
         *(1, 1, 0, False, 1, None, None, None, 0, None),
@@ -193,12 +199,11 @@ def test_what_was_killed_is_carried_over_by_whoever_comes_next(database: Databas
     program = textwrap.dedent(f"""
         import os, signal, sys
         from pathlib import Path
-        from app.ledger.journal import Journal
         from app.ledger.ledger import Ledger
         from app.ledger.writer import LedgerWriter
         from app.storage.database import Database
-        from tests.ledger.test_ledger import _record, _writer
-        journal = Journal(Path({str(tmp_path)!r}), most=1 << 30)
+        from tests.ledger.test_ledger import _journal, _record, _writer
+        journal = _journal(Path({str(tmp_path)!r}))
         ledger = Ledger(journal)
         for _ in range(100):
             ledger.call_ended(_record())
@@ -216,7 +221,7 @@ def test_what_was_killed_is_carried_over_by_whoever_comes_next(database: Databas
     assert killed.returncode == -signal.SIGKILL
     assert killed.stdout == b"written"
     assert len(_rows(database)) == 100
-    journal = Journal(tmp_path, most=_MOST)
+    journal = _journal(tmp_path)
     writer = _writer(database, journal)
     for _ in range(2):
         writer.adopt()
@@ -231,7 +236,7 @@ def test_what_was_killed_is_carried_over_by_whoever_comes_next(database: Databas
 
 def test_a_journal_of_a_living_process_is_left_alone(database: Database, tmp_path: Path) -> None:
     """Two workers that share a folder carry over their own lines only."""
-    first, second = Journal(tmp_path, most=_MOST), Journal(tmp_path, most=_MOST)
+    first, second = _journal(tmp_path), _journal(tmp_path)
     Ledger(first).call_ended(_record())
     other = _writer(database, second)
     other.adopt()
@@ -242,7 +247,7 @@ def test_a_journal_of_a_living_process_is_left_alone(database: Database, tmp_pat
 
 def test_a_full_journal_is_followed_by_a_new_one_and_deleted(database: Database, tmp_path: Path) -> None:
     """Files don't grow for ever, and no line is lost where one ends."""
-    journal = Journal(tmp_path, most=_MOST, segment=2000)
+    journal = _journal(tmp_path, segment=2000)
     ledger, writer = Ledger(journal), _writer(database, journal)
     for _ in range(30):
         for _ in range(3):
@@ -255,7 +260,7 @@ def test_a_full_journal_is_followed_by_a_new_one_and_deleted(database: Database,
 
 def test_a_line_that_was_cut_off_is_not_a_call(database: Database, tmp_path: Path) -> None:
     """Half a line at the end waits for its other half, and an unreadable one costs only itself."""
-    journal = Journal(tmp_path, most=_MOST)
+    journal = _journal(tmp_path)
     Ledger(journal).call_ended(_record())
     journal.append(b"[1,2,\n")
     Ledger(journal).call_ended(_record())
@@ -268,7 +273,7 @@ def test_a_full_disk_fails_no_call_and_loses_none(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lines wait in memory, are carried over from there, and keep their order."""
-    journal = Journal(tmp_path, most=_MOST)
+    journal = _journal(tmp_path)
     ledger, writer = Ledger(journal), _writer(database, journal)
     ledger.call_ended(_record(asked_model="1"))
     full = True
@@ -292,7 +297,7 @@ def test_a_full_disk_fails_no_call_and_loses_none(
 
 def test_a_journal_at_its_limit_counts_what_it_loses(tmp_path: Path) -> None:
     """When neither disk nor memory has room, calls go on, and the number of lost ones is known."""
-    journal = Journal(tmp_path, most=0)
+    journal = _journal(tmp_path, most=0)
     line = b"x" * (1024 * 1024) + b"\n"
     for _ in range(10):
         journal.append(line)
@@ -301,7 +306,7 @@ def test_a_journal_at_its_limit_counts_what_it_loses(tmp_path: Path) -> None:
 
 def test_a_database_that_is_away_keeps_the_lines_in_the_journal(tmp_path: Path) -> None:
     """Nothing moves until it is back."""
-    journal = Journal(tmp_path, most=_MOST)
+    journal = _journal(tmp_path)
     Ledger(journal).call_ended(_record())
     away = Database("postgresql://nobody@127.0.0.1:1/nothing", timeout=2)
     writer = _writer(away, journal)
@@ -316,7 +321,7 @@ def test_prices_count_from_their_date_on(database: Database, tmp_path: Path) -> 
     with database.transaction() as connection:
         prices = [("kimi", 0, 1000, 2000, 100), ("kimi", now() + _HOUR, 9, 9, 9), ("other/kimi", 0, 5, 7, 1)]
         assert set_prices(connection, prices) == 3
-    journal = Journal(tmp_path, most=_MOST)
+    journal = _journal(tmp_path)
     ledger = Ledger(journal)
     ledger.call_ended(_record(charged=Usage(10, 20, cached_tokens=4)))
     ledger.call_ended(_record(provider="other", charged=Usage(10, 20)))
@@ -332,7 +337,7 @@ def test_prices_count_from_their_date_on(database: Database, tmp_path: Path) -> 
 
 def test_old_rows_go_and_sums_stay(database: Database, tmp_path: Path) -> None:
     """After REQUESTS_KEPT_DAYS a call is only a part of its sums."""
-    journal = Journal(tmp_path, most=_MOST)
+    journal = _journal(tmp_path)
     ledger = Ledger(journal)
     ledger.call_ended(_record(seconds=2 * 86_400.0))
     ledger.call_ended(_record())
@@ -347,7 +352,7 @@ def test_a_database_that_is_too_large_loses_its_oldest_rows(tmp_path: Path) -> N
     """DATABASE_MAX_MB holds, and the file becomes smaller."""
     database = Database(f"sqlite:///{tmp_path}/gateway.db", timeout=5)
     migrate(database)
-    journal = Journal(tmp_path, most=_MOST)
+    journal = _journal(tmp_path)
     ledger = Ledger(journal)
     for _ in range(12_000):
         ledger.call_ended(_record())
@@ -360,3 +365,14 @@ def test_a_database_that_is_too_large_loses_its_oldest_rows(tmp_path: Path) -> N
     assert (tmp_path / "gateway.db").stat().st_size < 1.6 * 1024 * 1024
     assert _total(database) == {"k_ada": 12_000}
     database.close()
+
+
+def test_nothing_is_made_before_the_gateway_starts(tmp_path: Path) -> None:
+    """Whoever only makes a gateway leaves no file behind, and no early line is lost."""
+    journal = Journal(tmp_path / "journal", most=_MOST)
+    journal.append(b"early\n")
+    assert list(tmp_path.iterdir()) == []
+    journal.open()
+    (file,) = journal.files()
+    assert file.read(0) == b"early\n"
+    journal.close()
