@@ -143,7 +143,10 @@ def newest_change(connection: Connection) -> int:
 def changes_since(connection: Connection, number: int) -> tuple[int, list[str] | None]:
     """The number of the newest change, and what has changed since `number`; None if that is no longer known."""
     oldest, newest = connection.execute(select(func.min(_CHANGES.c.number), func.max(_CHANGES.c.number))).one()
-    if newest is None or newest <= number:
+    newest = int(newest or 0)
+    if newest < number:
+        return newest, None  # an older copy of the database, or another one
+    if newest == number:
         return number, []
     if oldest > number + 1:
         return newest, None

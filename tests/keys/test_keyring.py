@@ -219,6 +219,23 @@ async def test_changes_that_nobody_remembers_empty_the_memory(database: Database
         await _until(lambda: keyring.caller(key) is None)
 
 
+async def test_an_older_copy_of_the_database_is_taken_for_what_it_is(database: Database) -> None:
+    """After a restore its changes count from lower numbers: what was known is forgotten, and keys are found again."""
+    new = _create(database)
+    key = new.secret.encode()
+    async with _keyring(database) as keyring:
+        with database.transaction() as connection:
+            pause_key(database, connection, new.key)
+            resume_key(database, connection, new.key)
+        await _until(lambda: keyring._change == 2)
+        assert await keyring.look_up(key)
+        with database.transaction() as connection:
+            connection.execute(text("DELETE FROM change"))
+        await _until(lambda: keyring.caller(key) is None)
+        async with asyncio.timeout(10):
+            assert await keyring.look_up(key)
+
+
 def test_a_name_is_free_again_after_the_key_is_revoked(database: Database) -> None:
     """Two living keys of one project never have the same name."""
     first = _create(database).key
