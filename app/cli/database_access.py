@@ -16,6 +16,10 @@ from app.storage.schema import SchemaError, migrate
 _TIMEOUT = 15.0
 
 
+class CommandFault(Exception):
+    """What was asked for can't be done; says why, in words for whoever asked."""
+
+
 @contextmanager
 def open_database(*, prepare: bool = True) -> Iterator[Database]:
     """Open the database that the settings name, with its tables up to date.
@@ -45,7 +49,7 @@ def told(command: Callable[[], int]) -> int:
     """Run a command, and say in one line what went wrong."""
     try:
         return command()
-    except KeyFault as error:
+    except (CommandFault, KeyFault) as error:
         print(error, file=sys.stderr)
     except DatabaseAway as error:
         print(f"The database (DATABASE_URL) can't be used: {error}", file=sys.stderr)

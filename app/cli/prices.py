@@ -2,14 +2,12 @@
 
 import argparse
 import csv
-import sys
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
-from app.cli.database_access import open_database, print_json, print_table, time_text, told
+from app.cli.database_access import CommandFault, open_database, print_json, print_table, time_text, told
 from app.cli.times import moment
-from app.keys.administration import KeyFault
 from app.storage.requests import list_prices, set_prices
 
 # A file has dollars for a million tokens, as vendors write them; the database nano-dollars for one.
@@ -37,7 +35,7 @@ def _imported(file: Path) -> int:
     rows = list(_rows(file))
     with open_database() as database, database.transaction() as connection:
         count = set_prices(connection, rows)
-    print(f"{count} prices were read. They count for calls from now on that began after their dates.")
+    print(f"Prices read: {count}. Each counts for calls from now on that begin on its date or later.")
     return 0
 
 
@@ -65,12 +63,11 @@ def _rows(file: Path) -> Iterator[tuple[str, int, int, int, int]]:
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        print(f"{file} can't be read: {error}", file=sys.stderr)
-        raise KeyFault("Nothing was changed.") from None
+        raise CommandFault(f"{file} can't be read: {error}.") from None
     reader = csv.DictReader(lines)
     missing = {"model", "since", "input", "output"} - set(reader.fieldnames or ())
     if missing:
-        raise KeyFault(f"{file}: the first line must name the columns model,since,input,output,cached.")
+        raise CommandFault(f"{file}: the first line must name the columns model,since,input,output,cached.")
     for place, row in enumerate(reader, start=2):
         try:
             fresh = _nano(row["input"])
@@ -82,7 +79,7 @@ def _rows(file: Path) -> Iterator[tuple[str, int, int, int, int]]:
                 _nano(row["cached"]) if row.get("cached") else fresh,
             )
         except (ValueError, InvalidOperation, AttributeError):
-            raise KeyFault(f"{file}, line {place}: a price is model,date,dollars,dollars,dollars.") from None
+            raise CommandFault(f"{file}, line {place}: a price is model,date,dollars,dollars,dollars.") from None
 
 
 def _nano(dollars_for_a_million: str) -> int:
