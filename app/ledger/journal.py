@@ -1,14 +1,16 @@
-"""The journal: a file to which every finished call appends a line, and which survives the process.
+"""The journal: files to which every finished call adds a line, and which survive the process.
 
-A call never waits for the database. A line is one `write` into the page cache (some 2 us): `kill -9` loses nothing, a
-loss of power the last seconds. Where even the disk takes no more, lines stay in memory, up to a bound, and what would
-go beyond that is counted as lost.
+A call never waits for the database. Its line is copied into a file that is mapped into memory, which takes no call of
+the kernel: `kill -9` loses nothing, a loss of power the last seconds. Where even the disk has no more room, lines stay
+in memory, up to a bound, and what would go beyond that is counted as lost.
 """
 
 import fcntl
+import mmap
 import os
 import secrets
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,8 +21,10 @@ import structlog
 _log = structlog.get_logger("kimi.ledger")
 
 _SUFFIX = ".journal"
+_SEGMENT = 4 * 1024 * 1024
 _MOST_IN_MEMORY = 8 * 1024 * 1024
 _CHUNK = 1024 * 1024
+_NEW_LINE = ord("\n")
 
 
 class JournalFile:
@@ -29,92 +33,118 @@ class JournalFile:
     Args:
         path: Its file, whose name is the journal's id.
         descriptor: The open, locked file.
+        size: Bytes of whole lines at its beginning.
+        room: Bytes that it has room for; 0 if it takes no more lines.
+
+    Attributes:
+        size: As above. A reader on another thread takes what lies before it.
     """
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    def __init__(self, path: Path, descriptor: int, size: int = 0, room: int = 0) -> None:
         self.path = path
         self.id = path.name.removesuffix(_SUFFIX)
         self._descriptor = descriptor
-        self.size = os.fstat(descriptor).st_size
+        self._room = room
+        self._memory = mmap.mmap(descriptor, room) if room else None
+        self.size = size
 
     @classmethod
-    def new(cls, folder: Path) -> "JournalFile":
-        """Make a journal.
+    def new(cls, folder: Path, room: int) -> "JournalFile":
+        """Make a journal with room for so many bytes, which are taken from the disk at once.
 
         Raises:
-            OSError: The folder can't be written to.
+            OSError: The folder can't be written to, or the disk is full.
         """
         folder.mkdir(parents=True, exist_ok=True)
         # Nobody may know an id twice: the database would take one journal for the other.
         path = folder / f"{secrets.token_hex(8)}{_SUFFIX}"
-        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        return cls(path, descriptor)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            _reserve(descriptor, room)
+            return cls(path, descriptor, room=room)
+        except OSError:
+            path.unlink()
+            os.close(descriptor)
+            raise
 
     @classmethod
     def left_behind(cls, folder: Path) -> Iterator["JournalFile"]:
         """Take over the journals of processes that are gone."""
         for path in sorted(folder.glob(f"*{_SUFFIX}")):
             with suppress(OSError):
-                descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+                descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    path.stat()  # deleted since we opened it?
+                    # Deleted since we opened it? Behind its last line lie zeros, or a line that was not finished.
+                    size = path.read_bytes().rfind(b"\n") + 1
                 except OSError:
                     os.close(descriptor)
                 else:
-                    yield cls(path, descriptor)
+                    yield cls(path, descriptor, size)
 
-    def append(self, line: bytes) -> None:
-        """Write a line as a whole, or not at all.
-
-        Raises:
-            OSError: The disk takes no more.
-        """
-        written = os.write(self._descriptor, line)
-        if written != len(line):
-            os.ftruncate(self._descriptor, self.size)
-            raise OSError("the disk is full")
-        self.size += written
+    def append(self, line: bytes) -> bool:
+        """Write a line, given without its end. False if there is no room for it."""
+        begin = self.size
+        end = begin + len(line)
+        if end >= self._room or self._memory is None:
+            return False
+        self._memory[begin:end] = line
+        # Last, so that a line that has an end is whole, wherever the process is killed.
+        self._memory[end] = _NEW_LINE
+        self.size = end + 1
+        return True
 
     def read(self, begin: int) -> bytes:
         """Read whole lines from a position on, up to 1 MiB; empty at the end."""
-        data = os.pread(self._descriptor, _CHUNK, begin)
-        # A line that its writer could not finish has no end.
+        data = os.pread(self._descriptor, min(_CHUNK, self.size - begin), begin)
         return data[: data.rfind(b"\n") + 1]
 
     def delete(self) -> None:
         """Delete the file, and let go of it."""
         self.path.unlink(missing_ok=True)
-        self.close()
+        self._let_go()
 
     def close(self) -> None:
         """Let go of the file: somebody else may carry it over."""
+        with suppress(OSError):
+            os.ftruncate(self._descriptor, self.size)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._memory is not None:
+            self._memory.close()
         os.close(self._descriptor)
 
 
 class Journal:
     """Where calls put their lines. Until it is opened they wait in memory.
 
+    One thread appends, the event loop's; another one carries over. What both change is under the lock.
+
     Args:
         folder: Where the files are, on a disk of this machine.
-        segment: Bytes after which a new file is begun.
+        segment: The size of a file in bytes. It is on the disk from the start.
         most: Bytes that the files may have together; then the disk counts as full.
+        retry: Seconds after which a full disk is tried again.
 
     Attributes:
         appended: Lines that were put in.
         lost: Lines that neither disk nor memory had room for.
     """
 
-    def __init__(self, folder: Path, *, most: int, segment: int = 16 * 1024 * 1024) -> None:
+    def __init__(self, folder: Path, *, most: int, segment: int = _SEGMENT, retry: float = 1.0) -> None:
         self.folder = folder
         self._most = most
         self._segment = segment
+        self._retry = retry
+        self._tried = 0.0
         self._file: JournalFile | None = None
         self._full: list[JournalFile] = []
         self._lock = threading.Lock()
         self._memory: deque[bytes] = deque()
         self._memory_size = 0
+        self._refused = ""
         self.appended = 0
         self.lost = 0
 
@@ -124,39 +154,19 @@ class Journal:
         Raises:
             OSError: The folder can't be written to.
         """
-        with self._lock:
-            self._file = JournalFile.new(self.folder)
+        self._file = JournalFile.new(self.folder, self._segment)
 
     def append(self, line: bytes) -> None:
-        """Put a line in. Never fails and never waits for more than the page cache."""
-        with self._lock:
-            self.appended += 1
-            if not self._memory:
-                try:
-                    self._write(line)
-                except OSError as error:
-                    _log.warning("journal_write_failed", reason=error.strerror or str(error), meaning="kept in memory")
-                else:
-                    return
-            # Behind what waits in memory, so that lines keep their order.
-            if self._memory_size + len(line) > _MOST_IN_MEMORY:
-                self.lost += 1
-            else:
-                self._memory.append(line)
-                self._memory_size += len(line)
+        """Put a line in, given without its end. Never fails, and never waits for more than a new file."""
+        self.appended += 1
+        # Without the lock: only this thread writes to the file.
+        if self._memory or self._file is None or not self._file.append(line):
+            self._append_otherwise(line)
 
     def files(self) -> list[JournalFile]:
         """The files with lines to be carried over, the oldest first. The last one still grows."""
         with self._lock:
-            self._write_memory()
-            if self._file is None:
-                return []
-            if self._file.size >= self._segment:
-                with suppress(OSError):
-                    new = JournalFile.new(self.folder)
-                    self._full.append(self._file)
-                    self._file = new
-            return [*self._full, self._file]
+            return [*self._full, *([self._file] if self._file else [])]
 
     def take_memory(self, limit: int) -> list[bytes]:
         """Up to `limit` of the lines that the disk doesn't take, for carrying them over without a file."""
@@ -177,9 +187,9 @@ class Journal:
 
     def done(self, file: JournalFile) -> None:
         """Delete a full file that has been carried over."""
-        file.delete()
         with self._lock:
             self._full.remove(file)
+        file.delete()
 
     def discard(self) -> None:
         """Delete the file, which has nothing in it."""
@@ -193,16 +203,56 @@ class Journal:
             self._write_memory()
             for file in (*self._full, *([self._file] if self._file else [])):
                 file.close()
+            self._file = None
+
+    def _append_otherwise(self, line: bytes) -> None:
+        """Put a line into a new file, or keep it in memory: the file is full, or lines wait for one."""
+        with self._lock:
+            # Behind what waits in memory, so that lines keep their order.
+            if self._memory_size + len(line) > _MOST_IN_MEMORY:
+                self.lost += 1
+            else:
+                self._memory.append(line)
+                self._memory_size += len(line)
+            self._write_memory()
+
+    def _write_memory(self) -> None:
+        try:
+            while self._memory:
+                self._write(self._memory[0])
+                self._memory_size -= len(self._memory.popleft())
+        except OSError as error:
+            self._note_refusal(error.strerror or str(error))
+        else:
+            self._note_refusal("")
 
     def _write(self, line: bytes) -> None:
         if self._file is None:
             raise OSError("the journal is not open")
-        if self._file.size + len(self._full) * self._segment >= self._most:
+        if self._file.append(line):
+            return
+        if self._refused and time.monotonic() < self._tried + self._retry:
+            raise OSError(self._refused)
+        self._tried = time.monotonic()
+        if (len(self._full) + 2) * self._segment > self._most:
             raise OSError("the journal has reached its size limit")
-        self._file.append(line)
+        new = JournalFile.new(self.folder, max(self._segment, len(line) + 1))
+        self._full.append(self._file)
+        self._file = new
+        new.append(line)
 
-    def _write_memory(self) -> None:
-        with suppress(OSError):
-            while self._memory:
-                self._write(self._memory[0])
-                self._memory_size -= len(self._memory.popleft())
+    def _note_refusal(self, reason: str) -> None:
+        """Log that lines have to wait in memory from now on, or no longer have to; once each."""
+        if reason and not self._refused:
+            _log.warning("journal_full", reason=reason, meaning="calls wait in memory to be counted")
+        elif self._refused and not reason:
+            _log.info("journal_has_room", lost=self.lost)
+        self._refused = reason
+
+
+def _reserve(descriptor: int, room: int) -> None:
+    """Take room on the disk, so that a full one is noticed now, and not by a signal when the mapped file is written."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, room)
+    else:  # macOS
+        os.pwrite(descriptor, bytes(room), 0)

@@ -55,9 +55,11 @@ class Ledger:
             record.session,
             None if origin.end_user is None else _plain(origin.end_user),
             record.dropped or 0,
-            ",".join([f"{provider}={reason}" for provider, reason in record.passed_over]) or None,
+            ",".join([f"{provider}={reason}" for provider, reason in record.passed_over])
+            if record.passed_over
+            else None,
         )
-        self._journal.append(_encode(row) + b"\n")
+        self._journal.append(_encode(row))
 
 
 def _plain(name: str) -> str:
@@ -66,3 +68,7 @@ def _plain(name: str) -> str:
     if name.isascii() and "\0" not in name:
         return name
     return name.replace("\0", "�").encode("utf-8", "replace").decode()
+
+
+def _listed(passed_over: tuple[tuple[str, str], ...]) -> str:
+    return ",".join([f"{provider}={reason}" for provider, reason in passed_over])

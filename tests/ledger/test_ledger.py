@@ -13,11 +13,12 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog
 from sqlalchemy import text
 
 from app.domain.chat import Usage
 from app.domain.usage import CallRecord, Origin
-from app.ledger.journal import Journal, JournalFile
+from app.ledger.journal import Journal
 from app.ledger.ledger import Ledger
 from app.ledger.writer import LedgerWriter
 from app.storage.database import Database, DatabaseAway
@@ -59,8 +60,8 @@ def _record(**fields: Any) -> CallRecord:
     return CallRecord(**values)
 
 
-def _journal(folder: Path, *, most: int = _MOST, segment: int = 16 * 1024 * 1024) -> Journal:
-    journal = Journal(folder, most=most, segment=segment)
+def _journal(folder: Path, *, most: int = _MOST, segment: int = 1024 * 1024) -> Journal:
+    journal = Journal(folder, most=most, segment=segment, retry=0)
     journal.open()
     return journal
 
@@ -186,7 +187,7 @@ def test_ids_stay_unique_when_the_clock_stands_still(database: Database, tmp_pat
         *(1, 1, 0, False, 1, None, None, None, 0, None),
     )
     for _ in range(5):
-        journal.append(msgspec.json.encode(row) + b"\n")
+        journal.append(msgspec.json.encode(row))
     _writer(database, journal).carry_all()
     ids = [row["id"] for row in _rows(database)]
     assert len(set(ids)) == 5
@@ -259,13 +260,19 @@ def test_a_full_journal_is_followed_by_a_new_one_and_deleted(database: Database,
 
 
 def test_a_line_that_was_cut_off_is_not_a_call(database: Database, tmp_path: Path) -> None:
-    """Half a line at the end waits for its other half, and an unreadable one costs only itself."""
+    """Half a line at the end of what a killed process left is none, and an unreadable one costs only itself."""
+    killed = _journal(tmp_path)
+    Ledger(killed).call_ended(_record())
+    killed.append(b"[1,2,")
+    Ledger(killed).call_ended(_record())
+    (file,) = killed.files()
+    content = file.path.read_bytes()
+    killed.close()
+    file.path.write_bytes(content[: file.size] + b'[1764000000000,1,"half' + content[file.size + 22 :])
     journal = _journal(tmp_path)
-    Ledger(journal).call_ended(_record())
-    journal.append(b"[1,2,\n")
-    Ledger(journal).call_ended(_record())
-    journal.append(b'[1764000000000,1,"half')
-    _writer(database, journal).carry_all()
+    writer = _writer(database, journal)
+    writer.adopt()
+    writer.carry_all()
     assert len(_rows(database)) == 2
 
 
@@ -273,35 +280,45 @@ def test_a_full_disk_fails_no_call_and_loses_none(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lines wait in memory, are carried over from there, and keep their order."""
-    journal = _journal(tmp_path)
+    journal = _journal(tmp_path, segment=200)  # room for one line
     ledger, writer = Ledger(journal), _writer(database, journal)
     ledger.call_ended(_record(asked_model="1"))
-    full = True
-    append = JournalFile.append
-
-    def refused(file: JournalFile, line: bytes) -> None:
-        if full:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        append(file, line)
-
-    monkeypatch.setattr(JournalFile, "append", refused)
+    monkeypatch.setattr(os, "posix_fallocate", _no_space)
     ledger.call_ended(_record(asked_model="2"))
+    assert len(journal.files()) == 1
     assert writer.carry_all() == 2
     ledger.call_ended(_record(asked_model="3"))
-    full = False
+    monkeypatch.undo()
     ledger.call_ended(_record(asked_model="4"))
+    assert len(journal.files()) == 3
     assert writer.carry_all() == 2
     assert sorted(row["model"] for row in _rows(database)) == ["1", "2", "3", "4"]
     assert journal.lost == 0
 
 
+def _no_space(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line in the log when lines begin to wait in memory, and one when they don't have to any more."""
+    journal = _journal(tmp_path, segment=4096)
+    monkeypatch.setattr(os, "posix_fallocate", _no_space)
+    with structlog.testing.capture_logs() as told:
+        for _ in range(20):
+            journal.append(b"x" * 1000)
+        monkeypatch.undo()
+        journal.append(b"x" * 1000)
+    assert [line["event"] for line in told] == ["journal_full", "journal_has_room"]
+    journal.close()
+
+
 def test_a_journal_at_its_limit_counts_what_it_loses(tmp_path: Path) -> None:
     """When neither disk nor memory has room, calls go on, and the number of lost ones is known."""
     journal = _journal(tmp_path, most=0)
-    line = b"x" * (1024 * 1024) + b"\n"
-    for _ in range(10):
-        journal.append(line)
-    assert (journal.appended, journal.lost) == (10, 3)
+    for _ in range(20):
+        journal.append(b"x" * 1024 * 1000)
+    assert (journal.appended, journal.lost) == (20, 11)
 
 
 def test_a_database_that_is_away_keeps_the_lines_in_the_journal(tmp_path: Path) -> None:
@@ -370,9 +387,10 @@ def test_a_database_that_is_too_large_loses_its_oldest_rows(tmp_path: Path) -> N
 def test_nothing_is_made_before_the_gateway_starts(tmp_path: Path) -> None:
     """Whoever only makes a gateway leaves no file behind, and no early line is lost."""
     journal = Journal(tmp_path / "journal", most=_MOST)
-    journal.append(b"early\n")
+    journal.append(b"early")
     assert list(tmp_path.iterdir()) == []
     journal.open()
+    journal.append(b"first")
     (file,) = journal.files()
-    assert file.read(0) == b"early\n"
+    assert file.read(0) == b"early\nfirst\n"
     journal.close()
