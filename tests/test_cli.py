@@ -113,12 +113,17 @@ def test_the_demo_has_the_key_that_it_is_given() -> None:
         assert f"API key     {ALICE_KEY}\n" in text
 
 
-def test_a_gateway_loads_only_what_it_serves_with() -> None:
-    """Neither the simulator with its web server nor Redis's client takes memory and time from a gateway."""
+def test_a_gateway_loads_only_what_it_serves_with(tmp_path: Path) -> None:
+    """What isn't used takes no memory and time: the simulator, Redis's client, databases, validators of schemas."""
     script = "import sys, main, app.cli.serve; main.app; print(*sys.modules)"
     loaded = set(run("-c", script, API_MASTER_KEY=ALICE_KEY).stdout.split())
     assert "app.providers.http.client" in loaded
-    assert loaded.isdisjoint({"redis", "simulator", "app.cli.supervisor", "app.cli.doctor", "app.observe.otel"})
+    unused = {"redis", "simulator", "app.cli.supervisor", "app.cli.doctor", "app.observe.otel", "jsonschema_rs"}
+    assert loaded.isdisjoint(unused | {"sqlalchemy"})
+    with_sqlite = run("-c", script, API_MASTER_KEY=ALICE_KEY, DATABASE_URL=f"sqlite:///{tmp_path}/gateway.db")
+    loaded = set(with_sqlite.stdout.split())
+    assert "sqlalchemy.dialects.sqlite" in loaded
+    assert loaded.isdisjoint(unused | {"alembic", "psycopg"})
 
 
 def test_a_process_has_one_app() -> None:

@@ -13,11 +13,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 from sqlalchemy import Connection, Row, Select, delete, func, insert, select, text, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from app.storage import tables
-from app.storage.database import Database
+from app.storage.database import Database, insert_into
 from app.storage.keys import now
 
 _REQUESTS, _USAGE, _JOURNALS, _PRICES = tables.requests, tables.usage, tables.journals, tables.prices
@@ -363,13 +362,13 @@ def _add_up(database: Database, connection: Connection, rows: Sequence[RequestRo
     keys = [column.name for column in _USAGE.primary_key]
     # In one order everywhere, so that two workers never wait for each other crosswise.
     values = [dict(zip((*keys, *_SUM_COLUMNS), (*of, *sums[of]), strict=True)) for of in sorted(sums)]
-    connection.execute(_adding(database.is_sqlite), values)
+    connection.execute(_adding(database.backend), values)
 
 
 @cache
-def _adding(is_sqlite: bool) -> Any:
+def _adding(backend: str) -> Any:
     """The statement that adds sums to those that are there."""
-    statement: Any = (sqlite.insert if is_sqlite else postgresql.insert)(_USAGE)
+    statement = insert_into(_USAGE, backend)
     return statement.on_conflict_do_update(
         index_elements=list(_USAGE.primary_key),
         set_={name: _USAGE.c[name] + statement.excluded[name] for name in _SUM_COLUMNS},

@@ -7,10 +7,11 @@ each value how often it would be looked at, and by what (`SchemaGraph`).
 """
 
 import hashlib
+import importlib
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
 
-import jsonschema_rs
 import msgspec
 from msgspec import Struct
 
@@ -35,9 +36,8 @@ _MOST_STEPS_TOLD = 5_000
 # The validator copies the value, and what is allowed, for every fault, and describes all faults at once.
 _MOST_BYTES_TOLD = 10_000_000
 _BYTES_OF_LOOK = 5
-_PATTERN_OPTIONS = jsonschema_rs.FancyRegexOptions(backtrack_limit=5_000, size_limit=20_000_000, dfa_size_limit=200_000)
 _MOST_FAULTS = 3
-_LONGEST_FAULT = 160
+_LONGEST_REASON = 400
 _DEEPEST_TO_ENCODE = 100
 _DEEP, _PARTS_IN_DEPTH = 20, 1000
 # What a compiled schema keeps in memory: for each value, and for each pattern with all its caches.
@@ -88,9 +88,8 @@ class SchemaCheck:
         # Without references, a schema has no more alternatives than values.
         if self.extent.has_references and self._graph.alternatives > _MOST_ALTERNATIVES:
             raise ValueError("a part of it refers to itself endlessly, or offers too many alternatives at once")
-        self._validator = jsonschema_rs.validator_for(
-            dict(schema), offline=True, validate_formats=False, pattern_options=_PATTERN_OPTIONS
-        )
+        # Imported at the first schema: it takes 3 MB, and many a worker never sees one.
+        self._validator = importlib.import_module("app.domain.emulation.validator").Validator(schema)
 
     def faults(self, value: object, effort: Effort | None = None) -> list[str]:
         """What is wrong with a value, in a few short phrases; empty if it fits the schema.
@@ -127,12 +126,7 @@ class SchemaCheck:
         told = self._graph.told(value, _MOST_STEPS_TOLD)
         if told is None or told > _MOST_BYTES_TOLD or not effort.spend(told // _BYTES_OF_LOOK):
             return ["it does not fit the schema"]
-        faults: list[str] = []
-        for error in self._validator.iter_errors(value):
-            faults.append(_told(error))
-            if len(faults) == _MOST_FAULTS:
-                break
-        return faults
+        return list(islice(self._validator.faults(value), _MOST_FAULTS))
 
 
 class Checks(Struct, frozen=True):
@@ -258,19 +252,9 @@ def _compiled(schema: Schema, param: str, budget: _Budget) -> SchemaCheck:
     try:
         extent_ = _extent_of(schema)
         return SchemaCheck(schema, extent_, budget.spend_patterns(extent_.patterns, param))
-    except jsonschema_rs.ValidationError as error:
-        raise InvalidRequest(f"{param} is not a usable JSON Schema: {_told(error)}.", param=param) from error
     except ValueError as error:
-        why = str(error) if len(str(error)) <= _LONGEST_FAULT else "it can't be read"
+        why = str(error) if len(str(error)) <= _LONGEST_REASON else "it can't be read"
         raise InvalidRequest(f"{param} is not a usable JSON Schema: {why}.", param=param) from error
-
-
-def _told(error: jsonschema_rs.ValidationError) -> str:
-    place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.instance_path).lstrip(".")
-    text = error.message
-    message = text if len(text) <= _LONGEST_FAULT else f"…{text[1 - _LONGEST_FAULT :]}"
-    place = place if len(place) <= _LONGEST_FAULT else f"…{place[1 - _LONGEST_FAULT :]}"
-    return f"{place}: {message}" if place else message
 
 
 def _count(schema: Schema, param: str) -> int:
