@@ -199,9 +199,10 @@ def test_refused_calls_are_rows_without_tokens(keeper: LiveGateway, database: Da
     assert [(row["outcome"], row["status"], row["tokens_in"], row["tokens_out"]) for row in rows] == [
         ("refused", 400, 0, 0),
         ("refused", 404, 0, 0),
-        ("failed", 400, 0, 0),
+        ("refused", 400, 0, 0),
     ]
-    assert [row["error"] for row in rows][1:] == ["model_not_found", "context_length_exceeded"]
+    codes = ["invalid_request_error", "model_not_found", "context_length_exceeded"]
+    assert [row["error"] for row in rows] == codes
 
 
 def test_sessions_belong_to_the_key_and_not_to_its_secret(keeper: LiveGateway, database: Database) -> None:
