@@ -54,7 +54,7 @@ base_url = "{other}"
 models = ["m"]
 """
 _WORDS = "Rain on the roof, and nothing else to be heard tonight."
-_USAGE = {"prompt_tokens": 70, "completion_tokens": 30}
+_USAGE: dict[str, Any] = {"prompt_tokens": 70, "completion_tokens": 30}
 _CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{"where"'}}
 _TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
 _FORM = {"type": "json_schema", "json_schema": {"name": "town", "schema": {"type": "object", "required": ["name"]}}}
@@ -132,7 +132,7 @@ def ended(row: dict[str, Any]) -> tuple[str, int, str | None]:
     return row["outcome"], row["status"], row["error"]
 
 
-def said(*, streamed: bool, usage: object = None, text: str = _WORDS, **message: object) -> list[bytes]:
+def said(*, streamed: bool, usage: object = None, text: str = _WORDS, **message: Any) -> list[bytes]:
     """A whole answer of an upstream, or one in pieces."""
     counted = {} if usage is None else {"usage": usage}
     if not streamed:
@@ -361,7 +361,7 @@ def test_a_tool_call_that_breaks_off_is_paid_too(books: Books) -> None:
 def test_what_an_upstream_has_counted_before_it_breaks_off_counts(books: Books) -> None:
     """Some tell the tokens with each chunk: nobody has to guess then."""
     chunks = [
-        event({"choices": [{"index": 0, "delta": {"content": "word "}}], "usage": {**_USAGE, "completion_tokens": at}})
+        event({"choices": [{"delta": {"content": "word "}}], "usage": {"prompt_tokens": 70, "completion_tokens": at}})
         for at in (40, 80)
     ]
     answers(books.up, chunked(*chunks))
@@ -425,8 +425,8 @@ def test_an_upstream_that_fails_when_it_is_asked_again_is_paid_for_its_first_ans
 def test_an_answer_that_is_cut_at_a_stop_text_is_paid_as_reported(books: Books, streamed: bool) -> None:
     """Where the gateway does the cutting, the upstream has written all of it."""
     answers(books.up, said(streamed=False, usage=_USAGE))
-    fields = {"tools": _TOOLS, "stop": ["roof"]}
-    assert books.ask(model="up/plain", streamed=streamed, **fields).status_code == 200
+    asked = books.ask(model="up/plain", streamed=streamed, tools=_TOOLS, stop=["roof"])
+    assert asked.status_code == 200
     row = books.row()
     assert (row["outcome"], paid(row)) == ("completed", (70, 30, 0, 0))
 
