@@ -12,6 +12,7 @@ from app.api.streaming.event_stream import EventStream, StreamPolicy
 from app.chat.events import Ending, Event, Opening
 from app.chat.service import ChatService
 from app.domain.errors import GatewayError
+from app.domain.json import read_json_object
 from app.domain.usage import Origin
 from app.observe.metrics import Metrics
 
@@ -54,9 +55,12 @@ class AnsweringEndpoint:
         body = await read_body(receive)
         try:
             exchange = await self.dialect.read(body, context, self._services)
-        except GatewayError as error:
-            self._service.refused(error, context.caller, Origin(context.request_id, self.dialect.name))
+        except GatewayError:
+            asked = read_json_object(body) or {}
+            context.model = model if isinstance(model := asked.get("model"), str) else ""
+            context.wants_stream = asked.get("stream") is True
             raise
+        context.became_call = True
         origin = Origin(context.request_id, self.dialect.name, exchange.stream, exchange.end_user)
         if exchange.stream:
             events = self._service.stream(exchange.calls[0], context.caller, origin)

@@ -68,7 +68,7 @@ def error_form_of(path: str, headers: Mapping[bytes, bytes], forms: Sequence[Err
 def error_response(error: GatewayError, context: RequestContext) -> JsonReply:
     """The response for an error, with what a client needs to decide about another try. The access line says which."""
     line = access_fields.get({})
-    line["error"] = error.code or error.type
+    line["error"] = context.error = error.code or error.type
     if error.param is not None:
         line["param"] = error.param[:_LONGEST_PARAM]
     headers: RawHeaders = []

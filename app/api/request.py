@@ -70,10 +70,27 @@ class RequestContext:
 
     Attributes:
         caller: Set by the auth layer. Code behind it that finds none fails, rather than serve anybody.
+        shut_out: Whose key it is, if the key is known and doesn't open any more; then there is no `caller`.
         status: Of the response; None until it has begun.
+        error: The code of the error that answers it; None if none does.
+        became_call: Whether a call was made of it: its record is the chat service's then.
+        model: The model that it asks for, if it never became a call and that is known all the same.
+        wants_stream: Likewise, whether it asks for a stream.
     """
 
-    __slots__ = ("_received", "caller", "error_form", "headers", "request_id", "status")
+    __slots__ = (
+        "_received",
+        "became_call",
+        "caller",
+        "error",
+        "error_form",
+        "headers",
+        "model",
+        "request_id",
+        "shut_out",
+        "status",
+        "wants_stream",
+    )
 
     caller: Caller
 
@@ -82,7 +99,12 @@ class RequestContext:
         self.headers = headers
         self.request_id = request_id
         self.error_form = error_form
+        self.shut_out: Caller | None = None
         self.status: int | None = None
+        self.error: str | None = None
+        self.became_call = False
+        self.model = ""
+        self.wants_stream = False
 
     @property
     def seconds(self) -> float:

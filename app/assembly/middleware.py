@@ -12,6 +12,7 @@ from app.api.middleware.context import RequestContextMiddleware
 from app.api.middleware.intake import IntakeMiddleware
 from app.api.middleware.tracing import TracingMiddleware
 from app.api.pages.docs import ASSET_PATHS
+from app.api.refusals import Refusals
 from app.api.wire.addresses import TrustedProxies
 from app.assembly.resources import Resources
 from app.settings import Settings
@@ -38,6 +39,10 @@ def middleware(settings: Settings, resources: Resources, dialects: Sequence[Dial
             error_forms=[dialect.errors for dialect in dialects],
             endpoints={dialect.path: dialect.errors for dialect in dialects},
             proxies=TrustedProxies(settings.listening.forwarded_allow_ips),
+            refusals=Refusals(
+                {dialect.path: dialect.name for dialect in dialects},
+                () if resources.records is None else (resources.records.ledger.call_ended,),
+            ),
         )
     ]
     if resources.tracing is not None:
@@ -54,6 +59,8 @@ def middleware(settings: Settings, resources: Resources, dialects: Sequence[Dial
                 expose_headers=_READABLE_HEADERS.split(),
             )
         )
+    # Before the sizes: what a known key is refused is in the ledger.
+    layers.append(_auth(settings, resources))
     layers.append(
         Middleware(
             IntakeMiddleware,
@@ -63,7 +70,6 @@ def middleware(settings: Settings, resources: Resources, dialects: Sequence[Dial
             max_lag=settings.listening.max_loop_lag,
         )
     )
-    layers.append(_auth(settings, resources))
     return layers
 
 

@@ -99,7 +99,7 @@ def attempts(
     def attempt(target: Target, prepared: _Prepared, others: int) -> Attempt:
         told, prompt = prepared.told, prepared.prompt
         emulator = told.emulator
-        log.target, log.prompt, log.left_out = target, prompt, told.left_out
+        log.attempt(target, prompt, told.left_out)
         time = now()
         # The last one may use up the time; any other leaves half of it to those behind it.
         share = (deadline - time) / 2 if others else deadline - time
@@ -118,6 +118,7 @@ def attempts(
             deadline=time + min(target.provider.timeout, share),
             retries=not others,
             n=call.n,
+            report=log.note_report,
         )
         ignored: tuple[str, ...] = ()
         if bounds is not None and (is_limited or is_formed or call.options):

@@ -5,6 +5,9 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
+from msgspec.structs import replace
+
+from app.chat.deltas import estimated_usage, gather
 from app.chat.events import Ending
 from app.chat.fitting import tools_among
 from app.domain.caller import Caller
@@ -12,7 +15,6 @@ from app.domain.chat import ChatCall, Delta, Usage
 from app.domain.conversation import Action, SessionKey
 from app.domain.errors import ClientClosedRequest, ContextTooLong, GatewayError, InternalError, UpstreamError
 from app.domain.prompt import MessagePrompt, Prompt, TextPrompt
-from app.domain.tokens import estimate
 from app.domain.usage import NOWHERE, CallRecord, Origin, Outcome
 from app.providers.registry import Target
 
@@ -36,6 +38,7 @@ class CallLog:
         passed_over: The providers that didn't answer, each with the code of its reason.
         left_out: What of the request's tools and form the model wasn't told.
         deltas: What a streamed answer has said so far.
+        used: The tokens of the replies that the latest attempt has got whole, whatever becomes of them.
     """
 
     __slots__ = (
@@ -46,7 +49,9 @@ class CallLog:
         "_on_texts",
         "_origin",
         "_refusal",
+        "_reported",
         "_upstream_seconds",
+        "_was_sent",
         "action",
         "deltas",
         "ending",
@@ -54,6 +59,7 @@ class CallLog:
         "passed_over",
         "prompt",
         "target",
+        "used",
     )
 
     def __init__(
@@ -76,10 +82,30 @@ class CallLog:
         self.ending: Ending | None = None
         self._upstream_seconds: float | None = None
         self._refusal: GatewayError | None = None
+        self._was_sent = False
         self.action: Action | None = None
         self.passed_over: list[tuple[str, str]] = []
         self.left_out: tuple[str, ...] = ()
         self.deltas: list[Delta] = []
+        self.used: Usage | None = None
+        self._reported: Usage | None = None
+
+    def attempt(self, target: Target, prompt: Prompt, left_out: tuple[str, ...]) -> None:
+        """Note an attempt that is about to be made. What others before it have used is nobody's charge."""
+        self.target, self.prompt, self.left_out = target, prompt, left_out
+        self.used = self._reported = None
+
+    def note_replies(self, usage: Usage) -> None:
+        """Note the tokens of all replies that the running attempt has got whole."""
+        self.used = usage
+
+    def note_report(self, usage: Usage) -> None:
+        """Note what the upstream has told of an answer before it broke off."""
+        self._reported = usage
+
+    def failed(self, error: GatewayError) -> None:
+        """Note that an attempt has failed."""
+        self._was_sent = self._was_sent or error.was_sent
 
     def answered(self) -> None:
         """Note that the upstream has answered, or begun to."""
@@ -142,15 +168,34 @@ class CallLog:
             asked_model=self._call.model,
             served_model=spec.id,
             status=status,
-            charged=None if self.action == "replayed" else usage or self._said_so_far(),
+            charged=None if self.action == "replayed" else usage or self._used_so_far(error),
+            counts=self._counts(error),
         )
 
-    def _said_so_far(self) -> Usage | None:
-        """The tokens of an answer that broke off; None if it hadn't begun."""
-        if not self.deltas or self.prompt is None:
-            return None
-        said = "".join([delta.text + delta.reasoning + delta.refusal for delta in self.deltas])
-        return Usage(self.prompt.tokens, estimate(said), estimated=True)
+    def _used_so_far(self, error: BaseException | None) -> Usage | None:
+        """The tokens of an answer that broke off: those that the upstream has told, else of what came; None if nothing
+        did."""
+        if self.used is not None or self.prompt is None:
+            return self.used
+        reported = self._reported
+        if not self.deltas:
+            # Nobody pays for an upstream that fails before its first word, whatever it counts.
+            return None if isinstance(error, Exception) else reported
+        said = estimated_usage(gather(self.deltas), self.prompt.tokens)
+        if reported is None:
+            return said
+        # What the upstream told may be older than what it said last.
+        written = max(reported.completion_tokens, said.completion_tokens)
+        if written == reported.completion_tokens:
+            return reported
+        return replace(reported, completion_tokens=written, estimated=True)
+
+    def _counts(self, error: BaseException | None) -> bool:
+        """See `CallRecord`."""
+        if self.action == "replayed":
+            return False
+        refused = isinstance(error, GatewayError) and not self._was_sent and self._upstream_seconds is None
+        return not refused
 
 
 def _outcome(error: BaseException | None) -> tuple[Outcome, str | None, int]:

@@ -16,6 +16,7 @@ from app.domain.chat import (
     merged_extras,
 )
 from app.domain.output_limiter import OutputLimiter
+from app.domain.tokens import estimate
 
 
 async def limit_deltas(deltas: AsyncGenerator[Delta, None], limiter: OutputLimiter) -> AsyncGenerator[Delta, None]:
@@ -45,15 +46,23 @@ def limit_completion(completion: Completion, limiter: OutputLimiter) -> Completi
     text = limiter.feed(completion.text) + limiter.finish()
     if limiter.finish_reason is None:
         return completion
-    # What would have come after that place was never said: calls, or the upstream's token count.
+    # Calls that would have come after that place were never made. The tokens were used all the same.
     return Completion(
-        text, limiter.finish_reason, reasoning=completion.reasoning, stop=limiter.stopped_by, extras=completion.extras
+        text,
+        limiter.finish_reason,
+        completion.usage,
+        reasoning=completion.reasoning,
+        stop=limiter.stopped_by,
+        extras=completion.extras,
     )
 
 
-async def stream_whole(answer: Awaitable[Completion]) -> AsyncGenerator[Delta, None]:
-    """Stream an answer that only comes whole."""
-    for delta in as_deltas(await answer):
+async def stream_whole(
+    answer: Awaitable[Completion], limiter: OutputLimiter | None = None
+) -> AsyncGenerator[Delta, None]:
+    """Stream an answer that only comes whole, up to the place where the client wants it to end."""
+    completion = await answer
+    for delta in as_deltas(completion if limiter is None else limit_completion(completion, limiter)):
         yield delta
 
 
@@ -70,6 +79,31 @@ def as_deltas(completion: Completion) -> list[Delta]:
         deltas.append(Delta(refusal=completion.refusal, extras=completion.extras))
     deltas.append(Delta(finish_reason=completion.finish_reason, usage=completion.usage, stop=completion.stop))
     return deltas
+
+
+def estimated_usage(completion: Completion, prompt_tokens: int) -> Usage:
+    """The tokens of an answer that nobody has counted: of all that was thought, said and called."""
+    said = ""
+    for answer in (completion, *completion.others):
+        said += answer.text + answer.reasoning + answer.refusal
+        for call in answer.tool_calls:
+            said += call.name + call.arguments
+    return Usage(prompt_tokens, estimate(said), estimated=True)
+
+
+def usage_with(completion: Completion, prompt_tokens: int) -> Usage:
+    """An answer's usage: what the upstream has counted, estimated where it hasn't. It may count one side only, or say
+    that there was nothing where there was something."""
+    usage = completion.usage
+    if usage is not None and usage.prompt_tokens and usage.completion_tokens:
+        return usage
+    estimate_ = estimated_usage(completion, prompt_tokens)
+    if usage is None:
+        return estimate_
+    read, written = usage.prompt_tokens or prompt_tokens, usage.completion_tokens or estimate_.completion_tokens
+    if (read, written) == (usage.prompt_tokens, usage.completion_tokens):
+        return usage
+    return replace(usage, prompt_tokens=read, completion_tokens=written, estimated=True)
 
 
 def gather(deltas: Sequence[Delta]) -> Completion:

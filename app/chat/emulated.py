@@ -1,17 +1,22 @@
 """Tools and formats from a model that only writes text: it is told what is wanted, and asked again if need be."""
 
+from collections.abc import Callable
+
 from app.chat.attempts import Attempt, reminded
+from app.chat.deltas import usage_with
 from app.domain.chat import Completion, Usage
 from app.domain.emulation.emulator import Emulator, Reading, Unreadable
 from app.domain.errors import ContextTooLong, MalformedAnswer
-from app.domain.tokens import estimate
 
 
-async def ask_emulated(attempt: Attempt, emulator: Emulator) -> Completion:
+async def ask_emulated(attempt: Attempt, emulator: Emulator, note_replies: Callable[[Usage], None]) -> Completion:
     """The answer, with the calls that the model makes, or in the wanted format.
 
     A reply that can't be read is asked for once more, with what was wrong about it. One that was cut off or filtered is
     handed on: its finish reason says why. Calls that the model makes by its own means are the answer.
+
+    Args:
+        note_replies: Told the tokens of all replies, as soon as there is another one: they are used, whatever comes.
 
     Raises:
         MalformedAnswer: The second reply was no better, and nothing else can be made of it.
@@ -19,20 +24,22 @@ async def ask_emulated(attempt: Attempt, emulator: Emulator) -> Completion:
     """
     provider = attempt.target.provider
     first = await provider.create_completion(attempt.request)
+    note_replies(usage := _usage(attempt, first))
     try:
-        return _completion(_read(emulator, first), attempt, first)
+        return _completion(_read(emulator, first), first, usage)
     except Unreadable as unreadable:
         problem = unreadable
     try:
         again = reminded(attempt, first.text, problem.reminder)
     except ContextTooLong:
-        return _completion(_as_it_is(problem), attempt, first)
+        return _completion(_as_it_is(problem), first, usage)
     second = await provider.create_completion(again.request)
+    note_replies(usage := usage + _usage(again, second))
     try:
         reading = _read(emulator, second)
     except Unreadable as unreadable:
         reading = _as_it_is(unreadable)
-    return _completion(reading, again, second, before=_usage(attempt, first))
+    return _completion(reading, second, usage)
 
 
 def _read(emulator: Emulator, reply: Completion) -> Reading:
@@ -52,10 +59,7 @@ def _as_it_is(problem: Unreadable) -> Reading:
     return problem.fallback
 
 
-def _completion(reading: Reading, attempt: Attempt, reply: Completion, before: Usage | None = None) -> Completion:
-    usage = _usage(attempt, reply)
-    if before is not None:
-        usage += before
+def _completion(reading: Reading, reply: Completion, usage: Usage) -> Completion:
     return Completion(
         reading.text,
         reply.finish_reason,
@@ -69,4 +73,4 @@ def _completion(reading: Reading, attempt: Attempt, reply: Completion, before: U
 
 
 def _usage(attempt: Attempt, reply: Completion) -> Usage:
-    return reply.usage or Usage(attempt.request.prompt.tokens, estimate(reply.text), estimated=True)
+    return usage_with(reply, attempt.request.prompt.tokens)

@@ -7,20 +7,19 @@ from msgspec.structs import replace
 
 from app.chat.attempts import Attempt, attempts
 from app.chat.call_log import CallLog
-from app.chat.deltas import as_deltas, gather, limit_completion, limit_deltas, stream_whole
+from app.chat.deltas import as_deltas, gather, limit_completion, limit_deltas, stream_whole, usage_with
 from app.chat.emulated import ask_emulated
 from app.chat.events import Answer, Ending, Event, Opening
 from app.chat.fitting import USUAL_ROOM, RoomPolicy
 from app.chat.notices import notice_below, without_notices
 from app.chat.session import CallSession, SessionPolicy
 from app.domain.caller import Caller
-from app.domain.chat import ChatCall, Completion, Delta, FinishReason, Message, Usage
+from app.domain.chat import ChatCall, Completion, Delta, FinishReason, Message
 from app.domain.conversation import LastTurn
 from app.domain.emulation.schema import SchemaCompiler
 from app.domain.errors import EmptyReply, GatewayError
 from app.domain.prompt import Prompt
-from app.domain.tokens import estimate
-from app.domain.usage import NOWHERE, CallRecord, Origin
+from app.domain.usage import NOWHERE, CallRecord, Origin, refused
 from app.providers.registry import ProviderRegistry, Target
 from app.sessions.base import SessionStore
 
@@ -34,7 +33,7 @@ class ChatService:
         policy: How sessions are treated.
         on_call: Take the record of every call when it is over. They must return at once: they may run while a task is
             being cancelled.
-        on_refusal: Take the record of every request that can't become a call, likewise.
+        on_refusal: Take the record of every call whose model nobody serves, likewise.
         on_texts: Takes, at the same time, what the upstream was sent and what it answered; None if nobody may know.
         room: What is done where a model's limit leaves too little room.
         compiler: Compiles the schemas of tools and answers, and remembers them; None for one of its own.
@@ -76,8 +75,9 @@ class ChatService:
                     return _replayed(call, session, targets[0], session.replay, log)
                 for attempt in self._attempts(call, caller, targets, session, log):
                     try:
-                        completion = await _asked(attempt)
+                        completion = await _asked(attempt, log)
                     except GatewayError as error:
+                        log.failed(error)
                         if isinstance(error, EmptyReply) and _may_say_nothing(call, session.messages):
                             completion = Completion("")
                         elif not error.try_elsewhere:
@@ -90,6 +90,7 @@ class ChatService:
                         completion = limit_completion(completion, attempt.limiter)
                     opening = _opening(call, session, attempt.target, attempt.request.prompt, log, attempt.ignored)
                     ending = _ending(completion, opening.prompt)
+                    log.used = ending.usage
                     await session.remember(ending, opening.prompt)
                     log.ending = ending
                     if self._room.tells:
@@ -120,13 +121,14 @@ class ChatService:
                     opening = _opening(call, session, attempt.target, attempt.request.prompt, log, attempt.ignored)
                     yield opening
                     try:
-                        async with aclosing(_deltas(attempt)) as deltas:
+                        async with aclosing(_deltas(attempt, log)) as deltas:
                             async for delta in deltas:
                                 if not said:
                                     log.answered()
                                 said.append(delta)
                                 yield delta
                     except GatewayError as error:
+                        log.failed(error)
                         if isinstance(error, EmptyReply) and _may_say_nothing(call, session.messages):
                             log.answered()
                         elif said or not error.try_elsewhere:
@@ -135,6 +137,7 @@ class ChatService:
                             log.pass_over(attempt.target, error)
                             continue
                     ending = _ending(gather(said), opening.prompt)
+                    log.used = ending.usage
                     await session.remember(ending, opening.prompt)
                     log.ending = ending
                     if self._room.tells:
@@ -143,38 +146,14 @@ class ChatService:
                     return
                 raise log.refusal()
 
-    def refused(self, error: GatewayError, caller: Caller, origin: Origin, model: str = "") -> None:
-        """Record a request that can't become a call.
-
-        Args:
-            model: The model that it asks for, if that is known.
-        """
-        record = CallRecord(
-            caller_id=caller.id,
-            model="",
-            provider="",
-            outcome="refused",
-            error_code=error.code,
-            action=None,
-            prompt_size=None,
-            dropped=None,
-            usage=None,
-            seconds=0.0,
-            upstream_seconds=None,
-            origin=origin,
-            project=caller.project,
-            asked_model=model,
-            status=error.status,
-        )
-        for take in self._on_refusal:
-            take(record)
-
     def _resolved(self, call: ChatCall, caller: Caller, origin: Origin) -> tuple[Target, ...]:
         """Who can answer a call."""
         try:
             return self._registry.resolve(call.model, call.provider, caller)
         except GatewayError as error:
-            self.refused(error, caller, origin, call.model)
+            record = refused(caller, origin, error.code or error.type, error.status, model=call.model)
+            for take in self._on_refusal:
+                take(record)
             raise
 
     def _attempts(
@@ -183,19 +162,18 @@ class ChatService:
         return attempts(call, caller.id, targets, session, log, self._room, self._compiler)
 
 
-def _asked(attempt: Attempt) -> Awaitable[Completion]:
+def _asked(attempt: Attempt, log: CallLog) -> Awaitable[Completion]:
     """The provider's answer as a whole."""
     if attempt.emulator is not None:
-        return ask_emulated(attempt, attempt.emulator)
+        return ask_emulated(attempt, attempt.emulator, log.note_replies)
     return attempt.target.provider.create_completion(attempt.request)
 
 
-def _deltas(attempt: Attempt) -> AsyncGenerator[Delta, None]:
+def _deltas(attempt: Attempt, log: CallLog) -> AsyncGenerator[Delta, None]:
     """The provider's answer in parts, cut where the client wants it to end."""
     if attempt.emulator is not None:
-        deltas = stream_whole(_asked(attempt))
-    else:
-        deltas = attempt.target.provider.stream_completion(attempt.request)
+        return stream_whole(_asked(attempt, log), attempt.limiter)
+    deltas = attempt.target.provider.stream_completion(attempt.request)
     return deltas if attempt.limiter is None else limit_deltas(deltas, attempt.limiter)
 
 
@@ -236,14 +214,7 @@ def _opening(
 
 def _ending(completion: Completion, prompt: Prompt) -> Ending:
     """The end of an answer: its usage estimated where nobody counted, its finish reason true to its calls."""
-    usage = completion.usage
-    if usage is None:
-        said = completion.text + completion.reasoning + completion.refusal
-        for other in completion.others:
-            said += other.text + other.reasoning + other.refusal
-        for call in completion.tool_calls:
-            said += call.name + call.arguments
-        usage = Usage(prompt.tokens, estimate(said), estimated=True)
+    usage = usage_with(completion, prompt.tokens)
     if completion.finish_reason in ("stop", "tool_calls"):
         reason: FinishReason = "tool_calls" if completion.tool_calls else "stop"
         if reason != completion.finish_reason:

@@ -47,7 +47,10 @@ docs/api.md, and what `doctor` advises. The message goes to the client: it never
 or a page of the upstream.
 """
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from app.domain.caller import Caller
 
 
 class GatewayError(Exception):
@@ -71,6 +74,8 @@ class GatewayError(Exception):
     should_retry: ClassVar[bool | None] = None
     # May another upstream be asked the same?
     try_elsewhere: ClassVar[bool] = False
+    # False on a failure of an attempt for which nothing was sent to the upstream: nobody pays for it.
+    was_sent: bool = True
 
     def __init__(
         self,
@@ -166,6 +171,8 @@ class InvalidApiKey(GatewayError):
     status = 401
     type = "invalid_request_error"
     code = "invalid_api_key"
+    # Whose key it is, if it is known and doesn't open any more.
+    caller: "Caller | None" = None
 
 
 class MissingScope(GatewayError):
@@ -253,6 +260,7 @@ class GatewayOverloaded(GatewayError):
     code = "gateway_overloaded"
     advice = "Raise UPSTREAM_CONCURRENCY or UPSTREAM_QUEUE_SIZE, or run more workers."
     try_elsewhere = True
+    was_sent = False
 
 
 class GatewayStopping(GatewayError):
@@ -433,6 +441,7 @@ class BreakerOpen(UpstreamError):
     status = 503
     code = "upstream_unavailable"
     is_outage = False
+    was_sent = False
 
 
 class UpstreamTimeout(UpstreamError):

@@ -4,10 +4,11 @@ from typing import Literal
 
 from msgspec import Struct
 
+from app.domain.caller import Caller
 from app.domain.chat import Usage
 from app.domain.conversation import Action
 
-# `refused` calls never came as far as an upstream's model.
+# `refused` requests never became calls.
 Outcome = Literal["completed", "failed", "abandoned", "refused"]
 
 
@@ -56,6 +57,8 @@ class CallRecord(Struct, frozen=True):
         served_model: The model that it stands for; unlike `model` one of any number of names.
         status: The HTTP status of its answer.
         charged: The tokens that its caller has caused: `usage`, or what was sent and came before it broke off.
+        counts: Whether its caller has caused a request: not if it failed before anything was sent to an upstream, or
+            got the answer of an earlier request.
     """
 
     caller_id: str
@@ -80,3 +83,33 @@ class CallRecord(Struct, frozen=True):
     served_model: str = ""
     status: int = 200
     charged: Usage | None = None
+    counts: bool = True
+
+
+def refused(
+    caller: Caller, origin: Origin, error_code: str, status: int, *, model: str = "", seconds: float = 0.0
+) -> CallRecord:
+    """The record of a request that was refused before it became a call.
+
+    Args:
+        model: The name that it asks for, if that is known.
+        seconds: How long it took.
+    """
+    return CallRecord(
+        caller_id=caller.id,
+        model="",
+        provider="",
+        outcome="refused",
+        error_code=error_code,
+        action=None,
+        prompt_size=None,
+        dropped=None,
+        usage=None,
+        seconds=seconds,
+        upstream_seconds=None,
+        origin=origin,
+        project=caller.project,
+        asked_model=model,
+        status=status,
+        counts=False,
+    )

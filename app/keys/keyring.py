@@ -110,7 +110,9 @@ class Keyring:
         refusal = entry.refusal or ("expired" if entry.until <= time.time() else "")
         if refusal:
             code, message = _WHY[refusal]
-            raise InvalidApiKey(f"{message} Ask whoever gave it to you for another one.", code=code)
+            invalid = InvalidApiKey(f"{message} Ask whoever gave it to you for another one.", code=code)
+            invalid.caller = entry.caller
+            raise invalid
         return entry.caller
 
     async def _fetched_once(self, digest: bytes) -> _Entry | None:

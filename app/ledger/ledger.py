@@ -42,7 +42,7 @@ class Ledger:
             record.model == record.served_model,
             record.provider,
             origin.dialect,
-            record.outcome,
+            record.outcome if record.counts else _uncounted(record),
             record.error_code,
             record.status,
             origin.streamed,
@@ -60,6 +60,11 @@ class Ledger:
             else None,
         )
         self._journal.append(_encode(row))
+
+
+def _uncounted(record: CallRecord) -> str:
+    """How a call ended that is no request of its caller's, as `RequestRow` has it."""
+    return "replayed" if record.action == "replayed" else "refused"
 
 
 def _plain(name: str) -> str:

@@ -7,12 +7,12 @@ elsewhere; those of this project are listed in `app/assembly/providers.py`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Literal
 
 from msgspec import Struct
 
-from app.domain.chat import PLAIN_TEXT, Completion, Delta, Message, OutputFormat, ToolUse
+from app.domain.chat import PLAIN_TEXT, Completion, Delta, Message, OutputFormat, ToolUse, Usage
 from app.domain.prompt import MessagePrompt, PromptLimit, TextPrompt
 from app.providers.bounds import ModelBounds
 
@@ -64,6 +64,8 @@ class CompletionRequest(Struct, frozen=True):
         deadline: When the answer must have begun, in the event loop's time; None for the provider's own limit only.
         retries: Whether to try again after a transient failure. False while another upstream stands by.
         n: How many answers are wanted; more than one only of models that accept messages.
+        report: Takes the tokens that the upstream has counted of an answer that doesn't come to its end. A provider
+            that knows of none need not call it.
     """
 
     model: ModelSpec
@@ -78,6 +80,7 @@ class CompletionRequest(Struct, frozen=True):
     deadline: float | None = None
     retries: bool = True
     n: int = 1
+    report: Callable[[Usage], None] | None = None
 
     @property
     def messages(self) -> tuple[Message, ...]:

@@ -29,6 +29,8 @@ _SUM_COLUMNS = (*_SUMS, *(f"m{place}" for place in range(len(tables.DURATIONS) +
 # What PostgreSQL needs for a row and its places in the indexes.
 _ROW_BYTES = 250
 _UNLISTED = "unlisted"
+# Calls that are no requests of their caller's: nothing was sent to an upstream for them.
+_UNCOUNTED = ("refused", "replayed")
 _NAMES = tuple(_REQUESTS.c.keys())
 _SQLITE_INSERT = f"INSERT INTO request VALUES ({', '.join('?' * len(_NAMES))})"  # noqa: S608 - no value is in it
 _POSTGRESQL_INSERT = "INSERT INTO request SELECT * FROM json_populate_recordset(NULL::request, %s)"
@@ -43,7 +45,8 @@ class RequestRow(Struct, frozen=True, array_like=True, gc=False):
         model: The name that was asked for.
         served: The model that it stood for.
         listed: Whether that is one of a bounded number of names.
-        outcome: `completed`, `failed`, `abandoned` or `refused`.
+        outcome: `completed`, `failed`, `abandoned`, `refused` (nothing was sent to an upstream) or `replayed` (the
+            answer of an earlier request was given again).
         estimated: Whether the tokens are the gateway's estimate.
         first_milliseconds: Until the first word; None if there was none.
         session: A digest.
@@ -152,7 +155,7 @@ def rows_before(
     Args:
         before: The id that the page ends before; None for the newest.
         key_id: Only this key's.
-        trouble: Only calls that didn't complete.
+        trouble: Only calls that got no whole answer.
     """
     query = _filtered(select(_REQUESTS).order_by(_REQUESTS.c.id.desc()).limit(limit), key_id, trouble=trouble)
     return _dicts(connection.execute(query if before is None else query.where(_REQUESTS.c.id < before)))
@@ -175,6 +178,8 @@ def usage_by(
         since, until: Milliseconds since the epoch; from the first on, before the second.
         key_id: Only this key's.
 
+    What was refused, or answered again, is no request: only sums by `outcome` have it.
+
     Raises:
         KeyError: There are no sums by that.
     """
@@ -189,6 +194,8 @@ def usage_by(
         .group_by(column)
         .order_by(column)
     )
+    if by != "outcome":
+        query = query.where(_USAGE.c.outcome.not_in(_UNCOUNTED))
     if key_id is not None:
         query = query.where(_USAGE.c.key_id == key_id)
     elif by == "key":
@@ -202,7 +209,10 @@ def usage_of(connection: Connection, key_id: str, since: int) -> dict[str, int]:
     """A key's sums from a day on, in milliseconds since the epoch."""
     row = connection.execute(
         select(*(func.coalesce(func.sum(_USAGE.c[name]), 0).label(name) for name in _SUMS)).where(
-            _USAGE.c.grain == "day", _USAGE.c.key_id == key_id, _USAGE.c.start >= since
+            _USAGE.c.grain == "day",
+            _USAGE.c.key_id == key_id,
+            _USAGE.c.start >= since,
+            _USAGE.c.outcome.not_in(_UNCOUNTED),
         )
     ).one()
     return {name: int(value) for name, value in row._mapping.items()}  # noqa: SLF001 - SQLAlchemy's public name
@@ -378,8 +388,8 @@ def _adding(backend: str) -> Any:
 def _filtered(query: Select[Any], key_id: str | None, *, trouble: bool) -> Select[Any]:
     if key_id is not None:
         query = query.where(_REQUESTS.c.key_id == key_id)
-    # As the index has it.
-    return query.where(text("outcome <> 'completed'")) if trouble else query
+    # The first half as the index has it.
+    return query.where(text("outcome <> 'completed' AND outcome <> 'replayed'")) if trouble else query
 
 
 def _dicts(rows: Iterable[Row[Any]]) -> list[dict[str, Any]]:

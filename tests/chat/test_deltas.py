@@ -173,12 +173,12 @@ async def test_a_text_in_one_piece_stays_one_when_it_is_cut() -> None:
 @pytest.mark.parametrize(
     ("limiter", "completion"),
     [
-        (OutputLimiter(("END",)), Completion("One ", "stop", reasoning="Hm.", stop="END")),
-        (OutputLimiter((), max_tokens=1), Completion("One ", "length", reasoning="Hm.")),
+        (OutputLimiter(("END",)), Completion("One ", "stop", Usage(1, 9), reasoning="Hm.", stop="END")),
+        (OutputLimiter((), max_tokens=1), Completion("One ", "length", Usage(1, 9), reasoning="Hm.")),
     ],
 )
 def test_a_whole_answer_ends_where_the_client_wants_it_to(limiter: OutputLimiter, completion: Completion) -> None:
-    """Calls and counts of what was never said are left out."""
+    """Calls that were never made are left out; the tokens were used all the same."""
     answer = Completion("One END two.", "tool_calls", Usage(1, 9), (ToolCall("c0", "look", "{}"),), "Hm.")
     assert limit_completion(answer, limiter) == completion
 

@@ -98,8 +98,11 @@ class AuthMiddleware:
             if caller is None:
                 caller = await self._looked_up(scope["method"], context.headers)
             if (needed := self._scopes.get(scope["path"], "chat")) not in caller.scopes:
+                context.caller = caller
                 raise MissingScope(f"This API key may not do this: it lacks the scope {needed!r}.")
         except GatewayError as refusal:
+            if isinstance(refusal, InvalidApiKey):
+                context.shut_out = refusal.caller
             await error_response(refusal, context)(scope, receive, send)
             return
         context.caller = caller

@@ -9,6 +9,7 @@ import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.error_responses import error_form_of, error_response
+from app.api.refusals import Refusals
 from app.api.request import ErrorForm, RequestContext, unique_id
 from app.api.wire.addresses import DOCUMENTS, TrustedProxies, meant_address
 from app.domain.errors import GatewayStopping, InternalError
@@ -37,6 +38,7 @@ class RequestContextMiddleware:
         error_forms: The dialects' forms of errors, besides OpenAI's; the first that fits a request is its own.
         endpoints: Where POSTs are answered by responses that begin by the context, and the forms of their errors.
         proxies: Those that may say below which address they serve the gateway.
+        refusals: Told of POSTs to those endpoints that were refused.
     """
 
     def __init__(
@@ -47,12 +49,14 @@ class RequestContextMiddleware:
         error_forms: Sequence[ErrorForm],
         endpoints: Mapping[str, ErrorForm],
         proxies: TrustedProxies,
+        refusals: Refusals,
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._error_forms = tuple(error_forms)
         self._endpoints = dict(endpoints)
         self._proxies = proxies
+        self._refusals = refusals
         self._log = structlog.get_logger("kimi.access")
         self._access_log = AccessLog("kimi.access")
 
@@ -102,6 +106,8 @@ class RequestContextMiddleware:
             )
             level = logging.DEBUG if path in _PROBES else logging.INFO
             self._access_log.close(line, context.status, seconds, level)
+            if form is not None and context.error is not None and not context.became_call:
+                self._refusals.note(path, context)
 
     def _address(self, scope: Scope, headers: Mapping[bytes, bytes]) -> str:
         """The address that a request means, which all other layers go by from here on."""

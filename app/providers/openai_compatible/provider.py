@@ -3,12 +3,14 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
+from types import TracebackType
+from typing import Self
 
 from msgspec import Struct
 
-from app.domain.chat import Completion, Delta
+from app.domain.chat import Completion, Delta, Usage
 from app.domain.errors import UnexpectedReply, UpstreamUnavailable
 from app.domain.json import is_overladen, read_json_list, read_json_object
 from app.domain.spans import Trace, no_trace
@@ -139,7 +141,7 @@ class OpenAICompatibleProvider(BaseProvider):
         """The upstream's stream, delta by delta."""
         body = chat_body(request, self._upstream.quirks, stream=True)
         return self._guard.stream(
-            lambda: self._stream(body, request.n),
+            lambda: self._stream(body, request.n, request.report),
             caller_id=request.caller_id,
             model=request.model.upstream_id,
             deadline=request.deadline,
@@ -168,13 +170,15 @@ class OpenAICompatibleProvider(BaseProvider):
             return gathered(await self._events_of(reply.body, wanted))  # some upstreams always stream
         return read_completion(self._good(reply), self.name, self._max_reply_bytes, wanted)
 
-    async def _stream(self, body: bytes, wanted: int) -> AsyncGenerator[Delta, None]:
+    async def _stream(
+        self, body: bytes, wanted: int, report: Callable[[Usage], None] | None
+    ) -> AsyncGenerator[Delta, None]:
         """The body tells whether it is a stream, whatever its content type says. It ends with `[DONE]`, or with the
         connection: neither a finish reason nor a usage nor a pause ends it before."""
-        try:
+        with _BrokenOff(report) as broken_off:
             async with self._client.stream_json(self._url, body, self._stream_headers) as stream:
                 part = await self._first_part(stream)
-                reader = reader_for(self.name, self._max_reply_bytes, wanted)
+                broken_off.reader = reader = reader_for(self.name, self._max_reply_bytes, wanted)
                 if not _is_events(part, stream.headers):
                     # Some upstreams never stream.
                     whole = part + (await stream.whole()).body
@@ -194,8 +198,6 @@ class OpenAICompatibleProvider(BaseProvider):
                 await self._conclude(stream, reader)
                 for delta in reader.end():
                     yield delta
-        except HttpError as error:
-            raise translated(error) from error
 
     async def _first_part(self, stream: HttpStream) -> bytes:
         if stream.status != HTTPStatus.OK:
@@ -403,6 +405,37 @@ class _SilentBytes:
         self._bytes += size
         if self._bytes > self._most:
             raise UnexpectedReply(f"The stream from {self._name} has {self._bytes} bytes in a row that say nothing.")
+
+
+class _BrokenOff:
+    """Reports what the upstream has counted of a stream that doesn't come to its end, and says why it doesn't.
+
+    Args:
+        report: See `CompletionRequest`.
+
+    Attributes:
+        reader: Reads the stream, once there is one.
+    """
+
+    __slots__ = ("_report", "reader")
+
+    def __init__(self, report: Callable[[Usage], None] | None) -> None:
+        self._report = report
+        self.reader: ReplyReader | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            return
+        usage = None if self.reader is None else self.reader.usage
+        if usage is not None and self._report is not None:
+            self._report(usage)
+        if isinstance(error, HttpError):
+            raise translated(error) from error
 
 
 class _Events(Struct):

@@ -57,6 +57,7 @@ class ReplyReader:
 
     Attributes:
         complete: Nothing more will come. The provider sets it when `[DONE]` has come.
+        usage: What the upstream has counted so far; None if it hasn't.
     """
 
     def __init__(self, name: str, max_characters: int) -> None:
@@ -67,7 +68,7 @@ class ReplyReader:
         self._halves: dict[str, str] = {}
         self._finish_reason: FinishReason | None = None
         self._went_on = False
-        self._usage: Usage | None = None
+        self.usage: Usage | None = None
         self._warned: set[str] = set()
         self.complete = False
 
@@ -116,7 +117,7 @@ class ReplyReader:
             if reason:
                 self._finish(reason)
         if usage or not _COUNTS.isdisjoint(document):
-            self._usage = usage_of(usage) or _usage_elsewhere(document) or self._usage
+            self.usage = usage_of(usage) or _usage_elsewhere(document) or self.usage
         return deltas
 
     def end(self) -> Iterator[Delta]:
@@ -137,7 +138,7 @@ class ReplyReader:
                 raise MessageRefused(f"{self._name}'s content filter removed the whole answer.", param="messages")
             if reason != "length":
                 raise EmptyReply(f"{self._name} sent an empty answer.")
-        yield Delta(finish_reason=reason, usage=self._usage)
+        yield Delta(finish_reason=reason, usage=self.usage)
 
     def _deltas(self, said: Json, choice: Json, *, whole: bool = False) -> list[Delta]:
         self._seen.in_deltas = self._seen.in_deltas or not whole

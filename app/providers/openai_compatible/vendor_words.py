@@ -44,8 +44,8 @@ _THOUGHT = ("reasoning_tokens", "thoughts_token_count", "thinking_tokens")
 _BESIDE_INPUT = ("cache_read_input_tokens", "cache_creation_input_tokens")
 _DETAILS = ("prompt_tokens_details", "input_tokens_details", "completion_tokens_details", "output_tokens_details")
 _UPPER = re.compile(r"(?<=[a-z])(?=[A-Z])")
-# Larger numbers are not believed.
-_MOST_TOKENS = 10**12
+# Larger numbers are not believed: no conversation is that long.
+_MOST_TOKENS = 10**9
 
 
 class BrokenOff(Exception):
@@ -85,7 +85,11 @@ def usage_of(value: object) -> Usage | None:
         written = max(0, (_first(counts, _TOTAL) or 0) - prompt)
     if not prompt and not written:
         return None
-    return Usage(prompt, written, _first(counts, _CACHED) or 0, _first(counts, _THOUGHT) or 0)
+    cached, thought = _first(counts, _CACHED) or 0, _first(counts, _THOUGHT) or 0
+    if thought and _first(counts, _TOTAL) == prompt + written + thought:
+        written += thought  # xAI and Gemini count what was thought beside what was written
+    # Both are parts: more than the whole is nonsense.
+    return Usage(prompt, written, min(cached, prompt), min(thought, written))
 
 
 def _counts(value: Mapping[object, object]) -> dict[str, int]:

@@ -275,7 +275,9 @@ class RequestedPause:
     def check(self) -> None:
         """Raise the upstream's refusal again, with the seconds that are left, while the pause lasts."""
         if self._refusal is not None and self.seconds > 0:
-            raise type(self._refusal)(self._refusal.message, code=self._refusal.code, retry_after=self.seconds)
+            refusal = type(self._refusal)(self._refusal.message, code=self._refusal.code, retry_after=self.seconds)
+            refusal.was_sent = False
+            raise refusal
 
     def __enter__(self) -> None:
         self.check()

@@ -128,6 +128,7 @@ class Guard:
                         return await self._deadlines.wait_for(attempt(), until)
                 except UpstreamError as error:
                     failed_tries += 1
+                    error.was_sent = error.was_sent or failed_tries > 1
                     wait = self._wait_after(error, failed_tries, until) if retries else None
                     if wait is None:
                         raise
@@ -193,6 +194,7 @@ class Guard:
                     return first, rest, stack.pop_all()
             except UpstreamError as error:
                 failed_tries += 1
+                error.was_sent = error.was_sent or failed_tries > 1
                 wait = self._wait_after(error, failed_tries, until) if retries else None
                 if wait is None:
                     raise

@@ -46,6 +46,8 @@ class RawUpstream:
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     left: asyncio.Event = field(default_factory=asyncio.Event)
     connections: int = 0
+    written: int = 0
+    """Answers whose last piece is on its way."""
     serving: set["asyncio.Task[None]"] = field(default_factory=set)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -61,6 +63,7 @@ class RawUpstream:
                     writer.write(piece)
                     await writer.drain()
                     await _let_it_be_read()
+                self.written += 1
                 if self.hold is None and b"\r\nContent-Length:" not in pieces[0] and pieces[-1] != LAST_CHUNK:
                     return
                 if self.hold is not None:
