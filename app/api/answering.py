@@ -67,7 +67,7 @@ class AnsweringEndpoint:
             response = EventStream(
                 events if exchange.keep is None else _kept(events, exchange.keep),
                 encoder=exchange.encoder,
-                headers_of=lambda opening: opening_headers(opening, exchange),
+                headers_of=lambda opening: opening_headers(opening, exchange, context),
                 policy=self._stream_policy,
                 metrics=self._metrics,
             )
@@ -79,7 +79,7 @@ class AnsweringEndpoint:
                 await exchange.keep(answers[-1].ending)
             if answers[-1].ending.notice:
                 answers = [answer.as_shown() for answer in answers]
-        reply = JsonReply(exchange.write(answers), opening_headers(answers[-1].opening, exchange))
+        reply = JsonReply(exchange.write(answers), opening_headers(answers[-1].opening, exchange, context))
         await reply(scope, receive, send)
 
 
@@ -113,8 +113,8 @@ class Dispatcher:
             await refusal(scope, receive, send)
 
 
-def opening_headers(opening: Opening, exchange: Exchange) -> RawHeaders:
-    """The response headers that tell who answers, and how the prompt came about."""
+def opening_headers(opening: Opening, exchange: Exchange, context: RequestContext) -> RawHeaders:
+    """The response headers that tell who answers, how the prompt came about, and what limits leave."""
     prompt = opening.prompt
     headers = [
         (b"x-session-action", opening.action.encode()),
@@ -134,6 +134,8 @@ def opening_headers(opening: Opening, exchange: Exchange) -> RawHeaders:
         names = {*exchange.unserved, *(() if opening.options_taken else exchange.ignored)}
         names.update([exchange.names.get(name, name) for name in opening.ignored])
         headers.append((b"x-ignored-params", _listed(sorted(names)[:_MAX_IGNORED]).encode()))
+    if opening.admission is not None and context.error_form.limit_headers is not None:
+        headers += context.error_form.limit_headers(opening.admission.headroom())
     return headers
 
 

@@ -13,10 +13,18 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
+from app.api.limit_headers import openai_limit_headers
 from app.api.request import ErrorForm, JsonReply, RawHeaders, RequestContext
 from app.api.wire.addresses import address_hint
 from app.api.wire.coding import CODINGS
-from app.domain.errors import ClientClosedRequest, GatewayError, InvalidRequest, MethodNotAllowed, UnknownUrl
+from app.domain.errors import (
+    ClientClosedRequest,
+    GatewayError,
+    InvalidRequest,
+    LimitReached,
+    MethodNotAllowed,
+    UnknownUrl,
+)
 from app.domain.json import json_bytes
 from app.observe.logging import access_fields
 
@@ -46,7 +54,7 @@ def openai_errors(*paths: str, names: Mapping[str, str] = _SAME_NAMES) -> ErrorF
     def body(error: GatewayError, _: str) -> bytes:
         return json_bytes({"error": openai_error_object(error, names)})
 
-    return ErrorForm(body, paths)
+    return ErrorForm(body, paths, limit_headers=openai_limit_headers)
 
 
 # What is spoken wherever no other dialect is.
@@ -74,6 +82,11 @@ def error_response(error: GatewayError, context: RequestContext) -> JsonReply:
     headers: RawHeaders = []
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after)))
+    if isinstance(error, LimitReached):
+        if error.retry_after is not None:
+            headers.append((b"retry-after-ms", b"%d" % math.ceil(error.retry_after * 1000)))
+        if context.error_form.limit_headers is not None:
+            headers += context.error_form.limit_headers(error.headroom)
     if error.should_retry is not None:
         headers.append((b"x-should-retry", b"true" if error.should_retry else b"false"))
     if error.status == HTTPStatus.UNAUTHORIZED:

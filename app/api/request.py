@@ -4,7 +4,7 @@ import asyncio
 import random
 import string
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self, TypedDict
 from urllib.parse import quote, unquote
@@ -17,6 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 from app.domain.caller import Caller
 from app.domain.chat import SessionRef
 from app.domain.errors import ClientClosedRequest, GatewayError, InvalidRequest
+from app.domain.limits import Headroom
 
 # As ASGI has them: names in lower case.
 RawHeaders = list[tuple[bytes, bytes]]
@@ -40,6 +41,7 @@ class ErrorForm(Struct, frozen=True):
         shared_paths: Addresses, in the same form, that several dialects have.
         shared_marks: Request headers that tell its clients from others there, too.
         request_id_headers: Where its clients look for a request's id.
+        limit_headers: Writes what limits leave, for its clients; None if they don't look for that.
     """
 
     body: Callable[[GatewayError, str], bytes]
@@ -48,6 +50,7 @@ class ErrorForm(Struct, frozen=True):
     shared_paths: tuple[str, ...] = ()
     shared_marks: frozenset[bytes] = frozenset()
     request_id_headers: tuple[bytes, ...] = (b"x-request-id",)
+    limit_headers: Callable[[Sequence[Headroom]], RawHeaders] | None = None
 
     def owns(self, path: str) -> bool:
         """Whether the address is the dialect's own."""

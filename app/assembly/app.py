@@ -97,11 +97,12 @@ def create_app(settings: Settings, further_providers: Sequence[BaseProvider] = (
 
 def _chat_service(settings: Settings, resources: Resources) -> ChatService:
     ledger = () if resources.records is None else (resources.records.ledger.call_ended,)
+    limits = resources.limits
     return ChatService(
         registry=resources.registry,
         sessions=resources.sessions,
         policy=SessionPolicy(settings.sessions.replay_seconds, settings.sessions.max_characters),
-        on_call=(logs.log_call, resources.metrics.call_ended, *ledger),
+        on_call=(logs.log_call, resources.metrics.call_ended, *ledger, *(() if limits is None else limits.on_call)),
         on_refusal=ledger,
         on_texts=logs.log_texts if settings.logs.texts else None,
         room=RoomPolicy(
@@ -110,6 +111,7 @@ def _chat_service(settings: Settings, resources: Resources) -> ChatService:
             tells=settings.site.notices == "brief",
         ),
         compiler=SchemaCompiler(),
+        limiter=None if limits is None else limits.limiter,
     )
 
 

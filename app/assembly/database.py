@@ -1,21 +1,28 @@
 """Keys and ledger, where a database is configured. Imported only then: SQLAlchemy takes 17 MB."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 
 import structlog
 from msgspec import Struct
 
+from app.assembly.limits import Limits, book_of, policy_of
 from app.domain.errors import KeyStoreUnavailable
 from app.keys.keyring import Keyring
 from app.ledger.journal import Journal
 from app.ledger.ledger import Ledger
 from app.ledger.writer import LedgerWriter
-from app.settings import SettingsError
+from app.limits.following import LimitFollower
+from app.limits.leases import Leases
+from app.limits.limiter import Limiter
+from app.limits.shared import SharedStore
+from app.observe.metrics import Metrics
+from app.settings import Settings, SettingsError
 from app.settings.database import DatabaseSettings
 from app.storage.database import Database, DatabaseAway
+from app.storage.feed import ChangeFeed
 from app.storage.keys import list_keys
 from app.storage.requests import usage_of
 from app.storage.schema import SchemaError, migrate
@@ -29,10 +36,13 @@ class Records(Struct, frozen=True):
     """The database, and what lives in it."""
 
     database: Database
+    feed: ChangeFeed
     keyring: Keyring
     journal: Journal
     ledger: Ledger
     writer: LedgerWriter
+    limits: Limits
+    limit_follower: LimitFollower
 
     @asynccontextmanager
     async def opened(self) -> AsyncGenerator[None, None]:
@@ -48,15 +58,17 @@ class Records(Struct, frozen=True):
         except DatabaseAway as error:
             _log.warning("database_away", reason=str(error), meaning="the keys in it don't open until it is back")
             preparing = asyncio.create_task(self._prepare_later())
-        self.keyring.start()
+        self.feed.start(self.keyring, self.limit_follower)
         self.writer.start()
         try:
             yield
         finally:
             if preparing is not None:
                 preparing.cancel()
-            await self.keyring.aclose()
+            await self.feed.aclose()
             await asyncio.to_thread(self.writer.stop, _LAST_ROWS_SECONDS)
+            # Now what the last calls have used is in the ledger, and no quota has to be held for it any more.
+            await self.limits.leases.aclose()
             self.database.close()
 
     async def usage_of(self, key_id: str) -> dict[str, dict[str, int]]:
@@ -95,26 +107,48 @@ class Records(Struct, frozen=True):
                 return
 
 
-def make_records(settings: DatabaseSettings, count: Callable[[str], None]) -> Records:
+def make_records(settings: Settings, metrics: Metrics) -> Records:
     """Make everything, without opening it.
-
-    Args:
-        count: Told of each look-up of a key.
 
     Raises:
         SettingsError: The address can't be used.
     """
+    group = settings.database
     try:
-        database = Database(settings.url.get_secret_value())
+        database = Database(group.url.get_secret_value())
     except ValueError as error:
         raise SettingsError(f"DATABASE_URL: {error}") from None
-    journal = Journal(settings.journal, most=round(settings.journal_max * 1024 * 1024))
+    feed = ChangeFeed(database)
+    journal = Journal(group.journal, most=round(group.journal_max * 1024 * 1024))
+    writer = LedgerWriter(
+        database,
+        journal,
+        kept_days=group.requests_kept,
+        max_megabytes=group.max_size,
+        zone=settings.limits.zone,
+    )
+    book = book_of(settings.limits)
+    follower = LimitFollower(book)
+    leases = Leases(
+        SharedStore(database), workers=settings.cluster.workers, written=lambda: writer.written + journal.lost
+    )
+    limiter = Limiter(
+        book,
+        leases,
+        policy_of(settings.limits),
+        cost=follower.cost,
+        line=lambda: journal.appended,
+        on_refusal=metrics.limit_refused,
+    )
     return Records(
         database=database,
-        keyring=Keyring(database, known_for=settings.known_for, count=count),
+        feed=feed,
+        keyring=Keyring(database, feed, known_for=group.known_for, count=metrics.key_looked_up),
         journal=journal,
         ledger=Ledger(journal),
-        writer=LedgerWriter(database, journal, kept_days=settings.requests_kept, max_megabytes=settings.max_size),
+        writer=writer,
+        limits=Limits(limiter, leases),
+        limit_follower=follower,
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from app.assembly.limits import Limits, limits_in_memory
 from app.assembly.providers import build_registry
 from app.assembly.stores import session_store, snapshot_store
 from app.domain.spans import no_trace
@@ -31,6 +32,7 @@ class Resources(Struct, frozen=True):
         loop_lag: Measures while the resources are open.
         snapshots: Lives in the session store, and is opened and closed with it.
         records: Keys and ledger; None without a database.
+        limits: None if nothing can be limited.
     """
 
     metrics: Metrics
@@ -40,6 +42,7 @@ class Resources(Struct, frozen=True):
     snapshots: SnapshotStore
     registry: ProviderRegistry
     records: "Records | None"
+    limits: Limits | None
 
     @asynccontextmanager
     async def opened(self) -> AsyncGenerator[None, None]:
@@ -52,6 +55,8 @@ class Resources(Struct, frozen=True):
             await self.sessions.start()
             if self.records is not None:
                 await stack.enter_async_context(self.records.opened())
+            elif self.limits is not None:
+                stack.push_async_callback(self.limits.leases.aclose)
             for provider in self.registry.providers:
                 stack.push_async_callback(provider.aclose)
                 await provider.start()
@@ -65,11 +70,12 @@ def make_resources(settings: Settings, further_providers: Sequence[BaseProvider]
         SettingsError: Settings are at odds with what they refer to.
     """
     tracing = _tracing(settings)
-    metrics = Metrics(lambda: _state(registry.providers, sessions, records))
+    metrics = Metrics(lambda: _state(registry.providers, sessions, records, limits))
     trace = metrics.timing(tracing.span if tracing else no_trace)
     registry = build_registry(settings, trace, further_providers)
     sessions = session_store(settings, trace)
     records = _records(settings, metrics)
+    limits = limits_in_memory(settings.limits, metrics) if records is None else records.limits
     return Resources(
         metrics=metrics,
         tracing=tracing,
@@ -78,6 +84,7 @@ def make_resources(settings: Settings, further_providers: Sequence[BaseProvider]
         snapshots=snapshot_store(settings, sessions),
         registry=registry,
         records=records,
+        limits=limits,
     )
 
 
@@ -89,7 +96,7 @@ def _records(settings: Settings, metrics: Metrics) -> "Records | None":
         module = importlib.import_module("app.assembly.database")
     except ImportError as error:
         raise SettingsError(f"DATABASE_URL: this system has no {error.name}; set it to none") from error
-    records: Records = module.make_records(settings.database, metrics.key_looked_up)
+    records: Records = module.make_records(settings, metrics)
     return records
 
 
@@ -106,7 +113,7 @@ def _tracing(settings: Settings) -> "Tracing | None":
 
 
 def _state(
-    providers: Iterable[BaseProvider], sessions: SessionStore, records: "Records | None"
+    providers: Iterable[BaseProvider], sessions: SessionStore, records: "Records | None", limits: Limits | None
 ) -> dict[str, dict[str, float]]:
     """The numbers of the moment, for the metrics."""
     state: dict[str, dict[str, float]] = {"kimi_session_store_up": {"store": float(sessions.status() == "ready")}}
@@ -116,4 +123,6 @@ def _state(
         status = provider.status()
         for name, value in {"ready": float(status.ready), **status.gauges}.items():
             state.setdefault(f"kimi_provider_{name}", {})[provider.name] = value
-    return state if records is None else state | records.state()
+    if records is not None:
+        state |= records.state()
+    return state if limits is None else state | limits.state()

@@ -16,6 +16,7 @@ from app.domain.conversation import Action, SessionKey
 from app.domain.errors import ClientClosedRequest, ContextTooLong, GatewayError, InternalError, UpstreamError
 from app.domain.prompt import MessagePrompt, Prompt, TextPrompt
 from app.domain.usage import NOWHERE, CallRecord, Origin, Outcome
+from app.limits.limiter import Admission
 from app.providers.registry import Target
 
 
@@ -35,6 +36,8 @@ class CallLog:
         prompt: What is asked; None before anybody is.
         ending: The end of the answer; None if there is none.
         action: What the call means for its session; None until that is known.
+        admission: By the limits of its caller; None if there are none.
+        passage: By the limits of the upstream that is asked; None if there are none.
         passed_over: The providers that didn't answer, each with the code of its reason.
         left_out: What of the request's tools and form the model wasn't told.
         deltas: What a streamed answer has said so far.
@@ -53,9 +56,11 @@ class CallLog:
         "_upstream_seconds",
         "_was_sent",
         "action",
+        "admission",
         "deltas",
         "ending",
         "left_out",
+        "passage",
         "passed_over",
         "prompt",
         "target",
@@ -84,6 +89,8 @@ class CallLog:
         self._refusal: GatewayError | None = None
         self._was_sent = False
         self.action: Action | None = None
+        self.admission: Admission | None = None
+        self.passage: Admission | None = None
         self.passed_over: list[tuple[str, str]] = []
         self.left_out: tuple[str, ...] = ()
         self.deltas: list[Delta] = []
@@ -106,6 +113,9 @@ class CallLog:
     def failed(self, error: GatewayError) -> None:
         """Note that an attempt has failed."""
         self._was_sent = self._was_sent or error.was_sent
+        if self.passage is not None:
+            self.passage.settle_failed(was_sent=error.was_sent)
+            self.passage = None
 
     def answered(self) -> None:
         """Note that the upstream has answered, or begun to."""
@@ -135,6 +145,10 @@ class CallLog:
         record = self._record(error)
         for take in self._on_call:
             take(record)
+        if self.admission is not None:
+            self.admission.settle(record)
+        if self.passage is not None:
+            self.passage.settle(record)
         if self._on_texts is not None and isinstance(self.prompt, TextPrompt | MessagePrompt):
             ending = self.ending
             said = "".join([delta.text for delta in self.deltas]) if ending is None else ending.completion.text

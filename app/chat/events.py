@@ -6,6 +6,7 @@ from msgspec.structs import replace
 from app.domain.chat import Completion, Delta, Usage
 from app.domain.conversation import Action
 from app.domain.prompt import Prompt
+from app.limits.limiter import Admission
 
 
 class Opening(Struct, frozen=True):
@@ -20,6 +21,7 @@ class Opening(Struct, frozen=True):
         options_taken: Whether further fields of the request reach the upstream.
         fallback: The providers that were passed over, each as `provider=reason`.
         ignored: What was left out or changed because the model doesn't take it, by our names.
+        admission: By the limits of its caller; None if there are none.
     """
 
     model: str
@@ -30,6 +32,7 @@ class Opening(Struct, frozen=True):
     options_taken: bool = False
     fallback: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    admission: Admission | None = None
 
 
 class Ending(Struct, frozen=True):

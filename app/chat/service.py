@@ -1,5 +1,6 @@
 """One call from beginning to end: model, session, provider, memory, record."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 
@@ -20,6 +21,7 @@ from app.domain.emulation.schema import SchemaCompiler
 from app.domain.errors import EmptyReply, GatewayError
 from app.domain.prompt import Prompt
 from app.domain.usage import NOWHERE, CallRecord, Origin, refused
+from app.limits.limiter import Limiter
 from app.providers.registry import ProviderRegistry, Target
 from app.sessions.base import SessionStore
 
@@ -37,6 +39,7 @@ class ChatService:
         on_texts: Takes, at the same time, what the upstream was sent and what it answered; None if nobody may know.
         room: What is done where a model's limit leaves too little room.
         compiler: Compiles the schemas of tools and answers, and remembers them; None for one of its own.
+        limiter: Lets calls in as far as their limits allow; None if nothing is limited.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class ChatService:
         on_texts: Callable[[str, str], None] | None = None,
         room: RoomPolicy = USUAL_ROOM,
         compiler: SchemaCompiler | None = None,
+        limiter: Limiter | None = None,
     ) -> None:
         self._registry = registry
         self._sessions = sessions
@@ -59,6 +63,7 @@ class ChatService:
         self._on_texts = on_texts
         self._room = room
         self._compiler = SchemaCompiler() if compiler is None else compiler
+        self._limiter = limiter
 
     async def complete(self, call: ChatCall, caller: Caller, origin: Origin = NOWHERE) -> Answer:
         """Answer a call as a whole.
@@ -69,12 +74,14 @@ class ChatService:
         targets = self._resolved(call, caller, origin)
         call = without_notices(call)
         with CallLog(call, caller, targets[0], self._on_call, self._on_texts, origin) as log:
+            await self._admit(call, caller, targets[0], log)
             async with CallSession(self._sessions, self._policy, call, caller) as session:
                 log.action = session.action
                 if session.replay is not None:
                     return _replayed(call, session, targets[0], session.replay, log)
                 for attempt in self._attempts(call, caller, targets, session, log):
                     try:
+                        await self._pass(attempt, log)
                         completion = await _asked(attempt, log)
                     except GatewayError as error:
                         log.failed(error)
@@ -107,6 +114,7 @@ class ChatService:
         targets = self._resolved(call, caller, origin)
         call = without_notices(call)
         with CallLog(call, caller, targets[0], self._on_call, self._on_texts, origin) as log:
+            await self._admit(call, caller, targets[0], log)
             async with CallSession(self._sessions, self._policy, call, caller) as session:
                 log.action = session.action
                 if session.replay is not None:
@@ -121,6 +129,7 @@ class ChatService:
                     opening = _opening(call, session, attempt.target, attempt.request.prompt, log, attempt.ignored)
                     yield opening
                     try:
+                        await self._pass(attempt, log)
                         async with aclosing(_deltas(attempt, log)) as deltas:
                             async for delta in deltas:
                                 if not said:
@@ -155,6 +164,21 @@ class ChatService:
             for take in self._on_refusal:
                 take(record)
             raise
+
+    async def _admit(self, call: ChatCall, caller: Caller, target: Target, log: CallLog) -> None:
+        """Wait a short while for the caller's limits to let the call in."""
+        if self._limiter is not None:
+            log.admission = await self._limiter.admit(call, caller, target.provider.name, target.spec.id)
+
+    async def _pass(self, attempt: Attempt, log: CallLog) -> None:
+        """Wait for the upstream's limits to let the attempt through; not at all if another upstream may be asked."""
+        if self._limiter is None or not self._limiter.limits_upstreams:
+            return
+        request, seconds = attempt.request, 0.0
+        if request.retries and request.deadline is not None:
+            seconds = request.deadline - asyncio.get_running_loop().time()
+        target = attempt.target
+        log.passage = await self._limiter.at_upstream(target.provider.name, target.spec.id, seconds)
 
     def _attempts(
         self, call: ChatCall, caller: Caller, targets: Sequence[Target], session: CallSession, log: CallLog
@@ -209,6 +233,7 @@ def _opening(
         options_taken=session.replay is None and "options" in target.spec.abilities,
         fallback=tuple([f"{provider}={reason}" for provider, reason in log.passed_over]) if log.passed_over else (),
         ignored=ignored,
+        admission=log.admission,
     )
 
 

@@ -20,8 +20,9 @@ from app.keys.administration import (
     rotate_key,
     update_key,
 )
+from app.storage.clock import now
 from app.storage.database import Database
-from app.storage.keys import StoredKey, list_keys, now
+from app.storage.keys import StoredKey, list_keys
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 from app.cli.database_access import open_database, print_json, print_table, time_text, told
 from app.cli.times import span
 from app.keys.administration import only_key
-from app.storage.keys import list_keys, now
+from app.storage.clock import now
+from app.storage.keys import list_keys
 from app.storage.requests import usage_by
 
 _HOUR, _DAY = 3_600_000, 86_400_000

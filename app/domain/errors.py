@@ -17,12 +17,15 @@
     ├── MethodNotAllowed              405
     ├── RequestTimeout                408
     ├── SessionBusy                   409
+    ├── LimitReached                  429
+    ├── QuotaSpent                    429
     ├── ClientClosedRequest           499
     ├── InternalError                 500
     ├── GatewayOverloaded             503
     ├── GatewayStopping               503
     ├── SessionStoreUnavailable       503
     ├── KeyStoreUnavailable           503
+    ├── LimitsUnavailable             503
     └── UpstreamError
         ├── UpstreamModelMissing      404
         ├── UpstreamRateLimited       429
@@ -47,7 +50,10 @@ docs/api.md, and what `doctor` advises. The message goes to the client: it never
 or a page of the upstream.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
+
+from app.domain.limits import Headroom
 
 if TYPE_CHECKING:
     from app.domain.caller import Caller
@@ -66,12 +72,12 @@ class GatewayError(Exception):
     """
 
     status: ClassVar[int] = 500
-    type: ClassVar[str] = "server_error"
+    type: str = "server_error"
     code: str | None = None
     # What the gateway's operator can do about it, where that is more than to wait.
     advice: ClassVar[str] = ""
     # Sent to the OpenAI SDKs as `x-should-retry`; None leaves it to their rule (408, 409, 429 and 5xx are retried).
-    should_retry: ClassVar[bool | None] = None
+    should_retry: bool | None = None
     # May another upstream be asked the same?
     try_elsewhere: ClassVar[bool] = False
     # False on a failure of an attempt for which nothing was sent to the upstream: nobody pays for it.
@@ -239,6 +245,46 @@ class SessionBusy(GatewayError):
     code = "session_busy"
 
 
+class LimitReached(GatewayError):
+    """The key, its project or the gateway has reached a limit of its own; `Retry-After` says when to try again."""
+
+    status = 429
+    type = "requests"
+    code = "rate_limit_exceeded"
+    advice = "`main.py limits show` says who uses how much; `main.py limits set` changes it."
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        measure: str = "requests",
+        headroom: Sequence[Headroom] = (),
+        retry_after: float | None = None,
+        should_retry: bool | None = None,
+    ) -> None:
+        """Say which limit it is.
+
+        Args:
+            measure: `requests` or `tokens`: the error's type, as OpenAI has it.
+            headroom: What the caller's limits leave, for the headers.
+        """
+        super().__init__(message, retry_after=retry_after)
+        self.type = measure
+        self.headroom = headroom
+        self.should_retry = should_retry
+
+
+class QuotaSpent(LimitReached):
+    """The key, its project or the gateway has used up a quota. Trying again is of no use until its period ends."""
+
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+
+    def __init__(self, message: str, *, headroom: Sequence[Headroom] = (), retry_after: float | None = None) -> None:
+        """Say which quota it is."""
+        super().__init__(message, measure=self.type, headroom=headroom, retry_after=retry_after, should_retry=False)
+
+
 class ClientClosedRequest(GatewayError):
     """The client disconnected before it was answered; appears in logs and metrics only."""
 
@@ -283,6 +329,14 @@ class KeyStoreUnavailable(GatewayError):
 
     status = 503
     code = "key_store_unavailable"
+    advice = "Check DATABASE_URL and the database server."
+
+
+class LimitsUnavailable(GatewayError):
+    """The database of limits cannot be reached, and `LIMITS_WITHOUT_DATABASE` is `refuse`."""
+
+    status = 503
+    code = "limits_unavailable"
     advice = "Check DATABASE_URL and the database server."
 
 

@@ -8,8 +8,9 @@ from msgspec.structs import replace
 
 from app.domain.caller import ENVIRONMENT, SCOPES
 from app.keys.secret import digest_of, hint_of, make_id, make_secret
+from app.storage.clock import now
 from app.storage.database import Connection, Database
-from app.storage.keys import NameTaken, StoredKey, add_key, change_key, find_key, now, replace_secret
+from app.storage.keys import NameTaken, StoredKey, add_key, change_key, find_key, replace_secret
 
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
 _PATTERN = re.compile(r"[^\s,\x00-\x1f\x7f]{1,200}")

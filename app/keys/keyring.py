@@ -8,21 +8,18 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
-import structlog
 from cachetools import TTLCache
 from msgspec import Struct
 
 from app.domain.caller import Caller
 from app.domain.errors import InvalidApiKey, KeyStoreUnavailable
 from app.keys.secret import is_well_formed
-from app.storage.database import Database, DatabaseAway
-from app.storage.keys import Found, StoredKey, changes_since, find_by_digest, newest_change, now
+from app.storage.clock import now
+from app.storage.database import Connection, Database, DatabaseAway
+from app.storage.feed import ChangeFeed
+from app.storage.keys import Found, StoredKey, find_by_digest
 
-_log = structlog.get_logger("kimi.keys")
-
-HEARTBEAT_SECONDS = 0.5
 _MOST_KEYS = 10_000
 _MOST_STRANGERS, _STRANGER_SECONDS = 10_000, 30
 _MOST_LOOK_UPS = 16
@@ -53,12 +50,21 @@ class Keyring:
 
     Args:
         database: Has the keys.
+        feed: Tells what changes.
         known_for: Seconds for which keys that are in memory go on opening while the database is away.
         count: Told of each look-up: "hit" or "miss".
     """
 
-    def __init__(self, database: Database, *, known_for: float, count: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        feed: ChangeFeed,
+        *,
+        known_for: float,
+        count: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._database = database
+        self._feed = feed
         self._known_for = known_for
         self._count = count
         # By digest, the oldest first. A plain dict: a hit is on every request's way.
@@ -66,20 +72,6 @@ class Keyring:
         self._strangers: TTLCache[bytes, None] = TTLCache(_MOST_STRANGERS, _STRANGER_SECONDS)
         self._asked: dict[bytes, asyncio.Task[_Entry | None]] = {}
         self._turn = asyncio.Semaphore(_MOST_LOOK_UPS)
-        self._change = -1
-        self._heard = time.monotonic()
-        self._heartbeat: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begin to follow what changes."""
-        self._heartbeat = asyncio.create_task(self._follow())
-
-    async def aclose(self) -> None:
-        """Stop following."""
-        if self._heartbeat is not None:
-            self._heartbeat.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._heartbeat
 
     def caller(self, presented: bytes) -> Caller | None:
         """The caller of a key that opens and is in memory; None for any other key."""
@@ -136,7 +128,7 @@ class Keyring:
                     lambda connection: find_by_digest(connection, digest.hex()), reads=True
                 )
                 # What was read before a change that is known by now may be older than it.
-                if found.change >= self._change:
+                if found.change >= self._feed.seen:
                     break
         if found.key is None:
             self._strangers[digest] = None
@@ -147,38 +139,21 @@ class Keyring:
         self._entries[digest] = entry
         return entry
 
-    async def _follow(self) -> None:
-        away = False
-        while True:
-            try:
-                await self._catch_up()
-                if away:
-                    _log.info("database_back")
-                away = False
-            except DatabaseAway as error:
-                if not away:
-                    _log.warning("database_away", reason=str(error), meaning="known keys go on opening for a while")
-                away = True
-                if time.monotonic() - self._heard > self._known_for:
-                    self._entries.clear()
-            await asyncio.sleep(HEARTBEAT_SECONDS)
+    def read(self, connection: Connection, changed: frozenset[str] | None) -> None:
+        """See `Follower`: entries are read again when they are needed."""
 
-    async def _catch_up(self) -> None:
-        """Forget what has changed since the last time."""
-        if self._change < 0:
-            self._change = await self._database.run(newest_change, reads=True)
-            changed: list[str] | None = None
-        else:
-            seen = self._change
-            newest, changed = await self._database.run(lambda connection: changes_since(connection, seen), reads=True)
-            self._change = newest
-        self._heard = time.monotonic()
+    def take(self, changed: frozenset[str] | None, found: None) -> None:  # noqa: ARG002 - a Follower's
+        """See `Follower`."""
         if changed is None:
             self._entries.clear()
-        elif changed:
-            ids = frozenset(changed)
-            for digest in [digest for digest, entry in self._entries.items() if entry.caller.id in ids]:
-                del self._entries[digest]
+            return
+        for digest in [digest for digest, entry in self._entries.items() if entry.caller.id in changed]:
+            del self._entries[digest]
+
+    def away(self, seconds: float) -> None:
+        """See `Follower`."""
+        if seconds > self._known_for:
+            self._entries.clear()
 
 
 def caller_of(key: StoredKey) -> Caller:

@@ -9,8 +9,9 @@ import msgspec
 import structlog
 
 from app.ledger.journal import Journal, JournalFile
+from app.storage.changes import forget_changes
+from app.storage.clock import now
 from app.storage.database import Database, DatabaseAway
-from app.storage.keys import forget_changes, now
 from app.storage.requests import (
     RequestRow,
     carry,

@@ -37,6 +37,7 @@ _STATE = (
     ("kimi_ledger_waiting", "Calls in this worker's journal that are not in the database yet", "calls"),
     ("kimi_ledger_written", "Calls of this worker that were carried into the database", "calls"),
     ("kimi_ledger_lost", "Calls that neither journal nor memory had room for", "calls"),
+    ("kimi_limits_shared", "0 while the database is away, and each worker keeps to its share of limits", "0 or 1"),
     ("kimi_provider_ready", "1 if the provider can serve, as far as is known", "0 or 1"),
     ("kimi_provider_breaker_closed", "1 if the circuit breaker lets all requests through", "0 or 1"),
     ("kimi_provider_queue_depth", "Requests waiting for a slot at the upstream", "requests"),
@@ -206,6 +207,12 @@ class Metrics(Collector):
             "messages",
             ("model",),
         )
+        self._limit_refusals = counter(
+            "kimi_limit_refusals_total",
+            "Calls that a limit of a key, a project, an upstream or the gateway had no room for, and what it counts",
+            "calls",
+            ("scope", "measure"),
+        )
         self._key_look_ups = counter(
             "kimi_key_look_ups_total",
             "Look-ups of keys from the database; a hit is one in memory",
@@ -263,6 +270,10 @@ class Metrics(Collector):
     def key_looked_up(self, result: str) -> None:
         """Count a look-up of a key: "hit" or "miss"."""
         self._key_look_ups.values[result,] += 1
+
+    def limit_refused(self, scope: str, measure: str) -> None:
+        """Count a call that a limit had no room for."""
+        self._limit_refusals.values[scope, measure] += 1
 
     def loop_lag(self, seconds: float) -> None:
         """Record how late the event loop woke up."""

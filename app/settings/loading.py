@@ -13,6 +13,7 @@ from app.settings.access import AccessSettings
 from app.settings.conversations import SessionSettings, StreamSettings
 from app.settings.database import DatabaseSettings
 from app.settings.group import SettingsGroup, unquoted
+from app.settings.limits import LimitSettings
 from app.settings.processes import ClusterSettings, ComposeSettings, ListeningSettings, LogSettings
 from app.settings.upstreams import ModelSettings, SiteSettings, TrafficSettings, UpstreamSettings
 
@@ -37,6 +38,7 @@ class Settings(BaseModel):
     traffic: TrafficSettings
     sessions: SessionSettings
     database: DatabaseSettings
+    limits: LimitSettings
     streams: StreamSettings
 
 

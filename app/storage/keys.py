@@ -1,18 +1,19 @@
 """Projects, keys and their secrets. Every function is one transaction's work."""
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Row, Select, delete, func, insert, or_, select, update
+from sqlalchemy import Row, Select, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.storage import tables
+from app.storage.changes import newest_change, note_change
+from app.storage.clock import now
 from app.storage.database import Connection, Database
 
-_KEYS, _SECRETS, _PROJECTS, _CHANGES = tables.keys, tables.secrets, tables.projects, tables.changes
+_KEYS, _SECRETS, _PROJECTS = tables.keys, tables.secrets, tables.projects
 
 
 class StoredKey(Struct, frozen=True):
@@ -66,11 +67,6 @@ class Found(Struct, frozen=True):
     change: int
 
 
-def now() -> int:
-    """Milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000
-
-
 def find_by_digest(connection: Connection, digest: str) -> Found:
     """Look a secret up by its SHA-256 in hex."""
     # Before the key: PostgreSQL shows each statement what has been committed by then, and the key must not be older.
@@ -122,7 +118,7 @@ def change_key(database: Database, connection: Connection, key: StoredKey) -> No
         connection.execute(update(_KEYS).where(_KEYS.c.id == key.id).values(**_columns(key)))
     except IntegrityError:
         raise NameTaken from None
-    _note_change(database, connection, key.id)
+    note_change(database, connection, key.id)
 
 
 def replace_secret(
@@ -132,38 +128,7 @@ def replace_secret(
     stops_sooner = _SECRETS.c.valid_until.is_(None) | (_SECRETS.c.valid_until > old_until)
     connection.execute(update(_SECRETS).where(_SECRETS.c.key_id == key_id, stops_sooner).values(valid_until=old_until))
     _add_secret(connection, key_id, digest, hint)
-    _note_change(database, connection, key_id)
-
-
-def newest_change(connection: Connection) -> int:
-    """The number of the newest change; 0 before the first."""
-    return int(connection.execute(select(func.max(_CHANGES.c.number))).scalar() or 0)
-
-
-def changes_since(connection: Connection, number: int) -> tuple[int, list[str] | None]:
-    """The number of the newest change, and what has changed since `number`; None if that is no longer known."""
-    oldest, newest = connection.execute(select(func.min(_CHANGES.c.number), func.max(_CHANGES.c.number))).one()
-    newest = int(newest or 0)
-    if newest < number:
-        return newest, None  # an older copy of the database, or another one
-    if newest == number:
-        return number, []
-    if oldest > number + 1:
-        return newest, None
-    rows = connection.execute(select(_CHANGES.c.subject).where(_CHANGES.c.number > number))
-    return newest, list(rows.scalars())
-
-
-def forget_changes(connection: Connection, before: int) -> None:
-    """Delete changes from before a time, but for the newest one, which keeps the count."""
-    newest = select(func.max(_CHANGES.c.number)).scalar_subquery()
-    connection.execute(delete(_CHANGES).where(_CHANGES.c.at < before, _CHANGES.c.number < newest))
-
-
-def _note_change(database: Database, connection: Connection, subject: str) -> None:
-    # A worker asks for what came after the newest number that it has seen: a lower one must not appear later.
-    database.hold_back_writers(connection)
-    connection.execute(insert(_CHANGES).values(subject=subject, at=now()))
+    note_change(database, connection, key_id)
 
 
 def _add_secret(connection: Connection, key_id: str, digest: str, hint: str) -> None:

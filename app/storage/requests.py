@@ -16,8 +16,8 @@ from sqlalchemy import Connection, Row, Select, delete, func, insert, select, te
 from sqlalchemy.exc import IntegrityError
 
 from app.storage import tables
+from app.storage.clock import now
 from app.storage.database import Database, insert_into
-from app.storage.keys import now
 
 _REQUESTS, _USAGE, _JOURNALS, _PRICES = tables.requests, tables.usage, tables.journals, tables.prices
 _HOUR, _DAY = 3_600_000, 86_400_000
@@ -28,7 +28,8 @@ _SUMS = ("requests", "tokens_in", "tokens_out", "tokens_cached", "cost", "millis
 _SUM_COLUMNS = (*_SUMS, *(f"m{place}" for place in range(len(tables.DURATIONS) + 1)))
 # What PostgreSQL needs for a row and its places in the indexes.
 _ROW_BYTES = 250
-_UNLISTED = "unlisted"
+# What models that aren't listed are summed up under.
+UNLISTED = "unlisted"
 # Calls that are no requests of their caller's: nothing was sent to an upstream for them.
 _UNCOUNTED = ("refused", "replayed")
 _NAMES = tuple(_REQUESTS.c.keys())
@@ -351,7 +352,7 @@ class _Prices:
 def _add_up(database: Database, connection: Connection, rows: Sequence[RequestRow], costs: Sequence[int]) -> None:
     hours: dict[tuple[Any, ...], list[int]] = {}
     for row, cost in zip(rows, costs, strict=True):
-        model = row.served if row.listed else _UNLISTED
+        model = row.served if row.listed else UNLISTED
         of = (row.at - row.at % _HOUR, row.key_id, model, row.provider, row.outcome)
         line = hours.get(of)
         if line is None:

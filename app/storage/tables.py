@@ -3,11 +3,26 @@
 Times are milliseconds since the epoch (UTC), money is in nano-dollars, sets and lists are JSON.
 """
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, MetaData, SmallInteger, Table, Text, text
+from sqlalchemy import (
+    REAL,
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.types import TypeEngine
 
 metadata = MetaData()
 # STRICT tables of SQLite know no BIGINT; its INTEGER has 64 bits as well.
 Number = BigInteger().with_variant(Integer, "sqlite")
+Real: TypeEngine[float] = Double().with_variant(REAL, "sqlite")
 Flag = SmallInteger().with_variant(Integer, "sqlite")
 
 projects = Table(
@@ -147,4 +162,76 @@ prices = Table(
     Column("output", Number, nullable=False),
     Column("cached", Number, nullable=False),
     sqlite_strict=True,
+)
+
+# Limits, by what they are of: `key:ID`, `project:NAME`, `upstream:NAME` or `gateway:`. As people write them.
+limits = Table(
+    "limits",
+    metadata,
+    Column("scope", Text, primary_key=True),
+    Column("limits", Text, nullable=False),
+    Column("changed_at", Number, nullable=False),
+    sqlite_strict=True,
+)
+
+# What is left of a limit. Its times are of the clock that all workers share (`app.storage.limits`).
+buckets = Table(
+    "bucket",
+    metadata,
+    Column("limit_id", Text, primary_key=True),
+    Column("amount", Number, nullable=False),
+    Column("tokens", Real, nullable=False),
+    Column("at", Number, nullable=False),
+    Column("wanted_at", Number, nullable=False),
+    sqlite_strict=True,
+)
+
+leases = Table(
+    "lease",
+    metadata,
+    Column("limit_id", Text, primary_key=True),
+    Column("worker", Text, primary_key=True),
+    Column("held", Number, nullable=False),
+    Column("is_quota", Flag, nullable=False),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+Index("lease_worker", leases.c.worker)
+
+workers = Table(
+    "worker",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("machine", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("started_at", Number, nullable=False),
+    Column("seen_at", Number, nullable=False),
+    Column("beat", Number, nullable=False),  # of the shared clock
+    Column("message", Number, nullable=False),
+    sqlite_strict=True,
+)
+
+# What that clock has to add to the time since this machine was started.
+boots = Table(
+    "boot",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("base", Number, nullable=False),
+    sqlite_strict=True,
+)
+
+# What quotas count: use by day of the calendar of TIME_ZONE, written together with the requests.
+spent = Table(
+    "spent",
+    metadata,
+    Column("scope", Text, primary_key=True),  # as in `limits`
+    Column("day", Number, primary_key=True),  # its beginning
+    Column("model", Text, primary_key=True),
+    Column("provider", Text, primary_key=True),
+    Column("requests", Number, nullable=False),
+    Column("tokens_in", Number, nullable=False),
+    Column("tokens_out", Number, nullable=False),
+    Column("cost", Number, nullable=False),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
 )

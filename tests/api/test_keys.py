@@ -11,7 +11,7 @@ import pytest
 
 from app.keys.administration import NewSecret, create_key, pause_key, revoke_key, rotate_key
 from app.storage.database import Database
-from app.storage.keys import now
+from app.storage.clock import now
 from app.storage.requests import rows_before
 from simulator.live import LiveSimulator
 from tests import databases

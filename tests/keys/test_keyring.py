@@ -22,8 +22,10 @@ from app.keys.administration import (
 )
 from app.keys.keyring import Keyring
 from app.keys.secret import make_secret
+from app.storage.clock import now
 from app.storage.database import Database
-from app.storage.keys import StoredKey, list_keys, now
+from app.storage.feed import ChangeFeed
+from app.storage.keys import StoredKey, list_keys
 from app.storage.schema import migrate
 from tests import databases
 from tests.databases import PostgresServer
@@ -37,12 +39,13 @@ database = databases.database
 
 @asynccontextmanager
 async def _keyring(database: Database, *, known_for: float = 3600.0) -> AsyncGenerator[Keyring, None]:
-    keyring = Keyring(database, known_for=known_for)
-    keyring.start()
+    feed = ChangeFeed(database)
+    keyring = Keyring(database, feed, known_for=known_for)
+    feed.start(keyring)
     try:
         yield keyring
     finally:
-        await keyring.aclose()
+        await feed.aclose()
 
 
 def _create(database: Database, name: str = "ada", **fields: object) -> NewSecret:
@@ -61,7 +64,7 @@ async def test_a_key_is_found_once_and_known_from_then_on(database: Database) ->
     new = _create(database, models=["Kimi*"], project="lab", scopes=["chat", "metrics"])
     key = new.secret.encode()
     counted: list[str] = []
-    keyring = Keyring(database, known_for=60, count=counted.append)
+    keyring = Keyring(database, ChangeFeed(database), known_for=60, count=counted.append)
     assert keyring.caller(key) is None
     caller = await keyring.look_up(key)
     assert caller is not None
@@ -79,7 +82,7 @@ async def test_a_key_is_found_once_and_known_from_then_on(database: Database) ->
 
 async def test_an_unknown_key_is_asked_for_once(database: Database) -> None:
     """Neither a typo nor a key of somebody else's reaches the database twice."""
-    keyring = Keyring(database, known_for=60)
+    keyring = Keyring(database, ChangeFeed(database), known_for=60)
     assert await keyring.look_up(b"sk-kimi-typo") is None
     stranger = make_secret().encode()
     assert await keyring.look_up(stranger) is None
@@ -148,14 +151,14 @@ async def test_a_rotated_key_keeps_its_id_and_its_old_secret_for_the_grace(datab
     new = _create(database)
     with database.transaction() as connection:
         second = rotate_key(database, connection, new.key, grace_seconds=3600)
-    keyring = Keyring(database, known_for=60)
+    keyring = Keyring(database, ChangeFeed(database), known_for=60)
     for secret in (new.secret, second.secret):
         caller = await keyring.look_up(secret.encode())
         assert caller is not None
         assert caller.id == new.key.id
     with database.transaction() as connection:
         third = rotate_key(database, connection, new.key, grace_seconds=0)
-    keyring = Keyring(database, known_for=60)
+    keyring = Keyring(database, ChangeFeed(database), known_for=60)
     assert await keyring.look_up(third.secret.encode())
     for secret in (new.secret, second.secret):
         with pytest.raises(InvalidApiKey, match="has expired"):
@@ -165,7 +168,7 @@ async def test_a_rotated_key_keeps_its_id_and_its_old_secret_for_the_grace(datab
 async def test_an_expired_key_says_so(database: Database) -> None:
     """Also one that is in memory already."""
     key = _create(database, expires_at=now() - 1).secret.encode()
-    keyring = Keyring(database, known_for=60)
+    keyring = Keyring(database, ChangeFeed(database), known_for=60)
     for _ in range(2):
         with pytest.raises(InvalidApiKey) as caught:
             await keyring.look_up(key)
@@ -227,7 +230,7 @@ async def test_an_older_copy_of_the_database_is_taken_for_what_it_is(database: D
         with database.transaction() as connection:
             pause_key(database, connection, new.key)
             resume_key(database, connection, new.key)
-        await _until(lambda: keyring._change == 2)
+        await _until(lambda: keyring._feed.seen == 2)
         assert await keyring.look_up(key)
         with database.transaction() as connection:
             connection.execute(text("DELETE FROM change"))

@@ -21,8 +21,8 @@ from app.domain.usage import CallRecord, Origin
 from app.ledger.journal import Journal
 from app.ledger.ledger import Ledger
 from app.ledger.writer import LedgerWriter
+from app.storage.clock import now
 from app.storage.database import Database, DatabaseAway
-from app.storage.keys import now
 from app.storage.requests import RequestRow, id_at, rows_before, set_prices, time_of, usage_by, usage_of
 from app.storage.schema import migrate
 from tests import databases

@@ -19,7 +19,7 @@ from app.domain.tokens import estimate
 from app.keys.administration import NewSecret, create_key, pause_key, revoke_key
 from app.observe.loop_lag import LoopLag
 from app.storage.database import Database
-from app.storage.keys import now
+from app.storage.clock import now
 from app.storage.requests import rows_before, set_prices, usage_by
 from app.storage.schema import migrate
 from simulator.live import LiveSimulator

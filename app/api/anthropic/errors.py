@@ -2,6 +2,7 @@
 
 from pydantic_core import ErrorDetails
 
+from app.api.limit_headers import anthropic_limit_headers
 from app.api.request import ErrorForm
 from app.api.wire.faults import fields_of
 from app.domain.errors import ContextTooLong, GatewayError, InvalidRequest
@@ -59,4 +60,5 @@ ANTHROPIC_ERRORS = ErrorForm(
     shared_paths=("/v1/models/",),
     shared_marks=frozenset({b"x-api-key"}),
     request_id_headers=(b"x-request-id", b"request-id"),
+    limit_headers=anthropic_limit_headers,
 )

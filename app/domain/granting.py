@@ -1,0 +1,148 @@
+"""How a store divides a limit among workers. Pure: a store brings what it has kept, and keeps what comes back.
+
+A worker takes tokens, permits or a part of a quota in advance, as a lease, and counts in memory what it uses of it.
+What matters is that the sum holds: what is in the store, and what workers hold unused, is never more than the limit.
+So whatever the store doesn't know yet (a worker has used something, was killed, or never got an answer) leads it to
+believe that more is held than is, and to give less.
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from app.domain.limits import Kind
+
+# A worker that has been silent for so long has lost what it held of buckets and permits; it knows that earlier, by its
+# own clock. Quotas are kept for it for longer: what it has used may be still on its way into the ledger.
+LAPSE_SECONDS = 8.0
+QUOTA_LAPSE_SECONDS = 30.0
+# For so long after somebody had to go without, nobody keeps permits in reserve.
+_WANTED_SECONDS = 3.0
+
+
+class Scope(Struct, frozen=True):
+    """Whose use a quota counts.
+
+    Args:
+        kind: A key, a project, an upstream, or the whole gateway.
+        name: Its id or name; empty for the gateway.
+    """
+
+    kind: Literal["key", "project", "upstream", "gateway"]
+    name: str = ""
+
+
+class Quota(Struct, frozen=True):
+    """What the ledger is asked for a quota: the use by a scope from `start` on, before `end` (ms since the epoch)."""
+
+    scope: Scope
+    measure: str
+    pattern: str
+    start: int
+    end: int
+
+
+class Claim(Struct, frozen=True):
+    """What a worker says and wants of one limit.
+
+    Args:
+        limit_id: The limit; of a quota together with its period.
+        amount: How much the limit allows.
+        held: What the worker holds after this message, as far as it knows: unused tokens; permits; of a quota what is
+            unused, in flight, or used and not in the ledger yet.
+        need: What it needs now.
+        want: What it would like to have, at least `need`.
+        back: Unused tokens that it gives back; negative if more was used than it held.
+        seconds: In which a bucket fills up.
+        quota: What the ledger is to be asked.
+    """
+
+    limit_id: str
+    kind: Kind
+    amount: int
+    held: int
+    need: int = 0
+    want: int = 0
+    back: int = 0
+    seconds: int = 0
+    quota: Quota | None = None
+
+
+class Standing(Struct, frozen=True):
+    """What a store keeps of a limit.
+
+    Args:
+        amount: What the limit allowed when this was written.
+        tokens: Of a bucket: those that nobody holds.
+        at: When, in milliseconds of the store's clock.
+        wanted_at: When somebody last had to go without.
+    """
+
+    amount: int
+    tokens: float
+    at: int
+    wanted_at: int = 0
+
+
+class Grant(Struct, frozen=True):
+    """What a worker gets.
+
+    Args:
+        granted: So much more.
+        left: What nobody holds now; of a bucket with the fraction that has refilled.
+        wanted: Whether somebody had to go without a short while ago.
+        used: Of a quota: what the ledger knows of.
+    """
+
+    granted: int
+    left: float
+    wanted: bool = False
+    used: int = 0
+
+
+class Exchanged(Struct, frozen=True):
+    """A store's answer to a worker's claims.
+
+    Args:
+        grants: By limit.
+        workers: How many live.
+        is_new: The store did not know the worker, or took it for dead: whatever else it holds is void.
+        epoch: The store's time, in milliseconds since the epoch.
+    """
+
+    grants: dict[str, Grant]
+    workers: int
+    is_new: bool
+    epoch: int
+
+
+def grant(
+    claim: Claim, standing: Standing | None, *, own: int, others: int, used: int, now: int
+) -> tuple[Grant, Standing]:
+    """Decide on a claim.
+
+    Args:
+        standing: What the store has kept of the limit; None for a new one.
+        own: What the store believes that the worker holds.
+        others: What it believes that all other living workers hold.
+        used: Of a quota: what the ledger knows of.
+        now: Milliseconds of the store's clock.
+    """
+    old = standing or Standing(claim.amount, float(claim.amount), now)
+    tokens = 0.0
+    if claim.kind == "bucket":
+        # What was used counts on when the limit is changed.
+        refilled = max(now - old.at, 0) / 1000 * claim.amount / claim.seconds
+        tokens = old.tokens + (claim.amount - old.amount) + refilled
+        # Nobody gives back what the store has counted as lost.
+        tokens += min(claim.back, max(own - claim.held, 0))
+        left = tokens = min(tokens, float(claim.amount - others - claim.held))
+    else:
+        left = float(claim.amount - used - others - claim.held)
+    granted = max(0, min(claim.want, int(left // 1)))
+    goes_without = granted < claim.need
+    wanted_at = now if goes_without else old.wanted_at
+    wanted = wanted_at > 0 and 0 <= now - wanted_at < _WANTED_SECONDS * 1000
+    given = Grant(granted, left - granted, wanted, used)
+    at = max(now, old.at) if claim.kind == "bucket" else now
+    return given, Standing(claim.amount, tokens - granted if claim.kind == "bucket" else 0.0, at, wanted_at)

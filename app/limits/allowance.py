@@ -1,0 +1,271 @@
+"""What this worker may use of one limit: a lease from the store, counted in memory."""
+
+import asyncio
+from collections import deque
+
+from app.domain.granting import Claim, Grant, Quota
+from app.domain.limits import Limit
+
+# A lease is for so much steady use, at least for so many calls like the last one, and at most for this part of the
+# limit, divided by the workers.
+_LEASE_SECONDS = 2.0
+_LEAST_CALLS = 2
+_BUCKET_PART, _QUOTA_PART = 2, 4
+# What nobody has used for so long is given back.
+_IDLE_SECONDS = 10.0
+# After a refusal the store isn't asked again for so long at least, and at most.
+_SHORTEST_DRY, _LONGEST_DRY = 0.1, 1.0
+
+
+class Allowance:
+    """A worker's part of one limit. Only the event loop's thread uses it.
+
+    Args:
+        limit_id: The limit's id in the store; of a quota together with its period.
+        limit: The limit.
+        quota: Of a quota: what the ledger is asked.
+        ends_at: Of a quota: when its period ends, in seconds since the epoch.
+
+    Attributes:
+        free: What is held and not in use. Negative if calls have used more than was reserved for them.
+        in_use: Permits and reservations of running calls; of a quota also what is used and not in the ledger yet.
+        low: When less than this is free, the store is asked for more before anybody has to wait.
+        used: Of a quota: what the ledger knows of.
+        waiting: How many calls wait for more.
+        wanted: Whether another worker had to go without a short while ago.
+        answer: Done when the store has answered; None if it isn't being asked.
+        freed: Done when something has become free; None if nobody waits for that.
+        dry_until: The store isn't asked before, in the loop's time.
+    """
+
+    __slots__ = (
+        "_answered_at",
+        "_asked_at",
+        "_debt",
+        "_last_amount",
+        "_left",
+        "_needs",
+        "_pending",
+        "_rate",
+        "_reported",
+        "_taken",
+        "_used_at",
+        "answer",
+        "dry_until",
+        "ends_at",
+        "free",
+        "freed",
+        "in_use",
+        "kind",
+        "limit",
+        "limit_id",
+        "low",
+        "quota",
+        "used",
+        "waiting",
+        "wanted",
+    )
+
+    def __init__(self, limit_id: str, limit: Limit, quota: Quota | None = None, ends_at: float = 0.0) -> None:
+        self.limit_id = limit_id
+        self.limit = limit
+        self.kind = limit.kind
+        self.quota = quota
+        self.ends_at = ends_at
+        self.free = 0
+        self.in_use = 0
+        self.low = 0.0
+        self.used = 0
+        self.waiting = 0
+        self.answer: asyncio.Future[None] | None = None
+        self.freed: asyncio.Future[None] | None = None
+        self.dry_until = 0.0
+        self._left = float(limit.amount)
+        self._answered_at = 0.0
+        self.wanted = False
+        self._needs = 0
+        self._debt = 0
+        self._reported = 0
+        self._rate = 0.0
+        self._taken = 0
+        self._last_amount = 1
+        self._asked_at = 0.0
+        self._used_at = 0.0
+        # Of a quota: what was used, and which line of the journal tells the ledger.
+        self._pending: deque[tuple[int, int]] = deque()
+
+    @property
+    def held(self) -> int:
+        """What the store has to count as this worker's."""
+        return max(self.free, 0) + (0 if self.kind == "bucket" else self.in_use)
+
+    def take(self, amount: int, now: float) -> None:
+        """Take what is free; whoever calls has looked."""
+        self.free -= amount
+        self.in_use += amount
+        self._taken += amount
+        self._last_amount = amount
+        self._used_at = now
+
+    def settle(self, reserved: int, used: int, line: int) -> None:
+        """Tell what became of something that was taken.
+
+        Args:
+            reserved: What was taken.
+            used: What was used in the end. Of permits nothing is.
+            line: Of a quota: the line of the journal that tells the ledger.
+        """
+        if self.kind == "quota":
+            self.in_use += used - reserved
+            # What was used beyond its reservation comes out of what is free, as far as it goes.
+            self.free = max(self.free + reserved - used, min(self.free, 0))
+            if used:
+                self._pending.append((line, used))
+            return
+        # Less than was reserved if it was lost to the store in the meantime.
+        back = min(reserved, self.in_use)
+        self.in_use -= back
+        self.free += max(back - used, 0) - max(used - reserved, 0)
+        if self.freed is not None:
+            _done(self.freed)
+            self.freed = None
+
+    def written(self, line: int) -> None:
+        """The ledger knows of all lines up to this one."""
+        while self._pending and self._pending[0][0] <= line:
+            self.in_use -= self._pending.popleft()[1]
+
+    def need(self, amount: int, now: float) -> None:
+        """Somebody waits for so much; the next claim says so."""
+        self._needs += amount
+        self._used_at = now
+
+    def claim(self, now: float, workers: int, *, parting: bool = False) -> Claim:
+        """What to ask of the store. What is too much is given back with it; all that is free when parting."""
+        elapsed = max(now - self._asked_at, 0.05)
+        self._rate = self._taken / elapsed if self._rate == 0 else (self._rate + self._taken / elapsed) / 2
+        self._taken, self._asked_at = 0, now
+        reserve = 0 if parting else self._reserve(now, workers)
+        need, self._needs = max(self._needs - max(self.free, 0), 0), 0
+        back = max(self.free - reserve, 0) if parting or self.wanted or self._is_idle(now) else 0
+        self.free -= back
+        self._debt = min(self.free, 0)
+        self.low = reserve / 2
+        self._reported = self.held
+        return Claim(
+            limit_id=self.limit_id,
+            kind=self.kind,
+            amount=self.limit.amount,
+            held=self._reported,
+            need=need,
+            want=max(need + max(reserve - max(self.free, 0), 0), need),
+            back=back + self._debt if self.kind == "bucket" else 0,
+            seconds=self.limit.seconds if self.kind == "bucket" else 0,
+            quota=self.quota,
+        )
+
+    def change(self, limit: Limit) -> None:
+        """The limit has another amount now."""
+        self.limit = limit
+        self.dry_until = 0.0
+
+    def granted(self, grant: Grant, need: int, now: float) -> None:
+        """Take in the store's answer to a claim with this need."""
+        self.free += grant.granted
+        if self.kind == "bucket":
+            self.free -= self._debt
+        self._reported += grant.granted
+        self._left, self._answered_at, self.wanted, self.used = grant.left, now, grant.wanted, grant.used
+        if grant.granted < need:
+            wait = _LONGEST_DRY if self.kind == "quota" else self.ready_in(need, now) or 0.0
+            self.dry_until = now + min(max(wait, _SHORTEST_DRY), _LONGEST_DRY)
+        self._answer()
+
+    def failed(self) -> None:
+        """The store hasn't answered."""
+        self._answer()
+
+    def is_due(self, now: float) -> bool:
+        """Whether the store has to be told of something, although nobody needs more."""
+        if self.answer is not None:
+            return False
+        is_idle = self._is_idle(now)
+        if self.kind == "bucket":
+            return self.free < 0 or (is_idle and self._reported > 0) or (self.wanted and self.free > 2 * self.low)
+        if self.kind == "permits" and self.free > 0 and self.wanted:
+            return True
+        return self._reported < self.held or (is_idle and (self.free > 0 or self._reported > self.held))
+
+    def is_forgettable(self, now: float) -> bool:
+        """Whether nothing would be lost with it."""
+        idle = now - self._used_at > 6 * _IDLE_SECONDS
+        return idle and not (self.free or self.in_use or self._reported or self.waiting or self.answer)
+
+    def void(self) -> bool:
+        """Forget what is held unused: the store gives it to others now. Whether the store should hear of it."""
+        is_known = self._reported > 0 or self.free > 0
+        self.free = min(self.free, 0)
+        if self.kind == "bucket":
+            self.in_use = 0
+        self._reported = 0
+        self.low = 0.0
+        return is_known or self.held > 0
+
+    def stand_alone(self, now: float, since: float, workers: int) -> None:
+        """Free a fair share of the limit, as if it were divided among the workers last seen.
+
+        Args:
+            since: Since when the store has been away.
+        """
+        share = max(self.limit.amount // workers, 1)
+        if self.kind == "permits":
+            self.free = max(self.free, share - self.in_use)
+        elif self.kind == "bucket":
+            since = max(since, self._answered_at)
+            refilled = int((now - since) * self.limit.amount / workers / self.limit.seconds)
+            if refilled:
+                self.free = max(self.free, min(self.free + refilled, share))
+                self._answered_at = now
+        else:
+            self.free += int(self._left // workers)
+            self._left = 0.0
+
+    def ready_in(self, amount: int, now: float) -> float | None:
+        """In how many seconds so much can be had of a bucket; None if nobody knows, which is so for all else."""
+        missing = amount - self.free
+        if missing <= 0:
+            return 0.0
+        if self.kind != "bucket":
+            return None
+        seconds_each = self.limit.seconds / self.limit.amount
+        return max((missing - self._left) * seconds_each - (now - self._answered_at), 0.0)
+
+    def remaining(self, now: float) -> int:
+        """What can still be used at the moment, as far as is known."""
+        left = self._left
+        if self.kind == "bucket":
+            left += (now - self._answered_at) * self.limit.amount / self.limit.seconds
+        return max(min(int(self.free + max(left, 0)), self.limit.amount), 0)
+
+    def _reserve(self, now: float, workers: int) -> int:
+        """How much to hold beyond what is needed now."""
+        if self.kind == "permits":
+            # What was in use a moment ago will be again, if nobody else has to go without.
+            return 0 if self.wanted or self._is_idle(now) else max(self.free, 0)
+        if self._is_idle(now):
+            return 0
+        part = self.limit.amount / _BUCKET_PART if self.kind == "bucket" else self._left / _QUOTA_PART
+        return int(min(max(self._rate * _LEASE_SECONDS, self._last_amount * _LEAST_CALLS), part / workers))
+
+    def _is_idle(self, now: float) -> bool:
+        return now - self._used_at > _IDLE_SECONDS
+
+    def _answer(self) -> None:
+        if self.answer is not None:
+            _done(self.answer)
+            self.answer = None
+
+
+def _done(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

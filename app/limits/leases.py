@@ -1,0 +1,185 @@
+"""Gets for this worker what it may use, from the store that all workers share."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import structlog
+
+from app.domain.granting import LAPSE_SECONDS, Claim, Exchanged, Quota
+from app.domain.limits import Limit
+from app.limits.allowance import Allowance
+from app.limits.store import LimitStore, StoreAway
+
+_log = structlog.get_logger("kimi.limits")
+
+_HEARTBEAT_SECONDS = 1.0
+# So that a burst of calls is one message, and what nobody waits for goes with others.
+_SHORTEST_PAUSE, _UNHURRIED_PAUSE = 0.005, 0.03
+_AWAY_PAUSE = 0.5
+# Earlier than the store gives what this worker holds to others.
+_VALID_SECONDS = LAPSE_SECONDS * 0.75
+_MOST_CLAIMS = 500
+
+
+class Leases:
+    """All allowances of this worker, and the task that talks to the store. It begins with the first allowance.
+
+    Args:
+        store: Divides limits among workers.
+        workers: How many there are, as long as the store hasn't said.
+        written: How far the ledger is: the last line of this worker's journal that it has.
+
+    Attributes:
+        valid_until: Until then, in the loop's time, what is held is this worker's.
+        workers: How many the store has last seen.
+        is_away: Whether the store didn't answer the last message.
+        clock_offset: What has to be added to this machine's time of day, in seconds, for the store's.
+    """
+
+    def __init__(self, store: LimitStore, *, workers: int = 1, written: Callable[[], int] = lambda: 1 << 62) -> None:
+        self._store = store
+        self._written = written
+        self._allowances: dict[str, Allowance] = {}
+        self._due: dict[str, Allowance] = {}
+        self._wake = asyncio.Event()
+        self._unhurried: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._looked = 0.0
+        self._away_since = 0.0
+        self.valid_until = 0.0
+        self.workers = workers
+        self.is_away = False
+        self.clock_offset = 0.0
+
+    async def aclose(self) -> None:
+        """Give everything back."""
+        if self._unhurried is not None:
+            self._unhurried.cancel()
+        if self._task is None:
+            return
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+        now = asyncio.get_running_loop().time()
+        self.expire(now)
+        if self.is_away:
+            return
+        claims = [self._claim(allowance, now, parting=True) for allowance in self._allowances.values()]
+        with suppress(StoreAway):
+            for begin in range(0, len(claims), _MOST_CLAIMS):
+                await self._store.exchange(claims[begin : begin + _MOST_CLAIMS])
+
+    def allowance(self, limit_id: str, limit: Limit, quota: Quota | None = None, ends_at: float = 0.0) -> Allowance:
+        """This worker's allowance of a limit."""
+        known = self._allowances.get(limit_id)
+        if known is None:
+            known = self._allowances[limit_id] = Allowance(limit_id, limit, quota, ends_at)
+        elif known.limit.amount != limit.amount:
+            known.change(limit)
+        return known
+
+    def note(self, allowance: Allowance) -> None:
+        """Mention an allowance in a message soon."""
+        self._due[allowance.limit_id] = allowance
+        if self._unhurried is None:
+            self._unhurried = asyncio.get_running_loop().call_later(_UNHURRIED_PAUSE, self._send)
+
+    def ask(self, allowance: Allowance, amount: int) -> asyncio.Future[None]:
+        """Ask for so much more than is free. The result says that there is an answer, or none to be had."""
+        loop = asyncio.get_running_loop()
+        allowance.need(amount, loop.time())
+        if allowance.answer is None:
+            allowance.answer = loop.create_future()
+        self._due[allowance.limit_id] = allowance
+        self._send()
+        return allowance.answer
+
+    def expire(self, now: float) -> None:
+        """Let go of what was held for too long without a word from the store: it may be others' now."""
+        if self.valid_until and now >= self.valid_until:
+            self._void()
+
+    def stand_alone(self, allowance: Allowance, now: float) -> None:
+        """While the store is away: free this worker's fair share of the limit."""
+        allowance.stand_alone(now, self._away_since, self.workers)
+
+    def _send(self) -> None:
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        self._wake.set()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_HEARTBEAT_SECONDS):
+                    await self._wake.wait()
+            self._wake.clear()
+            pause = _SHORTEST_PAUSE if await self._talk(loop) else _AWAY_PAUSE
+            await asyncio.sleep(pause)
+
+    async def _talk(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Send one message, and take in the answer; whether there was one."""
+        sent = loop.time()
+        if self._unhurried is not None:
+            self._unhurried.cancel()
+            self._unhurried = None
+        self.expire(sent)
+        if sent - self._looked >= _HEARTBEAT_SECONDS:
+            self._look_around(sent)
+        # Away, one only looks whether the store is back: nobody knows then what it believes.
+        asking = [] if self.is_away else [self._due.pop(limit_id) for limit_id in [*self._due][:_MOST_CLAIMS]]
+        claims = [self._claim(allowance, sent) for allowance in asking]
+        try:
+            exchanged = await self._store.exchange(claims)
+        except StoreAway as error:
+            self._go_away(str(error), sent)
+            for allowance in (*asking, *self._due.values()):
+                allowance.failed()
+            self._due.clear()
+            return False
+        self._take_in(exchanged, asking, claims, sent)
+        if self._due:
+            self._wake.set()
+        return True
+
+    def _claim(self, allowance: Allowance, now: float, *, parting: bool = False) -> Claim:
+        allowance.written(self._written())
+        return allowance.claim(now, self.workers, parting=parting)
+
+    def _take_in(self, exchanged: Exchanged, asking: list[Allowance], claims: list[Claim], sent: float) -> None:
+        self.workers = max(exchanged.workers, 1)
+        self.clock_offset = exchanged.epoch / 1000 - time.time()
+        if exchanged.is_new or self.is_away:
+            # It has given to others what was held, or what was free was only a share.
+            self._void()
+        if self.is_away:
+            _log.info("limits_store_back")
+            self.is_away = False
+        self.valid_until = sent + _VALID_SECONDS
+        for allowance, claim in zip(asking, claims, strict=True):
+            allowance.granted(exchanged.grants[claim.limit_id], claim.need, sent)
+
+    def _look_around(self, now: float) -> None:
+        """Find what the store should be told of, and forget what nobody uses."""
+        self._looked = now
+        line = self._written()
+        for limit_id, allowance in [*self._allowances.items()]:
+            allowance.written(line)
+            if allowance.is_due(now):
+                self._due[limit_id] = allowance
+            elif allowance.is_forgettable(now):
+                del self._allowances[limit_id]
+
+    def _void(self) -> None:
+        for limit_id, allowance in self._allowances.items():
+            if allowance.void():
+                self._due[limit_id] = allowance
+        self.valid_until = 0.0
+
+    def _go_away(self, reason: str, now: float) -> None:
+        if not self.is_away:
+            _log.warning("limits_store_away", reason=reason, meaning="each worker keeps to its share")
+            self.is_away, self._away_since = True, now

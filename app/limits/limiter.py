@@ -1,0 +1,403 @@
+"""Lets calls in, as far as their limits allow: all limits of a call, or none.
+
+In steady use that is arithmetic in memory: what a call takes was leased before. Only a call that finds too little asks
+the store and waits for it, and if nothing comes free in a short while, it is refused.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+from msgspec import Struct
+
+from app.domain.caller import Caller
+from app.domain.chat import ChatCall, Usage
+from app.domain.errors import GatewayOverloaded, LimitReached, LimitsUnavailable, QuotaSpent
+from app.domain.granting import Quota, Scope
+from app.domain.limits import Headroom, Limit, Measure, amount_in_words, period_at
+from app.domain.tokens import estimate
+from app.domain.usage import CallRecord
+from app.limits.allowance import Allowance
+from app.limits.book import LimitBook
+from app.limits.leases import Leases
+
+_MOST_PLANS = 20_000
+_MOST_WAITING = 16
+# What an answer is taken to need before there was one, and how much the newest one counts for the next.
+_FIRST_OUTPUT = 256.0
+_NEWEST_PART = 0.2
+_LOOK_AGAIN_SECONDS = 0.1
+
+Without = Literal["share", "refuse"]
+# Nano-dollars of tokens read, written, and read from a cache.
+Cost = Callable[[str, str, Usage], int]
+
+
+class LimiterPolicy(Struct, frozen=True):
+    """How limits are applied.
+
+    Args:
+        wait: Seconds that a call waits at most for something to come free.
+        zone: Whose calendar quotas follow.
+        without_store: What holds while the store is away: a fair share of each limit, or nothing is let in.
+    """
+
+    wait: float = 1.0
+    zone: ZoneInfo = ZoneInfo("UTC")
+    without_store: Without = "share"
+
+
+class _Plan(Struct):
+    """The limits of a caller's calls to a model.
+
+    Args:
+        until: When a quota's period ends, in seconds since the epoch.
+        version: Of the book.
+        owners: Whose limit each is, and how messages call it.
+        ones: What a call takes of each, if that is one each; None if it depends on the call.
+        output: The usual number of tokens in an answer.
+    """
+
+    allowances: tuple[Allowance, ...]
+    owners: tuple[tuple[Scope, str], ...]
+    ones: tuple[int, ...] | None
+    until: float
+    version: int
+    output: float = _FIRST_OUTPUT
+
+
+class Admission:
+    """A call that has been let in. `settle` must follow, however it ends."""
+
+    __slots__ = ("_limiter", "_plan", "_provider", "_reserved")
+
+    def __init__(self, limiter: "Limiter", plan: _Plan, reserved: Sequence[int]) -> None:
+        self._limiter = limiter
+        self._plan = plan
+        self._reserved = reserved
+
+    def settle(self, record: CallRecord) -> None:
+        """Give back what the call didn't use, and take what it used beyond its reservation."""
+        self._limiter.settle(
+            self._plan, self._reserved, record.charged, record.provider, record.served_model, counts=record.counts
+        )
+
+    def settle_failed(self, *, was_sent: bool) -> None:
+        """Give back everything but, if it was sent, the request."""
+        self._limiter.settle(self._plan, self._reserved, None, "", "", counts=was_sent)
+
+    def headroom(self) -> list[Headroom]:
+        """What the caller's limits leave, for the headers of the answer."""
+        return self._limiter.headroom(self._plan)
+
+
+class Limiter:
+    """Knows which limits a call has, and lets it in or not.
+
+    Args:
+        book: Which limits there are.
+        leases: What this worker may use of them.
+        policy: How they are applied.
+        cost: What tokens cost, by provider and model.
+        line: The newest line of this worker's journal.
+        on_refusal: Told of each refusal: the kind of scope that has the limit, and what it counts.
+    """
+
+    def __init__(
+        self,
+        book: LimitBook,
+        leases: Leases,
+        policy: LimiterPolicy,
+        *,
+        cost: Cost | None = None,
+        line: Callable[[], int] | None = None,
+        on_refusal: Callable[[str, str], None] | None = None,
+    ) -> None:
+        self._book = book
+        self._leases = leases
+        self._policy = policy
+        self._cost = cost
+        self._line = line
+        self._on_refusal = on_refusal
+        self._plans: OrderedDict[tuple[str, str, str], _Plan] = OrderedDict()
+
+    @property
+    def limits_upstreams(self) -> bool:
+        """Whether calls have to ask for `at_upstream`."""
+        return self._book.limits_upstreams
+
+    async def admit(self, call: ChatCall, caller: Caller, provider: str, model: str) -> Admission | None:
+        """Let a caller's call in; None if nothing limits it.
+
+        Args:
+            provider: The provider that is asked first, whose prices count.
+            model: Its model.
+
+        Raises:
+            LimitReached: A limit leaves no room for it, nor will in a moment.
+            QuotaSpent: A quota is used up.
+            LimitsUnavailable: The store is away, and nothing is to be let in without it.
+        """
+        plan = self._plans.get((caller.id, model, caller.project))
+        if plan is None or plan.version != self._book.version or self._time() >= plan.until:
+            plan = self._new_plan(caller, model)
+        if not plan.allowances:
+            return None
+        reserved = plan.ones or self._reservation(plan, call, provider, model)
+        now = asyncio.get_running_loop().time()
+        if now >= self._leases.valid_until:
+            self._leases.expire(now)
+        for allowance, amount in zip(plan.allowances, reserved, strict=True):
+            if allowance.free < amount:
+                await self._wait(plan, reserved)
+                now = asyncio.get_running_loop().time()
+                break
+        self._take(plan, reserved, now)
+        return Admission(self, plan, reserved)
+
+    async def at_upstream(self, provider: str, model: str, seconds: float) -> Admission | None:
+        """Let a call to an upstream through; None if nothing limits it.
+
+        Args:
+            seconds: To wait at most.
+
+        Raises:
+            GatewayOverloaded: The upstream's limit leaves no room for it.
+        """
+        key = (f"upstream {provider}", model, "")
+        plan = self._plans.get(key)
+        if plan is None or plan.version != self._book.version or self._time() >= plan.until:
+            owners = ((Scope("upstream", provider), f"The upstream {provider}"),)
+            plan = self._planned(key, owners)
+        if not plan.allowances:
+            return None
+        reserved = plan.ones or [1 if a.limit.measure in ("requests", "at once") else 0 for a in plan.allowances]
+        try:
+            await self._wait(plan, reserved, seconds, _MOST_WAITING * 64)
+        except (LimitReached, QuotaSpent, LimitsUnavailable) as refusal:
+            raise GatewayOverloaded(refusal.message, retry_after=refusal.retry_after) from None
+        self._take(plan, reserved, asyncio.get_running_loop().time())
+        return Admission(self, plan, reserved)
+
+    def settle(
+        self,
+        plan: _Plan,
+        reserved: Sequence[int],
+        charged: Usage | None,
+        provider: str,
+        model: str,
+        *,
+        counts: bool,
+    ) -> None:
+        """See `Admission`."""
+        if charged is not None:
+            plan.output += (charged.completion_tokens - plan.output) * _NEWEST_PART
+        line = 0 if self._line is None else self._line()
+        for allowance, amount in zip(plan.allowances, reserved, strict=True):
+            measure = allowance.limit.measure
+            if measure == "at once":
+                used = 0
+            elif measure == "requests":
+                used = int(counts if allowance.kind == "bucket" else charged is not None)
+            else:
+                used = 0 if charged is None else self._measured(measure, charged, provider, model)
+            allowance.settle(amount, used, line)
+            if allowance.wanted and allowance.free > 0:
+                self._leases.note(allowance)
+
+    def headroom(self, plan: _Plan) -> list[Headroom]:
+        """See `Admission`."""
+        now = asyncio.get_running_loop().time()
+        return [
+            Headroom(allowance.limit, allowance.remaining(now), self._reset(allowance, now))
+            for allowance in plan.allowances
+        ]
+
+    def _take(self, plan: _Plan, reserved: Sequence[int], now: float) -> None:
+        for allowance, amount in zip(plan.allowances, reserved, strict=True):
+            allowance.take(amount, now)
+            if allowance.free < allowance.low and allowance.answer is None and now >= allowance.dry_until:
+                self._leases.note(allowance)
+
+    async def _wait(
+        self,
+        plan: _Plan,
+        reserved: Sequence[int],
+        seconds: float | None = None,
+        most_waiting: int = _MOST_WAITING,
+    ) -> None:
+        """Wait until everything is free at once."""
+        now = asyncio.get_running_loop().time
+        deadline = now() + (self._policy.wait if seconds is None else seconds)
+        while True:
+            self._leases.expire(now())
+            short = next((i for i, one in enumerate(plan.allowances) if one.free < reserved[i]), None)
+            if short is None:
+                return
+            allowance, amount = plan.allowances[short], reserved[short]
+            if self._leases.is_away:
+                self._share(allowance, now())
+            elif now() >= allowance.dry_until:
+                await asyncio.shield(self._leases.ask(allowance, amount))
+            if allowance.free >= amount:
+                continue
+            pause = allowance.ready_in(amount, now())
+            pause = _LOOK_AGAIN_SECONDS if pause is None else max(pause, 0.001)
+            if allowance.kind == "quota" or now() + pause > deadline or allowance.waiting >= most_waiting:
+                raise self._refusal(plan, short, amount, now())
+            await _until_freed(allowance, pause)
+
+    def _share(self, allowance: Allowance, now: float) -> None:
+        if self._policy.without_store == "refuse":
+            raise LimitsUnavailable("Limits can't be checked at the moment; try again soon.", retry_after=2)
+        self._leases.stand_alone(allowance, now)
+
+    def _reservation(self, plan: _Plan, call: ChatCall, provider: str, model: str) -> list[int]:
+        """What a call is taken to need of each limit: its prompt, and an answer as long as usual."""
+        prompt = sum([estimate(message.text) for message in call.messages])
+        output = int(plan.output) * call.n
+        if call.max_tokens is not None:
+            output = min(output, call.max_tokens)
+        usual = Usage(prompt, output)
+        reserved = []
+        for place, allowance in enumerate(plan.allowances):
+            limit = allowance.limit
+            if limit.measure in ("requests", "at once"):
+                reserved.append(1)
+                continue
+            if allowance.kind == "bucket" and limit.measure != "output tokens" and prompt > limit.amount:
+                raise self._too_large(*plan.owners[place], limit, prompt)
+            # Never more than there is: the answer's length is only a guess.
+            reserved.append(min(self._measured(limit.measure, usual, provider, model), limit.amount))
+        return reserved
+
+    def _measured(self, measure: Measure, usage: Usage, provider: str, model: str) -> int:
+        match measure:
+            case "tokens":
+                return usage.prompt_tokens + usage.completion_tokens
+            case "input tokens":
+                return usage.prompt_tokens
+            case "output tokens":
+                return usage.completion_tokens
+            case _:
+                return 0 if self._cost is None else self._cost(provider, model, usage)
+
+    def _new_plan(self, caller: Caller, model: str) -> _Plan:
+        whose = (
+            (Scope("key", caller.id), f"Key '{caller.name or caller.id}'"),
+            (Scope("project", caller.project), f"Project '{caller.project}'"),
+            (Scope("gateway"), "This gateway"),
+        )
+        return self._planned((caller.id, model, caller.project), whose)
+
+    def _planned(self, key: tuple[str, str, str], whose: Sequence[tuple[Scope, str]]) -> _Plan:
+        """Make and keep a plan. The key's middle is the model."""
+        until = float("inf")
+        allowances, owners = [], []
+        for scope, owner in whose:
+            for limit in self._book.of(scope):
+                if not limit.counts(key[1]):
+                    continue
+                allowance = self._allowance(scope, limit)
+                allowances.append(allowance)
+                owners.append((scope, owner))
+                if allowance.ends_at:
+                    until = min(until, allowance.ends_at)
+        is_sized = any(allowance.limit.measure not in ("requests", "at once") for allowance in allowances)
+        old = self._plans.get(key)
+        plan = self._plans[key] = _Plan(
+            tuple(allowances),
+            tuple(owners),
+            None if is_sized else (1,) * len(allowances),
+            until,
+            self._book.version,
+            _FIRST_OUTPUT if old is None else old.output,
+        )
+        while len(self._plans) > _MOST_PLANS:
+            self._plans.popitem(last=False)
+        return plan
+
+    def _allowance(self, scope: Scope, limit: Limit) -> Allowance:
+        limit_id = f"{scope.kind}:{scope.name}|{limit.name}"
+        if limit.kind != "quota":
+            return self._leases.allowance(limit_id, limit)
+        period = period_at(limit.window, round(self._time() * 1000), self._policy.zone)
+        quota = Quota(scope, limit.measure, limit.pattern, period.start, period.end)
+        return self._leases.allowance(f"{limit_id}|{period.name}", limit, quota, period.end / 1000)
+
+    def _time(self) -> float:
+        """The store's time of day, in seconds since the epoch."""
+        return time.time() + self._leases.clock_offset
+
+    def _reset(self, allowance: Allowance, now: float) -> float:
+        if allowance.kind == "quota":
+            return max(allowance.ends_at - self._time(), 0.0)
+        if allowance.kind == "permits":
+            return 0.0
+        limit = allowance.limit
+        return (limit.amount - allowance.remaining(now)) * limit.seconds / limit.amount
+
+    def _refusal(self, plan: _Plan, place: int, amount: int, now: float) -> LimitReached | QuotaSpent:
+        allowance, (scope, owner) = plan.allowances[place], plan.owners[place]
+        limit = allowance.limit
+        self._count(scope, limit)
+        headroom = self.headroom(plan)
+        if limit.kind == "quota":
+            seconds = self._reset(allowance, now)
+            again = "" if limit.window == "total" else f"; it begins anew in {in_words(seconds)}"
+            return QuotaSpent(
+                f"{owner} may use {limit.text}, and has used {amount_in_words(allowance.used, limit.measure)}{again}.",
+                headroom=headroom,
+                retry_after=None if limit.window == "total" else seconds,
+            )
+        if limit.kind == "permits":
+            return LimitReached(
+                f"{owner} may have {limit.amount} calls at once, and has; the next is possible when one has ended.",
+                headroom=headroom,
+                retry_after=1,
+            )
+        ready = allowance.ready_in(amount, now)
+        seconds = max(1.0 if ready is None else ready, 0.001)
+        of = "" if amount == 1 else f" of {amount_in_words(amount, limit.measure)}"
+        return LimitReached(
+            f"{owner} may use {limit.text}, and has; the next request{of} is possible in {in_words(seconds)}.",
+            measure="requests" if limit.measure == "requests" else "tokens",
+            headroom=headroom,
+            retry_after=seconds,
+        )
+
+    def _too_large(self, scope: Scope, owner: str, limit: Limit, prompt: int) -> LimitReached:
+        self._count(scope, limit)
+        return LimitReached(
+            f"This request has about {prompt} tokens, and {owner[0].lower()}{owner[1:]} may use {limit.text}: "
+            "it is too large, now and later. Send a shorter one.",
+            measure="tokens",
+            should_retry=False,
+        )
+
+    def _count(self, scope: Scope, limit: Limit) -> None:
+        if self._on_refusal is not None:
+            self._on_refusal(scope.kind, limit.measure)
+
+
+async def _until_freed(allowance: Allowance, seconds: float) -> None:
+    """Wait until something has become free, or the time is over."""
+    if allowance.freed is None:
+        allowance.freed = asyncio.get_running_loop().create_future()
+    allowance.waiting += 1
+    try:
+        # Not `wait_for`: others wait for the same future, and it must not be cancelled.
+        await asyncio.wait((allowance.freed,), timeout=seconds)
+    finally:
+        allowance.waiting -= 1
+
+
+def in_words(seconds: float) -> str:
+    """A time as people say it, such as `12 s`, `7 min` or `3 days`."""
+    for unit, words in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.0f} {words}"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{max(seconds, 0.1):.1f} s"

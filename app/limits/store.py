@@ -1,0 +1,95 @@
+"""Where limits are shared."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Protocol
+from zoneinfo import ZoneInfo
+
+from app.domain.granting import Claim, Exchanged, Quota, Scope, Standing, grant
+from app.domain.limits import Limit, period_at
+from app.domain.usage import CallRecord
+
+
+class StoreAway(Exception):
+    """The store can't be reached, or takes too long."""
+
+
+class LimitStore(Protocol):
+    """Divides limits among workers. One worker's messages come one after the other."""
+
+    async def exchange(self, claims: Sequence[Claim]) -> Exchanged:
+        """Tell that the worker lives, and make its claims, all or none.
+
+        Raises:
+            StoreAway: Nobody knows whether it was done.
+        """
+
+
+class MemoryStore:
+    """For a gateway of one process without a database. What was used is forgotten when it ends.
+
+    Args:
+        zone: Whose calendar counts.
+        clock: Seconds that pass.
+    """
+
+    def __init__(self, zone: ZoneInfo, clock: Callable[[], float] = time.monotonic) -> None:
+        self._zone = zone
+        self._clock = clock
+        self._standings: dict[str, Standing] = {}
+        self._held: dict[str, int] = {}
+        # By scope, day and model: requests, tokens in, tokens out.
+        self._used: defaultdict[tuple[Scope, int, str], list[int]] = defaultdict(lambda: [0, 0, 0])
+
+    async def exchange(self, claims: Sequence[Claim]) -> Exchanged:
+        """See `LimitStore`."""
+        now = round(self._clock() * 1000)
+        grants = {}
+        for claim in claims:
+            given, self._standings[claim.limit_id] = grant(
+                claim,
+                self._standings.get(claim.limit_id),
+                own=self._held.get(claim.limit_id, 0),
+                others=0,
+                used=0 if claim.quota is None else self._used_of(claim.quota),
+                now=now,
+            )
+            self._held[claim.limit_id] = claim.held + given.granted
+            grants[claim.limit_id] = given
+        return Exchanged(grants, 1, is_new=False, epoch=time.time_ns() // 1_000_000)
+
+    def call_ended(self, record: CallRecord) -> None:
+        """Count what a call has used: this store's ledger."""
+        charged = record.charged
+        if charged is None:
+            return
+        began = round((time.time() - record.seconds) * 1000)
+        day = period_at("day", began, self._zone).start
+        for scope in (
+            Scope("key", record.caller_id),
+            Scope("project", record.project),
+            Scope("upstream", record.provider),
+            Scope("gateway"),
+        ):
+            used = self._used[scope, day, record.model]
+            used[0] += 1
+            used[1] += charged.prompt_tokens
+            used[2] += charged.completion_tokens
+
+    def _used_of(self, quota: Quota) -> int:
+        counted = Limit(1, "requests", "day", quota.pattern)
+        return sum(
+            _measured(quota.measure, *used)
+            for (scope, day, model), used in self._used.items()
+            if scope == quota.scope and quota.start <= day < quota.end and counted.counts(model)
+        )
+
+
+def _measured(measure: str, requests: int, tokens_in: int, tokens_out: int) -> int:
+    return {
+        "requests": requests,
+        "tokens": tokens_in + tokens_out,
+        "input tokens": tokens_in,
+        "output tokens": tokens_out,
+    }.get(measure, 0)

@@ -1,0 +1,68 @@
+"""What models cost, from when on."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, insert, select
+
+from app.storage import tables
+from app.storage.changes import note_change
+from app.storage.database import Database
+
+_PRICES = tables.prices
+# The subject of changes of prices.
+PRICES_CHANGED = "prices"
+
+
+def set_prices(database: Database, connection: Connection, rows: Iterable[tuple[str, int, int, int, int]]) -> int:
+    """Set prices, and tell all workers.
+
+    Args:
+        rows: Model (or `provider/model`), since when (milliseconds), nano-dollars for a token in, out, cached.
+    """
+    count = 0
+    for model, since, price_in, price_out, price_cached in rows:
+        connection.execute(delete(_PRICES).where(_PRICES.c.model == model, _PRICES.c.since == since))
+        connection.execute(
+            insert(_PRICES).values(model=model, since=since, input=price_in, output=price_out, cached=price_cached)
+        )
+        count += 1
+    note_change(database, connection, PRICES_CHANGED)
+    return count
+
+
+def list_prices(connection: Connection) -> list[dict[str, Any]]:
+    """All prices, by model and time."""
+    rows = connection.execute(select(_PRICES).order_by(_PRICES.c.model, _PRICES.c.since))
+    return [dict(row) for row in rows.mappings()]
+
+
+class Prices:
+    """What models cost, and cost before.
+
+    Args:
+        rows: The newest first.
+    """
+
+    def __init__(self, rows: Iterable[Row[Any]]) -> None:
+        self._rows: dict[str, list[Row[Any]]] = {}
+        for row in rows:
+            self._rows.setdefault(row.model, []).append(row)
+
+    @classmethod
+    def read(cls, connection: Connection) -> "Prices":
+        """All prices that there are."""
+        return cls(connection.execute(select(_PRICES).order_by(_PRICES.c.since.desc())).all())
+
+    def cost(self, provider: str, model: str, *, at: int, tokens_in: int, cached: int, tokens_out: int) -> int:
+        """What tokens cost, in nano-dollars; 0 where no price is known.
+
+        Args:
+            at: When they were used, in milliseconds since the epoch.
+        """
+        for name in (f"{provider}/{model}", model) if self._rows else ():
+            for price in self._rows.get(name, ()):
+                if price.since <= at:
+                    fresh = tokens_in - cached
+                    return int(fresh * price.input + cached * price.cached + tokens_out * price.output)
+        return 0
