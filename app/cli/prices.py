@@ -8,7 +8,7 @@ from pathlib import Path
 
 from app.cli.database_access import CommandFault, open_database, print_json, print_table, time_text, told
 from app.cli.times import moment
-from app.storage.requests import list_prices, set_prices
+from app.storage.prices import list_prices, set_prices
 
 # A file has dollars for a million tokens, as vendors write them; the database nano-dollars for one.
 _NANO = 1000

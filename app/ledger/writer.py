@@ -12,15 +12,15 @@ from app.ledger.journal import Journal, JournalFile
 from app.storage.database import Database, DatabaseAway
 from app.storage.keys import forget_changes, now
 from app.storage.requests import (
-    RequestRow,
     carry,
     close_journal,
     delete_rows_before,
     forget_journals,
-    id_at,
     journal_position,
     size_in_bytes,
 )
+from app.storage.rows import RequestRow, id_at
+from app.storage.usage import HOUR, KEY_HOURS_KEPT, forget_key_hours, keys_with_old_hours
 
 _log = structlog.get_logger("kimi.ledger")
 
@@ -34,6 +34,8 @@ _CLOSED_KEPT = 30 * _DAY
 _CLEANING_SECONDS = 600.0
 _ADOPTING_SECONDS = 10.0
 _DELETED_AT_ONCE = 5000
+# Between two steps of cleaning: others want to write, too.
+_OTHERS_TURN_SECONDS = 0.01
 _decode = msgspec.json.Decoder(RequestRow).decode
 
 
@@ -43,7 +45,7 @@ class LedgerWriter:
     Args:
         database: Where to.
         journal: Where from.
-        kept_days: How long rows are kept; sums are kept for ever.
+        kept_days: How long rows are kept.
         max_megabytes: What rows may take; beyond that the oldest go.
 
     Attributes:
@@ -183,14 +185,26 @@ class LedgerWriter:
         with self._database.transaction() as connection:
             forget_changes(connection, now() - _CHANGES_KEPT)
             forget_journals(connection, now() - _CLOSED_KEPT)
-        while self._delete(id_at(now() - self._kept)):
-            self._stopping.wait(0.01)  # others want to write, too
+        self._forget_key_hours()
+        while self._delete(id_at(now() - self._kept)) and not self._stopping.wait(_OTHERS_TURN_SECONDS):
+            pass
+        while self._is_too_large() and self._delete(id_at(now())) and not self._stopping.wait(_OTHERS_TURN_SECONDS):
+            pass
+
+    def _forget_key_hours(self) -> None:
+        """Delete the sums of single keys by hour that are older than they are kept, key by key."""
+        before = now() - now() % HOUR - KEY_HOURS_KEPT
         with self._database.transaction(reads=True) as connection:
-            too_large = size_in_bytes(self._database, connection) > self._max_bytes
-        while too_large and self._delete(id_at(now())):
-            with self._database.transaction(reads=True) as connection:
-                too_large = size_in_bytes(self._database, connection) > self._max_bytes
-            self._stopping.wait(0.01)
+            keys = keys_with_old_hours(connection, before)
+        for key in keys:
+            with self._database.transaction() as connection:
+                forget_key_hours(connection, key, before)
+            if self._stopping.wait(_OTHERS_TURN_SECONDS):
+                return
+
+    def _is_too_large(self) -> bool:
+        with self._database.transaction(reads=True) as connection:
+            return size_in_bytes(self._database, connection) > self._max_bytes
 
     def _delete(self, row_id: int) -> int:
         """Delete some of the oldest rows before an id, and say how many."""

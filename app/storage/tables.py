@@ -82,7 +82,7 @@ requests = Table(
     metadata,
     # 41 bits of milliseconds, 10 of the journal's number, 12 of a counter: in the order of time.
     Column("id", Number, primary_key=True, autoincrement=False),
-    Column("request_id", Text, nullable=False),
+    Column("request_id", Text, nullable=False),  # "" if it is one of ours: then its number is below
     Column("key_id", Text, nullable=False),
     Column("project", Text, nullable=False),
     Column("model", Text, nullable=False),
@@ -104,6 +104,7 @@ requests = Table(
     Column("end_user", Text),
     Column("dropped", Integer, nullable=False),
     Column("passed_over", Text),
+    Column("request_number", Number),
     sqlite_strict=True,
 )
 Index("request_key", requests.c.key_id, requests.c.id)
@@ -112,6 +113,19 @@ Index(
     requests.c.id,
     sqlite_where=text("outcome <> 'completed'"),
     postgresql_where=text("outcome <> 'completed'"),
+)
+Index(
+    "request_given_id",
+    requests.c.request_id,
+    sqlite_where=text("request_id <> ''"),
+    postgresql_where=text("request_id <> ''"),
+)
+Index(
+    "request_error",
+    requests.c.error,
+    requests.c.id,
+    sqlite_where=text("error IS NOT NULL"),
+    postgresql_where=text("error IS NOT NULL"),
 )
 
 # Classes of duration, by their upper bounds in milliseconds: with them p50 and p95 of any sum of rows can be estimated.

@@ -22,8 +22,11 @@ from app.ledger.ledger import Ledger
 from app.ledger.writer import LedgerWriter
 from app.storage.database import Database, DatabaseAway
 from app.storage.keys import now
-from app.storage.requests import RequestRow, id_at, rows_before, set_prices, time_of, usage_by, usage_of
+from app.storage.prices import set_prices
+from app.storage.request_pages import page_of_rows
+from app.storage.rows import RequestRow, id_at, time_of
 from app.storage.schema import migrate
+from app.storage.usage import UsageFilter, usage_by, usage_of
 from tests import databases
 
 shared_postgres = databases.shared_postgres
@@ -71,7 +74,7 @@ def _writer(database: Database, journal: Journal, **options: float) -> LedgerWri
 
 def _rows(database: Database) -> list[dict[str, Any]]:
     with database.transaction(reads=True) as connection:
-        return rows_before(connection, limit=1_000_000)
+        return page_of_rows(connection, limit=1_000_000).rows
 
 
 def _total(database: Database, by: str = "key") -> dict[Any, int]:
@@ -161,9 +164,9 @@ def test_sums_add_up_by_everything(database: Database, tmp_path: Path) -> None:
     assert list(_total(database, "day").values()) == [3]
     assert sum(_total(database, "hour").values()) == 3
     with database.transaction(reads=True) as connection:
-        of_one = usage_by(connection, "model", since=0, until=now() + _HOUR, key_id="k_1")
+        of_one = usage_by(connection, "model", since=0, until=now() + _HOUR, wanted=UsageFilter(key_id="k_1"))
         assert {row["model"]: (row["tokens_in"], row["tokens_out"]) for row in of_one} == {"a": (3, 4), "b": (3, 4)}
-        sums = usage_of(connection, "k_1", 0)
+        sums = usage_of(connection, "k_1", {"ever": 0})["ever"]
     assert (sums["requests"], sums["tokens_in"], sums["milliseconds"]) == (2, 6, 3000)
 
 

@@ -9,9 +9,10 @@ import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.error_responses import error_form_of, error_response
-from app.api.request import ErrorForm, RequestContext, unique_id
+from app.api.request import ErrorForm, RequestContext
 from app.api.wire.addresses import DOCUMENTS, TrustedProxies, meant_address
 from app.domain.errors import GatewayStopping, InternalError
+from app.domain.request_ids import RequestIds
 from app.observe.logging import AccessLog
 from app.observe.metrics import Metrics
 
@@ -53,6 +54,7 @@ class RequestContextMiddleware:
         self._error_forms = tuple(error_forms)
         self._endpoints = dict(endpoints)
         self._proxies = proxies
+        self._ids = RequestIds()
         self._log = structlog.get_logger("kimi.access")
         self._access_log = AccessLog("kimi.access")
 
@@ -64,7 +66,7 @@ class RequestContextMiddleware:
         method, path = scope["method"], scope["path"]
         headers: dict[bytes, bytes] = dict(reversed([*scope["headers"]]))
         given = headers.get(b"x-request-id")
-        request_id = given.decode() if given and _SANE_ID.fullmatch(given) else unique_id("req_", 16)
+        request_id = given.decode() if given and _SANE_ID.fullmatch(given) else self._ids.new()
         form = self._endpoints.get(path) if method == "POST" else None
         if form is None:
             path = self._address(scope, headers)

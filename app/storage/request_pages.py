@@ -1,0 +1,193 @@
+"""Pages of the ledger's rows, by what somebody looks for.
+
+Pages go by the rows' ids and never count or skip rows. A page looks at a bounded number of rows, so that it takes
+milliseconds whatever is looked for; the sums by hour say where there is nothing to look at.
+"""
+
+from typing import Any
+
+from msgspec import Struct
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, literal_column, or_, select
+
+from app.domain.request_ids import number_of, time_in, written
+from app.storage import tables
+from app.storage.rows import CLOCK_SLACK, LONGEST_ARRIVAL, id_at, time_of
+from app.storage.usage import UsageFilter, newest_time_with
+
+_REQUESTS = tables.requests
+# As the index has it.
+_TROUBLE: ColumnElement[bool] = literal_column("outcome <> 'completed'")
+_GIVEN: ColumnElement[bool] = literal_column("request_id <> ''")
+_NEWEST = (1 << 63) - 1
+# So many rows are looked at first, so many at most for one page.
+_FIRST_LOOK = 500
+_MOST_LOOKED_AT = 10_000
+# A stretch without rows counts as so many: the looks themselves take time.
+_LEAST_LOOKED_AT = 500
+_MOST_OF_ONE_REQUEST = 50
+
+
+class RowFilter(Struct, frozen=True):
+    """Which rows are looked for; None means any.
+
+    Args:
+        project: Its name when the call was made.
+        model: The one that answered.
+        error: An error's code.
+        trouble: Only calls that didn't complete.
+        since, until: When they began, in milliseconds since the epoch; from the first on, before the second.
+    """
+
+    key_id: str | None = None
+    project: str | None = None
+    model: str | None = None
+    provider: str | None = None
+    outcome: str | None = None
+    error: str | None = None
+    trouble: bool = False
+    since: int | None = None
+    until: int | None = None
+
+
+_ANY = RowFilter()
+
+
+class Page(Struct, frozen=True):
+    """Some rows.
+
+    Args:
+        rows: The newest first.
+        before: What the next page ends before; None after the last one. A page may have fewer rows than were asked
+            for, or none, and still be followed by another.
+    """
+
+    rows: list[dict[str, Any]]
+    before: int | None
+
+
+def page_of_rows(
+    connection: Connection, wanted: RowFilter = _ANY, *, before: int | None = None, limit: int = 50
+) -> Page:
+    """A page of rows, the newest first.
+
+    Args:
+        before: The id that the page ends before; None for the newest.
+        limit: The most rows that it has.
+    """
+    low = id_at(wanted.since) if wanted.since is not None else 0
+    high = min(_NEWEST if before is None else before, _NEWEST if wanted.until is None else id_at(wanted.until))
+    indexed, others = _conditions(wanted)
+    if not others:
+        return _page(_rows_between(connection, indexed, low, high, limit + 1), limit, None)
+    return _searched(connection, wanted, low, high, limit)
+
+
+def rows_after(
+    connection: Connection, after: int, wanted: RowFilter = _ANY, *, limit: int = 500
+) -> list[dict[str, Any]]:
+    """The rows with ids above another one, the oldest first."""
+    indexed, others = _conditions(wanted)
+    query = select(_REQUESTS).where(_REQUESTS.c.id > after, *indexed, *others).order_by(_REQUESTS.c.id).limit(limit)
+    return [_told(row) for row in connection.execute(query)]
+
+
+def row_of(connection: Connection, row_id: int) -> dict[str, Any] | None:
+    """One row; None if there is none."""
+    row = connection.execute(select(_REQUESTS).where(_REQUESTS.c.id == row_id)).first()
+    return None if row is None else _told(row)
+
+
+def rows_of_request(connection: Connection, request_id: str) -> list[dict[str, Any]]:
+    """The rows of a request's id, the newest first: a client may give several requests the same one."""
+    query = select(_REQUESTS).order_by(_REQUESTS.c.id.desc()).limit(_MOST_OF_ONE_REQUEST)
+    rows = connection.execute(query.where(_REQUESTS.c.request_id == request_id, _GIVEN)).all()
+    number = number_of(request_id)
+    if number is not None:
+        came = time_in(number)
+        begin, end = id_at(max(came - CLOCK_SLACK, 0)), id_at(came + LONGEST_ARRIVAL + 1)
+        query = query.where(_REQUESTS.c.id >= begin, _REQUESTS.c.id < end, _REQUESTS.c.request_number == number)
+        rows = sorted((*rows, *connection.execute(query)), key=lambda row: row.id, reverse=True)
+    return [_told(row) for row in rows]
+
+
+def _searched(connection: Connection, wanted: RowFilter, low: int, high: int, limit: int) -> Page:
+    """A page of rows that no index leads to: stretch by stretch, up to a number of rows looked at."""
+    oldest = connection.execute(select(func.min(_REQUESTS.c.id))).scalar()
+    if oldest is None:
+        return Page([], None)
+    low = max(low, oldest)
+    indexed, others = _conditions(wanted)
+    rows: list[dict[str, Any]] = []
+    look, left = _FIRST_LOOK, _MOST_LOOKED_AT
+    while len(rows) <= limit and left > 0:
+        stretch = _stretch(connection, wanted, low, high)
+        if stretch is None:
+            return _page(rows, limit, None)
+        begin, end = stretch
+        # The end of the look comes first: rows that come in between the two statements change nothing.
+        ids = select(_REQUESTS.c.id).where(*indexed, *_between(begin, end)).order_by(_REQUESTS.c.id.desc())
+        looked_at = ids.limit(min(look, left)).subquery()
+        first, count = connection.execute(select(func.min(looked_at.c.id), func.count()).select_from(looked_at)).one()
+        high = first if count == min(look, left) else begin
+        rows += _rows_between(connection, [*indexed, *others], high, end, limit + 1 - len(rows))
+        left -= max(count, _LEAST_LOOKED_AT)
+        look = _MOST_LOOKED_AT
+    return _page(rows, limit, high if high > low else None)
+
+
+def _page(rows: list[dict[str, Any]], limit: int, before: int | None) -> Page:
+    """The page, if one row more than it may have was looked for."""
+    return Page(rows, before) if len(rows) <= limit else Page(rows[:limit], rows[limit - 1]["id"] if limit else before)
+
+
+def _stretch(connection: Connection, wanted: RowFilter, low: int, high: int) -> tuple[int, int] | None:
+    """The newest ids between two, from the first on and before the second, among which there may be such rows."""
+    if low >= high:
+        return None
+    sums = UsageFilter(key_id=wanted.key_id, model=wanted.model, provider=wanted.provider, outcome=wanted.outcome)
+    if sums == UsageFilter(key_id=wanted.key_id):
+        return low, high
+    # The times in which the first and the last of them began.
+    time = newest_time_with(connection, sums, time_of(low), time_of(high - 1) + 1)
+    return None if time is None else (max(id_at(time[0]), low), min(id_at(time[1]), high))
+
+
+def _rows_between(
+    connection: Connection, conditions: list[ColumnElement[bool]], low: int, high: int, limit: int
+) -> list[dict[str, Any]]:
+    query: Select[Any] = select(_REQUESTS).where(*conditions, *_between(low, high))
+    return [_told(row) for row in connection.execute(query.order_by(_REQUESTS.c.id.desc()).limit(limit))]
+
+
+def _between(low: int, high: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return _REQUESTS.c.id >= low, _REQUESTS.c.id < high
+
+
+def _conditions(wanted: RowFilter) -> tuple[list[ColumnElement[bool]], list[ColumnElement[bool]]]:
+    """What one index answers in the order of ids, and what has to be looked at row by row."""
+    columns = _REQUESTS.c
+    by_index = (
+        (wanted.key_id is not None, columns.key_id == wanted.key_id),
+        (wanted.error is not None, columns.error == wanted.error),
+        (wanted.trouble or wanted.outcome not in (None, "completed"), _TROUBLE),
+    )
+    found = [condition for is_wanted, condition in by_index if is_wanted]
+    others = [
+        column == value
+        for column, value in (
+            (columns.project, wanted.project),
+            (columns.provider, wanted.provider),
+            (columns.outcome, wanted.outcome),
+        )
+        if value is not None
+    ]
+    if wanted.model is not None:
+        others.append(or_(columns.served == wanted.model, columns.served.is_(None) & (columns.model == wanted.model)))
+    return found[:1], found[1:] + others
+
+
+def _told(row: Row[Any]) -> dict[str, Any]:
+    """The row as others know it: with its request's id, whichever way it is kept."""
+    values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name
+    number = values.pop("request_number")
+    return values if number is None else {**values, "request_id": written(number)}
