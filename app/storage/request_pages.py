@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, literal_col
 from app.domain.request_ids import number_of, time_in, written
 from app.storage import tables
 from app.storage.rows import CLOCK_SLACK, LONGEST_ARRIVAL, id_at, time_of
-from app.storage.usage import UsageFilter, newest_time_with
+from app.storage.usage import UsageFilter, end_of_newest_hour
 
 _REQUESTS = tables.requests
 # As the index has it.
@@ -22,8 +22,7 @@ _NEWEST = (1 << 63) - 1
 # So many rows are looked at first, so many at most for one page.
 _FIRST_LOOK = 500
 _MOST_LOOKED_AT = 10_000
-# A stretch without rows counts as so many: the looks themselves take time.
-_LEAST_LOOKED_AT = 500
+_LOOKS_GROW = 4
 _MOST_OF_ONE_REQUEST = 50
 
 
@@ -120,18 +119,18 @@ def _searched(connection: Connection, wanted: RowFilter, low: int, high: int, li
     rows: list[dict[str, Any]] = []
     look, left = _FIRST_LOOK, _MOST_LOOKED_AT
     while len(rows) <= limit and left > 0:
-        stretch = _stretch(connection, wanted, low, high)
-        if stretch is None:
+        end = _end_of_possible(connection, wanted, low, high)
+        if end is None:
             return _page(rows, limit, None)
-        begin, end = stretch
-        # The end of the look comes first: rows that come in between the two statements change nothing.
-        ids = select(_REQUESTS.c.id).where(*indexed, *_between(begin, end)).order_by(_REQUESTS.c.id.desc())
-        looked_at = ids.limit(min(look, left)).subquery()
+        # Where the look ends comes first: rows that come in between the two statements change nothing.
+        look = min(look, left)
+        ids = select(_REQUESTS.c.id).where(*indexed, *_between(low, end)).order_by(_REQUESTS.c.id.desc()).limit(look)
+        looked_at = ids.subquery()
         first, count = connection.execute(select(func.min(looked_at.c.id), func.count()).select_from(looked_at)).one()
-        high = first if count == min(look, left) else begin
+        high = first if count == look else low
         rows += _rows_between(connection, [*indexed, *others], high, end, limit + 1 - len(rows))
-        left -= max(count, _LEAST_LOOKED_AT)
-        look = _MOST_LOOKED_AT
+        left -= look
+        look *= _LOOKS_GROW
     return _page(rows, limit, high if high > low else None)
 
 
@@ -140,16 +139,16 @@ def _page(rows: list[dict[str, Any]], limit: int, before: int | None) -> Page:
     return Page(rows, before) if len(rows) <= limit else Page(rows[:limit], rows[limit - 1]["id"] if limit else before)
 
 
-def _stretch(connection: Connection, wanted: RowFilter, low: int, high: int) -> tuple[int, int] | None:
-    """The newest ids between two, from the first on and before the second, among which there may be such rows."""
+def _end_of_possible(connection: Connection, wanted: RowFilter, low: int, high: int) -> int | None:
+    """The id below which there may be such rows, from `low` on and below `high`; None if there can't be any."""
     if low >= high:
         return None
     sums = UsageFilter(key_id=wanted.key_id, model=wanted.model, provider=wanted.provider, outcome=wanted.outcome)
     if sums == UsageFilter(key_id=wanted.key_id):
-        return low, high
+        return high
     # The times in which the first and the last of them began.
-    time = newest_time_with(connection, sums, time_of(low), time_of(high - 1) + 1)
-    return None if time is None else (max(id_at(time[0]), low), min(id_at(time[1]), high))
+    end = end_of_newest_hour(connection, sums, time_of(low), time_of(high - 1) + 1)
+    return None if end is None else min(id_at(end), high)
 
 
 def _rows_between(

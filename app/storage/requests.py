@@ -26,12 +26,10 @@ _ROWS_WEIGHED = 1000
 # At once; more than what the rows of one deletion leave free.
 _PAGES_GIVEN_BACK = 500
 _NAMES = tuple(_REQUESTS.c.keys())
-# With names: a newer gateway may have added columns already, while this one still writes.
-_COLUMNS = ", ".join(_NAMES)
-_SQLITE_INSERT = f"INSERT INTO request ({_COLUMNS}) VALUES ({', '.join('?' * len(_NAMES))})"  # noqa: S608 - no values
-_POSTGRESQL_INSERT = (
-    f"INSERT INTO request ({_COLUMNS}) SELECT {_COLUMNS} FROM json_populate_recordset(NULL::request, %s)"  # noqa: S608
-)
+# By name: a newer gateway may have added columns already, while this one still writes.
+COLUMNS = ", ".join(_NAMES)
+_SQLITE_INSERT = f"INSERT INTO request ({COLUMNS}) VALUES ({', '.join('?' * len(_NAMES))})"  # noqa: S608 - no values
+_POSTGRESQL_INSERT = f"INSERT INTO request ({COLUMNS}) SELECT {COLUMNS} FROM json_populate_recordset(NULL::request, %s)"  # noqa: S608
 
 
 def journal_position(connection: Connection, journal: str) -> int | None:
@@ -69,11 +67,21 @@ def write_rows(database: Database, connection: Connection, number: int, rows: Se
     values = [values_of(row, number, cost) for row, cost in zip(rows, costs, strict=True)]
     try:
         with connection.begin_nested():
-            _insert(database, connection, values)
+            insert_rows(database, connection, values)
     except IntegrityError:  # the clock was set back, and the ids of that time are taken
         for row_id, *rest in values:
-            _insert(database, connection, [(_free_id(connection, row_id), *rest)])
+            insert_rows(database, connection, [(_free_id(connection, row_id), *rest)])
     add_up(database, connection, rows, costs)
+
+
+def insert_rows(database: Database, connection: Connection, values: list[tuple[Any, ...]]) -> None:
+    """Write rows as `values_of` makes them."""
+    # Past SQLAlchemy's own way for many rows, which takes longer than everything else that is done with them.
+    if database.is_sqlite:
+        connection.exec_driver_sql(_SQLITE_INSERT, values)
+    else:
+        rows = [dict(zip(_NAMES, value, strict=True)) for value in values]
+        connection.exec_driver_sql(_POSTGRESQL_INSERT, (msgspec.json.encode(rows).decode(),))
 
 
 def close_journal(connection: Connection, journal: str) -> None:
@@ -150,15 +158,6 @@ def _number_of(database: Database, connection: Connection, journal: str) -> int:
     else:
         connection.execute(update(_JOURNALS).where(_JOURNALS.c.id == journal).values(number=number))
     return number
-
-
-def _insert(database: Database, connection: Connection, values: list[tuple[Any, ...]]) -> None:
-    # Past SQLAlchemy's own way for many rows, which takes longer than everything else that is done with them.
-    if database.is_sqlite:
-        connection.exec_driver_sql(_SQLITE_INSERT, values)
-    else:
-        rows = [dict(zip(_NAMES, value, strict=True)) for value in values]
-        connection.exec_driver_sql(_POSTGRESQL_INSERT, (msgspec.json.encode(rows).decode(),))
 
 
 def _free_id(connection: Connection, row_id: int) -> int:

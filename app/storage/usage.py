@@ -57,7 +57,11 @@ class NoSuchSums(ValueError):
 
 def add_up(database: Database, connection: Connection, rows: Sequence[RequestRow], costs: Sequence[int]) -> None:
     """Add rows, and what each cost, to the sums."""
-    sums = sums_of(rows, costs)
+    add_sums(database, connection, sums_of(rows, costs))
+
+
+def add_sums(database: Database, connection: Connection, sums: Mapping[tuple[Any, ...], Sequence[int]]) -> None:
+    """Add rows of sums, as `sums_of` makes them, to those that are there."""
     keys = [column.name for column in _USAGE.primary_key]
     # In one order everywhere, so that two workers never wait for each other crosswise.
     values = [dict(zip((*keys, *_SUM_COLUMNS), (*of, *sums[of]), strict=True)) for of in sorted(sums)]
@@ -195,26 +199,26 @@ def requests_since(connection: Connection, since: int) -> int:
     return sum(int(connection.execute(query).scalar() or 0) for query in (hours, days))
 
 
-def newest_time_with(connection: Connection, wanted: UsageFilter, since: int, until: int) -> tuple[int, int] | None:
-    """The newest stretch of a time in which calls of a kind began, at most an hour; None if there is none.
+def end_of_newest_hour(connection: Connection, wanted: UsageFilter, since: int, until: int) -> int | None:
+    """The end of the newest hour of a time in which such calls began; None if none did.
 
     Args:
+        wanted: Its project isn't looked at.
         since, until: Milliseconds since the epoch; from the first on, before the second.
     """
-    models = (wanted.model, UNLISTED) if wanted.model is not None else ()
-    conditions = [
-        *_conditions(UsageFilter(provider=wanted.provider, outcome=wanted.outcome)),
-        *((_USAGE.c.model.in_(models),) if models else ()),
-    ]
+    conditions = _conditions(UsageFilter(provider=wanted.provider, outcome=wanted.outcome))
+    if wanted.model is not None:
+        conditions.append(_USAGE.c.model.in_((wanted.model, UNLISTED)))
     whose = ALL_KEYS if wanted.key_id is None else wanted.key_id
     while since < until:
+        # Days first: they are fewer, and those of single keys stay.
         day = _newest_start(connection, "day", whose, since - since % DAY, until, conditions)
         if day is None:
             return None
-        begin = max(day - day % HOUR, since - since % HOUR)
+        begin = max(day, since - since % HOUR)
         hour = _newest_start(connection, "hour", ALL_KEYS, begin, min(until, day + DAY), conditions)
         if hour is not None:
-            return max(hour, since), min(hour + HOUR, until)
+            return min(hour + HOUR, until)
         until = day
     return None
 
