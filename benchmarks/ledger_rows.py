@@ -11,8 +11,9 @@ from sqlalchemy import Connection
 from app.domain.request_ids import written
 from app.storage.database import Database
 from app.storage.keys import StoredKey, add_key
+from app.storage.names import numbers_of
 from app.storage.requests import COLUMNS, insert_rows
-from app.storage.rows import RequestRow, values_of
+from app.storage.rows import RequestRow, names_in, values_of
 from app.storage.usage import ALL_KEYS, DAY, HOUR, KEY_HOURS_KEPT, add_sums, sums_of
 
 DAYS = 60
@@ -81,7 +82,7 @@ def fill(database: Database, rows: int, *, seed: int = 1) -> Filled:
             _add_key(connection, number)
     begin = now - now % HOUR - DAYS * DAY
     days: dict[tuple[Any, ...], list[int]] = {}
-    known: list[tuple[Any, ...]] = []
+    known: list[tuple[int, str]] = []
     done = 0
     for hour in range(DAYS * 24 + 1):
         start, end = begin + hour * HOUR, min(begin + (hour + 1) * HOUR, now)
@@ -89,9 +90,10 @@ def fill(database: Database, rows: int, *, seed: int = 1) -> Filled:
         done += count
         calls = list(_calls(rng, habits, weights, start, end, count))
         sums = sums_of(calls, [0] * count)
-        values = [values_of(row, 1, 0) for row in calls]
-        known += rng.sample(values, min(2, count))
         with database.transaction() as connection:
+            names = numbers_of(database, connection, names_in(calls))
+            values = [values_of(row, names, 1, 0) for row in calls]
+            known += [(value[0], row.request_id) for value, row in zip(values[:9:4], calls[:9:4], strict=True)]
             if database.is_sqlite:
                 insert_rows(database, connection, values)
             else:
@@ -103,9 +105,9 @@ def fill(database: Database, rows: int, *, seed: int = 1) -> Filled:
             if (start + HOUR) % DAY == 0 or hour == DAYS * 24:
                 add_sums(database, connection, days)
                 days = {}
-    ours = next(value for value in known[len(known) // 2 :] if value[-1] is not None)
-    given = next(value for value in known if value[-1] is None)
-    return Filled(done, now, _key_id(0), _key_id(KEYS - 1), ours[0], written(ours[-1]), given[1])
+    row_id, request_id = next(pair for pair in known[len(known) // 2 :] if pair[1].startswith("req_"))
+    given = next(request_id for _, request_id in known if not request_id.startswith("req_"))
+    return Filled(done, now, _key_id(0), _key_id(KEYS - 1), row_id, request_id, given)
 
 
 def _habits(rng: random.Random) -> tuple[list[Habit], list[float]]:

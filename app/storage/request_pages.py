@@ -7,17 +7,17 @@ milliseconds whatever is looked for; the sums by hour say where there is nothing
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, func, literal_column, or_, select
 
-from app.domain.request_ids import number_of, time_in, written
+from app.domain.request_ids import number_of, time_in
 from app.storage import tables
-from app.storage.rows import CLOCK_SLACK, LONGEST_ARRIVAL, id_at, time_of
-from app.storage.usage import UsageFilter, end_of_newest_hour
+from app.storage.names import number_of_name, texts_of
+from app.storage.rows import CLOCK_SLACK, COMPLETED, LONGEST_ARRIVAL, as_told, id_at, names_needed, time_of
+from app.storage.usage import UNLISTED, UsageFilter, end_of_newest_hour
 
 _REQUESTS = tables.requests
 # As the index has it.
-_TROUBLE: ColumnElement[bool] = literal_column("outcome <> 'completed'")
-_GIVEN: ColumnElement[bool] = literal_column("request_id <> ''")
+_TROUBLE: ColumnElement[bool] = literal_column("outcome IS NOT NULL")
 _NEWEST = (1 << 63) - 1
 # So many rows are looked at first, so many at most for one page.
 _FIRST_LOOK = 500
@@ -31,7 +31,7 @@ class RowFilter(Struct, frozen=True):
 
     Args:
         project: Its name when the call was made.
-        model: The one that answered.
+        model: The one that answered, or `unlisted`.
         error: An error's code.
         trouble: Only calls that didn't complete.
         since, until: When they began, in milliseconds since the epoch; from the first on, before the second.
@@ -87,26 +87,26 @@ def rows_after(
     """The rows with ids above another one, the oldest first."""
     indexed, others = _conditions(wanted)
     query = select(_REQUESTS).where(_REQUESTS.c.id > after, *indexed, *others).order_by(_REQUESTS.c.id).limit(limit)
-    return [_told(row) for row in connection.execute(query)]
+    return _told(connection, query)
 
 
 def row_of(connection: Connection, row_id: int) -> dict[str, Any] | None:
     """One row; None if there is none."""
-    row = connection.execute(select(_REQUESTS).where(_REQUESTS.c.id == row_id)).first()
-    return None if row is None else _told(row)
+    rows = _told(connection, select(_REQUESTS).where(_REQUESTS.c.id == row_id))
+    return rows[0] if rows else None
 
 
 def rows_of_request(connection: Connection, request_id: str) -> list[dict[str, Any]]:
     """The rows of a request's id, the newest first: a client may give several requests the same one."""
     query = select(_REQUESTS).order_by(_REQUESTS.c.id.desc()).limit(_MOST_OF_ONE_REQUEST)
-    rows = connection.execute(query.where(_REQUESTS.c.request_id == request_id, _GIVEN)).all()
+    rows = _told(connection, query.where(_REQUESTS.c.request_id == request_id))
     number = number_of(request_id)
-    if number is not None:
-        came = time_in(number)
-        begin, end = id_at(max(came - CLOCK_SLACK, 0)), id_at(came + LONGEST_ARRIVAL + 1)
-        query = query.where(_REQUESTS.c.id >= begin, _REQUESTS.c.id < end, _REQUESTS.c.request_number == number)
-        rows = sorted((*rows, *connection.execute(query)), key=lambda row: row.id, reverse=True)
-    return [_told(row) for row in rows]
+    if number is None:
+        return rows
+    came = time_in(number)
+    query = query.where(_REQUESTS.c.request_number == number)
+    rows += _told(connection, query.where(*_between(id_at(came - CLOCK_SLACK), id_at(came + LONGEST_ARRIVAL + 1))))
+    return sorted(rows, key=lambda row: int(row["id"]), reverse=True)
 
 
 def _searched(connection: Connection, wanted: RowFilter, low: int, high: int, limit: int) -> Page:
@@ -155,7 +155,7 @@ def _rows_between(
     connection: Connection, conditions: list[ColumnElement[bool]], low: int, high: int, limit: int
 ) -> list[dict[str, Any]]:
     query: Select[Any] = select(_REQUESTS).where(*conditions, *_between(low, high))
-    return [_told(row) for row in connection.execute(query.order_by(_REQUESTS.c.id.desc()).limit(limit))]
+    return _told(connection, query.order_by(_REQUESTS.c.id.desc()).limit(limit))
 
 
 def _between(low: int, high: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
@@ -166,27 +166,35 @@ def _conditions(wanted: RowFilter) -> tuple[list[ColumnElement[bool]], list[Colu
     """What one index answers in the order of ids, and what has to be looked at row by row."""
     columns = _REQUESTS.c
     by_index = (
-        (wanted.key_id is not None, columns.key_id == wanted.key_id),
-        (wanted.error is not None, columns.error == wanted.error),
-        (wanted.trouble or wanted.outcome not in (None, "completed"), _TROUBLE),
+        (wanted.key_id, columns.key == _number(wanted.key_id)),
+        (wanted.error, columns.error == wanted.error),
+        (wanted.trouble or wanted.outcome not in (None, COMPLETED) or None, _TROUBLE),
     )
-    found = [condition for is_wanted, condition in by_index if is_wanted]
-    others = [
-        column == value
-        for column, value in (
-            (columns.project, wanted.project),
-            (columns.provider, wanted.provider),
-            (columns.outcome, wanted.outcome),
-        )
-        if value is not None
-    ]
-    if wanted.model is not None:
-        others.append(or_(columns.served == wanted.model, columns.served.is_(None) & (columns.model == wanted.model)))
-    return found[:1], found[1:] + others
+    by_row = (
+        (wanted.project, columns.project == _number(wanted.project)),
+        (wanted.provider, columns.provider == _number(wanted.provider)),
+        (wanted.outcome, func.coalesce(columns.outcome, COMPLETED) == wanted.outcome),
+        (wanted.model, _is_model(wanted.model or "")),
+    )
+    indexed = [condition for value, condition in by_index if value is not None]
+    return indexed[:1], [*indexed[1:], *(condition for value, condition in by_row if value is not None)]
 
 
-def _told(row: Row[Any]) -> dict[str, Any]:
-    """The row as others know it: with its request's id, whichever way it is kept."""
-    values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name
-    number = values.pop("request_number")
-    return values if number is None else {**values, "request_id": written(number)}
+def _is_model(name: str) -> ColumnElement[bool]:
+    columns = _REQUESTS.c
+    if name == UNLISTED:
+        return columns.model.is_(None)
+    is_unlisted = columns.model.is_(None) & (func.coalesce(columns.served, columns.asked) == name)
+    return or_(columns.model == _number(name), is_unlisted)
+
+
+def _number(name: str | None) -> ScalarSelect[int]:
+    return number_of_name(name or "")
+
+
+def _told(connection: Connection, query: Select[Any]) -> list[dict[str, Any]]:
+    """The rows as others know them."""
+    rows = [dict(row) for row in connection.execute(query).mappings()]
+    numbers = {number for row in rows for number in names_needed(row)}
+    names = texts_of(connection, numbers) if numbers else {}
+    return [as_told(row, names) for row in rows]

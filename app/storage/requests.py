@@ -15,8 +15,9 @@ from sqlalchemy.exc import IntegrityError
 from app.storage import tables
 from app.storage.database import Database
 from app.storage.keys import now
+from app.storage.names import numbers_of
 from app.storage.prices import Prices
-from app.storage.rows import NUMBER_BITS, RequestRow, time_of, values_of
+from app.storage.rows import NUMBER_BITS, RequestRow, names_in, time_of, values_of
 from app.storage.usage import add_up, requests_since
 
 _REQUESTS, _JOURNALS = tables.requests, tables.journals
@@ -64,7 +65,8 @@ def write_rows(database: Database, connection: Connection, number: int, rows: Se
         return
     prices = Prices(connection)
     costs = [prices.cost(row) for row in rows]
-    values = [values_of(row, number, cost) for row, cost in zip(rows, costs, strict=True)]
+    names = numbers_of(database, connection, names_in(rows))
+    values = [values_of(row, names, number, cost) for row, cost in zip(rows, costs, strict=True)]
     try:
         with connection.begin_nested():
             insert_rows(database, connection, values)

@@ -359,13 +359,13 @@ def test_a_database_that_is_too_large_loses_its_oldest_rows(tmp_path: Path) -> N
     ledger = Ledger(journal)
     for _ in range(12_000):
         ledger.call_ended(_record())
-    writer = _writer(database, journal, max_megabytes=1.5)
+    writer = _writer(database, journal, max_megabytes=0.7)
     writer.carry_all()
     writer.clean()
     assert 0 < len(_rows(database)) < 12_000
     with closing(sqlite3.connect(tmp_path / "gateway.db")) as plain:
         plain.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    assert (tmp_path / "gateway.db").stat().st_size < 1.6 * 1024 * 1024
+    assert (tmp_path / "gateway.db").stat().st_size < 0.75 * 1024 * 1024
     assert _total(database) == {"k_ada": 12_000}
     database.close()
 
