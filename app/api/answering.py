@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.dialects import Dialect, DialectServices, Exchange
 from app.api.error_responses import expected_error_response
+from app.api.limit_headers import LimitHeaders
 from app.api.request import JsonReply, RawHeaders, RequestContext, cancel_on_disconnect, read_body, session_id_header
 from app.api.streaming.event_stream import EventStream, StreamPolicy
 from app.chat.events import Ending, Event, Opening
@@ -67,7 +68,7 @@ class AnsweringEndpoint:
             response = EventStream(
                 events if exchange.keep is None else _kept(events, exchange.keep),
                 encoder=exchange.encoder,
-                headers_of=lambda opening: opening_headers(opening, exchange, context),
+                headers_of=lambda opening: opening_headers(opening, exchange, context.error_form.limit_headers),
                 policy=self._stream_policy,
                 metrics=self._metrics,
             )
@@ -79,7 +80,9 @@ class AnsweringEndpoint:
                 await exchange.keep(answers[-1].ending)
             if answers[-1].ending.notice:
                 answers = [answer.as_shown() for answer in answers]
-        reply = JsonReply(exchange.write(answers), opening_headers(answers[-1].opening, exchange, context))
+        reply = JsonReply(
+            exchange.write(answers), opening_headers(answers[-1].opening, exchange, context.error_form.limit_headers)
+        )
         await reply(scope, receive, send)
 
 
@@ -113,7 +116,7 @@ class Dispatcher:
             await refusal(scope, receive, send)
 
 
-def opening_headers(opening: Opening, exchange: Exchange, context: RequestContext) -> RawHeaders:
+def opening_headers(opening: Opening, exchange: Exchange, limit_headers: LimitHeaders | None = None) -> RawHeaders:
     """The response headers that tell who answers, how the prompt came about, and what limits leave."""
     prompt = opening.prompt
     headers = [
@@ -134,8 +137,8 @@ def opening_headers(opening: Opening, exchange: Exchange, context: RequestContex
         names = {*exchange.unserved, *(() if opening.options_taken else exchange.ignored)}
         names.update([exchange.names.get(name, name) for name in opening.ignored])
         headers.append((b"x-ignored-params", _listed(sorted(names)[:_MAX_IGNORED]).encode()))
-    if opening.admission is not None and context.error_form.limit_headers is not None:
-        headers += context.error_form.limit_headers(opening.admission.headroom())
+    if opening.admission is not None and limit_headers is not None:
+        headers += limit_headers(opening.admission.headroom())
     return headers
 
 

@@ -24,8 +24,8 @@ from app.settings.database import DatabaseSettings
 from app.storage.database import Database, DatabaseAway
 from app.storage.feed import ChangeFeed
 from app.storage.keys import list_keys
-from app.storage.requests import usage_of
 from app.storage.schema import SchemaError, migrate
+from app.storage.usage import usage_of
 
 _log = structlog.get_logger("kimi.assembly")
 _RETRY_SECONDS = 1.0
@@ -79,11 +79,9 @@ class Records(Struct, frozen=True):
         """
         day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         begins = {"today": day.timestamp(), "month": day.replace(day=1).timestamp(), "total": 0.0}
+        milliseconds = {name: int(at * 1000) for name, at in begins.items()}
         try:
-            return await self.database.run(
-                lambda connection: {name: usage_of(connection, key_id, int(at * 1000)) for name, at in begins.items()},
-                reads=True,
-            )
+            return await self.database.run(lambda connection: usage_of(connection, key_id, milliseconds), reads=True)
         except DatabaseAway:
             raise KeyStoreUnavailable("What was used can't be read at the moment; try again soon.") from None
 

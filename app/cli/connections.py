@@ -15,8 +15,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.api.anthropic.errors import ANTHROPIC_ERRORS
 from app.api.error_responses import OPENAI_ERRORS
-from app.api.request import unique_id
 from app.domain.errors import GatewayError, HeadersTooLarge, InvalidRequest, RequestTimeout
+from app.domain.request_ids import RequestIds
 
 _LARGEST_HEAD = 64 * 1024
 # A body may take CLIENT_TIMEOUT, and longer by a second for each KiB that has come.
@@ -146,7 +146,7 @@ class HttpProtocol(HttpToolsProtocol):
 
 def _answer(error: GatewayError, url: bytes) -> bytes:
     """A response in the dialect of the address, as far as that is known."""
-    request_id = unique_id("req_", 16)
+    request_id = RequestIds().new()
     form = ANTHROPIC_ERRORS if url.startswith(b"/v1/messages") else OPENAI_ERRORS
     body = form.body(error, request_id)
     heads = [b"%s: %s\r\n" % (name, request_id.encode()) for name in form.request_id_headers]

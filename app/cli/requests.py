@@ -6,10 +6,12 @@ from typing import Any
 
 from app.cli.database_access import open_database, print_json, told
 from app.keys.administration import only_key
-from app.storage.database import Database
-from app.storage.requests import rows_after, rows_before, time_of
+from app.storage.database import Connection, Database
+from app.storage.request_pages import RowFilter, page_of_rows, rows_after
+from app.storage.rows import time_of
 
 _PAUSE_SECONDS = 1.0
+_PAGE = 1000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +33,8 @@ def _shown(options: argparse.Namespace) -> int:
     with open_database() as database:
         with database.transaction(reads=True) as connection:
             key_id = only_key(connection, options.key, options.project).id if options.key else None
-            rows = rows_before(connection, key_id=key_id, trouble=options.trouble, limit=max(options.limit, 0))
+            wanted = RowFilter(key_id=key_id, trouble=options.trouble)
+            rows = _newest(connection, wanted, max(options.limit, 0))
         rows.reverse()
         if options.json and not options.tail:
             print_json(rows)
@@ -39,14 +42,26 @@ def _shown(options: argparse.Namespace) -> int:
         for row in rows:
             print(_line(row), flush=True)
         if options.tail:
-            _follow(database, rows[-1]["id"] if rows else 0, key_id, trouble=options.trouble)
+            _follow(database, rows[-1]["id"] if rows else 0, wanted)
     return 0
 
 
-def _follow(database: Database, last: int, key_id: str | None, *, trouble: bool) -> None:
+def _newest(connection: Connection, wanted: RowFilter, limit: int) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    before: int | None = None
+    while len(rows) < limit:
+        page = page_of_rows(connection, wanted, before=before, limit=min(limit - len(rows), _PAGE))
+        rows += page.rows
+        before = page.before
+        if before is None:
+            break
+    return rows
+
+
+def _follow(database: Database, last: int, wanted: RowFilter) -> None:
     while True:
         with database.transaction(reads=True) as connection:
-            rows = rows_after(connection, last, key_id=key_id, trouble=trouble)
+            rows = rows_after(connection, last, wanted)
         for row in rows:
             print(_line(row), flush=True)
             last = row["id"]

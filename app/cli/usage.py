@@ -5,12 +5,12 @@ import csv
 import sys
 from typing import Any
 
-from app.cli.database_access import open_database, print_json, print_table, time_text, told
+from app.cli.database_access import CommandFault, open_database, print_json, print_table, time_text, told
 from app.cli.times import span
 from app.keys.administration import only_key
 from app.storage.clock import now
 from app.storage.keys import list_keys
-from app.storage.requests import usage_by
+from app.storage.usage import NoSuchSums, UsageFilter, usage_by
 
 _HOUR, _DAY = 3_600_000, 86_400_000
 _SHOWN = ("requests", "tokens_in", "tokens_out", "tokens_cached", "cost")
@@ -18,7 +18,9 @@ _SHOWN = ("requests", "tokens_in", "tokens_out", "tokens_cached", "cost")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("--by", choices=("key", "model", "provider", "outcome", "day", "hour"), default="key")
+    parser.add_argument(
+        "--by", choices=("key", "project", "model", "provider", "outcome", "day", "hour"), default="key"
+    )
     parser.add_argument("--last", default="7d", help="a span such as 24h or 30d (default: 7d)")
     parser.add_argument("--key", help="only this key's: its id or name")
     parser.add_argument("--project", help="the project of the key's name")
@@ -43,7 +45,12 @@ def _shown(options: argparse.Namespace, seconds: float) -> int:
     until = now() - now() % grain + grain
     with open_database() as database, database.transaction(reads=True) as connection:
         key_id = only_key(connection, options.key, options.project).id if options.key else None
-        rows = usage_by(connection, options.by, since=since - since % grain, until=until, key_id=key_id)
+        try:
+            rows = usage_by(
+                connection, options.by, since=since - since % grain, until=until, wanted=UsageFilter(key_id=key_id)
+            )
+        except NoSuchSums as error:
+            raise CommandFault(f"{str(error).capitalize()}; take --by day, or a shorter --last.") from None
         names = {key.id: f"{key.project}/{key.name}" for key in list_keys(connection, revoked=True)}
     table = [_row(row, options.by, names) for row in rows]
     if options.json:

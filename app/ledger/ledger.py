@@ -8,7 +8,7 @@ import msgspec
 from app.domain.chat import Usage
 from app.domain.usage import CallRecord
 from app.ledger.journal import Journal
-from app.storage.requests import RequestRow
+from app.storage.rows import RequestRow
 
 _NOTHING = Usage(0, 0)
 # Of names that clients choose.

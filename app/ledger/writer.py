@@ -4,6 +4,7 @@ import random
 import threading
 import time
 from collections.abc import Sequence
+from zoneinfo import ZoneInfo
 
 import msgspec
 import structlog
@@ -12,16 +13,18 @@ from app.ledger.journal import Journal, JournalFile
 from app.storage.changes import forget_changes
 from app.storage.clock import now
 from app.storage.database import Database, DatabaseAway
+from app.storage.limits import forget_idle
 from app.storage.requests import (
-    RequestRow,
+    UTC,
     carry,
     close_journal,
     delete_rows_before,
     forget_journals,
-    id_at,
     journal_position,
     size_in_bytes,
 )
+from app.storage.rows import RequestRow, id_at
+from app.storage.usage import HOUR, KEY_HOURS_KEPT, forget_key_hours, keys_with_old_hours
 
 _log = structlog.get_logger("kimi.ledger")
 
@@ -35,6 +38,8 @@ _CLOSED_KEPT = 30 * _DAY
 _CLEANING_SECONDS = 600.0
 _ADOPTING_SECONDS = 10.0
 _DELETED_AT_ONCE = 5000
+# Between two steps of cleaning: others want to write, too.
+_OTHERS_TURN_SECONDS = 0.01
 _decode = msgspec.json.Decoder(RequestRow).decode
 
 
@@ -44,16 +49,20 @@ class LedgerWriter:
     Args:
         database: Where to.
         journal: Where from.
-        kept_days: How long rows are kept; sums are kept for ever.
+        kept_days: How long rows are kept.
         max_megabytes: What rows may take; beyond that the oldest go.
+        zone: Whose calendar quotas follow.
 
     Attributes:
         written: Lines that were carried over.
     """
 
-    def __init__(self, database: Database, journal: Journal, *, kept_days: float, max_megabytes: float) -> None:
+    def __init__(
+        self, database: Database, journal: Journal, *, kept_days: float, max_megabytes: float, zone: ZoneInfo = UTC
+    ) -> None:
         self._database = database
         self._journal = journal
+        self._zone = zone
         self._kept = round(kept_days * _DAY)
         self._max_bytes = max_megabytes * 1024 * 1024
         self._positions: dict[str, int] = {}
@@ -155,7 +164,7 @@ class LedgerWriter:
     def _write(self, journal: str, begin: int, rows: Sequence[RequestRow], end: int) -> None:
         try:
             with self._database.transaction() as connection:
-                carry(self._database, connection, journal, begin, rows, end)
+                carry(self._database, connection, journal, begin, rows, end, self._zone)
         except BaseException:
             # Perhaps it was written, and only the answer is lost: the database knows how far it is.
             self._positions.pop(journal, None)
@@ -184,14 +193,27 @@ class LedgerWriter:
         with self._database.transaction() as connection:
             forget_changes(connection, now() - _CHANGES_KEPT)
             forget_journals(connection, now() - _CLOSED_KEPT)
-        while self._delete(id_at(now() - self._kept)):
-            self._stopping.wait(0.01)  # others want to write, too
+            forget_idle(self._database, connection)
+        self._forget_key_hours()
+        while self._delete(id_at(now() - self._kept)) and not self._stopping.wait(_OTHERS_TURN_SECONDS):
+            pass
+        while self._is_too_large() and self._delete(id_at(now())) and not self._stopping.wait(_OTHERS_TURN_SECONDS):
+            pass
+
+    def _forget_key_hours(self) -> None:
+        """Delete the sums of single keys by hour that are older than they are kept, key by key."""
+        before = now() - now() % HOUR - KEY_HOURS_KEPT
         with self._database.transaction(reads=True) as connection:
-            too_large = size_in_bytes(self._database, connection) > self._max_bytes
-        while too_large and self._delete(id_at(now())):
-            with self._database.transaction(reads=True) as connection:
-                too_large = size_in_bytes(self._database, connection) > self._max_bytes
-            self._stopping.wait(0.01)
+            keys = keys_with_old_hours(connection, before)
+        for key in keys:
+            with self._database.transaction() as connection:
+                forget_key_hours(connection, key, before)
+            if self._stopping.wait(_OTHERS_TURN_SECONDS):
+                return
+
+    def _is_too_large(self) -> bool:
+        with self._database.transaction(reads=True) as connection:
+            return size_in_bytes(self._database, connection) > self._max_bytes
 
     def _delete(self, row_id: int) -> int:
         """Delete some of the oldest rows before an id, and say how many."""

@@ -41,6 +41,8 @@ _REASONS = {
     "starting up": "starting up",
     "closed": "connection lost",
 }
+# How long a transaction that may take its time waits for others.
+_PATIENCE_SECONDS = 120
 # Two for requests' sake (the event loop's thread, the ledger's writer), one more for a report.
 _CONNECTIONS = 3
 # PostgreSQL's advisory lock of this number, which all gateways share, is held by whoever writes what has an order.
@@ -95,19 +97,20 @@ class Database:
             raise DatabaseAway(self.fault) from None
 
     @contextmanager
-    def transaction(self, *, reads: bool = False) -> Iterator[Connection]:
+    def transaction(self, *, reads: bool = False, patient: bool = False) -> Iterator[Connection]:
         """Open a transaction here and now, on the caller's thread.
 
         Args:
             reads: Whether it only reads.
+            patient: Whether it may take as long as it needs, and wait two minutes for others.
 
         Raises:
             DatabaseAway: The database can't be reached, or is busy for too long.
         """
         try:
             with self._engine.connect() as connection:
-                if reads:
-                    connection = connection.execution_options(reads=True)  # noqa: PLW2901 - the same connection
+                if reads or patient:
+                    connection = connection.execution_options(reads=reads, patient=patient)  # noqa: PLW2901 - the same
                 with connection.begin():
                     yield connection
         except IntegrityError:
@@ -190,9 +193,11 @@ def _sqlite(url: URL, timeout: float) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
+        options = connection.get_execution_options()
+        seconds = _PATIENCE_SECONDS if options.get("patient") else timeout
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
         # A transaction that reads first and writes later would fail, instead of wait, when another one has written.
-        reads = connection.get_execution_options().get("reads", False)
-        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+        connection.exec_driver_sql("BEGIN" if options.get("reads") else "BEGIN IMMEDIATE")
 
     return engine
 
@@ -206,13 +211,21 @@ def _postgresql(url: URL, timeout: float) -> Engine:
         "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
     }
     # What the address says itself wins.
-    return create_engine(
+    engine = create_engine(
         url,
         pool_size=_CONNECTIONS,
         pool_timeout=timeout,
         pool_pre_ping=True,
         connect_args={name: value for name, value in options.items() if name not in url.query},
     )
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        if connection.get_execution_options().get("patient"):
+            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_PATIENCE_SECONDS}s'")
+
+    return engine
 
 
 def _reason(error: DBAPIError | PoolTimeout) -> str:

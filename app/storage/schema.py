@@ -10,7 +10,7 @@ from sqlalchemy.sql import column, table
 from app.storage.database import Database
 
 # The newest step in migrations/versions.
-HEAD = "0001"
+HEAD = "0003"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _VERSION = table("alembic_version", column("version_num"))
 
@@ -37,7 +37,8 @@ def migrate(database: Database) -> bool:
 
 
 def _upgrade_under_lock(database: Database) -> None:
-    with database.transaction() as connection:
+    # A step may take longer than anything else does, and whoever starts at the same time waits for it.
+    with database.transaction(patient=True) as connection:
         database.hold_back_writers(connection)
         version = _version(connection)
         if version == HEAD:

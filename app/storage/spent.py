@@ -14,7 +14,8 @@ from app.domain.granting import Quota, Scope
 from app.domain.limits import Limit, period_at
 from app.storage import tables
 from app.storage.database import Database, insert_into
-from app.storage.requests import UNLISTED, RequestRow
+from app.storage.rows import RequestRow
+from app.storage.usage import UNLISTED
 
 _SPENT = tables.spent
 _SUMS = ("requests", "tokens_in", "tokens_out", "cost")

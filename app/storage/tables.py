@@ -92,42 +92,57 @@ journals = Table(
     sqlite_strict=True,
 )
 
+# Names that very many requests have in common.
+names = Table(
+    "name",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("text", Text, nullable=False, unique=True),
+    sqlite_strict=True,
+)
+
+# The columns' order matters to PostgreSQL, which pads them: the wide ones first.
 requests = Table(
     "request",
     metadata,
     # 41 bits of milliseconds, 10 of the journal's number, 12 of a counter: in the order of time.
     Column("id", Number, primary_key=True, autoincrement=False),
-    Column("request_id", Text, nullable=False),
-    Column("key_id", Text, nullable=False),
-    Column("project", Text, nullable=False),
-    Column("model", Text, nullable=False),
-    Column("served", Text),  # NULL if it is the model that was asked for
-    Column("provider", Text, nullable=False),
-    Column("dialect", Text, nullable=False),
-    Column("outcome", Text, nullable=False),
-    Column("error", Text),
-    Column("status", Integer, nullable=False),
-    Column("streamed", Flag, nullable=False),
+    Column("request_number", Number),  # what an id of ours is made from; NULL for a client's
+    Column("cost", Number, nullable=False),
+    # Numbers of names.
+    Column("key", Integer, nullable=False),
+    Column("project", Integer, nullable=False),
+    Column("model", Integer),  # the one that answered; NULL if it isn't listed
+    Column("provider", Integer, nullable=False),
+    Column("dialect", Integer, nullable=False),
     Column("tokens_in", Integer, nullable=False),
     Column("tokens_out", Integer, nullable=False),
     Column("tokens_cached", Integer, nullable=False),
-    Column("estimated", Flag, nullable=False),
-    Column("cost", Number, nullable=False),
     Column("milliseconds", Integer, nullable=False),
     Column("first_milliseconds", Integer),
+    Column("dropped", Integer, nullable=False),
+    Column("status", Flag, nullable=False),
+    Column("streamed", Flag, nullable=False),
+    Column("estimated", Flag, nullable=False),
+    Column("outcome", Text),  # NULL for `completed`
+    Column("error", Text),
+    Column("request_id", Text),  # NULL for one of ours
+    Column("asked", Text),  # the model that was asked for; NULL if it is the one that answered, and that is listed
+    Column("served", Text),  # the model that answered; NULL if it is listed, or the one that was asked for
     Column("session", Text),
     Column("end_user", Text),
-    Column("dropped", Integer, nullable=False),
     Column("passed_over", Text),
     sqlite_strict=True,
 )
-Index("request_key", requests.c.key_id, requests.c.id)
-Index(
-    "request_trouble",
-    requests.c.id,
-    sqlite_where=text("outcome <> 'completed'"),
-    postgresql_where=text("outcome <> 'completed'"),
+Index("request_key", requests.c.key, requests.c.id)
+_HAS_OUTCOME, _HAS_ERROR, _HAS_ID = (
+    text("outcome IS NOT NULL"),
+    text("error IS NOT NULL"),
+    text("request_id IS NOT NULL"),
 )
+Index("request_trouble", requests.c.id, sqlite_where=_HAS_OUTCOME, postgresql_where=_HAS_OUTCOME)
+Index("request_error", requests.c.error, requests.c.id, sqlite_where=_HAS_ERROR, postgresql_where=_HAS_ERROR)
+Index("request_given_id", requests.c.request_id, sqlite_where=_HAS_ID, postgresql_where=_HAS_ID)
 
 # Classes of duration, by their upper bounds in milliseconds: with them p50 and p95 of any sum of rows can be estimated.
 DURATIONS = (50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 60_000, 180_000)

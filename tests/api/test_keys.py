@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from app.keys.administration import NewSecret, create_key, pause_key, revoke_key, rotate_key
-from app.storage.database import Database
 from app.storage.clock import now
-from app.storage.requests import rows_before
+from app.storage.database import Database
+from app.storage.request_pages import page_of_rows
 from simulator.live import LiveSimulator
 from tests import databases
 from tests.conftest import RunLog, StartGateway
@@ -55,7 +55,7 @@ def _rows(database: Database, number: int) -> list[dict[str, Any]]:
     end = time.monotonic() + _PATIENCE
     while True:
         with database.transaction(reads=True) as connection:
-            rows = rows_before(connection)
+            rows = page_of_rows(connection).rows
         if len(rows) >= number or time.monotonic() > end:
             assert len(rows) == number
             return rows[::-1]

@@ -23,8 +23,11 @@ from app.ledger.ledger import Ledger
 from app.ledger.writer import LedgerWriter
 from app.storage.clock import now
 from app.storage.database import Database, DatabaseAway
-from app.storage.requests import RequestRow, id_at, rows_before, set_prices, time_of, usage_by, usage_of
+from app.storage.prices import set_prices
+from app.storage.request_pages import page_of_rows
+from app.storage.rows import RequestRow, id_at, time_of
 from app.storage.schema import migrate
+from app.storage.usage import UsageFilter, usage_by, usage_of
 from tests import databases
 
 shared_postgres = databases.shared_postgres
@@ -66,13 +69,15 @@ def _journal(folder: Path, *, most: int = _MOST, segment: int = 1024 * 1024) -> 
     return journal
 
 
-def _writer(database: Database, journal: Journal, **options: float) -> LedgerWriter:
-    return LedgerWriter(database, journal, **{"kept_days": 30.0, "max_megabytes": 100.0, **options})
+def _writer(
+    database: Database, journal: Journal, *, kept_days: float = 30.0, max_megabytes: float = 100.0
+) -> LedgerWriter:
+    return LedgerWriter(database, journal, kept_days=kept_days, max_megabytes=max_megabytes)
 
 
 def _rows(database: Database) -> list[dict[str, Any]]:
     with database.transaction(reads=True) as connection:
-        return rows_before(connection, limit=1_000_000)
+        return page_of_rows(connection, limit=1_000_000).rows
 
 
 def _total(database: Database, by: str = "key") -> dict[Any, int]:
@@ -162,9 +167,9 @@ def test_sums_add_up_by_everything(database: Database, tmp_path: Path) -> None:
     assert list(_total(database, "day").values()) == [3]
     assert sum(_total(database, "hour").values()) == 3
     with database.transaction(reads=True) as connection:
-        of_one = usage_by(connection, "model", since=0, until=now() + _HOUR, key_id="k_1")
+        of_one = usage_by(connection, "model", since=0, until=now() + _HOUR, wanted=UsageFilter(key_id="k_1"))
         assert {row["model"]: (row["tokens_in"], row["tokens_out"]) for row in of_one} == {"a": (3, 4), "b": (3, 4)}
-        sums = usage_of(connection, "k_1", 0)
+        sums = usage_of(connection, "k_1", {"ever": 0})["ever"]
     assert (sums["requests"], sums["tokens_in"], sums["milliseconds"]) == (2, 6, 3000)
 
 
@@ -337,7 +342,7 @@ def test_prices_count_from_their_date_on(database: Database, tmp_path: Path) -> 
     """Cached tokens cost less, a provider's own price wins, and what came before a price costs what it did."""
     with database.transaction() as connection:
         prices = [("kimi", 0, 1000, 2000, 100), ("kimi", now() + _HOUR, 9, 9, 9), ("other/kimi", 0, 5, 7, 1)]
-        assert set_prices(connection, prices) == 3
+        assert set_prices(database, connection, prices) == 3
     journal = _journal(tmp_path)
     ledger = Ledger(journal)
     ledger.call_ended(_record(charged=Usage(10, 20, cached_tokens=4)))
@@ -373,13 +378,13 @@ def test_a_database_that_is_too_large_loses_its_oldest_rows(tmp_path: Path) -> N
     ledger = Ledger(journal)
     for _ in range(12_000):
         ledger.call_ended(_record())
-    writer = _writer(database, journal, max_megabytes=1.5)
+    writer = _writer(database, journal, max_megabytes=0.7)
     writer.carry_all()
     writer.clean()
     assert 0 < len(_rows(database)) < 12_000
     with closing(sqlite3.connect(tmp_path / "gateway.db")) as plain:
         plain.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    assert (tmp_path / "gateway.db").stat().st_size < 1.6 * 1024 * 1024
+    assert (tmp_path / "gateway.db").stat().st_size < 0.75 * 1024 * 1024
     assert _total(database) == {"k_ada": 12_000}
     database.close()
 

@@ -18,10 +18,12 @@ import pytest
 from app.domain.tokens import estimate
 from app.keys.administration import NewSecret, create_key, pause_key, revoke_key
 from app.observe.loop_lag import LoopLag
-from app.storage.database import Database
 from app.storage.clock import now
-from app.storage.requests import rows_before, set_prices, usage_by
+from app.storage.database import Database
+from app.storage.prices import set_prices
+from app.storage.request_pages import RowFilter, page_of_rows
 from app.storage.schema import migrate
+from app.storage.usage import usage_by
 from simulator.live import LiveSimulator
 from tests import databases
 from tests.conftest import StartGateway
@@ -98,7 +100,7 @@ class Books:
 
         def read() -> list[dict[str, Any]]:
             with self.database.transaction(reads=True) as connection:
-                return rows_before(connection)[::-1]
+                return page_of_rows(connection).rows[::-1]
 
         until(lambda: len(read()) >= number)
         assert len(read()) == number
@@ -288,7 +290,7 @@ def test_several_answers_to_one_request_are_all_paid(books: Books, streamed: boo
 def test_cached_input_is_in_tokens_in_and_has_a_price_of_its_own(books: Books) -> None:
     """70 tokens of which 50 came from the cache are 20 at one price and 50 at the other."""
     with books.database.transaction() as connection:
-        set_prices(connection, [("up/m", 0, 1000, 3000, 100)])
+        set_prices(books.database, connection, [("up/m", 0, 1000, 3000, 100)])
     usage = {"prompt_tokens": 70, "completion_tokens": 30, "prompt_tokens_details": {"cached_tokens": 50}}
     answers(books.up, said(streamed=False, usage=usage))
     books.ask()
@@ -313,7 +315,7 @@ def test_a_request_that_is_sent_again_is_free(books: Books, dialect: str, stream
     assert (ended(second), paid(second)) == (("replayed", 200, None), _NOTHING)
     assert books.requests == 1
     with books.database.transaction(reads=True) as connection:
-        assert [row["id"] for row in rows_before(connection, trouble=True)] == []
+        assert [row["id"] for row in page_of_rows(connection, RowFilter(trouble=True)).rows] == []
 
 
 # Failed upstreams.
@@ -780,7 +782,7 @@ def test_what_is_no_call_is_no_row(books: Books) -> None:
 def test_the_table_holds_on_either_database(books: Books) -> None:
     """Completed, cached, replayed, failed, broken off and refused calls: rows, requests and money."""
     with books.database.transaction() as connection:
-        set_prices(connection, [("up/m", 0, 1000, 3000, 100)])
+        set_prices(books.database, connection, [("up/m", 0, 1000, 3000, 100)])
     usage = {"prompt_tokens": 70, "completion_tokens": 30, "prompt_tokens_details": {"cached_tokens": 50}}
     headers = {"X-Session-Id": "s", "Idempotency-Key": "once"}
     broken = chunked(*[delta(content=word + " ") for word in _WORDS.split()[:4]])
@@ -802,7 +804,7 @@ def test_the_table_holds_on_either_database(books: Books) -> None:
     assert books.requests == 3
     with books.database.transaction(reads=True) as connection:
         by_key = usage_by(connection, "key", since=0, until=now() + 3_600_000)
-        trouble = rows_before(connection, trouble=True)
+        trouble = page_of_rows(connection, RowFilter(trouble=True)).rows
     assert [(sums["key"], sums["requests"]) for sums in by_key] == [(books.key.key.id, 3)]
     assert by_key[0]["tokens_in"] == 70 + rows[3]["tokens_in"]
     assert sorted(row["outcome"] for row in trouble) == ["failed", "failed", "refused", "refused"]

@@ -10,9 +10,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.error_responses import error_form_of, error_response
 from app.api.refusals import Refusals
-from app.api.request import ErrorForm, RequestContext, unique_id
+from app.api.request import ErrorForm, RequestContext
 from app.api.wire.addresses import DOCUMENTS, TrustedProxies, meant_address
 from app.domain.errors import GatewayStopping, InternalError
+from app.domain.request_ids import RequestIds
 from app.observe.logging import AccessLog
 from app.observe.metrics import Metrics
 
@@ -57,6 +58,7 @@ class RequestContextMiddleware:
         self._endpoints = dict(endpoints)
         self._proxies = proxies
         self._refusals = refusals
+        self._ids = RequestIds()
         self._log = structlog.get_logger("kimi.access")
         self._access_log = AccessLog("kimi.access")
 
@@ -68,7 +70,7 @@ class RequestContextMiddleware:
         method, path = scope["method"], scope["path"]
         headers: dict[bytes, bytes] = dict(reversed([*scope["headers"]]))
         given = headers.get(b"x-request-id")
-        request_id = given.decode() if given and _SANE_ID.fullmatch(given) else unique_id("req_", 16)
+        request_id = given.decode() if given and _SANE_ID.fullmatch(given) else self._ids.new()
         form = self._endpoints.get(path) if method == "POST" else None
         if form is None:
             path = self._address(scope, headers)
