@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import make_url
 
 from app.settings import load_settings
+from app.settings.database import DatabaseSettings
 from tests.deploy.compose import (
     BASE,
     DATABASE_PASSWORD,
@@ -310,15 +311,15 @@ def test_without_production_keys_are_in_a_file(compose: Compose) -> None:
     """The base file runs no database server: workers share a file on their volume, and so do their journals."""
     read = config(compose)
     assert "postgres" not in read["services"]
-    database = load_settings(_env_file=None, api_master_key=KEY).database
+    defaults = DatabaseSettings.settings()
     for name in workers(read):
         worker = read["services"][name]
         assert "DATABASE_URL" not in worker["environment"]
         [volume] = worker["volumes"]
         data = Path(volume["target"])
         assert volume["type"] == "volume"
-        assert data == Path(last_stage()["WORKDIR"]) / database.journal.parent
-        assert database.url.get_secret_value() == f"sqlite:///{data.name}/gateway.db"
+        assert data == Path(last_stage()["WORKDIR"]) / Path(defaults["JOURNAL_DIR"].default).parent
+        assert defaults["DATABASE_URL"].default == f"sqlite:///{data.name}/gateway.db"
 
 
 def test_production_bounds_every_service(compose: Compose) -> None:
