@@ -232,7 +232,8 @@ class ComposeSettings(SettingsGroup):
         "PYTHON_IMAGE",
         "",
         "The image that the gateway's is built on, in place of the one that `docker-compose.yml` names. The next five "
-        "are the same for nginx, Redis, PostgreSQL (version 18), Prometheus and Grafana. `deploy/images.env` pins all six.",
+        "are the same for nginx, Redis, PostgreSQL (version 18), Prometheus and Grafana. `deploy/images.env` pins all "
+        "six.",
     )
     nginx_image: _Image = setting("NGINX_IMAGE", "", "nginx's image.")
     redis_image: _Image = setting("REDIS_IMAGE", "", "Redis's image.")
