@@ -249,33 +249,28 @@ def test_only_nginx_can_be_reached_and_it_knows_no_secrets(compose: Compose, fil
     assert not set(SECRETS.values()) & set(services["nginx"]["environment"].values())
 
 
-def test_the_session_store_is_reachable_for_workers_only(compose: Compose) -> None:
-    """Redis asks for the password, keeps its data, and lives in a network without nginx and without a way out."""
+@pytest.mark.parametrize(("store", "folder"), [("redis", "/data"), ("postgres", "/var/lib/postgresql")])
+def test_stores_are_reachable_for_workers_only(compose: Compose, store: str, folder: str) -> None:
+    """Redis and PostgreSQL keep their data, and live in a network without nginx and without a way out."""
     read = config(compose, PRODUCTION)
-    redis = read["services"]["redis"]
-    [network] = redis["networks"]
+    service = read["services"][store]
+    [network] = service["networks"]
     assert read["networks"][network]["internal"] is True
     assert network not in read["services"]["nginx"]["networks"]
-    assert "requirepass" in words(redis["command"])
-    assert {volume["target"]: volume["type"] for volume in redis["volumes"]}["/data"] == "volume"
+    assert "ports" not in service
+    assert {volume["target"]: volume["type"] for volume in service["volumes"]}[folder] == "volume"
+    for name in workers(read):
+        assert network in read["services"][name]["networks"]
+
+
+def test_workers_know_the_password_that_the_session_store_asks_for(compose: Compose) -> None:
+    """Redis asks for the password that is in the workers' address, and is there before they are."""
+    read = config(compose, PRODUCTION)
+    assert "requirepass" in words(read["services"]["redis"]["command"])
     for name in workers(read):
         worker = read["services"][name]
         assert worker["environment"]["SESSION_STORE_URL"] == f"redis://:{PASSWORD}@redis:6379/0"
         assert worker["depends_on"]["redis"]["condition"] == "service_healthy"
-        assert network in worker["networks"]
-
-
-def test_the_database_is_reachable_for_workers_only(compose: Compose) -> None:
-    """PostgreSQL keeps its data, publishes nothing, and lives in a network without nginx and without a way out."""
-    read = config(compose, PRODUCTION)
-    postgres = read["services"]["postgres"]
-    [network] = postgres["networks"]
-    assert read["networks"][network]["internal"] is True
-    assert network not in read["services"]["nginx"]["networks"]
-    assert "ports" not in postgres
-    assert {volume["target"]: volume["type"] for volume in postgres["volumes"]}["/var/lib/postgresql"] == "volume"
-    for name in workers(read):
-        assert network in read["services"][name]["networks"]
 
 
 def test_workers_use_the_role_that_the_database_makes(compose: Compose) -> None:
