@@ -23,7 +23,8 @@ class DatabaseSettings(SettingsGroup):
         "DATABASE_URL",
         "sqlite:///data/gateway.db",
         "Where keys and the ledger are kept. `sqlite:///data/gateway.db` is a file on this machine, made at the first "
-        "start, which all its workers share. `postgresql://user:password@host:5432/name` is for several machines. "
+        "start, which all its workers share. `postgresql://user:password@host:5432/name` is for several machines; "
+        "without a password in it, libpq's `PGPASSWORD` or password file is used. "
         "`none` switches both off: then there are only the keys of `API_MASTER_KEY`.",
     )
     known_for: Seconds = setting(

@@ -201,6 +201,12 @@ class ComposeSettings(SettingsGroup):
         "The password of the session store that `docker-compose.prod.yml` runs, which needs one. Make one with "
         "`openssl rand -hex 24`.",
     )
+    postgres_password: Annotated[SecretStr, Accepts("any text")] = setting(
+        "POSTGRES_PASSWORD",
+        "",
+        "The password of the database that `docker-compose.prod.yml` runs, which needs one. Make one with "
+        "`openssl rand -hex 24`. It counts at the first start.",
+    )
     read_timeout: _NginxTime = setting(
         "READ_TIMEOUT",
         "190s",
@@ -225,11 +231,13 @@ class ComposeSettings(SettingsGroup):
     python_image: _Image = setting(
         "PYTHON_IMAGE",
         "",
-        "The image that the gateway's is built on, in place of the one that `docker-compose.yml` names. The next four "
-        "are the same for nginx, Redis, Prometheus and Grafana. `deploy/images.env` pins all five.",
+        "The image that the gateway's is built on, in place of the one that `docker-compose.yml` names. The next five "
+        "are the same for nginx, Redis, PostgreSQL (version 18), Prometheus and Grafana. `deploy/images.env` pins all "
+        "six.",
     )
     nginx_image: _Image = setting("NGINX_IMAGE", "", "nginx's image.")
     redis_image: _Image = setting("REDIS_IMAGE", "", "Redis's image.")
+    postgres_image: _Image = setting("POSTGRES_IMAGE", "", "PostgreSQL's image.")
     prometheus_image: _Image = setting("PROMETHEUS_IMAGE", "", "Prometheus's image.")
     grafana_image: _Image = setting("GRAFANA_IMAGE", "", "Grafana's image.")
 

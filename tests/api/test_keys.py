@@ -201,7 +201,7 @@ def test_refused_calls_are_rows_without_tokens(keeper: LiveGateway, database: Da
         ("refused", 404, 0, 0),
         ("refused", 400, 0, 0),
     ]
-    codes = ["invalid_request_error", "model_not_found", "context_length_exceeded"]
+    codes = ["invalid_type", "model_not_found", "context_length_exceeded"]
     assert [row["error"] for row in rows] == codes
 
 

@@ -15,6 +15,9 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 KEY = "sk-compose-4f9a1c77d2e0"
 PASSWORD = "5f0c9ad1b7e2446f"
+DATABASE_PASSWORD = "0b6e12d94c7f4a85"
+# What compose asks for.
+SECRETS = {"API_MASTER_KEY": KEY, "REDIS_PASSWORD": PASSWORD, "POSTGRES_PASSWORD": DATABASE_PASSWORD}
 BASE = ("docker-compose.yml",)
 PRODUCTION = ("docker-compose.prod.yml",)
 # What production may be written as, too.
@@ -36,8 +39,7 @@ def tool(name: str, package: str) -> str:
 
 def config(compose: Compose, files: tuple[str, ...] = BASE, **settings: str) -> Config:
     """What docker-compose makes of the files, with everything filled in that has to be."""
-    given = {"API_MASTER_KEY": KEY, "REDIS_PASSWORD": PASSWORD, **settings}
-    done = compose("config", "--format", "json", files=files, **given)
+    done = compose("config", "--format", "json", files=files, **SECRETS | settings)
     assert done.returncode == 0, done.stderr
     read: Config = json.loads(done.stdout)
     return read

@@ -4,14 +4,20 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+from sqlalchemy import make_url
+
 from app.settings import load_settings
+from app.settings.database import DatabaseSettings
 from tests.deploy.compose import (
     BASE,
+    DATABASE_PASSWORD,
     KEY,
     OVERLAY,
     PASSWORD,
     PRODUCTION,
     ROOT,
+    SECRETS,
     STACKS,
     Compose,
     config,
@@ -26,23 +32,31 @@ from tests.nginx import TEMPLATE
 @STACKS
 def test_docker_compose_accepts_the_files(compose: Compose, files: tuple[str, ...]) -> None:
     """With a key set, compose has nothing to complain about, alone and with the production overlay."""
-    done = compose("config", "--quiet", files=files, API_MASTER_KEY=KEY, REDIS_PASSWORD=PASSWORD)
+    done = compose("config", "--quiet", files=files, **SECRETS)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @STACKS
 def test_without_a_key_nothing_starts(compose: Compose, files: tuple[str, ...]) -> None:
     """Whoever forgets the key is told which setting is missing, where it goes and how to make one."""
-    done = compose("config", files=files, REDIS_PASSWORD=PASSWORD)
+    done = compose("config", files=files, **SECRETS | {"API_MASTER_KEY": ""})
     assert done.returncode != 0
     assert "API_MASTER_KEY is missing a value: set it in .env, for example to the output of: openssl" in done.stderr
 
 
-def test_without_a_password_there_is_no_store(compose: Compose) -> None:
-    """The session store never runs with an empty or a built-in password."""
-    done = compose("config", files=PRODUCTION, API_MASTER_KEY=KEY)
+@pytest.mark.parametrize("name", ["REDIS_PASSWORD", "POSTGRES_PASSWORD"])
+def test_without_a_password_there_is_no_store(compose: Compose, name: str) -> None:
+    """Session store and database never run with an empty or a built-in password."""
+    done = compose("config", files=PRODUCTION, **SECRETS | {name: ""})
     assert done.returncode != 0
-    assert "REDIS_PASSWORD is missing a value: set it in .env, for example to the output of: openssl" in done.stderr
+    assert f"{name} is missing a value: set it in .env, for example to the output of: openssl" in done.stderr
+
+
+def test_whoever_has_keys_in_sqlite_is_told_where_to_read(compose: Compose) -> None:
+    """An update of a production with SQLite doesn't begin with an empty database before its operator knows of it."""
+    done = compose("config", files=PRODUCTION, **SECRETS | {"POSTGRES_PASSWORD": ""})
+    assert "docs/operations.md says how to move from SQLite" in done.stderr
+    assert "database move postgresql://" in (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 
 
 @STACKS
@@ -123,7 +137,8 @@ def test_settings_of_dot_env_reach_the_workers(compose: Compose, tmp_path: Path,
     """A copy of .env.example works: its settings arrive, but not its address, which would be out of nginx's reach."""
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
     text = example.replace("API_MASTER_KEY=\n", f"API_MASTER_KEY={KEY}\n").replace("MAX_RETRIES=3", "MAX_RETRIES=7")
-    text = text.replace("REDIS_PASSWORD=\n", f"REDIS_PASSWORD={PASSWORD}\n")
+    for name in ("REDIS_PASSWORD", "POSTGRES_PASSWORD"):
+        text = text.replace(f"{name}=\n", f"{name}={SECRETS[name]}\n")
     (tmp_path / ".env").write_text(text, encoding="utf-8")
     done = compose("config", "--format", "json", files=files)
     assert done.returncode == 0, done.stderr
@@ -221,8 +236,9 @@ def test_every_service_is_locked_down(compose: Compose, files: tuple[str, ...]) 
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["restart"] == ("no" if name == "settings" else "unless-stopped"), name
         assert service["logging"]["options"].keys() == {"max-size", "max-file"}, name
-        assert re.fullmatch(r"[\w-]+:(\d+\.\d+\.\d+|local)", service["image"]), name
-        assert not any(secret in words(service.get("command") or []) for secret in (KEY, PASSWORD)), name
+        assert re.fullmatch(r"[\w-]+:(\d+\.\d+\.\d+|18\.\d+-\w+|local)", service["image"]), name
+        assert not any(secret in words(service.get("command") or []) for secret in SECRETS.values()), name
+        assert not any(secret in words(service.get("healthcheck", {}).get("test") or []) for secret in SECRETS.values())
 
 
 @STACKS
@@ -230,23 +246,78 @@ def test_only_nginx_can_be_reached_and_it_knows_no_secrets(compose: Compose, fil
     """Workers trust whoever says who the client is, so nobody else may talk to them; nginx needs no key for that."""
     services = config(compose, files)["services"]
     assert [name for name, service in services.items() if "ports" in service] == ["nginx"]
-    assert not {KEY, PASSWORD} & set(services["nginx"]["environment"].values())
+    assert not set(SECRETS.values()) & set(services["nginx"]["environment"].values())
 
 
-def test_the_session_store_is_reachable_for_workers_only(compose: Compose) -> None:
-    """Redis asks for the password, keeps its data, and lives in a network without nginx and without a way out."""
+@pytest.mark.parametrize(("store", "folder"), [("redis", "/data"), ("postgres", "/var/lib/postgresql")])
+def test_stores_are_reachable_for_workers_only(compose: Compose, store: str, folder: str) -> None:
+    """Redis and PostgreSQL keep their data, and live in a network without nginx and without a way out."""
     read = config(compose, PRODUCTION)
-    redis = read["services"]["redis"]
-    [network] = redis["networks"]
+    service = read["services"][store]
+    [network] = service["networks"]
     assert read["networks"][network]["internal"] is True
     assert network not in read["services"]["nginx"]["networks"]
-    assert "requirepass" in words(redis["command"])
-    assert {volume["target"]: volume["type"] for volume in redis["volumes"]}["/data"] == "volume"
+    assert "ports" not in service
+    assert {volume["target"]: volume["type"] for volume in service["volumes"]}[folder] == "volume"
+    for name in workers(read):
+        assert network in read["services"][name]["networks"]
+
+
+def test_workers_know_the_password_that_the_session_store_asks_for(compose: Compose) -> None:
+    """Redis asks for the password that is in the workers' address, and is there before they are."""
+    read = config(compose, PRODUCTION)
+    assert "requirepass" in words(read["services"]["redis"]["command"])
     for name in workers(read):
         worker = read["services"][name]
         assert worker["environment"]["SESSION_STORE_URL"] == f"redis://:{PASSWORD}@redis:6379/0"
         assert worker["depends_on"]["redis"]["condition"] == "service_healthy"
-        assert network in worker["networks"]
+
+
+def test_workers_use_the_role_that_the_database_makes(compose: Compose) -> None:
+    """Address, role and password of the workers are those that the database is made with; the role is no superuser."""
+    read = config(compose, PRODUCTION)
+    postgres = read["services"]["postgres"]
+    assert postgres["environment"]["POSTGRES_PASSWORD"] == DATABASE_PASSWORD
+    [script] = [volume for volume in postgres["volumes"] if volume["type"] == "bind"]
+    assert script["target"].startswith("/docker-entrypoint-initdb.d/")
+    assert script["read_only"] is True
+    made = (ROOT / "deploy" / "postgres" / Path(script["source"]).name).read_text(encoding="utf-8")
+    for name in ("settings", *workers(read)):
+        environment = read["services"][name]["environment"]
+        address = make_url(environment["DATABASE_URL"])
+        assert (address.get_backend_name(), address.host, address.password) == ("postgresql", "postgres", None)
+        assert environment["PGPASSWORD"] == DATABASE_PASSWORD
+        assert f"CREATE ROLE {address.username} LOGIN PASSWORD :'password';" in made
+        assert f"CREATE DATABASE {address.database} OWNER {address.username};" in made
+    assert "ALTER ROLE postgres PASSWORD NULL;" in made
+
+
+def test_workers_start_without_the_database(compose: Compose) -> None:
+    """Workers start before the database is healthy, even if it never will be; they end before it, too."""
+    services = config(compose, PRODUCTION)["services"]
+    for name in workers({"services": services}):
+        assert services[name]["depends_on"]["postgres"]["condition"] == "service_started"
+
+
+def test_the_database_is_healthy_when_it_can_be_reached(compose: Compose) -> None:
+    """The check goes by TCP: the server that fills a new volume, and is stopped again, listens on a socket only."""
+    services = config(compose, PRODUCTION)["services"]
+    assert "--host=127.0.0.1" in services["postgres"]["healthcheck"]["test"]
+
+
+def test_without_production_keys_are_in_a_file(compose: Compose) -> None:
+    """The base file runs no database server: workers share a file on their volume, and so do their journals."""
+    read = config(compose)
+    assert "postgres" not in read["services"]
+    defaults = DatabaseSettings.settings()
+    for name in workers(read):
+        worker = read["services"][name]
+        assert "DATABASE_URL" not in worker["environment"]
+        [volume] = worker["volumes"]
+        data = Path(volume["target"])
+        assert volume["type"] == "volume"
+        assert data == Path(last_stage()["WORKDIR"]) / Path(defaults["JOURNAL_DIR"].default).parent
+        assert defaults["DATABASE_URL"].default == f"sqlite:///{data.name}/gateway.db"
 
 
 def test_production_bounds_every_service(compose: Compose) -> None:
@@ -257,7 +328,7 @@ def test_production_bounds_every_service(compose: Compose) -> None:
 
 def test_prometheus_and_grafana_come_by_profile(compose: Compose) -> None:
     """Without the profile neither is there; with it Prometheus has its key, and workers the name that it looks up."""
-    secrets = {"API_MASTER_KEY": KEY, "REDIS_PASSWORD": PASSWORD, "METRICS_KEY": "m-4f9a1c77d2e0"}
+    secrets = SECRETS | {"METRICS_KEY": "m-4f9a1c77d2e0"}
     words = ("config", "--format", "json")
     plain = json.loads(compose(*words, files=PRODUCTION, **secrets).stdout)
     watched = json.loads(compose("--profile", "monitoring", *words, files=PRODUCTION, **secrets).stdout)

@@ -18,7 +18,13 @@ from tests.live import LiveGateway
 ROOT = Path(__file__).parent.parent.parent
 BASE = ROOT / "deploy" / "kubernetes"
 NAME = "kimi-ai-2api"
-GOOD = {"API_MASTER_KEY": "sk-alice-4f9a1c77d2e0", "SESSION_STORE_URL": "redis://:pw@redis.internal:6379/0"}
+GOOD = {
+    "API_MASTER_KEY": "sk-alice-4f9a1c77d2e0",
+    "SESSION_STORE_URL": "redis://:pw@redis.internal:6379/0",
+    "DATABASE_URL": "postgresql://gateway:pw@postgres.internal:5432/gateway?sslmode=require",
+}
+# How long a worker that ends carries its journal over, after everything else (app/assembly/database.py).
+LAST_ROWS_SECONDS = 5
 # The oldest that the README promises, and the newest that there are schemas for.
 VERSIONS = ("1.31", "1.37")
 PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
@@ -123,6 +129,7 @@ def test_the_settings_are_accepted() -> None:
     settings = _settings()
     assert (settings.listening.host, settings.logs.format) == ("0.0.0.0", "json")
     assert settings.sessions.store_url.get_secret_value() == GOOD["SESSION_STORE_URL"]
+    assert settings.database.url.get_secret_value() == GOOD["DATABASE_URL"]
 
 
 @pytest.mark.parametrize("name", sorted(GOOD))
@@ -159,11 +166,11 @@ def test_one_port_all_the_way() -> None:
         assert _container()[probe]["httpGet"]["port"] == port["name"]
 
 
-def test_the_way_to_redis_is_open() -> None:
-    """The NetworkPolicy lets the pods reach names, https and Redis's usual port."""
+def test_the_ways_to_redis_and_postgresql_are_open() -> None:
+    """The NetworkPolicy lets the pods reach names, https, and the usual ports of Redis and PostgreSQL."""
     rules = MANIFESTS["NetworkPolicy"]["spec"]["egress"]
     ports = {(port["protocol"], port["port"]) for rule in rules for port in rule["ports"]}
-    assert ports == {("UDP", 53), ("TCP", 53), ("TCP", 443), ("TCP", 6379)}
+    assert ports == {("UDP", 53), ("TCP", 53), ("TCP", 443), ("TCP", 6379), ("TCP", 5432)}
 
 
 def test_the_probes_ask_what_the_gateway_answers(gateway: LiveGateway) -> None:
@@ -179,7 +186,7 @@ def test_the_times_add_up() -> None:
     settings, read_timeout = _settings(), int(_annotation("proxy-read-timeout"))
     assert settings.traffic.queue_timeout + settings.traffic.request_timeout < read_timeout
     assert read_timeout <= settings.listening.shutdown_grace
-    ending = settings.listening.drain + settings.listening.shutdown_grace
+    ending = settings.listening.drain + settings.listening.shutdown_grace + LAST_ROWS_SECONDS
     assert ending < _pod()["spec"]["terminationGracePeriodSeconds"]
 
 
@@ -188,6 +195,19 @@ def test_a_pod_drains_for_longer_than_its_end_takes_to_be_known() -> None:
     assert "lifecycle" not in _container()
     readiness = _container()["readinessProbe"]
     assert _settings().listening.drain >= max(10, readiness["periodSeconds"] * readiness["failureThreshold"])
+
+
+def test_the_journal_outlives_the_container() -> None:
+    """The journal lies on a volume of the pod's, with room for all that JOURNAL_MAX_MB allows: no pod is evicted."""
+    settings = _settings()
+    workdir = re.findall(r"^WORKDIR (.+)$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)[-1]
+    volumes = {volume["name"]: volume for volume in _pod()["spec"]["volumes"]}
+    [mount] = [mount for mount in _container()["volumeMounts"] if mount["name"] == "data"]
+    assert Path(workdir, settings.database.journal).is_relative_to(mount["mountPath"])
+    size = re.fullmatch(r"(\d+)Mi", volumes["data"]["emptyDir"]["sizeLimit"])
+    assert size is not None
+    assert int(size[1]) >= 2 * settings.database.journal_max
+    assert "medium" not in volumes["data"]["emptyDir"]
 
 
 def test_a_rolling_update_never_has_fewer_pods() -> None:
@@ -261,5 +281,6 @@ def test_the_readme_tells_the_values_that_are_set() -> None:
         f"terminationGracePeriodSeconds   {_pod()['spec']['terminationGracePeriodSeconds']}",
     ):
         assert words in readme
+    assert f"`JOURNAL_MAX_MB` ({settings.database.journal_max:.0f})" in readme
     for name in KUSTOMIZATION["resources"]:
         assert f"`{name}`" in readme

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
 from simulator.live import LiveSimulator
 
@@ -45,3 +46,43 @@ def test_promtool_accepts_the_files(check: str, file: str) -> None:
     command = ["promtool", "check", check, *(["--syntax-only"] if check == "config" else []), file]
     result = subprocess.run(command, cwd=DEPLOY / "prometheus", capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def _series(name: str, values: str) -> dict[str, str]:
+    return {"series": f'{name}{{instance="app1",of="journal"}}', "values": values}
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
+@pytest.mark.parametrize(
+    ("alert", "series", "fires"),
+    [
+        ("KimiDatabaseDown", [_series("kimi_database_up", "0x30")], True),
+        ("KimiDatabaseDown", [_series("kimi_database_up", "1x30")], False),
+        ("KimiLedgerStuck", [_series("kimi_ledger_waiting", "0+5x30"), _series("kimi_ledger_written", "9x30")], True),
+        # As many as ever wait, because as many as ever come.
+        ("KimiLedgerStuck", [_series("kimi_ledger_waiting", "40x30"), _series("kimi_ledger_written", "0+5x30")], False),
+        # Nobody calls.
+        ("KimiLedgerStuck", [_series("kimi_ledger_waiting", "0x30"), _series("kimi_ledger_written", "9x30")], False),
+        ("KimiLedgerLosing", [_series("kimi_ledger_lost", "0x25 3x5")], True),
+        # What was lost long ago.
+        ("KimiLedgerLosing", [_series("kimi_ledger_lost", "3x30")], False),
+    ],
+)
+def test_alerts_of_the_database(tmp_path: Path, alert: str, series: list[dict[str, str]], fires: bool) -> None:
+    """An alert fires after half an hour of trouble, and doesn't for what only looks like it."""
+    firing = {"expr": f'count(ALERTS{{alertname="{alert}",alertstate="firing"}})', "eval_time": "30m"}
+    test = {
+        "rule_files": [str(DEPLOY / "prometheus/alerts.yml")],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": series,
+                "promql_expr_test": [firing | {"exp_samples": [{"labels": "{}", "value": 1}] if fires else []}],
+            }
+        ],
+    }
+    file = tmp_path / "test.yml"
+    file.write_text(yaml.safe_dump(test), encoding="utf-8")
+    done = subprocess.run(["promtool", "test", "rules", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
