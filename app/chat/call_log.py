@@ -13,7 +13,15 @@ from app.chat.fitting import tools_among
 from app.domain.caller import Caller
 from app.domain.chat import ChatCall, Delta, Usage
 from app.domain.conversation import Action, SessionKey
-from app.domain.errors import ClientClosedRequest, ContextTooLong, GatewayError, InternalError, UpstreamError
+from app.domain.errors import (
+    ClientClosedRequest,
+    ContextTooLong,
+    GatewayError,
+    InternalError,
+    LimitReached,
+    LimitsUnavailable,
+    UpstreamError,
+)
 from app.domain.prompt import MessagePrompt, Prompt, TextPrompt
 from app.domain.usage import NOWHERE, CallRecord, Origin, Outcome
 from app.limits.limiter import Admission
@@ -218,6 +226,8 @@ def _outcome(error: BaseException | None) -> tuple[Outcome, str | None, int]:
         return "completed", None, 200
     if not isinstance(error, Exception):
         return "abandoned", None, ClientClosedRequest.status
+    if isinstance(error, LimitReached | LimitsUnavailable):
+        return "refused", error.code, error.status
     return (
         ("failed", error.code, error.status) if isinstance(error, GatewayError) else ("failed", "internal_error", 500)
     )
