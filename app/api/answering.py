@@ -138,7 +138,7 @@ def opening_headers(opening: Opening, exchange: Exchange, limit_headers: LimitHe
         names.update([exchange.names.get(name, name) for name in opening.ignored])
         headers.append((b"x-ignored-params", _listed(sorted(names)[:_MAX_IGNORED]).encode()))
     if opening.admission is not None and limit_headers is not None:
-        headers += limit_headers(opening.admission.headroom())
+        headers += limit_headers(opening.admission.tightest)
     return headers
 
 

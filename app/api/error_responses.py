@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
-from app.api.limit_headers import openai_limit_headers
+from app.api.limit_headers import openai_limit_headers, tightest_of
 from app.api.request import ErrorForm, JsonReply, RawHeaders, RequestContext
 from app.api.wire.addresses import address_hint
 from app.api.wire.coding import CODINGS
@@ -86,7 +86,7 @@ def error_response(error: GatewayError, context: RequestContext) -> JsonReply:
         if error.retry_after is not None:
             headers.append((b"retry-after-ms", b"%d" % math.ceil(error.retry_after * 1000)))
         if context.error_form.limit_headers is not None:
-            headers += context.error_form.limit_headers(error.headroom)
+            headers += context.error_form.limit_headers(tightest_of(error.headroom))
     if error.should_retry is not None:
         headers.append((b"x-should-retry", b"true" if error.should_retry else b"false"))
     if error.status == HTTPStatus.UNAUTHORIZED:

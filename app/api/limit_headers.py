@@ -8,49 +8,59 @@ from datetime import UTC, datetime
 from app.api.request import RawHeaders
 from app.domain.limits import Headroom, Measure
 
-LimitHeaders = Callable[[Sequence[Headroom]], RawHeaders]
+# Finds the tightest limit of some measures.
+Tightest = Callable[[frozenset[Measure]], Headroom | None]
+LimitHeaders = Callable[[Tightest], RawHeaders]
 
-_REQUESTS: tuple[Measure, ...] = ("requests",)
-_TOKENS: tuple[Measure, ...] = ("tokens", "input tokens", "output tokens")
+_REQUESTS: frozenset[Measure] = frozenset({"requests"})
+_TOKENS: frozenset[Measure] = frozenset({"tokens", "input tokens", "output tokens"})
+_OPENAI = (
+    (_REQUESTS, b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests"),
+    (_TOKENS, b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens"),
+)
+_ANTHROPIC: tuple[tuple[bytes, frozenset[Measure]], ...] = (
+    (b"requests", _REQUESTS),
+    (b"tokens", _TOKENS),
+    (b"input-tokens", frozenset({"input tokens"})),
+    (b"output-tokens", frozenset({"output tokens"})),
+)
 
 
-def openai_limit_headers(headroom: Sequence[Headroom]) -> RawHeaders:
+def openai_limit_headers(tightest: Tightest) -> RawHeaders:
     """`x-ratelimit-*` for the tightest limit of requests, and for the tightest of tokens."""
     headers: RawHeaders = []
-    for name, measures in ((b"requests", _REQUESTS), (b"tokens", _TOKENS)):
-        tightest = _tightest(headroom, measures)
-        if tightest is not None:
-            headers += (
-                (b"x-ratelimit-limit-" + name, b"%d" % tightest.limit.amount),
-                (b"x-ratelimit-remaining-" + name, b"%d" % tightest.remaining),
-                (b"x-ratelimit-reset-" + name, _duration(tightest.reset)),
-            )
+    for measures, limit, remaining, reset in _OPENAI:
+        found = tightest(measures)
+        if found is not None:
+            headers.append((limit, b"%d" % found.limit.amount))
+            headers.append((remaining, b"%d" % found.remaining))
+            headers.append((reset, _duration(found.reset)))
     return headers
 
 
-def anthropic_limit_headers(headroom: Sequence[Headroom]) -> RawHeaders:
+def anthropic_limit_headers(tightest: Tightest) -> RawHeaders:
     """`anthropic-ratelimit-*` for the tightest limit of each kind."""
     headers: RawHeaders = []
-    for name, measures in (
-        (b"requests", _REQUESTS),
-        (b"tokens", _TOKENS),
-        (b"input-tokens", ("input tokens",)),
-        (b"output-tokens", ("output tokens",)),
-    ):
-        tightest = _tightest(headroom, measures)
-        if tightest is not None:
-            reset = datetime.fromtimestamp(math.ceil(time.time() + tightest.reset), UTC)
+    for name, measures in _ANTHROPIC:
+        found = tightest(measures)
+        if found is not None:
+            reset = datetime.fromtimestamp(math.ceil(time.time() + found.reset), UTC)
             headers += (
-                (b"anthropic-ratelimit-%s-limit" % name, b"%d" % tightest.limit.amount),
-                (b"anthropic-ratelimit-%s-remaining" % name, b"%d" % tightest.remaining),
+                (b"anthropic-ratelimit-%s-limit" % name, b"%d" % found.limit.amount),
+                (b"anthropic-ratelimit-%s-remaining" % name, b"%d" % found.remaining),
                 (b"anthropic-ratelimit-%s-reset" % name, reset.strftime("%Y-%m-%dT%H:%M:%SZ").encode()),
             )
     return headers
 
 
-def _tightest(headroom: Sequence[Headroom], measures: Sequence[Measure]) -> Headroom | None:
-    of_these = [one for one in headroom if one.limit.measure in measures]
-    return min(of_these, key=lambda one: one.remaining, default=None)
+def tightest_of(headroom: Sequence[Headroom]) -> Tightest:
+    """Find it among these."""
+
+    def tightest(measures: frozenset[Measure]) -> Headroom | None:
+        of_these = [one for one in headroom if one.limit.measure in measures]
+        return min(of_these, key=lambda one: one.remaining, default=None)
+
+    return tightest
 
 
 def _duration(seconds: float) -> bytes:

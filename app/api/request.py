@@ -4,7 +4,7 @@ import asyncio
 import random
 import string
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Self, TypedDict
 from urllib.parse import quote, unquote
@@ -17,7 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 from app.domain.caller import Caller
 from app.domain.chat import SessionRef
 from app.domain.errors import ClientClosedRequest, GatewayError, InvalidRequest
-from app.domain.limits import Headroom
+from app.domain.limits import Headroom, Measure
 
 # As ASGI has them: names in lower case.
 RawHeaders = list[tuple[bytes, bytes]]
@@ -50,7 +50,7 @@ class ErrorForm(Struct, frozen=True):
     shared_paths: tuple[str, ...] = ()
     shared_marks: frozenset[bytes] = frozenset()
     request_id_headers: tuple[bytes, ...] = (b"x-request-id",)
-    limit_headers: Callable[[Sequence[Headroom]], RawHeaders] | None = None
+    limit_headers: Callable[[Callable[[frozenset[Measure]], Headroom | None]], RawHeaders] | None = None
 
     def owns(self, path: str) -> bool:
         """Whether the address is the dialect's own."""

@@ -122,7 +122,7 @@ class CallLog:
         """Note that an attempt has failed."""
         self._was_sent = self._was_sent or error.was_sent
         if self.passage is not None:
-            self.passage.settle_failed(was_sent=error.was_sent)
+            self.passage.settle(None, counts=error.was_sent)
             self.passage = None
 
     def answered(self) -> None:
@@ -153,10 +153,11 @@ class CallLog:
         record = self._record(error)
         for take in self._on_call:
             take(record)
-        if self.admission is not None:
-            self.admission.settle(record)
-        if self.passage is not None:
-            self.passage.settle(record)
+        for admission in (self.admission, self.passage):
+            if admission is not None:
+                admission.settle(
+                    record.charged, counts=record.counts, provider=record.provider, model=record.served_model
+                )
         if self._on_texts is not None and isinstance(self.prompt, TextPrompt | MessagePrompt):
             ending = self.ending
             said = "".join([delta.text for delta in self.deltas]) if ending is None else ending.completion.text

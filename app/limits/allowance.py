@@ -15,6 +15,8 @@ _BUCKET_PART, _QUOTA_PART = 2, 4
 _IDLE_SECONDS = 10.0
 # After a refusal the store isn't asked again for so long at least, and at most.
 _SHORTEST_DRY, _LONGEST_DRY = 0.1, 1.0
+# What a call takes: a permit for as long as it runs; a request, which is used up as it is taken; or what its size says.
+PERMIT, REQUEST, SIZED = 0, 1, 2
 
 
 class Allowance:
@@ -28,8 +30,11 @@ class Allowance:
 
     Attributes:
         free: What is held and not in use. Negative if calls have used more than was reserved for them.
-        in_use: Permits and reservations of running calls; of a quota also what is used and not in the ledger yet.
+        in_use: Permits of running calls; of a quota their reservations, and what is used and not in the ledger yet.
         low: When less than this is free, the store is asked for more before anybody has to wait.
+        unit: What a call takes of it.
+        seconds_each: In which a bucket gets one more.
+        taken: What was taken until now, all together.
         used: Of a quota: what the ledger knows of.
         waiting: How many calls wait for more.
         wanted: Whether another worker had to go without a short while ago.
@@ -48,7 +53,8 @@ class Allowance:
         "_pending",
         "_rate",
         "_reported",
-        "_taken",
+        "_taken_before",
+        "_taken_seen",
         "_used_at",
         "answer",
         "dry_until",
@@ -61,6 +67,9 @@ class Allowance:
         "limit_id",
         "low",
         "quota",
+        "seconds_each",
+        "taken",
+        "unit",
         "used",
         "waiting",
         "wanted",
@@ -70,6 +79,14 @@ class Allowance:
         self.limit_id = limit_id
         self.limit = limit
         self.kind = limit.kind
+        self.unit = (
+            PERMIT
+            if limit.kind == "permits"
+            else REQUEST
+            if limit.kind == "bucket" and limit.measure == "requests"
+            else SIZED
+        )
+        self.seconds_each = limit.seconds / limit.amount if limit.kind == "bucket" else 0.0
         self.quota = quota
         self.ends_at = ends_at
         self.free = 0
@@ -87,7 +104,8 @@ class Allowance:
         self._debt = 0
         self._reported = 0
         self._rate = 0.0
-        self._taken = 0
+        self.taken = 0
+        self._taken_before = self._taken_seen = 0
         self._last_amount = 1
         self._asked_at = 0.0
         self._used_at = 0.0
@@ -99,36 +117,26 @@ class Allowance:
         """What the store has to count as this worker's."""
         return max(self.free, 0) + (0 if self.kind == "bucket" else self.in_use)
 
-    def take(self, amount: int, now: float) -> None:
-        """Take what is free; whoever calls has looked."""
-        self.free -= amount
-        self.in_use += amount
-        self._taken += amount
-        self._last_amount = amount
-        self._used_at = now
-
-    def settle(self, reserved: int, used: int, line: int) -> None:
-        """Tell what became of something that was taken.
-
-        Args:
-            reserved: What was taken.
-            used: What was used in the end. Of permits nothing is.
-            line: Of a quota: the line of the journal that tells the ledger.
-        """
-        if self.kind == "quota":
-            self.in_use += used - reserved
-            # What was used beyond its reservation comes out of what is free, as far as it goes.
-            self.free = max(self.free + reserved - used, min(self.free, 0))
-            if used:
-                self._pending.append((line, used))
-            return
-        # Less than was reserved if it was lost to the store in the meantime.
-        back = min(reserved, self.in_use)
-        self.in_use -= back
-        self.free += max(back - used, 0) - max(used - reserved, 0)
+    def release(self) -> None:
+        """Give a permit back."""
+        self.in_use -= 1
+        self.free += 1
         if self.freed is not None:
             _done(self.freed)
             self.freed = None
+
+    def settle_quota(self, reserved: int, used: int, line: int) -> None:
+        """Tell what became of something that was taken of a quota.
+
+        Args:
+            used: What was used in the end.
+            line: The line of the journal that tells the ledger.
+        """
+        self.in_use += used - reserved
+        # What was used beyond its reservation comes out of what is free, as far as it goes.
+        self.free = max(self.free + reserved - used, min(self.free, 0))
+        if used:
+            self._pending.append((line, used))
 
     def written(self, line: int) -> None:
         """The ledger knows of all lines up to this one."""
@@ -138,13 +146,16 @@ class Allowance:
     def need(self, amount: int, now: float) -> None:
         """Somebody waits for so much; the next claim says so."""
         self._needs += amount
+        self._last_amount = amount
         self._used_at = now
 
     def claim(self, now: float, workers: int, *, parting: bool = False) -> Claim:
         """What to ask of the store. What is too much is given back with it; all that is free when parting."""
+        self.look(now)
         elapsed = max(now - self._asked_at, 0.05)
-        self._rate = self._taken / elapsed if self._rate == 0 else (self._rate + self._taken / elapsed) / 2
-        self._taken, self._asked_at = 0, now
+        rate = (self.taken - self._taken_before) / elapsed
+        self._rate = rate if self._rate == 0 else (self._rate + rate) / 2
+        self._taken_before, self._asked_at = self.taken, now
         reserve = 0 if parting else self._reserve(now, workers)
         need, self._needs = max(self._needs - max(self.free, 0), 0), 0
         back = max(self.free - reserve, 0) if parting or self.wanted or self._is_idle(now) else 0
@@ -168,6 +179,7 @@ class Allowance:
         """The limit has another amount now."""
         self.limit = limit
         self.dry_until = 0.0
+        self.seconds_each = limit.seconds / limit.amount if limit.kind == "bucket" else 0.0
 
     def granted(self, grant: Grant, need: int, now: float) -> None:
         """Take in the store's answer to a claim with this need."""
@@ -184,6 +196,11 @@ class Allowance:
     def failed(self) -> None:
         """The store hasn't answered."""
         self._answer()
+
+    def look(self, now: float) -> None:
+        """Note whether it was used since the last look."""
+        if self.taken != self._taken_seen:
+            self._taken_seen, self._used_at = self.taken, now
 
     def is_due(self, now: float) -> bool:
         """Whether the store has to be told of something, although nobody needs more."""
@@ -205,8 +222,6 @@ class Allowance:
         """Forget what is held unused: the store gives it to others now. Whether the store should hear of it."""
         is_known = self._reported > 0 or self.free > 0
         self.free = min(self.free, 0)
-        if self.kind == "bucket":
-            self.in_use = 0
         self._reported = 0
         self.low = 0.0
         return is_known or self.held > 0
@@ -237,14 +252,13 @@ class Allowance:
             return 0.0
         if self.kind != "bucket":
             return None
-        seconds_each = self.limit.seconds / self.limit.amount
-        return max((missing - self._left) * seconds_each - (now - self._answered_at), 0.0)
+        return max((missing - self._left) * self.seconds_each - (now - self._answered_at), 0.0)
 
     def remaining(self, now: float) -> int:
         """What can still be used at the moment, as far as is known."""
         left = self._left
         if self.kind == "bucket":
-            left += (now - self._answered_at) * self.limit.amount / self.limit.seconds
+            left += (now - self._answered_at) / self.seconds_each
         return max(min(int(self.free + max(left, 0)), self.limit.amount), 0)
 
     def _reserve(self, now: float, workers: int) -> int:
@@ -264,6 +278,12 @@ class Allowance:
         if self.answer is not None:
             _done(self.answer)
             self.answer = None
+
+
+def _unit_of(limit: Limit) -> int:
+    if limit.kind == "permits":
+        return PERMIT
+    return REQUEST if limit.kind == "bucket" and limit.measure == "requests" else SIZED
 
 
 def _done(future: asyncio.Future[None]) -> None:

@@ -21,6 +21,7 @@ _AWAY_PAUSE = 0.5
 # Earlier than the store gives what this worker holds to others.
 _VALID_SECONDS = LAPSE_SECONDS * 0.75
 _MOST_CLAIMS = 500
+_FORGETTING_SECONDS = 60.0
 
 
 class Leases:
@@ -35,6 +36,8 @@ class Leases:
         valid_until: Until then, in the loop's time, what is held is this worker's.
         workers: How many the store has last seen.
         is_away: Whether the store didn't answer the last message.
+        generation: Another one each time that what was held has become void.
+        version: Another one each time that allowances were forgotten; whoever keeps some has to ask for them again.
         clock_offset: What has to be added to this machine's time of day, in seconds, for the store's.
     """
 
@@ -46,9 +49,11 @@ class Leases:
         self._wake = asyncio.Event()
         self._unhurried: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
-        self._looked = 0.0
+        self._looked = self._forgot = 0.0
         self._away_since = 0.0
         self.valid_until = 0.0
+        self.generation = 0
+        self.version = 0
         self.workers = workers
         self.is_away = False
         self.clock_offset = 0.0
@@ -166,14 +171,20 @@ class Leases:
         """Find what the store should be told of, and forget what nobody uses."""
         self._looked = now
         line = self._written()
+        is_time_to_forget = now >= self._forgot + _FORGETTING_SECONDS
+        if is_time_to_forget:
+            self._forgot = now
         for limit_id, allowance in [*self._allowances.items()]:
             allowance.written(line)
+            allowance.look(now)
             if allowance.is_due(now):
                 self._due[limit_id] = allowance
-            elif allowance.is_forgettable(now):
+            elif is_time_to_forget and allowance.is_forgettable(now):
                 del self._allowances[limit_id]
+                self.version += 1
 
     def _void(self) -> None:
+        self.generation += 1
         for limit_id, allowance in self._allowances.items():
             if allowance.void():
                 self._due[limit_id] = allowance

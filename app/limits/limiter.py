@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 from zoneinfo import ZoneInfo
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from app.domain.caller import Caller
 from app.domain.chat import ChatCall, Usage
@@ -19,8 +19,7 @@ from app.domain.errors import GatewayOverloaded, LimitReached, LimitsUnavailable
 from app.domain.granting import Quota, Scope
 from app.domain.limits import Headroom, Limit, Measure, amount_in_words, period_at
 from app.domain.tokens import estimate
-from app.domain.usage import CallRecord
-from app.limits.allowance import Allowance
+from app.limits.allowance import PERMIT, REQUEST, Allowance
 from app.limits.book import LimitBook
 from app.limits.leases import Leases
 
@@ -54,11 +53,12 @@ class _Plan(Struct):
     """The limits of a caller's calls to a model.
 
     Args:
-        until: When a quota's period ends, in seconds since the epoch.
-        version: Of the book.
         owners: Whose limit each is, and how messages call it.
         ones: What a call takes of each, if that is one each; None if it depends on the call.
+        until: When a quota's period ends, in the loop's time.
+        version: Of what it was made from.
         output: The usual number of tokens in an answer.
+        by_measures: The allowances of some measures, as far as they were asked for.
     """
 
     allowances: tuple[Allowance, ...]
@@ -67,31 +67,52 @@ class _Plan(Struct):
     until: float
     version: int
     output: float = _FIRST_OUTPUT
+    by_measures: dict[frozenset[Measure], tuple[Allowance, ...]] = field(default_factory=dict)
 
 
 class Admission:
     """A call that has been let in. `settle` must follow, however it ends."""
 
-    __slots__ = ("_limiter", "_plan", "_provider", "_reserved")
+    __slots__ = ("_generation", "_limiter", "_plan", "_reserved")
 
-    def __init__(self, limiter: "Limiter", plan: _Plan, reserved: Sequence[int]) -> None:
+    def __init__(self, limiter: "Limiter", plan: _Plan, reserved: Sequence[int], generation: int) -> None:
         self._limiter = limiter
         self._plan = plan
         self._reserved = reserved
+        self._generation = generation
 
-    def settle(self, record: CallRecord) -> None:
-        """Give back what the call didn't use, and take what it used beyond its reservation."""
-        self._limiter.settle(
-            self._plan, self._reserved, record.charged, record.provider, record.served_model, counts=record.counts
-        )
+    def settle(self, charged: Usage | None, *, counts: bool, provider: str = "", model: str = "") -> None:
+        """Give back what the call didn't use, and take what it used beyond its reservation.
 
-    def settle_failed(self, *, was_sent: bool) -> None:
-        """Give back everything but, if it was sent, the request."""
-        self._limiter.settle(self._plan, self._reserved, None, "", "", counts=was_sent)
+        Args:
+            charged: The tokens that its caller pays.
+            counts: Whether it was a request.
+            provider: Who answered, and with which model: their prices count.
+        """
+        limiter, plan = self._limiter, self._plan
+        if charged is not None and plan.ones is None:
+            plan.output += (charged.completion_tokens - plan.output) * _NEWEST_PART
+        for allowance, amount in zip(plan.allowances, self._reserved, strict=True):
+            unit = allowance.unit
+            if unit == REQUEST and counts:
+                continue  # used up as it was taken
+            if unit == PERMIT:
+                allowance.release()
+                if allowance.wanted:
+                    limiter.leases.note(allowance)
+                continue
+            used = 0
+            if charged is not None and unit != REQUEST:
+                used = limiter.measured(allowance.limit.measure, charged, provider, model)
+            if allowance.kind == "quota":
+                allowance.settle_quota(amount, used, limiter.line())
+            elif used > amount or self._generation == limiter.leases.generation:
+                # What the store has given to others in the meantime isn't given back.
+                allowance.free += amount - used
 
-    def headroom(self) -> list[Headroom]:
-        """What the caller's limits leave, for the headers of the answer."""
-        return self._limiter.headroom(self._plan)
+    def tightest(self, measures: frozenset[Measure]) -> Headroom | None:
+        """What the tightest limit of one of these measures leaves, for the headers of the answer."""
+        return self._limiter.tightest(self._plan, measures)
 
 
 class Limiter:
@@ -113,16 +134,17 @@ class Limiter:
         policy: LimiterPolicy,
         *,
         cost: Cost | None = None,
-        line: Callable[[], int] | None = None,
+        line: Callable[[], int] = lambda: 0,
         on_refusal: Callable[[str, str], None] | None = None,
     ) -> None:
         self._book = book
-        self._leases = leases
+        self.leases = leases
         self._policy = policy
         self._cost = cost
-        self._line = line
+        self.line = line
         self._on_refusal = on_refusal
         self._plans: OrderedDict[tuple[str, str, str], _Plan] = OrderedDict()
+        self._clock: Callable[[], float] | None = None
 
     @property
     def limits_upstreams(self) -> bool:
@@ -141,22 +163,20 @@ class Limiter:
             QuotaSpent: A quota is used up.
             LimitsUnavailable: The store is away, and nothing is to be let in without it.
         """
+        now = self._now()
         plan = self._plans.get((caller.id, model, caller.project))
-        if plan is None or plan.version != self._book.version or self._time() >= plan.until:
+        if plan is None or now >= plan.until or plan.version != self._book.version + self.leases.version:
             plan = self._new_plan(caller, model)
         if not plan.allowances:
             return None
         reserved = plan.ones or self._reservation(plan, call, provider, model)
-        now = asyncio.get_running_loop().time()
-        if now >= self._leases.valid_until:
-            self._leases.expire(now)
+        if now >= self.leases.valid_until:
+            self.leases.expire(now)
         for allowance, amount in zip(plan.allowances, reserved, strict=True):
             if allowance.free < amount:
                 await self._wait(plan, reserved)
-                now = asyncio.get_running_loop().time()
                 break
-        self._take(plan, reserved, now)
-        return Admission(self, plan, reserved)
+        return self._taken(plan, reserved)
 
     async def at_upstream(self, provider: str, model: str, seconds: float) -> Admission | None:
         """Let a call to an upstream through; None if nothing limits it.
@@ -169,7 +189,7 @@ class Limiter:
         """
         key = (f"upstream {provider}", model, "")
         plan = self._plans.get(key)
-        if plan is None or plan.version != self._book.version or self._time() >= plan.until:
+        if plan is None or self._now() >= plan.until or plan.version != self._book.version + self.leases.version:
             owners = ((Scope("upstream", provider), f"The upstream {provider}"),)
             plan = self._planned(key, owners)
         if not plan.allowances:
@@ -179,48 +199,52 @@ class Limiter:
             await self._wait(plan, reserved, seconds, _MOST_WAITING * 64)
         except (LimitReached, QuotaSpent, LimitsUnavailable) as refusal:
             raise GatewayOverloaded(refusal.message, retry_after=refusal.retry_after) from None
-        self._take(plan, reserved, asyncio.get_running_loop().time())
-        return Admission(self, plan, reserved)
+        return self._taken(plan, reserved)
 
-    def settle(
-        self,
-        plan: _Plan,
-        reserved: Sequence[int],
-        charged: Usage | None,
-        provider: str,
-        model: str,
-        *,
-        counts: bool,
-    ) -> None:
+    def measured(self, measure: Measure, usage: Usage, provider: str, model: str) -> int:
+        """What a call has used of a measure."""
+        match measure:
+            case "requests":
+                return 1
+            case "tokens":
+                return usage.prompt_tokens + usage.completion_tokens
+            case "input tokens":
+                return usage.prompt_tokens
+            case "output tokens":
+                return usage.completion_tokens
+            case _:
+                return 0 if self._cost is None else self._cost(provider, model, usage)
+
+    def tightest(self, plan: _Plan, measures: frozenset[Measure]) -> Headroom | None:
         """See `Admission`."""
-        if charged is not None:
-            plan.output += (charged.completion_tokens - plan.output) * _NEWEST_PART
-        line = 0 if self._line is None else self._line()
-        for allowance, amount in zip(plan.allowances, reserved, strict=True):
-            measure = allowance.limit.measure
-            if measure == "at once":
-                used = 0
-            elif measure == "requests":
-                used = int(counts if allowance.kind == "bucket" else charged is not None)
-            else:
-                used = 0 if charged is None else self._measured(measure, charged, provider, model)
-            allowance.settle(amount, used, line)
-            if allowance.wanted and allowance.free > 0:
-                self._leases.note(allowance)
+        of_these = plan.by_measures.get(measures)
+        if of_these is None:
+            of_these = tuple([one for one in plan.allowances if one.limit.measure in measures])
+            plan.by_measures[measures] = of_these
+        now = self._now()
+        tightest, least = None, 0
+        for allowance in of_these:
+            remaining = allowance.remaining(now)
+            if tightest is None or remaining < least:
+                tightest, least = allowance, remaining
+        return None if tightest is None else Headroom(tightest.limit, least, self._reset(tightest, least))
 
-    def headroom(self, plan: _Plan) -> list[Headroom]:
-        """See `Admission`."""
-        now = asyncio.get_running_loop().time()
-        return [
-            Headroom(allowance.limit, allowance.remaining(now), self._reset(allowance, now))
-            for allowance in plan.allowances
-        ]
-
-    def _take(self, plan: _Plan, reserved: Sequence[int], now: float) -> None:
+    def _taken(self, plan: _Plan, reserved: Sequence[int]) -> Admission:
+        now = self._now()
         for allowance, amount in zip(plan.allowances, reserved, strict=True):
-            allowance.take(amount, now)
-            if allowance.free < allowance.low and allowance.answer is None and now >= allowance.dry_until:
-                self._leases.note(allowance)
+            # Not a method of its own: that would take as long as all of this.
+            allowance.free = free = allowance.free - amount
+            allowance.in_use += amount
+            allowance.taken += amount
+            if free < allowance.low and allowance.answer is None and now >= allowance.dry_until:
+                self.leases.note(allowance)
+        return Admission(self, plan, reserved, self.leases.generation)
+
+    def _now(self) -> float:
+        """The loop's time."""
+        if self._clock is None:
+            self._clock = asyncio.get_running_loop().time
+        return self._clock()
 
     async def _wait(
         self,
@@ -230,18 +254,18 @@ class Limiter:
         most_waiting: int = _MOST_WAITING,
     ) -> None:
         """Wait until everything is free at once."""
-        now = asyncio.get_running_loop().time
+        now = self._now
         deadline = now() + (self._policy.wait if seconds is None else seconds)
         while True:
-            self._leases.expire(now())
+            self.leases.expire(now())
             short = next((i for i, one in enumerate(plan.allowances) if one.free < reserved[i]), None)
             if short is None:
                 return
             allowance, amount = plan.allowances[short], reserved[short]
-            if self._leases.is_away:
+            if self.leases.is_away:
                 self._share(allowance, now())
             elif now() >= allowance.dry_until:
-                await asyncio.shield(self._leases.ask(allowance, amount))
+                await asyncio.shield(self.leases.ask(allowance, amount))
             if allowance.free >= amount:
                 continue
             pause = allowance.ready_in(amount, now())
@@ -253,7 +277,7 @@ class Limiter:
     def _share(self, allowance: Allowance, now: float) -> None:
         if self._policy.without_store == "refuse":
             raise LimitsUnavailable("Limits can't be checked at the moment; try again soon.", retry_after=2)
-        self._leases.stand_alone(allowance, now)
+        self.leases.stand_alone(allowance, now)
 
     def _reservation(self, plan: _Plan, call: ChatCall, provider: str, model: str) -> list[int]:
         """What a call is taken to need of each limit: its prompt, and an answer as long as usual."""
@@ -271,19 +295,8 @@ class Limiter:
             if allowance.kind == "bucket" and limit.measure != "output tokens" and prompt > limit.amount:
                 raise self._too_large(*plan.owners[place], limit, prompt)
             # Never more than there is: the answer's length is only a guess.
-            reserved.append(min(self._measured(limit.measure, usual, provider, model), limit.amount))
+            reserved.append(min(self.measured(limit.measure, usual, provider, model), limit.amount))
         return reserved
-
-    def _measured(self, measure: Measure, usage: Usage, provider: str, model: str) -> int:
-        match measure:
-            case "tokens":
-                return usage.prompt_tokens + usage.completion_tokens
-            case "input tokens":
-                return usage.prompt_tokens
-            case "output tokens":
-                return usage.completion_tokens
-            case _:
-                return 0 if self._cost is None else self._cost(provider, model, usage)
 
     def _new_plan(self, caller: Caller, model: str) -> _Plan:
         whose = (
@@ -295,7 +308,7 @@ class Limiter:
 
     def _planned(self, key: tuple[str, str, str], whose: Sequence[tuple[Scope, str]]) -> _Plan:
         """Make and keep a plan. The key's middle is the model."""
-        until = float("inf")
+        ends_at = float("inf")
         allowances, owners = [], []
         for scope, owner in whose:
             for limit in self._book.of(scope):
@@ -305,15 +318,15 @@ class Limiter:
                 allowances.append(allowance)
                 owners.append((scope, owner))
                 if allowance.ends_at:
-                    until = min(until, allowance.ends_at)
+                    ends_at = min(ends_at, allowance.ends_at)
         is_sized = any(allowance.limit.measure not in ("requests", "at once") for allowance in allowances)
         old = self._plans.get(key)
         plan = self._plans[key] = _Plan(
             tuple(allowances),
             tuple(owners),
             None if is_sized else (1,) * len(allowances),
-            until,
-            self._book.version,
+            self._now() + ends_at - self._time(),
+            self._book.version + self.leases.version,
             _FIRST_OUTPUT if old is None else old.output,
         )
         while len(self._plans) > _MOST_PLANS:
@@ -323,30 +336,32 @@ class Limiter:
     def _allowance(self, scope: Scope, limit: Limit) -> Allowance:
         limit_id = f"{scope.kind}:{scope.name}|{limit.name}"
         if limit.kind != "quota":
-            return self._leases.allowance(limit_id, limit)
+            return self.leases.allowance(limit_id, limit)
         period = period_at(limit.window, round(self._time() * 1000), self._policy.zone)
         quota = Quota(scope, limit.measure, limit.pattern, period.start, period.end)
-        return self._leases.allowance(f"{limit_id}|{period.name}", limit, quota, period.end / 1000)
+        return self.leases.allowance(f"{limit_id}|{period.name}", limit, quota, period.end / 1000)
 
     def _time(self) -> float:
         """The store's time of day, in seconds since the epoch."""
-        return time.time() + self._leases.clock_offset
+        return time.time() + self.leases.clock_offset
 
-    def _reset(self, allowance: Allowance, now: float) -> float:
+    def _reset(self, allowance: Allowance, remaining: int) -> float:
+        """Seconds until all of a limit is free again."""
         if allowance.kind == "quota":
             return max(allowance.ends_at - self._time(), 0.0)
         if allowance.kind == "permits":
             return 0.0
-        limit = allowance.limit
-        return (limit.amount - allowance.remaining(now)) * limit.seconds / limit.amount
+        return (allowance.limit.amount - remaining) * allowance.seconds_each
 
     def _refusal(self, plan: _Plan, place: int, amount: int, now: float) -> LimitReached | QuotaSpent:
         allowance, (scope, owner) = plan.allowances[place], plan.owners[place]
         limit = allowance.limit
         self._count(scope, limit)
-        headroom = self.headroom(plan)
+        headroom = [
+            Headroom(one.limit, one.remaining(now), self._reset(one, one.remaining(now))) for one in plan.allowances
+        ]
         if limit.kind == "quota":
-            seconds = self._reset(allowance, now)
+            seconds = self._reset(allowance, 0)
             again = "" if limit.window == "total" else f"; it begins anew in {in_words(seconds)}"
             return QuotaSpent(
                 f"{owner} may use {limit.text}, and has used {amount_in_words(allowance.used, limit.measure)}{again}.",
