@@ -5,10 +5,11 @@ A test module gets the fixtures by giving them names of its own: `database = dat
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -57,12 +58,27 @@ class PostgresServer:
         """End it at once; connections break off."""
         self._run("pg_ctl", "-D", self._data, "-w", "-m", "immediate", "stop")
 
+    def freeze(self) -> None:
+        """Let it take connections and bytes, and answer nothing, until it is thawed."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
     def new_database(self) -> str:
         """Make an empty database and return its address."""
         self._count += 1
         name = f"gateway{self._count}"
         self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", _SUPERUSER, name)
         return f"postgresql://{_SUPERUSER}@127.0.0.1:{self.port}/{name}"
+
+    def _signal(self, number: signal.Signals) -> None:
+        main = int((self._data / "postmaster.pid").read_text().split()[0])
+        children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
+        for pid in (main, *map(int, children)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def _run(self, program: str, *arguments: str | Path) -> None:
         become = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
@@ -73,7 +89,8 @@ class PostgresServer:
 
 
 @contextmanager
-def _running() -> Iterator[PostgresServer]:
+def running_postgres() -> Iterator[PostgresServer]:
+    """A server with nothing in it, for as long as the context lasts."""
     # Not in pytest's own folder, which other users can't enter.
     with tempfile.TemporaryDirectory(prefix="postgres-", ignore_cleanup_errors=True) as folder:
         server = PostgresServer(Path(folder))
@@ -87,14 +104,14 @@ def _running() -> Iterator[PostgresServer]:
 @pytest.fixture(scope="session")
 def shared_postgres() -> Iterator[PostgresServer]:
     """A server that tests share, each with a database of its own."""
-    with _running() as server:
+    with running_postgres() as server:
         yield server
 
 
 @pytest.fixture
 def own_postgres() -> Iterator[PostgresServer]:
     """A server that a test may stop and start."""
-    with _running() as server:
+    with running_postgres() as server:
         yield server
 
 

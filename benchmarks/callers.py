@@ -1,0 +1,227 @@
+"""Clients of a cluster of workers: raw connections that note of every call what they were told, and when."""
+
+import asyncio
+import json
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from benchmarks.processes import free_port
+from benchmarks.soak import KEY, connected, process, until_up, workers_of
+from tests.ports import free_ports
+
+_LONGEST_BODY = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call, as its client saw it.
+
+    Args:
+        request_id: Of the request.
+        sent: When, by `time.monotonic`.
+        seconds: Until all of the answer was there.
+        status: 0 if the connection broke off before.
+        body: The answer.
+    """
+
+    request_id: str
+    sent: float
+    seconds: float
+    status: int
+    body: bytes
+
+
+@dataclass(slots=True)
+class Cluster:
+    """A cluster as `main.py cluster` runs it, in front of a simulated site.
+
+    Args:
+        pid: Of the supervisor.
+        port: Of nginx.
+        worker_ports: Of the workers.
+        log: What all of them write.
+    """
+
+    pid: int
+    port: int
+    worker_ports: range
+    log: Path
+    session: httpx.AsyncClient
+
+    @property
+    def workers(self) -> list[int]:
+        """The ids of the workers' processes."""
+        return workers_of(self.pid)
+
+    def logged(self, words: str) -> int:
+        """How many lines of the log have these words."""
+        return sum(words in line for line in self.log.read_text().splitlines())
+
+    async def metric(self, name: str) -> float:
+        """A metric's sum over all workers and labels."""
+        total = 0.0
+        for port in self.worker_ports:
+            url = f"http://127.0.0.1:{port}/metrics"
+            text = (await self.session.get(url, headers={"Authorization": f"Bearer {KEY}"})).text
+            total += sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name + "{"))
+        return total
+
+
+@asynccontextmanager
+async def cluster(folder: Path, database: str, *, workers: int = 3, **settings: str) -> AsyncGenerator[Cluster, None]:
+    """Run a site and a cluster, with journals and log in a folder."""
+    site_port, port, first = free_port(), free_port(), free_ports(workers)
+    environment = {
+        "API_MASTER_KEY": KEY,
+        "CHAT_PAGE_URL": f"http://127.0.0.1:{site_port}/chat/",
+        "DATABASE_URL": database,
+        "JOURNAL_DIR": str(folder / "journal"),
+        "NGINX_PORT": str(port),
+        "CLUSTER_WORKERS": str(workers),
+        "CLUSTER_FIRST_PORT": str(first),
+        "TYPING_DELAY_SECONDS": "0",
+        "MAX_LOOP_LAG_SECONDS": "30",
+        "UPSTREAM_CONCURRENCY": "500",
+        "REQUEST_RATE": "100000r/s",
+        "ADDRESS_RATE": "100000r/s",
+        "CONNECTIONS_PER_KEY": "1000",
+        "CONNECTIONS_PER_ADDRESS": "1000",
+        "LOG_LEVEL": "WARNING",
+        **settings,
+    }
+    site = f"http://127.0.0.1:{site_port}/_simulator"
+    log = folder / "log"
+    with process("simulator", "--port", str(site_port)), process("cluster", log=log, **environment) as supervisor:
+        async with connected() as session:
+            await until_up(session, site)
+            await session.patch(site, json={"char_limit": 0, "latency_s": 0.02})
+            for each in (port, *range(first, first + workers)):
+                await until_up(session, f"http://127.0.0.1:{each}/health")
+            yield Cluster(supervisor.pid, port, range(first, first + workers), log, session)
+
+
+@dataclass(slots=True)
+class Crowd:
+    """Clients on connections of their own, each with one call after the other.
+
+    Args:
+        port: Where they call.
+        keys: What they call with, turn and turn about.
+        user: The `user` of their calls.
+        pause: Seconds between an answer and the next call.
+
+    Attributes:
+        calls: What they were told.
+        over: Set it to end them.
+    """
+
+    port: int
+    keys: list[str]
+    user: str = ""
+    pause: float = 0.0
+    calls: list[Call] = field(default_factory=list)
+    over: bool = False
+
+    @asynccontextmanager
+    async def of(self, count: int) -> AsyncGenerator[None, None]:
+        """So many of them call while the context lasts; all are answered at its end."""
+        tasks = [asyncio.create_task(self._client(number)) for number in range(count)]
+        try:
+            yield
+        finally:
+            self.over = True
+            await asyncio.gather(*tasks)
+
+    @property
+    def answered(self) -> list[str]:
+        """The request ids of the calls that were answered well."""
+        return [call.request_id for call in self.calls if call.status == 200]
+
+    @property
+    def outcomes(self) -> Counter[int]:
+        """How many calls ended with which status."""
+        return Counter(call.status for call in self.calls)
+
+    async def _client(self, number: int) -> None:
+        connection: Connection | None = None
+        while not self.over:
+            key = self.keys[number % len(self.keys)]
+            number += 1
+            try:
+                if connection is None:
+                    connection = await Connection.to(self.port)
+                call = await connection.call(key, stream=number % 4 == 0, user=self.user)
+            except OSError:
+                await asyncio.sleep(0.05)
+                continue
+            self.calls.append(call)
+            if connection.is_over:
+                connection.close()
+                connection = None
+            # nginx refuses at once where no worker is left: asking on would take the processor from their start.
+            if pause := self.pause if call.status == 200 else max(self.pause, 0.05):
+                await asyncio.sleep(pause)
+        if connection is not None:
+            connection.close()
+
+
+class Connection:
+    """A connection with one call at a time."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self.is_over = False
+
+    @classmethod
+    async def to(cls, port: int) -> "Connection":
+        """Connect to a port of this machine."""
+        return cls(*await asyncio.open_connection("127.0.0.1", port, limit=_LONGEST_BODY))
+
+    def close(self) -> None:
+        """Hang up."""
+        self._writer.close()
+
+    async def call(self, key: str, *, stream: bool = False, user: str = "", model: str = "kimi") -> Call:
+        """Ask, and wait for the whole answer."""
+        request_id, sent = uuid.uuid4().hex, time.monotonic()
+        fields = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "stream": stream}
+        body = json.dumps(fields | ({"user": user} if user else {}), ensure_ascii=False).encode()
+        head = (
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
+            f"X-Request-ID: {request_id}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        status, answer = 0, b""
+        try:
+            self._writer.write(head.encode() + body)
+            told, answer = await self._answer()
+            status = told if not stream or told != 200 or b"[DONE]" in answer else 0
+        except (OSError, asyncio.IncompleteReadError):
+            self.is_over = True
+        return Call(request_id, sent, time.monotonic() - sent, status, answer)
+
+    async def _answer(self) -> tuple[int, bytes]:
+        head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
+        status = int(head[9:12])
+        self.is_over = b"connection: close" in head
+        if b"transfer-encoding: chunked" in head:
+            return status, await self._reader.readuntil(b"\r\n0\r\n\r\n")
+        length = head.partition(b"content-length:")[2].partition(b"\r\n")[0]
+        return status, await self._reader.readexactly(int(length))
+
+
+async def until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait until something is so, and say whether it came to be in time."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while not condition():  # noqa: ASYNC110 - what is waited for happens in other processes
+                await asyncio.sleep(0.1)
+            return True
+    return False
