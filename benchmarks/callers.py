@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+import os
+import re
+import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from benchmarks.soak import KEY, connected, process, until_up, workers_of
 from tests.ports import free_ports
 
 _LONGEST_BODY = 1 << 20
+_EVENT = re.compile(r'"event":"(\w+)"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +50,19 @@ class Cluster:
         pid: Of the supervisor.
         port: Of nginx.
         worker_ports: Of the workers.
-        log: What all of them write.
+        logged: How often each event stands in the log of the supervisor and the workers.
     """
 
     pid: int
     port: int
     worker_ports: range
-    log: Path
+    logged: Counter[str]
     session: httpx.AsyncClient
 
     @property
     def workers(self) -> list[int]:
         """The ids of the workers' processes."""
         return workers_of(self.pid)
-
-    def logged(self, words: str) -> int:
-        """How many lines of the log have these words."""
-        return sum(words in line for line in self.log.read_text().splitlines())
 
     async def metric(self, name: str) -> float:
         """A metric's sum over all workers and labels."""
@@ -93,18 +93,41 @@ async def cluster(folder: Path, database: str, *, workers: int = 3, **settings: 
         "ADDRESS_RATE": "100000r/s",
         "CONNECTIONS_PER_KEY": "1000",
         "CONNECTIONS_PER_ADDRESS": "1000",
+        "SESSION_FROM_USER": "false",
         "LOG_LEVEL": "WARNING",
         **settings,
     }
     site = f"http://127.0.0.1:{site_port}/_simulator"
-    log = folder / "log"
-    with process("simulator", "--port", str(site_port)), process("cluster", log=log, **environment) as supervisor:
+    with (
+        process("simulator", "--port", str(site_port)),
+        _logged() as (output, logged),
+        process("cluster", output=output, **environment) as supervisor,
+    ):
         async with connected() as session:
             await until_up(session, site)
             await session.patch(site, json={"char_limit": 0, "latency_s": 0.02})
             for each in (port, *range(first, first + workers)):
                 await until_up(session, f"http://127.0.0.1:{each}/health")
-            yield Cluster(supervisor.pid, port, range(first, first + workers), log, session)
+            yield Cluster(supervisor.pid, port, range(first, first + workers), logged, session)
+
+
+@contextmanager
+def _logged() -> Iterator[tuple[int, Counter[str]]]:
+    """A descriptor to log to, and how often it was told of each event. No file: disks are full in these scenarios."""
+    read, write = os.pipe()
+    logged: Counter[str] = Counter()
+
+    def count() -> None:
+        with open(read, errors="replace") as lines:
+            logged.update(match[1] for line in lines if (match := _EVENT.search(line)))
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    try:
+        yield write, logged
+    finally:
+        os.close(write)
+        thread.join()
 
 
 @dataclass(slots=True)
@@ -156,7 +179,8 @@ class Crowd:
             number += 1
             try:
                 if connection is None:
-                    connection = await Connection.to(self.port)
+                    # From addresses of many networks: nginx sends all clients of one to the same worker.
+                    connection = await Connection.to(self.port, f"127.0.{number % 250}.1")
                 call = await connection.call(key, stream=number % 4 == 0, user=self.user)
             except OSError:
                 await asyncio.sleep(0.05)
@@ -181,9 +205,9 @@ class Connection:
         self.is_over = False
 
     @classmethod
-    async def to(cls, port: int) -> "Connection":
-        """Connect to a port of this machine."""
-        return cls(*await asyncio.open_connection("127.0.0.1", port, limit=_LONGEST_BODY))
+    async def to(cls, port: int, address: str = "127.0.0.1") -> "Connection":
+        """Connect to a port of this machine, from one of its addresses."""
+        return cls(*await asyncio.open_connection("127.0.0.1", port, limit=_LONGEST_BODY, local_addr=(address, 0)))
 
     def close(self) -> None:
         """Hang up."""
@@ -191,7 +215,7 @@ class Connection:
 
     async def call(self, key: str, *, stream: bool = False, user: str = "", model: str = "kimi") -> Call:
         """Ask, and wait for the whole answer."""
-        request_id, sent = uuid.uuid4().hex, time.monotonic()
+        request_id, sent = f"caller-{uuid.uuid4().hex}", time.monotonic()
         fields = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "stream": stream}
         body = json.dumps(fields | ({"user": user} if user else {}), ensure_ascii=False).encode()
         head = (

@@ -42,8 +42,12 @@ from tests.databases import PostgresServer, running_postgres
 
 _LONGEST = 400.0
 _CLIENTS = 24
+_KEYS = 5
 _KILLS = 15
 _OUTAGE_SECONDS = 30.0
+_FULL_BYTES = 64 * 1024
+# Makes long lines, which fill a journal sooner.
+_LONG_NAME = "模" * 200
 _WINDOW_SECONDS = 5.0
 _HOUR, _DAY = 3_600_000, 86_400_000
 _SUMS = ("requests", "tokens_in", "tokens_out", "tokens_cached", "cost", "milliseconds")
@@ -72,6 +76,10 @@ class Place:
         with self.database.transaction() as connection:
             new = create_key(connection, name=name)
         return new.key, new.secret
+
+    def secrets(self) -> list[str]:
+        """The secrets of new keys, and that of the environment's key."""
+        return [KEY, *(self.key(f"key-{number}")[1] for number in range(_KEYS))]
 
 
 @contextmanager
@@ -141,9 +149,8 @@ async def compared(name: str, database: Database, crowd: Crowd, lost: int = 0) -
 async def kills(kind: str) -> list[Row]:
     """Workers killed 15 times at full load."""
     with place(kind) as at:
-        key, secret = at.key("ada")
         async with cluster(at.folder, at.url) as running:
-            crowd = Crowd(running.port, [secret, KEY])
+            crowd = Crowd(running.port, at.secrets())
             async with crowd.of(_CLIENTS):
                 for _ in range(_KILLS):
                     await asyncio.sleep(random.uniform(1.0, 3.0))
@@ -155,9 +162,9 @@ async def kills(kind: str) -> list[Row]:
 
 
             def left_behind() -> int:
-                return len(list((at.folder / "journal").iterdir())) - len(running.worker_ports)
+                return len(list((at.folder / "journal").iterdir())) - len(running.workers)
 
-            await until(lambda: left_behind() <= 0, 40)
+            await until(lambda: len(running.workers) == len(running.worker_ports) and not left_behind(), 60)
             return [*rows, Row(f"{name}: journals left behind", left_behind(), "files", 0)]
 
 
@@ -168,10 +175,9 @@ async def away(how: str) -> list[Row]:
     """PostgreSQL stopped or frozen for 30 s under load, beside a cluster without a database as a measure."""
     with place("postgresql") as at, tempfile.TemporaryDirectory() as beside:
         assert at.server is not None
-        _, secret = at.key("ada")
         begin, end = (at.server.stop, at.server.start) if how == "stopped" else (at.server.freeze, at.server.thaw)
         async with cluster(at.folder, at.url) as running, cluster(Path(beside), "none") as other:
-            crowd = Crowd(running.port, [secret, KEY], pause=0.1)
+            crowd = Crowd(running.port, at.secrets(), pause=0.1)
             measure = Crowd(other.port, [KEY], pause=0.1)
             async with crowd.of(_CLIENTS // 2), measure.of(_CLIENTS // 2):
                 await asyncio.sleep(5)  # every worker has met the key
@@ -214,28 +220,28 @@ def _fill_disk(running: Cluster, *, full: bool) -> None:
     """Let no file of the workers grow any more, or again."""
     for pid in running.workers:
         _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (1000 if full else most, most))
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (_FULL_BYTES if full else most, most))
 
 
 async def full_disk(kind: str) -> list[Row]:
-    """The disk full for 20 s: of SQLite's database, too."""
+    """The disk full for 30 s: of SQLite's database, too."""
     with place(kind) as at:
-        _, secret = at.key("ada")
         async with cluster(at.folder, at.url) as running:
-            crowd = Crowd(running.port, [secret, KEY])
+            crowd = Crowd(running.port, at.secrets(), user=_LONG_NAME)
             async with crowd.of(_CLIENTS):
                 await asyncio.sleep(3)
                 _fill_disk(running, full=True)
-                await asyncio.sleep(20)
+                await asyncio.sleep(30)
                 _fill_disk(running, full=False)
                 await asyncio.sleep(5)
-            name = f"{kind}, disk full for 20 s"
+            name = f"{kind}, disk full for 30 s"
+            print(f"{name}: logged {dict(running.logged)}", flush=True)
             return [
                 Row(f"{name}: requests that failed", len(crowd.calls) - crowd.outcomes[200], "calls", 0),
                 *await compared(name, at.database, crowd),
                 Row(f"{name}: calls said to be lost", await running.metric("kimi_ledger_lost"), "calls", 0),
                 Row(f"{name}: calls said to be waiting afterwards", await running.metric("kimi_ledger_waiting"), "calls", 0),
-                Row(f"{name}: warnings of each worker", running.logged("journal_full") / 3, "lines", 2),
+                Row(f"{name}: warnings of each worker", running.logged["journal_full"] / 3, "lines", 1),
             ]
 
 
@@ -244,7 +250,7 @@ async def no_room() -> list[Row]:
     with place("postgresql") as at:
         assert at.server is not None
         async with cluster(at.folder, at.url, workers=1) as running:
-            crowd = Crowd(running.port, [KEY], user="模" * 200)
+            crowd = Crowd(running.port, [KEY], user=_LONG_NAME)
             async with crowd.of(_CLIENTS):
                 await asyncio.sleep(1)
                 at.server.stop()

@@ -52,17 +52,16 @@ def read(pid: int, started: float, requests: int) -> Reading:
 
 @contextmanager
 def process(
-    *arguments: str, log: Path = Path(os.devnull), **environment: str
+    *arguments: str, output: int = subprocess.DEVNULL, **environment: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """One of main.py's commands, whose output goes to a file."""
-    with log.open("ab") as output:
-        running = subprocess.Popen(
-            [sys.executable, "main.py", *arguments],
-            cwd=ROOT,
-            env={"PATH": os.environ["PATH"], **environment},
-            stdout=output,
-            stderr=output,
-        )
+    """One of main.py's commands, whose output goes to a descriptor."""
+    running = subprocess.Popen(
+        [sys.executable, "main.py", *arguments],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **environment},
+        stdout=output,
+        stderr=output,
+    )
     try:
         yield running
     finally:
