@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from app.storage.database import Database
 from app.storage.schema import migrate
@@ -21,6 +22,8 @@ from tests.ports import free_port
 _DEBIAN = Path("/usr/lib/postgresql")
 _SUPERUSER = "gateway"
 _START_TRIES = 5
+_HOUR, _DAY = 3_600_000, 86_400_000
+_SUMS = ("tokens_in", "tokens_out", "tokens_cached", "cost", "milliseconds")
 
 
 class PostgresServer:
@@ -99,6 +102,23 @@ def running_postgres() -> Iterator[PostgresServer]:
             yield server
         finally:
             server.stop()
+
+
+def wrong_sums(database: Database) -> set[tuple[str, int, str]]:
+    """The sums of the ledger (by hour or day, since when, of which key) that aren't what its rows add up to."""
+    rows = text(f"SELECT id >> 22, key_id, 1, {', '.join(_SUMS)} FROM request")
+    durations = " + ".join(f"m{place}" for place in range(12))
+    columns = ", ".join(f"sum({name})" for name in ("requests", *_SUMS, durations))
+    sums = text(f"SELECT grain, start, key_id, {columns} FROM usage GROUP BY grain, start, key_id")
+    expected: dict[tuple[str, int, str], list[int]] = {}
+    with database.transaction(reads=True) as connection:
+        for at, key, *values in connection.execute(rows):
+            for grain, length in (("hour", _HOUR), ("day", _DAY)):
+                for whose in ("", key):
+                    of = (grain, at - at % length, whose)
+                    expected[of] = list(map(sum, zip(expected.get(of, [0] * 7), (*values, 1), strict=True)))
+        found = {(grain, start, key): list(map(int, values)) for grain, start, key, *values in connection.execute(sums)}
+    return {of for of in expected.keys() | found.keys() if expected.get(of) != found.get(of)}
 
 
 @pytest.fixture(scope="session")
