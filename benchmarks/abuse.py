@@ -25,26 +25,14 @@ from pathlib import Path
 
 import httpx
 
+from benchmarks.bounds import Row, report
 from benchmarks.processes import ROOT, free_port
-from benchmarks.soak import KEY, connected, process, until_up
+from benchmarks.soak import KEY, connected, process, until_up, workers_of
+from tests.ports import free_ports
 
 _LONGEST = 180.0
 _HEADERS = {"Authorization": f"Bearer {KEY}"}
 _HEAD = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n".encode()
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One figure of a scenario."""
-
-    what: str
-    figure: float
-    unit: str
-    bound: float
-
-    @property
-    def holds(self) -> bool:
-        return self.figure <= self.bound
 
 
 @dataclass(slots=True)
@@ -263,7 +251,7 @@ async def _under_load(trouble: Callable[[dict[str, int], "Redis"], Awaitable[Non
         redis = Redis(Path(folder))
         redis.start()
         site_port, port = free_port(), free_port()
-        first = _free_row(3)
+        first = free_ports(3)
         settings = {
             "API_MASTER_KEY": KEY,
             "CHAT_PAGE_URL": f"http://127.0.0.1:{site_port}/chat/",
@@ -318,7 +306,7 @@ async def kills() -> list[Row]:
     async def trouble(pids: dict[str, int], _: "Redis") -> None:
         for _number in range(13):
             await asyncio.sleep(3)
-            workers = _workers_of(pids["cluster"])
+            workers = workers_of(pids["cluster"])
             if workers:
                 os.kill(random.choice(workers), signal.SIGKILL)
         await asyncio.sleep(3)
@@ -364,23 +352,6 @@ class Redis:
         self.kill()
 
 
-def _workers_of(pid: int) -> list[int]:
-    """The workers among a cluster's children."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in children if b"main.py\0serve" in Path(f"/proc/{child}/cmdline").read_bytes()]
-
-
-def _free_row(count: int) -> int:
-    """The first of some free ports in a row."""
-    while True:
-        first = free_port()
-        with suppress(OSError):
-            for port in range(first, first + count):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
-            return first
-
-
 SCENARIOS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "endless-head": endless_head,
     "idle-connections": idle_connections,
@@ -397,11 +368,7 @@ async def run(names: list[str]) -> int:
     for name in names:
         async with asyncio.timeout(_LONGEST):
             rows += await SCENARIOS[name]()
-    width = max(len(row.what) for row in rows)
-    for row in rows:
-        verdict = "holds" if row.holds else "BROKEN"
-        print(f"{row.what:<{width}}  {row.figure:10.1f} {row.unit:<12}  bound {row.bound:>8g}  {verdict}")
-    return 0 if all(row.holds for row in rows) else 1
+    return report(rows)
 
 
 def main() -> int:

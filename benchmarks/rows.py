@@ -30,7 +30,7 @@ from app.storage.requests import size_in_bytes, write_rows
 from app.storage.rows import RequestRow, id_at
 from app.storage.schema import migrate
 from app.storage.usage import DAY, HOUR, percentile, usage_by, usage_of
-from benchmarks.abuse import Row
+from benchmarks.bounds import Row
 from benchmarks.ledger_rows import RARE_ERROR, RARE_MODEL, Filled, fill
 from tests.databases import PostgresServer
 

@@ -51,20 +51,26 @@ def read(pid: int, started: float, requests: int) -> Reading:
 
 
 @contextmanager
-def process(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """One of main.py's commands."""
+def process(*arguments: str, output: int = subprocess.DEVNULL, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """One of main.py's commands, whose output goes to a descriptor."""
     running = subprocess.Popen(
         [sys.executable, "main.py", *arguments],
         cwd=ROOT,
         env={"PATH": os.environ["PATH"], **environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
     )
     try:
         yield running
     finally:
         running.terminate()
         running.wait()
+
+
+def workers_of(pid: int) -> list[int]:
+    """The workers among a cluster's children."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children if b"main.py\0serve" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 @asynccontextmanager

@@ -5,13 +5,15 @@ A test module gets the fixtures by giving them names of its own: `database = dat
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from app.storage.database import Database
 from app.storage.schema import migrate
@@ -20,6 +22,8 @@ from tests.ports import free_port
 _DEBIAN = Path("/usr/lib/postgresql")
 _SUPERUSER = "gateway"
 _START_TRIES = 5
+_HOUR, _DAY = 3_600_000, 86_400_000
+_SUMS = ("tokens_in", "tokens_out", "tokens_cached", "cost", "milliseconds")
 
 
 class PostgresServer:
@@ -57,12 +61,27 @@ class PostgresServer:
         """End it at once; connections break off."""
         self._run("pg_ctl", "-D", self._data, "-w", "-m", "immediate", "stop")
 
+    def freeze(self) -> None:
+        """Let it take connections and bytes, and answer nothing, until it is thawed."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
     def new_database(self) -> str:
         """Make an empty database and return its address."""
         self._count += 1
         name = f"gateway{self._count}"
         self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", _SUPERUSER, name)
         return f"postgresql://{_SUPERUSER}@127.0.0.1:{self.port}/{name}"
+
+    def _signal(self, number: signal.Signals) -> None:
+        main = int((self._data / "postmaster.pid").read_text().split()[0])
+        children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
+        for pid in (main, *map(int, children)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def _run(self, program: str, *arguments: str | Path) -> None:
         become = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
@@ -73,7 +92,8 @@ class PostgresServer:
 
 
 @contextmanager
-def _running() -> Iterator[PostgresServer]:
+def running_postgres() -> Iterator[PostgresServer]:
+    """A server with nothing in it, for as long as the context lasts."""
     # Not in pytest's own folder, which other users can't enter.
     with tempfile.TemporaryDirectory(prefix="postgres-", ignore_cleanup_errors=True) as folder:
         server = PostgresServer(Path(folder))
@@ -84,17 +104,34 @@ def _running() -> Iterator[PostgresServer]:
             server.stop()
 
 
+def wrong_sums(database: Database) -> set[tuple[str, int, str]]:
+    """The sums of the ledger (by hour or day, since when, of which key) that aren't what its rows add up to."""
+    rows = text(f"SELECT id >> 22, key_id, 1, {', '.join(_SUMS)} FROM request")
+    durations = " + ".join(f"m{place}" for place in range(12))
+    columns = ", ".join(f"sum({name})" for name in ("requests", *_SUMS, durations))
+    sums = text(f"SELECT grain, start, key_id, {columns} FROM usage GROUP BY grain, start, key_id")
+    expected: dict[tuple[str, int, str], list[int]] = {}
+    with database.transaction(reads=True) as connection:
+        for at, key, *values in connection.execute(rows):
+            for grain, length in (("hour", _HOUR), ("day", _DAY)):
+                for whose in ("", key):
+                    of = (grain, at - at % length, whose)
+                    expected[of] = list(map(sum, zip(expected.get(of, [0] * 7), (*values, 1), strict=True)))
+        found = {(grain, start, key): list(map(int, values)) for grain, start, key, *values in connection.execute(sums)}
+    return {of for of in expected.keys() | found.keys() if expected.get(of) != found.get(of)}
+
+
 @pytest.fixture(scope="session")
 def shared_postgres() -> Iterator[PostgresServer]:
     """A server that tests share, each with a database of its own."""
-    with _running() as server:
+    with running_postgres() as server:
         yield server
 
 
 @pytest.fixture
 def own_postgres() -> Iterator[PostgresServer]:
     """A server that a test may stop and start."""
-    with _running() as server:
+    with running_postgres() as server:
         yield server
 
 

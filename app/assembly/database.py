@@ -91,7 +91,7 @@ class Records(Struct, frozen=True):
             "kimi_database_up": {"database": float(self.database.prepared and not self.database.fault)},
             "kimi_ledger_waiting": {"journal": float(self.writer.waiting)},
             "kimi_ledger_written": {"journal": float(self.writer.written)},
-            "kimi_ledger_lost": {"journal": float(self.journal.lost)},
+            "kimi_ledger_lost": {"journal": float(self.journal.lost + self.writer.unfit)},
         }
 
     async def _prepare_later(self) -> None:

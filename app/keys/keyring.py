@@ -7,7 +7,8 @@ database, never written back: no late answer can bring an old one back to life.
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 
 from cachetools import TTLCache
 from msgspec import Struct
@@ -23,6 +24,8 @@ from app.storage.keys import Found, StoredKey, find_by_digest
 _MOST_KEYS = 10_000
 _MOST_STRANGERS, _STRANGER_SECONDS = 10_000, 30
 _MOST_LOOK_UPS = 16
+# For one's turn to look up. Without a bound, all who come while the database hangs would wait behind each other.
+_LONGEST_WAIT_SECONDS = 2.0
 _RETRY_SECONDS = 2.0
 _WHY = {
     "revoked": ("key_revoked", "This API key has been revoked."),
@@ -122,7 +125,7 @@ class Keyring:
             ) from None
 
     async def _fetched(self, digest: bytes) -> _Entry | None:
-        async with self._turn:
+        async with self._taking_turns():
             while True:
                 found = await self._database.run(
                     lambda connection: find_by_digest(connection, digest.hex()), reads=True
@@ -138,6 +141,23 @@ class Keyring:
             del self._entries[next(iter(self._entries))]
         self._entries[digest] = entry
         return entry
+
+    @asynccontextmanager
+    async def _taking_turns(self) -> AsyncGenerator[None, None]:
+        """Wait for a turn to ask the database, and hold it.
+
+        Raises:
+            DatabaseAway: It is so slow that the turn doesn't come soon.
+        """
+        try:
+            async with asyncio.timeout(_LONGEST_WAIT_SECONDS):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise DatabaseAway("too many look-ups wait for it") from None
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     def read(self, connection: Connection, changed: frozenset[str] | None) -> None:
         """See `Follower`: entries are read again when they are needed."""

@@ -5,6 +5,7 @@ the kernel: `kill -9` loses nothing, a loss of power the last seconds. Where eve
 in memory, up to a bound, and what would go beyond that is counted as lost.
 """
 
+import errno
 import fcntl
 import mmap
 import os
@@ -25,6 +26,7 @@ _SEGMENT = 4 * 1024 * 1024
 _MOST_IN_MEMORY = 8 * 1024 * 1024
 _CHUNK = 1024 * 1024
 _NEW_LINE = ord("\n")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class JournalFile:
@@ -58,13 +60,17 @@ class JournalFile:
         folder.mkdir(parents=True, exist_ok=True)
         # Nobody may know an id twice: the database would take one journal for the other.
         path = folder / f"{secrets.token_hex(8)}{_SUFFIX}"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        # Under another name until it is locked: else another process could take it for one that was left behind.
+        unlocked = path.with_suffix(".new")
+        descriptor = os.open(unlocked, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+            unlocked.rename(path)
             _reserve(descriptor, room)
             return cls(path, descriptor, room=room)
         except OSError:
-            path.unlink()
+            unlocked.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
             os.close(descriptor)
             raise
 
@@ -144,17 +150,24 @@ class Journal:
         self._lock = threading.Lock()
         self._memory: deque[bytes] = deque()
         self._memory_size = 0
+        self._opened = False
         self._refused = ""
         self.appended = 0
         self.lost = 0
 
     def open(self) -> None:
-        """Begin a file.
+        """Begin a file. Where the disk is full, that comes later.
 
         Raises:
             OSError: The folder can't be written to.
         """
-        self._file = JournalFile.new(self.folder, self._segment)
+        self._opened = True
+        try:
+            self._file = JournalFile.new(self.folder, self._segment)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            self._note_refusal(error.strerror or str(error))
 
     def append(self, line: bytes) -> None:
         """Put a line in, given without its end. Never fails, and never waits for more than a new file."""
@@ -197,10 +210,18 @@ class Journal:
             self._file.delete()
             self._file = None
 
+    def save_memory(self) -> None:
+        """Write what waits in memory, at the end; what still finds no room on the disk is lost."""
+        with self._lock:
+            self._tried = 0.0
+            self._write_memory()
+            if self._memory:
+                _log.error("calls_lost", count=len(self._memory), meaning="neither disk nor database took them")
+
     def close(self) -> None:
         """Let go of all files; whoever comes next carries over what is left."""
+        self.save_memory()
         with self._lock:
-            self._write_memory()
             for file in (*self._full, *([self._file] if self._file else [])):
                 file.close()
             self._file = None
@@ -217,6 +238,8 @@ class Journal:
             self._write_memory()
 
     def _write_memory(self) -> None:
+        if not self._opened:
+            return
         try:
             while self._memory:
                 self._write(self._memory[0])
@@ -227,9 +250,7 @@ class Journal:
             self._note_refusal("")
 
     def _write(self, line: bytes) -> None:
-        if self._file is None:
-            raise OSError("the journal is not open")
-        if self._file.append(line):
+        if self._file is not None and self._file.append(line):
             return
         if self._refused and time.monotonic() < self._tried + self._retry:
             raise OSError(self._refused)
@@ -237,7 +258,8 @@ class Journal:
         if (len(self._full) + 2) * self._segment > self._most:
             raise OSError("the journal has reached its size limit")
         new = JournalFile.new(self.folder, max(self._segment, len(line) + 1))
-        self._full.append(self._file)
+        if self._file is not None:
+            self._full.append(self._file)
         self._file = new
         new.append(line)
 

@@ -1,13 +1,16 @@
 """Carries the journal into the database, in batches, on a thread of its own."""
 
 import random
+import secrets
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from zoneinfo import ZoneInfo
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from app.ledger.journal import Journal, JournalFile
 from app.storage.changes import forget_changes
@@ -18,6 +21,7 @@ from app.storage.requests import (
     UTC,
     carry,
     close_journal,
+    delete_journal,
     delete_rows_before,
     forget_journals,
     journal_position,
@@ -40,6 +44,8 @@ _ADOPTING_SECONDS = 10.0
 _DELETED_AT_ONCE = 5000
 # Between two steps of cleaning: others want to write, too.
 _OTHERS_TURN_SECONDS = 0.01
+# What a column of tokens takes.
+_MOST_TOKENS = 2**31 - 1
 _decode = msgspec.json.Decoder(RequestRow).decode
 
 
@@ -54,7 +60,8 @@ class LedgerWriter:
         zone: Whose calendar quotas follow.
 
     Attributes:
-        written: Lines that were carried over.
+        written: Lines of this process that were carried over.
+        unfit: Lines, of any process, that could not be read, or that the database doesn't take.
     """
 
     def __init__(
@@ -65,11 +72,18 @@ class LedgerWriter:
         self._zone = zone
         self._kept = round(kept_days * _DAY)
         self._max_bytes = max_megabytes * 1024 * 1024
+        # By journal: how far it has been carried over; and, where the database's last answer is missing, the position
+        # and the count of this process's lines that may have been written.
         self._positions: dict[str, int] = {}
+        self._unsure: dict[str, tuple[int, int]] = {}
+        # Lines that no file took, on their way, and the id of the journal that they are for the database.
+        self._taken: list[bytes] = []
+        self._taken_as = ""
         self._adopted: list[JournalFile] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self.written = 0
+        self.unfit = 0
 
     @property
     def waiting(self) -> int:
@@ -84,24 +98,27 @@ class LedgerWriter:
         """Carry over what is left, for so long at most; the rest is found by whoever comes next."""
         self._stopping.set()
         self._thread.join(seconds)
-        if not self._thread.is_alive():
-            self._journal.close()
-            for file in self._adopted:
-                file.close()
+        if self._thread.is_alive():  # it waits for the database, and may still read the files
+            self._journal.save_memory()
+            return
+        self._give_back()
+        self._journal.close()
+        for file in self._adopted:
+            file.close()
 
     def carry_all(self) -> int:
-        """Carry over what is there now, and say how many lines.
+        """Carry over what is there now, and say how many lines of this process.
 
         Raises:
             DatabaseAway: The database is away.
         """
+        before = self.written
         for file in tuple(self._adopted):
-            self._carried(file)
-        count = sum(self._carried(file) for file in self._journal.files())
-        while lines := self._journal.take_memory(_BATCH):
-            count += self._carried_from_memory(lines)
-        self.written += count
-        return count
+            self._carry(file, own=False)
+        for file in self._journal.files():
+            self._carry(file, own=True)
+        self._carry_memory()
+        return self.written - before
 
     def _run(self) -> None:
         adopting = cleaning = 0.0
@@ -134,51 +151,84 @@ class LedgerWriter:
                 return
             self._stopping.wait(_AWAY_SECONDS if away else _PAUSE_SECONDS)
 
-    def _carried(self, file: JournalFile) -> int:
+    def _carry(self, file: JournalFile, *, own: bool) -> None:
         """Carry over a file up to its end, and delete it if it doesn't grow any more."""
-        count = 0
-        position = self._position(file)
+        # Looked at before its end is read: the event loop's thread may add lines, and begin another file, meanwhile.
+        growing = self._journal.is_growing(file)
+        position = self._position(file.id)
         while data := file.read(position):
             lines = data.splitlines(keepends=True)[:_BATCH]
             end = position + sum(map(len, lines))
-            self._write(file.id, position, _rows(lines), end)
-            position = self._positions[file.id] = end
-            count += len(lines)
-        if not self._journal.is_growing(file):
-            with self._database.transaction() as connection:
-                close_journal(connection, file.id)
-            if file in self._adopted:
-                file.delete()
-                self._adopted.remove(file)
-            else:
-                self._journal.done(file)
-            self._positions.pop(file.id, None)
-        return count
+            self._write(file.id, position, lines, end, len(lines) if own else 0)
+            position = end
+        if growing:
+            return
+        with self._database.transaction() as connection:
+            close_journal(connection, file.id)
+        if own:
+            self._journal.done(file)
+        else:
+            file.delete()
+            self._adopted.remove(file)
+        self._positions.pop(file.id, None)
 
-    def _position(self, file: JournalFile) -> int:
-        if file.id not in self._positions:
+    def _carry_memory(self) -> None:
+        """Carry over what no file has taken; exactly once, too, because each batch is a journal of its own."""
+        while True:
+            if not self._taken:
+                self._taken, self._taken_as = self._journal.take_memory(_BATCH), secrets.token_hex(8)
+            if not self._taken:
+                return
+            count, journal = len(self._taken), self._taken_as
+            try:
+                if self._position(journal) == 0:  # else they had been written, and only the answer was lost
+                    self._write(journal, 0, self._taken, count, count)
+            except BaseException:
+                if journal not in self._unsure:
+                    self._give_back()
+                raise
+            self._taken = []
+            with self._database.transaction() as connection:
+                delete_journal(connection, journal)
+
+    def _give_back(self) -> None:
+        """Let what was taken from memory wait there again."""
+        self._journal.give_back(self._taken)
+        self._taken = []
+
+    def _position(self, journal: str) -> int:
+        if journal not in self._positions:
             with self._database.transaction(reads=True) as connection:
-                self._positions[file.id] = journal_position(connection, file.id) or 0
-        return self._positions[file.id]
+                position = self._positions[journal] = journal_position(connection, journal) or 0
+            end, count = self._unsure.get(journal, (-1, 0))
+            if position == end:
+                del self._unsure[journal]
+                self.written += count
+        return self._positions[journal]
 
-    def _write(self, journal: str, begin: int, rows: Sequence[RequestRow], end: int) -> None:
+    def _write(self, journal: str, begin: int, lines: Sequence[bytes], end: int, own: int) -> None:
+        """Carry over the lines between two positions of a journal.
+
+        Args:
+            own: How many of them are this process's.
+        """
+        rows = _rows(lines)
+        committing = False
         try:
             with self._database.transaction() as connection:
-                carry(self._database, connection, journal, begin, rows, end, self._zone)
+                refused = carry(self._database, connection, journal, begin, rows, end, self._zone)
+                committing = True
         except BaseException:
-            # Perhaps it was written, and only the answer is lost: the database knows how far it is.
             self._positions.pop(journal, None)
+            if committing:  # Perhaps it was written, and only the answer is lost: the database knows how far it is.
+                self._unsure[journal] = end, own
             raise
-
-    def _carried_from_memory(self, lines: list[bytes]) -> int:
-        file = self._journal.files()[-1]  # there is one: nothing is carried before it is open
-        position = self._position(file)
-        try:
-            self._write(file.id, position, _rows(lines), position)
-        except BaseException:
-            self._journal.give_back(lines)
-            raise
-        return len(lines)
+        self._positions[journal] = end
+        self._unsure.pop(journal, None)
+        self.written += own
+        if unfit := len(lines) - len(rows) + refused:
+            self.unfit += unfit
+            _log.error("journal_lines_unfit", count=unfit, meaning="the calls in them are not in the ledger")
 
     def adopt(self) -> None:
         """Take over the journals of processes that are gone; the next round carries them over."""
@@ -222,10 +272,18 @@ class LedgerWriter:
 
 
 def _rows(lines: Sequence[bytes]) -> list[RequestRow]:
+    """The rows of the lines that can be read: those of a disk that failed can't, and their neighbours count."""
     rows = []
     for line in lines:
-        try:
-            rows.append(_decode(line))
-        except msgspec.DecodeError:  # a disk that failed; its neighbours count all the same
-            _log.warning("journal_line_unreadable", size=len(line))
+        with suppress(msgspec.DecodeError):
+            row = _decode(line)
+            if row.tokens_in > _MOST_TOKENS or row.tokens_out > _MOST_TOKENS or row.tokens_cached > _MOST_TOKENS:
+                # What an upstream has counted may be any number.
+                row = replace(
+                    row,
+                    tokens_in=min(row.tokens_in, _MOST_TOKENS),
+                    tokens_out=min(row.tokens_out, _MOST_TOKENS),
+                    tokens_cached=min(row.tokens_cached, _MOST_TOKENS),
+                )
+            rows.append(row)
     return rows

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 __all__ = ["Connection", "Database", "DatabaseAway"]
@@ -113,8 +113,8 @@ class Database:
                     connection = connection.execution_options(reads=reads, patient=patient)  # noqa: PLW2901 - the same
                 with connection.begin():
                     yield connection
-        except IntegrityError:
-            raise
+        except (IntegrityError, DataError):
+            raise  # what was written is at fault, not the database
         except (DBAPIError, PoolTimeout) as error:
             self.fault = _reason(error)
             raise DatabaseAway(self.fault) from error
@@ -207,6 +207,10 @@ def _postgresql(url: URL, timeout: float) -> Engine:
     options: dict[str, Any] = {
         "connect_timeout": max(2, round(timeout)),
         "tcp_user_timeout": milliseconds * 2,
+        # A machine that is gone without a word while an answer is waited for is noticed after 25 s, not after hours.
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
         "application_name": "kimi-ai-2api",
         "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
     }

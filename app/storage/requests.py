@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 from sqlalchemy import Connection, delete, func, insert, select, text, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DataError, IntegrityError
 
 from app.storage import tables
 from app.storage.clock import now
@@ -49,8 +49,8 @@ def carry(
     rows: Sequence[RequestRow],
     end: int,
     zone: ZoneInfo = UTC,
-) -> None:
-    """Write a journal's rows, add them to the sums, and move its position.
+) -> int:
+    """Write a journal's rows, add them to the sums, and move its position. Returns how many don't fit in.
 
     Args:
         begin: The position that the rows were read from.
@@ -66,7 +66,22 @@ def carry(
     )
     if moved.rowcount != 1:
         raise RuntimeError(f"the journal {journal} is no longer at {begin}")
-    write_rows(database, connection, number, rows, zone)
+    return _write_fitting(database, connection, number, rows, zone)
+
+
+def _write_fitting(
+    database: Database, connection: Connection, number: int, rows: Sequence[RequestRow], zone: ZoneInfo
+) -> int:
+    """Write the rows that the database takes, and say how many it doesn't: one must not keep out all others."""
+    try:
+        with connection.begin_nested():
+            write_rows(database, connection, number, rows, zone)
+    except (DataError, OverflowError):
+        if len(rows) == 1:
+            return 1
+        half = len(rows) // 2
+        return sum(_write_fitting(database, connection, number, part, zone) for part in (rows[:half], rows[half:]))
+    return 0
 
 
 def write_rows(
@@ -112,6 +127,11 @@ def insert_rows(database: Database, connection: Connection, values: list[tuple[A
 def close_journal(connection: Connection, journal: str) -> None:
     """Give a journal's number back, when all of it has been carried over. Its row stays, until the file is gone."""
     connection.execute(update(_JOURNALS).where(_JOURNALS.c.id == journal).values(number=None, at=now()))
+
+
+def delete_journal(connection: Connection, journal: str) -> None:
+    """Forget a journal that nobody can come back for."""
+    connection.execute(delete(_JOURNALS).where(_JOURNALS.c.id == journal))
 
 
 def forget_journals(connection: Connection, before: int) -> None:

@@ -23,7 +23,7 @@ from app.keys.administration import (
 from app.keys.keyring import Keyring
 from app.keys.secret import make_secret
 from app.storage.clock import now
-from app.storage.database import Database
+from app.storage.database import Database, DatabaseAway
 from app.storage.feed import ChangeFeed
 from app.storage.keys import StoredKey, list_keys
 from app.storage.schema import migrate
@@ -176,23 +176,52 @@ async def test_an_expired_key_says_so(database: Database) -> None:
         assert keyring.caller(key) is None
 
 
-async def test_without_the_database_known_keys_open_and_others_are_503(own_postgres: PostgresServer) -> None:
+@pytest.mark.parametrize(
+    ("go", "come_back"),
+    [(PostgresServer.stop, PostgresServer.start), (PostgresServer.freeze, PostgresServer.thaw)],
+    ids=["stopped", "frozen"],
+)
+async def test_without_the_database_known_keys_open_and_others_are_503(
+    own_postgres: PostgresServer, go: Callable[[PostgresServer], None], come_back: Callable[[PostgresServer], None]
+) -> None:
     """A database that is away is never a reason to call a key wrong, and afterwards all is as before."""
     database = Database(own_postgres.new_database(), timeout=2)
     migrate(database)
     known, unknown = _create(database).secret.encode(), _create(database, "bob").secret.encode()
     async with _keyring(database) as keyring:
         assert await keyring.look_up(known)
-        own_postgres.stop()
+        go(own_postgres)
         await _until(lambda: database.fault)
         assert keyring.caller(known)
         with pytest.raises(KeyStoreUnavailable) as caught:
             await keyring.look_up(unknown)
         assert caught.value.retry_after
-        own_postgres.start()
+        come_back(own_postgres)
         await _until(lambda: not database.fault)
         assert await keyring.look_up(unknown)
     database.close()
+
+
+async def test_a_crowd_of_unknown_keys_doesn_t_queue_for_a_database_that_hangs(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who finds no turn soon gets a 503, while those before are still waiting for its answer."""
+    monkeypatch.setattr("app.keys.keyring._LONGEST_WAIT_SECONDS", 0.01)
+    held = asyncio.Event()
+
+    async def hangs(*_: object, **__: object) -> None:
+        await held.wait()
+        raise DatabaseAway("too late")
+
+    monkeypatch.setattr(database, "run", hangs)
+    keyring = Keyring(database, ChangeFeed(database), known_for=60)
+    crowd = [asyncio.create_task(keyring.look_up(make_secret().encode())) for _ in range(50)]
+    async with asyncio.timeout(10):
+        while sum(task.done() for task in crowd) < 50 - 16:  # noqa: ASYNC110 - likewise
+            await asyncio.sleep(0.01)
+    held.set()
+    refused = await asyncio.gather(*crowd, return_exceptions=True)
+    assert {type(error) for error in refused} == {KeyStoreUnavailable}
 
 
 async def test_known_keys_don_t_open_for_ever_without_the_database(own_postgres: PostgresServer) -> None:

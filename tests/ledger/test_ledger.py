@@ -1,24 +1,27 @@
 """What a journal holds arrives in the database exactly once, whatever dies in between."""
 
 import errno
+import fcntl
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import textwrap
-from contextlib import closing
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 import structlog
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from app.domain.chat import Usage
 from app.domain.usage import CallRecord, Origin
-from app.ledger.journal import Journal
+from app.ledger.journal import Journal, JournalFile
 from app.ledger.ledger import Ledger
 from app.ledger.writer import LedgerWriter
 from app.storage.clock import now
@@ -29,8 +32,10 @@ from app.storage.rows import RequestRow, id_at, time_of
 from app.storage.schema import migrate
 from app.storage.usage import UsageFilter, usage_by, usage_of
 from tests import databases
+from tests.databases import PostgresServer, wrong_sums
 
 shared_postgres = databases.shared_postgres
+own_postgres = databases.own_postgres
 database_url = databases.database_url
 empty_database = databases.empty_database
 database = databases.database
@@ -234,6 +239,7 @@ def test_what_was_killed_is_carried_over_by_whoever_comes_next(database: Databas
         writer.carry_all()
     assert len(_rows(database)) == 150
     assert _total(database) == {"k_ada": 150}
+    assert not wrong_sums(database)
     # Its file is gone, and its number free.
     assert len(list(tmp_path.glob("*.journal"))) == 1
     with database.transaction(reads=True) as connection:
@@ -262,6 +268,127 @@ def test_a_full_journal_is_followed_by_a_new_one_and_deleted(database: Database,
     assert len(list(tmp_path.glob("*.journal"))) == 1
     assert len(_rows(database)) == 90
     assert _total(database) == {"k_ada": 90}
+
+
+def test_lines_that_come_while_a_file_is_finished_aren_t_deleted_with_it(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event loop adds the last lines, and begin another file, just after the writer has seen the file's end."""
+    journal = _journal(tmp_path, segment=1000)
+    ledger, writer = Ledger(journal), _writer(database, journal)
+    ledger.call_ended(_record())
+    read = JournalFile.read
+
+    def reads(file: JournalFile, begin: int) -> bytes:
+        data = read(file, begin)
+        if not data and journal.appended == 1:
+            while len(journal.files()) == 1:
+                ledger.call_ended(_record())
+        return data
+
+    monkeypatch.setattr(JournalFile, "read", reads)
+    for _ in range(2):
+        writer.carry_all()
+    assert len(_rows(database)) == journal.appended > 2
+    assert not wrong_sums(database)
+    assert writer.waiting == 0
+
+
+@pytest.mark.parametrize("written", [True, False], ids=["written", "not written"])
+@pytest.mark.parametrize("place", ["file", "memory"])
+def test_a_commit_whose_answer_is_lost_counts_once(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, *, written: bool
+) -> None:
+    """Whether the database had written the lines before it was away or not; also those that no file took."""
+    journal = _journal(tmp_path, segment=200 if place == "memory" else 1024 * 1024)
+    ledger, writer = Ledger(journal), _writer(database, journal)
+    ledger.call_ended(_record())
+    writer.carry_all()
+    if place == "memory":
+        monkeypatch.setattr(os, "posix_fallocate", _no_space)
+    for _ in range(5):
+        ledger.call_ended(_record())
+
+    @contextmanager
+    def lost(*, reads: bool = False) -> Iterator[Connection]:
+        with transaction(reads=reads) as connection:
+            yield connection
+            if not reads and not written:
+                connection.rollback()
+        if not reads:
+            raise DatabaseAway("connection lost")
+
+    transaction = database.transaction
+    monkeypatch.setattr(database, "transaction", lost)
+    with pytest.raises(DatabaseAway):
+        writer.carry_all()
+    monkeypatch.setattr(database, "transaction", transaction)
+    ledger.call_ended(_record())
+    for _ in range(2):
+        writer.carry_all()
+    assert len(_rows(database)) == 7
+    assert not wrong_sums(database)
+    assert (writer.waiting, writer.written, journal.lost) == (0, 7, 0)
+
+
+def test_one_row_that_the_database_doesn_t_take_keeps_no_other_out(database: Database, tmp_path: Path) -> None:
+    """It is counted as lost; numbers of tokens that no column has room for are cut."""
+    journal = _journal(tmp_path)
+    ledger, writer = Ledger(journal), _writer(database, journal)
+    for number in range(7):
+        ledger.call_ended(_record(asked_model=str(number), status=2**63 if number == 3 else 200))
+    ledger.call_ended(_record(charged=Usage(10**12, 10**30, cached_tokens=10**12)))
+    writer.carry_all()
+    rows = _rows(database)
+    assert sorted(row["model"] for row in rows) == ["0", "1", "2", "4", "5", "6", "kimi"]
+    assert {row["tokens_out"] for row in rows} == {4, 2**31 - 1}
+    assert not wrong_sums(database)
+    assert (writer.unfit, writer.waiting) == (1, 0)
+
+
+def test_a_database_that_was_away_gets_all_that_came_meanwhile(own_postgres: PostgresServer, tmp_path: Path) -> None:
+    """Once each, from the thread that runs all the time."""
+    database = Database(own_postgres.new_database(), timeout=2)
+    migrate(database)
+    journal = _journal(tmp_path)
+    ledger, writer = Ledger(journal), _writer(database, journal)
+    writer.start()
+    for away in (False, True, False):
+        if away:
+            own_postgres.stop()
+        for _ in range(50):
+            ledger.call_ended(_record())
+        if away:
+            _until(lambda: database.fault)
+            own_postgres.start()
+        _until(lambda: not writer.waiting)
+    writer.stop(10)
+    assert len(_rows(database)) == 150
+    assert not wrong_sums(database)
+    database.close()
+
+
+def _until(condition: Callable[[], object]) -> None:
+    give_up = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)  # asking all the time would take the processor from what is waited for
+
+
+def test_a_journal_is_seen_by_others_only_when_it_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else another process could take a file that is just being made for one that was left behind, and delete it."""
+    lock = fcntl.flock
+    seen: list[Path] = []
+
+    def locks(descriptor: int, operation: int) -> None:
+        seen.extend(tmp_path.glob("*.journal"))
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", locks)
+    journal = _journal(tmp_path)
+    assert seen == []
+    assert len(list(tmp_path.iterdir())) == 1
+    journal.close()
 
 
 def test_a_line_that_was_cut_off_is_not_a_call(database: Database, tmp_path: Path) -> None:
@@ -299,6 +426,30 @@ def test_a_full_disk_fails_no_call_and_loses_none(
     assert writer.carry_all() == 2
     assert sorted(row["model"] for row in _rows(database)) == ["1", "2", "3", "4"]
     assert journal.lost == 0
+
+
+def test_a_gateway_starts_with_a_full_disk(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is started again while the disk is full counts its calls from memory, until there is a file."""
+    monkeypatch.setattr(os, "posix_fallocate", _no_space)
+    journal = _journal(tmp_path)
+    ledger, writer = Ledger(journal), _writer(database, journal)
+    ledger.call_ended(_record(asked_model="1"))
+    assert writer.carry_all() == 1
+    monkeypatch.undo()
+    ledger.call_ended(_record(asked_model="2"))
+    assert len(journal.files()) == 1
+    assert writer.carry_all() == 1
+    assert sorted(row["model"] for row in _rows(database)) == ["1", "2"]
+
+
+def test_what_finds_no_room_at_the_end_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that ends while the disk is full and the database away says how many calls it takes with it."""
+    journal = _journal(tmp_path, segment=10)
+    monkeypatch.setattr(os, "posix_fallocate", _no_space)
+    journal.append(b"x" * 100)
+    with structlog.testing.capture_logs() as told:
+        journal.close()
+    assert [(line["event"], line["count"]) for line in told if line["event"] == "calls_lost"] == [("calls_lost", 1)]
 
 
 def _no_space(*_: object) -> None:
