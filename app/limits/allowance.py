@@ -31,6 +31,7 @@ class Allowance:
     Attributes:
         free: What is held and not in use. Negative if calls have used more than was reserved for them.
         in_use: Permits of running calls; of a quota their reservations, and what is used and not in the ledger yet.
+        is_given_back: Whether what a call takes is in use until its end; of a bucket it is gone.
         low: When less than this is free, the store is asked for more before anybody has to wait.
         unit: What a call takes of it.
         seconds_each: In which a bucket gets one more.
@@ -62,6 +63,7 @@ class Allowance:
         "free",
         "freed",
         "in_use",
+        "is_given_back",
         "kind",
         "limit",
         "limit_id",
@@ -79,13 +81,8 @@ class Allowance:
         self.limit_id = limit_id
         self.limit = limit
         self.kind = limit.kind
-        self.unit = (
-            PERMIT
-            if limit.kind == "permits"
-            else REQUEST
-            if limit.kind == "bucket" and limit.measure == "requests"
-            else SIZED
-        )
+        self.is_given_back = limit.kind != "bucket"
+        self.unit = _unit_of(limit)
         self.seconds_each = limit.seconds / limit.amount if limit.kind == "bucket" else 0.0
         self.quota = quota
         self.ends_at = ends_at
@@ -115,7 +112,7 @@ class Allowance:
     @property
     def held(self) -> int:
         """What the store has to count as this worker's."""
-        return max(self.free, 0) + (0 if self.kind == "bucket" else self.in_use)
+        return max(self.free, 0) + self.in_use
 
     def release(self) -> None:
         """Give a permit back."""

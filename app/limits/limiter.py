@@ -234,7 +234,8 @@ class Limiter:
         for allowance, amount in zip(plan.allowances, reserved, strict=True):
             # Not a method of its own: that would take as long as all of this.
             allowance.free = free = allowance.free - amount
-            allowance.in_use += amount
+            if allowance.is_given_back:
+                allowance.in_use += amount
             allowance.taken += amount
             if free < allowance.low and allowance.answer is None and now >= allowance.dry_until:
                 self.leases.note(allowance)
