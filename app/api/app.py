@@ -1,6 +1,6 @@
 """FastAPI, as little of it as is needed around our own layers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.answering import AnsweringEndpoint, Dispatcher
 from app.api.error_responses import install_error_handlers
+from app.api.lazy import Annexes
 from app.api.openapi import describe, install_openapi
 
 
@@ -25,6 +26,7 @@ class Gateway(FastAPI):
         endpoints: Where calls are answered.
         routers: All further routes; the first one that matches a request answers it.
         public_paths: Addresses that need no key, for the API's description.
+        annexes: Applications of their own, by the beginnings of their addresses.
         options: FastAPI's own arguments.
     """
 
@@ -34,9 +36,11 @@ class Gateway(FastAPI):
         routers: Sequence[APIRouter],
         *,
         public_paths: frozenset[str],
+        annexes: Mapping[str, ASGIApp] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        self._annexes = annexes
         self._endpoints = {endpoint.path: endpoint for endpoint in endpoints}
         described = APIRouter()
         for endpoint in endpoints:
@@ -54,7 +58,10 @@ class Gateway(FastAPI):
         """All layers, inside out."""
         app: ASGIApp = AsyncExitStackMiddleware(self.router)
         app = ExceptionMiddleware(app, handlers=self.exception_handlers)
-        app = Dispatcher(_HeadAsGet(app, self._routes), self._endpoints)
+        app = _HeadAsGet(app, self._routes)
+        if self._annexes:
+            app = Annexes(app, self._annexes)
+        app = Dispatcher(app, self._endpoints)
         for layer, arguments, options in reversed(self.user_middleware):
             app = layer(app, *arguments, **options)
         return app

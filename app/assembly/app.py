@@ -1,9 +1,11 @@
 """The gateway as an ASGI application."""
 
+import importlib
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from app import __version__
 from app.api.answering import AnsweringEndpoint
@@ -12,6 +14,7 @@ from app.api.app import Gateway
 from app.api.completions.dialect import COMPLETIONS
 from app.api.dialects import DialectServices
 from app.api.key import key_router
+from app.api.lazy import LazyApp
 from app.api.openai.dialect import CHAT_COMPLETIONS
 from app.api.ops import Drain, ops_router
 from app.api.pages.docs import docs_router
@@ -81,6 +84,7 @@ def create_app(settings: Settings, further_providers: Sequence[BaseProvider] = (
             docs_router(_TITLE),
         ],
         public_paths=PUBLIC_PATHS,
+        annexes=_annexes(settings, resources),
         title=_TITLE,
         version=__version__,
         description="The Kimi web chat as the OpenAI API.",
@@ -93,6 +97,18 @@ def create_app(settings: Settings, further_providers: Sequence[BaseProvider] = (
     )
     app.state.drain = drain
     return app
+
+
+def _annexes(settings: Settings, resources: Resources) -> dict[str, ASGIApp]:
+    """What is imported at its first request."""
+    if resources.records is None:
+        return {}
+
+    def make() -> ASGIApp:
+        app: ASGIApp = importlib.import_module("app.assembly.administration").make_admin_app(settings, resources)
+        return app
+
+    return {"/admin/": LazyApp(make)}
 
 
 def _chat_service(settings: Settings, resources: Resources) -> ChatService:

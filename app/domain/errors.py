@@ -16,6 +16,9 @@
     ├── UnknownUrl                    404
     ├── MethodNotAllowed              405
     ├── RequestTimeout                408
+    ├── NotFound                      404
+    ├── RepeatedDifferently           409
+    ├── PreconditionFailed            412
     ├── SessionBusy                   409
     ├── LimitReached                  429
     ├── QuotaSpent                    429
@@ -235,6 +238,30 @@ class RequestTimeout(GatewayError):
     status = 408
     type = "invalid_request_error"
     code = "request_timeout"
+
+
+class NotFound(GatewayError):
+    """There is no such key, request or other thing; of the admin API."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+
+
+class RepeatedDifferently(GatewayError):
+    """The `Idempotency-Key` was used for another request before; of the admin API."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "idempotency_key_reused"
+
+
+class PreconditionFailed(GatewayError):
+    """Somebody else has changed it since the version in `If-Match`; of the admin API."""
+
+    status = 412
+    type = "invalid_request_error"
+    code = "precondition_failed"
 
 
 class SessionBusy(GatewayError):

@@ -155,7 +155,7 @@ class Metrics(Collector):
     """
 
     def __init__(self, read_state: Callable[[], State] = dict) -> None:
-        self._read_state = read_state
+        self.read_state = read_state
         self.instruments: list[Instrument] = []
         counter, gauge, histogram = self._counter, self._gauge, self._histogram
         self._requests = counter(
@@ -303,7 +303,7 @@ class Metrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Return all numbers, for `prometheus_client`."""
-        state = self._read_state()
+        state = self.read_state()
         for name in state.keys() - self._state.keys():
             self._state[name] = self._gauge(name, "A number reported by the provider", "", ("of",))
         for name, gauge in self._state.items():

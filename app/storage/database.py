@@ -45,6 +45,7 @@ _REASONS = {
 _PATIENCE_SECONDS = 120
 # Two for requests' sake (the event loop's thread, the ledger's writer), one more for a report.
 _CONNECTIONS = 3
+_REPORT_SECONDS = 10.0
 # PostgreSQL's advisory lock of this number, which all gateways share, is held by whoever writes what has an order.
 _WRITE_LOCK = 0x6B696D69
 
@@ -71,6 +72,7 @@ class Database:
         self.is_sqlite = self.backend == "sqlite"
         self._engine = _sqlite(self.url, timeout) if self.is_sqlite else _postgresql(self.url, timeout)
         self._thread = ThreadPoolExecutor(1, "database")
+        self._reports = ThreadPoolExecutor(1, "reports")
         # Whether the schema is known to be right; set by `schema.migrate`.
         self.prepared = False
         # Why the last transaction failed; empty if it didn't.
@@ -95,6 +97,20 @@ class Database:
         except TimeoutError:
             self.fault = f"it took longer than {self._timeout:g} s"
             raise DatabaseAway(self.fault) from None
+
+    async def report(self, work: Callable[[Connection], T]) -> T:
+        """Run a function that only reads on a thread of its own: a long report holds up nothing else.
+
+        Raises:
+            DatabaseAway: It can't be reached, or it takes too long.
+        """
+        if not self.prepared:
+            raise DatabaseAway(self.fault or "its tables have not been looked at yet")
+        future = asyncio.get_running_loop().run_in_executor(self._reports, self._worked, work, True)
+        try:
+            return await asyncio.wait_for(future, _REPORT_SECONDS)
+        except TimeoutError:
+            raise DatabaseAway(f"a report took longer than {_REPORT_SECONDS:g} s") from None
 
     @contextmanager
     def transaction(self, *, reads: bool = False, patient: bool = False) -> Iterator[Connection]:
@@ -143,6 +159,7 @@ class Database:
     def close(self) -> None:
         """Let go of the connections and the thread."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+        self._reports.shutdown(wait=False, cancel_futures=True)
         self._engine.dispose()
 
     def _worked(self, work: Callable[[Connection], T], reads: bool) -> T:

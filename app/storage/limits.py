@@ -33,6 +33,8 @@ CHANGED = "limits"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _DAY = 86_400_000
 _BUCKETS_KEPT = 40 * _DAY
+# Workers say so more often.
+_ALIVE_SECONDS = 15
 
 
 class Worker(Struct, frozen=True):
@@ -52,6 +54,17 @@ class Worker(Struct, frozen=True):
 
 class StaleMessage(Exception):
     """A later message of the same worker has been answered already."""
+
+
+class SeenWorker(Struct, frozen=True):
+    """A worker, as it was last seen; times in milliseconds since the epoch."""
+
+    id: str
+    machine: str
+    version: str
+    started_at: int
+    seen_at: int
+    is_alive: bool
 
 
 class Holding(Struct, frozen=True):
@@ -127,6 +140,16 @@ def holdings(database: Database, connection: Connection, limit_id: str) -> tuple
     if standing is not None:
         standing = replace(standing, at=clock - standing.at)
     return standing, held
+
+
+def living_workers(connection: Connection) -> list[SeenWorker]:
+    """The workers of the last day, the newest first."""
+    rows = connection.execute(select(_WORKERS).order_by(_WORKERS.c.started_at.desc()))
+    alive_from = now() - _ALIVE_SECONDS * 1000
+    return [
+        SeenWorker(row.id, row.machine, row.version, row.started_at, row.seen_at, row.seen_at >= alive_from)
+        for row in rows
+    ]
 
 
 def forget_idle(database: Database, connection: Connection) -> None:

@@ -90,6 +90,17 @@ def rows_after(
     return _told(connection, query)
 
 
+def slow_rows(connection: Connection, *, since: int, until: int, at_least: int, limit: int) -> list[dict[str, Any]]:
+    """Rows of calls that took long, in no order: when they ended, others that began later were there already.
+
+    Args:
+        since, until: When they began, in milliseconds since the epoch.
+        at_least: Milliseconds.
+    """
+    is_slow = _REQUESTS.c.milliseconds >= at_least
+    return _told(connection, select(_REQUESTS).where(*_between(id_at(since), id_at(until)), is_slow).limit(limit))
+
+
 def row_of(connection: Connection, row_id: int) -> dict[str, Any] | None:
     """One row; None if there is none."""
     rows = _told(connection, select(_REQUESTS).where(_REQUESTS.c.id == row_id))

@@ -250,3 +250,72 @@ spent = Table(
     sqlite_strict=True,
     sqlite_with_rowid=False,
 )
+
+# Who has changed what. `before` and `after` are JSON objects without secrets.
+audit = Table(
+    "audit",
+    metadata,
+    Column("number", Number, primary_key=True, autoincrement=True),
+    Column("at", Number, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("via", Text, nullable=False),  # "api", "console" or "cli"
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("before", Text),
+    Column("after", Text),
+    Column("address", Text),
+    sqlite_strict=True,
+    sqlite_autoincrement=True,
+)
+Index("audit_subject", audit.c.subject, audit.c.number)
+
+# Answers to requests with an Idempotency-Key, without the secrets that they had.
+repeated = Table(
+    "repeated",
+    metadata,
+    Column("key", Text, primary_key=True),  # together with whose it is, as a digest
+    Column("fingerprint", Text, nullable=False),
+    Column("answer", Text, nullable=False),
+    Column("expires_at", Number, nullable=False),
+    sqlite_strict=True,
+)
+
+# Who signs in to the console without a key.
+people = Table(
+    "person",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("role", Text, nullable=False),  # "admin" or "viewer"
+    Column("password", Text),  # as scrypt has hashed it; NULL for links only
+    Column("created_at", Number, nullable=False),
+    Column("disabled_at", Number),
+    sqlite_strict=True,
+)
+
+# Signed in: of a person, or of a key's holder.
+logins = Table(
+    "login",
+    metadata,
+    Column("digest", Text, primary_key=True),  # SHA-256 of the cookie, in hex
+    Column("person_id", Text),
+    Column("key_id", Text),
+    Column("csrf", Text, nullable=False),
+    Column("created_at", Number, nullable=False),
+    Column("seen_at", Number, nullable=False),
+    Column("expires_at", Number, nullable=False),
+    Column("agent", Text, nullable=False),
+    sqlite_strict=True,
+)
+Index("login_person", logins.c.person_id)
+Index("login_key", logins.c.key_id)
+
+# Links that open the console once.
+tickets = Table(
+    "ticket",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("person_id", Text, nullable=False),
+    Column("expires_at", Number, nullable=False),
+    sqlite_strict=True,
+)

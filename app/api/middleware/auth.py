@@ -67,6 +67,7 @@ class AuthMiddleware:
         special: Addresses that other keys open.
         issued: Who else may come in.
         scopes: What a key needs for an address, where that is not `chat`.
+        administration: The beginning of the addresses for which it needs `admin`, or `admin:read` to look.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class AuthMiddleware:
         special: Mapping[str, ApiKeys] | None = None,
         issued: IssuedKeys | None = None,
         scopes: Mapping[str, callers.Scope] | None = None,
+        administration: str = "/admin/",
     ) -> None:
         self._app = app
         self._keys = keys
@@ -85,6 +87,7 @@ class AuthMiddleware:
         self._special = dict(special or {})
         self._issued = issued
         self._scopes = dict(scopes or {})
+        self._administration = administration
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI call."""
@@ -97,7 +100,12 @@ class AuthMiddleware:
         try:
             if caller is None:
                 caller = await self._looked_up(scope["method"], context.headers)
-            if (needed := self._scopes.get(scope["path"], "chat")) not in caller.scopes:
+            needed = self._scopes.get(scope["path"], "chat")
+            if scope["path"].startswith(self._administration):
+                needed = (
+                    "admin:read" if scope["method"] in ("GET", "HEAD") and "admin" not in caller.scopes else "admin"
+                )
+            if needed not in caller.scopes:
                 context.caller = caller
                 raise MissingScope(f"This API key may not do this: it lacks the scope {needed!r}.")
         except GatewayError as refusal:
@@ -108,6 +116,12 @@ class AuthMiddleware:
         context.caller = caller
         access_fields.get({})["caller"] = caller.id
         await self._app(scope, receive, send)
+
+    def _needed(self, method: str, path: str, caller: Caller) -> callers.Scope:
+        """The scope that a request needs. Who may change things may look, too."""
+        if not path.startswith(self._administration):
+            return self._scopes.get(path, "chat")
+        return "admin:read" if method in ("GET", "HEAD") and "admin" not in caller.scopes else "admin"
 
     async def _looked_up(self, method: str, headers: Mapping[bytes, bytes]) -> Caller:
         """The caller of a key that isn't known yet, or the refusal."""

@@ -1,0 +1,44 @@
+"""The admin API, imported at its first request."""
+
+import time
+
+from starlette.types import ASGIApp
+
+from app import __version__
+from app.api.admin.app import admin_app
+from app.api.admin.services import AdminServices
+from app.assembly.resources import Resources
+from app.domain.limits import texts_of
+from app.settings import Settings
+from app.settings.holding import settings_as_they_hold
+from app.storage.spent import name_of
+
+_STARTED_AT = time.time_ns() // 1_000_000
+
+
+def make_admin_app(settings: Settings, resources: Resources) -> ASGIApp:
+    """Make it.
+
+    Raises:
+        RuntimeError: There is no database.
+    """
+    records, limits = resources.records, resources.limits
+    if records is None or limits is None:
+        raise RuntimeError("the admin API needs a database")
+    fixed = {name_of(scope).rstrip(":"): texts_of(limits) for scope, limits in settings.limits.fixed.items() if limits}
+    if settings.limits.default:
+        fixed["default"] = settings.limits.default
+    return admin_app(
+        AdminServices(
+            database=records.database,
+            registry=resources.registry,
+            sessions=resources.sessions,
+            limiter=limits.limiter,
+            state=resources.metrics.read_state,
+            settings=lambda: settings_as_they_hold(settings),
+            zone=settings.limits.time_zone,
+            version=__version__,
+            started_at=_STARTED_AT,
+            fixed_limits=fixed,
+        )
+    )
