@@ -42,7 +42,7 @@ _KEYS_0001 = [
     "INSERT INTO journal VALUES ('j', 1, 100, 1)",
     "INSERT INTO price VALUES ('kimi', 0, 1, 2, 3)",
 ]
-_SUMS_0001 = f"{', '.join(['0'] * 16)}"
+_SUMS_0001 = ", ".join(["0"] * 16)
 # What each older version is filled with. A row of requests: id, request id, key, model, served, outcome, error.
 _FILLED: dict[str, list[str]] = {
     "0001": [
@@ -64,7 +64,16 @@ _FILLED: dict[str, list[str]] = {
                 ]
             )
         ),
-    ]
+    ],
+    "0002": [
+        *_KEYS_0001,
+        "INSERT INTO name (text) VALUES ('k_ada'), ('lab'), ('kimi'), ('kimi-web'), ('openai')",
+        f"INSERT INTO usage VALUES ('day', '', 0, 'kimi', 'kimi-web', 'completed', 1, 1, {_SUMS_0001})",
+        (
+            f"INSERT INTO request VALUES ({_AT << 22}, NULL, 17, 1, 2, 3, 4, 5, 3, 4, 0, 1500, 500, 2, 200, 1, 1, "
+            "NULL, NULL, 'of-a-client', NULL, NULL, 'session-1', NULL, NULL)"
+        ),
+    ],
 }
 _OLDER = [step.revision for step in ScriptDirectory(_FOLDER).walk_revisions() if step.revision != HEAD]
 
@@ -184,9 +193,10 @@ def test_a_step_that_fails_leaves_everything_as_it_was(empty_database: Database,
     """The start is refused in one sentence; schema, version and rows are those of before."""
     _bring_to(empty_database, version)
     with empty_database.transaction() as connection:
-        connection.execute(text("CREATE TABLE name (id INTEGER)"))
+        obstacle = min(metadata.tables.keys() - set(inspect(connection).get_table_names()))
+        connection.execute(text(f"CREATE TABLE {obstacle} (id INTEGER)"))
     before, rows = _described(empty_database), _all_rows(empty_database)
-    said = f"could not be brought from version {version} to {HEAD}; nothing was changed: [^\n]*name[^\n]*$"
+    said = f"could not be brought from version {version} to {HEAD}; nothing was changed: [^\n]*{obstacle}[^\n]*$"
     with pytest.raises(SchemaError, match=said):
         migrate(empty_database)
     with pytest.raises(SettingsError, match=f"DATABASE_URL: the database {said}"):
@@ -203,7 +213,6 @@ def _all_rows(database: Database) -> dict[str, Any]:
         return {
             name: sorted(connection.execute(text(f"SELECT * FROM {name}")).all(), key=str)
             for name in inspect(connection).get_table_names()
-            if name != "name"
         }
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from app.domain.request_ids import RequestIds, number_of, time_in
 from app.storage import request_pages
+from app.storage.clock import now
 from app.storage.database import Database
-from app.storage.keys import now
 from app.storage.request_pages import RowFilter, page_of_rows, row_of, rows_after, rows_of_request
 from app.storage.rows import RequestRow, id_at, time_of
 from app.storage.usage import DAY, HOUR

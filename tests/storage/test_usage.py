@@ -9,8 +9,9 @@ import pytest
 
 from app.ledger.journal import Journal
 from app.ledger.writer import LedgerWriter
+from app.storage.clock import now
 from app.storage.database import Database
-from app.storage.keys import StoredKey, add_key, now
+from app.storage.keys import StoredKey, add_key
 from app.storage.rows import RequestRow
 from app.storage.tables import DURATIONS
 from app.storage.usage import DAY, HOUR, KEY_HOURS_KEPT, NoSuchSums, UsageFilter, percentile, usage_by, usage_of
