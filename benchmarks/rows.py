@@ -4,7 +4,7 @@
 
 Makes the rows first, which takes some minutes, in a folder of its own that is deleted at the end: 2 GB for ten million
 in SQLite, 3 GB in PostgreSQL (a server of its own). Prints a row for each figure with its bound, and exits with 1 if a
-bound is broken. A time is the shortest of several runs: what others do on this machine doesn't count, nor do cold caches.
+bound is broken. A time is the shortest of several runs: neither cold caches count, nor what others do on this machine.
 """
 
 import argparse

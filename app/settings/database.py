@@ -46,7 +46,10 @@ class DatabaseSettings(SettingsGroup):
         ge=16,
     )
     requests_kept: Days = setting(
-        "REQUESTS_KEPT_DAYS", 30, "How long the ledger keeps a row for each call. Its sums are kept for ever.", ge=0
+        "REQUESTS_KEPT_DAYS",
+        30,
+        "How long the ledger keeps a row for each call. Sums are kept for ever, but for those of single keys by hour.",
+        ge=0,
     )
     max_size: Megabytes = setting(
         "DATABASE_MAX_MB", 4096, "How large the database may become; beyond that the oldest rows go first.", ge=16

@@ -43,6 +43,8 @@ _REASONS = {
 }
 # How long a transaction that may take its time waits for others.
 _PATIENCE_SECONDS = 120
+# As SQLite tells it.
+_INCREMENTAL = 2
 # Two for requests' sake (the event loop's thread, the ledger's writer), one more for a report.
 _CONNECTIONS = 3
 _REPORT_SECONDS = 10.0
@@ -205,7 +207,10 @@ def _sqlite(url: URL, timeout: float) -> Engine:
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _: object) -> None:
         connection.isolation_level = None  # transactions begin as `begin` says, not as Python's module guesses
-        for pragma in ("auto_vacuum=INCREMENTAL", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        if connection.execute("PRAGMA auto_vacuum").fetchone() != (_INCREMENTAL,):
+            # Only in a new file: setting it writes, and so would wait for whoever else writes.
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")

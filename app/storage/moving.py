@@ -23,7 +23,7 @@ def copy_all(source: Database, target: Database) -> dict[str, int]:
     """
     migrate(target)
     counts: dict[str, int] = {}
-    with source.transaction(reads=True) as reading, target.transaction() as writing:
+    with source.transaction(reads=True, patient=True) as reading, target.transaction(patient=True) as writing:
         if not source.is_sqlite:
             # One moment for all tables. SQLite's transactions are like that anyway.
             reading.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))

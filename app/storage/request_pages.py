@@ -73,8 +73,8 @@ def page_of_rows(
         before: The id that the page ends before; None for the newest.
         limit: The most rows that it has.
     """
-    low = id_at(wanted.since) if wanted.since is not None else 0
-    high = min(_NEWEST if before is None else before, _NEWEST if wanted.until is None else id_at(wanted.until))
+    low, high = _bounds(wanted)
+    high = high if before is None else min(before, high)
     indexed, others = _conditions(wanted)
     if not others:
         return _page(_rows_between(connection, indexed, low, high, limit + 1), limit, None)
@@ -86,8 +86,9 @@ def rows_after(
 ) -> list[dict[str, Any]]:
     """The rows with ids above another one, the oldest first."""
     indexed, others = _conditions(wanted)
-    query = select(_REQUESTS).where(_REQUESTS.c.id > after, *indexed, *others).order_by(_REQUESTS.c.id).limit(limit)
-    return _told(connection, query)
+    low, high = _bounds(wanted)
+    query = select(_REQUESTS).where(*indexed, *others, *_between(max(low, after + 1), high))
+    return _told(connection, query.order_by(_REQUESTS.c.id).limit(limit))
 
 
 def slow_rows(connection: Connection, *, since: int, until: int, at_least: int, limit: int) -> list[dict[str, Any]]:
@@ -171,6 +172,12 @@ def _rows_between(
 
 def _between(low: int, high: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return _REQUESTS.c.id >= low, _REQUESTS.c.id < high
+
+
+def _bounds(wanted: RowFilter) -> tuple[int, int]:
+    """The ids from the first on and before the second are those of the time that is looked at."""
+    low = 0 if wanted.since is None else id_at(wanted.since)
+    return low, _NEWEST if wanted.until is None else id_at(wanted.until)
 
 
 def _conditions(wanted: RowFilter) -> tuple[list[ColumnElement[bool]], list[ColumnElement[bool]]]:
