@@ -167,7 +167,7 @@ class Journal:
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise
-            self._note_refusal(error.strerror)
+            self._note_refusal(error.strerror or str(error))
 
     def append(self, line: bytes) -> None:
         """Put a line in, given without its end. Never fails, and never waits for more than a new file."""

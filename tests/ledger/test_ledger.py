@@ -303,6 +303,7 @@ def test_a_commit_whose_answer_is_lost_counts_once(
         monkeypatch.setattr(os, "posix_fallocate", _no_space)
     for _ in range(5):
         ledger.call_ended(_record())
+
     @contextmanager
     def lost(*, reads: bool = False) -> Iterator[Connection]:
         with transaction(reads=reads) as connection:
@@ -422,9 +423,7 @@ def test_a_full_disk_fails_no_call_and_loses_none(
     assert journal.lost == 0
 
 
-def test_a_gateway_starts_with_a_full_disk(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gateway_starts_with_a_full_disk(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that is started again while the disk is full counts its calls from memory, until there is a file."""
     monkeypatch.setattr(os, "posix_fallocate", _no_space)
     journal = _journal(tmp_path)
