@@ -6,7 +6,6 @@ Everything runs on this machine, in processes of its own. Prints a row for each 
 and exits with 1 if a bound is broken.
 """
 
-import argparse
 import asyncio
 import json
 import os
@@ -25,7 +24,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.bounds import Row, report
+from benchmarks.bounds import Row, Scenario, chosen, run
 from benchmarks.processes import ROOT, free_port
 from benchmarks.soak import KEY, connected, process, until_up, workers_of
 from tests.ports import free_ports
@@ -352,7 +351,7 @@ class Redis:
         self.kill()
 
 
-SCENARIOS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
+SCENARIOS: dict[str, Scenario] = {
     "endless-head": endless_head,
     "idle-connections": idle_connections,
     "slow-heads": slow_heads,
@@ -362,24 +361,13 @@ SCENARIOS: dict[str, Callable[[], Awaitable[list[Row]]]] = {
 }
 
 
-async def run(names: list[str]) -> int:
-    """Run scenarios, and return the exit status."""
-    rows: list[Row] = []
-    for name in names:
-        async with asyncio.timeout(_LONGEST):
-            rows += await SCENARIOS[name]()
-    return report(rows)
-
-
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("scenarios", nargs="*", choices=[*SCENARIOS, []], help="default: all")
-    names = parser.parse_args().scenarios or list(SCENARIOS)
+    names = chosen(__doc__, SCENARIOS)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     os.chdir(ROOT)
-    return asyncio.run(run(names))
+    return asyncio.run(run(SCENARIOS, names, longest=_LONGEST))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 
 from benchmarks.processes import free_port
-from benchmarks.soak import KEY, connected, process, until_up, workers_of
+from benchmarks.soak import KEY, connected, process, process_telling, until_up, workers_of
 from tests.ports import free_ports
 
 _LONGEST_BODY = 1 << 20
@@ -101,7 +101,7 @@ async def cluster(folder: Path, database: str, *, workers: int = 3, **settings: 
     with (
         process("simulator", "--port", str(site_port)),
         _logged() as (output, logged),
-        process("cluster", output=output, **environment) as supervisor,
+        process_telling(output, "cluster", **environment) as supervisor,
     ):
         async with connected() as session:
             await until_up(session, site)
@@ -118,7 +118,7 @@ def _logged() -> Iterator[tuple[int, Counter[str]]]:
     logged: Counter[str] = Counter()
 
     def count() -> None:
-        with open(read, errors="replace") as lines:
+        with os.fdopen(read, errors="replace") as lines:
             logged.update(match[1] for line in lines if (match := _EVENT.search(line)))
 
     thread = threading.Thread(target=count)

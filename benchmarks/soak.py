@@ -51,7 +51,14 @@ def read(pid: int, started: float, requests: int) -> Reading:
 
 
 @contextmanager
-def process(*arguments: str, output: int = subprocess.DEVNULL, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def process(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """One of main.py's commands, whose output nobody reads."""
+    with process_telling(subprocess.DEVNULL, *arguments, **environment) as running:
+        yield running
+
+
+@contextmanager
+def process_telling(output: int, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     """One of main.py's commands, whose output goes to a descriptor."""
     running = subprocess.Popen(
         [sys.executable, "main.py", *arguments],

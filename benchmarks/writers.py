@@ -3,6 +3,7 @@
 import asyncio
 import json
 import multiprocessing
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -69,11 +70,11 @@ async def _phases(number: int, ledger: Ledger) -> dict[bool, list[float]]:
         late: list[float] = []
         begin, made = loop.time(), 0
         while (passed := loop.time() - begin) < _PHASE_SECONDS:
-            for made in range(made, int(passed * _RECORDS_A_SECOND)):
+            while made < passed * _RECORDS_A_SECOND:
                 record = _record(f"k_{number}_{made % 20}", f"req_{number}_{phase}_{made}")
                 if counts:
                     ledger.call_ended(record)
-            made = int(passed * _RECORDS_A_SECOND)
+                made += 1
             due = loop.time() + _TICK_SECONDS
             await asyncio.sleep(_TICK_SECONDS)
             late.append(loop.time() - due)
@@ -162,6 +163,8 @@ def _writers() -> list[Row]:
     made = sum(appended for _, appended, _ in told)
     with_it = median(lag for lags, _, _ in told for lag in lags[True])
     without = median(lag for lags, _, _ in told for lag in lags[False])
+    # Of neighbouring phases: the machine has other things to do, too.
+    more = median(a - b for lags, _, _ in told for a, b in zip(lags[True], lags[False], strict=True))
     troubles = [trouble for _, _, found in told for trouble in found] + faults
     name = f"{_PROCESSES} x {_RECORDS_A_SECOND} calls/s into one SQLite file"
     print(f"{name}: {made} calls, p99 of loop lag with {with_it:.2f} ms, without {without:.2f} ms", flush=True)
@@ -170,5 +173,6 @@ def _writers() -> list[Row]:
         Row(f"{name}: locked, or in any other trouble", len(troubles), "times", 0),
         Row(f"{name}: not in the ledger", made - rows[1], "calls", 0),
         Row(f"{name}: in the ledger twice", rows[0] - rows[1], "calls", 0),
-        Row(f"{name}: p99 of loop lag, more than without", with_it - without, "ms", 2),
+        # The loop may have to wait for the writer's thread as long as Python lets a thread run.
+        Row(f"{name}: p99 of loop lag, more than without", more, "ms", sys.getswitchinterval() * 1000),
     ]

@@ -100,11 +100,7 @@ class AuthMiddleware:
         try:
             if caller is None:
                 caller = await self._looked_up(scope["method"], context.headers)
-            needed = self._scopes.get(scope["path"], "chat")
-            if scope["path"].startswith(self._administration):
-                needed = (
-                    "admin:read" if scope["method"] in ("GET", "HEAD") and "admin" not in caller.scopes else "admin"
-                )
+            needed = self._needed(scope["method"], scope["path"], caller)
             if needed not in caller.scopes:
                 context.caller = caller
                 raise MissingScope(f"This API key may not do this: it lacks the scope {needed!r}.")
