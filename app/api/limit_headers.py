@@ -23,8 +23,9 @@ def openai_limit_headers(headroom: Sequence[Headroom]) -> RawHeaders:
             headers += (
                 (b"x-ratelimit-limit-" + name, b"%d" % tightest.limit.amount),
                 (b"x-ratelimit-remaining-" + name, b"%d" % tightest.remaining),
-                (b"x-ratelimit-reset-" + name, _duration(tightest.reset)),
             )
+            if math.isfinite(tightest.reset):
+                headers.append((b"x-ratelimit-reset-" + name, _duration(tightest.reset)))
     return headers
 
 
@@ -39,12 +40,13 @@ def anthropic_limit_headers(headroom: Sequence[Headroom]) -> RawHeaders:
     ):
         tightest = _tightest(headroom, measures)
         if tightest is not None:
-            reset = datetime.fromtimestamp(math.ceil(time.time() + tightest.reset), UTC)
             headers += (
                 (b"anthropic-ratelimit-%s-limit" % name, b"%d" % tightest.limit.amount),
                 (b"anthropic-ratelimit-%s-remaining" % name, b"%d" % tightest.remaining),
-                (b"anthropic-ratelimit-%s-reset" % name, reset.strftime("%Y-%m-%dT%H:%M:%SZ").encode()),
             )
+            if math.isfinite(tightest.reset):
+                reset = datetime.fromtimestamp(math.ceil(time.time() + tightest.reset), UTC)
+                headers.append((b"anthropic-ratelimit-%s-reset" % name, reset.strftime("%Y-%m-%dT%H:%M:%SZ").encode()))
     return headers
 
 
