@@ -31,6 +31,7 @@ class Allowance:
         in_use: Permits and reservations of running calls; of a quota also what is used and not in the ledger yet.
         low: When less than this is free, the store is asked for more before anybody has to wait.
         used: Of a quota: what the ledger knows of.
+        plans: How many plans of calls have it.
         waiting: How many calls wait for more.
         wanted: Whether another worker had to go without a short while ago.
         answer: Done when the store has answered; None if it isn't being asked.
@@ -60,6 +61,7 @@ class Allowance:
         "limit",
         "limit_id",
         "low",
+        "plans",
         "quota",
         "used",
         "waiting",
@@ -76,6 +78,7 @@ class Allowance:
         self.in_use = 0
         self.low = 0.0
         self.used = 0
+        self.plans = 0
         self.waiting = 0
         self.answer: asyncio.Future[None] | None = None
         self.freed: asyncio.Future[None] | None = None
@@ -199,7 +202,7 @@ class Allowance:
     def is_forgettable(self, now: float) -> bool:
         """Whether nothing would be lost with it."""
         idle = now - self._used_at > 6 * _IDLE_SECONDS
-        return idle and not (self.free or self.in_use or self._reported or self.waiting or self.answer)
+        return idle and not (self.plans or self.free or self.in_use or self._reported or self.waiting or self.answer)
 
     def void(self) -> bool:
         """Forget what is held unused: the store gives it to others now. Whether the store should hear of it."""

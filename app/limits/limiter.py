@@ -317,8 +317,14 @@ class Limiter:
             self._book.version,
             _FIRST_OUTPUT if old is None else old.output,
         )
+        # A limit that is in a plan is not forgotten: it would be counted twice, once in the plan and once anew.
+        for allowance in plan.allowances:
+            allowance.plans += 1
+        gone = [] if old is None else [old]
         while len(self._plans) > _MOST_PLANS:
-            self._plans.popitem(last=False)
+            gone.append(self._plans.popitem(last=False)[1])
+        for allowance in [allowance for forgotten in gone for allowance in forgotten.allowances]:
+            allowance.plans -= 1
         return plan
 
     def _allowance(self, scope: Scope, limit: Limit) -> Allowance:
