@@ -18,9 +18,7 @@ CALL = ChatCall(model="kimi", messages=())
 
 async def test_a_limit_that_is_forgotten_never_lives_twice() -> None:
     """A worker that looks around before a call has used all of its limits keeps them: for each there is one count."""
-    book = LimitBook(
-        read_limits("1000 requests/minute, 10 at once"), {Scope("gateway"): read_limits("12 at once")}
-    )
+    book = LimitBook(read_limits("1000 requests/minute, 10 at once"), {Scope("gateway"): read_limits("12 at once")})
     leases = Leases(MemoryStore(ZoneInfo("UTC")))
     limiter = Limiter(book, leases, LimiterPolicy(wait=0))
     let_in = 0
