@@ -1,14 +1,19 @@
-"""`GET /v1/key`: what the caller's own key may do, and what it has used."""
+"""`GET /v1/key`: what the caller's own key may do, what it has used, and what its limits leave."""
 
-from collections.abc import Awaitable, Callable, Mapping
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Literal
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from app.api.request import caller_of
+from app.domain.caller import Caller
+from app.limits.overview import LimitUse, figure
 
-# The caller's id -> its sums of today, of this month and of all time.
-ReadUsage = Callable[[str], Awaitable[Mapping[str, Mapping[str, int]]]]
+# A caller -> its sums of today, of this month and of all time, None where nothing is counted; and its limits.
+ReadStanding = Callable[[Caller], Awaitable[tuple[Mapping[str, Mapping[str, int]] | None, Sequence[LimitUse]]]]
 
 
 class KeyUsage(BaseModel):
@@ -19,6 +24,21 @@ class KeyUsage(BaseModel):
     tokens_out: int
     tokens_cached: int
     cost_usd: float
+
+
+class KeyLimit(BaseModel):
+    """A limit that holds for the key's calls. Dollars are in dollars."""
+
+    scope: Literal["key", "project", "gateway"] = Field(description="Who shares it: this key, its project, or all.")
+    limit: str = Field(description="As people write it, such as `60 requests/minute`.")
+    measure: str = Field(description="`requests`, `tokens`, `input tokens`, `output tokens`, `dollars` or `at once`.")
+    window: str | None = Field(description="`minute`, `month`, …; `total` for all time; null for calls at once.")
+    models: str | None = Field(description="The pattern of the models that it counts; null for all.")
+    amount: int | float
+    used: int | float
+    remaining: int | float
+    resets_in: float | None = Field(description="Seconds until all of it is free again; null if no time does that.")
+    resets_at: int | None = Field(description="The same as a time, in seconds since the epoch.")
 
 
 class KeyInfo(BaseModel):
@@ -32,21 +52,18 @@ class KeyInfo(BaseModel):
     models: list[str] | None
     expires_at: int | None
     usage: dict[str, KeyUsage] | None
+    limits: list[KeyLimit]
 
 
-def key_router(read_usage: ReadUsage | None) -> APIRouter:
-    """The route, for every key.
-
-    Args:
-        read_usage: None where nothing is counted.
-    """
+def key_router(read_standing: ReadStanding) -> APIRouter:
+    """The route, for every key."""
     router = APIRouter(tags=["keys"])
 
-    @router.get("/v1/key", summary="What may this key do, and what has it used", response_model=KeyInfo)
+    @router.get("/v1/key", summary="What may this key do, what has it used, and what is left", response_model=KeyInfo)
     async def key(request: Request) -> KeyInfo:
-        """`models` are patterns, null for all; `usage` is null if the gateway counts nothing."""
+        """`models` are patterns, null for all. `usage` is null if nothing is counted. `limits` are all that apply."""
         caller = caller_of(request)
-        usage = None if read_usage is None else await read_usage(caller.id)
+        usage, limits = await read_standing(caller)
         return KeyInfo(
             id=caller.id,
             name=caller.name,
@@ -55,6 +72,7 @@ def key_router(read_usage: ReadUsage | None) -> APIRouter:
             models=None if caller.models is None else list(caller.models),
             expires_at=None if caller.expires_at is None else int(caller.expires_at),
             usage=None if usage is None else {name: _usage(sums) for name, sums in usage.items()},
+            limits=[_limit(use) for use in limits],
         )
 
     return router
@@ -67,4 +85,20 @@ def _usage(sums: Mapping[str, int]) -> KeyUsage:
         tokens_out=sums["tokens_out"],
         tokens_cached=sums["tokens_cached"],
         cost_usd=sums["cost"] / 1e9,
+    )
+
+
+def _limit(use: LimitUse) -> KeyLimit:
+    limit = use.limit
+    return KeyLimit(
+        scope=use.scope.kind,
+        limit=limit.text,
+        measure=limit.measure,
+        window=limit.window or None,
+        models=limit.pattern or None,
+        amount=figure(limit.amount, limit.measure),
+        used=figure(use.used, limit.measure),
+        remaining=figure(use.remaining, limit.measure),
+        resets_in=None if use.reset is None else round(use.reset, 3),
+        resets_at=None if use.reset is None else math.ceil(time.time() + use.reset),
     )

@@ -34,7 +34,8 @@ def openai_limit_headers(tightest: Tightest) -> RawHeaders:
         if found is not None:
             headers.append((limit, b"%d" % found.limit.amount))
             headers.append((remaining, b"%d" % found.remaining))
-            headers.append((reset, _duration(found.reset)))
+            if math.isfinite(found.reset):
+                headers.append((reset, _duration(found.reset)))
     return headers
 
 
@@ -44,12 +45,13 @@ def anthropic_limit_headers(tightest: Tightest) -> RawHeaders:
     for name, measures in _ANTHROPIC:
         found = tightest(measures)
         if found is not None:
-            reset = datetime.fromtimestamp(math.ceil(time.time() + found.reset), UTC)
             headers += (
                 (b"anthropic-ratelimit-%s-limit" % name, b"%d" % found.limit.amount),
                 (b"anthropic-ratelimit-%s-remaining" % name, b"%d" % found.remaining),
-                (b"anthropic-ratelimit-%s-reset" % name, reset.strftime("%Y-%m-%dT%H:%M:%SZ").encode()),
             )
+            if math.isfinite(found.reset):
+                reset = datetime.fromtimestamp(math.ceil(time.time() + found.reset), UTC)
+                headers.append((b"anthropic-ratelimit-%s-reset" % name, reset.strftime("%Y-%m-%dT%H:%M:%SZ").encode()))
     return headers
 
 

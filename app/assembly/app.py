@@ -1,8 +1,9 @@
 """The gateway as an ASGI application."""
 
 import importlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp
@@ -27,7 +28,9 @@ from app.assembly.resources import Resources, make_resources
 from app.chat.fitting import RoomPolicy
 from app.chat.service import ChatService
 from app.chat.session import SessionPolicy
+from app.domain.caller import Caller
 from app.domain.emulation.schema import SchemaCompiler
+from app.limits.overview import LimitUse
 from app.observe import logging as logs
 from app.providers.base import BaseProvider
 from app.settings import Settings
@@ -80,7 +83,7 @@ def create_app(settings: Settings, further_providers: Sequence[BaseProvider] = (
             ),
             *(dialect.routes(services) for dialect in _DIALECTS),
             sessions_router(resources.sessions),
-            key_router(None if resources.records is None else resources.records.usage_of),
+            key_router(partial(_standing, resources)),
             docs_router(_TITLE),
         ],
         public_paths=PUBLIC_PATHS,
@@ -129,6 +132,15 @@ def _chat_service(settings: Settings, resources: Resources) -> ChatService:
         compiler=SchemaCompiler(),
         limiter=None if limits is None else limits.limiter,
     )
+
+
+async def _standing(
+    resources: Resources, caller: Caller
+) -> tuple[Mapping[str, Mapping[str, int]] | None, Sequence[LimitUse]]:
+    """What a caller has used, None where nothing is counted, and how it stands with its limits."""
+    if resources.records is not None:
+        return await resources.records.standing_of(caller)
+    return None, () if resources.limits is None else resources.limits.uses(caller)
 
 
 def _stream_policy(settings: Settings) -> StreamPolicy:

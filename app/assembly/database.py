@@ -9,7 +9,9 @@ import structlog
 from msgspec import Struct
 
 from app.assembly.limits import Limits, book_of, policy_of
+from app.domain.caller import Caller
 from app.domain.errors import KeyStoreUnavailable
+from app.domain.granting import LimitState
 from app.keys.keyring import Keyring
 from app.ledger.journal import Journal
 from app.ledger.ledger import Ledger
@@ -17,13 +19,15 @@ from app.ledger.writer import LedgerWriter
 from app.limits.following import LimitFollower
 from app.limits.leases import Leases
 from app.limits.limiter import Limiter
+from app.limits.overview import LimitUse, Overview
 from app.limits.shared import SharedStore
 from app.observe.metrics import Metrics
 from app.settings import Settings, SettingsError
 from app.settings.database import DatabaseSettings
-from app.storage.database import Database, DatabaseAway
+from app.storage.database import Connection, Database, DatabaseAway
 from app.storage.feed import ChangeFeed
 from app.storage.keys import list_keys
+from app.storage.limits import states_of
 from app.storage.schema import SchemaError, migrate
 from app.storage.usage import usage_of
 
@@ -71,8 +75,8 @@ class Records(Struct, frozen=True):
             await self.limits.leases.aclose()
             self.database.close()
 
-    async def usage_of(self, key_id: str) -> dict[str, dict[str, int]]:
-        """What a key has used today, this month and ever, by the UTC calendar.
+    async def standing_of(self, caller: Caller) -> tuple[dict[str, dict[str, int]], list[LimitUse]]:
+        """What a caller has used today, this month and ever, by the UTC calendar, and how it stands with its limits.
 
         Raises:
             KeyStoreUnavailable: The database is away.
@@ -80,10 +84,18 @@ class Records(Struct, frozen=True):
         day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         begins = {"today": day.timestamp(), "month": day.replace(day=1).timestamp(), "total": 0.0}
         milliseconds = {name: int(at * 1000) for name, at in begins.items()}
+        overview = self.limits.overview
+        limits = overview.limits_of(caller)
+
+        def read(connection: Connection) -> tuple[dict[str, dict[str, int]], list[LimitState]]:
+            usage = usage_of(connection, caller.id, milliseconds)
+            return usage, states_of(self.database, connection, limits)
+
         try:
-            return await self.database.run(lambda connection: usage_of(connection, key_id, milliseconds), reads=True)
+            usage, states = await self.database.run(read, reads=True)
         except DatabaseAway:
             raise KeyStoreUnavailable("What was used can't be read at the moment; try again soon.") from None
+        return usage, overview.uses(limits, states)
 
     def state(self) -> dict[str, dict[str, float]]:
         """The numbers of the moment, for the metrics."""
@@ -127,9 +139,8 @@ def make_records(settings: Settings, metrics: Metrics) -> Records:
     )
     book = book_of(settings.limits)
     follower = LimitFollower(book)
-    leases = Leases(
-        SharedStore(database), workers=settings.cluster.workers, written=lambda: writer.written + journal.lost
-    )
+    store = SharedStore(database)
+    leases = Leases(store, workers=settings.cluster.workers, written=lambda: writer.written + journal.lost)
     limiter = Limiter(
         book,
         leases,
@@ -145,7 +156,7 @@ def make_records(settings: Settings, metrics: Metrics) -> Records:
         journal=journal,
         ledger=Ledger(journal),
         writer=writer,
-        limits=Limits(limiter, leases),
+        limits=Limits(limiter, leases, Overview(book, leases, settings.limits.zone, store.worker)),
         limit_follower=follower,
     )
 

@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("cluster", help="run several workers behind a local nginx")
     for name, purpose in (
         ("keys", "give API keys out, and take them back"),
+        ("limits", "say how much keys, projects, upstreams and the gateway may use"),
         ("usage", "say what was used, by whom and of what"),
         ("requests", "show the latest calls"),
         ("prices", "read and show what models cost"),

@@ -8,7 +8,9 @@ import msgspec
 from msgspec.structs import replace
 
 from app.cli.database_access import open_database, print_json, print_table, time_text, told
+from app.cli.limit_scopes import StoredBook, give_limits, limits_or_default
 from app.cli.times import moment, span
+from app.domain.granting import Scope
 from app.keys.administration import (
     KeyFault,
     NewSecret,
@@ -20,8 +22,9 @@ from app.keys.administration import (
     rotate_key,
     update_key,
 )
+from app.settings import load_settings
 from app.storage.clock import now
-from app.storage.database import Database
+from app.storage.database import Connection, Database
 from app.storage.keys import StoredKey, list_keys
 
 
@@ -64,6 +67,12 @@ def _add_fields(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scopes", type=_list, help="chat, metrics, admin:read, admin (default: chat)")
     parser.add_argument("--expires", type=_moment, help="a date (2027-01-31) or a span from now (30d)")
     parser.add_argument("--note", help="for yourself")
+    parser.add_argument(
+        "--limits",
+        type=limits_or_default,
+        default=argparse.SUPPRESS,  # None says `default`
+        help="such as '60 requests/minute, 5 at once'; `none`, or `default` for DEFAULT_LIMITS (the default)",
+    )
 
 
 def _done(options: argparse.Namespace) -> int:
@@ -71,37 +80,50 @@ def _done(options: argparse.Namespace) -> int:
         if options.action == "list":
             with database.transaction(reads=True) as connection:
                 keys = list_keys(connection, revoked=options.all)
-            _print_list(keys, as_json=options.json)
-        elif options.action == "create":
+                shown = _plain(connection, keys)
+            _print_list(keys, shown, as_json=options.json)
+        elif options.action in ("create", "rotate"):
             with database.transaction() as connection:
-                new = create_key(connection, name=options.name, project=options.project, **_fields(options))
-            _print_secret(new, as_json=options.json)
-        elif options.action == "rotate":
-            with database.transaction() as connection:
-                key = only_key(connection, options.key, options.project)
-                new = rotate_key(database, connection, key, grace_seconds=options.grace)
-            _print_secret(new, as_json=options.json)
+                new = _with_new_secret(database, connection, options)
+                (shown_key,) = _plain(connection, [new.key])
+            _print_secret(new, shown_key, as_json=options.json)
         else:
-            _print_key(_acted(database, options), as_json=options.json)
+            with database.transaction(reads=options.action == "show") as connection:
+                (shown_key,) = _plain(connection, [_acted(database, connection, options)])
+            _print_key(shown_key, as_json=options.json)
     return 0
 
 
-def _acted(database: Database, options: argparse.Namespace) -> StoredKey:
-    with database.transaction(reads=options.action == "show") as connection:
+def _with_new_secret(database: Database, connection: Connection, options: argparse.Namespace) -> NewSecret:
+    if options.action == "rotate":
         key = only_key(connection, options.key, options.project)
-        match options.action:
-            case "show":
-                return key
-            case "pause":
-                return pause_key(database, connection, key)
-            case "resume":
-                return resume_key(database, connection, key)
-            case "revoke":
-                return revoke_key(database, connection, key)
-        changes = _fields(options) | ({"name": options.name} if options.name else {})
-        if not changes:
-            raise KeyFault("Nothing to change was given; see --help.")
-        return update_key(database, connection, replace(key, **changes))
+        return rotate_key(database, connection, key, grace_seconds=options.grace)
+    new = create_key(connection, name=options.name, project=options.project, **_fields(options))
+    _set_limits(database, connection, new.key, options)
+    return new
+
+
+def _acted(database: Database, connection: Connection, options: argparse.Namespace) -> StoredKey:
+    key = only_key(connection, options.key, options.project)
+    match options.action:
+        case "show":
+            return key
+        case "pause":
+            return pause_key(database, connection, key)
+        case "resume":
+            return resume_key(database, connection, key)
+        case "revoke":
+            return revoke_key(database, connection, key)
+    changes = _fields(options) | ({"name": options.name} if options.name else {})
+    if not changes and "limits" not in options:
+        raise KeyFault("Nothing to change was given; see --help.")
+    _set_limits(database, connection, key, options)
+    return update_key(database, connection, replace(key, **changes)) if changes else key
+
+
+def _set_limits(database: Database, connection: Connection, key: StoredKey, options: argparse.Namespace) -> None:
+    if "limits" in options:
+        give_limits(database, connection, Scope("key", key.id), options.limits)
 
 
 def _fields(options: argparse.Namespace) -> dict[str, Any]:
@@ -113,53 +135,58 @@ def _fields(options: argparse.Namespace) -> dict[str, Any]:
     return fields | {name: value for name, value in others.items() if value is not None}
 
 
-def _print_secret(new: NewSecret, *, as_json: bool) -> None:
+def _print_secret(new: NewSecret, shown: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        print_json(_plain(new.key) | {"secret": new.secret})
+        print_json(shown | {"secret": new.secret})
         return
     print(new.secret)
     # Beside the secret, so that it can be piped on alone.
     print(f"{new.key.name} ({new.key.id}): keep this key; it is not shown again.", file=sys.stderr)
 
 
-def _print_key(key: StoredKey, *, as_json: bool) -> None:
+def _print_key(shown: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        print_json(_plain(key))
+        print_json(shown)
         return
-    for name, value in _plain(key).items():
-        shown = time_text(value) if name.endswith("_at") else ", ".join(value) if isinstance(value, tuple) else value
-        if shown:
-            print(f"{name.replace('_', ' '):<11} {shown}")
+    for name, value in shown.items():
+        text = time_text(value) if name.endswith("_at") else ", ".join(value) if isinstance(value, tuple) else value
+        if text:
+            print(f"{name.replace('_', ' '):<11} {text}")
 
 
-def _print_list(keys: list[StoredKey], *, as_json: bool) -> None:
+def _print_list(keys: list[StoredKey], shown: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
-        print_json([_plain(key) for key in keys])
+        print_json(shown)
         return
     if not keys:
         print("There are no keys yet; make one with: python main.py keys create NAME")
         return
     print_table(
-        ("ID", "NAME", "PROJECT", "STATE", "KEY", "MODELS", "SCOPES", "EXPIRES"),
+        ("ID", "NAME", "PROJECT", "STATE", "KEY", "MODELS", "SCOPES", "EXPIRES", "LIMITS"),
         (
             (
                 key.id,
                 key.name,
                 key.project,
-                key.state(now()),
+                fields["state"],
                 ", ".join(key.hints),
                 "all" if key.models is None else ", ".join(key.models),
                 ", ".join(key.scopes),
                 time_text(key.expires_at),
+                fields["limits"],
             )
-            for key in keys
+            for key, fields in zip(keys, shown, strict=True)
         ),
     )
 
 
-def _plain(key: StoredKey) -> dict[str, Any]:
-    fields: dict[str, Any] = msgspec.to_builtins(key)
-    return fields | {"state": key.state(now())}
+def _plain(connection: Connection, keys: list[StoredKey]) -> list[dict[str, Any]]:
+    """The keys with their states and limits."""
+    stored = StoredBook.read(connection, load_settings())
+    return [
+        msgspec.to_builtins(key) | {"state": key.state(now()), "limits": stored.text(Scope("key", key.id))}
+        for key in keys
+    ]
 
 
 def _list(text: str) -> tuple[str, ...]:

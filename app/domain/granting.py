@@ -6,11 +6,13 @@ So whatever the store doesn't know yet (a worker has used something, was killed,
 believe that more is held than is, and to give less.
 """
 
+from collections.abc import Sequence
 from typing import Literal
+from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
-from app.domain.limits import Kind
+from app.domain.limits import Kind, Limit, Measure, period_at
 
 # A worker that has been silent for so long has lost what it held of buckets and permits; it knows that earlier, by its
 # own clock. Quotas are kept for it for longer: what it has used may be still on its way into the ledger.
@@ -36,10 +38,29 @@ class Quota(Struct, frozen=True):
     """What the ledger is asked for a quota: the use by a scope from `start` on, before `end` (ms since the epoch)."""
 
     scope: Scope
-    measure: str
+    measure: Measure
     pattern: str
     start: int
     end: int
+
+
+class ScopedLimit(Struct, frozen=True):
+    """A scope's limit, as stores know it.
+
+    Args:
+        limit_id: Of a quota together with its period.
+        quota: Of a quota: what the ledger is asked.
+    """
+
+    scope: Scope
+    limit: Limit
+    limit_id: str
+    quota: Quota | None = None
+
+    @property
+    def ends_at(self) -> float:
+        """Of a quota: when its period ends, in seconds since the epoch; else 0."""
+        return 0.0 if self.quota is None else self.quota.end / 1000
 
 
 class Claim(Struct, frozen=True):
@@ -66,6 +87,28 @@ class Claim(Struct, frozen=True):
     back: int = 0
     seconds: int = 0
     quota: Quota | None = None
+
+
+class Holding(Struct, frozen=True):
+    """How much of a limit a worker holds."""
+
+    worker: str
+    machine: str
+    held: int
+
+
+class LimitState(Struct, frozen=True):
+    """What a store knows of a limit at a moment.
+
+    Args:
+        left: What nobody holds; of a bucket with what has refilled. Negative if more was used than was free.
+        used: Of a quota: what the ledger knows of.
+        holdings: What workers that live hold, as far as they have said.
+    """
+
+    left: float
+    used: int
+    holdings: tuple[Holding, ...]
 
 
 class Standing(Struct, frozen=True):
@@ -146,3 +189,25 @@ def grant(
     given = Grant(granted, left - granted, wanted, used)
     at = max(now, old.at) if claim.kind == "bucket" else now
     return given, Standing(claim.amount, tokens - granted if claim.kind == "bucket" else 0.0, at, wanted_at)
+
+
+def scoped(scope: Scope, limit: Limit, milliseconds: int, zone: ZoneInfo) -> ScopedLimit:
+    """A scope's limit at a time of day, in milliseconds since the epoch."""
+    limit_id = f"{scope.kind}:{scope.name}|{limit.name}"
+    if limit.kind != "quota":
+        return ScopedLimit(scope, limit, limit_id)
+    period = period_at(limit.window, milliseconds, zone)
+    quota = Quota(scope, limit.measure, limit.pattern, period.start, period.end)
+    return ScopedLimit(scope, limit, f"{limit_id}|{period.name}", quota)
+
+
+def state_of(
+    one: ScopedLimit, standing: Standing | None, holdings: Sequence[Holding], *, used: int, now: int
+) -> LimitState:
+    """What somebody would find who claims nothing. The arguments are those of `grant`."""
+    limit = one.limit
+    seconds = limit.seconds if limit.kind == "bucket" else 0
+    nothing = Claim(one.limit_id, limit.kind, limit.amount, held=0, seconds=seconds, quota=one.quota)
+    held = sum([holding.held for holding in holdings])
+    given, _ = grant(nothing, standing, own=0, others=held, used=used, now=now)
+    return LimitState(given.left, used, tuple(holdings))

@@ -100,7 +100,7 @@ class Headroom(Struct, frozen=True):
     """How much a limit still leaves, as far as this worker knows.
 
     Args:
-        reset: Seconds until all of it is free again.
+        reset: Seconds until all of it is free again; infinite if that never comes by itself.
     """
 
     limit: Limit
@@ -122,6 +122,26 @@ def amount_in_words(amount: int, measure: Measure) -> str:
             number = f"{amount // factor}{letter}"
             break
     return f"{number} {measure.removesuffix('s') if amount == 1 else measure}"
+
+
+def measured(measure: Measure, *, requests: int, tokens_in: int, tokens_out: int, cost: int) -> int:
+    """What of some use a limit of this measure counts. Calls at once are counted otherwise.
+
+    Args:
+        cost: In nano-dollars.
+    """
+    match measure:
+        case "requests":
+            return requests
+        case "tokens":
+            return tokens_in + tokens_out
+        case "input tokens":
+            return tokens_in
+        case "output tokens":
+            return tokens_out
+        case "dollars":
+            return cost
+    return 0
 
 
 def read_limits(text: str) -> tuple[Limit, ...]:

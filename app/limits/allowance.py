@@ -13,6 +13,8 @@ _LEAST_CALLS = 2
 _BUCKET_PART, _QUOTA_PART = 2, 4
 # What nobody has used for so long is given back.
 _IDLE_SECONDS = 10.0
+# Longer than any call: what it has used beyond its reservation still has to be taken.
+_FORGOTTEN_SECONDS = 1800.0
 # After a refusal the store isn't asked again for so long at least, and at most.
 _SHORTEST_DRY, _LONGEST_DRY = 0.1, 1.0
 # What a call takes: a permit for as long as it runs; a request, which is used up as it is taken; or what its size says.
@@ -212,7 +214,7 @@ class Allowance:
 
     def is_forgettable(self, now: float) -> bool:
         """Whether nothing would be lost with it."""
-        idle = now - self._used_at > 6 * _IDLE_SECONDS
+        idle = now - self._used_at > _FORGOTTEN_SECONDS
         return idle and not (self.free or self.in_use or self._reported or self.waiting or self.answer)
 
     def void(self) -> bool:

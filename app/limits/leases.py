@@ -85,6 +85,13 @@ class Leases:
             known.change(limit)
         return known
 
+    def known(self, limit_id: str) -> Allowance | None:
+        """This worker's allowance of a limit, if it has used any of it lately."""
+        allowance = self._allowances.get(limit_id)
+        if allowance is not None:
+            allowance.written(self._written())
+        return allowance
+
     def note(self, allowance: Allowance) -> None:
         """Mention an allowance in a message soon."""
         self._due[allowance.limit_id] = allowance

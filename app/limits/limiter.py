@@ -5,6 +5,7 @@ the store and waits for it, and if nothing comes free in a short while, it is re
 """
 
 import asyncio
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -16,8 +17,8 @@ from msgspec import Struct, field
 from app.domain.caller import Caller
 from app.domain.chat import ChatCall, Usage
 from app.domain.errors import GatewayOverloaded, LimitReached, LimitsUnavailable, QuotaSpent
-from app.domain.granting import Quota, Scope
-from app.domain.limits import Headroom, Limit, Measure, amount_in_words, period_at
+from app.domain.granting import Scope, scoped
+from app.domain.limits import Headroom, Limit, Measure, amount_in_words
 from app.domain.tokens import estimate
 from app.limits.allowance import PERMIT, REQUEST, Allowance
 from app.limits.book import LimitBook
@@ -335,12 +336,8 @@ class Limiter:
         return plan
 
     def _allowance(self, scope: Scope, limit: Limit) -> Allowance:
-        limit_id = f"{scope.kind}:{scope.name}|{limit.name}"
-        if limit.kind != "quota":
-            return self.leases.allowance(limit_id, limit)
-        period = period_at(limit.window, round(self._time() * 1000), self._policy.zone)
-        quota = Quota(scope, limit.measure, limit.pattern, period.start, period.end)
-        return self.leases.allowance(f"{limit_id}|{period.name}", limit, quota, period.end / 1000)
+        one = scoped(scope, limit, round(self._time() * 1000), self._policy.zone)
+        return self.leases.allowance(one.limit_id, limit, one.quota, one.ends_at)
 
     def _time(self) -> float:
         """The store's time of day, in seconds since the epoch."""
@@ -348,6 +345,8 @@ class Limiter:
 
     def _reset(self, allowance: Allowance, remaining: int) -> float:
         """Seconds until all of a limit is free again."""
+        if allowance.limit.window == "total":
+            return math.inf
         if allowance.kind == "quota":
             return max(allowance.ends_at - self._time(), 0.0)
         if allowance.kind == "permits":

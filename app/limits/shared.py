@@ -25,6 +25,11 @@ class SharedStore:
         self._worker = Worker(f"w_{secrets.token_hex(6)}", platform.node()[:100], __version__, now())
         self._messages = count(1)
 
+    @property
+    def worker(self) -> str:
+        """How the store calls this worker."""
+        return self._worker.id
+
     async def exchange(self, claims: Sequence[Claim]) -> Exchanged:
         """See `LimitStore`."""
         number = next(self._messages)

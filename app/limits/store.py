@@ -6,8 +6,19 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
-from app.domain.granting import Claim, Exchanged, Quota, Scope, Standing, grant
-from app.domain.limits import Limit, period_at
+from app.domain.granting import (
+    Claim,
+    Exchanged,
+    Holding,
+    LimitState,
+    Quota,
+    Scope,
+    ScopedLimit,
+    Standing,
+    grant,
+    state_of,
+)
+from app.domain.limits import Limit, measured, period_at
 from app.domain.usage import CallRecord
 
 
@@ -59,6 +70,20 @@ class MemoryStore:
             grants[claim.limit_id] = given
         return Exchanged(grants, 1, is_new=False, epoch=time.time_ns() // 1_000_000)
 
+    def states_of(self, limits: Sequence[ScopedLimit]) -> list[LimitState]:
+        """What is left of limits, and what the worker holds of them."""
+        now = round(self._clock() * 1000)
+        return [
+            state_of(
+                one,
+                self._standings.get(one.limit_id),
+                [Holding("", "", self._held.get(one.limit_id, 0))],
+                used=0 if one.quota is None else self._used_of(one.quota),
+                now=now,
+            )
+            for one in limits
+        ]
+
     def call_ended(self, record: CallRecord) -> None:
         """Count what a call has used: this store's ledger."""
         charged = record.charged
@@ -80,16 +105,7 @@ class MemoryStore:
     def _used_of(self, quota: Quota) -> int:
         counted = Limit(1, "requests", "day", quota.pattern)
         return sum(
-            _measured(quota.measure, *used)
+            measured(quota.measure, requests=used[0], tokens_in=used[1], tokens_out=used[2], cost=0)
             for (scope, day, model), used in self._used.items()
             if scope == quota.scope and quota.start <= day < quota.end and counted.counts(model)
         )
-
-
-def _measured(measure: str, requests: int, tokens_in: int, tokens_out: int) -> int:
-    return {
-        "requests": requests,
-        "tokens": tokens_in + tokens_out,
-        "input tokens": tokens_in,
-        "output tokens": tokens_out,
-    }.get(measure, 0)

@@ -89,6 +89,11 @@ def list_keys(connection: Connection, *, revoked: bool = False) -> list[StoredKe
     return _with_hints(connection, query if revoked else query.where(_KEYS.c.revoked_at.is_(None)))
 
 
+def list_projects(connection: Connection) -> list[str]:
+    """The names of all projects."""
+    return list(connection.execute(select(_PROJECTS.c.name).order_by(_PROJECTS.c.name)).scalars())
+
+
 def add_key(connection: Connection, key: StoredKey, *, project_id: str, digest: str, hint: str) -> None:
     """Add a key with its first secret, and its project if there is none of that name.
 

@@ -17,9 +17,13 @@ from app.domain.granting import (
     QUOTA_LAPSE_SECONDS,
     Claim,
     Exchanged,
+    Holding,
+    LimitState,
     Scope,
+    ScopedLimit,
     Standing,
     grant,
+    state_of,
 )
 from app.storage import tables
 from app.storage.changes import note_change
@@ -65,14 +69,6 @@ class SeenWorker(Struct, frozen=True):
     started_at: int
     seen_at: int
     is_alive: bool
-
-
-class Holding(Struct, frozen=True):
-    """How much of a limit a worker holds."""
-
-    worker: str
-    machine: str
-    held: int
 
 
 def exchange(
@@ -121,25 +117,34 @@ def stored_limits(connection: Connection) -> dict[Scope, str]:
     return {scope_of(row.scope): row.limits for row in rows}
 
 
-def holdings(database: Database, connection: Connection, limit_id: str) -> tuple[Standing | None, list[Holding]]:
-    """What is left of a limit, refilled until now, and what living workers hold of it."""
+def states_of(database: Database, connection: Connection, limits: Sequence[ScopedLimit]) -> list[LimitState]:
+    """What is left of limits now, and what living workers hold of them."""
+    if not limits:
+        return []
     clock = _clock(database, connection)
-    row = connection.execute(select(_BUCKETS).where(_BUCKETS.c.limit_id == limit_id)).first()
-    standing = None if row is None else Standing(row.amount, row.tokens, row.at, row.wanted_at)
+    ids = [one.limit_id for one in limits]
+    buckets = connection.execute(select(_BUCKETS).where(_BUCKETS.c.limit_id.in_(ids)))
+    standings = {row.limit_id: _standing(row) for row in buckets}
     query = (
-        select(_LEASES.c.worker, _LEASES.c.held, _LEASES.c.is_quota, _WORKERS.c.machine, _WORKERS.c.beat)
+        select(_LEASES, _WORKERS.c.machine, _WORKERS.c.beat)
         .join(_WORKERS, _WORKERS.c.id == _LEASES.c.worker)
-        .where(_LEASES.c.limit_id == limit_id)
-        .order_by(_WORKERS.c.started_at)
+        .where(_LEASES.c.limit_id.in_(ids))
+        .order_by(_WORKERS.c.started_at, _WORKERS.c.id)
     )
-    held = [
-        Holding(row.worker, row.machine, row.held)
-        for row in connection.execute(query)
-        if _is_alive(row.beat, clock, QUOTA_LAPSE_SECONDS if row.is_quota else LAPSE_SECONDS)
+    holdings: dict[str, list[Holding]] = {limit_id: [] for limit_id in ids}
+    for row in connection.execute(query):
+        if _is_alive(row.beat, clock, QUOTA_LAPSE_SECONDS if row.is_quota else LAPSE_SECONDS):
+            holdings[row.limit_id].append(Holding(row.worker, row.machine, row.held))
+    return [
+        state_of(
+            one,
+            standings.get(one.limit_id),
+            holdings[one.limit_id],
+            used=0 if one.quota is None else spent_of(connection, one.quota),
+            now=clock,
+        )
+        for one in limits
     ]
-    if standing is not None:
-        standing = replace(standing, at=clock - standing.at)
-    return standing, held
 
 
 def living_workers(connection: Connection) -> list[SeenWorker]:
@@ -202,7 +207,7 @@ def _locked(database: Database, connection: Connection, claims: Sequence[Claim],
         .order_by(_BUCKETS.c.limit_id)
         .with_for_update()
     )
-    return {row.limit_id: Standing(row.amount, row.tokens, row.at, row.wanted_at) for row in connection.execute(query)}
+    return {row.limit_id: _standing(row) for row in connection.execute(query)}
 
 
 def _held(
@@ -252,6 +257,10 @@ def _as_new(claim: Claim) -> Claim:
     return replace(claim, held=0, back=min(claim.back, 0)) if claim.kind == "bucket" else claim
 
 
+def _standing(row: Any) -> Standing:
+    return Standing(row.amount, row.tokens, row.at, row.wanted_at)
+
+
 def _columns(standing: Standing) -> dict[str, float]:
     return {
         "amount": standing.amount,
@@ -284,7 +293,8 @@ def _clock(database: Database, connection: Connection) -> int:
         # Never back: what has been refilled before must not be again.
         newest = connection.execute(select(func.max(_BUCKETS.c.at))).scalar() or 0
         base = max(now(), newest) - counted
-        connection.execute(insert(tables.boots).values(id=boot, base=base))
+        if not connection.get_execution_options().get("reads"):
+            connection.execute(insert(tables.boots).values(id=boot, base=base))
     return int(base + counted)
 
 

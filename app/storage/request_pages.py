@@ -11,9 +11,10 @@ from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, func, li
 
 from app.domain.request_ids import number_of, time_in
 from app.storage import tables
+from app.storage.clock import now
 from app.storage.names import number_of_name, texts_of
 from app.storage.rows import CLOCK_SLACK, COMPLETED, LONGEST_ARRIVAL, as_told, id_at, names_needed, time_of
-from app.storage.usage import UNLISTED, UsageFilter, end_of_newest_hour
+from app.storage.usage import HOUR, UNLISTED, UsageFilter, end_of_newest_hour, usage_by
 
 _REQUESTS = tables.requests
 # As the index has it.
@@ -100,6 +101,45 @@ def slow_rows(connection: Connection, *, since: int, until: int, at_least: int, 
     """
     is_slow = _REQUESTS.c.milliseconds >= at_least
     return _told(connection, select(_REQUESTS).where(*_between(id_at(since), id_at(until)), is_slow).limit(limit))
+
+
+def scan_of_rows(
+    connection: Connection, wanted: RowFilter, *, after: int = 0, limit: int = 1000
+) -> tuple[list[dict[str, Any]], int | None]:
+    """The rows of a time from the oldest on, a part at a time.
+
+    Args:
+        wanted: Of which time, and which rows of it.
+        after: The id that the part begins after.
+        limit: The number of rows that are looked at.
+
+    Returns:
+        The rows that are wanted, perhaps none, and what the next part begins after; None after the last one.
+    """
+    low = max(after + 1, 0 if wanted.since is None else id_at(wanted.since))
+    high = _NEWEST if wanted.until is None else id_at(wanted.until)
+    indexed, others = _conditions(wanted)
+    ids = select(_REQUESTS.c.id).where(*indexed, *_between(low, high)).order_by(_REQUESTS.c.id).limit(limit)
+    looked_at = ids.subquery()
+    last, count = connection.execute(select(func.max(looked_at.c.id), func.count()).select_from(looked_at)).one()
+    if not count:
+        return [], None
+    query = select(_REQUESTS).where(*indexed, *others, *_between(low, last + 1)).order_by(_REQUESTS.c.id)
+    return _told(connection, query), last if count == limit else None
+
+
+def deleted_until(connection: Connection, since: int) -> int | None:
+    """Until when rows of a time have been deleted, in milliseconds since the epoch; None if none have.
+
+    Args:
+        since: When the time begins.
+    """
+    oldest = connection.execute(select(func.min(_REQUESTS.c.id))).scalar()
+    end = now() if oldest is None else time_of(oldest)
+    if end <= since:
+        return None
+    sums = usage_by(connection, since=since - since % HOUR, until=end - end % HOUR)
+    return end if sums and sums[0]["requests"] else None
 
 
 def row_of(connection: Connection, row_id: int) -> dict[str, Any] | None:

@@ -5,13 +5,12 @@ So a quota is what the ledger says: there is no second counter that could differ
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, func, select
 
 from app.domain.granting import Quota, Scope
-from app.domain.limits import Limit, period_at
+from app.domain.limits import Limit, measured, period_at
 from app.storage import tables
 from app.storage.database import Database, insert_into
 from app.storage.rows import RequestRow
@@ -70,7 +69,17 @@ def spent_of(connection: Connection, quota: Quota) -> int:
     if of_upstream:
         query = query.where(_SPENT.c.provider == quota.scope.name)
     pattern = Limit(1, "requests", "day", quota.pattern)
-    return sum(_measured(quota.measure, row) for row in connection.execute(query) if pattern.counts(row.model))
+    return sum(
+        measured(
+            quota.measure,
+            requests=int(row.requests),  # PostgreSQL's sums are decimals
+            tokens_in=int(row.tokens_in),
+            tokens_out=int(row.tokens_out),
+            cost=int(row.cost),
+        )
+        for row in connection.execute(query)
+        if pattern.counts(row.model)
+    )
 
 
 def name_of(scope: Scope) -> str:
@@ -87,17 +96,3 @@ def scope_of(name: str) -> Scope:
 @lru_cache(maxsize=1000)
 def _day_of(quarter: int, zone: ZoneInfo) -> int:
     return period_at("day", quarter * _QUARTER, zone).start
-
-
-def _measured(measure: str, row: Any) -> int:
-    match measure:
-        case "requests":
-            return int(row.requests)
-        case "tokens":
-            return int(row.tokens_in + row.tokens_out)
-        case "input tokens":
-            return int(row.tokens_in)
-        case "output tokens":
-            return int(row.tokens_out)
-        case _:
-            return int(row.cost)

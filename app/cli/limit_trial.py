@@ -1,0 +1,169 @@
+"""`main.py limits try`: what limits would have refused of the calls in the ledger."""
+
+import argparse
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from msgspec import Struct
+
+from app.cli.database_access import print_json
+from app.cli.limit_scopes import NamedScope, read_scope, text_of, warn_of_dollars
+from app.cli.times import span
+from app.domain.errors import LimitReached, QuotaSpent
+from app.domain.granting import Quota, Scope
+from app.domain.limits import Limit, period_at, texts_of
+from app.limits.trial import STRETCH, Trial, TrialCall
+from app.settings import Settings
+from app.storage.clock import now
+from app.storage.database import Database
+from app.storage.request_pages import RowFilter, deleted_until, scan_of_rows
+from app.storage.rows import time_of
+from app.storage.spent import spent_of
+
+_LONGEST_SECONDS = 60.0
+_MADE = ("completed", "failed", "abandoned")
+_LIMIT_ERRORS = (LimitReached.code, QuotaSpent.code)
+
+
+class _Replay(Struct):
+    """What came of a trial.
+
+    Args:
+        refused_before: Calls that limits refused at the time.
+        stopped_at: Up to where it came, in milliseconds since the epoch, if it took too long; else None.
+        deleted_until: From when on there are rows, if some of the time's have been deleted; else None.
+    """
+
+    trial: Trial
+    refused_before: int = 0
+    stopped_at: int | None = None
+    deleted_until: int | None = None
+
+
+def add_trial_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what only this action takes."""
+    parser.add_argument("--last", type=_span, default="7d", help="of which time, such as 24h or 30d (default: 7d)")
+
+
+def run_trial(database: Database, settings: Settings, options: argparse.Namespace) -> int:
+    """Put the calls of the past through limits, say what they would have refused, and return the exit status."""
+    until = now()
+    words, seconds = options.last
+    with database.transaction(reads=True) as connection:
+        named = read_scope(connection, settings, options.scope, options.project)
+        warn_of_dollars(connection, options.limits)
+    replay = _replayed(database, settings, named.scope, options.limits, until - round(seconds * 1000), until)
+    if options.json:
+        print_json(_plain(replay, named, options.limits))
+    else:
+        for line in _lines(replay, settings, named, options.limits, words):
+            print(line)
+    return 0
+
+
+def _span(text: str) -> tuple[str, float]:
+    try:
+        return text.strip(), span(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _replayed(
+    database: Database, settings: Settings, scope: Scope, limits: Sequence[Limit], since: int, until: int
+) -> _Replay:
+    """Read the calls, a part at a time and each in a transaction of its own, and put them through."""
+    zone = settings.limits.zone
+    # What quotas had counted before is known by whole days.
+    begin = period_at("day", since, zone).start if any(limit.kind == "quota" for limit in limits) else since
+    used = {}
+    with database.transaction(reads=True) as connection:
+        for limit in limits:
+            if limit.kind == "quota":
+                start = period_at(limit.window, begin, zone).start
+                used[limit] = spent_of(connection, Quota(scope, limit.measure, limit.pattern, start, begin))
+        replay = _Replay(Trial(limits, zone, begin=begin, wait=settings.limits.wait, used=used))
+        replay.deleted_until = deleted_until(connection, begin)
+    wanted, deadline = _filter(scope, begin, until), time.monotonic() + _LONGEST_SECONDS
+    after: int | None = 0
+    while after is not None:
+        with database.transaction(reads=True) as connection:
+            rows, after = scan_of_rows(connection, wanted, after=after)
+        for row in rows:
+            _put(replay, row, since)
+        if after is not None and time.monotonic() > deadline:
+            replay.stopped_at = time_of(after)
+            break
+    return replay
+
+
+def _put(replay: _Replay, row: dict[str, Any], since: int) -> None:
+    at = time_of(row["id"])
+    if row["outcome"] in _MADE:
+        call = TrialCall(
+            at, row["milliseconds"], row["served"] or row["model"], row["tokens_in"], row["tokens_out"], row["cost"]
+        )
+        replay.trial.put(call, counted=at >= since)
+    elif row["error"] in _LIMIT_ERRORS and at >= since:
+        replay.refused_before += 1
+
+
+def _filter(scope: Scope, since: int, until: int) -> RowFilter:
+    return RowFilter(
+        key_id=scope.name if scope.kind == "key" else None,
+        project=scope.name if scope.kind == "project" else None,
+        provider=scope.name if scope.kind == "upstream" else None,
+        since=since,
+        until=until,
+    )
+
+
+def _lines(replay: _Replay, settings: Settings, named: NamedScope, limits: Sequence[Limit], words: str) -> list[str]:
+    trial, zone = replay.trial, settings.limits.zone
+
+    def day_and_time(milliseconds: int) -> str:
+        return datetime.fromtimestamp(milliseconds / 1000, zone).strftime("%a %Y-%m-%d %H:%M")
+
+    text = texts_of(tuple(limits))
+    verb = "refused" if named.scope.kind != "upstream" else "sent elsewhere, or let wait,"
+    refused = f"{trial.refused:,}" if trial.refused else "none"
+    line = f"{named.name}: {text} would have {verb} {refused} of {trial.calls:,} requests of the last {words}"
+    if trial.by_time:
+        worst, count = max(trial.by_time.items(), key=lambda item: (item[1], -item[0]))
+        minutes = STRETCH // 60_000
+        line += f", most on {day_and_time(worst)} ({count:,} within {minutes} minutes)"
+    lines = [f"{line}."]
+    if len(limits) > 1:
+        lines += [f"  {limit.text}: {count:,}" for limit, count in trial.by_limit.most_common()]
+    if replay.refused_before:
+        lines.append(
+            f"Not counted: {replay.refused_before:,} requests that limits had refused then; nobody knows what they "
+            "would have used."
+        )
+    if replay.deleted_until is not None:
+        lines.append(
+            f"Rows from before {day_and_time(replay.deleted_until)} have been deleted (REQUESTS_KEPT_DAYS, "
+            "DATABASE_MAX_MB): what came earlier isn't counted."
+        )
+    if replay.stopped_at is not None:
+        lines.append(
+            f"Stopped after {_LONGEST_SECONDS:.0f} s at {day_and_time(replay.stopped_at)}: what came later isn't "
+            "counted. Name a shorter --last."
+        )
+    return lines
+
+
+def _plain(replay: _Replay, named: NamedScope, limits: Sequence[Limit]) -> dict[str, Any]:
+    trial = replay.trial
+    return {
+        "scope": text_of(named.scope),
+        "limits": texts_of(tuple(limits)),
+        "requests": trial.calls,
+        "refused": trial.refused,
+        "by_limit": {limit.text: trial.by_limit[limit] for limit in limits},
+        "by_time": {str(at): count for at, count in sorted(trial.by_time.items())},
+        "refused_then": replay.refused_before,
+        "deleted_until": replay.deleted_until,
+        "stopped_at": replay.stopped_at,
+    }
