@@ -29,6 +29,7 @@ class Allowance:
         limit: The limit.
         quota: Of a quota: what the ledger is asked.
         ends_at: Of a quota: when its period ends, in seconds since the epoch.
+        now: The loop's time: it may be used soon, and isn't to be forgotten.
 
     Attributes:
         free: What is held and not in use. Negative if calls have used more than was reserved for them.
@@ -79,7 +80,9 @@ class Allowance:
         "wanted",
     )
 
-    def __init__(self, limit_id: str, limit: Limit, quota: Quota | None = None, ends_at: float = 0.0) -> None:
+    def __init__(
+        self, limit_id: str, limit: Limit, quota: Quota | None = None, ends_at: float = 0.0, *, now: float = 0.0
+    ) -> None:
         self.limit_id = limit_id
         self.limit = limit
         self.kind = limit.kind
@@ -107,7 +110,7 @@ class Allowance:
         self._taken_before = self._taken_seen = 0
         self._last_amount = 1
         self._asked_at = 0.0
-        self._used_at = 0.0
+        self._used_at = now
         # Of a quota: what was used, and which line of the journal tells the ledger.
         self._pending: deque[tuple[int, int]] = deque()
 

@@ -80,7 +80,8 @@ class Leases:
         """This worker's allowance of a limit."""
         known = self._allowances.get(limit_id)
         if known is None:
-            known = self._allowances[limit_id] = Allowance(limit_id, limit, quota, ends_at)
+            now = asyncio.get_running_loop().time()
+            known = self._allowances[limit_id] = Allowance(limit_id, limit, quota, ends_at, now=now)
         elif known.limit.amount != limit.amount:
             known.change(limit)
         return known
