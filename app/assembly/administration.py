@@ -1,5 +1,6 @@
-"""The admin API, imported at its first request."""
+"""The admin API and the console, imported at their first request."""
 
+import importlib
 import time
 
 from starlette.types import ASGIApp
@@ -7,6 +8,7 @@ from starlette.types import ASGIApp
 from app import __version__
 from app.api.admin.app import admin_app
 from app.api.admin.services import AdminServices
+from app.api.console.services import ConsoleServices
 from app.assembly.resources import Resources
 from app.domain.limits import texts_of
 from app.settings import Settings
@@ -17,28 +19,38 @@ _STARTED_AT = time.time_ns() // 1_000_000
 
 
 def make_admin_app(settings: Settings, resources: Resources) -> ASGIApp:
-    """Make it.
+    """Make the admin API."""
+    return admin_app(_services(settings, resources))
 
-    Raises:
-        RuntimeError: There is no database.
-    """
+
+def make_console_app(settings: Settings, resources: Resources) -> ASGIApp:
+    """Make the console."""
+    services = _services(settings, resources)
+    if resources.records is None:
+        raise RuntimeError("the console needs a database")
+    # Imported only now: it brings Jinja2.
+    app: ASGIApp = importlib.import_module("app.api.console.app").console_app(
+        ConsoleServices(services, resources.records.keyring)
+    )
+    return app
+
+
+def _services(settings: Settings, resources: Resources) -> AdminServices:
     records, limits = resources.records, resources.limits
     if records is None or limits is None:
         raise RuntimeError("the admin API needs a database")
     fixed = {name_of(scope).rstrip(":"): texts_of(limits) for scope, limits in settings.limits.fixed.items() if limits}
     if settings.limits.default:
         fixed["default"] = settings.limits.default
-    return admin_app(
-        AdminServices(
-            database=records.database,
-            registry=resources.registry,
-            sessions=resources.sessions,
-            limiter=limits.limiter,
-            state=resources.metrics.read_state,
-            settings=lambda: settings_as_they_hold(settings),
-            zone=settings.limits.time_zone,
-            version=__version__,
-            started_at=_STARTED_AT,
-            fixed_limits=fixed,
-        )
+    return AdminServices(
+        database=records.database,
+        registry=resources.registry,
+        sessions=resources.sessions,
+        limiter=limits.limiter,
+        state=resources.metrics.read_state,
+        settings=lambda: settings_as_they_hold(settings),
+        zone=settings.limits.time_zone,
+        version=__version__,
+        started_at=_STARTED_AT,
+        fixed_limits=fixed,
     )

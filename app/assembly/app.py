@@ -107,11 +107,12 @@ def _annexes(settings: Settings, resources: Resources) -> dict[str, ASGIApp]:
     if resources.records is None:
         return {}
 
-    def make() -> ASGIApp:
-        app: ASGIApp = importlib.import_module("app.assembly.administration").make_admin_app(settings, resources)
+    def make(name: str) -> ASGIApp:
+        app: ASGIApp = getattr(importlib.import_module("app.assembly.administration"), name)(settings, resources)
         return app
 
-    return {"/admin/": LazyApp(make)}
+    console = LazyApp(partial(make, "make_console_app"))
+    return {"/admin/": LazyApp(partial(make, "make_admin_app")), "/console": console}
 
 
 def _chat_service(settings: Settings, resources: Resources) -> ChatService:

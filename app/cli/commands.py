@@ -13,7 +13,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the process's exit status."""
     options, rest = _parser().parse_known_args(arguments)
     # Imported only now: a gateway that serves has no use for what the other commands need.
-    command = importlib.import_module(f"app.cli.{options.command or 'serve'}")
+    command = importlib.import_module(f"app.cli.{(options.command or 'serve').replace('-', '_')}")
     parser = argparse.ArgumentParser(prog=f"main.py {options.command}", description=command.__doc__)
     if options.declares_more:
         command.add_arguments(parser)
@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         ("requests", "show the latest calls"),
         ("prices", "read and show what models cost"),
         ("database", "look after the database of keys and calls"),
+        ("console-link", "print a link that signs in to the console, once"),
     ):
         # Its arguments are declared by its module, which is imported if it is the command that was called.
         commands.add_parser(name, help=purpose, add_help=False).set_defaults(declares_more=True)

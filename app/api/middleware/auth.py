@@ -68,6 +68,7 @@ class AuthMiddleware:
         issued: Who else may come in.
         scopes: What a key needs for an address, where that is not `chat`.
         administration: The beginning of the addresses for which it needs `admin`, or `admin:read` to look.
+        pages: The beginning of the addresses that need no key, because they know their visitors by a cookie.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class AuthMiddleware:
         issued: IssuedKeys | None = None,
         scopes: Mapping[str, callers.Scope] | None = None,
         administration: str = "/admin/",
+        pages: str = "/console",
     ) -> None:
         self._app = app
         self._keys = keys
@@ -88,6 +90,7 @@ class AuthMiddleware:
         self._issued = issued
         self._scopes = dict(scopes or {})
         self._administration = administration
+        self._pages = pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI call."""
@@ -98,6 +101,9 @@ class AuthMiddleware:
         keys = self._special.get(scope["path"], self._keys)
         caller = _ANYBODY if keys is None else _caller(keys, self._issued, context.headers)
         try:
+            if caller is None and scope["path"].startswith(self._pages):
+                await self._app(scope, receive, send)  # which knows its visitors by a cookie
+                return
             if caller is None:
                 caller = await self._looked_up(scope["method"], context.headers)
             needed = self._needed(scope["method"], scope["path"], caller)

@@ -1,0 +1,86 @@
+"""The application behind `/console`."""
+
+from collections.abc import Callable
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from app.api.console.keys import KeyPages
+from app.api.console.overview import OverviewPages
+from app.api.console.rendering import Rendering, serve_asset
+from app.api.console.requests import RequestPages
+from app.api.console.services import ConsoleServices
+from app.api.console.sign_in import SignInPages
+from app.api.console.state import StatePages
+from app.api.console.visitors import Guard, Page, Refused
+from app.storage.database import DatabaseAway
+
+_EVERYBODY = ("admin", "viewer", "holder")
+_STAFF = ("admin", "viewer")
+_ADMINS = ("admin",)
+
+
+def console_app(services: ConsoleServices) -> Starlette:
+    """Make it."""
+    rendering, guard = Rendering(), Guard(services.admin.database)
+    sign_in = SignInPages(services, rendering, guard)
+    overview = OverviewPages(services, rendering)
+    requests = RequestPages(services, rendering)
+    keys = KeyPages(services, rendering)
+    state = StatePages(services, rendering)
+    pages: list[tuple[str, str, Page, tuple[str, ...]]] = [
+        ("GET", "/console/", overview.show, _EVERYBODY),
+        ("GET", "/console/welcome", overview.welcome, _ADMINS),
+        ("GET", "/console/requests", requests.show, _EVERYBODY),
+        ("GET", "/console/requests/feed", requests.feed, _EVERYBODY),
+        ("GET", "/console/requests/{call_id:int}", requests.detail, _EVERYBODY),
+        ("GET", "/console/keys", keys.show, _STAFF),
+        ("GET", "/console/keys/new", keys.new, _ADMINS),
+        ("POST", "/console/keys/new", keys.create, _ADMINS),
+        ("GET", "/console/keys/{key_id}", keys.detail, _EVERYBODY),
+        ("POST", "/console/keys/{key_id}", keys.change, _ADMINS),
+        ("POST", "/console/keys/{key_id}/{action}", keys.act, _ADMINS),
+        ("GET", "/console/upstreams", state.upstreams, _STAFF),
+        ("POST", "/console/upstreams/{name}/probe", state.probe, _ADMINS),
+        ("GET", "/console/workers", state.workers, _STAFF),
+        ("GET", "/console/settings", state.settings, _STAFF),
+        ("GET", "/console/audit", state.audit, _STAFF),
+        ("GET", "/console/account", sign_in.account, _EVERYBODY),
+        ("POST", "/console/account/password", sign_in.change_password, _STAFF),
+        ("POST", "/console/account/sign-out", sign_in.leave, _EVERYBODY),
+    ]
+    routes = [
+        Route("/console", _home, methods=["GET"]),
+        Route("/console/static/{version}/{name}", serve_asset, methods=["GET"]),
+        Route("/console/sign-in", sign_in.show, methods=["GET"]),
+        Route("/console/sign-in", sign_in.enter, methods=["POST"]),
+        Route("/console/look", sign_in.choose_look, methods=["POST"]),
+        *(Route(path, guard.only(*roles)(page), methods=[method]) for method, path, page, roles in pages),
+    ]
+    return Starlette(
+        routes=routes,
+        exception_handlers={
+            Refused: _refuse(rendering),
+            HTTPException: _refuse(rendering),
+            DatabaseAway: _refuse(rendering),
+        },
+    )
+
+
+async def _home(request: Request) -> Response:
+    return RedirectResponse(f"{request.scope.get('root_path', '')}/console/", 308)
+
+
+def _refuse(rendering: Rendering) -> Callable[[Request, Exception], Response]:
+    def refuse(request: Request, error: Exception) -> Response:
+        if isinstance(error, DatabaseAway):
+            return rendering.page(request, "fault", status=503, reason="database")
+        if isinstance(error, Refused):
+            return rendering.page(request, "fault", status=error.status, reason=error.reason)
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        return rendering.page(request, "fault", status=status, reason="missing" if status == 404 else "wrong")
+
+    return refuse

@@ -1,0 +1,269 @@
+"""Keys: listed, made, changed; one with its limits, its use and its log."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+
+from msgspec.structs import replace
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from app.api.console.charts import stacked
+from app.api.console.overview import day_bars
+from app.api.console.rendering import Rendering
+from app.api.console.services import ConsoleServices
+from app.api.console.visitors import Refused, actor_of, form_of, visitor_of
+from app.domain.caller import SCOPES
+from app.domain.granting import Scope
+from app.domain.limits import read_limits, texts_of
+from app.keys import administration
+from app.storage.audit import Actor, actions_before, note_action
+from app.storage.clock import now
+from app.storage.database import Connection
+from app.storage.keys import StoredKey, find_key, list_keys
+from app.storage.limits import set_limits, stored_limits
+from app.storage.usage import DAY, usage_by, usage_of
+
+_DAYS_SHOWN = 30
+_ACTIONS: dict[str, Callable[..., StoredKey]] = {
+    "pause": administration.pause_key,
+    "resume": administration.resume_key,
+    "revoke": administration.revoke_key,
+}
+_GRACES = {"0": 0.0, "1h": 3600.0, "24h": 86_400.0, "7d": 7 * 86_400.0}
+
+
+class KeyPages:
+    """See the module."""
+
+    def __init__(self, services: ConsoleServices, rendering: Rendering) -> None:
+        self._services = services.admin
+        self._database = services.admin.database
+        self._rendering = rendering
+
+    async def show(self, request: Request) -> Response:
+        """All keys, with what they have used in the last week."""
+        words = request.query_params.get("q", "")[:100]
+        revoked = bool(request.query_params.get("revoked"))
+
+        def read(connection: Connection) -> list[dict[str, Any]]:
+            limits = stored_limits(connection)
+            used = {row["key"]: row for row in usage_by(connection, "key", since=_week_ago(), until=now())}
+            return [
+                _told(key, limits) | {"used": used.get(key.id)}
+                for key in list_keys(connection, revoked=revoked)
+                if words.lower() in f"{key.project}/{key.name} {key.note} {key.id}".lower()
+            ]
+
+        keys = await self._database.report(read)
+        return self._rendering.page(request, "keys", keys=keys, words=words, revoked=revoked)
+
+    async def new(self, request: Request) -> Response:
+        """The form for a key."""
+        values = {"name": request.query_params.get("name", ""), "limits": request.query_params.get("limits", "")}
+        return self._rendering.page(request, "key_new", values=values, fault="", scopes=SCOPES)
+
+    async def create(self, request: Request) -> Response:
+        """Make a key, and show its secret, once."""
+        form, actor = await form_of(request), actor_of(request)
+
+        def make(connection: Connection) -> administration.NewSecret:
+            limits = _limits(form.get("limits", ""))
+            new = administration.create_key(
+                connection,
+                name=form.get("name", "").strip(),
+                project=form.get("project", "").strip() or "default",
+                scopes=[scope for scope in SCOPES if form.get(f"scope_{scope}")] or ["chat"],
+                models=_models(form.get("models", "")),
+                expires_at=_date(form.get("expires", "")),
+                note=form.get("note", "").strip(),
+            )
+            if limits is not None:
+                set_limits(self._database, connection, Scope("key", new.key.id), limits)
+            note_action(connection, actor, "key.create", f"key:{new.key.id}", after=_facts(new.key, limits))
+            return new
+
+        try:
+            new = await self._database.run(make)
+        except (administration.KeyFault, ValueError) as fault:
+            return self._rendering.page(request, "key_new", status=400, values=form, fault=str(fault), scopes=SCOPES)
+        return self._rendering.page(request, "key_secret", status=201, key=new.key, secret=new.secret, is_new=True)
+
+    async def detail(self, request: Request) -> Response:
+        """A key: what it may, what it has used, who has changed it."""
+        key_id = request.path_params["key_id"]
+        visitor = visitor_of(request)
+        if visitor is not None and visitor.key_id not in (None, key_id):
+            raise Refused(HTTPStatus.NOT_FOUND, "missing")
+        return await self._shown(request, key_id)
+
+    async def change(self, request: Request) -> Response:
+        """Change a key's fields."""
+        key_id, form, actor = request.path_params["key_id"], await form_of(request), actor_of(request)
+
+        def change(connection: Connection) -> None:
+            key = _only(connection, key_id)
+            old = stored_limits(connection).get(Scope("key", key.id))
+            limits = _limits(form.get("limits", ""))
+            changed = replace(
+                key,
+                name=form.get("name", "").strip(),
+                project=form.get("project", "").strip() or "default",
+                models=None if not _models(form.get("models", "")) else tuple(_models(form["models"]) or ()),
+                note=form.get("note", "").strip(),
+                expires_at=_date(form.get("expires", "")),
+            )
+            administration.update_key(self._database, connection, changed)
+            if limits != old:
+                set_limits(self._database, connection, Scope("key", key.id), limits)
+            _note(connection, actor, "key.update", _facts(key, old), _facts(changed, limits), key.id)
+
+        try:
+            await self._database.run(change)
+        except (administration.KeyFault, ValueError) as fault:
+            return await self._shown(request, key_id, fault=str(fault), values=form)
+        return RedirectResponse(key_id, HTTPStatus.SEE_OTHER)
+
+    async def act(self, request: Request) -> Response:
+        """Pause, resume, revoke, or give another secret."""
+        key_id, action, actor = request.path_params["key_id"], request.path_params["action"], actor_of(request)
+        form = await form_of(request)
+        if action == "rotate":
+            grace = _GRACES.get(form.get("grace", "0"), 0.0)
+
+            def rotate(connection: Connection) -> administration.NewSecret:
+                new = administration.rotate_key(
+                    self._database, connection, _only(connection, key_id), grace_seconds=grace
+                )
+                note_action(connection, actor, "key.rotate", f"key:{key_id}", after={"grace_seconds": grace})
+                return new
+
+            try:
+                new = await self._database.run(rotate)
+            except administration.KeyFault as fault:
+                return await self._shown(request, key_id, fault=str(fault))
+            return self._rendering.page(request, "key_secret", key=new.key, secret=new.secret, is_new=False)
+        work = _ACTIONS.get(action)
+        if work is None:
+            raise Refused(HTTPStatus.NOT_FOUND, "missing")
+
+        def act(connection: Connection) -> None:
+            key = _only(connection, key_id)
+            changed = work(self._database, connection, key)
+            _note(connection, actor, f"key.{action}", _facts(key, None), _facts(changed, None), key.id)
+
+        await self._database.run(act)
+        return RedirectResponse(f"../{key_id}", HTTPStatus.SEE_OTHER)
+
+    async def _shown(
+        self, request: Request, key_id: str, *, fault: str = "", values: dict[str, str] | None = None
+    ) -> Response:
+        def read(connection: Connection) -> dict[str, Any]:
+            key = _only(connection, key_id)
+            bars = day_bars(connection, key.id, _DAYS_SHOWN)
+            today = now() - now() % DAY
+            return {
+                "key": _told(key, stored_limits(connection)),
+                "bars": bars,
+                "rectangles": stacked(bars),
+                "used": usage_of(connection, key.id, {"today": today, "week": _week_ago(), "ever": 0}),
+                "actions": actions_before(connection, None, subject=f"key:{key.id}", limit=10),
+            }
+
+        found = await self._database.report(read)
+        status = 400 if fault else 200
+        return self._rendering.page(
+            request, "key", status=status, **found, fault=fault, values=values or {}, graces=list(_GRACES)
+        )
+
+
+def _only(connection: Connection, key_id: str) -> StoredKey:
+    key = next((one for one in find_key(connection, key_id) if one.id == key_id), None)
+    if key is None:
+        raise Refused(HTTPStatus.NOT_FOUND, "missing")
+    return key
+
+
+def _told(key: StoredKey, limits: dict[Scope, str]) -> dict[str, Any]:
+    """A key as pages show it."""
+    return {
+        "id": key.id,
+        "name": key.name,
+        "project": key.project,
+        "state": key.state(now()),
+        "scopes": key.scopes,
+        "models": ", ".join(key.models or ()),
+        "limits": limits.get(Scope("key", key.id), ""),
+        "note": key.note,
+        "created_at": key.created_at,
+        "expires_at": key.expires_at,
+        "expires": "" if key.expires_at is None else _day(key.expires_at),
+        "hints": key.hints,
+    }
+
+
+def _facts(key: StoredKey, limits: str | None) -> dict[str, object]:
+    return {
+        "name": key.name,
+        "project": key.project,
+        "scopes": list(key.scopes),
+        "models": None if key.models is None else list(key.models),
+        "limits": limits,
+        "note": key.note,
+        "expires_at": key.expires_at,
+        "paused_at": key.paused_at,
+        "revoked_at": key.revoked_at,
+    }
+
+
+def _note(
+    connection: Connection, actor: Actor, action: str, before: dict[str, object], after: dict[str, object], key_id: str
+) -> None:
+    changed = [name for name in after if before[name] != after[name]]
+    if changed:
+        note_action(
+            connection,
+            actor,
+            action,
+            f"key:{key_id}",
+            before={name: before[name] for name in changed},
+            after={name: after[name] for name in changed},
+        )
+
+
+def _limits(text: str) -> str | None:
+    """Limits as they are stored; None for those of the settings.
+
+    Raises:
+        ValueError: They can't be read.
+    """
+    return texts_of(read_limits(text)) if text.strip() else None
+
+
+def _models(text: str) -> list[str] | None:
+    return [part.strip() for part in text.split(",") if part.strip()] or None
+
+
+def _date(text: str) -> int | None:
+    """The end of a day.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not text.strip():
+        return None
+    try:
+        day = datetime.strptime(text.strip(), "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError:
+        raise ValueError(f"{text[:20]!r} is no date; write for example 2027-01-31.") from None
+    return round(day.timestamp() * 1000) + DAY
+
+
+def _day(milliseconds: int) -> str:
+    return datetime.fromtimestamp((milliseconds - 1) / 1000, UTC).date().isoformat()
+
+
+def _week_ago() -> int:
+    time = now()
+    return time - time % DAY - 6 * DAY

@@ -1,0 +1,151 @@
+"""Renders pages: templates, texts in the reader's language, files with their versions in their addresses."""
+
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from app.api.console.visitors import visitor_of
+from app.api.pages.browsers import preferred_language
+
+LANGUAGES: Final = ("en", "zh")
+_HERE = Path(__file__).parent
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+)
+_HEADERS: Final = {
+    "content-security-policy": _POLICY,
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "cross-origin-opener-policy": "same-origin",
+    "cache-control": "no-store",
+}
+_FOREVER = "public, max-age=31536000, immutable"
+_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_LANGUAGE_COOKIE, _THEME_COOKIE = "kimi_language", "kimi_theme"
+_THEMES = ("light", "dark")
+
+
+class Rendering:
+    """Renders the console's pages."""
+
+    def __init__(self) -> None:
+        self._environment = Environment(
+            loader=FileSystemLoader(_HERE / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._environment.filters |= {"when": _when, "short": _short, "duration": _duration, "money": _money}
+        self._environment.globals["asset"] = asset_address
+
+    def page(self, request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
+        """A page.
+
+        Args:
+            template: The name of its file, without the ending.
+            values: What it shows.
+        """
+        language = language_of(request)
+        texts = texts_of(language)
+        prefix = request.scope.get("root_path", "")
+        html = self._environment.get_template(f"{template}.html").render(
+            t=lambda key, **names: texts[key].format(**names) if names else texts[key],
+            language=language,
+            theme=theme_of(request),
+            visitor=visitor_of(request),
+            base=f"{prefix}/console",
+            api=f"{prefix}/v1",
+            path=request.url.path.removeprefix(f"{prefix}/console"),
+            now=datetime.now(UTC),
+            **values,
+        )
+        return HTMLResponse(html, status, headers=dict(_HEADERS))
+
+
+def language_of(request: Request) -> str:
+    """The reader's language: as it was chosen, or as the browser asks."""
+    chosen = request.cookies.get(_LANGUAGE_COOKIE, "")
+    return chosen if chosen in LANGUAGES else preferred_language(request.headers.get("accept-language", ""), LANGUAGES)
+
+
+def theme_of(request: Request) -> str:
+    """`light` or `dark` if it was chosen; empty for the system's."""
+    chosen = request.cookies.get(_THEME_COOKIE, "")
+    return chosen if chosen in _THEMES else ""
+
+
+@cache
+def texts_of(language: str) -> Mapping[str, str]:
+    """The texts of a language, by their keys."""
+    return tomllib.loads((_HERE / "texts" / f"{language}.toml").read_text("utf-8"))
+
+
+@cache
+def asset(name: str) -> tuple[bytes, str, str] | None:
+    """A file that pages load: its contents, type and version; None if there is none of that name."""
+    path = _HERE / "static" / name
+    if path.parent != _HERE / "static" or path.suffix not in _TYPES or not path.is_file():
+        return None
+    contents = path.read_bytes()
+    return contents, _TYPES[path.suffix], hashlib.sha256(contents).hexdigest()[:12]
+
+
+def asset_address(base: str, name: str) -> str:
+    """The address of a file that pages load: another one for other contents."""
+    found = asset(name)
+    return f"{base}/static/{found[2] if found else 'missing'}/{name}"
+
+
+def serve_asset(request: Request) -> Response:
+    """A file that pages load."""
+    found = asset(request.path_params["name"])
+    if found is None:
+        return Response(status_code=404)
+    contents, media_type, version = found
+    # An older page may still ask for an older version: it gets this one, but not for ever.
+    lasting = _FOREVER if request.path_params["version"] == version else "no-store"
+    headers = {"cache-control": lasting, "x-content-type-options": "nosniff"}
+    return Response(contents, media_type=media_type, headers=headers)
+
+
+def _when(at: datetime | int | None) -> str:
+    """A time for a `<time>` element; scripts show it as the reader's country does."""
+    if at is None:
+        return ""
+    time = datetime.fromtimestamp(at / 1000, UTC) if isinstance(at, int) else at
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _short(number: float | None) -> str:
+    """A number as people say it: 950, 12.3k, 4.5M."""
+    if number is None:
+        return "–"
+    for size, letter in ((1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")):
+        if abs(number) >= size * 10 or (abs(number) >= size > 1_000):
+            return f"{number / size:.1f}{letter}"
+    return f"{number:,.0f}"
+
+
+def _duration(milliseconds: float | None) -> str:
+    """A duration: 45 ms, 2.3 s, 3 min."""
+    if milliseconds is None:
+        return "–"
+    if milliseconds < 1000:
+        return f"{milliseconds:.0f} ms"
+    seconds = milliseconds / 1000
+    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def _money(dollars: float | None) -> str:
+    return "–" if not dollars else f"${dollars:,.4f}" if dollars < 1 else f"${dollars:,.2f}"

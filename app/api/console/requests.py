@@ -1,0 +1,148 @@
+"""Requests: the log, live, and one with all that is known of it."""
+
+from collections.abc import AsyncGenerator
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from app.api.admin.common import cursor_of, place_of
+from app.api.admin.feed import Feed
+from app.api.console.rendering import Rendering
+from app.api.console.services import ConsoleServices
+from app.api.console.visitors import Refused, visitor_of
+from app.domain.errors import InvalidRequest, KeyStoreUnavailable
+from app.domain.json import json_bytes
+from app.storage.clock import now
+from app.storage.database import Connection
+from app.storage.keys import list_keys
+from app.storage.request_pages import RowFilter, page_of_rows, row_of
+from app.storage.rows import time_of
+from app.storage.usage import DAY, HOUR
+
+_SPANS = {"1h": HOUR, "24h": DAY, "7d": 7 * DAY, "30d": 30 * DAY}
+_OUTCOMES = ("completed", "failed", "abandoned", "refused", "replayed")
+_IN_PAGE = 50
+
+
+class RequestPages:
+    """See the module."""
+
+    def __init__(self, services: ConsoleServices, rendering: Rendering) -> None:
+        self._services = services.admin
+        self._rendering = rendering
+        self._feed = Feed(services.admin.database)
+
+    async def show(self, request: Request) -> Response:
+        """A page of the log; the filters are in its address."""
+        wanted, chosen = _filter(request)
+        try:
+            before = place_of(request.query_params.get("cursor"))
+        except InvalidRequest:
+            before = None
+
+        def read(connection: Connection) -> dict[str, Any]:
+            page = page_of_rows(connection, wanted, before=before, limit=_IN_PAGE)
+            names = _names(connection)
+            return {
+                "rows": [_told(row, names) for row in page.rows],
+                "older": cursor_of(page.before),
+                "keys": sorted((name, key_id) for key_id, name in names.items()),
+            }
+
+        values = await self._services.database.report(read)
+        models = sorted({spec.id for provider in self._services.registry.providers for spec in provider.models})
+        return self._rendering.page(
+            request,
+            "requests",
+            **values,
+            chosen=chosen,
+            query=_query(chosen),
+            models=models,
+            upstreams=sorted(provider.name for provider in self._services.registry.providers),
+            outcomes=_OUTCOMES,
+            spans=list(_SPANS),
+            is_newest=before is None,
+        )
+
+    async def detail(self, request: Request) -> Response:
+        """One request."""
+        call_id = request.path_params["call_id"]
+
+        def read(connection: Connection) -> dict[str, Any] | None:
+            row = row_of(connection, call_id)
+            return None if row is None else _told(row, _names(connection))
+
+        row = await self._services.database.report(read)
+        visitor = visitor_of(request)
+        only = None if visitor is None else visitor.key_id
+        if row is None or only not in (None, row["key_id"]):
+            raise Refused(HTTPStatus.NOT_FOUND, "missing")
+        return self._rendering.page(request, "request", row=row)
+
+    async def feed(self, request: Request) -> Response:
+        """Rows of the log as they come, as server-sent events."""
+        wanted, _ = _filter(request)
+        last = request.headers.get("last-event-id", "")
+        names = await self._services.database.report(_names)
+        rows = self._feed.follow(int(last) if last.isdecimal() and len(last) < 20 else None, wanted)
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return StreamingResponse(_events(rows, names), media_type="text/event-stream", headers=headers)
+
+
+async def _events(
+    rows: AsyncGenerator[dict[str, Any] | None, None], names: dict[str, str]
+) -> AsyncGenerator[bytes, None]:
+    yield b"retry: 2000\n\n"
+    try:
+        async for row in rows:
+            if row is None:
+                yield b": nothing new\n\n"
+            else:
+                yield b"id: %d\ndata: %s\n\n" % (row["id"], json_bytes(_told(row, names) | {"id": str(row["id"])}))
+    except KeyStoreUnavailable:
+        return
+
+
+def _filter(request: Request) -> tuple[RowFilter, dict[str, str]]:
+    """What is looked for, and how it was chosen. A key's holder sees only what is theirs."""
+    names = ("span", "key", "model", "provider", "outcome", "error", "trouble")
+    chosen = {name: request.query_params.get(name, "")[:200] for name in names}
+    visitor = visitor_of(request)
+    if visitor is not None and visitor.key_id is not None:
+        chosen["key"] = visitor.key_id
+    span = _SPANS.get(chosen["span"])
+    if span is None:
+        chosen["span"] = ""
+    if chosen["outcome"] not in _OUTCOMES:
+        chosen["outcome"] = ""
+    wanted = RowFilter(
+        key_id=chosen["key"] or None,
+        model=chosen["model"] or None,
+        provider=chosen["provider"] or None,
+        outcome=chosen["outcome"] or None,
+        error=chosen["error"] or None,
+        trouble=bool(chosen["trouble"]),
+        since=None if span is None else now() - span,
+    )
+    return wanted, chosen
+
+
+def _query(chosen: dict[str, str]) -> str:
+    return urlencode({name: value for name, value in chosen.items() if value})
+
+
+def _names(connection: Connection) -> dict[str, str]:
+    return {key.id: f"{key.project}/{key.name}" for key in list_keys(connection, revoked=True)}
+
+
+def _told(row: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """A row as pages show it."""
+    return {
+        **row,
+        "at": time_of(row["id"]),
+        "key_name": names.get(row["key_id"], row["key_id"]),
+        "passed": [tuple(part.partition("=")[::2]) for part in (row["passed_over"] or "").split(",") if part],
+    }

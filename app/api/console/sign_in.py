@@ -1,0 +1,151 @@
+"""Signing in and out, and one's own account."""
+
+from http import HTTPStatus
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from app.api.console.rendering import LANGUAGES, Rendering
+from app.api.console.services import ConsoleServices
+from app.api.console.visitors import (
+    Guard,
+    Refused,
+    actor_of,
+    form_of,
+    is_https,
+    is_same_origin,
+    next_page,
+    visitor_of,
+    with_login,
+    without_login,
+)
+from app.domain.errors import GatewayError
+from app.limits.tries import Tries
+from app.people.sign_in import (
+    NewLogin,
+    SignInFault,
+    Visitor,
+    set_password,
+    sign_in_with_key,
+    sign_in_with_password,
+    sign_in_with_ticket,
+    sign_out,
+)
+from app.storage.audit import note_action
+from app.storage.database import Connection
+from app.storage.people import find_person, logins_of
+
+_YEAR = 31_536_000
+
+
+class SignInPages:
+    """See the module.
+
+    Args:
+        services: What the pages work with.
+        rendering: Renders them.
+        guard: Knows who looks.
+    """
+
+    def __init__(self, services: ConsoleServices, rendering: Rendering, guard: Guard) -> None:
+        self._database = services.admin.database
+        self._keys = services.keys
+        self._rendering = rendering
+        self._guard = guard
+        # Of all addresses together, and of each.
+        self._tries = Tries(together=20, each=5, seconds=60.0)
+
+    async def show(self, request: Request) -> Response:
+        """The form. Whoever is signed in goes on."""
+        await self._guard.recognise(request)
+        wanted = next_page(request, request.query_params.get("next", ""))
+        if visitor_of(request) is not None:
+            return RedirectResponse(wanted, HTTPStatus.SEE_OTHER)
+        return self._rendering.page(request, "sign_in", wanted=wanted, fault="", name="")
+
+    async def enter(self, request: Request) -> Response:
+        """Sign in by a ticket, a key, or a name and a password."""
+        if not is_same_origin(request):
+            raise Refused(HTTPStatus.FORBIDDEN, "form")
+        form = await form_of(request)
+        wanted = next_page(request, form.get("next", ""))
+        try:
+            if not self._tries.take(request.client.host if request.client else ""):
+                raise SignInFault("Too many tries; wait a minute.")
+            new = await self._signed_in(form, request.headers.get("user-agent", ""))
+        except SignInFault as fault:
+            return self._rendering.page(
+                request, "sign_in", status=401, wanted=wanted, fault=str(fault), name=form.get("name", "")
+            )
+        return with_login(request, RedirectResponse(wanted, HTTPStatus.SEE_OTHER), new)
+
+    async def account(self, request: Request) -> Response:
+        """Who one is, and where one is signed in."""
+        login = _visitor(request).login
+        logins = await self._database.report(
+            lambda connection: logins_of(connection, person_id=login.person_id, key_id=login.key_id)
+        )
+        return self._rendering.page(request, "account", logins=logins, fault="")
+
+    async def change_password(self, request: Request) -> Response:
+        """Set a password, or with an empty one do without."""
+        password = (await form_of(request)).get("password", "") or None
+        login, actor = _visitor(request).login, actor_of(request)
+
+        def change(connection: Connection) -> None:
+            person = find_person(connection, person_id=login.person_id)
+            if person is not None:
+                set_password(connection, person, password)
+                note_action(connection, actor, "person.password", f"person:{person.id}")
+
+        try:
+            await self._database.run(change)
+        except SignInFault as fault:
+            return self._rendering.page(request, "account", status=400, logins=[login], fault=str(fault))
+        return RedirectResponse("../account", HTTPStatus.SEE_OTHER)
+
+    async def leave(self, request: Request) -> Response:
+        """Sign out."""
+        login = _visitor(request).login
+        await self._database.run(lambda connection: sign_out(connection, login))
+        return without_login(request, RedirectResponse("../sign-in", HTTPStatus.SEE_OTHER))
+
+    async def choose_look(self, request: Request) -> Response:
+        """Choose language and theme; anybody may."""
+        form = await form_of(request)
+        response = RedirectResponse(next_page(request, form.get("next", "")), HTTPStatus.SEE_OTHER)
+        path = f"{request.scope.get('root_path', '')}/console"
+        for cookie, value, known in (
+            ("kimi_language", form.get("language"), LANGUAGES),
+            ("kimi_theme", form.get("theme"), ("light", "dark", "")),
+        ):
+            if value is not None and value in known:
+                response.set_cookie(
+                    cookie, value, max_age=_YEAR, path=path, httponly=True, secure=is_https(request), samesite="strict"
+                )
+        return response
+
+    async def _signed_in(self, form: dict[str, str], agent: str) -> NewLogin:
+        if ticket := form.get("ticket", "").strip():
+            ticket = ticket.rpartition("#")[2]
+            return await self._database.run(lambda connection: sign_in_with_ticket(connection, ticket, agent))
+        if key := form.get("key", "").strip():
+            return await self._with_key(key, agent)
+        name, password = form.get("name", "").strip(), form.get("password", "")
+        return await self._database.run(lambda connection: sign_in_with_password(connection, name, password, agent))
+
+    async def _with_key(self, key: str, agent: str) -> NewLogin:
+        try:
+            caller = await self._keys.look_up(key.encode("utf-8", "replace"))
+        except GatewayError as error:
+            raise SignInFault(error.message) from None
+        if caller is None:
+            raise SignInFault("This is no key that the gateway has given out.")
+        return await self._database.run(lambda connection: sign_in_with_key(connection, caller.id, agent))
+
+
+def _visitor(request: Request) -> Visitor:
+    visitor = visitor_of(request)
+    if visitor is None:
+        raise Refused(HTTPStatus.UNAUTHORIZED, "role")
+    return visitor

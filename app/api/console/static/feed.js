@@ -1,0 +1,75 @@
+// The log, live: rows that come are put on top, or counted while it is paused.
+import { localiseTimes } from "./console.js";
+
+const table = document.getElementById("rows");
+const bar = document.querySelector("p.live");
+const pause = document.getElementById("live-pause");
+const news = document.getElementById("live-new");
+const MOST = 200;
+
+/**
+ * @typedef {{id: string, at: number, key_name: string, model: string, provider: string, outcome: string, error: string | null,
+ *   tokens_in: number, tokens_out: number, estimated: number, milliseconds: number, passed: [string, string][]}} Row
+ */
+
+/** @param {number} number */
+function short(number) {
+  return new Intl.NumberFormat(document.documentElement.lang, { notation: number >= 10000 ? "compact" : "standard", maximumFractionDigits: 1 }).format(number);
+}
+
+/** @param {number} milliseconds */
+function duration(milliseconds) {
+  return milliseconds < 1000 ? `${milliseconds} ms` : `${(milliseconds / 1000).toFixed(1)} s`;
+}
+
+/** @param {Row} row @param {string} link @returns {HTMLTableRowElement} */
+function rendered(row, link) {
+  const line = document.createElement("tr");
+  line.className = "fresh";
+  const time = document.createElement("time");
+  time.dateTime = new Date(row.at).toISOString();
+  const anchor = document.createElement("a");
+  anchor.href = link + row.id;
+  anchor.append(time);
+  const outcome = document.createElement("span");
+  outcome.className = row.outcome === "completed" ? "good" : row.outcome === "failed" ? "bad" : "odd";
+  outcome.textContent = row.outcome === "completed" ? "●" : `✕ ${row.error ?? row.outcome}`;
+  const upstream = [row.provider, ...row.passed.map(([name, reason]) => `⟵ ${name} (${reason})`)].join(" ");
+  const tokens = `${row.estimated ? "≈ " : ""}${short(row.tokens_in)} → ${short(row.tokens_out)}`;
+  const labels = [...document.querySelectorAll("#rows th")].map((head) => head.textContent ?? "");
+  [anchor, row.key_name, row.model, upstream, outcome, tokens, duration(row.milliseconds)].forEach((content, place) => {
+    const cell = document.createElement("td");
+    cell.dataset.label = labels[place];
+    if (place > 4) cell.className = "number";
+    cell.append(content);
+    line.append(cell);
+  });
+  return line;
+}
+
+if (table instanceof HTMLTableElement && table.dataset.feed && bar instanceof HTMLElement && pause && news) {
+  const link = table.dataset.link ?? "";
+  /** @type {Row[]} */
+  let waiting = [];
+  let paused = false;
+  const show = () => {
+    for (const row of waiting) table.tBodies[0].prepend(rendered(row, link));
+    localiseTimes(table);
+    while (table.tBodies[0].rows.length > MOST) table.tBodies[0].deleteRow(-1);
+    waiting = [];
+    news.textContent = "";
+  };
+  const source = new EventSource(table.dataset.feed);
+  source.addEventListener("open", () => { bar.hidden = false; });
+  source.addEventListener("message", (event) => {
+    waiting.push(JSON.parse(event.data));
+    if (waiting.length > MOST) waiting.shift();
+    if (paused) news.textContent = (table.dataset.new ?? "").replace("{count}", String(waiting.length));
+    else show();
+  });
+  pause.addEventListener("click", () => {
+    paused = !paused;
+    pause.textContent = (paused ? pause.dataset.resume : pause.dataset.pause) ?? "";
+    if (!paused) show();
+  });
+}

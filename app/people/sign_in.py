@@ -1,0 +1,206 @@
+"""Signing in: by a link that opens once, by a password, or by a key. Each function is one transaction's work."""
+
+import hashlib
+import hmac
+import re
+import secrets
+from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from app.keys.secret import make_id
+from app.storage.clock import now
+from app.storage.database import Connection
+from app.storage.people import (
+    Login,
+    Person,
+    add_login,
+    add_person,
+    add_ticket,
+    change_person,
+    end_login,
+    find_login,
+    find_person,
+    list_people,
+    take_ticket,
+    touch_login,
+)
+
+Role = Literal["admin", "viewer", "holder"]
+
+TICKET_MINUTES = 15
+_MINUTE, _HOUR, _DAY = 60_000, 3_600_000, 86_400_000
+_IDLE, _LONGEST = 12 * _HOUR, 30 * _DAY
+# A login that was noted as used is not noted again for so long.
+_NOTED = 5 * _MINUTE
+_FIRST_PERSON = "operator"
+_SECRET_BYTES = 32
+_LONGEST_AGENT = 200
+_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,60}")
+_SHORTEST_PASSWORD, _LONGEST_PASSWORD = 12, 200
+# 16 MB and some 50 ms.
+_SCRYPT = {"n": 2**14, "r": 8, "p": 1, "maxmem": 64 * 1024 * 1024}
+
+
+class SignInFault(Exception):
+    """What was asked for can't be done; says why, in words for whoever asked."""
+
+
+class NewLogin(Struct, frozen=True):
+    """A login, and the cookie that stands for it."""
+
+    login: Login
+    cookie: str
+
+
+class Visitor(Struct, frozen=True):
+    """Who uses the console.
+
+    Args:
+        name: Of the person, or of the key.
+        key_id: Of a key's holder, who sees nothing else; None for people.
+    """
+
+    name: str
+    role: Role
+    login: Login
+    key_id: str | None = None
+
+    @property
+    def actor(self) -> str:
+        """The name in the log of changes."""
+        return f"person:{self.login.person_id}" if self.key_id is None else f"key:{self.key_id}"
+
+
+def make_link_ticket(connection: Connection, person: Person | None = None) -> str:
+    """A ticket for one login within a quarter of an hour.
+
+    Args:
+        person: Whose; None for the first administrator, who is made if there is none.
+    """
+    if person is None:
+        person = next((one for one in list_people(connection) if one.role == "admin" and one.disabled_at is None), None)
+    if person is None:
+        person = Person(make_id("p_"), _FIRST_PERSON, "admin", None, now(), None)
+        if find_person(connection, name=person.name) is not None:
+            person = replace(person, name=f"{_FIRST_PERSON} {person.id}")
+        add_person(connection, person)
+    ticket = secrets.token_urlsafe(_SECRET_BYTES)
+    add_ticket(connection, _digest(ticket), person.id, now() + TICKET_MINUTES * _MINUTE)
+    return ticket
+
+
+def sign_in_with_ticket(connection: Connection, ticket: str, agent: str) -> NewLogin:
+    """Sign in by a link.
+
+    Raises:
+        SignInFault: It was used, has expired, or was never given.
+    """
+    person = take_ticket(connection, _digest(ticket))
+    if person is None:
+        raise SignInFault("This link has been used, or has expired. Make another one: python main.py console-link")
+    return _signed_in(connection, agent, person_id=person.id)
+
+
+def sign_in_with_password(connection: Connection, name: str, password: str, agent: str) -> NewLogin:
+    """Sign in by name and password.
+
+    Raises:
+        SignInFault: One of them is wrong; nobody is told which.
+    """
+    person = find_person(connection, name=name)
+    known = person.password if person is not None and person.disabled_at is None else None
+    # As long as for a person who has one.
+    is_right = _is_password(password, known or _hashed("nobody's"))
+    if person is None or known is None or not is_right:
+        raise SignInFault("Name or password is wrong.")
+    return _signed_in(connection, agent, person_id=person.id)
+
+
+def sign_in_with_key(connection: Connection, key_id: str, agent: str) -> NewLogin:
+    """Sign in the holder of a key that opens."""
+    return _signed_in(connection, agent, key_id=key_id)
+
+
+def login_of(connection: Connection, cookie: str) -> tuple[Login, Person | None] | None:
+    """Who a cookie stands for; None if it counts no more. A person, or nobody for a key's holder."""
+    login = find_login(connection, _digest(cookie), idle_since=now() - _IDLE)
+    if login is None:
+        return None
+    if login.seen_at < now() - _NOTED:
+        touch_login(connection, login.digest)
+    if login.person_id is None:
+        return login, None
+    person = find_person(connection, person_id=login.person_id)
+    return None if person is None or person.disabled_at is not None else (login, person)
+
+
+def sign_out(connection: Connection, login: Login) -> None:
+    """End a login."""
+    end_login(connection, login.digest)
+
+
+def set_password(connection: Connection, person: Person, password: str | None) -> None:
+    """Give a person a password, or none.
+
+    Raises:
+        SignInFault: It is too short, or too long.
+    """
+    if password is not None and not _SHORTEST_PASSWORD <= len(password) <= _LONGEST_PASSWORD:
+        raise SignInFault(f"A password has {_SHORTEST_PASSWORD} to {_LONGEST_PASSWORD} characters.")
+    change_person(connection, replace(person, password=None if password is None else _hashed(password)))
+
+
+def new_person(connection: Connection, name: str, role: str) -> Person:
+    """Add a person, who signs in by links until there is a password.
+
+    Raises:
+        SignInFault: A value is wrong, or the name is taken.
+    """
+    if not _NAME.fullmatch(name) or name != name.strip():
+        raise SignInFault("The name must have 1 to 60 characters, without line breaks or spaces around it.")
+    if role not in ("admin", "viewer"):
+        raise SignInFault("The role is admin or viewer.")
+    if find_person(connection, name=name) is not None:
+        raise SignInFault(f"There is a person {name!r} already.")
+    person = Person(make_id("p_"), name, role, None, now(), None)
+    add_person(connection, person)
+    return person
+
+
+def _signed_in(
+    connection: Connection, agent: str, *, person_id: str | None = None, key_id: str | None = None
+) -> NewLogin:
+    cookie = secrets.token_urlsafe(_SECRET_BYTES)
+    time = now()
+    login = Login(
+        digest=_digest(cookie),
+        person_id=person_id,
+        key_id=key_id,
+        csrf=secrets.token_urlsafe(_SECRET_BYTES),
+        created_at=time,
+        seen_at=time,
+        expires_at=time + _LONGEST,
+        agent=agent[:_LONGEST_AGENT],
+    )
+    add_login(connection, login)
+    return NewLogin(login, cookie)
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
+
+
+def _hashed(password: str) -> str:
+    salt = secrets.token_bytes(16)
+    return f"scrypt${salt.hex()}${_scrypt(password, salt).hex()}"
+
+
+def _is_password(password: str, hashed: str) -> bool:
+    _, salt, known = hashed.split("$")
+    return hmac.compare_digest(_scrypt(password, bytes.fromhex(salt)).hex(), known)
+
+
+def _scrypt(password: str, salt: bytes) -> bytes:
+    return hashlib.scrypt(password.encode("utf-8", "replace")[: 4 * _LONGEST_PASSWORD], salt=salt, **_SCRYPT)
