@@ -150,9 +150,8 @@ def usage_by(
     if not of_keys:
         query = query.where(_USAGE.c.key_id == ALL_KEYS)
     elif wanted.key_id is None:
-        # Key by key, so that each takes only its part of the index.
-        keys = _keys_with_sums(grain)
-        source = keys.join(_USAGE, _USAGE.c.key_id == keys.c.key_id)
+        # Key by key, so that each takes only its part of the index, in whose order the keys are.
+        query = query.where(_USAGE.c.key_id.in_(select(_keys_with_sums(grain).c.key_id)))
     if wanted.project is not None or "project" in by:
         source = source.outerjoin(_KEYS, _KEYS.c.id == _USAGE.c.key_id)
         source = source.outerjoin(_PROJECTS, _PROJECTS.c.id == _KEYS.c.project_id)
