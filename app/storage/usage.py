@@ -197,11 +197,11 @@ def percentile(sums: Mapping[str, Any], share: float) -> int | None:
     return None
 
 
-def requests_since(connection: Connection, since: int) -> int:
-    """How many calls began in or after the hour of a time in milliseconds since the epoch."""
-    next_day = since - since % DAY + DAY
+def calls_since(connection: Connection, hour: int) -> int:
+    """How many calls, of any outcome, began in or after an hour that begins so many milliseconds after the epoch."""
+    next_day = hour + -hour % DAY
     of_all = select(func.sum(_USAGE.c.requests)).where(_USAGE.c.key_id == ALL_KEYS)
-    hours = of_all.where(_USAGE.c.grain == "hour", _USAGE.c.start >= since - since % HOUR, _USAGE.c.start < next_day)
+    hours = of_all.where(_USAGE.c.grain == "hour", _USAGE.c.start >= hour, _USAGE.c.start < next_day)
     days = of_all.where(_USAGE.c.grain == "day", _USAGE.c.start >= next_day)
     return sum(int(connection.execute(query).scalar() or 0) for query in (hours, days))
 
