@@ -18,9 +18,9 @@ from app.storage.clock import now
 from app.storage.database import Database
 from app.storage.names import numbers_of
 from app.storage.prices import Prices
-from app.storage.rows import NUMBER_BITS, RequestRow, names_in, time_of, values_of
+from app.storage.rows import NUMBER_BITS, RequestRow, id_at, names_in, time_of, values_of
 from app.storage.spent import add_spent
-from app.storage.usage import add_up, requests_since
+from app.storage.usage import HOUR, add_up, calls_since
 
 _REQUESTS, _JOURNALS = tables.requests, tables.journals
 UTC = ZoneInfo("UTC")
@@ -172,9 +172,14 @@ def _give_back(connection: Connection) -> None:
 
 
 def _rows(connection: Connection) -> int:
-    """How many rows there are, from the sums: deletion takes the oldest, and PostgreSQL's own count is a guess."""
+    """How many rows there are: PostgreSQL's own count is a guess. Deletion takes the oldest, so the sums know it."""
     oldest = connection.execute(select(func.min(_REQUESTS.c.id))).scalar()
-    return 0 if oldest is None else requests_since(connection, time_of(oldest))
+    if oldest is None:
+        return 0
+    # Of the oldest hour some may be gone.
+    next_hour = time_of(oldest) // HOUR * HOUR + HOUR
+    in_hour = connection.execute(select(func.count()).where(_REQUESTS.c.id < id_at(next_hour))).scalar()
+    return int(in_hour or 0) + calls_since(connection, next_hour)
 
 
 def _bytes_of_row(connection: Connection, rows: int) -> float:

@@ -150,9 +150,8 @@ def usage_by(
     if not of_keys:
         query = query.where(_USAGE.c.key_id == ALL_KEYS)
     elif wanted.key_id is None:
-        # Key by key, so that each takes only its part of the index.
-        keys = _keys_with_sums(grain)
-        source = keys.join(_USAGE, _USAGE.c.key_id == keys.c.key_id)
+        # Key by key, so that each takes only its part of the index, in whose order the keys are.
+        query = query.where(_USAGE.c.key_id.in_(select(_keys_with_sums(grain).c.key_id)))
     if wanted.project is not None or "project" in by:
         source = source.outerjoin(_KEYS, _KEYS.c.id == _USAGE.c.key_id)
         source = source.outerjoin(_PROJECTS, _PROJECTS.c.id == _KEYS.c.project_id)
@@ -198,11 +197,11 @@ def percentile(sums: Mapping[str, Any], share: float) -> int | None:
     return None
 
 
-def requests_since(connection: Connection, since: int) -> int:
-    """How many calls began in or after the hour of a time in milliseconds since the epoch."""
-    next_day = since - since % DAY + DAY
+def calls_since(connection: Connection, hour: int) -> int:
+    """How many calls, of any outcome, began in or after an hour that begins so many milliseconds after the epoch."""
+    next_day = hour + -hour % DAY
     of_all = select(func.sum(_USAGE.c.requests)).where(_USAGE.c.key_id == ALL_KEYS)
-    hours = of_all.where(_USAGE.c.grain == "hour", _USAGE.c.start >= since - since % HOUR, _USAGE.c.start < next_day)
+    hours = of_all.where(_USAGE.c.grain == "hour", _USAGE.c.start >= hour, _USAGE.c.start < next_day)
     days = of_all.where(_USAGE.c.grain == "day", _USAGE.c.start >= next_day)
     return sum(int(connection.execute(query).scalar() or 0) for query in (hours, days))
 

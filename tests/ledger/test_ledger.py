@@ -540,6 +540,21 @@ def test_a_database_that_is_too_large_loses_its_oldest_rows(tmp_path: Path) -> N
     database.close()
 
 
+def test_a_full_database_keeps_as_many_rows_as_it_has_room_for(database: Database, tmp_path: Path) -> None:
+    """Of either kind, at once and without its server's own statistics, and cleaning again deletes no more."""
+    journal = _journal(tmp_path)
+    ledger = Ledger(journal)
+    for _ in range(12_000):
+        ledger.call_ended(_record())
+    writer = _writer(database, journal, max_megabytes=0.8)
+    writer.carry_all()
+    writer.clean()
+    count = len(_rows(database))
+    assert 0 < count < 12_000
+    writer.clean()
+    assert len(_rows(database)) == count
+
+
 def test_nothing_is_made_before_the_gateway_starts(tmp_path: Path) -> None:
     """Whoever only makes a gateway leaves no file behind, and no early line is lost."""
     journal = Journal(tmp_path / "journal", most=_MOST)
