@@ -13,11 +13,13 @@ import httpx
 import pytest
 import yaml
 
+from app.domain.limits import read_limits, texts_of
 from docs import generate
 from simulator.live import LiveSimulator
 
 API = generate.ROOT / "docs/api.md"
 CLIENTS = [generate.ROOT / "docs" / name for name in ("clients.md", "clients.zh-CN.md")]
+LIMITS = [generate.ROOT / "docs" / name for name in ("limits.md", "limits.zh-CN.md")]
 CODE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = sorted(page for pattern in ("*.md", "docs/**/*.md", "deploy/**/*.md") for page in generate.ROOT.glob(pattern))
 # Set by uvicorn and by the web framework on any response.
@@ -82,12 +84,25 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     assert [target for target in local if not _exists(page, target)] == []
 
 
-def test_clients_are_told_the_same_in_both_languages() -> None:
+@pytest.mark.parametrize("pages", [CLIENTS, LIMITS], ids=["clients", "limits"])
+def test_both_languages_say_the_same(pages: list[Path]) -> None:
     """The same configurations, sections, tables and settings, in the same order."""
-    english, chinese = (page.read_text(encoding="utf-8") for page in CLIENTS)
+    english, chinese = (page.read_text(encoding="utf-8") for page in pages)
     assert CODE.findall(chinese) == CODE.findall(english)
     for of_both in (r"^(#+) ", r"^(\|)", r"`([A-Z]+_[A-Z_]+)[`=]", r"(\d+\.\d+(?:\.\d+)?)"):
         assert re.findall(of_both, chinese, re.MULTILINE) == re.findall(of_both, english, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", LIMITS, ids=lambda page: page.name)
+def test_limits_in_the_page_about_them_can_be_read(page: Path) -> None:
+    """Those of its first table, which shows how they are written, and those in its commands."""
+    table = page.read_text(encoding="utf-8").partition("|---|---|\n")[2].partition("\n\n")[0]
+    examples = re.findall(r"^\| `([^`]+)`", table, re.MULTILINE) + re.findall(
+        r"`(\d[^`]* (?:per|requests?/)[^`]+)`", table
+    )
+    assert len(examples) >= 8
+    for text in [*examples, *re.findall(r"limits set \S+ '(\d[^']+)'", page.read_text(encoding="utf-8"))]:
+        assert texts_of(read_limits(text)) == text or "per" in text or "/s" in text
 
 
 def test_configurations_of_clients_can_be_read() -> None:

@@ -40,7 +40,7 @@ ANSWER_ERRORS = openai_responses(
         409: "`session_busy`: another request of this session is running",
         413: "The body is too large",
         415: "The body is compressed in a way that can't be read",
-        429: "The upstream asks for fewer requests",
+        429: "A limit of the key, its project or the gateway is reached, or the upstream asks for fewer requests",
         500: "A fault of the gateway",
         502: "The upstream's answer makes no sense",
         503: "The upstream can't be used at the moment",

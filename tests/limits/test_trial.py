@@ -48,7 +48,7 @@ def test_a_call_waits_a_moment_for_room() -> None:
 
 
 def test_tokens_are_counted_as_they_were_used() -> None:
-    """Both ways, or one; a prompt that is larger than the limit never passes, an answer that is larger leaves a debt."""
+    """Both ways, or one; a prompt above the limit never passes, an answer above it leaves a debt."""
     calls = [call(0, tokens=(60, 30)), call(0, tokens=(20, 0)), call(60, tokens=(200, 0)), call(120, tokens=(10, 500))]
     assert put("100 tokens/minute", calls) == [True, False, False, True]
     assert put("60 input tokens/minute", calls) == [True, False, False, True]

@@ -34,7 +34,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         404: "`not_found_error`: there is no such model, or with `X-Session-Strict` no such session",
         409: "`invalid_request_error`: another request of this session is running",
         413: "`request_too_large`: the body is too large",
-        429: "`rate_limit_error`: the upstream asks for fewer requests",
+        429: "`rate_limit_error`: a limit of the key, its project, the gateway or the upstream is reached",
         500: "`api_error`: a fault of the gateway",
         502: "`api_error`: the upstream's answer makes no sense",
         503: "`overloaded_error`: the upstream can't be used at the moment",
