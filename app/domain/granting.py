@@ -3,7 +3,8 @@
 A worker takes tokens, permits or a part of a quota in advance, as a lease, and counts in memory what it uses of it.
 What matters is that the sum holds: what is in the store, and what workers hold unused, is never more than the limit.
 So whatever the store doesn't know yet (a worker has used something, was killed, or never got an answer) leads it to
-believe that more is held than is, and to give less.
+believe that more is held than is, and to give less. A bucket refills only as far as what is held leaves room: else what
+a worker has used a moment ago would have been refilled before it was used.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,9 @@ from app.domain.limits import Kind, Limit, Measure, period_at
 LAPSE_SECONDS = 8.0
 QUOTA_LAPSE_SECONDS = 30.0
 # For so long after somebody had to go without, nobody keeps permits in reserve.
-_WANTED_SECONDS = 3.0
+WANTED_SECONDS = 3.0
+# A clock that went back further, in milliseconds, was set anew: then what it said before doesn't count any more.
+_LARGEST_STEP = 10_000
 
 
 class Scope(Struct, frozen=True):
@@ -73,6 +76,7 @@ class Claim(Struct, frozen=True):
             unused, in flight, or used and not in the ledger yet.
         need: What it needs now.
         want: What it would like to have, at least `need`.
+        least: Less than this is of no use to it now: part of what a large call needs would only be kept from others.
         back: Unused tokens that it gives back; negative if more was used than it held.
         seconds: In which a bucket fills up.
         quota: What the ledger is to be asked.
@@ -84,6 +88,7 @@ class Claim(Struct, frozen=True):
     held: int
     need: int = 0
     want: int = 0
+    least: int = 0
     back: int = 0
     seconds: int = 0
     quota: Quota | None = None
@@ -119,12 +124,14 @@ class Standing(Struct, frozen=True):
         tokens: Of a bucket: those that nobody holds.
         at: When, in milliseconds of the store's clock.
         wanted_at: When somebody last had to go without.
+        held: Of a bucket: what workers held when this was written.
     """
 
     amount: int
     tokens: float
     at: int
     wanted_at: int = 0
+    held: int = 0
 
 
 class Grant(Struct, frozen=True):
@@ -132,7 +139,8 @@ class Grant(Struct, frozen=True):
 
     Args:
         granted: So much more.
-        left: What nobody holds now; of a bucket with the fraction that has refilled.
+        left: What nobody holds now; of a bucket with the fraction that has refilled. Negative if more is held than
+            there is, because the limit was lowered, or the worker was taken for dead.
         wanted: Whether somebody had to go without a short while ago.
         used: Of a quota: what the ledger knows of.
     """
@@ -151,16 +159,25 @@ class Exchanged(Struct, frozen=True):
         workers: How many live.
         is_new: The store did not know the worker, or took it for dead: whatever else it holds is void.
         epoch: The store's time, in milliseconds since the epoch.
+        wanted: The limits of which somebody had to go without a short while ago.
     """
 
     grants: dict[str, Grant]
     workers: int
     is_new: bool
     epoch: int
+    wanted: frozenset[str] = frozenset()
 
 
 def grant(
-    claim: Claim, standing: Standing | None, *, own: int, others: int, used: int, now: int
+    claim: Claim,
+    standing: Standing | None,
+    *,
+    own: int,
+    others: int,
+    used: int,
+    now: int,
+    unchanged_since: int | None = None,
 ) -> tuple[Grant, Standing]:
     """Decide on a claim.
 
@@ -170,25 +187,40 @@ def grant(
         others: What it believes that all other living workers hold.
         used: Of a quota: what the ledger knows of.
         now: Milliseconds of the store's clock.
+        unchanged_since: Since when they have held that, and not what the standing says; None if that isn't known.
     """
     old = standing or Standing(claim.amount, float(claim.amount), now)
-    tokens = 0.0
+    tokens, at, held = 0.0, now, 0
     if claim.kind == "bucket":
-        # What was used counts on when the limit is changed.
-        refilled = max(now - old.at, 0) / 1000 * claim.amount / claim.seconds
-        tokens = old.tokens + (claim.amount - old.amount) + refilled
-        # Nobody gives back what the store has counted as lost.
-        tokens += min(claim.back, max(own - claim.held, 0))
+        since = now if unchanged_since is None else min(max(unchanged_since, old.at), now)
+        tokens = _refilled(old, claim, own + others, since, now) + claim.back
         left = tokens = min(tokens, float(claim.amount - others - claim.held))
+        if old.at - now < _LARGEST_STEP:
+            at = max(now, old.at)
     else:
         left = float(claim.amount - used - others - claim.held)
     granted = max(0, min(claim.want, int(left // 1)))
-    goes_without = granted < claim.need
-    wanted_at = now if goes_without else old.wanted_at
-    wanted = wanted_at > 0 and 0 <= now - wanted_at < _WANTED_SECONDS * 1000
-    given = Grant(granted, left - granted, wanted, used)
-    at = max(now, old.at) if claim.kind == "bucket" else now
-    return given, Standing(claim.amount, tokens - granted if claim.kind == "bucket" else 0.0, at, wanted_at)
+    if granted < claim.least:
+        granted = 0
+    wanted_at = now if granted < claim.need else old.wanted_at
+    if claim.kind == "bucket":
+        tokens, held = tokens - granted, others + claim.held + granted
+    given = Grant(granted, left - granted, is_wanted(wanted_at, now), used)
+    return given, Standing(claim.amount, tokens, at, wanted_at, held)
+
+
+def is_wanted(wanted_at: int, now: int) -> bool:
+    """Whether somebody had to go without a short while ago."""
+    return wanted_at > 0 and 0 <= now - wanted_at < WANTED_SECONDS * 1000
+
+
+def _refilled(old: Standing, claim: Claim, held: int, since: int, now: int) -> float:
+    """What nobody holds of a bucket now. At no time was it more than what workers held left room for."""
+    # A change counts from now on; what was used counts on after it.
+    each = min(old.amount, claim.amount) / claim.seconds / 1000
+    tokens = old.tokens + (claim.amount - old.amount)
+    tokens = min(tokens + max(since - old.at, 0) * each, float(claim.amount - old.held))
+    return min(tokens + max(now - max(since, old.at), 0) * each, float(claim.amount - held))
 
 
 def scoped(scope: Scope, limit: Limit, milliseconds: int, zone: ZoneInfo) -> ScopedLimit:
@@ -209,5 +241,6 @@ def state_of(
     seconds = limit.seconds if limit.kind == "bucket" else 0
     nothing = Claim(one.limit_id, limit.kind, limit.amount, held=0, seconds=seconds, quota=one.quota)
     held = sum([holding.held for holding in holdings])
-    given, _ = grant(nothing, standing, own=0, others=held, used=used, now=now)
+    since = None if standing is None else standing.at
+    given, _ = grant(nothing, standing, own=0, others=held, used=used, now=now, unchanged_since=since)
     return LimitState(given.left, used, tuple(holdings))

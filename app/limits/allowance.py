@@ -1,6 +1,7 @@
 """What this worker may use of one limit: a lease from the store, counted in memory."""
 
 import asyncio
+import math
 from collections import deque
 
 from app.domain.granting import Claim, Grant, Quota
@@ -48,15 +49,23 @@ class Allowance:
     """
 
     __slots__ = (
+        "__weakref__",
+        "_alone",
         "_answered_at",
         "_asked_at",
         "_debt",
+        "_divided",
+        "_is_unsure",
         "_last_amount",
+        "_least",
         "_left",
+        "_lost",
         "_needs",
         "_pending",
         "_rate",
         "_reported",
+        "_returned",
+        "_share",
         "_taken_before",
         "_taken_seen",
         "_used_at",
@@ -102,9 +111,18 @@ class Allowance:
         self._left = float(limit.amount)
         self._answered_at = 0.0
         self.wanted = False
-        self._needs = 0
+        self._needs = self._least = 0
         self._debt = 0
+        # What the store counts as held here, at least; and whether it may be something else, or more.
         self._reported = 0
+        self._is_unsure = False
+        # Of a bucket: what calls have given back beyond that; the store knows whether there is still room for it.
+        self._returned = 0
+        # Of permits and quotas: so much of what is in use has been given to others, and doesn't come back.
+        self._lost = 0
+        # While the store is away: what was freed of this worker's share, the share, and among how many it is divided.
+        self._alone = self._share = 0
+        self._divided = 1
         self._rate = 0.0
         self.taken = 0
         self._taken_before = self._taken_seen = 0
@@ -122,10 +140,27 @@ class Allowance:
     def release(self) -> None:
         """Give a permit back."""
         self.in_use -= 1
+        if self._lost:
+            self._lost -= 1
+            return
         self.free += 1
-        if self.freed is not None:
-            _done(self.freed)
-            self.freed = None
+        self._tell_freed()
+
+    def settle_bucket(self, reserved: int, used: int) -> None:
+        """Tell what became of something that was taken of a bucket, if it wasn't used up as it was taken.
+
+        Args:
+            used: What was used in the end.
+        """
+        after = self.free + reserved - used
+        if used < reserved:
+            # More than the store counts as held here may have been refilled in the meantime.
+            kept = max(min(after, self._reported), self.free)
+            self._returned += after - kept
+            after = kept
+            self.dry_until = 0.0
+        self.free = after
+        self._tell_freed()
 
     def settle_quota(self, reserved: int, used: int, line: int) -> None:
         """Tell what became of something that was taken of a quota.
@@ -135,18 +170,27 @@ class Allowance:
             line: The line of the journal that tells the ledger.
         """
         self.in_use += used - reserved
+        back = reserved - used
+        if back > 0 and self._lost:
+            lost = min(back, self._lost)
+            self._lost -= lost
+            back -= lost
         # What was used beyond its reservation comes out of what is free, as far as it goes.
-        self.free = max(self.free + reserved - used, min(self.free, 0))
+        self.free = max(self.free + back, min(self.free, 0))
         if used:
             self._pending.append((line, used))
+        if back > 0:
+            self._tell_freed()
 
     def written(self, line: int) -> None:
         """The ledger knows of all lines up to this one."""
         while self._pending and self._pending[0][0] <= line:
             self.in_use -= self._pending.popleft()[1]
 
-    def need(self, amount: int, now: float) -> None:
-        """Somebody waits for so much; the next claim says so."""
+    def need(self, amount: int, now: float, least: int | None = None) -> None:
+        """Somebody waits for so much, or at least for so much; the next claim says so."""
+        least = amount if least is None else least
+        self._least = min(self._least or least, least)
         self._needs += amount
         self._last_amount = amount
         self._used_at = now
@@ -160,9 +204,11 @@ class Allowance:
         self._taken_before, self._asked_at = self.taken, now
         reserve = 0 if parting else self._reserve(now, workers)
         need, self._needs = max(self._needs - max(self.free, 0), 0), 0
+        least, self._least = max(self._least - max(self.free, 0), 0) if need else 0, 0
         back = max(self.free - reserve, 0) if parting or self.wanted or self._is_idle(now) else 0
         self.free -= back
         self._debt = min(self.free, 0)
+        returned, self._returned = self._returned, 0
         self.low = reserve / 2
         self._reported = self.held
         return Claim(
@@ -172,7 +218,8 @@ class Allowance:
             held=self._reported,
             need=need,
             want=max(need + max(reserve - max(self.free, 0), 0), need),
-            back=back + self._debt if self.kind == "bucket" else 0,
+            least=least,
+            back=back + returned + self._debt if self.kind == "bucket" else 0,
             seconds=self.limit.seconds if self.kind == "bucket" else 0,
             quota=self.quota,
         )
@@ -188,15 +235,25 @@ class Allowance:
         self.free += grant.granted
         if self.kind == "bucket":
             self.free -= self._debt
+        else:
+            # More is held than there is: what is free goes first, then what running calls will have left.
+            excess = math.ceil(max(-grant.left, 0))
+            given_up = min(excess, max(self.free, 0))
+            self.free -= given_up
+            self._lost = min(excess - given_up, self.in_use)
         self._reported += grant.granted
+        self._is_unsure = False
+        self._divided = 1
         self._left, self._answered_at, self.wanted, self.used = grant.left, now, grant.wanted, grant.used
         if grant.granted < need:
-            wait = _LONGEST_DRY if self.kind == "quota" else self.ready_in(need, now) or 0.0
+            is_spent = self.kind == "quota" and grant.used >= self.limit.amount
+            wait = _LONGEST_DRY if is_spent else self.ready_in(need, now) or 0.0
             self.dry_until = now + min(max(wait, _SHORTEST_DRY), _LONGEST_DRY)
         self._answer()
 
     def failed(self) -> None:
-        """The store hasn't answered."""
+        """The store hasn't answered; whether it has heard, nobody knows."""
+        self._is_unsure = True
         self._answer()
 
     def look(self, now: float) -> None:
@@ -208,25 +265,45 @@ class Allowance:
         """Whether the store has to be told of something, although nobody needs more."""
         if self.answer is not None:
             return False
-        is_idle = self._is_idle(now)
-        if self.kind == "bucket":
-            return self.free < 0 or (is_idle and self._reported > 0) or (self.wanted and self.free > 2 * self.low)
-        if self.kind == "permits" and self.free > 0 and self.wanted:
+        if self._is_unsure:
             return True
-        return self._reported < self.held or (is_idle and (self.free > 0 or self._reported > self.held))
+        is_idle, is_too_much = self._is_idle(now), self.free > 0 or self._reported > self.held
+        if self.kind == "bucket":
+            if self.wanted and self.free > 2 * self.low:
+                return True
+            return self.free < 0 or self._returned > 0 or (is_idle and self._reported > 0)
+        if self.kind == "permits" and self._reported > self.held:
+            return True
+        return self._reported < self.held or (is_too_much and (is_idle or self.wanted))
 
     def is_forgettable(self, now: float) -> bool:
         """Whether nothing would be lost with it."""
         idle = now - self._used_at > _FORGOTTEN_SECONDS
-        return idle and not (self.free or self.in_use or self._reported or self.waiting or self.answer)
+        holds = self.free or self.in_use or self._returned or self._reported or self._is_unsure
+        return idle and not (holds or self.waiting or self.answer)
 
-    def void(self) -> bool:
-        """Forget what is held unused: the store gives it to others now. Whether the store should hear of it."""
-        is_known = self._reported > 0 or self.free > 0
+    def void(self, *, is_back: bool) -> bool:
+        """Forget what is held unused: the store gives it to others now. Whether the store should hear of it.
+
+        Args:
+            is_back: Whether the store is back, so that this worker's share, too, is at an end.
+        """
+        has_to_tell = self._reported > 0 or self.held > 0 or self._returned > 0 or self._is_unsure
+        share_left = min(max(self.free, 0), self._alone)
         self.free = min(self.free, 0)
+        if not is_back:
+            self.free += share_left
+        elif self.kind == "bucket":
+            # The store has refilled all of the bucket in the meantime; what is missing of the share is used already.
+            self.free -= max(min(self._alone, self._share) - share_left, 0)
+        if is_back:
+            self._alone, self._divided = 0, 1
+        if self.is_given_back:
+            self._lost = self.in_use
+        self._is_unsure = has_to_tell
         self._reported = 0
         self.low = 0.0
-        return is_known or self.held > 0
+        return has_to_tell or self.free < 0
 
     def stand_alone(self, now: float, since: float, workers: int) -> None:
         """Free a fair share of the limit, as if it were divided among the workers last seen.
@@ -234,16 +311,20 @@ class Allowance:
         Args:
             since: Since when the store has been away.
         """
-        share = max(self.limit.amount // workers, 1)
+        share = self._share = max(self.limit.amount // workers, 1)
         if self.kind == "permits":
             self.free = max(self.free, share - self.in_use)
         elif self.kind == "bucket":
-            since = max(since, self._answered_at)
-            refilled = int((now - since) * self.limit.amount / workers / self.limit.seconds)
-            if refilled:
-                self.free = max(self.free, min(self.free + refilled, share))
-                self._answered_at = now
-        else:
+            if self._divided != workers:
+                self._divided, self._left, self._answered_at = workers, 0.0, max(since, self._answered_at)
+            each = self.seconds_each * workers
+            refilled = int((now - self._answered_at) / each)
+            self._answered_at += refilled * each
+            free = max(self.free, min(self.free + self._returned + refilled, share))
+            self._alone += max(free - self.free - self._returned, 0)
+            self.free, self._returned = free, 0
+        elif self._left > 0:
+            self._alone += int(self._left // workers)
             self.free += int(self._left // workers)
             self._left = 0.0
 
@@ -254,13 +335,13 @@ class Allowance:
             return 0.0
         if self.kind != "bucket":
             return None
-        return max((missing - self._left) * self.seconds_each - (now - self._answered_at), 0.0)
+        return max((missing - self._left) * self.seconds_each * self._divided - (now - self._answered_at), 0.0)
 
     def remaining(self, now: float) -> int:
         """What can still be used at the moment, as far as is known."""
         left = self._left
         if self.kind == "bucket":
-            left += (now - self._answered_at) / self.seconds_each
+            left += (now - self._answered_at) / self.seconds_each / self._divided
         return max(min(int(self.free + max(left, 0)), self.limit.amount), 0)
 
     def _reserve(self, now: float, workers: int) -> int:
@@ -268,13 +349,20 @@ class Allowance:
         if self.kind == "permits":
             # What was in use a moment ago will be again, if nobody else has to go without.
             return 0 if self.wanted or self._is_idle(now) else max(self.free, 0)
-        if self._is_idle(now):
+        if self._is_idle(now) or (self.wanted and self.unit == SIZED):
             return 0
         part = self.limit.amount / _BUCKET_PART if self.kind == "bucket" else self._left / _QUOTA_PART
-        return int(min(max(self._rate * _LEASE_SECONDS, self._last_amount * _LEAST_CALLS), part / workers))
+        reserve = int(min(max(self._rate * _LEASE_SECONDS, self._last_amount * _LEAST_CALLS), part / workers))
+        # What isn't enough for a single call would only be kept from others.
+        return reserve if reserve >= self._last_amount else 0
 
     def _is_idle(self, now: float) -> bool:
         return now - self._used_at > _IDLE_SECONDS
+
+    def _tell_freed(self) -> None:
+        if self.freed is not None:
+            _done(self.freed)
+            self.freed = None
 
     def _answer(self) -> None:
         if self.answer is not None:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -22,6 +23,9 @@ _AWAY_PAUSE = 0.5
 _VALID_SECONDS = LAPSE_SECONDS * 0.75
 _MOST_CLAIMS = 500
 _FORGETTING_SECONDS = 60.0
+# What the store's time of day may differ from this machine's without being taken for another one: that much is the
+# way of the answer.
+_LARGEST_DELAY = 2.5
 
 
 class Leases:
@@ -36,8 +40,8 @@ class Leases:
         valid_until: Until then, in the loop's time, what is held is this worker's.
         workers: How many the store has last seen.
         is_away: Whether the store didn't answer the last message.
-        generation: Another one each time that what was held has become void.
-        version: Another one each time that allowances were forgotten; whoever keeps some has to ask for them again.
+        version: Another one each time that allowances were forgotten, or the time of day was set anew; whoever keeps
+            some has to ask for them again.
         clock_offset: What has to be added to this machine's time of day, in seconds, for the store's.
     """
 
@@ -45,14 +49,18 @@ class Leases:
         self._store = store
         self._written = written
         self._allowances: dict[str, Allowance] = {}
+        # Those that somebody still keeps, too: of a limit there must never be two.
+        self._kept: WeakValueDictionary[str, Allowance] = WeakValueDictionary()
         self._due: dict[str, Allowance] = {}
         self._wake = asyncio.Event()
         self._unhurried: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._looked = self._forgot = 0.0
         self._away_since = 0.0
+        self._asking: list[Allowance] = []
+        self._wanted: frozenset[str] = frozenset()
+        self._day_began = 0.0
         self.valid_until = 0.0
-        self.generation = 0
         self.version = 0
         self.workers = workers
         self.is_away = False
@@ -69,21 +77,27 @@ class Leases:
             await self._task
         now = asyncio.get_running_loop().time()
         self.expire(now)
-        if self.is_away:
-            return
+        was_away, self.is_away = self.is_away, True
         claims = [self._claim(allowance, now, parting=True) for allowance in self._allowances.values()]
+        # Whoever still waits gets no answer any more.
+        for allowance in self._allowances.values():
+            allowance.failed()
+        if was_away:
+            return
         with suppress(StoreAway):
             for begin in range(0, len(claims), _MOST_CLAIMS):
                 await self._store.exchange(claims[begin : begin + _MOST_CLAIMS])
 
     def allowance(self, limit_id: str, limit: Limit, quota: Quota | None = None, ends_at: float = 0.0) -> Allowance:
         """This worker's allowance of a limit."""
-        known = self._allowances.get(limit_id)
+        known = self._kept.get(limit_id)
         if known is None:
             now = asyncio.get_running_loop().time()
-            known = self._allowances[limit_id] = Allowance(limit_id, limit, quota, ends_at, now=now)
+            known = self._kept[limit_id] = Allowance(limit_id, limit, quota, ends_at, now=now)
         elif known.limit.amount != limit.amount:
             known.change(limit)
+            self.note(known)
+        self._allowances[limit_id] = known
         return known
 
     def known(self, limit_id: str) -> Allowance | None:
@@ -95,27 +109,28 @@ class Leases:
 
     def note(self, allowance: Allowance) -> None:
         """Mention an allowance in a message soon."""
-        self._due[allowance.limit_id] = allowance
+        self._due[allowance.limit_id] = self._allowances[allowance.limit_id] = allowance
         if self._unhurried is None:
             self._unhurried = asyncio.get_running_loop().call_later(_UNHURRIED_PAUSE, self._send)
 
-    def ask(self, allowance: Allowance, amount: int) -> asyncio.Future[None]:
-        """Ask for so much more than is free. The result says that there is an answer, or none to be had."""
+    def ask(self, allowance: Allowance, amount: int, least: int | None = None) -> asyncio.Future[None]:
+        """Ask for so much, or at least for so much. The result says that there is an answer, or none to be had."""
         loop = asyncio.get_running_loop()
-        allowance.need(amount, loop.time())
+        allowance.need(amount, loop.time(), least)
         if allowance.answer is None:
             allowance.answer = loop.create_future()
-        self._due[allowance.limit_id] = allowance
+        self._due[allowance.limit_id] = self._allowances[allowance.limit_id] = allowance
         self._send()
         return allowance.answer
 
     def expire(self, now: float) -> None:
         """Let go of what was held for too long without a word from the store: it may be others' now."""
         if self.valid_until and now >= self.valid_until:
-            self._void()
+            self._void(is_back=False)
 
     def stand_alone(self, allowance: Allowance, now: float) -> None:
         """While the store is away: free this worker's fair share of the limit."""
+        self._allowances[allowance.limit_id] = allowance
         allowance.stand_alone(now, self._away_since, self.workers)
 
     def _send(self) -> None:
@@ -130,12 +145,23 @@ class Leases:
                 async with asyncio.timeout(_HEARTBEAT_SECONDS):
                     await self._wake.wait()
             self._wake.clear()
-            pause = _SHORTEST_PAUSE if await self._talk(loop) else _AWAY_PAUSE
-            await asyncio.sleep(pause)
+            sent = loop.time()
+            try:
+                await self._talk(sent)
+            except StoreAway as error:
+                self._go_away(str(error), sent)
+            except Exception:  # noqa: BLE001 - calls wait for this task; without it they would for ever
+                if not self.is_away:
+                    _log.exception("limits_failed")
+                self._go_away("an error of the gateway", sent)
+            await asyncio.sleep(_AWAY_PAUSE if self.is_away else _SHORTEST_PAUSE)
 
-    async def _talk(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Send one message, and take in the answer; whether there was one."""
-        sent = loop.time()
+    async def _talk(self, sent: float) -> None:
+        """Send one message, and take in the answer.
+
+        Raises:
+            StoreAway: There was none.
+        """
         if self._unhurried is not None:
             self._unhurried.cancel()
             self._unhurried = None
@@ -144,36 +170,45 @@ class Leases:
             self._look_around(sent)
         # Away, one only looks whether the store is back: nobody knows then what it believes.
         asking = [] if self.is_away else [self._due.pop(limit_id) for limit_id in [*self._due][:_MOST_CLAIMS]]
+        self._asking = asking
         claims = [self._claim(allowance, sent) for allowance in asking]
-        try:
-            exchanged = await self._store.exchange(claims)
-        except StoreAway as error:
-            self._go_away(str(error), sent)
-            for allowance in (*asking, *self._due.values()):
-                allowance.failed()
-            self._due.clear()
-            return False
-        self._take_in(exchanged, asking, claims, sent)
+        self._take_in(await self._store.exchange(claims), claims, sent)
         if self._due:
             self._wake.set()
-        return True
 
     def _claim(self, allowance: Allowance, now: float, *, parting: bool = False) -> Claim:
         allowance.written(self._written())
         return allowance.claim(now, self.workers, parting=parting)
 
-    def _take_in(self, exchanged: Exchanged, asking: list[Allowance], claims: list[Claim], sent: float) -> None:
+    def _take_in(self, exchanged: Exchanged, claims: list[Claim], sent: float) -> None:
         self.workers = max(exchanged.workers, 1)
-        self.clock_offset = exchanged.epoch / 1000 - time.time()
+        self._look_at_clock(exchanged.epoch / 1000)
         if exchanged.is_new or self.is_away:
             # It has given to others what was held, or what was free was only a share.
-            self._void()
+            self._void(is_back=True)
         if self.is_away:
             _log.info("limits_store_back")
             self.is_away = False
         self.valid_until = sent + _VALID_SECONDS
-        for allowance, claim in zip(asking, claims, strict=True):
-            allowance.granted(exchanged.grants[claim.limit_id], claim.need, sent)
+        for asking, claim in zip(self._asking, claims, strict=True):
+            asking.granted(exchanged.grants[claim.limit_id], claim.need, sent)
+        # Of those that weren't asked about: somebody else has to go without.
+        for limit_id in self._wanted | exchanged.wanted:
+            allowance = self._allowances.get(limit_id)
+            if allowance is not None and limit_id not in exchanged.grants:
+                allowance.wanted = limit_id in exchanged.wanted
+                if allowance.is_due(sent):
+                    self._due[limit_id] = allowance
+        self._wanted = exchanged.wanted
+
+    def _look_at_clock(self, epoch: float) -> None:
+        """Note the time of day; if it was set anew, another day may be today."""
+        offset = epoch - time.time()
+        self.clock_offset = offset if abs(offset) > _LARGEST_DELAY else 0.0
+        day_began = time.time() + self.clock_offset - asyncio.get_running_loop().time()
+        if abs(day_began - self._day_began) > _LARGEST_DELAY:
+            self._day_began = day_began
+            self.version += 1
 
     def _look_around(self, now: float) -> None:
         """Find what the store should be told of, and forget what nobody uses."""
@@ -191,10 +226,9 @@ class Leases:
                 del self._allowances[limit_id]
                 self.version += 1
 
-    def _void(self) -> None:
-        self.generation += 1
+    def _void(self, *, is_back: bool) -> None:
         for limit_id, allowance in self._allowances.items():
-            if allowance.void():
+            if allowance.void(is_back=is_back):
                 self._due[limit_id] = allowance
         self.valid_until = 0.0
 
@@ -202,3 +236,8 @@ class Leases:
         if not self.is_away:
             _log.warning("limits_store_away", reason=reason, meaning="each worker keeps to its share")
             self.is_away, self._away_since = True, now
+        # What was due without being asked for is found again when the store is back.
+        for allowance in (*self._asking, *self._due.values()):
+            allowance.failed()
+        self._asking = []
+        self._due.clear()

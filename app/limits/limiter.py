@@ -74,13 +74,12 @@ class _Plan(Struct):
 class Admission:
     """A call that has been let in. `settle` must follow, however it ends."""
 
-    __slots__ = ("_generation", "_limiter", "_plan", "_reserved")
+    __slots__ = ("_limiter", "_plan", "_reserved")
 
-    def __init__(self, limiter: "Limiter", plan: _Plan, reserved: Sequence[int], generation: int) -> None:
+    def __init__(self, limiter: "Limiter", plan: _Plan, reserved: Sequence[int]) -> None:
         self._limiter = limiter
         self._plan = plan
         self._reserved = reserved
-        self._generation = generation
 
     def settle(self, charged: Usage | None, *, counts: bool, provider: str = "", model: str = "") -> None:
         """Give back what the call didn't use, and take what it used beyond its reservation.
@@ -107,9 +106,8 @@ class Admission:
                 used = limiter.measured(allowance.limit.measure, charged, provider, model)
             if allowance.kind == "quota":
                 allowance.settle_quota(amount, used, limiter.line())
-            elif used > amount or self._generation == limiter.leases.generation:
-                # What the store has given to others in the meantime isn't given back.
-                allowance.free += amount - used
+            elif used != amount:
+                allowance.settle_bucket(amount, used)
 
     def tightest(self, measures: frozenset[Measure]) -> Headroom | None:
         """What the tightest limit of one of these measures leaves, for the headers of the answer."""
@@ -170,12 +168,12 @@ class Limiter:
             plan = self._new_plan(caller, model)
         if not plan.allowances:
             return None
-        reserved = plan.ones or self._reservation(plan, call, provider, model)
+        reserved: Sequence[int] = plan.ones or self._reservation(plan, call, provider, model)
         if now >= self.leases.valid_until:
             self.leases.expire(now)
         for allowance, amount in zip(plan.allowances, reserved, strict=True):
             if allowance.free < amount:
-                await self._wait(plan, reserved)
+                reserved = await self._wait(plan, reserved, call=call, provider=provider, model=model)
                 break
         return self._taken(plan, reserved)
 
@@ -195,9 +193,11 @@ class Limiter:
             plan = self._planned(key, owners)
         if not plan.allowances:
             return None
-        reserved = plan.ones or [1 if a.limit.measure in ("requests", "at once") else 0 for a in plan.allowances]
+        reserved: Sequence[int] = plan.ones or [
+            1 if a.limit.measure in ("requests", "at once") else 0 for a in plan.allowances
+        ]
         try:
-            await self._wait(plan, reserved, seconds, _MOST_WAITING * 64)
+            reserved = await self._wait(plan, reserved, seconds, _MOST_WAITING * 64)
         except (LimitReached, QuotaSpent, LimitsUnavailable) as refusal:
             raise GatewayOverloaded(refusal.message, retry_after=refusal.retry_after) from None
         return self._taken(plan, reserved)
@@ -240,7 +240,7 @@ class Limiter:
             allowance.taken += amount
             if free < allowance.low and allowance.answer is None and now >= allowance.dry_until:
                 self.leases.note(allowance)
-        return Admission(self, plan, reserved, self.leases.generation)
+        return Admission(self, plan, reserved)
 
     def _now(self) -> float:
         """The loop's time."""
@@ -254,26 +254,41 @@ class Limiter:
         reserved: Sequence[int],
         seconds: float | None = None,
         most_waiting: int = _MOST_WAITING,
-    ) -> None:
-        """Wait until everything is free at once."""
+        *,
+        call: ChatCall | None = None,
+        provider: str = "",
+        model: str = "",
+    ) -> Sequence[int]:
+        """Wait until everything is free at once.
+
+        Returns:
+            What is reserved: less of a quota than asked for, if what is left is enough for what is certain of the call.
+        """
         now = self._now
         deadline = now() + (self._policy.wait if seconds is None else seconds)
         while True:
             self.leases.expire(now())
             short = next((i for i, one in enumerate(plan.allowances) if one.free < reserved[i]), None)
             if short is None:
-                return
+                return reserved
             allowance, amount = plan.allowances[short], reserved[short]
+            least = amount
+            if allowance.kind == "quota" and call is not None:
+                least = max(self._certain(allowance.limit, call, provider, model), 1)
             if self.leases.is_away:
                 self._share(allowance, now())
             elif now() >= allowance.dry_until:
-                await asyncio.shield(self.leases.ask(allowance, amount))
+                await asyncio.shield(self.leases.ask(allowance, amount, least))
             if allowance.free >= amount:
                 continue
+            if allowance.free >= least:
+                reserved = [*reserved[:short], allowance.free, *reserved[short + 1 :]]
+                continue
             pause = allowance.ready_in(amount, now())
-            pause = _LOOK_AGAIN_SECONDS if pause is None else max(pause, 0.001)
-            if allowance.kind == "quota" or now() + pause > deadline or allowance.waiting >= most_waiting:
-                raise self._refusal(plan, short, amount, now())
+            pause = max(_LOOK_AGAIN_SECONDS if pause is None else pause, allowance.dry_until - now(), 0.001)
+            is_spent = allowance.kind == "quota" and allowance.used >= allowance.limit.amount
+            if is_spent or now() + pause > deadline or allowance.waiting >= most_waiting:
+                raise self._refusal(plan, short, least, now())
             await _until_freed(allowance, pause)
 
     def _share(self, allowance: Allowance, now: float) -> None:
@@ -294,11 +309,21 @@ class Limiter:
             if limit.measure in ("requests", "at once"):
                 reserved.append(1)
                 continue
-            if allowance.kind == "bucket" and limit.measure != "output tokens" and prompt > limit.amount:
-                raise self._too_large(*plan.owners[place], limit, prompt)
-            # Never more than there is: the answer's length is only a guess.
-            reserved.append(min(self.measured(limit.measure, usual, provider, model), limit.amount))
+            amount = self.measured(limit.measure, usual, provider, model)
+            if amount > limit.amount:
+                if self.measured(limit.measure, Usage(prompt, 0), provider, model) > limit.amount:
+                    raise self._too_large(*plan.owners[place], limit, prompt)
+                # Never more than there is: the answer's length is only a guess.
+                amount = limit.amount
+            reserved.append(amount)
         return reserved
+
+    def _certain(self, limit: Limit, call: ChatCall, provider: str, model: str) -> int:
+        """What a call uses of a limit even if its answer is short."""
+        if limit.measure == "requests":
+            return 1
+        prompt = sum([estimate(message.text) for message in call.messages])
+        return self.measured(limit.measure, Usage(prompt, 0), provider, model)
 
     def _new_plan(self, caller: Caller, model: str) -> _Plan:
         whose = (
@@ -363,8 +388,14 @@ class Limiter:
         if limit.kind == "quota":
             seconds = self._reset(allowance, 0)
             again = "" if limit.window == "total" else f"; it begins anew in {in_words(seconds)}"
+            used = amount_in_words(allowance.used, limit.measure)
+            rest = (
+                ""
+                if allowance.used >= limit.amount
+                else "; what is left doesn't suffice for this request, or is in use"
+            )
             return QuotaSpent(
-                f"{owner} may use {limit.text}, and has used {amount_in_words(allowance.used, limit.measure)}{again}.",
+                f"{owner} may use {limit.text}, and has used {used}{rest}{again}.",
                 headroom=headroom,
                 retry_after=None if limit.window == "total" else seconds,
             )

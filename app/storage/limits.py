@@ -4,19 +4,21 @@ What the numbers mean, and how a claim is decided, is in `app.domain.granting`.
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 from sqlalchemy import Connection, and_, delete, func, insert, select, text, update
 
 from app.domain.granting import (
     LAPSE_SECONDS,
     QUOTA_LAPSE_SECONDS,
+    WANTED_SECONDS,
     Claim,
     Exchanged,
+    Grant,
     Holding,
     LimitState,
     Scope,
@@ -83,23 +85,29 @@ def exchange(
         StaleMessage: See there.
     """
     clock = _clock(database, connection)
-    workers = {
-        row.id: row for row in connection.execute(select(_WORKERS.c.id, _WORKERS.c.beat, _WORKERS.c.message)).all()
-    }
-    me = workers.get(worker.id)
+    # Locked, so that an earlier message that comes late waits for this one, and sees its number.
+    me = connection.execute(
+        select(_WORKERS.c.beat, _WORKERS.c.message).where(_WORKERS.c.id == worker.id).with_for_update()
+    ).first()
     if me is not None and message <= me.message:
         raise StaleMessage
-    # A clock that went back is a machine that was started anew.
-    is_new = me is None or not 0 <= clock - me.beat <= LAPSE_SECONDS * 1000
-    if is_new:
-        connection.execute(delete(_LEASES).where(_LEASES.c.worker == worker.id, _LEASES.c.is_quota == 0))
+    is_new = me is None or not _is_alive(me.beat, clock, LAPSE_SECONDS)
+    alive = _count_alive(connection, worker.id, clock)
     grants = {}
     if claims:
-        beats = {name: row.beat for name, row in workers.items() if name != worker.id}
-        grants = _decided(database, connection, worker.id, [_as_new(c) if is_new else c for c in claims], beats, clock)
+        claims = [_as_new(claim) for claim in claims] if is_new else claims
+        grants = _decided(database, connection, worker.id, claims, clock, is_new=is_new)
+    elif is_new:
+        _take_back(connection, worker.id)
     _present(database, connection, worker, message, clock)
-    alive = sum(1 for name, row in workers.items() if name != worker.id and _is_alive(row.beat, clock, LAPSE_SECONDS))
-    return Exchanged(grants, alive + 1, is_new=is_new, epoch=_epoch(database, clock))
+    wanted = connection.execute(
+        select(_BUCKETS.c.limit_id).where(
+            _BUCKETS.c.wanted_at > clock - WANTED_SECONDS * 1000, _BUCKETS.c.wanted_at <= clock
+        )
+    )
+    return Exchanged(
+        grants, alive + 1, is_new=is_new, epoch=_epoch(database, clock), wanted=frozenset(wanted.scalars())
+    )
 
 
 def set_limits(database: Database, connection: Connection, scope: Scope, limits_text: str | None) -> None:
@@ -170,23 +178,27 @@ def _decided(
     connection: Connection,
     worker: str,
     claims: Sequence[Claim],
-    beats: Mapping[str, int],
     clock: int,
-) -> dict[str, Any]:
+    *,
+    is_new: bool,
+) -> dict[str, Grant]:
     by_id = {claim.limit_id: claim for claim in claims}
     ids = sorted(by_id)
     standings = _locked(database, connection, [by_id[limit_id] for limit_id in ids], clock)
-    own, others = _held(connection, by_id, worker, beats, clock)
+    held = _held(connection, ids, worker, clock)
+    if is_new:
+        _take_back(connection, worker)
     grants, kept = {}, []
     for limit_id in ids:
-        claim = by_id[limit_id]
+        claim, of_it = by_id[limit_id], held.get(limit_id) or _Held()
         grants[limit_id], standing = grant(
             claim,
             standings[limit_id],
-            own=own.get(limit_id, 0),
-            others=others.get(limit_id, 0),
+            own=of_it.own,
+            others=of_it.others,
             used=0 if claim.quota is None else spent_of(connection, claim.quota),
             now=clock,
+            unchanged_since=of_it.unchanged_since(standings[limit_id]),
         )
         kept.append({"of": limit_id, **_columns(standing)})
     connection.execute(
@@ -210,20 +222,59 @@ def _locked(database: Database, connection: Connection, claims: Sequence[Claim],
     return {row.limit_id: _standing(row) for row in connection.execute(query)}
 
 
-def _held(
-    connection: Connection, claims: Mapping[str, Claim], worker: str, beats: Mapping[str, int], clock: int
-) -> tuple[dict[str, int], dict[str, int]]:
-    """What the worker holds of each limit, and what all others that live do."""
-    own: dict[str, int] = {}
-    others: dict[str, int] = {}
-    query = select(_LEASES).where(_LEASES.c.limit_id.in_(list(claims)))
+class _Held(Struct):
+    """What is held of a limit.
+
+    Args:
+        own: By the worker.
+        others: By all others that live.
+        lapsed: When those that have been silent for too long lost it, and how much.
+    """
+
+    own: int = 0
+    others: int = 0
+    lapsed: list[tuple[int, int]] = field(default_factory=list)
+
+    def unchanged_since(self, standing: Standing) -> int | None:
+        """Since when that, and no more, is held; None if the standing knows of something that nobody else does."""
+        lapsed = [(at, held) for at, held in self.lapsed if at > standing.at]
+        known = self.own + self.others + sum([held for _, held in lapsed])
+        return max([at for at, _ in lapsed], default=standing.at) if known == standing.held else None
+
+
+def _held(connection: Connection, limit_ids: Sequence[str], worker: str, clock: int) -> dict[str, _Held]:
+    """What is held of limits. They have to be locked: who had them before is seen whole, with its lease and beat."""
+    held: dict[str, _Held] = {}
+    query = (
+        select(_LEASES, _WORKERS.c.beat)
+        .join(_WORKERS, _WORKERS.c.id == _LEASES.c.worker)
+        .where(_LEASES.c.limit_id.in_(limit_ids))
+    )
     for row in connection.execute(query):
+        of_it = held.setdefault(row.limit_id, _Held())
         lapse = QUOTA_LAPSE_SECONDS if row.is_quota else LAPSE_SECONDS
-        if row.worker == worker:
-            own[row.limit_id] = row.held
-        elif row.worker in beats and _is_alive(beats[row.worker], clock, lapse):
-            others[row.limit_id] = others.get(row.limit_id, 0) + row.held
-    return own, others
+        if not _is_alive(row.beat, clock, lapse):
+            of_it.lapsed.append((row.beat + round(lapse * 1000), row.held))
+        elif row.worker == worker:
+            of_it.own = row.held
+        else:
+            of_it.others += row.held
+    return held
+
+
+def _count_alive(connection: Connection, worker: str, clock: int) -> int:
+    """How many other workers live."""
+    beats = connection.execute(select(_WORKERS.c.beat).where(_WORKERS.c.id != worker)).scalars().all()
+    if any(beat > clock + LAPSE_SECONDS * 1000 for beat in beats):
+        # PostgreSQL's clock was set back: nobody may seem to be dead, nor to live for as long as that.
+        connection.execute(update(_WORKERS).where(_WORKERS.c.beat > clock + LAPSE_SECONDS * 1000).values(beat=clock))
+        return len([beat for beat in beats if clock - beat <= LAPSE_SECONDS * 1000])
+    return sum([_is_alive(beat, clock, LAPSE_SECONDS) for beat in beats])
+
+
+def _take_back(connection: Connection, worker: str) -> None:
+    """Forget what a worker that was taken for dead has held; it says anew what it holds."""
+    connection.execute(delete(_LEASES).where(_LEASES.c.worker == worker, _LEASES.c.is_quota == 0))
 
 
 def _keep_leases(database: Database, connection: Connection, worker: str, leases: Iterable[tuple[Claim, int]]) -> None:
@@ -258,7 +309,7 @@ def _as_new(claim: Claim) -> Claim:
 
 
 def _standing(row: Any) -> Standing:
-    return Standing(row.amount, row.tokens, row.at, row.wanted_at)
+    return Standing(row.amount, row.tokens, row.at, row.wanted_at, row.held)
 
 
 def _columns(standing: Standing) -> dict[str, float]:
@@ -267,11 +318,13 @@ def _columns(standing: Standing) -> dict[str, float]:
         "tokens": standing.tokens,
         "at": standing.at,
         "wanted_at": standing.wanted_at,
+        "held": standing.held,
     }
 
 
 def _is_alive(beat: int, clock: int, lapse: float) -> bool:
-    return 0 <= clock - beat <= lapse * 1000
+    # A little later than now is a message that began after this one and was faster.
+    return -LAPSE_SECONDS * 1000 <= clock - beat <= lapse * 1000
 
 
 def _clock(database: Database, connection: Connection) -> int:
@@ -290,9 +343,9 @@ def _clock(database: Database, connection: Connection) -> int:
     counted = time.monotonic_ns() // 1_000_000
     base = connection.execute(select(tables.boots.c.base).where(tables.boots.c.id == boot)).scalar()
     if base is None:
-        # Never back: what has been refilled before must not be again.
-        newest = connection.execute(select(func.max(_BUCKETS.c.at))).scalar() or 0
-        base = max(now(), newest) - counted
+        # Never back: what has been refilled before must not be again, and who was dead stays dead.
+        newest = [connection.execute(select(func.max(at))).scalar() or 0 for at in (_BUCKETS.c.at, _WORKERS.c.beat)]
+        base = max(now(), *newest) - counted
         if not connection.get_execution_options().get("reads"):
             connection.execute(insert(tables.boots).values(id=boot, base=base))
     return int(base + counted)

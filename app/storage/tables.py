@@ -198,8 +198,10 @@ buckets = Table(
     Column("tokens", Real, nullable=False),
     Column("at", Number, nullable=False),
     Column("wanted_at", Number, nullable=False),
+    Column("held", Number, nullable=False),
     sqlite_strict=True,
 )
+Index("bucket_wanted", buckets.c.wanted_at)
 
 leases = Table(
     "lease",

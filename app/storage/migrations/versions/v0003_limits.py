@@ -30,8 +30,10 @@ def upgrade() -> None:
         sa.Column("tokens", _REAL, nullable=False),
         sa.Column("at", _NUMBER, nullable=False),
         sa.Column("wanted_at", _NUMBER, nullable=False),
+        sa.Column("held", _NUMBER, nullable=False),
         sqlite_strict=True,
     )
+    op.create_index("bucket_wanted", "bucket", ["wanted_at"])
     op.create_table(
         "lease",
         sa.Column("limit_id", sa.Text, primary_key=True),
