@@ -1,4 +1,5 @@
-"""The tables, as statements use them. Migrations make them, and say how they came about.
+"""The tables, as statements use them. Migrations make them, and say how they came about. Indexes with conditions are in
+`partial_indexes`.
 
 Times are milliseconds since the epoch (UTC), money is in nano-dollars, sets and lists are JSON.
 """
@@ -15,7 +16,6 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
-    text,
 )
 from sqlalchemy.types import TypeEngine
 
@@ -50,15 +50,6 @@ keys = Table(
     Column("revoked_at", Number),
     sqlite_strict=True,
 )
-Index(
-    "api_key_name",
-    keys.c.project_id,
-    keys.c.name,
-    unique=True,
-    sqlite_where=text("revoked_at IS NULL"),
-    postgresql_where=text("revoked_at IS NULL"),
-)
-
 secrets = Table(
     "key_secret",
     metadata,
@@ -135,14 +126,6 @@ requests = Table(
     sqlite_strict=True,
 )
 Index("request_key", requests.c.key, requests.c.id)
-_HAS_OUTCOME, _HAS_ERROR, _HAS_ID = (
-    text("outcome IS NOT NULL"),
-    text("error IS NOT NULL"),
-    text("request_id IS NOT NULL"),
-)
-Index("request_trouble", requests.c.id, sqlite_where=_HAS_OUTCOME, postgresql_where=_HAS_OUTCOME)
-Index("request_error", requests.c.error, requests.c.id, sqlite_where=_HAS_ERROR, postgresql_where=_HAS_ERROR)
-Index("request_given_id", requests.c.request_id, sqlite_where=_HAS_ID, postgresql_where=_HAS_ID)
 
 # Classes of duration, by their upper bounds in milliseconds: with them p50 and p95 of any sum of rows can be estimated.
 DURATIONS = (50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 60_000, 180_000)
