@@ -164,7 +164,8 @@ def test_the_place_of_the_system_prompt_is_reserved(instruction: str, turn: str)
 @UNTIMED
 @given(messages=_conversations, limit=_limits)
 def test_what_is_kept_is_the_most_important_in_order(messages: list[Message], limit: PromptLimit) -> None:
-    """What users said and the newest answer come before other answers, and those before what was never answered."""
+    """What users said, first of all the first thing, and the newest answer come before other answers; those before what
+    was never answered."""
     numbered = [
         Message(message.role, f"\ue000{place}\ue001{message.text}", message.name)
         for place, message in enumerate(messages)
@@ -187,6 +188,10 @@ def test_what_is_kept_is_the_most_important_in_order(messages: list[Message], li
     answered = [place for place in history[::-1] if place not in unanswered]
     answers = [place for place in answered if numbered[place].role != "user"]
     first = [place for place in answered if place not in answers[1:]]
+    opening = next((place for place in history if numbered[place].role == "user"), None)
+    if opening in first:
+        first.remove(opening)
+        first.insert(1, opening)
     important = [*turns[len(history) :][::-1], *first, *answers[1:], *unanswered[::-1]]
     assert sent_turns == sorted(important[: len(sent_turns)])
     # The system prompt comes before all turns.
