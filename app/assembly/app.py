@@ -15,7 +15,7 @@ from app.api.app import Gateway
 from app.api.completions.dialect import COMPLETIONS
 from app.api.dialects import DialectServices
 from app.api.key import key_router
-from app.api.lazy import LazyApp
+from app.api.lazy import LazyApp, Refusing
 from app.api.openai.dialect import CHAT_COMPLETIONS
 from app.api.ops import Drain, ops_router
 from app.api.pages.docs import docs_router
@@ -23,7 +23,7 @@ from app.api.responses.dialect import RESPONSES
 from app.api.sessions import sessions_router
 from app.api.streaming.event_stream import StreamPolicy
 from app.api.streaming.pacing import Pacer
-from app.assembly.middleware import PUBLIC_PATHS, middleware
+from app.assembly.middleware import ADMINISTRATION, PUBLIC_PATHS, middleware
 from app.assembly.resources import Resources, make_resources
 from app.chat.fitting import RoomPolicy
 from app.chat.service import ChatService
@@ -87,7 +87,7 @@ def create_app(settings: Settings, further_providers: Sequence[BaseProvider] = (
             docs_router(_TITLE),
         ],
         public_paths=PUBLIC_PATHS,
-        annexes=_annexes(settings, resources),
+        annexes=_annexes(settings, resources, drain),
         title=_TITLE,
         version=__version__,
         description="The Kimi web chat as the OpenAI API.",
@@ -102,16 +102,17 @@ def create_app(settings: Settings, further_providers: Sequence[BaseProvider] = (
     return app
 
 
-def _annexes(settings: Settings, resources: Resources) -> dict[str, ASGIApp]:
+def _annexes(settings: Settings, resources: Resources, drain: Drain) -> dict[str, ASGIApp]:
     """What is imported at its first request."""
     if resources.records is None:
-        return {}
+        return {ADMINISTRATION: Refusing("There is no admin API without a database, and DATABASE_URL is none.")}
 
     def make() -> ASGIApp:
-        app: ASGIApp = importlib.import_module("app.assembly.administration").make_admin_app(settings, resources)
+        module = importlib.import_module("app.assembly.administration")
+        app: ASGIApp = module.make_admin_app(settings, resources, drain)
         return app
 
-    return {"/admin/": LazyApp(make)}
+    return {ADMINISTRATION: LazyApp(make)}
 
 
 def _chat_service(settings: Settings, resources: Resources) -> ChatService:

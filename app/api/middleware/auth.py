@@ -67,7 +67,8 @@ class AuthMiddleware:
         special: Addresses that other keys open.
         issued: Who else may come in.
         scopes: What a key needs for an address, where that is not `chat`.
-        administration: The beginning of the addresses for which it needs `admin`, or `admin:read` to look.
+        administration: The beginning of the addresses for which it needs `admin`, or `admin:read` to look; None if
+            there are none.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class AuthMiddleware:
         special: Mapping[str, ApiKeys] | None = None,
         issued: IssuedKeys | None = None,
         scopes: Mapping[str, callers.Scope] | None = None,
-        administration: str = "/admin/",
+        administration: str | None = None,
     ) -> None:
         self._app = app
         self._keys = keys
@@ -115,7 +116,7 @@ class AuthMiddleware:
 
     def _needed(self, method: str, path: str, caller: Caller) -> callers.Scope:
         """The scope that a request needs. Who may change things may look, too."""
-        if not path.startswith(self._administration):
+        if self._administration is None or not path.startswith(self._administration):
             return self._scopes.get(path, "chat")
         return "admin:read" if method in ("GET", "HEAD") and "admin" not in caller.scopes else "admin"
 
