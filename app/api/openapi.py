@@ -139,7 +139,7 @@ def install_openapi(app: FastAPI, wire_types: Sequence[type[BaseModel]], public_
 def _completed(
     document: dict[str, Any], wire_types: Sequence[type[BaseModel]], public_paths: frozenset[str]
 ) -> dict[str, Any]:
-    document["tags"] = [*TAGS]
+    document.setdefault("tags", [*TAGS])
     models: list[type[BaseModel]] = [ErrorEnvelope, *wire_types]
     _, definitions = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
     components = document.setdefault("components", {})

@@ -46,7 +46,7 @@ class About(BaseModel):
 
 
 class Drain:
-    """Set when the process is about to end: `/ready` then sends new requests elsewhere."""
+    """Set when the process is about to end: `/ready` sends new requests elsewhere, feeds end."""
 
     active = False
 

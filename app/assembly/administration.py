@@ -1,56 +1,70 @@
 """The admin API and the console, imported at their first request."""
 
 import importlib
-import time
+from functools import partial
 
 from starlette.types import ASGIApp
 
 from app import __version__
 from app.api.admin.app import admin_app
+from app.api.admin.feed import Feed
 from app.api.admin.services import AdminServices
 from app.api.console.services import ConsoleServices
+from app.api.ops import Drain
+from app.api.wire.addresses import TrustedProxies
+from app.assembly.limits import book_of
 from app.assembly.resources import Resources
+from app.domain.caller import caller_of_key
 from app.domain.limits import texts_of
 from app.settings import Settings
 from app.settings.holding import settings_as_they_hold
 from app.storage.spent import name_of
 
-_STARTED_AT = time.time_ns() // 1_000_000
 
+class Administration:
+    """Makes both; they share what they work with.
 
-def make_admin_app(settings: Settings, resources: Resources) -> ASGIApp:
-    """Make the admin API."""
-    return admin_app(_services(settings, resources))
+    Raises:
+        RuntimeError: There is no database.
+    """
 
+    def __init__(self, settings: Settings, resources: Resources, drain: Drain) -> None:
+        records = resources.records
+        if records is None:
+            raise RuntimeError("the administration needs a database")
+        self._keys = records.keyring
+        fixed = {
+            name_of(scope).rstrip(":"): texts_of(limits) for scope, limits in settings.limits.fixed.items() if limits
+        }
+        if settings.limits.default:
+            fixed["key:*"] = settings.limits.default
+        self._services = AdminServices(
+            database=records.database,
+            feed=Feed(records.database, lambda: drain.active),
+            registry=resources.registry,
+            sessions=resources.sessions,
+            is_stopping=lambda: drain.active,
+            proxies=TrustedProxies(settings.listening.forwarded_allow_ips),
+            state=resources.metrics.read_state,
+            settings=partial(settings_as_they_hold, settings),
+            zone=settings.limits.zone,
+            wait=settings.limits.wait,
+            new_book=partial(book_of, settings.limits),
+            fixed_limits=fixed,
+            environment_keys=[caller_of_key(key).id for key in settings.access.api_keys],
+            version=__version__,
+            worker=records.worker.id,
+            started_at=records.worker.started_at,
+        )
 
-def make_console_app(settings: Settings, resources: Resources) -> ASGIApp:
-    """Make the console."""
-    services = _services(settings, resources)
-    if resources.records is None:
-        raise RuntimeError("the console needs a database")
-    # Imported only now: it brings Jinja2.
-    app: ASGIApp = importlib.import_module("app.api.console.app").console_app(
-        ConsoleServices(services, resources.records.keyring)
-    )
-    return app
+    def api(self) -> ASGIApp:
+        """The admin API."""
+        return admin_app(self._services)
 
-
-def _services(settings: Settings, resources: Resources) -> AdminServices:
-    records, limits = resources.records, resources.limits
-    if records is None or limits is None:
-        raise RuntimeError("the admin API needs a database")
-    fixed = {name_of(scope).rstrip(":"): texts_of(limits) for scope, limits in settings.limits.fixed.items() if limits}
-    if settings.limits.default:
-        fixed["default"] = settings.limits.default
-    return AdminServices(
-        database=records.database,
-        registry=resources.registry,
-        sessions=resources.sessions,
-        limiter=limits.limiter,
-        state=resources.metrics.read_state,
-        settings=lambda: settings_as_they_hold(settings),
-        zone=settings.limits.time_zone,
-        version=__version__,
-        started_at=_STARTED_AT,
-        fixed_limits=fixed,
-    )
+    def console(self) -> ASGIApp:
+        """The console."""
+        # Imported only now: it brings Jinja2.
+        app: ASGIApp = importlib.import_module("app.api.console.app").console_app(
+            ConsoleServices(self._services, self._keys)
+        )
+        return app

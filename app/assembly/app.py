@@ -3,7 +3,8 @@
 import importlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cache, partial
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp
@@ -15,7 +16,7 @@ from app.api.app import Gateway
 from app.api.completions.dialect import COMPLETIONS
 from app.api.dialects import DialectServices
 from app.api.key import key_router
-from app.api.lazy import LazyApp
+from app.api.lazy import LazyApp, Refusing
 from app.api.openai.dialect import CHAT_COMPLETIONS
 from app.api.ops import Drain, ops_router
 from app.api.pages.docs import docs_router
@@ -23,7 +24,7 @@ from app.api.responses.dialect import RESPONSES
 from app.api.sessions import sessions_router
 from app.api.streaming.event_stream import StreamPolicy
 from app.api.streaming.pacing import Pacer
-from app.assembly.middleware import PUBLIC_PATHS, middleware
+from app.assembly.middleware import ADMINISTRATION, CONSOLE, PUBLIC_PATHS, middleware
 from app.assembly.resources import Resources, make_resources
 from app.chat.fitting import RoomPolicy
 from app.chat.service import ChatService
@@ -87,7 +88,7 @@ def create_app(settings: Settings, further_providers: Sequence[BaseProvider] = (
             docs_router(_TITLE),
         ],
         public_paths=PUBLIC_PATHS,
-        annexes=_annexes(settings, resources),
+        annexes=_annexes(settings, resources, drain),
         title=_TITLE,
         version=__version__,
         description="The Kimi web chat as the OpenAI API.",
@@ -102,17 +103,20 @@ def create_app(settings: Settings, further_providers: Sequence[BaseProvider] = (
     return app
 
 
-def _annexes(settings: Settings, resources: Resources) -> dict[str, ASGIApp]:
+def _annexes(settings: Settings, resources: Resources, drain: Drain) -> dict[str, ASGIApp]:
     """What is imported at its first request."""
     if resources.records is None:
-        return {}
+        return {
+            ADMINISTRATION: Refusing("There is no admin API without a database, and DATABASE_URL is none."),
+            CONSOLE: Refusing("There is no console without a database, and DATABASE_URL is none."),
+        }
 
-    def make(name: str) -> ASGIApp:
-        app: ASGIApp = getattr(importlib.import_module("app.assembly.administration"), name)(settings, resources)
-        return app
+    @cache
+    def parts() -> Any:
+        module = importlib.import_module("app.assembly.administration")
+        return module.Administration(settings, resources, drain)
 
-    console = LazyApp(partial(make, "make_console_app"))
-    return {"/admin/": LazyApp(partial(make, "make_admin_app")), "/console": console}
+    return {ADMINISTRATION: LazyApp(lambda: parts().api()), CONSOLE: LazyApp(lambda: parts().console())}
 
 
 def _chat_service(settings: Settings, resources: Resources) -> ChatService:

@@ -27,7 +27,7 @@ from app.settings.database import DatabaseSettings
 from app.storage.database import Connection, Database, DatabaseAway
 from app.storage.feed import ChangeFeed
 from app.storage.keys import list_keys
-from app.storage.limits import states_of
+from app.storage.limits import Worker, states_of
 from app.storage.schema import SchemaError, migrate
 from app.storage.usage import usage_of
 
@@ -47,6 +47,7 @@ class Records(Struct, frozen=True):
     writer: LedgerWriter
     limits: Limits
     limit_follower: LimitFollower
+    worker: Worker
 
     @asynccontextmanager
     async def opened(self) -> AsyncGenerator[None, None]:
@@ -64,6 +65,7 @@ class Records(Struct, frozen=True):
             preparing = asyncio.create_task(self._prepare_later())
         self.feed.start(self.keyring, self.limit_follower)
         self.writer.start()
+        self.limits.leases.start()
         try:
             yield
         finally:
@@ -156,8 +158,9 @@ def make_records(settings: Settings, metrics: Metrics) -> Records:
         journal=journal,
         ledger=Ledger(journal),
         writer=writer,
-        limits=Limits(limiter, leases, Overview(book, leases, settings.limits.zone, store.worker)),
+        limits=Limits(limiter, leases, Overview(book, leases, settings.limits.zone, store.worker.id)),
         limit_follower=follower,
+        worker=store.worker,
     )
 
 

@@ -7,6 +7,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from app.api.dialects import Dialect
+from app.api.error_responses import openai_errors
 from app.api.middleware.auth import ApiKeys, AuthMiddleware
 from app.api.middleware.context import RequestContextMiddleware
 from app.api.middleware.intake import IntakeMiddleware
@@ -18,6 +19,9 @@ from app.assembly.resources import Resources
 from app.settings import Settings
 
 PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"}) | ASSET_PATHS
+# The beginning of the admin API's addresses.
+ADMINISTRATION = "/admin/"
+CONSOLE = "/console"
 # Pages that are served by this machine itself, at any port.
 _LOCAL_ORIGIN = r"https?://(localhost|[a-z0-9.-]+\.localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?"
 _READABLE_HEADERS = (
@@ -36,7 +40,7 @@ def middleware(settings: Settings, resources: Resources, dialects: Sequence[Dial
         Middleware(
             RequestContextMiddleware,
             metrics=resources.metrics,
-            error_forms=[dialect.errors for dialect in dialects],
+            error_forms=[openai_errors(ADMINISTRATION), *(dialect.errors for dialect in dialects)],
             endpoints={dialect.path: dialect.errors for dialect in dialects},
             proxies=TrustedProxies(settings.listening.forwarded_allow_ips),
             refusals=Refusals(
@@ -88,4 +92,7 @@ def _auth(settings: Settings, resources: Resources) -> Middleware:
         special={"/metrics": ApiKeys([*access.api_keys, *filter(None, [metrics_key])])} if guarded else {},
         issued=None if resources.records is None else resources.records.keyring,
         scopes={"/metrics": "metrics"},
+        # Without a database there is no admin API, and no key for it: whoever may chat is told so.
+        administration=None if resources.records is None else ADMINISTRATION,
+        pages=None if resources.records is None else CONSOLE,
     )

@@ -1,6 +1,8 @@
 """What the commands about keys, usage and the database share."""
 
+import getpass
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +11,7 @@ from typing import Any
 
 from app.keys.administration import KeyFault
 from app.settings import SettingsError, load_settings
+from app.storage.audit import Actor
 from app.storage.database import Database, DatabaseAway
 from app.storage.schema import SchemaError, migrate
 
@@ -43,6 +46,15 @@ def open_database(*, prepare: bool = True) -> Iterator[Database]:
         yield database
     finally:
         database.close()
+
+
+def operator() -> Actor:
+    """Who is at the terminal, for the audit log: the system's user."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError, ImportError):  # a container may run as somebody without a name
+        name = f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
+    return Actor(name, "cli")
 
 
 def told(command: Callable[[], int]) -> int:

@@ -7,9 +7,10 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from app.cli.database_access import open_database, print_json, print_table, time_text, told
-from app.cli.limit_scopes import StoredBook, give_limits, limits_or_default
-from app.cli.times import moment, span
+from app.cli.database_access import open_database, operator, print_json, print_table, time_text, told
+from app.cli.limit_scopes import give_limits, limits_or_default, stored_book
+from app.cli.times import moment
+from app.domain.durations import span
 from app.domain.granting import Scope
 from app.keys.administration import (
     KeyFault,
@@ -22,6 +23,7 @@ from app.keys.administration import (
     rotate_key,
     update_key,
 )
+from app.keys.history import key_facts, note_changed, note_created, note_rotated
 from app.settings import load_settings
 from app.storage.clock import now
 from app.storage.database import Connection, Database
@@ -97,17 +99,27 @@ def _done(options: argparse.Namespace) -> int:
 def _with_new_secret(database: Database, connection: Connection, options: argparse.Namespace) -> NewSecret:
     if options.action == "rotate":
         key = only_key(connection, options.key, options.project)
-        return rotate_key(database, connection, key, grace_seconds=options.grace)
+        new = rotate_key(database, connection, key, grace_seconds=options.grace)
+        note_rotated(connection, operator(), new, grace_seconds=options.grace)
+        return new
     new = create_key(connection, name=options.name, project=options.project, **_fields(options))
     _set_limits(database, connection, new.key, options)
+    note_created(connection, operator(), new.key)
     return new
 
 
 def _acted(database: Database, connection: Connection, options: argparse.Namespace) -> StoredKey:
     key = only_key(connection, options.key, options.project)
+    if options.action == "show":
+        return key
+    before = key_facts(connection, key)
+    changed = _changed(database, connection, key, options)
+    note_changed(connection, operator(), f"key.{options.action}", before, changed)
+    return changed
+
+
+def _changed(database: Database, connection: Connection, key: StoredKey, options: argparse.Namespace) -> StoredKey:
     match options.action:
-        case "show":
-            return key
         case "pause":
             return pause_key(database, connection, key)
         case "resume":
@@ -182,7 +194,7 @@ def _print_list(keys: list[StoredKey], shown: list[dict[str, Any]], *, as_json: 
 
 def _plain(connection: Connection, keys: list[StoredKey]) -> list[dict[str, Any]]:
     """The keys with their states and limits."""
-    stored = StoredBook.read(connection, load_settings())
+    stored = stored_book(connection, load_settings())
     return [
         msgspec.to_builtins(key) | {"state": key.state(now()), "limits": stored.text(Scope("key", key.id))}
         for key in keys

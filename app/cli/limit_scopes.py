@@ -13,7 +13,7 @@ from app.domain.caller import ENVIRONMENT, caller_of_key
 from app.domain.granting import Scope
 from app.domain.limits import Limit, read_limits, texts_of
 from app.keys.administration import only_key
-from app.limits.book import LimitBook
+from app.limits.stored import StoredBook
 from app.settings import Settings
 from app.storage.database import Connection, Database
 from app.storage.keys import StoredKey, list_keys, list_projects
@@ -24,7 +24,6 @@ HELP = "key:NAME (or its id), project:NAME, upstream:NAME or gateway"
 # How the ids of API_MASTER_KEY's keys begin.
 _ENVIRONMENT_KEY = "key-"
 _KINDS = ("key", "project", "upstream")
-_SETTINGS = {"key": "DEFAULT_LIMITS", "upstream": "UPSTREAM_LIMITS", "gateway": "GATEWAY_LIMITS"}
 
 
 class NamedScope(Struct, frozen=True):
@@ -32,36 +31,6 @@ class NamedScope(Struct, frozen=True):
 
     scope: Scope
     name: str
-
-
-class StoredBook(Struct, frozen=True):
-    """The limits that hold.
-
-    Args:
-        set_scopes: Those that have limits in the database; all others have those of the settings.
-    """
-
-    book: LimitBook
-    set_scopes: frozenset[Scope]
-
-    @classmethod
-    def read(cls, connection: Connection, settings: Settings) -> "StoredBook":
-        """What the database and the settings say."""
-        stored = stored_limits(connection)
-        book = book_of(settings.limits)
-        book.set_stored(stored)
-        return cls(book, frozenset(stored))
-
-    def origin(self, scope: Scope) -> str:
-        """Where a scope's limits come from: `set`, or a setting's name; empty if it has none."""
-        if scope in self.set_scopes:
-            return "set"
-        return _SETTINGS.get(scope.kind, "") if self.book.of(scope) else ""
-
-    def text(self, scope: Scope) -> str:
-        """A scope's limits, and where they come from if they were not set."""
-        limits, origin = texts_of(self.book.of(scope)), self.origin(scope)
-        return limits if origin in ("", "set") else f"{limits} ({origin})"
 
 
 def limits_or_default(text: str) -> tuple[Limit, ...] | None:
@@ -85,6 +54,11 @@ def limits_in(text: str) -> tuple[Limit, ...]:
         return read_limits(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def stored_book(connection: Connection, settings: Settings) -> StoredBook:
+    """The limits that hold, as the database and the settings say."""
+    return StoredBook.read(connection, book_of(settings.limits))
 
 
 def give_limits(database: Database, connection: Connection, scope: Scope, limits: tuple[Limit, ...] | None) -> None:

@@ -4,23 +4,24 @@ import argparse
 import time
 from typing import Any
 
-from app.cli.database_access import open_database, print_json, print_table, told
+from app.cli.database_access import open_database, operator, print_json, print_table, told
 from app.cli.limit_scopes import (
     HELP,
     NamedScope,
-    StoredBook,
-    give_limits,
     limits_in,
     limits_or_default,
     names_of,
     read_scope,
+    stored_book,
     text_of,
+    warn_of_dollars,
 )
 from app.cli.limit_trial import add_trial_arguments, run_trial
 from app.domain.granting import LimitState
 from app.domain.limits import Limit, amount_in_words, read_limits, texts_of
 from app.limits.limiter import in_words
 from app.limits.overview import LimitUse, figure, limits_of, use_of
+from app.limits.stored import change_limits
 from app.settings import Settings, load_settings
 from app.storage.database import Connection, Database
 from app.storage.limits import states_of
@@ -65,14 +66,16 @@ def _done(options: argparse.Namespace) -> int:
             if options.action == "show":
                 return _shown(database, connection, settings, named, as_json=options.json)
         with database.transaction() as connection:
-            give_limits(database, connection, named.scope, options.limits if options.action == "set" else None)
-            stored = StoredBook.read(connection, settings)
+            limits = options.limits if options.action == "set" else None
+            change_limits(database, connection, operator(), named.scope, limits)
+            warn_of_dollars(connection, limits or ())
+            stored = stored_book(connection, settings)
     print(f"{named.name}: {stored.text(named.scope)}")
     return 0
 
 
 def _listed(connection: Connection, settings: Settings, *, as_json: bool) -> int:
-    stored = StoredBook.read(connection, settings)
+    stored = stored_book(connection, settings)
     scopes = [*stored.set_scopes, *(scope for scope in settings.limits.fixed if scope not in stored.set_scopes)]
     rows = [
         {
@@ -98,7 +101,7 @@ def _listed(connection: Connection, settings: Settings, *, as_json: bool) -> int
 
 
 def _shown(database: Database, connection: Connection, settings: Settings, named: NamedScope, *, as_json: bool) -> int:
-    stored = StoredBook.read(connection, settings)
+    stored = stored_book(connection, settings)
     epoch = time.time()
     limits = limits_of(stored.book, [named.scope], epoch, settings.limits.zone)
     states = states_of(database, connection, limits)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
-from app.cli.database_access import CommandFault, open_database, print_json, print_table, time_text, told
+from app.cli.database_access import CommandFault, open_database, operator, print_json, print_table, time_text, told
 from app.cli.times import moment
-from app.storage.prices import list_prices, set_prices
+from app.storage.prices import change_prices, list_prices
 
 # A file has dollars for a million tokens, as vendors write them; the database nano-dollars for one.
 _NANO = 1000
@@ -34,8 +34,8 @@ def run(options: argparse.Namespace) -> int:
 def _imported(file: Path) -> int:
     rows = list(_rows(file))
     with open_database() as database, database.transaction() as connection:
-        count = set_prices(database, connection, rows)
-    print(f"Prices read: {count}. Each counts for calls from now on that begin on its date or later.")
+        change_prices(database, connection, operator(), rows)
+    print(f"Prices read: {len(rows)}. Each counts for calls from now on that begin on its date or later.")
     return 0
 
 

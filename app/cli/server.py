@@ -88,6 +88,8 @@ class GracefulServer(uvicorn.Server):
         """Close the door, serve who is inside, end."""
         if self._drain.active:
             await self._serve_the_last()
+        # However it ends: what would go on for ever ends now.
+        self._drain.active = True
         try:
             await super().shutdown(sockets)
         finally:

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from app.cli.database_access import CommandFault, open_database, print_json, print_table, time_text, told
-from app.cli.times import span
+from app.domain.durations import span
 from app.keys.administration import only_key
 from app.storage.clock import now
 from app.storage.keys import list_keys

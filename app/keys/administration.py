@@ -18,7 +18,15 @@ _LONGEST_NOTE = 1000
 
 
 class KeyFault(Exception):
-    """What was asked for can't be done; says why, in words for whoever asked."""
+    """What was asked for can't be done; says why, in words for whoever asked.
+
+    Args:
+        param: The field at fault.
+    """
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
 
 
 class NewSecret(Struct, frozen=True):
@@ -66,7 +74,7 @@ def create_key(
     try:
         add_key(connection, key, project_id=make_id("p_"), digest=digest_of(secret), hint=hint_of(secret))
     except NameTaken:
-        raise KeyFault(f"The project {project!r} has a key {name!r} already.") from None
+        raise KeyFault(f"The project {project!r} has a key {name!r} already.", "name") from None
     return NewSecret(key, secret)
 
 
@@ -78,9 +86,9 @@ def update_key(database: Database, connection: Connection, key: StoredKey) -> St
     """
     _check(key)
     try:
-        change_key(database, connection, key)
+        change_key(database, connection, key, project_id=make_id("p_"))
     except NameTaken:
-        raise KeyFault(f"The project {key.project!r} has another key {key.name!r} already.") from None
+        raise KeyFault(f"The project {key.project!r} has another key {key.name!r} already.", "name") from None
     return key
 
 
@@ -137,16 +145,18 @@ def only_key(connection: Connection, words: str, project: str | None = None) -> 
 def _check(key: StoredKey) -> None:
     for what, text in (("name", key.name), ("project", key.project)):
         if not _NAME.fullmatch(text) or text != text.strip():
-            raise KeyFault(f"The {what} must have 1 to 100 characters, without line breaks or spaces around it.")
+            raise KeyFault(f"The {what} must have 1 to 100 characters, without line breaks or spaces around it.", what)
     if key.project == ENVIRONMENT:
-        raise KeyFault(f"The project {ENVIRONMENT!r} stands for the keys of API_MASTER_KEY; take another name.")
+        raise KeyFault(
+            f"The project {ENVIRONMENT!r} stands for the keys of API_MASTER_KEY; take another name.", "project"
+        )
     unknown = [scope for scope in key.scopes if scope not in SCOPES]
     if unknown or not key.scopes:
-        raise KeyFault(f"The scopes are {', '.join(SCOPES)}; {', '.join(unknown) or 'none'} was given.")
+        raise KeyFault(f"The scopes are {', '.join(SCOPES)}; {', '.join(unknown) or 'none'} was given.", "scopes")
     for pattern in key.models or ():
         if not _PATTERN.fullmatch(pattern):
-            raise KeyFault(f"{pattern[:50]!r} is not the name of a model, nor a pattern such as kimi*.")
+            raise KeyFault(f"{pattern[:50]!r} is not the name of a model, nor a pattern such as kimi*.", "models")
     if key.models == ():
-        raise KeyFault("A key that may use no model is of no use; pause it instead.")
+        raise KeyFault("A key that may use no model is of no use; pause it instead.", "models")
     if len(key.note) > _LONGEST_NOTE:
-        raise KeyFault(f"The note must not exceed {_LONGEST_NOTE} characters.")
+        raise KeyFault(f"The note must not exceed {_LONGEST_NOTE} characters.", "note")

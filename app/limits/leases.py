@@ -16,6 +16,8 @@ from app.limits.store import LimitStore, StoreAway
 _log = structlog.get_logger("kimi.limits")
 
 _HEARTBEAT_SECONDS = 1.0
+# While nothing is limited.
+_IDLE_HEARTBEAT_SECONDS = 5.0
 # So that a burst of calls is one message, and what nobody waits for goes with others.
 _SHORTEST_PAUSE, _UNHURRIED_PAUSE = 0.005, 0.03
 _AWAY_PAUSE = 0.5
@@ -29,7 +31,9 @@ _LARGEST_DELAY = 2.5
 
 
 class Leases:
-    """All allowances of this worker, and the task that talks to the store. It begins with the first allowance.
+    """All allowances of this worker, and the task that talks to the store.
+
+    It begins with the first allowance; or before, where the store is to know which workers there are.
 
     Args:
         store: Divides limits among workers.
@@ -65,6 +69,10 @@ class Leases:
         self.workers = workers
         self.is_away = False
         self.clock_offset = 0.0
+
+    def start(self) -> None:
+        """Tell the store that this worker lives, from now on."""
+        self._send()
 
     async def aclose(self) -> None:
         """Give everything back."""
@@ -142,7 +150,7 @@ class Leases:
         loop = asyncio.get_running_loop()
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(_HEARTBEAT_SECONDS):
+                async with asyncio.timeout(_HEARTBEAT_SECONDS if self._allowances else _IDLE_HEARTBEAT_SECONDS):
                     await self._wake.wait()
             self._wake.clear()
             sent = loop.time()

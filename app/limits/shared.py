@@ -18,22 +18,20 @@ class SharedStore:
 
     Args:
         database: Where they are kept.
+
+    Attributes:
+        worker: How this worker presents itself.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._worker = Worker(f"w_{secrets.token_hex(6)}", platform.node()[:100], __version__, now())
+        self.worker = Worker(f"w_{secrets.token_hex(6)}", platform.node()[:100], __version__, now())
         self._messages = count(1)
-
-    @property
-    def worker(self) -> str:
-        """How the store calls this worker."""
-        return self._worker.id
 
     async def exchange(self, claims: Sequence[Claim]) -> Exchanged:
         """See `LimitStore`."""
         number = next(self._messages)
-        database, worker = self._database, self._worker
+        database, worker = self._database, self.worker
         try:
             return await database.run(lambda connection: exchange(database, connection, worker, number, claims))
         except StaleMessage:

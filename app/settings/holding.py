@@ -26,9 +26,17 @@ def settings_as_they_hold(settings: Settings, env_file: str | Path | None = ".en
             if not isinstance(variable, str):
                 continue
             value = getattr(values, name)
-            source = "environment" if variable in in_environment else "file" if variable in in_file else "default"
             shown, is_set = _shown(value)
-            found.append(Setting(variable, title, shown, source, is_set, field.description or ""))
+            found.append(
+                Setting(
+                    variable,
+                    title,
+                    shown,
+                    "environment" if variable in in_environment else "file" if variable in in_file else "default",
+                    is_set,
+                    field.description or "",
+                )
+            )
     return found
 
 

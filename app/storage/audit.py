@@ -58,6 +58,31 @@ def note_action(
     )
 
 
+def note_update(
+    connection: Connection,
+    actor: Actor,
+    action: str,
+    subject: str,
+    before: Mapping[str, object],
+    after: Mapping[str, object],
+) -> None:
+    """Write down how something has changed; nothing if it hasn't.
+
+    Args:
+        before, after: All its fields. Those that differ are kept.
+    """
+    names = [name for name in after if before.get(name) != after[name]]
+    if names:
+        note_action(
+            connection,
+            actor,
+            action,
+            subject,
+            before={name: before.get(name) for name in names},
+            after={name: after[name] for name in names},
+        )
+
+
 def actions_before(
     connection: Connection, before: int | None, *, subject: str | None = None, limit: int = 50
 ) -> list[dict[str, Any]]:

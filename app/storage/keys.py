@@ -5,15 +5,17 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Row, Select, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, func, insert, or_, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from app.storage import tables
 from app.storage.changes import newest_change, note_change
 from app.storage.clock import now
-from app.storage.database import Connection, Database
+from app.storage.database import Connection, Database, insert_into
 
 _KEYS, _SECRETS, _PROJECTS = tables.keys, tables.secrets, tables.projects
+# Of more, all secrets are read.
+_FEW_KEYS = 500
 
 
 class StoredKey(Struct, frozen=True):
@@ -83,6 +85,51 @@ def find_key(connection: Connection, words: str, project: str | None = None) -> 
     return _with_hints(connection, query if project is None else query.where(_PROJECTS.c.name == project))
 
 
+class KeyFilter(Struct, frozen=True):
+    """Which keys are looked for; None means any, but for revoked ones, which have to be asked for.
+
+    Args:
+        state: See `StoredKey.state`.
+        words: A part of the name or of the note, in any case, or the id.
+    """
+
+    project: str | None = None
+    state: str | None = None
+    words: str | None = None
+
+
+def page_of_keys(
+    connection: Connection, wanted: KeyFilter, *, after: tuple[str, str, str] | None = None, limit: int
+) -> list[StoredKey]:
+    """Some keys by project, name and id, from after such a place on."""
+    place = (_PROJECTS.c.name, _KEYS.c.name, _KEYS.c.id)
+    query = _select_keys().where(*_state_is(wanted.state)).order_by(*place)
+    if wanted.project is not None:
+        query = query.where(_PROJECTS.c.name == wanted.project)
+    if after is not None:
+        query = query.where(tuple_(*place) > after)
+    words = (wanted.words or "").lower()
+    found = []
+    with connection.execute(query if words else query.limit(limit)) as rows:
+        for row in rows:
+            # Not by the servers, which have ideas of their own about upper and lower case.
+            if not words or words in f"{row.name}\n{row.note}".lower() or words == row.id.lower():
+                found.append(_key(row))
+                if len(found) == limit:
+                    break
+    return _hinted(connection, found)
+
+
+def count_of_keys(connection: Connection) -> dict[str, int]:
+    """How many keys that aren't revoked each project has."""
+    query = (
+        select(_PROJECTS.c.name, func.count(_KEYS.c.id))
+        .outerjoin(_KEYS, (_KEYS.c.project_id == _PROJECTS.c.id) & _KEYS.c.revoked_at.is_(None))
+        .group_by(_PROJECTS.c.name)
+    )
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
 def list_keys(connection: Connection, *, revoked: bool = False) -> list[StoredKey]:
     """All keys by project and name; revoked ones only if asked for."""
     query = _select_keys().order_by(_PROJECTS.c.name, _KEYS.c.name, _KEYS.c.created_at)
@@ -103,24 +150,26 @@ def add_key(connection: Connection, key: StoredKey, *, project_id: str, digest: 
     Raises:
         NameTaken: See there.
     """
-    known = connection.execute(select(_PROJECTS.c.id).where(_PROJECTS.c.name == key.project)).scalar()
-    if known is None:
-        connection.execute(insert(_PROJECTS).values(id=project_id, name=key.project, created_at=key.created_at))
+    project_id = _project_of(connection, key.project, project_id)
     try:
-        connection.execute(insert(_KEYS).values(project_id=known or project_id, **_columns(key)))
+        connection.execute(insert(_KEYS).values(project_id=project_id, **_columns(key)))
     except IntegrityError:
         raise NameTaken from None
     _add_secret(connection, key.id, digest, hint)
 
 
-def change_key(database: Database, connection: Connection, key: StoredKey) -> None:
-    """Write a key's fields, and tell all workers.
+def change_key(database: Database, connection: Connection, key: StoredKey, *, project_id: str) -> None:
+    """Write a key's fields, and its project if there is none of that name, and tell all workers.
+
+    Args:
+        project_id: The id of the project if it is new.
 
     Raises:
         NameTaken: See there.
     """
+    project_id = _project_of(connection, key.project, project_id)
     try:
-        connection.execute(update(_KEYS).where(_KEYS.c.id == key.id).values(**_columns(key)))
+        connection.execute(update(_KEYS).where(_KEYS.c.id == key.id).values(project_id=project_id, **_columns(key)))
     except IntegrityError:
         raise NameTaken from None
     note_change(database, connection, key.id)
@@ -136,6 +185,15 @@ def replace_secret(
     note_change(database, connection, key_id)
 
 
+def _project_of(connection: Connection, name: str, new_id: str) -> str:
+    """The id of the project of a name, which is made if there is none."""
+    fresh = {"id": new_id, "name": name, "created_at": now()}
+    # Others may be making the same.
+    connection.execute(insert_into(_PROJECTS, connection.dialect.name).on_conflict_do_nothing(), fresh)
+    found: str = connection.execute(select(_PROJECTS.c.id).where(_PROJECTS.c.name == name)).scalar_one()
+    return found
+
+
 def _add_secret(connection: Connection, key_id: str, digest: str, hint: str) -> None:
     connection.execute(insert(_SECRETS).values(digest=digest, key_id=key_id, hint=hint, created_at=now()))
 
@@ -145,15 +203,36 @@ def _select_keys(*further: Any) -> Select[Any]:
 
 
 def _with_hints(connection: Connection, query: Select[Any]) -> list[StoredKey]:
-    found = [_key(row) for row in connection.execute(query)]
+    return _hinted(connection, [_key(row) for row in connection.execute(query)])
+
+
+def _hinted(connection: Connection, found: list[StoredKey]) -> list[StoredKey]:
+    """Keys with the hints of their secrets."""
     open_ones = or_(_SECRETS.c.valid_until.is_(None), _SECRETS.c.valid_until > now())
-    rows = connection.execute(
-        select(_SECRETS.c.key_id, _SECRETS.c.hint).where(open_ones).order_by(_SECRETS.c.created_at.desc())
-    )
+    query = select(_SECRETS.c.key_id, _SECRETS.c.hint).where(open_ones).order_by(_SECRETS.c.created_at.desc())
+    if len(found) <= _FEW_KEYS:
+        query = query.where(_SECRETS.c.key_id.in_([key.id for key in found]))
+    rows = connection.execute(query)
     hints: dict[str, list[str]] = {}
     for key_id, hint in rows:
         hints.setdefault(key_id, []).append(hint)
     return [msgspec.structs.replace(key, hints=tuple(hints.get(key.id, ()))) for key in found]
+
+
+def _state_is(state: str | None) -> list[ColumnElement[bool]]:
+    """What `StoredKey.state` says, for the server."""
+    is_expired = _KEYS.c.expires_at.is_not(None) & (_KEYS.c.expires_at <= now())
+    if state == "revoked":
+        return [_KEYS.c.revoked_at.is_not(None)]
+    conditions: list[ColumnElement[bool]] = [_KEYS.c.revoked_at.is_(None)]
+    match state:
+        case "paused":
+            conditions.append(_KEYS.c.paused_at.is_not(None))
+        case "expired":
+            conditions += [_KEYS.c.paused_at.is_(None), is_expired]
+        case "active":
+            conditions += [_KEYS.c.paused_at.is_(None), ~is_expired]
+    return conditions
 
 
 def _key(row: Row[Any]) -> StoredKey:

@@ -39,7 +39,7 @@ CHANGED = "limits"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _DAY = 86_400_000
 _BUCKETS_KEPT = 40 * _DAY
-# Workers say so more often.
+# Workers beat more often.
 _ALIVE_SECONDS = 15
 
 
@@ -119,6 +119,11 @@ def set_limits(database: Database, connection: Connection, scope: Scope, limits_
     note_change(database, connection, CHANGED)
 
 
+def limits_of_scope(connection: Connection, scope: Scope) -> str | None:
+    """A scope's limits, as `set_limits` has set them; None if it has none of its own."""
+    return connection.execute(select(_LIMITS.c.limits).where(_LIMITS.c.scope == name_of(scope))).scalar()
+
+
 def stored_limits(connection: Connection) -> dict[Scope, str]:
     """The limits of all scopes that have any in the database."""
     rows = connection.execute(select(_LIMITS.c.scope, _LIMITS.c.limits).order_by(_LIMITS.c.scope))
@@ -155,12 +160,19 @@ def states_of(database: Database, connection: Connection, limits: Sequence[Scope
     ]
 
 
-def living_workers(connection: Connection) -> list[SeenWorker]:
+def seen_workers(database: Database, connection: Connection) -> list[SeenWorker]:
     """The workers of the last day, the newest first."""
-    rows = connection.execute(select(_WORKERS).order_by(_WORKERS.c.started_at.desc()))
-    alive_from = now() - _ALIVE_SECONDS * 1000
+    clock = _clock(database, connection)
+    rows = connection.execute(select(_WORKERS).order_by(_WORKERS.c.started_at.desc(), _WORKERS.c.id))
     return [
-        SeenWorker(row.id, row.machine, row.version, row.started_at, row.seen_at, row.seen_at >= alive_from)
+        SeenWorker(
+            row.id,
+            row.machine,
+            row.version,
+            row.started_at,
+            row.seen_at,
+            _is_alive(row.beat, clock, _ALIVE_SECONDS),
+        )
         for row in rows
     ]
 

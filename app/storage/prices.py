@@ -1,11 +1,12 @@
 """What models cost, from when on."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select
 
 from app.storage import tables
+from app.storage.audit import Actor, note_action
 from app.storage.changes import note_change
 from app.storage.database import Database
 
@@ -29,6 +30,24 @@ def set_prices(database: Database, connection: Connection, rows: Iterable[tuple[
         count += 1
     note_change(database, connection, PRICES_CHANGED)
     return count
+
+
+def change_prices(
+    database: Database, connection: Connection, actor: Actor, rows: Sequence[tuple[str, int, int, int, int]]
+) -> None:
+    """Set prices, as `set_prices` does, and write down who has changed which."""
+    before = list_prices(connection)
+    set_prices(database, connection, rows)
+    after = list_prices(connection)
+    if before != after:
+        note_action(
+            connection,
+            actor,
+            "prices.set",
+            "prices",
+            before={"data": [price for price in before if price not in after]},
+            after={"data": [price for price in after if price not in before]},
+        )
 
 
 def list_prices(connection: Connection) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from app.domain.request_ids import number_of, time_in
 from app.storage import tables
 from app.storage.clock import now
 from app.storage.names import number_of_name, texts_of
-from app.storage.rows import CLOCK_SLACK, COMPLETED, LONGEST_ARRIVAL, as_told, id_at, names_needed, time_of
+from app.storage.rows import CLOCK_SLACK, COMPLETED, ID_BITS, LONGEST_ARRIVAL, as_told, id_at, names_needed, time_of
 from app.storage.usage import HOUR, UNLISTED, UsageFilter, end_of_newest_hour, usage_by
 
 _REQUESTS = tables.requests
@@ -90,6 +90,28 @@ def rows_after(
     low, high = _bounds(wanted)
     query = select(_REQUESTS).where(*indexed, *others, *_between(max(low, after + 1), high))
     return _told(connection, query.order_by(_REQUESTS.c.id).limit(limit))
+
+
+def rows_ended_since(
+    connection: Connection, ended: int, wanted: RowFilter = _ANY, *, since: int, limit: int
+) -> list[dict[str, Any]]:
+    """The newest rows of calls that ended from a time on, in the order in which they ended.
+
+    Args:
+        ended: In milliseconds since the epoch.
+        since: When the oldest of them began, likewise.
+    """
+    columns = _REQUESTS.c
+    indexed, others = _conditions(wanted)
+    has_ended = columns.id.op(">>")(ID_BITS) + columns.milliseconds >= ended
+    query = select(_REQUESTS).where(*indexed, *others, *_between(id_at(since), _NEWEST), has_ended)
+    rows = _told(connection, query.order_by(columns.id.desc()).limit(limit))
+    return sorted(rows, key=end_of)
+
+
+def end_of(row: dict[str, Any]) -> tuple[int, int]:
+    """When a row's call ended, in milliseconds since the epoch, and its id: an order for rows that have come."""
+    return time_of(row["id"]) + row["milliseconds"], row["id"]
 
 
 def slow_rows(connection: Connection, *, since: int, until: int, at_least: int, limit: int) -> list[dict[str, Any]]:

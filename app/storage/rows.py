@@ -9,7 +9,8 @@ from app.domain.request_ids import number_of, time_in, written
 
 NUMBER_BITS = 10
 _COUNT_BITS = 12
-_ID_BITS = NUMBER_BITS + _COUNT_BITS
+ID_BITS = NUMBER_BITS + _COUNT_BITS
+_HIGHEST_ID = (1 << 63) - 1
 _COUNT_MASK = (1 << _COUNT_BITS) - 1
 # How long before the call began, in milliseconds, its request can have come: its body had to be read.
 LONGEST_ARRIVAL = 15_000
@@ -69,12 +70,13 @@ class RequestRow(Struct, frozen=True, array_like=True, gc=False):
 
 def id_at(milliseconds: int) -> int:
     """The lowest id of a row from a time on, in milliseconds since the epoch."""
-    return milliseconds << _ID_BITS
+    # Of times that no row will ever have, the highest one.
+    return min(milliseconds << ID_BITS, _HIGHEST_ID)
 
 
 def time_of(row_id: int) -> int:
     """When the call of a row began, in milliseconds since the epoch."""
-    return row_id >> _ID_BITS
+    return row_id >> ID_BITS
 
 
 def names_in(rows: Iterable[RequestRow]) -> set[str]:
@@ -97,7 +99,7 @@ def values_of(row: RequestRow, names: Mapping[str, int], journal: int, cost: int
     """
     request_number = _number_if_findable(row)
     return (
-        (row.at << _ID_BITS) | (journal << _COUNT_BITS) | (row.count & _COUNT_MASK),
+        (row.at << ID_BITS) | (journal << _COUNT_BITS) | (row.count & _COUNT_MASK),
         request_number,
         cost,
         names[row.key_id],

@@ -1,54 +1,73 @@
 """The application behind `/admin/v1`."""
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic_core import ErrorDetails
 from starlette.responses import Response
 
-from app.api.admin.keys import keys_router
-from app.api.admin.limits import limits_router
-from app.api.admin.records import records_router
-from app.api.admin.requests import requests_router
+from app.api.admin.common import PREFIX
+from app.api.admin.keys import KeyEndpoints
+from app.api.admin.limits import LimitEndpoints
+from app.api.admin.records import RecordEndpoints
+from app.api.admin.requests import RequestEndpoints
 from app.api.admin.services import AdminServices
-from app.api.admin.state import state_router
+from app.api.admin.state import StateEndpoints
 from app.api.app import Gateway
 from app.api.error_responses import error_response
+from app.api.wire.faults import openai_fault
 from app.domain.errors import InvalidRequest
 
-PREFIX = "/admin/v1"
+# Where FastAPI says it has found something; the rest of a location is the client's.
+_PARTS = frozenset({"body", "query", "path", "header"})
+_TAGS = (
+    {"name": "keys", "description": "Who may use the gateway"},
+    {"name": "limits", "description": "How much keys, projects, upstreams and the gateway may use"},
+    {"name": "requests", "description": "What was asked, by whom, and what came of it"},
+    {"name": "records", "description": "Prices, projects, and who has changed what"},
+    {"name": "state", "description": "Workers, upstreams, models, sessions and settings"},
+)
 
 
 def admin_app(services: AdminServices) -> FastAPI:
     """Make it. Its layers are the gateway's: whoever comes here has a key with the scope `admin` or `admin:read`."""
-    router = APIRouter(prefix=PREFIX)
-    for part in (keys_router, limits_router, requests_router, state_router, records_router):
-        router.include_router(part(services))
     app = Gateway(
         [],
-        [router],
+        [
+            KeyEndpoints(services).router(),
+            LimitEndpoints(services).router(),
+            RequestEndpoints(services).router(),
+            RecordEndpoints(services).router(),
+            StateEndpoints(services).router(),
+        ],
         public_paths=frozenset(),
         title="kimi-ai-2api: administration",
         version=services.version,
-        description="Keys, limits, usage and state. Needs a key with the scope `admin`, or `admin:read` to look only.",
+        description="Keys, limits, requests, state. Needs a key with the scope `admin`, or `admin:read` to look only.",
         openapi_url=f"{PREFIX}/openapi.json",
+        openapi_tags=_TAGS,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-
-    async def refuse(request: Request, error: Exception) -> Response:
-        return error_response(_fault(error), request.scope["context"])
-
-    app.add_exception_handler(RequestValidationError, refuse)
+    app.state.proxies = services.proxies
+    app.add_exception_handler(RequestValidationError, _refuse)
     return app
 
 
-def _fault(error: Exception) -> InvalidRequest:
-    """The first thing that is wrong with a request."""
+async def _refuse(request: Request, error: Exception) -> Response:
+    """Say what is wrong with a request first of all."""
     if not isinstance(error, RequestValidationError):
         raise error
-    first = error.errors()[0]
-    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
-    param = ".".join(place) or None
-    message = first["msg"].removeprefix("Value error, ")
-    return InvalidRequest(f"{param}: {message}." if param else f"{message}.", param=param)
+    return error_response(_refusal(error.errors()[0]), request.scope["context"])
+
+
+def _refusal(first: ErrorDetails) -> InvalidRequest:
+    place = first["loc"]
+    if first["type"] == "json_invalid":
+        return InvalidRequest(f"The request body could not be parsed as JSON ({first['ctx']['error']}).")
+    if place == ("body",):
+        return InvalidRequest("The request body must be a JSON object.")
+    first["loc"] = place[1:] if place[0] in _PARTS else place
+    first["msg"] = first["msg"].removeprefix("Value error, ")
+    return openai_fault(first)

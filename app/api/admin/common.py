@@ -1,36 +1,163 @@
-"""What the routes of the admin API have in common: who asks, pages, versions, merge patches, requests sent again."""
+"""What the endpoints of the admin API have in common: who asks, pages, versions, merge patches, repeated requests."""
 
 import base64
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Generic, TypeVar
+import json
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import Annotated, Any, Generic, TypeVar, cast
 
 import msgspec
-from fastapi import Depends, Header, Query, Request, Response
-from pydantic import BaseModel, ConfigDict
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from msgspec import Struct
+from pydantic import AwareDatetime, BaseModel, ConfigDict, field_validator
+from starlette.types import Send
 
+from app.api.openapi import openai_responses
 from app.api.request import RequestContext
+from app.api.wire.addresses import TrustedProxies
+from app.api.wire.faults import unknown_parameter
 from app.domain.errors import InvalidRequest, KeyStoreUnavailable, MissingScope, PreconditionFailed, RepeatedDifferently
 from app.storage.audit import Actor, Repeated, find_repeated, keep_repeated
 from app.storage.database import Connection, Database, DatabaseAway
 
 T = TypeVar("T")
+PREFIX = "/admin/v1"
 MOST_IN_PAGE = 200
+# What both servers can hold in a column of numbers.
+_LARGEST_NUMBER = (1 << 63) - 1
 _RETRY_SECONDS = 2.0
+# Later times may have no year that can be written, in another time zone.
+_LAST_YEAR = 9998
 
-Limit = Annotated[int, Query(ge=1, le=MOST_IN_PAGE, description="the most entries of the page")]
-Cursor = Annotated[str | None, Query(description="`next` of the page before")]
-IfMatch = Annotated[str | None, Header(description="the `ETag` of what is to be changed")]
-IdempotencyKey = Annotated[str | None, Header(max_length=200, description="the same on a repetition of the request")]
+Limit = Annotated[int, Query(ge=1, le=MOST_IN_PAGE, description="The most entries of the page.")]
+Cursor = Annotated[str | None, Query(max_length=2000, description="`next` of the page before.")]
+IfMatch = Annotated[
+    str | None, Header(description="The `ETag` of what is to be changed; a 412 if somebody else has changed it since.")
+]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=200,
+        description="Any text, the same when the request is sent again within a day: it is then done only once.",
+    ),
+]
+Since = Annotated[AwareDatetime | None, Query(description="From then on.")]
+Until = Annotated[AwareDatetime | None, Query(description="Before then.")]
+
+_ERRORS = {
+    400: "The request is wrong; `param` says where",
+    403: "`missing_scope`: the key lacks the scope `admin`, or to look `admin:read`",
+    404: "`not_found`",
+    409: "`idempotency_key_reused`: the `Idempotency-Key` came with another request before",
+    412: "`precondition_failed`: somebody else has changed it since the version in `If-Match`",
+    503: "`key_store_unavailable`: the database can't be reached at the moment",
+}
+_ALWAYS = (400, 403, 503)
+_JSON = "application/json"
+
+
+class Endpoint(Struct, frozen=True):
+    """An endpoint, as it is registered.
+
+    Args:
+        handler: Its docstring describes it. If its answer isn't JSON, it makes a `Stream`.
+        status: Of an answer without errors.
+        errors: Statuses of errors that not every endpoint has.
+        media_type: Of its answer.
+    """
+
+    method: str
+    path: str
+    handler: Callable[..., Awaitable[Any]]
+    summary: str
+    status: int = 200
+    errors: tuple[int, ...] = ()
+    media_type: str = _JSON
+
+
+def refuse_unknown_parameters(request: Request) -> None:
+    """Refuse query parameters that the endpoint doesn't have, and what no database can look for.
+
+    Raises:
+        InvalidRequest: There is one.
+    """
+    operations = request.app.openapi()["paths"].get(request.scope["route"].path_format, {})
+    described = operations.get(request.method.lower().replace("head", "get"), {})
+    known = {parameter["name"] for parameter in described.get("parameters", ()) if parameter["in"] == "query"}
+    for name in request.query_params:
+        if name not in known:
+            raise unknown_parameter(name)
+    for name, value in (*request.path_params.items(), *request.query_params.multi_items()):
+        if "\0" in value:
+            raise InvalidRequest(f"{name} must not have the character NUL in it.", param=name)
+
+
+def router_of(tag: str, *endpoints: Endpoint) -> APIRouter:
+    """A router with some endpoints."""
+    router = APIRouter(prefix=PREFIX, tags=[tag], dependencies=[Depends(refuse_unknown_parameters)])
+    for endpoint in endpoints:
+        responses = openai_responses({status: _ERRORS[status] for status in sorted({*_ALWAYS, *endpoint.errors})})
+        is_stream = endpoint.media_type != _JSON
+        if is_stream:
+            responses[200] = {"content": {endpoint.media_type: {}}}
+            head = _head_of(endpoint.media_type)
+            router.add_api_route(endpoint.path, head, methods=["HEAD"], include_in_schema=False)
+        router.add_api_route(
+            endpoint.path,
+            endpoint.handler,
+            methods=[endpoint.method],
+            summary=endpoint.summary,
+            status_code=endpoint.status,
+            responses=responses,
+            response_class=StreamingResponse if is_stream else JSONResponse,
+        )
+    return router
+
+
+def _head_of(media_type: str) -> Callable[[], Awaitable[Response]]:
+    """An endpoint with the headers only of one whose answer goes on for long."""
+
+    async def head() -> Response:
+        return Response(media_type=media_type)
+
+    return head
+
+
+class Stream(StreamingResponse):
+    """An answer in pieces, whose source is closed as soon as the client has left.
+
+    Args:
+        pieces: An asynchronous generator.
+    """
+
+    def __init__(self, pieces: AsyncIterable[bytes], media_type: str, headers: Mapping[str, str]) -> None:
+        super().__init__(pieces, media_type=media_type, headers={"cache-control": "no-store", **headers})
+
+    async def stream_response(self, send: Send) -> None:
+        """Send all pieces."""
+        async with aclosing(cast("Any", self.body_iterator)):
+            await super().stream_response(send)
 
 
 class Body(BaseModel):
-    """A request's body: a field that nobody knows is refused, rather than ignored."""
+    """A request's body. A field that nobody knows is refused rather than ignored."""
 
     model_config = ConfigDict(extra="forbid")
 
+    @field_validator("*", mode="after")
+    @classmethod
+    def _storable(cls, value: object) -> object:
+        texts = value if isinstance(value, list) else [value]
+        if any(isinstance(text, str) and "\0" in text for text in texts):
+            raise ValueError("the character NUL can't be stored")
+        return value
+
     def given(self) -> dict[str, Any]:
-        """The fields that the request has, null or not: of a merge patch, what is absent stays."""
+        """The fields that the request has, null or not: in a merge patch, those that are absent stay."""
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
@@ -38,14 +165,15 @@ class Page(BaseModel, Generic[T]):
     """A page of a list."""
 
     data: list[T]
-    next: str | None
+    next: str | None = None
 
 
 def actor_of(request: Request) -> Actor:
     """Who asks, for the audit log."""
     context: RequestContext = request.scope["context"]
-    client = request.scope.get("client")
-    return Actor(f"key:{context.caller.id}", "api", client[0] if client else None)
+    proxies: TrustedProxies = request.app.state.proxies
+    address = proxies.client(context.headers.get(b"x-forwarded-for", b""), request.scope.get("client"))
+    return Actor(f"key:{context.caller.id}", "api", address)
 
 
 def writer_of(request: Request) -> Actor:
@@ -81,32 +209,78 @@ async def change(database: Database, work: Callable[[Connection], T]) -> T:
     return await _done(database.run(work))
 
 
-async def _done(result: Any) -> Any:
+async def _done(work: Awaitable[T]) -> T:
     try:
-        return await result
+        return await work
     except DatabaseAway:
         raise KeyStoreUnavailable(
             "The database can't be reached at the moment; try again soon.", retry_after=_RETRY_SECONDS
         ) from None
 
 
-def cursor_of(number: int | None) -> str | None:
+def cursor_of(*place: str | int) -> str:
     """A place in a list, as clients get it."""
-    return None if number is None else base64.urlsafe_b64encode(str(number).encode()).decode().rstrip("=")
+    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
 
 
-def place_of(cursor: str | None) -> int | None:
-    """The opposite of `cursor_of`.
+def place_of(cursor: str | None, *kinds: type) -> tuple[Any, ...] | None:
+    """The opposite of `cursor_of`; None before the first page.
+
+    Args:
+        kinds: What the list's places consist of.
 
     Raises:
-        InvalidRequest: It is none of ours.
+        InvalidRequest: It is none of this list's.
     """
     if cursor is None:
         return None
     try:
-        return int(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except ValueError:
-        raise InvalidRequest("cursor must be the `next` of a page of the same list.", param="cursor") from None
+        place = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (ValueError, RecursionError):
+        place = None
+    if (
+        not isinstance(place, list)
+        or list(map(type, place)) != list(kinds)
+        or any(abs(part) > _LARGEST_NUMBER if isinstance(part, int) else not _is_storable(part) for part in place)
+    ):
+        raise InvalidRequest("cursor must be the `next` of a page of the same list.", param="cursor")
+    return tuple(place)
+
+
+def sliced(
+    entries: Sequence[T], place: Callable[[T], tuple[str | int, ...]], cursor: str | None, limit: int, *kinds: type
+) -> Page[T]:
+    """A page of a list that is at hand as a whole.
+
+    Args:
+        place: Where an entry stands, which says the order.
+        kinds: What places consist of.
+    """
+    after = place_of(cursor, *kinds)
+    rest = sorted([entry for entry in entries if after is None or place(entry) > after], key=place)
+    following = cursor_of(*place(rest[limit - 1])) if len(rest) > limit else None
+    return Page(data=rest[:limit], next=following)
+
+
+def is_row_id(text: str) -> bool:
+    """Whether a text is a number that the ledger may have given."""
+    return text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= _LARGEST_NUMBER
+
+
+def time_at(milliseconds: int) -> datetime:
+    """A time of the database, as the API has it."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def milliseconds_of(at: datetime, param: str) -> int:
+    """A time of the API, as the database has it.
+
+    Raises:
+        InvalidRequest: It is too far away.
+    """
+    if not 1970 < at.year <= _LAST_YEAR:
+        raise InvalidRequest(f"{param} must lie between 1971 and {_LAST_YEAR}.", param=param)
+    return round(at.timestamp() * 1000)
 
 
 def etag_of(shown: BaseModel) -> str:
@@ -120,59 +294,59 @@ def check_version(shown: BaseModel, if_match: str | None) -> None:
     Raises:
         PreconditionFailed: It has another version than the one that the client knows.
     """
-    if (
-        if_match is not None
-        and if_match != "*"
-        and etag_of(shown) not in [part.strip() for part in if_match.split(",")]
-    ):
-        raise PreconditionFailed(
-            "This was changed by somebody else in the meantime. Read it again before you change it."
-        )
+    known = [part.strip() for part in (if_match or "*").split(",")]
+    if "*" not in known and etag_of(shown) not in known:
+        raise PreconditionFailed("Somebody else has changed this in the meantime. Read it again before you change it.")
 
 
-def with_etag(response: Response, shown: T) -> T:
-    """Tell the version of what is answered."""
-    if isinstance(shown, BaseModel):
-        response.headers["etag"] = etag_of(shown)
+def with_etag(response: Response, shown: T, version: BaseModel | None = None) -> T:
+    """Tell the version of what is answered.
+
+    Args:
+        version: What has the version, if that isn't all that is shown.
+    """
+    response.headers["etag"] = etag_of(version or cast("BaseModel", shown))
     return shown
 
 
 def once(
+    database: Database,
     connection: Connection,
     actor: Actor,
     key: str | None,
     request: object,
-    make: Callable[[], tuple[BaseModel, Mapping[str, object]]],
-) -> tuple[BaseModel | None, str]:
+    make: Callable[[], tuple[T, Mapping[str, object]]],
+) -> tuple[T | None, Any]:
     """Do something at most once for an Idempotency-Key.
 
     Args:
         request: What is asked for: another request with the same key is refused.
-        make: Does it; returns what is answered now, and what is to be told in its place when it is asked for again.
+        make: Does it; returns what is answered now, and what is to be known when it is asked for again.
 
     Returns:
-        What `make` has made; or None, and what was kept of the first answer, as JSON.
+        What `make` has made; or None, and what was to be known.
 
     Raises:
         RepeatedDifferently: The key came with another request before.
     """
     if key is None:
-        return make()[0], ""
+        return make()[0], None
+    # So that two at the same time are two, one after the other.
+    database.hold_back_writers(connection)
     digest = hashlib.sha256(f"{actor.name}\n{key}".encode()).hexdigest()
     fingerprint = hashlib.sha256(msgspec.json.encode(request, order="sorted")).hexdigest()
     known = find_repeated(connection, digest)
     if known is not None:
         if known.fingerprint != fingerprint:
             raise RepeatedDifferently("This Idempotency-Key was used for another request within the last day.")
-        return None, known.answer
+        return None, msgspec.json.decode(known.answer)
     made, kept = make()
     keep_repeated(connection, digest, Repeated(fingerprint, msgspec.json.encode(kept).decode()))
-    return made, ""
+    return made, None
 
 
-def differences(
-    before: Mapping[str, object], after: Mapping[str, object]
-) -> tuple[dict[str, object], dict[str, object]]:
-    """The fields that differ, as they were and as they are."""
-    names: Sequence[str] = [name for name in after if before.get(name) != after[name]]
-    return {name: before.get(name) for name in names}, {name: after[name] for name in names}
+def _is_storable(text: str) -> bool:
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:  # half a character
+        return False

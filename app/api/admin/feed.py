@@ -1,14 +1,14 @@
 """Requests as they end. However many watch, a worker asks the database once a second."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import Any
 
 from app.domain.errors import KeyStoreUnavailable
 from app.storage.clock import now
 from app.storage.database import Connection, Database, DatabaseAway
-from app.storage.request_pages import RowFilter, page_of_rows, rows_after, slow_rows
+from app.storage.request_pages import RowFilter, end_of, page_of_rows, row_of, rows_ended_since, slow_rows
 from app.storage.rows import id_at
 
 _PAUSE_SECONDS = 1.0
@@ -20,6 +20,12 @@ _TIMES_UNTIL_LONG = 5
 _MOST_AT_ONCE = 500
 _QUIET_SECONDS = 15.0
 _MOST_WAITING = 1000
+# Who comes back after a pause gets what ended since, and what ended just before it: rows don't come in that order.
+_SLACK_MILLISECONDS = 3_000
+_LONGEST_ABSENCE_MILLISECONDS = 3_600_000
+
+_Row = dict[str, Any]
+_Queue = asyncio.Queue[_Row | None]
 
 
 class Feed:
@@ -27,77 +33,116 @@ class Feed:
 
     Args:
         database: Where it comes from.
+        is_stopping: Whether the process is about to end. Then nobody is told anything any more.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, is_stopping: Callable[[], bool]) -> None:
         self._database = database
-        self._watchers: set[asyncio.Queue[dict[str, Any]]] = set()
+        self._is_stopping = is_stopping
+        self._watchers: set[_Queue] = set()
         self._task: asyncio.Task[None] | None = None
+        self._known: dict[int, None] = {}
+        self._times = 0
 
-    async def follow(self, after: int | None, wanted: RowFilter) -> AsyncGenerator[dict[str, Any] | None, None]:
-        """Rows as they come; None where nothing has come for a while.
-
-        Args:
-            after: The id of the last one that is known; None for those that come from now on.
-            wanted: Which ones.
+    async def begin(self) -> None:
+        """Look for the first time, if nobody watches yet. What comes from now on is told to whoever follows.
 
         Raises:
             KeyStoreUnavailable: The database can't be reached.
         """
-        queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(_MOST_WAITING)
+        if self._is_running():
+            return
+        self._known, self._times = {}, 0
+        try:
+            await self._look()
+        except DatabaseAway:
+            raise KeyStoreUnavailable(
+                "The database can't be reached at the moment; try again soon.", retry_after=2
+            ) from None
+
+    async def follow(self, after: int | None, wanted: RowFilter) -> AsyncGenerator[_Row | None, None]:
+        """Rows as they come; None where nothing has come for a while. `begin` comes before it.
+
+        Args:
+            after: The id of the last one that is known; None for those that come from now on.
+            wanted: Which ones.
+        """
+        if self._is_stopping():
+            return
+        queue: _Queue = asyncio.Queue(_MOST_WAITING)
         self._watchers.add(queue)
-        if self._task is None:
+        if not self._is_running():
             self._task = asyncio.create_task(self._run())
         try:
-            for row in () if after is None else await self._missed(after, wanted):
+            told = set()
+            # If the database is away now, the client is told nothing, and comes back.
+            for row in [] if after is None else await self._missed(after, wanted):
+                told.add(row["id"])
                 yield row
             while True:
-                came: dict[str, Any] | None = None
-                with suppress(TimeoutError):
+                row_or_end: _Row | None = None
+                try:
                     async with asyncio.timeout(_QUIET_SECONDS):
-                        came = await queue.get()
-                if came is None or fits(came, wanted):
-                    yield came
+                        row_or_end = await queue.get()
+                except TimeoutError:
+                    yield None
+                    continue
+                if row_or_end is None:
+                    return
+                if row_or_end["id"] not in told and fits(row_or_end, wanted):
+                    yield row_or_end
         finally:
             self._watchers.discard(queue)
             if not self._watchers and self._task is not None:
                 self._task.cancel()
                 self._task = None
 
-    async def _missed(self, after: int, wanted: RowFilter) -> list[dict[str, Any]]:
-        try:
-            return await self._database.report(
-                lambda connection: rows_after(connection, after, wanted, limit=_MOST_AT_ONCE)
-            )
-        except DatabaseAway:
-            raise KeyStoreUnavailable("The database can't be reached at the moment; try again soon.") from None
+    def _is_running(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+    async def _missed(self, after: int, wanted: RowFilter) -> list[_Row]:
+        def missed(connection: Connection) -> list[_Row]:
+            last = row_of(connection, after)
+            longest = now() - _LONGEST_ABSENCE_MILLISECONDS
+            ended = longest if last is None else max(end_of(last)[0] - _SLACK_MILLISECONDS, longest)
+            since = ended - _LONG_MILLISECONDS
+            rows = rows_ended_since(connection, ended, wanted, since=since, limit=_MOST_AT_ONCE)
+            return [row for row in rows if row["id"] != after]
+
+        return await self._database.report(missed)
 
     async def _run(self) -> None:
-        known: dict[int, None] | None = None
-        times = 0
-        while True:
-            with suppress(DatabaseAway):
-                is_deep = times % _TIMES_UNTIL_LONG == 0
-                rows = await self._database.report(_newest_and_slow if is_deep else _newest)
-                fresh = [] if known is None else [row for row in rows if row["id"] not in known]
-                # What was seen before stays known until it is too old to be read again.
-                oldest = id_at(now() - _LONG_MILLISECONDS)
-                known = {row_id: None for row_id in known or () if row_id >= oldest}
-                known.update(dict.fromkeys([row["id"] for row in rows]))
-                for row in sorted(fresh, key=_id):
-                    self._tell(row)
-            times += 1
-            await asyncio.sleep(_PAUSE_SECONDS)
+        try:
+            while not self._is_stopping():
+                await asyncio.sleep(_PAUSE_SECONDS)
+                with suppress(DatabaseAway):
+                    for row in sorted(await self._look(), key=end_of):
+                        self._tell(row)
+        finally:
+            self._tell(None)
 
-    def _tell(self, row: dict[str, Any]) -> None:
+    async def _look(self) -> list[_Row]:
+        """What has come since the last time."""
+        is_deep = self._times % _TIMES_UNTIL_LONG == 0
+        rows = await self._database.report(_newest_and_slow if is_deep else _newest)
+        fresh = {row["id"]: row for row in rows if row["id"] not in self._known}
+        # What was seen before stays known until it is too old to be read again.
+        oldest = id_at(now() - 2 * _LONG_MILLISECONDS)
+        self._known = {row_id: None for row_id in self._known if row_id >= oldest} | dict.fromkeys(fresh)
+        self._times += 1
+        return list(fresh.values())
+
+    def _tell(self, row: _Row | None) -> None:
         for queue in self._watchers:
+            if row is None and queue.full():
+                queue.get_nowait()  # the end has to find its place
             # Who doesn't read misses some, and may ask for them by Last-Event-ID.
             with suppress(asyncio.QueueFull):
                 queue.put_nowait(row)
 
 
-def fits(row: dict[str, Any], wanted: RowFilter) -> bool:
-    """Whether a row is one of those that are looked for."""
+def fits(row: _Row, wanted: RowFilter) -> bool:
+    """Whether a row is one of those that are looked for, whenever it was."""
     given = {
         "key_id": wanted.key_id,
         "project": wanted.project,
@@ -107,16 +152,16 @@ def fits(row: dict[str, Any], wanted: RowFilter) -> bool:
     }
     if any(value is not None and row[name] != value for name, value in given.items()):
         return False
-    if wanted.model is not None and wanted.model not in (row["model"], row["served"]):
+    if wanted.model is not None and wanted.model != (row["served"] or row["model"]):
         return False
     return not wanted.trouble or row["outcome"] not in ("completed", "replayed")
 
 
-def _newest(connection: Connection) -> list[dict[str, Any]]:
+def _newest(connection: Connection) -> list[_Row]:
     return page_of_rows(connection, RowFilter(since=now() - _USUAL_MILLISECONDS), limit=_MOST_AT_ONCE).rows
 
 
-def _newest_and_slow(connection: Connection) -> list[dict[str, Any]]:
+def _newest_and_slow(connection: Connection) -> list[_Row]:
     time = now()
     slow = slow_rows(
         connection,
@@ -126,7 +171,3 @@ def _newest_and_slow(connection: Connection) -> list[dict[str, Any]]:
         limit=_MOST_AT_ONCE,
     )
     return [*_newest(connection), *slow]
-
-
-def _id(row: dict[str, Any]) -> int:
-    return int(row["id"])

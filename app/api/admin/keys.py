@@ -1,15 +1,16 @@
 """Keys: made, changed, given another secret, paused, revoked."""
 
-from datetime import UTC, datetime
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Query, Response
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, BaseModel, Field
 
 from app.api.admin.common import (
     Body,
     Cursor,
+    Endpoint,
     IdempotencyKey,
     IfMatch,
     Limit,
@@ -17,43 +18,58 @@ from app.api.admin.common import (
     Writer,
     change,
     check_version,
-    differences,
+    cursor_of,
+    milliseconds_of,
     once,
+    place_of,
     read,
+    router_of,
+    time_at,
     with_etag,
 )
 from app.api.admin.services import AdminServices
+from app.domain.durations import span
 from app.domain.errors import InvalidRequest, NotFound
 from app.domain.granting import Scope
+from app.domain.limits import Limit as UsageLimit
 from app.domain.limits import read_limits, texts_of
 from app.keys import administration
-from app.storage.audit import Actor, note_action
+from app.keys.history import key_facts, note_changed, note_created, note_rotated
+from app.storage.audit import Actor
 from app.storage.clock import now
 from app.storage.database import Connection
-from app.storage.keys import StoredKey, find_key, list_keys
-from app.storage.limits import set_limits, stored_limits
+from app.storage.keys import KeyFilter, StoredKey, find_key, page_of_keys
+from app.storage.limits import limits_of_scope, set_limits, stored_limits
 
 KeyState = Literal["active", "paused", "expired", "revoked"]
 Limits = Annotated[
-    str | None, Field(description="such as `60 requests/minute, 5 at once`; `none` for no limits, null for the default")
+    str | None,
+    Field(
+        max_length=4000,
+        description="Such as `60 requests/minute, 5 at once`; `none` for no limits, null for the default.",
+    ),
 ]
-Models = Annotated[list[str] | None, Field(description="patterns of models, such as `kimi*`; null for all")]
+Models = Annotated[
+    list[str] | None, Field(max_length=200, description="Patterns of models, such as `kimi*`; null for all.")
+]
+Scopes = Annotated[list[str], Field(description="Of `chat`, `metrics`, `admin:read` and `admin`.")]
+_LONGEST_GRACE_SECONDS = 366 * 86_400
 
 
-class Key(Body):
-    """A key. Its secrets are known to their holder only; of each, the beginning and the end are shown."""
+class Key(BaseModel):
+    """A key. Only its holder knows its secrets; of each, the beginning and the end are shown."""
 
     id: str
     name: str
     project: str
     state: KeyState
-    scopes: list[str]
+    scopes: Scopes
     models: Models
     limits: Limits
     note: str
     created_at: AwareDatetime
     expires_at: AwareDatetime | None
-    secrets: Annotated[list[str], Field(description="those that open now, the newest first")]
+    secrets: Annotated[list[str], Field(description="Those that open now, the newest first.")]
 
 
 class NewKey(Body):
@@ -61,7 +77,7 @@ class NewKey(Body):
 
     name: str
     project: str = "default"
-    scopes: list[str] = ["chat"]
+    scopes: Scopes = Field(["chat"])
     models: Models = None
     limits: Limits = None
     note: str = ""
@@ -71,9 +87,10 @@ class NewKey(Body):
 class KeyPatch(Body):
     """What is to be changed of a key: absent fields stay, null clears."""
 
-    name: str | None = None
-    project: str | None = None
-    scopes: list[str] | None = None
+    # By factories: what stands for an absent field is nobody's default.
+    name: str = Field(default_factory=str)
+    project: str = Field(default_factory=str)
+    scopes: Scopes = Field(default_factory=list)
     models: Models = None
     limits: Limits = None
     note: str | None = None
@@ -83,10 +100,12 @@ class KeyPatch(Body):
 class Rotation(Body):
     """How a key gets another secret."""
 
-    grace_seconds: Annotated[float, Field(ge=0, le=366 * 86_400, description="for which the old one opens")] = 0
+    grace: Annotated[
+        str, Field(max_length=20, description="How long older secrets still open, such as `24h` or `7d`.")
+    ] = "0s"
 
 
-class KeyWithSecret(Body):
+class KeyWithSecret(BaseModel):
     """A key with its secret, which is shown this once. A request sent again is answered without it."""
 
     key: Key
@@ -94,132 +113,195 @@ class KeyWithSecret(Body):
     secret_shown: bool
 
 
-def keys_router(services: AdminServices) -> APIRouter:
-    """The routes of keys."""
-    router = APIRouter(prefix="/keys", tags=["keys"])
-    database = services.database
+class KeyEndpoints:
+    """`/keys`.
 
-    @router.get("", summary="List keys")
+    Args:
+        services: What the admin API works with.
+    """
+
+    def __init__(self, services: AdminServices) -> None:
+        self._database = services.database
+
+    def router(self) -> APIRouter:
+        """The routes."""
+        return router_of(
+            "keys",
+            Endpoint("GET", "/keys", self.list_all, "List keys"),
+            Endpoint("POST", "/keys", self.create, "Make a key", status=201, errors=(409,)),
+            Endpoint("GET", "/keys/{key_id}", self.get, "Read a key", errors=(404,)),
+            Endpoint("PATCH", "/keys/{key_id}", self.patch, "Change a key", errors=(404, 412)),
+            Endpoint("DELETE", "/keys/{key_id}", self.revoke, "Revoke a key", errors=(404, 412)),
+            Endpoint("POST", "/keys/{key_id}/pause", self.pause, "Pause a key", errors=(404, 412)),
+            Endpoint("POST", "/keys/{key_id}/resume", self.resume, "Resume a key", errors=(404, 412)),
+            Endpoint("POST", "/keys/{key_id}/rotate", self.rotate, "Give a key another secret", errors=(404, 409, 412)),
+        )
+
     async def list_all(
+        self,
         project: str | None = None,
         state: KeyState | None = None,
-        q: Annotated[str | None, Query(max_length=100, description="a part of the name or the note, or an id")] = None,
+        q: Annotated[
+            str | None, Query(max_length=100, description="A part of the name or the note, or the id.")
+        ] = None,
         cursor: Cursor = None,
         limit: Limit = 50,
     ) -> Page[Key]:
-        """By project and name; revoked ones only with `state=revoked`."""
+        """By project and name. Revoked ones only with `state=revoked`."""
+        after = place_of(cursor, str, str, str)
 
         def page(connection: Connection) -> Page[Key]:
-            keys = [
-                key
-                for key in _shown_all(connection, list_keys(connection, revoked=state == "revoked"))
-                if _is_wanted(key, project, state, q) and (cursor is None or _place(key) > cursor)
-            ]
-            return Page(data=keys[:limit], next=_place(keys[limit - 1]) if len(keys) > limit else None)
+            keys = page_of_keys(connection, KeyFilter(project, state, q), after=after, limit=limit + 1)
+            last = keys[limit - 1] if len(keys) > limit else None
+            limits = stored_limits(connection)
+            return Page(
+                data=[_with_limits(key, limits.get(Scope("key", key.id))) for key in keys[:limit]],
+                next=None if last is None else cursor_of(last.project, last.name, last.id),
+            )
 
-        return await read(database, page)
+        return await read(self._database, page)
 
-    @router.post("", summary="Make a key", status_code=201)
     async def create(
-        body: NewKey, actor: Writer, response: Response, idempotency_key: IdempotencyKey = None
+        self, body: NewKey, actor: Writer, response: Response, idempotency_key: IdempotencyKey = None
     ) -> KeyWithSecret:
-        """The secret is in this answer only."""
+        """The secret is in this answer only: a request that is sent again gets a 200 without it."""
 
         def make(connection: Connection) -> KeyWithSecret:
-            def made() -> tuple[KeyWithSecret, dict[str, object]]:
-                limits = _checked_limits(body.limits)
-                new = _without_fault(
-                    administration.create_key,
-                    connection,
-                    name=body.name,
-                    project=body.project,
-                    scopes=body.scopes,
-                    models=body.models,
-                    expires_at=_milliseconds(body.expires_at),
-                    note=body.note,
-                )
-                if limits is not None:
-                    set_limits(database, connection, Scope("key", new.key.id), limits)
-                key = _shown(connection, new.key)
-                note_action(connection, actor, "key.create", f"key:{key.id}", after=key.model_dump(mode="json"))
-                return KeyWithSecret(key=key, secret=new.secret, secret_shown=True), {"id": key.id}
+            request = ["key.create", body.model_dump(mode="json")]
+            made, known = once(
+                self._database,
+                connection,
+                actor,
+                idempotency_key,
+                request,
+                lambda: self._created(connection, actor, body),
+            )
+            return made or _without_secret(connection, known["id"])
 
-            answer, kept = once(connection, actor, idempotency_key, body.model_dump(mode="json"), made)
-            if isinstance(answer, KeyWithSecret):
-                return answer
-            key = _only(connection, msgspec.json.decode(kept)["id"])
-            return KeyWithSecret(key=_shown(connection, key), secret=None, secret_shown=False)
-
-        answer = await change(database, make)
+        answer = await change(self._database, make)
         if not answer.secret_shown:
             response.status_code = 200
-        return answer
+        return with_etag(response, answer, answer.key)
 
-    @router.get("/{key_id}", summary="Read a key")
-    async def get(key_id: str, response: Response) -> Key:
-        """With the `ETag` for a change."""
-        return with_etag(
-            response, await read(database, lambda connection: _shown(connection, _only(connection, key_id)))
-        )
+    async def get(self, key_id: str, response: Response) -> Key:
+        """With its version as `ETag`."""
+        key = await read(self._database, lambda connection: _shown(connection, _only(connection, key_id)))
+        return with_etag(response, key)
 
-    @router.patch("/{key_id}", summary="Change a key")
-    async def patch(key_id: str, body: KeyPatch, actor: Writer, response: Response, if_match: IfMatch = None) -> Key:
-        """A merge patch; counts on every worker within two seconds."""
+    async def patch(
+        self, key_id: str, body: KeyPatch, actor: Writer, response: Response, if_match: IfMatch = None
+    ) -> Key:
+        """A merge patch. It counts on every worker within two seconds."""
 
-        def patched(connection: Connection) -> Key:
-            stored = _only(connection, key_id)
-            before = _shown(connection, stored)
-            check_version(before, if_match)
+        def patched(connection: Connection, key: StoredKey) -> StoredKey:
             given = body.given()
             if "limits" in given:
-                set_limits(database, connection, Scope("key", stored.id), _checked_limits(given.pop("limits")))
-            changed = msgspec.structs.replace(stored, **_fields(given))
-            _without_fault(administration.update_key, database, connection, changed)
-            return _noted(connection, actor, "key.update", before, changed)
+                self._set_limits(connection, key.id, given.pop("limits"))
+            changed = msgspec.structs.replace(key, **_fields(given))
+            return administration.update_key(self._database, connection, changed)
 
-        return with_etag(response, await change(database, patched))
+        return await self._changed(key_id, actor, "key.update", patched, if_match, response)
 
-    @router.delete("/{key_id}", summary="Revoke a key")
-    async def revoke(key_id: str, actor: Writer, if_match: IfMatch = None) -> Key:
-        """It never opens again; its history stays."""
-        return await _acted(key_id, actor, "key.revoke", administration.revoke_key, if_match)
+    async def revoke(self, key_id: str, actor: Writer, response: Response, if_match: IfMatch = None) -> Key:
+        """It never opens again. Its history stays."""
+        return await self._changed(
+            key_id, actor, "key.revoke", self._with(administration.revoke_key), if_match, response
+        )
 
-    @router.post("/{key_id}/pause", summary="Pause a key")
-    async def pause(key_id: str, actor: Writer) -> Key:
+    async def pause(self, key_id: str, actor: Writer, response: Response, if_match: IfMatch = None) -> Key:
         """It doesn't open until it is resumed."""
-        return await _acted(key_id, actor, "key.pause", administration.pause_key)
+        return await self._changed(key_id, actor, "key.pause", self._with(administration.pause_key), if_match, response)
 
-    @router.post("/{key_id}/resume", summary="Resume a key")
-    async def resume(key_id: str, actor: Writer) -> Key:
+    async def resume(self, key_id: str, actor: Writer, response: Response, if_match: IfMatch = None) -> Key:
         """It opens again."""
-        return await _acted(key_id, actor, "key.resume", administration.resume_key)
+        return await self._changed(
+            key_id, actor, "key.resume", self._with(administration.resume_key), if_match, response
+        )
 
-    @router.post("/{key_id}/rotate", summary="Give a key another secret")
-    async def rotate(key_id: str, body: Rotation, actor: Writer) -> KeyWithSecret:
-        """Id, history, sessions and limits stay. The secret is in this answer only."""
+    async def rotate(
+        self,
+        key_id: str,
+        body: Rotation,
+        actor: Writer,
+        response: Response,
+        if_match: IfMatch = None,
+        idempotency_key: IdempotencyKey = None,
+    ) -> KeyWithSecret:
+        """Its id, history, sessions and limits stay. The secret is in this answer only."""
+        grace = _grace(body.grace)
 
         def rotated(connection: Connection) -> KeyWithSecret:
-            stored = _only(connection, key_id)
-            new = _without_fault(
-                administration.rotate_key, database, connection, stored, grace_seconds=body.grace_seconds
+            def do() -> tuple[KeyWithSecret, dict[str, object]]:
+                key = _only(connection, key_id)
+                check_version(_shown(connection, key), if_match)
+                new = _told(lambda: administration.rotate_key(self._database, connection, key, grace_seconds=grace))
+                note_rotated(connection, actor, new, grace_seconds=grace)
+                return KeyWithSecret(key=_shown(connection, new.key), secret=new.secret, secret_shown=True), {}
+
+            request = ["key.rotate", key_id, body.model_dump(mode="json")]
+            made, _ = once(self._database, connection, actor, idempotency_key, request, do)
+            return made or _without_secret(connection, key_id)
+
+        answer = await change(self._database, rotated)
+        return with_etag(response, answer, answer.key)
+
+    def _created(self, connection: Connection, actor: Actor, body: NewKey) -> tuple[KeyWithSecret, dict[str, object]]:
+        new = _told(
+            lambda: administration.create_key(
+                connection,
+                name=body.name,
+                project=body.project,
+                scopes=body.scopes,
+                models=body.models,
+                expires_at=None if body.expires_at is None else milliseconds_of(body.expires_at, "expires_at"),
+                note=body.note,
             )
-            note_action(
-                connection, actor, "key.rotate", f"key:{stored.id}", after={"grace_seconds": body.grace_seconds}
-            )
-            return KeyWithSecret(key=_shown(connection, new.key), secret=new.secret, secret_shown=True)
+        )
+        self._set_limits(connection, new.key.id, body.limits)
+        note_created(connection, actor, new.key)
+        key = _shown(connection, new.key)
+        return KeyWithSecret(key=key, secret=new.secret, secret_shown=True), {"id": key.id}
 
-        return await change(database, rotated)
+    async def _changed(
+        self,
+        key_id: str,
+        actor: Actor,
+        action: str,
+        work: Callable[[Connection, StoredKey], StoredKey],
+        if_match: str | None,
+        response: Response,
+    ) -> Key:
+        def changed(connection: Connection) -> Key:
+            key = _only(connection, key_id)
+            check_version(_shown(connection, key), if_match)
+            before = key_facts(connection, key)
+            after = _told(lambda: work(connection, key))
+            note_changed(connection, actor, action, before, after)
+            return _shown(connection, after)
 
-    async def _acted(key_id: str, actor: Actor, action: str, act: Any, if_match: str | None = None) -> Key:
-        def acted(connection: Connection) -> Key:
-            stored = _only(connection, key_id)
-            before = _shown(connection, stored)
-            check_version(before, if_match)
-            return _noted(connection, actor, action, before, _without_fault(act, database, connection, stored))
+        return with_etag(response, await change(self._database, changed))
 
-        return await change(database, acted)
+    def _with(self, work: Callable[..., StoredKey]) -> Callable[[Connection, StoredKey], StoredKey]:
+        return lambda connection, key: work(self._database, connection, key)
 
-    return router
+    def _set_limits(self, connection: Connection, key_id: str, text: str | None) -> None:
+        scope, limits = Scope("key", key_id), None if text is None else texts_of(limits_in(text))
+        if limits != limits_of_scope(connection, scope):
+            set_limits(self._database, connection, scope, limits)
+
+
+def limits_in(text: str) -> tuple[UsageLimit, ...]:
+    """The limits in a field.
+
+    Raises:
+        InvalidRequest: They can't be read.
+    """
+    if not text.strip():
+        raise InvalidRequest("limits: nothing was given; `none` is for no limits.", param="limits")
+    try:
+        return read_limits(text)
+    except ValueError as error:
+        raise InvalidRequest(f"limits: {error}.", param="limits") from None
 
 
 def _only(connection: Connection, key_id: str) -> StoredKey:
@@ -230,23 +312,18 @@ def _only(connection: Connection, key_id: str) -> StoredKey:
 
 
 def _shown(connection: Connection, key: StoredKey) -> Key:
-    return _with_limits(key, stored_limits(connection))
+    return _with_limits(key, limits_of_scope(connection, Scope("key", key.id)))
 
 
-def _shown_all(connection: Connection, keys: list[StoredKey]) -> list[Key]:
-    limits = stored_limits(connection)
-    return sorted([_with_limits(key, limits) for key in keys], key=_place)
-
-
-def _with_limits(key: StoredKey, limits: dict[Scope, str]) -> Key:
+def _with_limits(key: StoredKey, limits: str | None) -> Key:
     return Key(
         id=key.id,
         name=key.name,
         project=key.project,
-        state=key.state(now()),  # type: ignore[arg-type]  # one of these
+        state=key.state(now()),
         scopes=list(key.scopes),
         models=None if key.models is None else list(key.models),
-        limits=limits.get(Scope("key", key.id)),
+        limits=limits,
         note=key.note,
         created_at=time_at(key.created_at),
         expires_at=None if key.expires_at is None else time_at(key.expires_at),
@@ -254,26 +331,15 @@ def _with_limits(key: StoredKey, limits: dict[Scope, str]) -> Key:
     )
 
 
-def _noted(connection: Connection, actor: Actor, action: str, before: Key, changed: StoredKey) -> Key:
-    after = _shown(connection, changed)
-    old, new = differences(before.model_dump(mode="json"), after.model_dump(mode="json"))
-    if new:
-        note_action(connection, actor, action, f"key:{after.id}", before=old, after=new)
-    return after
+def _without_secret(connection: Connection, key_id: str) -> KeyWithSecret:
+    return KeyWithSecret(key=_shown(connection, _only(connection, key_id)), secret=None, secret_shown=False)
 
 
 def _fields(given: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a patch as a stored key has them.
-
-    Raises:
-        InvalidRequest: One that can't be cleared is null.
-    """
-    for name in ("name", "project", "scopes"):
-        if name in given and given[name] is None:
-            raise InvalidRequest(f"{name} can't be null.", param=name)
+    """The fields of a patch, as a stored key has them."""
     fields = dict(given)
-    if "expires_at" in fields:
-        fields["expires_at"] = _milliseconds(fields["expires_at"])
+    if fields.get("expires_at") is not None:
+        fields["expires_at"] = milliseconds_of(fields["expires_at"], "expires_at")
     if "note" in fields:
         fields["note"] = fields["note"] or ""
     for name in ("scopes", "models"):
@@ -282,45 +348,19 @@ def _fields(given: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _checked_limits(text: str | None) -> str | None:
-    """Limits as they are stored.
-
-    Raises:
-        InvalidRequest: They can't be read.
-    """
-    if text is None:
-        return None
+def _grace(text: str) -> float:
     try:
-        return texts_of(read_limits(text))
+        seconds = span(text)
     except ValueError as error:
-        raise InvalidRequest(f"limits: {error}.", param="limits") from None
+        raise InvalidRequest(f"grace: {error}.", param="grace") from None
+    if seconds > _LONGEST_GRACE_SECONDS:
+        raise InvalidRequest("grace must not exceed 366d.", param="grace")
+    return seconds
 
 
-def _without_fault(work: Any, *arguments: Any, **options: Any) -> Any:
+def _told(work: Callable[[], Any]) -> Any:
+    """Do something, and say in the API's words what was wrong with it."""
     try:
-        return work(*arguments, **options)
+        return work()
     except administration.KeyFault as fault:
-        raise InvalidRequest(str(fault)) from None
-
-
-def _is_wanted(key: Key, project: str | None, state: KeyState | None, q: str | None) -> bool:
-    words = (q or "").lower()
-    return (
-        (project is None or key.project == project)
-        and (state is None or key.state == state)
-        and (not words or words in key.name.lower() or words in key.note.lower() or q == key.id)
-    )
-
-
-def _place(key: Key) -> str:
-    """Where a key stands in the list, for the next page."""
-    return f"{key.project}\n{key.name}\n{key.id}".encode().hex()
-
-
-def time_at(milliseconds: int) -> datetime:
-    """A time of the database, as the API has it."""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
-
-
-def _milliseconds(at: datetime | None) -> int | None:
-    return None if at is None else round(at.timestamp() * 1000)
+        raise InvalidRequest(str(fault), param=fault.param) from None

@@ -1,94 +1,259 @@
-"""Limits of keys, projects, upstreams and the gateway."""
+"""Limits of keys, projects, upstreams and the gateway: which there are, how they stand, what others would have done."""
 
-from typing import Annotated
+import time
+from datetime import datetime
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path
-from pydantic import Field
+from fastapi import APIRouter, Path, Response
+from pydantic import BaseModel, Field
 
-from app.api.admin.common import Body, Writer, change, read
+from app.api.admin.common import (
+    Body,
+    Cursor,
+    Endpoint,
+    IfMatch,
+    Limit,
+    Page,
+    Writer,
+    change,
+    check_version,
+    read,
+    router_of,
+    sliced,
+    time_at,
+    with_etag,
+)
+from app.api.admin.keys import limits_in
 from app.api.admin.services import AdminServices
-from app.domain.errors import InvalidRequest
-from app.domain.granting import Scope
-from app.domain.limits import read_limits, texts_of
-from app.storage.audit import note_action
+from app.domain.caller import ENVIRONMENT
+from app.domain.durations import span
+from app.domain.errors import InvalidRequest, NotFound
+from app.domain.granting import LimitState, Scope
+from app.domain.limits import Limit as UsageLimit
+from app.domain.limits import texts_of
+from app.limits.overview import LimitUse, figure, limits_of, use_of
+from app.limits.replay import Replay
+from app.limits.stored import StoredBook, change_limits
+from app.storage.clock import now
 from app.storage.database import Connection
-from app.storage.limits import set_limits, stored_limits
+from app.storage.keys import find_key, list_projects
+from app.storage.limits import states_of, stored_limits
 from app.storage.spent import name_of, scope_of
 
-ScopeName = Annotated[str, Path(description="`key:ID`, `project:NAME`, `upstream:NAME` or `gateway`", max_length=200)]
+ScopeName = Annotated[str, Path(description="`key:ID`, `project:NAME`, `upstream:NAME` or `gateway`.", max_length=200)]
+_LONGEST_TRIAL_SECONDS = 8.0
+_LONGEST_SPAN_SECONDS = 366 * 86_400
 
 
-class LimitsOfScope(Body):
+class LimitsOfScope(BaseModel):
     """The limits of a scope."""
 
     scope: str
     limits: str
-    source: Annotated[str, Field(description="`database` or `settings`")]
+    source: Annotated[
+        Literal["database", "settings"], Field(description="`database` if they were set; `settings` if not.")
+    ]
 
 
-class ScopeList(Body):
-    """All scopes that have limits."""
+class Share(BaseModel):
+    """What a worker has leased of a limit."""
 
-    data: list[LimitsOfScope]
+    worker: str
+    machine: str
+    held: int | float
+
+
+class LimitStanding(BaseModel):
+    """How a limit stands. Dollars are in dollars."""
+
+    limit: Annotated[str, Field(description="As people write it, such as `60 requests/minute`.")]
+    measure: Annotated[
+        str, Field(description="`requests`, `tokens`, `input tokens`, `output tokens`, `dollars` or `at once`.")
+    ]
+    window: Annotated[
+        str | None, Field(description="`minute`, `month`, …; `total` for all time; null for calls at once.")
+    ]
+    models: Annotated[str | None, Field(description="The pattern of the models that it counts; null for all.")]
+    amount: int | float
+    used: int | float
+    free: Annotated[int | float, Field(description="What no worker has leased.")]
+    resets_in: Annotated[
+        float | None, Field(description="Seconds until all of it is free again; null if no time does that.")
+    ]
+    resets_at: datetime | None
+    workers: list[Share]
+
+
+class ScopeStanding(LimitsOfScope):
+    """The limits of a scope, and how they stand."""
+
+    standing: list[LimitStanding]
 
 
 class NewLimits(Body):
     """Limits to be set."""
 
-    limits: Annotated[str, Field(description="such as `60 requests/minute, 5 at once`; `none` for no limits")]
+    limits: Annotated[
+        str, Field(max_length=4000, description="Such as `60 requests/minute, 5 at once`; `none` for no limits.")
+    ]
 
 
-def limits_router(services: AdminServices) -> APIRouter:
-    """The routes of limits."""
-    router = APIRouter(prefix="/limits", tags=["limits"])
-    database = services.database
+class TrialRequest(NewLimits):
+    """Limits to be tried."""
 
-    @router.get("", summary="List all limits")
-    async def list_all() -> ScopeList:
-        """Those of the database, and those of the settings where the database has no others."""
-        stored = await read(database, stored_limits)
-        of_database = {name_of(scope).rstrip(":"): text for scope, text in stored.items()}
-        entries = [LimitsOfScope(scope=name, limits=text, source="database") for name, text in of_database.items()]
-        entries += [
-            LimitsOfScope(scope=name, limits=text, source="settings")
-            for name, text in services.fixed_limits.items()
-            if name not in of_database
-        ]
-        return ScopeList(data=sorted(entries, key=lambda entry: entry.scope))
+    last: Annotated[str, Field(max_length=20, description="On the calls of which time, such as `24h` or `30d`.")] = "7d"
 
-    @router.put("/{scope}", summary="Set limits")
-    async def put(scope: ScopeName, body: NewLimits, actor: Writer) -> LimitsOfScope:
-        """Count on every worker within two seconds; what was used before counts on."""
+
+class Refusals(BaseModel):
+    """What one limit would have refused."""
+
+    limit: str
+    refused: int
+
+
+class Stretch(BaseModel):
+    """Five minutes in which requests would have been refused."""
+
+    begins_at: datetime
+    refused: int
+
+
+class TrialResult(BaseModel):
+    """What limits would have refused."""
+
+    scope: str
+    limits: str
+    requests: int
+    refused: int
+    by_limit: list[Refusals]
+    by_time: Annotated[list[Stretch], Field(description="The worst stretches, in the order of time.")]
+    refused_then: Annotated[
+        int, Field(description="Requests that limits had refused at the time, and that aren't counted.")
+    ]
+    complete_from: Annotated[
+        datetime | None, Field(description="If older calls have been deleted, since when they are there.")
+    ]
+    stopped_at: Annotated[
+        datetime | None, Field(description="If it took too long, up to which time calls were counted.")
+    ]
+
+
+class LimitEndpoints:
+    """`/limits`.
+
+    Args:
+        services: What the admin API works with.
+    """
+
+    def __init__(self, services: AdminServices) -> None:
+        self._services = services
+        self._database = services.database
+
+    def router(self) -> APIRouter:
+        """The routes."""
+        scope = "/limits/{scope:path}"
+        return router_of(
+            "limits",
+            Endpoint("GET", "/limits", self.list_all, "List all limits"),
+            Endpoint("POST", f"{scope}/try", self.try_out, "Say what limits would have refused", errors=(404,)),
+            Endpoint("GET", scope, self.get, "Read limits, and how they stand", errors=(404,)),
+            Endpoint("PUT", scope, self.put, "Set limits", errors=(404, 412)),
+            Endpoint("DELETE", scope, self.unset, "Go back to the limits of the settings", errors=(404, 412)),
+        )
+
+    async def list_all(self, cursor: Cursor = None, limit: Limit = 50) -> Page[LimitsOfScope]:
+        """Those that were set, and those of the settings where no others were. `key:*` is each other key."""
+        stored = await read(self._database, stored_limits)
+        found = {name: ("settings", text) for name, text in self._services.fixed_limits.items()}
+        found |= {_name(scope): ("database", text) for scope, text in stored.items()}
+        entries = [LimitsOfScope(scope=name, limits=text, source=source) for name, (source, text) in found.items()]
+        return sliced(entries, lambda entry: (entry.scope,), cursor, limit, str)
+
+    async def get(self, scope: ScopeName, response: Response) -> ScopeStanding:
+        """With the version of the limits as `ETag`, whatever is used of them."""
         meant = _scope(scope)
-        try:
-            text = texts_of(read_limits(body.limits))
-        except ValueError as error:
-            raise InvalidRequest(f"limits: {error}.", param="limits") from None
 
+        def found(connection: Connection) -> tuple[LimitsOfScope, list[LimitStanding]]:
+            self._check(connection, meant)
+            stored, epoch = self._book(connection), time.time()
+            limits = limits_of(stored.book, [meant], epoch, self._services.zone)
+            states = states_of(self._database, connection, limits)
+            standing = [
+                _standing(use_of(one, state, epoch), state, epoch) for one, state in zip(limits, states, strict=True)
+            ]
+            return _shown(stored, meant), standing
+
+        shown, standing = await read(self._database, found)
+        return with_etag(response, ScopeStanding(**shown.model_dump(), standing=standing), shown)
+
+    async def put(
+        self, scope: ScopeName, body: NewLimits, actor: Writer, response: Response, if_match: IfMatch = None
+    ) -> LimitsOfScope:
+        """They count on every worker within two seconds. What was used before counts on."""
+        shown = await self._set(_scope(scope), actor, limits_in(body.limits), if_match)
+        return with_etag(response, shown)
+
+    async def unset(
+        self, scope: ScopeName, actor: Writer, response: Response, if_match: IfMatch = None
+    ) -> LimitsOfScope:
+        """The answer says which these are."""
+        shown = await self._set(_scope(scope), actor, None, if_match)
+        return with_etag(response, shown)
+
+    async def try_out(self, scope: ScopeName, body: TrialRequest) -> TrialResult:
+        """Puts the calls in the ledger through limits. Changes nothing."""
+        meant, limits = _scope(scope), limits_in(body.limits)
+        until = now()
+        since = until - round(_seconds(body.last) * 1000)
+        services = self._services
+
+        def begin(connection: Connection) -> Replay:
+            self._check(connection, meant)
+            return Replay(connection, meant, limits, services.zone, services.wait, since=since, until=until)
+
+        replay = await read(self._database, begin)
+        deadline = time.monotonic() + _LONGEST_TRIAL_SECONDS
+        # A part at a time, each in a transaction of its own: other reports have their turns in between.
+        while not await read(self._database, replay.go_on):
+            if time.monotonic() > deadline:
+                replay.stop()
+                break
+        return _result(scope, limits, replay)
+
+    async def _set(
+        self, scope: Scope, actor: Writer, limits: tuple[UsageLimit, ...] | None, if_match: str | None
+    ) -> LimitsOfScope:
         def set_them(connection: Connection) -> LimitsOfScope:
-            before = stored_limits(connection).get(meant)
-            set_limits(database, connection, meant, text)
-            note_action(
-                connection, actor, "limits.set", name_of(meant), before={"limits": before}, after={"limits": text}
-            )
-            return LimitsOfScope(scope=scope, limits=text, source="database")
+            self._check(connection, scope)
+            check_version(_shown(self._book(connection), scope), if_match)
+            change_limits(self._database, connection, actor, scope, limits)
+            return _shown(self._book(connection), scope)
 
-        return await change(database, set_them)
+        return await change(self._database, set_them)
 
-    @router.delete("/{scope}", summary="Go back to the limits of the settings", status_code=204)
-    async def unset(scope: ScopeName, actor: Writer) -> None:
-        """Those of DEFAULT_LIMITS for a key."""
-        meant = _scope(scope)
+    def _book(self, connection: Connection) -> StoredBook:
+        return StoredBook.read(connection, self._services.new_book())
 
-        def unset_them(connection: Connection) -> None:
-            before = stored_limits(connection).get(meant)
-            if before is not None:
-                set_limits(database, connection, meant, None)
-                note_action(connection, actor, "limits.unset", name_of(meant), before={"limits": before})
+    def _check(self, connection: Connection, scope: Scope) -> None:
+        """Refuse the name of something that doesn't exist.
 
-        await change(database, unset_them)
-
-    return router
+        Raises:
+            NotFound: It doesn't.
+        """
+        services = self._services
+        match scope.kind:
+            case "key":
+                keys = (key.id for key in find_key(connection, scope.name))
+                is_known = scope.name in services.environment_keys or scope.name in keys
+            case "project":
+                is_known = scope.name == ENVIRONMENT or scope.name in list_projects(connection)
+            case "upstream":
+                is_known = any(provider.name == scope.name for provider in services.registry.providers)
+            case _:
+                is_known = True
+        # What is gone since its limits were set can be looked after, too.
+        if not is_known and scope not in stored_limits(connection):
+            raise NotFound(f"There is no {scope.kind} {scope.name[:60]!r}.", param="scope")
 
 
 def _scope(name: str) -> Scope:
@@ -101,3 +266,57 @@ def _scope(name: str) -> Scope:
     if name == "gateway" or (kind in ("key", "project", "upstream") and colon and of):
         return scope_of(name)
     raise InvalidRequest("The scope must be key:ID, project:NAME, upstream:NAME or gateway.", param="scope")
+
+
+def _name(scope: Scope) -> str:
+    return name_of(scope).rstrip(":")
+
+
+def _shown(stored: StoredBook, scope: Scope) -> LimitsOfScope:
+    source: Literal["database", "settings"] = "database" if scope in stored.set_scopes else "settings"
+    return LimitsOfScope(scope=_name(scope), limits=texts_of(stored.book.of(scope)), source=source)
+
+
+def _standing(use: LimitUse, state: LimitState, epoch: float) -> LimitStanding:
+    limit = use.limit
+    return LimitStanding(
+        limit=limit.text,
+        measure=limit.measure,
+        window=limit.window or None,
+        models=limit.pattern or None,
+        amount=figure(limit.amount, limit.measure),
+        used=figure(use.used, limit.measure),
+        free=figure(use.free, limit.measure),
+        resets_in=None if use.reset is None else round(use.reset, 3),
+        resets_at=None if use.reset is None else time_at(round((epoch + use.reset) * 1000)),
+        workers=[
+            Share(worker=one.worker, machine=one.machine, held=figure(one.held, limit.measure))
+            for one in state.holdings
+        ],
+    )
+
+
+def _result(scope: str, limits: tuple[UsageLimit, ...], replay: Replay) -> TrialResult:
+    trial = replay.trial
+    worst = sorted(trial.by_time.most_common(100))
+    return TrialResult(
+        scope=scope,
+        limits=texts_of(limits),
+        requests=trial.calls,
+        refused=trial.refused,
+        by_limit=[Refusals(limit=limit.text, refused=trial.by_limit[limit]) for limit in limits],
+        by_time=[Stretch(begins_at=time_at(at), refused=count) for at, count in worst],
+        refused_then=replay.refused_before,
+        complete_from=None if replay.deleted_until is None else time_at(replay.deleted_until),
+        stopped_at=None if replay.stopped_at is None else time_at(replay.stopped_at),
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = span(text)
+    except ValueError as error:
+        raise InvalidRequest(f"last: {error}.", param="last") from None
+    if not 0 < seconds <= _LONGEST_SPAN_SECONDS:
+        raise InvalidRequest("last must lie between 1s and 366d.", param="last")
+    return seconds

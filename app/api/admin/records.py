@@ -2,144 +2,177 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
-from pydantic import AwareDatetime, Field
+from fastapi import APIRouter, Query, Response
+from pydantic import AwareDatetime, BaseModel, Field
 
-from app.api.admin.common import Body, Cursor, Limit, Page, Writer, change, cursor_of, place_of, read
-from app.api.admin.keys import time_at
-from app.api.admin.requests import milliseconds_of
+from app.api.admin.common import (
+    Body,
+    Cursor,
+    Endpoint,
+    IfMatch,
+    Limit,
+    Page,
+    Writer,
+    change,
+    check_version,
+    cursor_of,
+    milliseconds_of,
+    place_of,
+    read,
+    router_of,
+    sliced,
+    time_at,
+    with_etag,
+)
 from app.api.admin.services import AdminServices
 from app.domain.granting import Scope
-from app.storage.audit import actions_before, note_action
+from app.storage.audit import actions_before
 from app.storage.database import Connection
-from app.storage.keys import list_keys
+from app.storage.keys import count_of_keys
 from app.storage.limits import stored_limits
-from app.storage.prices import list_prices, set_prices
+from app.storage.prices import change_prices, list_prices
 
-Dollars = Annotated[float, Field(ge=0, le=1_000_000, description="dollars for a million tokens")]
+Dollars = Annotated[float, Field(ge=0, le=1_000_000, description="Dollars for a million tokens.")]
 # Nano-dollars for a token in dollars for a million.
 _NANO_IN_DOLLARS = 1000
+_MOST_PRICES = 1000
 
 
 class Price(Body):
     """What a model costs from a day on."""
 
-    model: Annotated[str, Field(min_length=1, max_length=200, description="its name, or provider/name")]
+    model: Annotated[str, Field(min_length=1, max_length=200, description="Its name, or provider/name.")]
     since: AwareDatetime
     input: Dollars
     output: Dollars
     cached: Dollars
 
 
-class PriceList(Body):
+class NewPrices(Body):
+    """Prices to be set."""
+
+    data: Annotated[list[Price], Field(max_length=_MOST_PRICES)]
+
+
+class PriceList(BaseModel):
     """All prices."""
 
     data: list[Price]
+    next: None = None
 
 
-class Project(Body):
+class Project(BaseModel):
     """A project: keys that belong together."""
 
     name: str
-    keys: int
+    keys: Annotated[int, Field(description="Those that aren't revoked.")]
     limits: str | None
 
 
-class ProjectList(Body):
-    """All projects."""
-
-    data: list[Project]
-
-
-class Action(Body):
+class Action(BaseModel):
     """A change that somebody has made."""
 
     number: int
     at: AwareDatetime
-    actor: str
-    via: str
+    actor: Annotated[str, Field(description="`key:ID`, or the system's user.")]
+    via: Annotated[str, Field(description="`api`, `cli` or `console`.")]
     action: str
     subject: str
     before: dict[str, Any] | None
     after: dict[str, Any] | None
-    address: str | None
+    address: Annotated[str | None, Field(description="The client's address, where there is one.")]
 
 
-def records_router(services: AdminServices) -> APIRouter:
-    """The routes of prices, projects and changes."""
-    router = APIRouter()
-    database = services.database
+class RecordEndpoints:
+    """`/prices`, `/projects` and `/audit`.
 
-    @router.get("/prices", summary="List prices", tags=["prices"])
-    async def prices() -> PriceList:
-        """By model and day."""
-        return PriceList(data=await read(database, _prices))
+    Args:
+        services: What the admin API works with.
+    """
 
-    @router.put("/prices", summary="Set prices", tags=["prices"])
-    async def put_prices(body: PriceList, actor: Writer) -> PriceList:
+    def __init__(self, services: AdminServices) -> None:
+        self._database = services.database
+
+    def router(self) -> APIRouter:
+        """The routes."""
+        return router_of(
+            "records",
+            Endpoint("GET", "/prices", self.prices, "List prices"),
+            Endpoint("PUT", "/prices", self.put_prices, "Set prices", errors=(412,)),
+            Endpoint("GET", "/projects", self.projects, "List projects"),
+            Endpoint("GET", "/audit", self.audit, "List changes"),
+        )
+
+    async def prices(self, response: Response) -> PriceList:
+        """By model and day, all at once; with their version as `ETag`."""
+        return with_etag(response, await read(self._database, _prices))
+
+    async def put_prices(
+        self, body: NewPrices, actor: Writer, response: Response, if_match: IfMatch = None
+    ) -> PriceList:
         """Those of the same model and day are replaced, others stay. They count for calls from now on."""
         rows = [
             (
                 price.model,
-                milliseconds_of(price.since) or 0,
-                *(_nano(v) for v in (price.input, price.output, price.cached)),
+                milliseconds_of(price.since, "since"),
+                _nano(price.input),
+                _nano(price.output),
+                _nano(price.cached),
             )
             for price in body.data
         ]
 
-        def put(connection: Connection) -> list[Price]:
-            set_prices(database, connection, rows)
-            note_action(connection, actor, "prices.set", "prices", after=body.model_dump(mode="json"))
+        def put(connection: Connection) -> PriceList:
+            check_version(_prices(connection), if_match)
+            change_prices(self._database, connection, actor, rows)
             return _prices(connection)
 
-        return PriceList(data=await change(database, put))
+        return with_etag(response, await change(self._database, put))
 
-    @router.get("/projects", summary="List projects", tags=["projects"])
-    async def projects() -> ProjectList:
-        """Those that have keys."""
+    async def projects(self, cursor: Cursor = None, limit: Limit = 50) -> Page[Project]:
+        """By name. Whoever makes a key in a new one makes the project."""
 
         def listed(connection: Connection) -> list[Project]:
             limits = stored_limits(connection)
-            counts: dict[str, int] = {}
-            for key in list_keys(connection):
-                counts[key.project] = counts.get(key.project, 0) + 1
             return [
                 Project(name=name, keys=count, limits=limits.get(Scope("project", name)))
-                for name, count in sorted(counts.items())
+                for name, count in count_of_keys(connection).items()
             ]
 
-        return ProjectList(data=await read(database, listed))
+        projects = await read(self._database, listed)
+        return sliced(projects, lambda project: (project.name,), cursor, limit, str)
 
-    @router.get("/audit", summary="List changes", tags=["audit"])
     async def audit(
-        subject: Annotated[str | None, Query(max_length=200, description="such as key:k_…")] = None,
+        self,
+        subject: Annotated[str | None, Query(max_length=300, description="Such as `key:k_…` or `prices`.")] = None,
         cursor: Cursor = None,
         limit: Limit = 50,
     ) -> Page[Action]:
         """Who has changed what, the newest first."""
-        before = place_of(cursor)
+        place = place_of(cursor, int)
+        before = None if place is None else place[0]
         rows = await read(
-            database, lambda connection: actions_before(connection, before, subject=subject, limit=limit + 1)
+            self._database, lambda connection: actions_before(connection, before, subject=subject, limit=limit + 1)
         )
-        following = rows[limit - 1]["number"] if len(rows) > limit else None
         return Page(
-            data=[Action(**{**row, "at": time_at(row["at"])}) for row in rows[:limit]], next=cursor_of(following)
+            data=[Action(**{**row, "at": time_at(row["at"])}) for row in rows[:limit]],
+            next=cursor_of(rows[limit - 1]["number"]) if len(rows) > limit else None,
         )
 
-    return router
 
-
-def _prices(connection: Connection) -> list[Price]:
-    return [
-        Price(
-            model=row["model"],
-            since=time_at(row["since"]),
-            input=row["input"] / _NANO_IN_DOLLARS,
-            output=row["output"] / _NANO_IN_DOLLARS,
-            cached=row["cached"] / _NANO_IN_DOLLARS,
-        )
-        for row in list_prices(connection)
-    ]
+def _prices(connection: Connection) -> PriceList:
+    return PriceList(
+        data=[
+            Price(
+                model=row["model"],
+                since=time_at(row["since"]),
+                input=row["input"] / _NANO_IN_DOLLARS,
+                output=row["output"] / _NANO_IN_DOLLARS,
+                cached=row["cached"] / _NANO_IN_DOLLARS,
+            )
+            for row in list_prices(connection)
+        ]
+    )
 
 
 def _nano(dollars: float) -> int:

@@ -2,32 +2,47 @@
 
 import csv
 import io
-from collections.abc import AsyncGenerator, Iterator
-from datetime import datetime
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query
-from fastapi.responses import StreamingResponse
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, BaseModel, Field
 
-from app.api.admin.common import Body, Cursor, Limit, Page, cursor_of, place_of, read
-from app.api.admin.feed import Feed
-from app.api.admin.keys import time_at
+from app.api.admin.common import (
+    Cursor,
+    Endpoint,
+    Limit,
+    Page,
+    Since,
+    Stream,
+    Until,
+    cursor_of,
+    is_row_id,
+    milliseconds_of,
+    place_of,
+    read,
+    router_of,
+    time_at,
+)
 from app.api.admin.services import AdminServices
-from app.domain.errors import InvalidRequest, KeyStoreUnavailable, NotFound
+from app.domain.errors import InvalidRequest, NotFound
 from app.domain.json import json_bytes
 from app.storage.clock import now
+from app.storage.database import Connection
 from app.storage.request_pages import RowFilter, page_of_rows, row_of, rows_of_request
 from app.storage.rows import time_of
-from app.storage.usage import DAY, HOUR, NoSuchSums, UsageFilter, percentile, usage_by
+from app.storage.usage import DAY, HOUR, UNLISTED, NoSuchSums, UsageFilter, percentile, usage_by
 
 Outcome = Literal["completed", "failed", "abandoned", "refused", "replayed"]
 By = Literal["key", "project", "model", "provider", "outcome"]
 _EXPORTED_AT_ONCE = 1000
 _MOST_DAYS = 3700
+_USUAL_DAYS = 7
+_CSV_COLUMNS = ("day", "key", "model", "requests", "tokens_in", "tokens_out", "tokens_cached", "cost_usd")
 
 
-class Call(Body):
+class Call(BaseModel):
     """A request, as the ledger has it. No text of any message is kept."""
 
     id: str
@@ -36,7 +51,7 @@ class Call(Body):
     key_id: str
     project: str
     model: str
-    served: Annotated[str | None, Field(description="the model that answered, if it isn't the one that was asked for")]
+    served: Annotated[str | None, Field(description="The model that answered, if it isn't the one that was asked for.")]
     provider: str
     dialect: str
     outcome: Outcome
@@ -49,22 +64,22 @@ class Call(Body):
     estimated: bool
     cost_usd: float
     milliseconds: int
-    first_milliseconds: Annotated[int | None, Field(description="until the first word")]
-    session: Annotated[str | None, Field(description="a digest")]
+    first_milliseconds: Annotated[int | None, Field(description="Until the first word.")]
+    session: Annotated[str | None, Field(description="A digest of the session.")]
     end_user: str | None
-    dropped: Annotated[int, Field(description="messages that did not fit into the prompt")]
-    passed_over: Annotated[str | None, Field(description="who could not answer, as provider=reason")]
+    dropped: Annotated[int, Field(description="Messages that did not fit into the prompt.")]
+    passed_over: Annotated[str | None, Field(description="Who could not answer, as provider=reason.")]
 
 
-class Sums(Body):
-    """What a group of calls has used."""
+class Sums(BaseModel):
+    """What a group of calls has used. What they aren't told apart by is null."""
 
-    begins_at: AwareDatetime | None = None
-    key: str | None = None
-    project: str | None = None
-    model: str | None = None
-    provider: str | None = None
-    outcome: str | None = None
+    begins_at: AwareDatetime | None
+    key: str | None
+    project: str | None
+    model: str | None
+    provider: str | None
+    outcome: str | None
     requests: int
     tokens_in: int
     tokens_out: int
@@ -75,7 +90,7 @@ class Sums(Body):
     p95_milliseconds: int | None
 
 
-class Usage(Body):
+class Usage(BaseModel):
     """Sums of a time, from its first day or hour to its last."""
 
     since: AwareDatetime
@@ -83,142 +98,197 @@ class Usage(Body):
     data: list[Sums]
 
 
-class Filter:
-    """Which requests are looked for.
-
-    Args:
-        key: The key's id.
-        model: The one that answered, or `unlisted`.
-        error: An error's code.
-        trouble: Only those that got no whole answer.
-    """
+class CallFilter:
+    """Which requests are looked for."""
 
     def __init__(
         self,
-        key: str | None = None,
+        *,
+        key: Annotated[str | None, Query(description="The key's id.")] = None,
+        project: Annotated[str | None, Query(description="Its name when the call was made.")] = None,
+        model: Annotated[
+            str | None, Query(description="The one that answered; `unlisted` for all that no list has.")
+        ] = None,
+        provider: str | None = None,
+        outcome: Outcome | None = None,
+        error: Annotated[str | None, Query(description="An error's code.")] = None,
+        trouble: Annotated[bool, Query(description="Only those that got no whole answer.")] = False,
+    ) -> None:
+        self.rows = RowFilter(key, project, model, provider, outcome, error, trouble)
+
+
+class PastCallFilter(CallFilter):
+    """Which requests are looked for, and of which time."""
+
+    def __init__(self, wanted: Annotated[CallFilter, Depends()], *, since: Since = None, until: Until = None) -> None:
+        rows = wanted.rows
+        self.rows = RowFilter(
+            rows.key_id,
+            rows.project,
+            rows.model,
+            rows.provider,
+            rows.outcome,
+            rows.error,
+            rows.trouble,
+            None if since is None else milliseconds_of(since, "since"),
+            None if until is None else milliseconds_of(until, "until"),
+        )
+
+
+class Span:
+    """A time of which sums are kept; the last seven days if nothing else is said."""
+
+    def __init__(self, *, since: Since = None, until: Until = None) -> None:
+        self.until = now() if until is None else milliseconds_of(until, "until")
+        self.since = self.until - _USUAL_DAYS * DAY if since is None else milliseconds_of(since, "since")
+        if self.since >= self.until:
+            raise InvalidRequest("since must be before until.", param="since")
+        if self.until - self.since > _MOST_DAYS * DAY:
+            raise InvalidRequest("The time must not be longer than ten years.", param="since")
+
+    def rounded(self, grain: int) -> tuple[int, int]:
+        """From the begin of its first hour or day to the end of its last."""
+        return self.since - self.since % grain, self.until + -self.until % grain
+
+
+class SumsFilter:
+    """Which calls are summed up."""
+
+    def __init__(
+        self,
+        *,
+        key: Annotated[str | None, Query(description="The key's id.")] = None,
         project: str | None = None,
         model: str | None = None,
         provider: str | None = None,
         outcome: Outcome | None = None,
-        error: str | None = None,
-        trouble: bool = False,
-        since: AwareDatetime | None = None,
-        until: AwareDatetime | None = None,
     ) -> None:
-        self.rows = RowFilter(
-            key_id=key,
-            project=project,
-            model=model,
-            provider=provider,
-            outcome=outcome,
-            error=error,
-            trouble=trouble,
-            since=milliseconds_of(since),
-            until=milliseconds_of(until),
+        self.calls = UsageFilter(key, project, model, provider, outcome)
+
+
+class RequestEndpoints:
+    """`/requests`, `/usage` and `/export`.
+
+    Args:
+        services: What the admin API works with.
+    """
+
+    def __init__(self, services: AdminServices) -> None:
+        self._database = services.database
+        self._feed = services.feed
+
+    def router(self) -> APIRouter:
+        """The routes. The feed comes before the ids."""
+        return router_of(
+            "requests",
+            Endpoint("GET", "/requests", self.list_all, "List requests"),
+            Endpoint("GET", "/requests/feed", self.follow, "Requests as they end", media_type="text/event-stream"),
+            Endpoint("GET", "/requests/{call_id}", self.get, "Read a request", errors=(404,)),
+            Endpoint("GET", "/usage", self.usage, "Sums"),
+            Endpoint(
+                "GET", "/export/requests.jsonl", self.export_requests, "All requests", media_type="application/jsonl"
+            ),
+            Endpoint("GET", "/export/usage.csv", self.export_usage, "Sums as a table", media_type="text/csv"),
         )
 
-
-def requests_router(services: AdminServices) -> APIRouter:
-    """The routes of requests and sums."""
-    router = APIRouter(tags=["requests"])
-    database = services.database
-    feed = Feed(database)
-
-    @router.get("/requests", summary="List requests")
-    async def list_requests(
-        wanted: Annotated[Filter, Depends()], cursor: Cursor = None, limit: Limit = 50
+    async def list_all(
+        self, wanted: Annotated[PastCallFilter, Depends()], cursor: Cursor = None, limit: Limit = 50
     ) -> Page[Call]:
         """The newest first. A page may have fewer than `limit`, or none, and `next` all the same."""
-        before = place_of(cursor)
+        place = place_of(cursor, int)
+        before = None if place is None else place[0]
         page = await read(
-            database, lambda connection: page_of_rows(connection, wanted.rows, before=before, limit=limit)
+            self._database, lambda connection: page_of_rows(connection, wanted.rows, before=before, limit=limit)
         )
-        return Page(data=[call_of(row) for row in page.rows], next=cursor_of(page.before))
+        return Page(
+            data=[call_of(row) for row in page.rows], next=None if page.before is None else cursor_of(page.before)
+        )
 
-    @router.get("/requests/feed", summary="Requests as they end", response_class=StreamingResponse)
     async def follow(
-        wanted: Annotated[Filter, Depends()],
-        last_event_id: Annotated[str | None, Header(description="continues after this one")] = None,
-    ) -> StreamingResponse:
-        """Events `request`, each with a request's id as its id. From all workers, within two seconds."""
-        after = place_of_event(last_event_id)
-        events = feed.follow(after, wanted.rows)
-        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        return StreamingResponse(_events(events), media_type="text/event-stream", headers=headers)
+        self,
+        wanted: Annotated[CallFilter, Depends()],
+        last_event_id: Annotated[
+            str | None, Header(description="Continues after this one, with at most 500 that have come since.")
+        ] = None,
+    ) -> Stream:
+        """Server-sent events `request`, each with a request's id as its id, from all workers within two seconds.
 
-    @router.get("/requests/{call_id}", summary="Read a request")
-    async def get(call_id: str) -> Call:
+        After a pause (`Last-Event-ID`) those of the last seconds before it may come again.
+        """
+        if last_event_id is not None and not is_row_id(last_event_id):
+            raise InvalidRequest("Last-Event-ID must be the id of one of this feed's events.", param="Last-Event-ID")
+        if wanted.rows.model == UNLISTED:
+            raise InvalidRequest("The feed can't tell models that aren't listed from others.", param="model")
+        await self._feed.begin()
+        rows = self._feed.follow(None if last_event_id is None else int(last_event_id), wanted.rows)
+        return Stream(_events(rows), "text/event-stream", {"x-accel-buffering": "no"})
+
+    async def get(self, call_id: str) -> Call:
         """By the ledger's id, or by the `X-Request-ID` of its answer: of several with that one, the newest."""
 
-        def found(connection: Any) -> dict[str, Any] | None:
-            if call_id.isdecimal() and len(call_id) < 20:
+        def found(connection: Connection) -> dict[str, Any] | None:
+            if is_row_id(call_id):
                 return row_of(connection, int(call_id))
             return next(iter(rows_of_request(connection, call_id)), None)
 
-        row = await read(database, found)
+        row = await read(self._database, found)
         if row is None:
             raise NotFound("There is no such request, or it is older than REQUESTS_KEPT_DAYS.", param="call_id")
         return call_of(row)
 
-    @router.get("/usage", summary="Sums")
     async def usage(
-        by: Annotated[list[By], Query(description="what sums are told apart by")] = [],  # noqa: B006 - never changed
+        self,
+        span: Annotated[Span, Depends()],
+        wanted: Annotated[SumsFilter, Depends()],
+        by: Annotated[list[By] | None, Query(max_length=10, description="What sums are told apart by.")] = None,
         every: Annotated[
-            Literal["hour", "day"] | None, Query(description="one sum for each; null for one in all")
+            Literal["hour", "day"] | None, Query(description="One sum for each; without it, one in all.")
         ] = None,
-        key: str | None = None,
-        project: str | None = None,
-        model: str | None = None,
-        provider: str | None = None,
-        outcome: Outcome | None = None,
-        since: AwareDatetime | None = None,
-        until: AwareDatetime | None = None,
     ) -> Usage:
-        """From the sums that are kept for ever; of the last seven days if no time is given. Days are those of UTC."""
-        begin, end = _span(since, until, every)
-        wanted = UsageFilter(key, project, model, provider, outcome)
-        groups = [*([every] if every else []), *dict.fromkeys(by)]
+        """From sums that are kept for ever; of the last seven days if no time is given. Days are those of UTC."""
+        since, until = span.rounded(DAY if every == "day" else HOUR)
+        groups = [*([every] if every else []), *dict.fromkeys(by or ())]
         try:
             rows = await read(
-                database,
-                lambda connection: usage_by(connection, *groups, since=begin, until=end, wanted=wanted, durations=True),
+                self._database,
+                lambda connection: usage_by(
+                    connection, *groups, since=since, until=until, wanted=wanted.calls, durations=True
+                ),
             )
         except NoSuchSums as error:
             raise InvalidRequest(f"{str(error).capitalize()}.", param="every") from None
-        return Usage(since=time_at(begin), until=time_at(end), data=[sums_of(row, every) for row in rows])
+        return Usage(since=time_at(since), until=time_at(until), data=[sums_of(row, every) for row in rows])
 
-    @router.get("/export/requests.jsonl", summary="All requests, a line each", response_class=StreamingResponse)
-    async def export_requests(wanted: Annotated[Filter, Depends()]) -> StreamingResponse:
-        """The newest first."""
+    async def export_requests(self, wanted: Annotated[PastCallFilter, Depends()]) -> Stream:
+        """A line of JSON each, the newest first."""
+        first = await self._lines(wanted.rows, None)
+        return Stream(self._all_lines(wanted.rows, first), "application/jsonl", _attachment("requests.jsonl"))
 
-        async def lines() -> AsyncGenerator[bytes, None]:
-            before: int | None = None
-            while True:
-                place = before
-                page = await read(
-                    database,
-                    lambda connection: page_of_rows(connection, wanted.rows, before=place, limit=_EXPORTED_AT_ONCE),
-                )
-                yield b"".join([json_bytes(call_of(row).model_dump(mode="json")) + b"\n" for row in page.rows])
-                if page.before is None:
-                    return
-                before = page.before
-
-        return StreamingResponse(lines(), media_type="application/jsonl", headers=_attachment("requests.jsonl"))
-
-    @router.get("/export/usage.csv", summary="Sums as a table", response_class=StreamingResponse)
-    async def export_usage(since: AwareDatetime | None = None, until: AwareDatetime | None = None) -> StreamingResponse:
+    async def export_usage(self, span: Annotated[Span, Depends()]) -> Stream:
         """By day, key and model."""
-        begin, end = _span(since, until, "day")
+        since, until = span.rounded(DAY)
         rows = await read(
-            database, lambda connection: usage_by(connection, "day", "key", "model", since=begin, until=end)
+            self._database, lambda connection: usage_by(connection, "day", "key", "model", since=since, until=until)
         )
-        return StreamingResponse(_csv(rows), media_type="text/csv", headers=_attachment("usage.csv"))
+        return Stream(_csv(rows), "text/csv", _attachment("usage.csv"))
 
-    return router
+    async def _all_lines(self, wanted: RowFilter, part: tuple[bytes, int | None]) -> AsyncGenerator[bytes, None]:
+        lines, before = part
+        yield lines
+        while before is not None:
+            lines, before = await self._lines(wanted, before)
+            yield lines
+
+    async def _lines(self, wanted: RowFilter, before: int | None) -> tuple[bytes, int | None]:
+        """A part of the export, and what the next one ends before."""
+        page = await read(
+            self._database,
+            lambda connection: page_of_rows(connection, wanted, before=before, limit=_EXPORTED_AT_ONCE),
+        )
+        return b"".join([_line(row) + b"\n" for row in page.rows]), page.before
 
 
-def call_of(row: dict[str, Any]) -> Call:
+def call_of(row: Mapping[str, Any]) -> Call:
     """A row of the ledger, as the API has it."""
     fields = {name: row[name] for name in Call.model_fields if name in row}
     fields |= {
@@ -231,12 +301,16 @@ def call_of(row: dict[str, Any]) -> Call:
     return Call(**fields)
 
 
-def sums_of(row: dict[str, Any], every: str | None) -> Sums:
+def sums_of(row: Mapping[str, Any], every: str | None) -> Sums:
     """A row of sums, as the API has it."""
     requests = row["requests"]
     return Sums(
         begins_at=None if every is None else time_at(row[every]),
-        **{name: row[name] for name in ("key", "project", "model", "provider", "outcome") if name in row},
+        key=row.get("key"),
+        project=row.get("project"),
+        model=row.get("model"),
+        provider=row.get("provider"),
+        outcome=row.get("outcome"),
         requests=requests,
         tokens_in=row["tokens_in"],
         tokens_out=row["tokens_out"],
@@ -248,63 +322,32 @@ def sums_of(row: dict[str, Any], every: str | None) -> Sums:
     )
 
 
-def milliseconds_of(at: datetime | None) -> int | None:
-    """A time of the API, as the database has it."""
-    return None if at is None else round(at.timestamp() * 1000)
-
-
-def place_of_event(event_id: str | None) -> int | None:
-    """Where a feed continues.
-
-    Raises:
-        InvalidRequest: The id is none of its events'.
-    """
-    if event_id is None:
-        return None
-    if not event_id.isdecimal() or len(event_id) >= 20:
-        raise InvalidRequest("Last-Event-ID must be the id of one of this feed's events.", param="Last-Event-ID")
-    return int(event_id)
-
-
-def _span(since: datetime | None, until: datetime | None, every: str | None) -> tuple[int, int]:
-    """The begin and the end of a time, rounded to what sums are kept of."""
-    end = milliseconds_of(until) or now()
-    begin = milliseconds_of(since)
-    if begin is None:
-        begin = end - 7 * DAY
-    if begin >= end:
-        raise InvalidRequest("since must be before until.", param="since")
-    if end - begin > _MOST_DAYS * DAY:
-        raise InvalidRequest("The time must not be longer than ten years.", param="since")
-    grain = DAY if every == "day" else HOUR
-    return begin - begin % grain, end + -end % grain
-
-
 async def _events(rows: AsyncGenerator[dict[str, Any] | None, None]) -> AsyncGenerator[bytes, None]:
-    """Rows as server-sent events; nothing to tell is a comment, so that the connection stays."""
-    yield b"retry: 2000\n\n"
-    try:
+    """Rows as server-sent events. Nothing to tell is a comment, so that the connection is seen to live."""
+    async with aclosing(rows):
+        yield b"retry: 2000\n\n"
         async for row in rows:
             if row is None:
                 yield b": nothing new\n\n"
             else:
-                data = json_bytes(call_of(row).model_dump(mode="json"))
-                yield b"id: %d\nevent: request\ndata: %s\n\n" % (row["id"], data)
-    except KeyStoreUnavailable as error:
-        yield b"event: error\ndata: %s\n\n" % json_bytes({"message": error.message, "code": error.code})
+                yield b"id: %d\nevent: request\ndata: %s\n\n" % (row["id"], _line(row))
 
 
-def _csv(rows: list[dict[str, Any]]) -> Iterator[str]:
-    names = ("day", "key", "model", "requests", "tokens_in", "tokens_out", "tokens_cached", "cost_usd")
-    for row in (None, *rows):
-        line = io.StringIO()
-        if row is None:
-            csv.writer(line).writerow(names)
-        else:
+def _line(row: Mapping[str, Any]) -> bytes:
+    return json_bytes(call_of(row).model_dump(mode="json"))
+
+
+async def _csv(rows: Sequence[Mapping[str, Any]]) -> AsyncGenerator[bytes, None]:
+    for begin in range(0, max(len(rows), 1), _EXPORTED_AT_ONCE):
+        text = io.StringIO()
+        writer = csv.writer(text)
+        if begin == 0:
+            writer.writerow(_CSV_COLUMNS)
+        for row in rows[begin : begin + _EXPORTED_AT_ONCE]:
             told = {**row, "day": time_at(row["day"]).date().isoformat(), "cost_usd": f"{row['cost'] / 1e9:.6f}"}
-            csv.writer(line).writerow([told[name] for name in names])
-        yield line.getvalue()
+            writer.writerow([told[name] for name in _CSV_COLUMNS])
+        yield text.getvalue().encode()
 
 
 def _attachment(name: str) -> dict[str, str]:
-    return {"content-disposition": f'attachment; filename="{name}"', "cache-control": "no-store"}
+    return {"content-disposition": f'attachment; filename="{name}"'}

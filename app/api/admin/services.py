@@ -1,10 +1,14 @@
 """What the admin API works with."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
-from app.limits.limiter import Limiter
+from app.api.admin.feed import Feed
+from app.api.wire.addresses import TrustedProxies
+from app.limits.book import LimitBook
 from app.observe.metrics import State
 from app.providers.registry import ProviderRegistry
 from app.sessions.base import SessionStore
@@ -16,14 +20,14 @@ class Setting(Struct, frozen=True):
 
     Args:
         value: As an operator writes it; None for a secret, and for one that isn't set.
-        source: `environment`, `file` or `default`.
+        source: Where it comes from.
         is_set: Whether it has a value; of a secret that is all that is told.
     """
 
     name: str
     group: str
     value: str | None
-    source: str
+    source: Literal["environment", "file", "default"]
     is_set: bool
     meaning: str
 
@@ -32,18 +36,32 @@ class AdminServices(Struct, frozen=True):
     """What the admin API works with.
 
     Args:
+        is_stopping: Whether the process is about to end.
+        proxies: Whose word counts about where a request comes from.
         state: The numbers of the moment, by metric.
         settings: All settings.
-        zone: The name of the time zone whose calendar quotas follow.
+        zone: The time zone whose calendar quotas follow.
+        wait: Seconds that a call waits at most for a limit.
+        new_book: Makes a book with the limits of the settings.
+        fixed_limits: The same as texts, by the names of their scopes.
+        environment_keys: The ids of the keys that aren't in the database.
+        worker: How the database calls this worker.
+        started_at: When it was started, in milliseconds since the epoch.
     """
 
     database: Database
+    feed: Feed
     registry: ProviderRegistry
     sessions: SessionStore
-    limiter: Limiter
+    is_stopping: Callable[[], bool]
+    proxies: TrustedProxies
     state: Callable[[], State]
     settings: Callable[[], Sequence[Setting]]
-    zone: str
-    version: str
-    started_at: int
+    zone: ZoneInfo
+    wait: float
+    new_book: Callable[[], LimitBook]
     fixed_limits: Mapping[str, str]
+    environment_keys: Sequence[str]
+    version: str
+    worker: str
+    started_at: int

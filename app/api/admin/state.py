@@ -3,29 +3,29 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, BaseModel, Field
 
-from app.api.admin.common import Body, Writer, change, read
-from app.api.admin.keys import time_at
+from app.api.admin.common import Cursor, Endpoint, Limit, Page, Writer, change, read, router_of, sliced, time_at
 from app.api.admin.services import AdminServices
-from app.domain.conversation import SessionKey
+from app.domain.conversation import Session, SessionKey
 from app.domain.errors import GatewayError, NotFound
 from app.providers.base import BaseProvider
 from app.storage.audit import note_action
-from app.storage.limits import living_workers
+from app.storage.limits import seen_workers
 
 
-class GatewayState(Body):
+class GatewayState(BaseModel):
     """The state of the worker that answers, and of what it shares with others."""
 
     version: str
+    worker: Annotated[str, Field(description="The worker that answers.")]
     started_at: AwareDatetime
-    database: Annotated[Literal["ready", "away"], Field(description="the database of keys and calls")]
+    database: Annotated[Literal["ready", "away"], Field(description="The database of keys and calls.")]
     sessions: str
-    numbers: Annotated[dict[str, dict[str, float]], Field(description="gauges, as in /metrics")]
+    numbers: Annotated[dict[str, dict[str, float]], Field(description="Gauges, as in /metrics.")]
 
 
-class WorkerState(Body):
+class WorkerState(BaseModel):
     """A worker process."""
 
     id: str
@@ -36,13 +36,7 @@ class WorkerState(Body):
     is_alive: bool
 
 
-class WorkerList(Body):
-    """Workers that were seen within the last day."""
-
-    data: list[WorkerState]
-
-
-class Upstream(Body):
+class Upstream(BaseModel):
     """An upstream, as this worker sees it."""
 
     name: str
@@ -52,13 +46,7 @@ class Upstream(Body):
     models: list[str]
 
 
-class UpstreamList(Body):
-    """All upstreams."""
-
-    data: list[Upstream]
-
-
-class Probe(Body):
+class Probe(BaseModel):
     """What came of a trial."""
 
     ok: bool
@@ -66,20 +54,14 @@ class Probe(Body):
     message: str | None
 
 
-class Route(Body):
+class Route(BaseModel):
     """A name that clients may ask for, and who answers it."""
 
     model: str
-    targets: Annotated[list[str], Field(description="provider/model, in the order in which they are asked")]
+    targets: Annotated[list[str], Field(description="provider/model, in the order in which they are asked.")]
 
 
-class RouteList(Body):
-    """All names."""
-
-    data: list[Route]
-
-
-class SessionState(Body):
+class SessionState(BaseModel):
     """A session, without its texts."""
 
     id: str
@@ -90,50 +72,60 @@ class SessionState(Body):
     characters: int
 
 
-class SessionStates(Body):
-    """The sessions of a key."""
-
-    data: list[SessionState]
-
-
-class SettingState(Body):
+class SettingState(BaseModel):
     """A setting, as it holds."""
 
     name: str
     group: str
-    value: Annotated[str | None, Field(description="null for a secret, and for what isn't set")]
+    value: Annotated[str | None, Field(description="Null for a secret, and for what isn't set.")]
     source: Literal["environment", "file", "default"]
     is_set: bool
     meaning: str
 
 
-class SettingList(Body):
-    """All settings."""
+class StateEndpoints:
+    """`/state`, `/workers`, `/upstreams`, `/routes`, `/settings` and the sessions of a key.
 
-    data: list[SettingState]
+    Args:
+        services: What the admin API works with.
+    """
 
+    def __init__(self, services: AdminServices) -> None:
+        self._services = services
+        self._database = services.database
 
-def state_router(services: AdminServices) -> APIRouter:
-    """The routes of the gateway's state."""
-    router = APIRouter()
-    registry, sessions, database = services.registry, services.sessions, services.database
+    def router(self) -> APIRouter:
+        """The routes."""
+        sessions = "/keys/{key_id}/sessions"
+        session = f"{sessions}/{{session_id:path}}"
+        return router_of(
+            "state",
+            Endpoint("GET", "/state", self.state, "How the gateway is"),
+            Endpoint("GET", "/workers", self.workers, "List workers"),
+            Endpoint("GET", "/upstreams", self.upstreams, "List upstreams"),
+            Endpoint("POST", "/upstreams/{name}/probe", self.probe, "Try an upstream", errors=(404,)),
+            Endpoint("GET", "/routes", self.routes, "List models and routes"),
+            Endpoint("GET", "/settings", self.settings, "List settings"),
+            Endpoint("GET", sessions, self.list_sessions, "List a key's sessions"),
+            Endpoint("DELETE", session, self.forget_session, "Forget a session", status=204, errors=(404,)),
+        )
 
-    @router.get("/state", summary="How the gateway is", tags=["state"])
-    async def state() -> GatewayState:
-        """Of the worker that answers; numbers of all workers are in Prometheus."""
+    async def state(self) -> GatewayState:
+        """Of the worker that answers. Prometheus has the numbers of all workers."""
+        services = self._services
         return GatewayState(
             version=services.version,
+            worker=services.worker,
             started_at=time_at(services.started_at),
-            database="away" if database.reason() else "ready",
-            sessions=sessions.status(),
+            database="away" if services.database.reason() else "ready",
+            sessions=services.sessions.status(),
             numbers={name: dict(values) for name, values in services.state().items()},
         )
 
-    @router.get("/workers", summary="List workers", tags=["state"])
-    async def workers() -> WorkerList:
-        """The newest first."""
-        rows = await read(database, living_workers)
-        return WorkerList(
+    async def workers(self) -> Page[WorkerState]:
+        """Those that were seen within the last day, the newest first."""
+        rows = await read(self._database, lambda connection: seen_workers(self._database, connection))
+        return Page(
             data=[
                 WorkerState(
                     id=row.id,
@@ -147,15 +139,13 @@ def state_router(services: AdminServices) -> APIRouter:
             ]
         )
 
-    @router.get("/upstreams", summary="List upstreams", tags=["upstreams"])
-    async def upstreams() -> UpstreamList:
-        """Their state, as this worker sees it."""
-        return UpstreamList(data=[_upstream(provider) for provider in registry.providers])
+    async def upstreams(self) -> Page[Upstream]:
+        """Their state, as the worker sees it that answers."""
+        return Page(data=[_upstream(provider) for provider in self._services.registry.providers])
 
-    @router.post("/upstreams/{name}/probe", summary="Try an upstream", tags=["upstreams"])
-    async def probe(name: str, actor: Writer) -> Probe:  # noqa: ARG001 - trying takes the scope
-        """Connects, and fetches what a first request would need; sends no message."""
-        provider = next((one for one in registry.providers if one.name == name), None)
+    async def probe(self, name: str, _: Writer) -> Probe:
+        """Connects, and fetches what a first request would need. Sends no message."""
+        provider = next((one for one in self._services.registry.providers if one.name == name), None)
         if provider is None:
             raise NotFound(f"There is no upstream {name[:50]!r}.", param="name")
         try:
@@ -164,61 +154,59 @@ def state_router(services: AdminServices) -> APIRouter:
             return Probe(ok=False, code=error.code or error.type, message=error.message)
         return Probe(ok=True, code=None, message=None)
 
-    @router.get("/routes", summary="List models and routes", tags=["upstreams"])
-    async def routes() -> RouteList:
+    async def routes(self) -> Page[Route]:
         """All names that clients may ask for."""
-        return RouteList(
+        registry = self._services.registry
+        return Page(
             data=[
                 Route(model=name, targets=[f"{one.provider.name}/{one.spec.id}" for one in registry.resolve(name)])
                 for name, _ in registry.model_ids()
             ]
         )
 
-    @router.get("/keys/{key_id}/sessions", summary="List a key's sessions", tags=["sessions"])
-    async def list_sessions(key_id: str) -> SessionStates:
-        """Without texts. In memory, only those of the worker that answers."""
-        return SessionStates(
-            data=[
-                SessionState(
-                    id=session.id,
-                    created_at=time_at(round(session.created_at * 1000)),
-                    updated_at=time_at(round(session.updated_at * 1000)),
-                    expires_at=time_at(round((session.updated_at + sessions.time_to_live) * 1000)),
-                    messages=len(session.messages),
-                    characters=session.characters,
-                )
-                for session in await sessions.sessions_of(key_id)
-            ]
-        )
-
-    @router.delete(
-        "/keys/{key_id}/sessions/{session_id:path}", summary="Forget a session", status_code=204, tags=["sessions"]
-    )
-    async def forget_session(key_id: str, session_id: Annotated[str, Path(max_length=256)], actor: Writer) -> None:
-        """After the turn that may be running in it."""
-        async with sessions.hold(SessionKey(key_id, session_id)) as held:
-            if not await held.delete():
-                raise NotFound("There is no such session, or it has expired.", param="session_id")
-        await change(database, lambda connection: note_action(connection, actor, "session.delete", f"key:{key_id}"))
-
-    @router.get("/settings", summary="List settings", tags=["state"])
-    async def settings() -> SettingList:
-        """As they hold, and where from; of secrets only whether they are set."""
-        return SettingList(
+    async def settings(self) -> Page[SettingState]:
+        """As they hold, and where they come from. Of secrets only whether they are set."""
+        return Page(
             data=[
                 SettingState(
                     name=one.name,
                     group=one.group,
                     value=one.value,
-                    source=one.source,  # type: ignore[arg-type]  # one of these
+                    source=one.source,
                     is_set=one.is_set,
                     meaning=one.meaning,
                 )
-                for one in services.settings()
+                for one in self._services.settings()
             ]
         )
 
-    return router
+    async def list_sessions(self, key_id: str, cursor: Cursor = None, limit: Limit = 50) -> Page[SessionState]:
+        """The newest first, without texts. With sessions in memory, only those of the worker that answers."""
+        sessions = [self._session(session) for session in await self._services.sessions.sessions_of(key_id)]
+        return sliced(
+            sessions, lambda one: (-round(one.created_at.timestamp() * 1000), one.id), cursor, limit, int, str
+        )
+
+    async def forget_session(
+        self, key_id: str, session_id: Annotated[str, Path(max_length=256)], actor: Writer
+    ) -> None:
+        """After the turn that may be running in it."""
+        async with self._services.sessions.hold(SessionKey(key_id, session_id)) as held:
+            if not await held.delete():
+                raise NotFound("There is no such session, or it has expired.", param="session_id")
+        await change(
+            self._database, lambda connection: note_action(connection, actor, "session.delete", f"key:{key_id}")
+        )
+
+    def _session(self, session: Session) -> SessionState:
+        return SessionState(
+            id=session.id,
+            created_at=time_at(round(session.created_at * 1000)),
+            updated_at=time_at(round(session.updated_at * 1000)),
+            expires_at=time_at(round((session.updated_at + self._services.sessions.time_to_live) * 1000)),
+            messages=len(session.messages),
+            characters=session.characters,
+        )
 
 
 def _upstream(provider: BaseProvider) -> Upstream:

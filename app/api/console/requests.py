@@ -9,7 +9,6 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from app.api.admin.common import cursor_of, place_of
-from app.api.admin.feed import Feed
 from app.api.console.rendering import Rendering
 from app.api.console.services import ConsoleServices
 from app.api.console.visitors import Refused, visitor_of
@@ -33,22 +32,23 @@ class RequestPages:
     def __init__(self, services: ConsoleServices, rendering: Rendering) -> None:
         self._services = services.admin
         self._rendering = rendering
-        self._feed = Feed(services.admin.database)
+        self._feed = services.admin.feed
 
     async def show(self, request: Request) -> Response:
         """A page of the log; the filters are in its address."""
         wanted, chosen = _filter(request)
         try:
-            before = place_of(request.query_params.get("cursor"))
+            place = place_of(request.query_params.get("cursor"), int)
         except InvalidRequest:
-            before = None
+            place = None
+        before = None if place is None else place[0]
 
         def read(connection: Connection) -> dict[str, Any]:
             page = page_of_rows(connection, wanted, before=before, limit=_IN_PAGE)
             names = _names(connection)
             return {
                 "rows": [_told(row, names) for row in page.rows],
-                "older": cursor_of(page.before),
+                "older": None if page.before is None else cursor_of(page.before),
                 "keys": sorted((name, key_id) for key_id, name in names.items()),
             }
 
@@ -87,6 +87,7 @@ class RequestPages:
         wanted, _ = _filter(request)
         last = request.headers.get("last-event-id", "")
         names = await self._services.database.report(_names)
+        await self._feed.begin()
         rows = self._feed.follow(int(last) if last.isdecimal() and len(last) < 20 else None, wanted)
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
         return StreamingResponse(_events(rows, names), media_type="text/event-stream", headers=headers)

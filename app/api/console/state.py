@@ -1,5 +1,6 @@
 """Upstreams, workers, settings, and the log of changes."""
 
+from functools import partial
 from http import HTTPStatus
 
 from starlette.requests import Request
@@ -11,7 +12,7 @@ from app.api.console.services import ConsoleServices
 from app.api.console.visitors import Refused
 from app.domain.errors import GatewayError, InvalidRequest
 from app.storage.audit import actions_before
-from app.storage.limits import living_workers
+from app.storage.limits import seen_workers
 from app.storage.people import list_people
 
 _IN_PAGE = 50
@@ -54,7 +55,7 @@ class StatePages:
 
     async def workers(self, request: Request) -> Response:
         """All workers."""
-        workers = await self._services.database.report(living_workers)
+        workers = await self._services.database.report(partial(seen_workers, self._services.database))
         return self._rendering.page(request, "workers", workers=workers, numbers=self._services.state())
 
     async def settings(self, request: Request) -> Response:
@@ -69,9 +70,10 @@ class StatePages:
         """Who has changed what."""
         subject = request.query_params.get("subject", "")[:200] or None
         try:
-            before = place_of(request.query_params.get("cursor"))
+            place = place_of(request.query_params.get("cursor"), int)
         except InvalidRequest:
-            before = None
+            place = None
+        before = None if place is None else place[0]
         actions = await self._services.database.report(
             lambda connection: actions_before(connection, before, subject=subject, limit=_IN_PAGE + 1)
         )

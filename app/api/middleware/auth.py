@@ -67,8 +67,10 @@ class AuthMiddleware:
         special: Addresses that other keys open.
         issued: Who else may come in.
         scopes: What a key needs for an address, where that is not `chat`.
-        administration: The beginning of the addresses for which it needs `admin`, or `admin:read` to look.
-        pages: The beginning of the addresses that need no key, because they know their visitors by a cookie.
+        administration: The beginning of the addresses for which it needs `admin`, or `admin:read` to look; None if
+            there are none.
+        pages: The beginning of the addresses that need no key, because they know their visitors by a cookie; None if
+            there are none.
     """
 
     def __init__(
@@ -80,8 +82,8 @@ class AuthMiddleware:
         special: Mapping[str, ApiKeys] | None = None,
         issued: IssuedKeys | None = None,
         scopes: Mapping[str, callers.Scope] | None = None,
-        administration: str = "/admin/",
-        pages: str = "/console",
+        administration: str | None = None,
+        pages: str | None = None,
     ) -> None:
         self._app = app
         self._keys = keys
@@ -101,7 +103,7 @@ class AuthMiddleware:
         keys = self._special.get(scope["path"], self._keys)
         caller = _ANYBODY if keys is None else _caller(keys, self._issued, context.headers)
         try:
-            if caller is None and scope["path"].startswith(self._pages):
+            if caller is None and self._pages is not None and scope["path"].startswith(self._pages):
                 await self._app(scope, receive, send)  # which knows its visitors by a cookie
                 return
             if caller is None:
@@ -121,7 +123,7 @@ class AuthMiddleware:
 
     def _needed(self, method: str, path: str, caller: Caller) -> callers.Scope:
         """The scope that a request needs. Who may change things may look, too."""
-        if not path.startswith(self._administration):
+        if self._administration is None or not path.startswith(self._administration):
             return self._scopes.get(path, "chat")
         return "admin:read" if method in ("GET", "HEAD") and "admin" not in caller.scopes else "admin"
 

@@ -24,8 +24,8 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _NO_RESPONSE = 499
 # Asked every few seconds by whatever watches over the process.
 _PROBES = frozenset({"/health", "/ready"})
-# A session's id is its user's, often an e-mail address: it stays out of the log.
-_SESSION_PATH = "/v1/sessions/"
+# A session's id is its user's, often an e-mail address: what comes after this stays out of the log.
+_SESSIONS = "/sessions/"
 
 
 class RequestContextMiddleware:
@@ -126,4 +126,5 @@ def route_of(scope: Scope) -> str:
 
 
 def _without_session(path: str) -> str:
-    return "/v1/sessions/…" if path.startswith(_SESSION_PATH) and path != _SESSION_PATH else path
+    before, mark, session = path.partition(_SESSIONS)
+    return f"{before}{mark}…" if session else path

@@ -14,6 +14,7 @@ _SLASHES = re.compile("/+")
 # Below them there are ids, which may hold anything.
 _WITH_IDS = frozenset({"models", "responses", "sessions"})
 _SESSION = "/v1/sessions/"
+_ADMINISTRATION = "/admin/"
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+){1,8}")
 
 
@@ -38,6 +39,8 @@ def address_hint(path: str) -> str:
     """A sentence for a client that asks at an address that isn't there; empty if the path tells nothing."""
     if end := _END.search(path):
         return f" Did you mean /v1/{_SLASHES.sub('/', end[1])}?"
+    if path.startswith(_ADMINISTRATION):
+        return "" if path.startswith(f"{_ADMINISTRATION}v1/") else " The admin API's addresses begin with /admin/v1/."
     return "" if path.startswith("/v1/") else " The API's addresses begin with /v1/."
 
 
@@ -57,6 +60,18 @@ class TrustedProxies:
         """The address below which a proxy serves the gateway, as it says itself; empty if that isn't believed."""
         prefix = header.decode("latin-1").rstrip("/")
         return prefix if _PREFIX.fullmatch(prefix) and self._is_trusted(client) else ""
+
+    def client(self, header: bytes, client: tuple[str, int] | None) -> str | None:
+        """The address that a request comes from, as far as is known.
+
+        Args:
+            header: `X-Forwarded-For`, in which a proxy says last whom it serves.
+            client: Who has connected.
+        """
+        forwarded = header.decode("latin-1").rpartition(",")[2].strip()
+        if _is_network(forwarded) and "/" not in forwarded and self._is_trusted(client):
+            return forwarded
+        return None if client is None else client[0]
 
     def _is_trusted(self, client: tuple[str, int] | None) -> bool:
         if self._everybody or client is None or not _is_network(client[0]):

@@ -112,6 +112,11 @@ def unsupported_parameter(param: str, more: str = "") -> InvalidRequest:
     return _fault(param, "unsupported_parameter", f"Unsupported parameter: '{param}' is not supported here.", more)
 
 
+def unknown_parameter(param: str) -> InvalidRequest:
+    """The error for a field or a query parameter that nobody knows, where such a thing is refused."""
+    return _fault(param, "unknown_parameter", f"Unknown parameter: '{param[:_MAX_QUOTED]}'.")
+
+
 def too_many(param: str, most: int, given: int, more: str = "") -> InvalidRequest:
     """The error for an array with too many entries.
 
@@ -129,6 +134,10 @@ def too_many(param: str, most: int, given: int, more: str = "") -> InvalidReques
 
 def _fault(param: str, code: str, message: str, more: str = "") -> InvalidRequest:
     return InvalidRequest(f"{message} {more}" if more else message, param=param, code=code)
+
+
+def _unknown(param: str, _: ErrorDetails) -> InvalidRequest:
+    return unknown_parameter(param)
 
 
 def _missing(param: str, error: ErrorDetails) -> InvalidRequest:
@@ -196,6 +205,7 @@ def _string_too_long(param: str, error: ErrorDetails) -> InvalidRequest:
 
 
 _WORDS: Mapping[str, Callable[[str, ErrorDetails], InvalidRequest]] = {
+    "extra_forbidden": _unknown,
     "missing": _missing,
     "literal_error": _of_unknown_word,
     "greater_than_equal": _out_of_bounds,

@@ -1,0 +1,71 @@
+"""A gateway with a database, and keys that may look after it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.keys.administration import NewSecret, create_key
+from app.storage.database import Database
+from tests import databases
+from tests.conftest import StartGateway
+from tests.live import LiveGateway
+
+shared_postgres = databases.shared_postgres
+own_postgres = databases.own_postgres
+database_url = databases.database_url
+empty_database = databases.empty_database
+database = databases.database
+
+# Opens a client with a key that was made for it.
+Opened = Callable[..., AbstractContextManager[httpx.Client]]
+
+
+def create(database: Database, name: str, **fields: Any) -> NewSecret:
+    """Make a key, as the command line does."""
+    with database.transaction() as connection:
+        return create_key(connection, name=name, **fields)
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> dict[str, Any]:
+    """A gateway that keeps keys and ledger in the test's database."""
+    return {"database_url": database_url, "journal_dir": tmp_path / "journal"}
+
+
+@pytest.fixture
+def keeper(start_gateway: StartGateway, database: Database, settings: dict[str, Any]) -> Iterator[LiveGateway]:
+    """Such a gateway, running."""
+    with start_gateway(**settings) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def opened(keeper: LiveGateway, database: Database) -> Opened:
+    """Opens clients of that gateway."""
+
+    @contextmanager
+    def client(*scopes: str, name: str = "") -> Iterator[httpx.Client]:
+        new = create(database, name or "-".join(scopes), scopes=scopes, project="operators")
+        with keeper.client(new.secret) as http:
+            http.base_url = f"{keeper.base_url}/admin/v1"
+            yield http
+
+    return client
+
+
+@pytest.fixture
+def admin(opened: Opened) -> Iterator[httpx.Client]:
+    """A client that may change everything."""
+    with opened("admin") as client:
+        yield client
+
+
+@pytest.fixture
+def reader(opened: Opened) -> Iterator[httpx.Client]:
+    """A client that may look only."""
+    with opened("admin:read") as client:
+        yield client
