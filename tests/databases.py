@@ -106,7 +106,9 @@ def running_postgres() -> Iterator[PostgresServer]:
 
 def wrong_sums(database: Database) -> set[tuple[str, int, str]]:
     """The sums of the ledger (by hour or day, since when, of which key) that aren't what its rows add up to."""
-    rows = text(f"SELECT id >> 22, key_id, 1, {', '.join(_SUMS)} FROM request")
+    rows = text(
+        f"SELECT id >> 22, name.text, 1, {', '.join(_SUMS)} FROM request JOIN name ON name.number = request.key"
+    )
     durations = " + ".join(f"m{place}" for place in range(12))
     columns = ", ".join(f"sum({name})" for name in ("requests", *_SUMS, durations))
     sums = text(f"SELECT grain, start, key_id, {columns} FROM usage GROUP BY grain, start, key_id")

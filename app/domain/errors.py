@@ -21,7 +21,7 @@
     ├── PreconditionFailed            412
     ├── SessionBusy                   409
     ├── LimitReached                  429
-    ├── QuotaSpent                    429
+    │   └── QuotaSpent                429
     ├── ClientClosedRequest           499
     ├── InternalError                 500
     ├── GatewayOverloaded             503

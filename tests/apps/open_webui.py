@@ -13,7 +13,7 @@ from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 
-from playwright.sync_api import Browser, Error, Page, sync_playwright
+from playwright.sync_api import Browser, Error, FilePayload, Page, sync_playwright
 
 from tests.apps.programs import Place, running
 
@@ -176,7 +176,7 @@ def refuses_what_is_too_long(chat: Chat) -> str:
 
 def refuses_an_image(chat: Chat) -> str:
     """The error for an image says that only text is read; and the chat goes on."""
-    picture = {"name": "white.png", "mimeType": "image/png", "buffer": _PNG}
+    picture: FilePayload = {"name": "white.png", "mimeType": "image/png", "buffer": _PNG}
     chat.page.set_input_files("input[type=file][multiple]", files=[picture])
     chat.page.get_by_role("button", name="Remove").wait_for(state="attached")
     error = chat.say("What is in this picture?")

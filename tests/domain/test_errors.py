@@ -11,8 +11,10 @@ _TREE_LINE = re.compile(r"^ {4}(?P<indent>(?:│   |    )*)[├└]── (?P<na
 
 
 def _classes() -> dict[str, type[GatewayError]]:
-    members = vars(errors).values()
-    return {member.__name__: member for member in members if isinstance(member, type) and member is not GatewayError}
+    members = [member for member in vars(errors).values() if isinstance(member, type)]
+    return {
+        member.__name__: member for member in members if issubclass(member, GatewayError) and member != GatewayError
+    }
 
 
 def _tree() -> list[tuple[str, str, str | None]]:
