@@ -20,6 +20,7 @@ def policy(sticky: str, certificate: Path | None = None, key: Path | None = None
         address_rate="500r/s",
         address_burst=1000,
         connections_per_address=5000,
+        admin_networks=["127.0.0.0/8", "10.0.0.0/8"],
         certificate=certificate,
         certificate_key=key,
     )

@@ -62,6 +62,7 @@ def _policy(settings: Settings) -> ClusterPolicy:
             address_rate=cluster.address_rate,
             address_burst=cluster.address_burst,
             connections_per_address=cluster.connections_per_address,
+            admin_networks=cluster.admin_network_list,
             certificate=cluster.tls_certificate,
             certificate_key=cluster.tls_certificate_key,
         ),

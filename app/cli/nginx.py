@@ -32,6 +32,7 @@ class NginxPolicy:
         request_burst: How many more may come at once.
         connections_per_key: Requests with one key at the same time.
         address_rate, address_burst, connections_per_address: The same for one client, whatever its keys.
+        admin_networks: Who may reach the admin API: networks, `*` for everybody; without any, nobody.
         certificate, certificate_key: TLS files; None for plain HTTP.
     """
 
@@ -45,6 +46,7 @@ class NginxPolicy:
     address_rate: str
     address_burst: int
     connections_per_address: int
+    admin_networks: Sequence[str]
     certificate: Path | None = None
     certificate_key: Path | None = None
 
@@ -75,6 +77,7 @@ def render(template: str, policy: NginxPolicy, workers: Sequence[str], run_dir: 
         "ADDRESS_RATE": policy.address_rate,
         "ADDRESS_BURST": str(policy.address_burst),
         "CONNECTIONS_PER_ADDRESS": str(policy.connections_per_address),
+        "ADMIN_ACCESS": _access(policy.admin_networks),
         "RESOLVER": "",
         "KEEPALIVE": "",
         "REAL_IP": "",
@@ -82,6 +85,12 @@ def render(template: str, policy: NginxPolicy, workers: Sequence[str], run_dir: 
         "SECURITY_HEADERS": "add_header strict-transport-security max-age=31536000 always;" if with_tls else "",
     }
     return _VARIABLE.sub(lambda match: values[match[1]], template)
+
+
+def _access(networks: Sequence[str]) -> str:
+    """Whom nginx lets in, as deploy/nginx/workers.sh says it, too."""
+    allowed = [f"allow {'all' if network == '*' else network}; " for network in networks]
+    return f"{''.join(allowed)}deny all;"
 
 
 def _tls(policy: NginxPolicy) -> str:

@@ -24,6 +24,28 @@ def _written_as(pattern: str, advice: str) -> AfterValidator:
     return AfterValidator(checked)
 
 
+def _parts(networks: str) -> list[str]:
+    return [part for one in networks.split(",") if (part := one.strip())]
+
+
+def _checked_networks(value: str) -> str:
+    for part in _parts(value):
+        try:
+            if part != "*":
+                ip_network(part, strict=False)
+                int(part.partition("/")[2] or 0)  # nginx knows no other masks
+        except ValueError:
+            raise ValueError(f"{part[:50]!r} is neither an address or network, such as 10.0.0.0/8, nor *") from None
+    return value
+
+
+def _checked_networks_or_none(value: str) -> str:
+    return "none" if value.strip().lower() == "none" else _checked_networks(value)
+
+
+_NetworksOrNone = Annotated[
+    str, AfterValidator(_checked_networks_or_none), Accepts("addresses or networks, `*` for all, or `none`")
+]
 Rate = Annotated[
     str,
     _written_as(r"[1-9]\d{0,8}r/[sm]", "write 100r/s for requests per second, or 100r/m for requests per minute"),
@@ -100,13 +122,7 @@ class ListeningSettings(SettingsGroup):
     @field_validator("forwarded_allow_ips")
     @classmethod
     def _networks(cls, value: str) -> str:
-        for part in filter(None, map(str.strip, value.split(","))):
-            try:
-                if part != "*":
-                    ip_network(part, strict=False)
-            except ValueError:
-                raise ValueError(f"{part[:50]!r} is neither an address or network, such as 10.0.0.0/8, nor *") from None
-        return value
+        return _checked_networks(value)
 
 
 class ClusterSettings(SettingsGroup):
@@ -168,10 +184,21 @@ class ClusterSettings(SettingsGroup):
         ge=1,
         le=_MOST_CONNECTIONS,
     )
+    admin_networks: _NetworksOrNone = setting(
+        "ADMIN_NETWORKS",
+        "127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,::1/128,fc00::/7,fe80::/10",
+        "From which addresses and networks nginx lets requests to the admin API (`/admin/`) and to the console, "
+        "separated by commas. The default is this machine and private networks; `*` is everybody, `none` nobody.",
+    )
     tls_certificate: Path | None = setting(
         "TLS_CERTIFICATE", None, "A PEM file with nginx's certificate. With it nginx speaks https, without it http."
     )
     tls_certificate_key: Path | None = setting("TLS_CERTIFICATE_KEY", None, "A PEM file with the certificate's key.")
+
+    @property
+    def admin_network_list(self) -> list[str]:
+        """The networks of `ADMIN_NETWORKS`; `*` for everybody."""
+        return [] if self.admin_networks == "none" else _parts(self.admin_networks)
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> Self:

@@ -41,6 +41,13 @@ WORKERS_BY_ADDRESS="include $RUN_DIR/workers.conf;"
 WORKERS=$(printf 'server %s:8000 resolve max_fails=1 fail_timeout=5s; ' $WORKER_NAMES)
 name_server=$(awk '$1 == "nameserver" { print $2 ~ /:/ ? "[" $2 "]" : $2; exit }' /etc/resolv.conf)
 RESOLVER="resolver $name_server valid=5s ipv6=off;"
-export WORKERS_BY_ADDRESS WORKERS RESOLVER
+
+# Whom it lets to the admin API: ADMIN_NETWORKS, with commas in between, as app/cli/nginx.py says it, too.
+ADMIN_ACCESS=$(echo "${ADMIN_NETWORKS-}" | tr ',' '\n' | awk '
+    { gsub(/[ \t]/, "") }
+    $0 == "*" { $0 = "all" }
+    $0 != "" && tolower($0) != "none" { printf "allow %s; ", $0 }
+    END { print "deny all;" }')
+export WORKERS_BY_ADDRESS WORKERS RESOLVER ADMIN_ACCESS
 
 exec /docker-entrypoint.sh "$@"

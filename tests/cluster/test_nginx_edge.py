@@ -111,6 +111,14 @@ def test_behind_another_proxy_each_client_counts(
         assert proxied.statuses(len(variants), *variants) == statuses
 
 
+@pytest.mark.parametrize("path", ["/admin/v1/keys", "/admin", "/console/", "/admin/v1/requests/feed"])
+def test_the_admin_api_isn_t_counted_by_key(limited: Edge, path: str) -> None:
+    """Whoever looks after a gateway under load gets through; the limits of one address count there, too."""
+    assert limited.statuses(4, {"X_Api_Key": "key-1"}) == [200, 200, 200, 429]
+    answers = [limited.ask(path, X_Api_Key="key-1").status_code for _ in range(4)]
+    assert answers == [200, 200, 200, 429]
+
+
 def test_a_limit_that_was_reached_is_in_the_access_log(limited: Edge) -> None:
     """Nobody has to look for it in an error log."""
     limited.statuses(3, {"X_Api_Key": "key-1"})
@@ -329,3 +337,44 @@ def test_the_line_of_a_client_that_leaves_early_is_json(front: Edge) -> None:
     with socket.create_connection(("127.0.0.1", front.port), timeout=20) as connection:
         connection.sendall(b"POST /v1/models HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nsome")
     assert json.loads(front.raw_line())["path"] == "/v1/models"
+
+
+# ── Who may look after the gateway ───────────────────────────────────────────────────────────────────────────────────
+
+ADMIN_PATHS = [
+    *("/admin", "/admin/", "/admin/v1/keys", "/console", "/console/", "/admin/v1/requests/feed?key=k_1"),
+    *("//admin/v1/keys", "/%61dmin/v1/keys", "/v1/../admin/v1/keys", "/admin%2fv1/keys", "/v1/..%2fadmin/v1/keys"),
+]
+
+
+@pytest.mark.parametrize(
+    ("client", "networks", "is_let_in"),
+    [
+        ("203.0.113.7", ["127.0.0.0/8", "10.0.0.0/8"], False),
+        ("10.20.30.40", ["127.0.0.0/8", "10.0.0.0/8"], True),
+        ("203.0.113.7", ["203.0.113.7"], True),
+        ("203.0.113.7", ["*"], True),
+        ("127.0.0.1", [], False),
+        ("2001:db8::7", ["127.0.0.0/8", "fc00::/7"], False),
+        ("fd00::7", ["127.0.0.0/8", "fc00::/7"], True),
+    ],
+    ids=str,
+)
+def test_the_admin_api_is_open_to_admin_networks_only(
+    worker: Worker, tmp_path: Path, client: str, networks: list[str], is_let_in: bool
+) -> None:
+    """However its address is written: others get a 403 in the API's form and no worker is asked; they may still chat."""
+    with edge(tmp_path, worker.address, replaced=BEHIND_A_PROXY, admin_networks=networks) as proxied:
+        for path in ADMIN_PATHS:
+            worker.asked.clear()
+            answer = proxied.ask(path, X_Forwarded_For=client)
+            assert (answer.status_code, len(worker.asked)) == ((200, 1) if is_let_in else (403, 0)), path
+            if not is_let_in:
+                error = answer.json()["error"]
+                assert error["code"] == "network_not_allowed"
+                assert "ADMIN_NETWORKS" in error["message"]
+                assert {name.lower() for name in answer.headers} >= SECURITY_HEADERS
+                for_anthropic = proxied.ask("/admin/v1/keys", X_Forwarded_For=client, anthropic_version="2023-06-01")
+                assert for_anthropic.json() == answer.json()
+        assert proxied.ask("/v1/models", X_Forwarded_For=client).status_code == 200
+        assert proxied.ask("/administration", X_Forwarded_For=client).status_code == 200

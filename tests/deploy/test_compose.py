@@ -28,6 +28,9 @@ from tests.deploy.compose import (
 )
 from tests.nginx import TEMPLATE
 
+# What deploy/nginx/workers.sh makes.
+_OF_THE_SCRIPT = {"WORKERS", "WORKERS_BY_ADDRESS", "RESOLVER", "ADMIN_ACCESS"}
+
 
 @STACKS
 def test_docker_compose_accepts_the_files(compose: Compose, files: tuple[str, ...]) -> None:
@@ -64,7 +67,7 @@ def test_nginx_gets_every_variable_of_the_template_and_no_other(compose: Compose
     """A variable that is new in nginx.conf can't be forgotten in compose, nor the other way round."""
     nginx = config(compose, files)["services"]["nginx"]
     of_image = {name for name in nginx["environment"] if name.startswith("NGINX_")}
-    given = (set(nginx["environment"]) - of_image - {"WORKER_NAMES"}) | {"WORKERS", "WORKERS_BY_ADDRESS", "RESOLVER"}
+    given = (set(nginx["environment"]) - of_image - {"WORKER_NAMES", "ADMIN_NETWORKS"}) | _OF_THE_SCRIPT
     assert set(re.findall(r"\$\{([A-Z_]+)\}", TEMPLATE)) == given
 
 
@@ -164,6 +167,7 @@ def test_defaults_are_those_of_the_settings(compose: Compose) -> None:
         "ADDRESS_RATE": cluster.address_rate,
         "ADDRESS_BURST": str(cluster.address_burst),
         "CONNECTIONS_PER_ADDRESS": str(cluster.connections_per_address),
+        "ADMIN_NETWORKS": cluster.admin_networks,
         "MAX_BODY_BYTES": str(settings.listening.max_body_bytes),
         "READ_TIMEOUT": settings.compose.read_timeout,
     }

@@ -40,7 +40,9 @@ def _load(file: Path) -> Manifest:
 
 
 KUSTOMIZATION = _load(BASE / "kustomization.yaml")
-MANIFESTS = {manifest["kind"]: manifest for name in KUSTOMIZATION["resources"] for manifest in [_load(BASE / name)]}
+FILES = {name: _load(BASE / name) for name in KUSTOMIZATION["resources"]}
+ADMIN = "ingress-admin.yaml"
+MANIFESTS = {manifest["kind"]: manifest for name, manifest in FILES.items() if name != ADMIN}
 
 
 def _pod() -> Manifest:
@@ -73,10 +75,10 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("kind", sorted(MANIFESTS))
-def test_each_manifest_is_valid(kind: str, version: str) -> None:
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_each_manifest_is_valid(name: str, version: str) -> None:
     """Kubernetes' own schema accepts the manifest, without a field that it doesn't know."""
-    assert kubernetes_validate.validate(MANIFESTS[kind], version, strict=True) == version
+    assert kubernetes_validate.validate(FILES[name], version, strict=True) == version
 
 
 def test_the_validation_finds_mistakes() -> None:
@@ -91,7 +93,7 @@ def test_the_kustomization_lists_all_files_and_only_them() -> None:
     """No manifest is forgotten, none is missing, and none stands for two objects of a kind."""
     files = {file.name for file in BASE.glob("*.y*ml")} - {"kustomization.yaml"}
     assert sorted(KUSTOMIZATION["resources"]) == sorted(files)
-    assert len(MANIFESTS) == len(files)
+    assert len(MANIFESTS) == len(files - {ADMIN})
 
 
 def test_all_objects_belong_together() -> None:
@@ -237,6 +239,26 @@ def test_the_ingress_is_sticky_by_key_and_session() -> None:
         "$http_x_session_id",
     ]
     assert not [name for name in MANIFESTS["Ingress"]["metadata"]["annotations"] if name.endswith("snippet")]
+
+
+def test_the_admin_api_is_open_to_private_networks_only() -> None:
+    """Its Ingress has the networks of ADMIN_NETWORKS, and the host, TLS and way of the other one."""
+    ingress, admin = MANIFESTS["Ingress"], FILES[ADMIN]
+    assert (admin["kind"], admin["metadata"]["name"]) == ("Ingress", f"{NAME}-admin")
+    assert admin["metadata"]["labels"] == ingress["metadata"]["labels"]
+    annotations = admin["metadata"]["annotations"]
+    assert annotations[f"{PREFIX}whitelist-source-range"] == _settings().cluster.admin_networks
+    shared = {"proxy-buffering", "proxy-read-timeout", "proxy-connect-timeout", "proxy-next-upstream"}
+    assert {name: annotations[PREFIX + name] for name in shared} == {name: _annotation(name) for name in shared}
+    for part in ("ingressClassName", "tls"):
+        assert admin["spec"][part] == ingress["spec"][part]
+    [rule], [of_all] = admin["spec"]["rules"], ingress["spec"]["rules"]
+    assert rule["host"] == of_all["host"]
+    assert [(path["path"], path["pathType"]) for path in rule["http"]["paths"]] == [
+        ("/admin", "Prefix"),
+        ("/console", "Prefix"),
+    ]
+    assert all(path["backend"] == of_all["http"]["paths"][0]["backend"] for path in rule["http"]["paths"])
 
 
 def test_the_ingress_has_tls_for_its_host() -> None:

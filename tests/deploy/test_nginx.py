@@ -29,6 +29,7 @@ def rendered_for_compose(read: Config) -> str:
     nginx = read["services"]["nginx"]["environment"]
     values = {
         **nginx,
+        "ADMIN_ACCESS": "allow 10.0.0.0/8; deny all;",
         "RESOLVER": "resolver 127.0.0.11 valid=5s;",
         "WORKERS": "server app1:8000 resolve;",
         "WORKERS_BY_ADDRESS": "server 192.0.2.1:8000;",

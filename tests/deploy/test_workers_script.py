@@ -4,12 +4,16 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from app.cli.nginx import render
+from app.settings import load_settings
 from tests.cluster.edge import BEHIND_A_PROXY, SECONDS, Edge, Worker, configured
 from tests.deploy.compose import ROOT
+from tests.nginx import policy
 from tests.ports import free_port
 
 SCRIPT = (ROOT / "deploy" / "nginx" / "workers.sh").read_text(encoding="utf-8")
@@ -148,6 +152,21 @@ def test_nginx_starts_while_a_worker_is_away(tmp_path: Path) -> None:
         "server 127.0.0.1:8000 down; # app2",
         "server 192.0.2.3:8000 max_fails=1 fail_timeout=5s; # app3",
     ]
+
+
+@pytest.mark.parametrize(
+    "networks", ["127.0.0.0/8,10.0.0.0/8", " 192.0.2.7 , ,fd00::/8", "*", "none", "*,10.0.0.0/8"], ids=str
+)
+def test_nginx_lets_the_same_in_to_the_admin_api_as_in_the_cluster(tmp_path: Path, networks: str) -> None:
+    """The script writes ADMIN_NETWORKS as `main.py cluster` does; without any, nobody is let in."""
+    names = Names(tmp_path)
+    names.publish(app1="192.0.2.1")
+    told = load_settings(_env_file=None, auth_disabled=True, admin_networks=networks).cluster.admin_network_list
+    expected = render("${ADMIN_ACCESS}", replace(policy("ip"), admin_networks=told), [], tmp_path)
+    for given, access in (({"ADMIN_NETWORKS": networks}, expected), ({}, "deny all;")):
+        environment = settings(tmp_path, names, STICKY="session", **given)
+        done = subprocess.run([*script(tmp_path), "env"], env=environment, capture_output=True, text=True, check=True)
+        assert f"ADMIN_ACCESS={access}" in done.stdout.splitlines()
 
 
 @pytest.mark.parametrize(
