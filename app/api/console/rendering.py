@@ -67,10 +67,18 @@ class Rendering:
             base=f"{prefix}/console",
             api=f"{prefix}/v1",
             path=page_path(request),
+            here=_address_of(request),
             now=datetime.now(UTC),
             **values,
         )
         return HTMLResponse(html, status, headers=dict(_HEADERS))
+
+
+def _address_of(request: Request) -> str:
+    """Where a page is, to come back to; what a form has answered can't be asked for again."""
+    home = f"{request.scope.get('root_path', '')}/console"
+    query = f"?{request.url.query}" if request.url.query else ""
+    return f"{home}{page_path(request)}{query}" if request.method in ("GET", "HEAD") else f"{home}/"
 
 
 def language_of(request: Request) -> str:

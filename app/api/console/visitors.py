@@ -120,7 +120,8 @@ def is_same_origin(request: Request) -> bool:
 def next_page(request: Request, wanted: str) -> str:
     """Where to go after signing in: only to a page of ours."""
     home = f"{request.scope.get('root_path', '')}/console/"
-    return wanted if wanted.startswith(home) and "\\" not in wanted and "//" not in wanted else home
+    path = wanted.partition("?")[0]
+    return wanted if path.startswith(home) and "\\" not in path and "//" not in path else home
 
 
 def with_login(request: Request, response: Response, new: NewLogin) -> Response:
