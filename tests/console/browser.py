@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
 from tests.live import WAIT_SECONDS
 
@@ -28,6 +28,7 @@ def launched(playwright: Playwright) -> Browser:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """A browser that a module's tests share."""
+    expect.set_options(timeout=WAIT_SECONDS * 1000 / 2)
     with sync_playwright() as playwright:
         browser = launched(playwright)
         yield browser
@@ -78,7 +79,7 @@ def tab(browser: Browser, home: str, *, may_fault: bool = False, **options: Any)
         may_fault: For pages that answer with an error, which the browser notes.
         options: Those of a browser's context.
     """
-    context = browser.new_context(**{"viewport": WIDE, "locale": "en-GB", **options})
+    context = browser.new_context(**{"viewport": WIDE, "locale": "en-GB", "reduced_motion": "reduce", **options})
     context.set_default_timeout(WAIT_SECONDS * 1000 / 2)
     try:
         opened = Tab(context.new_page(), home)
