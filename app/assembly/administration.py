@@ -11,7 +11,6 @@ from app.api.admin.feed import Feed
 from app.api.admin.services import AdminServices
 from app.api.console.services import ConsoleServices
 from app.api.ops import Drain
-from app.api.wire.addresses import TrustedProxies
 from app.assembly.limits import book_of
 from app.assembly.resources import Resources
 from app.domain.caller import caller_of_key
@@ -44,7 +43,6 @@ class Administration:
             registry=resources.registry,
             sessions=resources.sessions,
             is_stopping=lambda: drain.active,
-            proxies=TrustedProxies(settings.listening.forwarded_allow_ips),
             state=resources.metrics.read_state,
             settings=partial(settings_as_they_hold, settings),
             zone=settings.limits.zone,

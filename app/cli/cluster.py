@@ -2,10 +2,12 @@
 
 import argparse
 import asyncio
+import importlib
 import os
 import sys
 from pathlib import Path
 
+from app.cli.addresses import shown_host
 from app.cli.nginx import NginxPolicy
 from app.cli.supervisor import ClusterError, ClusterPolicy, Supervisor, worker_command
 from app.observe import logging as logs
@@ -27,10 +29,21 @@ def run(_: argparse.Namespace) -> int:
     command = worker_command(main_file())
     try:
         supervisor = Supervisor(_policy(settings), worker_command=command, environment=os.environ)
+        _tell_console(settings)
         return asyncio.run(supervisor.run())
     except ClusterError as error:
         print(error, file=sys.stderr)
         return 1
+
+
+def _tell_console(settings: Settings) -> None:
+    """Show a terminal a link to the console, as long as nobody has signed in. To a log the workers speak."""
+    cluster = settings.cluster
+    if settings.database.enabled and sys.stdout.isatty():
+        scheme = "https" if cluster.tls_certificate else "http"
+        address = f"{scheme}://{shown_host(cluster.bind_address)}:{cluster.nginx_port}"
+        # Imported only now: SQLAlchemy is large, and not every gateway has a database.
+        importlib.import_module("app.cli.console_link").tell_first_link(settings, address)
 
 
 def main_file() -> Path | None:

@@ -1,10 +1,17 @@
 """`main.py console-link`: a link that signs in to the console, once, within a quarter of an hour."""
 
 import argparse
+import sys
+from contextlib import closing
+
+import structlog
 
 from app.cli.database_access import open_database, told
 from app.people.sign_in import TICKET_MINUTES, make_link_ticket
-from app.settings import load_settings
+from app.settings import Settings, load_settings
+from app.storage.database import Database, DatabaseAway
+from app.storage.people import has_anybody_signed_in
+from app.storage.schema import SchemaError, migrate
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +28,57 @@ def _printed(base_url: str | None) -> int:
     address = (base_url or f"http://localhost:{load_settings().listening.port}").rstrip("/")
     with open_database() as database, database.transaction() as connection:
         ticket = make_link_ticket(connection)
-    print(f"{address}/console/sign-in#{ticket}")
+    print(_link(address, ticket))
     print(f"It opens once, within {TICKET_MINUTES} minutes.")
     return 0
+
+
+def new_link(settings: Settings, address: str, *, only_first: bool) -> str | None:
+    """A link that signs in; None if the database can't be used now, which whoever serves with it says.
+
+    Args:
+        address: Scheme, host and port, as browsers see them.
+        only_first: None, too, once somebody has signed in.
+    """
+    try:
+        with closing(Database(settings.database.url.get_secret_value())) as database:
+            migrate(database)
+            with database.transaction() as connection:
+                if only_first and has_anybody_signed_in(connection):
+                    return None
+                return _link(address, make_link_ticket(connection))
+    except (DatabaseAway, SchemaError, ValueError):
+        return None
+
+
+def tell_first_link(settings: Settings, address: str, *, may_print: bool = True) -> None:
+    """Show a link at a terminal, as long as nobody has signed in.
+
+    Any other output is kept somewhere, and no secret belongs there: it is only told how to get a link.
+
+    Args:
+        may_print: Whether this process is the one that speaks to the terminal.
+    """
+    if sys.stdout.isatty() and settings.logs.format != "json":
+        if may_print and (link := new_link(settings, address, only_first=True)):
+            print(f"Console: {link}\n(The link signs in once, within {TICKET_MINUTES} minutes.)", flush=True)
+    elif _is_unused(settings):
+        structlog.get_logger("kimi.console").info(
+            "console_unused", hint="main.py console-link prints a link to sign in"
+        )
+
+
+def _is_unused(settings: Settings) -> bool:
+    """Whether nobody has signed in yet, as far as that can be seen now."""
+    try:
+        with (
+            closing(Database(settings.database.url.get_secret_value())) as database,
+            database.transaction(reads=True) as connection,
+        ):
+            return not has_anybody_signed_in(connection)
+    except (DatabaseAway, ValueError):
+        return False
+
+
+def _link(address: str, ticket: str) -> str:
+    return f"{address}/console/#{ticket}"

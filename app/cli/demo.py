@@ -14,17 +14,16 @@ from dataclasses import dataclass
 
 from app import __version__
 from app.assembly.app import create_app
+from app.cli.addresses import shown_host
 from app.cli.demo_key import data_folder, kept_key
 from app.cli.serve import run_server
 from app.providers.openai_compatible.presets import PRESETS, Preset
-from app.settings import load_settings
+from app.settings import Settings, load_settings
 from simulator.behaviour import Behaviour
 from simulator.live import running
 
 _SIMULATED_LATENCY = 0.4
 _MOONSHOT_MODEL = "kimi-k2-0905-preview"
-# Where everybody can be reached who listens at all of a machine's addresses, or at its own.
-_LOCAL_HOSTS = frozenset({"", "0.0.0.0", "127.0.0.1", "::", "::1"})  # noqa: S104 - compared, not listened at
 
 
 def run(options: argparse.Namespace) -> int:
@@ -53,8 +52,8 @@ def run(options: argparse.Namespace) -> int:
             api_host=host,
             api_port=listener.getsockname()[1],
         )
-        address = f"http://{_shown(host)}:{settings.listening.port}"
-        banner = _Banner(address, key, limit)
+        address = f"http://{shown_host(host)}:{settings.listening.port}"
+        banner = _Banner(address, key, limit, _console_link(settings, address))
         # Requests are worth a line each here, the steps of a start are not.
         app = create_app(settings)
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
@@ -74,6 +73,14 @@ def _database() -> dict[str, object]:
         if _has_locks() and os.access(folder, os.W_OK):
             return {"database_url": f"sqlite:///{folder}/gateway.db", "journal_dir": folder / "journal"}
     return {"database_url": "none"}
+
+
+def _console_link(settings: Settings, address: str) -> str:
+    """A link that signs in to the console; empty if there is none, for want of a database."""
+    if not settings.database.enabled:
+        return ""
+    # Imported only now: SQLAlchemy is large, and a demo may go without a database.
+    return importlib.import_module("app.cli.console_link").new_link(settings, address, only_first=False) or ""
 
 
 def _has_locks() -> bool:
@@ -126,13 +133,6 @@ def _next_free(host: str, port: int) -> int:
     return 0
 
 
-def _shown(host: str) -> str:
-    """A host as it stands in URLs."""
-    if host in _LOCAL_HOSTS:
-        return "localhost"
-    return f"[{host}]" if ":" in host else host
-
-
 @dataclass(frozen=True, slots=True)
 class _Banner:
     """What is told at the start.
@@ -140,14 +140,17 @@ class _Banner:
     Args:
         address: Scheme, host and port.
         limit: How long a message to the simulated site may be, in characters.
+        console: A link that signs in to the console; empty for none.
     """
 
     address: str
     key: str
     limit: int
+    console: str
 
     def text(self) -> str:
         base_url = f"{self.address}/v1"
+        console = f"{self.console} (signs in once, within 15 minutes)" if self.console else "off, without a database"
         return textwrap.dedent(f"""\
 
             kimi-ai-2api {__version__} demo: the gateway, with a simulator in place of the Kimi site.
@@ -155,6 +158,7 @@ class _Banner:
               Base URL    {base_url}
               API key     {self.key}
               Web page    {self.address}/
+              Console     {console}
 
               Models      kimi                    the simulated site; a message has room for {self.limit:,} characters
                           {_MOONSHOT_MODEL}    a simulated API, with room for long conversations

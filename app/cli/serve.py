@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.assembly.app import create_app
+from app.cli.addresses import shown_host
 from app.cli.connections import ConnectionLimits, HttpProtocol
 from app.cli.server import GracefulServer, allow_open_files, most_connections
 from app.settings import Settings, load_settings
@@ -26,6 +27,9 @@ def run(options: argparse.Namespace) -> int:
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})
     app = create_app(settings)
     prepare_database(settings)
+    listening = settings.listening
+    if listening.port:
+        tell_console(settings, f"http://{shown_host(listening.host)}:{listening.port}")
     return run_server(app, settings)
 
 
@@ -38,6 +42,14 @@ def prepare_database(settings: Settings) -> None:
     if settings.database.enabled:
         # Imported only now: SQLAlchemy is large, and not every gateway has a database.
         importlib.import_module("app.assembly.database").prepare_at_start(settings.database)
+
+
+def tell_console(settings: Settings, address: str) -> None:
+    """Show a link to the console, as long as nobody has signed in there."""
+    if settings.database.enabled:
+        console_link = importlib.import_module("app.cli.console_link")  # only now: as above
+        # A cluster's workers have names, and it speaks for them.
+        console_link.tell_first_link(settings, address, may_print=not settings.logs.worker_id)
 
 
 def run_server(app: FastAPI, settings: Settings, listener: socket.socket | None = None) -> int:

@@ -10,9 +10,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from app.keys.secret import make_id
+from app.storage.audit import Actor, note_action
 from app.storage.clock import now
 from app.storage.database import Connection
 from app.storage.people import (
+    SIGN_IN,
     Login,
     Person,
     add_login,
@@ -45,6 +47,18 @@ _SCRYPT = {"n": 2**14, "r": 8, "p": 1, "maxmem": 64 * 1024 * 1024}
 
 class SignInFault(Exception):
     """What was asked for can't be done; says why, in words for whoever asked."""
+
+
+class Origin(Struct, frozen=True):
+    """Where somebody signs in from.
+
+    Args:
+        agent: The browser, as it calls itself.
+        address: Its network address.
+    """
+
+    agent: str
+    address: str | None = None
 
 
 class NewLogin(Struct, frozen=True):
@@ -91,7 +105,7 @@ def make_link_ticket(connection: Connection, person: Person | None = None) -> st
     return ticket
 
 
-def sign_in_with_ticket(connection: Connection, ticket: str, agent: str) -> NewLogin:
+def sign_in_with_ticket(connection: Connection, ticket: str, origin: Origin) -> NewLogin:
     """Sign in by a link.
 
     Raises:
@@ -100,10 +114,10 @@ def sign_in_with_ticket(connection: Connection, ticket: str, agent: str) -> NewL
     person = take_ticket(connection, _digest(ticket))
     if person is None:
         raise SignInFault("This link has been used, or has expired. Make another one: python main.py console-link")
-    return _signed_in(connection, agent, person_id=person.id)
+    return _signed_in(connection, origin, person_id=person.id)
 
 
-def sign_in_with_password(connection: Connection, name: str, password: str, agent: str) -> NewLogin:
+def sign_in_with_password(connection: Connection, name: str, password: str, origin: Origin) -> NewLogin:
     """Sign in by name and password.
 
     Raises:
@@ -115,12 +129,12 @@ def sign_in_with_password(connection: Connection, name: str, password: str, agen
     is_right = _is_password(password, known or _hashed("nobody's"))
     if person is None or known is None or not is_right:
         raise SignInFault("Name or password is wrong.")
-    return _signed_in(connection, agent, person_id=person.id)
+    return _signed_in(connection, origin, person_id=person.id)
 
 
-def sign_in_with_key(connection: Connection, key_id: str, agent: str) -> NewLogin:
+def sign_in_with_key(connection: Connection, key_id: str, origin: Origin) -> NewLogin:
     """Sign in the holder of a key that opens."""
-    return _signed_in(connection, agent, key_id=key_id)
+    return _signed_in(connection, origin, key_id=key_id)
 
 
 def login_of(connection: Connection, cookie: str) -> tuple[Login, Person | None] | None:
@@ -170,7 +184,7 @@ def new_person(connection: Connection, name: str, role: str) -> Person:
 
 
 def _signed_in(
-    connection: Connection, agent: str, *, person_id: str | None = None, key_id: str | None = None
+    connection: Connection, origin: Origin, *, person_id: str | None = None, key_id: str | None = None
 ) -> NewLogin:
     cookie = secrets.token_urlsafe(_SECRET_BYTES)
     time = now()
@@ -182,9 +196,11 @@ def _signed_in(
         created_at=time,
         seen_at=time,
         expires_at=time + _LONGEST,
-        agent=agent[:_LONGEST_AGENT],
+        agent=origin.agent[:_LONGEST_AGENT],
     )
     add_login(connection, login)
+    if person_id is not None:
+        note_action(connection, Actor(f"person:{person_id}", "console", origin.address), SIGN_IN, f"person:{person_id}")
     return NewLogin(login, cookie)
 
 

@@ -115,8 +115,9 @@ class ListeningSettings(SettingsGroup):
     forwarded_allow_ips: Annotated[str, Accepts("addresses or networks, or `*` for all")] = setting(
         "FORWARDED_ALLOW_IPS",
         "127.0.0.1",
-        "Whose `X-Forwarded-Prefix` is believed, the address below which a proxy serves the gateway: addresses or "
-        "networks of proxies, separated by commas.",
+        "Whose `X-Forwarded-Prefix` is believed, the address below which a proxy serves the gateway, and for the "
+        "console and the admin API `X-Forwarded-For`, its client: addresses or networks of proxies, separated by "
+        "commas.",
     )
 
     @field_validator("forwarded_allow_ips")

@@ -5,23 +5,17 @@ with what one bucket, one count of permits or one quota would have let in. Then 
 one fault each, and has to find it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
-from msgspec.structs import replace
 
-from app.domain import granting
-from app.limits import leases as leases_module
-from app.limits.allowance import Allowance
-from app.limits.leases import Leases
-from app.storage import limits as storage
 from app.storage.database import Database
 from tests.limits import world as worlds
-from tests.limits.world import Fate, World, WrongWorld
+from tests.limits.world import Fate, World
 
 _LIMITS = {"bucket": "40 requests/minute", "permits": "3 at once", "quota": "30 requests in total"}
 _KEYS = st.sampled_from([*_LIMITS])

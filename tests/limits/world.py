@@ -200,7 +200,7 @@ class SimulatedWorker:
             return
         assert admission is not None
         limit = self.book.of(Scope("key", key))[0]
-        reserved = admission._reserved[0]  # noqa: SLF001 - what it counts in the store's eyes
+        reserved = admission._reserved[0]
         self.running.append(RunningCall(limit, admission, reserved, self.world.now))
         self.world.admitted(self, key, limit, reserved)
 
@@ -439,4 +439,4 @@ def limits_of(**texts: str) -> dict[Scope, tuple[Limit, ...]]:
 
 def spread(total: int, workers: Sequence[SimulatedWorker], seed: int = 1) -> list[SimulatedWorker]:
     """Whom each of so many calls goes to."""
-    return random.Random(seed).choices(workers, k=total)  # noqa: S311 - no secret
+    return random.Random(seed).choices(workers, k=total)

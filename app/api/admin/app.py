@@ -50,7 +50,6 @@ def admin_app(services: AdminServices) -> FastAPI:
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    app.state.proxies = services.proxies
     app.add_exception_handler(RequestValidationError, _refuse)
     return app
 

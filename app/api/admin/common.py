@@ -17,7 +17,6 @@ from starlette.types import Send
 
 from app.api.openapi import openai_responses
 from app.api.request import RequestContext
-from app.api.wire.addresses import TrustedProxies
 from app.api.wire.faults import unknown_parameter
 from app.domain.errors import InvalidRequest, KeyStoreUnavailable, MissingScope, PreconditionFailed, RepeatedDifferently
 from app.storage.audit import Actor, Repeated, find_repeated, keep_repeated
@@ -171,9 +170,7 @@ class Page(BaseModel, Generic[T]):
 def actor_of(request: Request) -> Actor:
     """Who asks, for the audit log."""
     context: RequestContext = request.scope["context"]
-    proxies: TrustedProxies = request.app.state.proxies
-    address = proxies.client(context.headers.get(b"x-forwarded-for", b""), request.scope.get("client"))
-    return Actor(f"key:{context.caller.id}", "api", address)
+    return Actor(f"key:{context.caller.id}", "api", request.client.host if request.client else None)
 
 
 def writer_of(request: Request) -> Actor:

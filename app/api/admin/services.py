@@ -7,7 +7,6 @@ from zoneinfo import ZoneInfo
 from msgspec import Struct
 
 from app.api.admin.feed import Feed
-from app.api.wire.addresses import TrustedProxies
 from app.limits.book import LimitBook
 from app.observe.metrics import State
 from app.providers.registry import ProviderRegistry
@@ -37,7 +36,6 @@ class AdminServices(Struct, frozen=True):
 
     Args:
         is_stopping: Whether the process is about to end.
-        proxies: Whose word counts about where a request comes from.
         state: The numbers of the moment, by metric.
         settings: All settings.
         zone: The time zone whose calendar quotas follow.
@@ -54,7 +52,6 @@ class AdminServices(Struct, frozen=True):
     registry: ProviderRegistry
     sessions: SessionStore
     is_stopping: Callable[[], bool]
-    proxies: TrustedProxies
     state: Callable[[], State]
     settings: Callable[[], Sequence[Setting]]
     zone: ZoneInfo

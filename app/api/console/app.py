@@ -66,6 +66,7 @@ def console_app(services: ConsoleServices) -> Starlette:
             Refused: _refuse(rendering),
             HTTPException: _refuse(rendering),
             DatabaseAway: _refuse(rendering),
+            Exception: _refuse(rendering),
         },
     )
 

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from app.api.console.visitors import visitor_of
+from app.api.console.visitors import page_path, visitor_of
 from app.api.pages.browsers import preferred_language
 
 LANGUAGES: Final = ("en", "zh")
@@ -66,11 +66,19 @@ class Rendering:
             visitor=visitor_of(request),
             base=f"{prefix}/console",
             api=f"{prefix}/v1",
-            path=request.url.path.removeprefix(f"{prefix}/console"),
+            path=page_path(request),
+            here=_address_of(request),
             now=datetime.now(UTC),
             **values,
         )
         return HTMLResponse(html, status, headers=dict(_HEADERS))
+
+
+def _address_of(request: Request) -> str:
+    """Where a page is, to come back to; what a form has answered can't be asked for again."""
+    home = f"{request.scope.get('root_path', '')}/console"
+    query = f"?{request.url.query}" if request.url.query else ""
+    return f"{home}{page_path(request)}{query}" if request.method in ("GET", "HEAD") else f"{home}/"
 
 
 def language_of(request: Request) -> str:
@@ -92,31 +100,34 @@ def texts_of(language: str) -> Mapping[str, str]:
 
 
 @cache
-def asset(name: str) -> tuple[bytes, str, str] | None:
-    """A file that pages load: its contents, type and version; None if there is none of that name."""
-    path = _HERE / "static" / name
-    if path.parent != _HERE / "static" or path.suffix not in _TYPES or not path.is_file():
-        return None
-    contents = path.read_bytes()
-    return contents, _TYPES[path.suffix], hashlib.sha256(contents).hexdigest()[:12]
+def _assets() -> tuple[Mapping[str, bytes], str]:
+    """The files that pages load, and their version.
+
+    It is one for all of them: a script that imports another one gets the very address that pages have for it.
+    """
+    files = {path.name: path.read_bytes() for path in sorted((_HERE / "static").iterdir()) if path.suffix in _TYPES}
+    told = [f"{name} {hashlib.sha256(contents).hexdigest()}" for name, contents in files.items()]
+    return files, hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
 
 
 def asset_address(base: str, name: str) -> str:
     """The address of a file that pages load: another one for other contents."""
-    found = asset(name)
-    return f"{base}/static/{found[2] if found else 'missing'}/{name}"
+    files, version = _assets()
+    if name not in files:
+        raise LookupError(f"there is no file {name}")
+    return f"{base}/static/{version}/{name}"
 
 
 def serve_asset(request: Request) -> Response:
     """A file that pages load."""
-    found = asset(request.path_params["name"])
-    if found is None:
+    name = request.path_params["name"]
+    files, version = _assets()
+    if name not in files:
         return Response(status_code=404)
-    contents, media_type, version = found
     # An older page may still ask for an older version: it gets this one, but not for ever.
     lasting = _FOREVER if request.path_params["version"] == version else "no-store"
     headers = {"cache-control": lasting, "x-content-type-options": "nosniff"}
-    return Response(contents, media_type=media_type, headers=headers)
+    return Response(files[name], media_type=_TYPES[Path(name).suffix], headers=headers)
 
 
 def _when(at: datetime | int | None) -> str:

@@ -24,6 +24,7 @@ from app.storage.usage import DAY, HOUR
 _SPANS = {"1h": HOUR, "24h": DAY, "7d": 7 * DAY, "30d": 30 * DAY}
 _OUTCOMES = ("completed", "failed", "abandoned", "refused", "replayed")
 _IN_PAGE = 50
+_LARGEST_ID = 2**63 - 1  # that a database has room for
 
 
 class RequestPages:
@@ -70,6 +71,8 @@ class RequestPages:
     async def detail(self, request: Request) -> Response:
         """One request."""
         call_id = request.path_params["call_id"]
+        if call_id > _LARGEST_ID:
+            raise Refused(HTTPStatus.NOT_FOUND, "missing")
 
         def read(connection: Connection) -> dict[str, Any] | None:
             row = row_of(connection, call_id)

@@ -20,9 +20,9 @@ from app.api.console.visitors import (
     without_login,
 )
 from app.domain.errors import GatewayError
-from app.limits.tries import Tries
 from app.people.sign_in import (
     NewLogin,
+    Origin,
     SignInFault,
     Visitor,
     set_password,
@@ -31,11 +31,19 @@ from app.people.sign_in import (
     sign_in_with_ticket,
     sign_out,
 )
+from app.people.tries import Tries
 from app.storage.audit import note_action
 from app.storage.database import Connection
 from app.storage.people import find_person, logins_of
 
 _YEAR = 31_536_000
+
+
+class _TooManyTries(SignInFault):
+    """Somebody has tried to sign in too often."""
+
+    def __init__(self) -> None:
+        super().__init__("Too many tries. Wait a minute.")
 
 
 class SignInPages:
@@ -52,8 +60,10 @@ class SignInPages:
         self._keys = services.keys
         self._rendering = rendering
         self._guard = guard
-        # Of all addresses together, and of each.
+        # Of all addresses together, and of each. Links are counted by themselves, and only wrong ones: nobody guesses
+        # 256 bits, and nobody who tries to can lock out an operator who has a link.
         self._tries = Tries(together=20, each=5, seconds=60.0)
+        self._wrong_links = Tries(together=20, each=5, seconds=60.0)
 
     async def show(self, request: Request) -> Response:
         """The form. Whoever is signed in goes on."""
@@ -69,13 +79,13 @@ class SignInPages:
             raise Refused(HTTPStatus.FORBIDDEN, "form")
         form = await form_of(request)
         wanted = next_page(request, form.get("next", ""))
+        origin = Origin(request.headers.get("user-agent", ""), request.client.host if request.client else None)
         try:
-            if not self._tries.take(request.client.host if request.client else ""):
-                raise SignInFault("Too many tries; wait a minute.")
-            new = await self._signed_in(form, request.headers.get("user-agent", ""))
+            new = await self._signed_in(form, origin)
         except SignInFault as fault:
+            status = 429 if isinstance(fault, _TooManyTries) else 401
             return self._rendering.page(
-                request, "sign_in", status=401, wanted=wanted, fault=str(fault), name=form.get("name", "")
+                request, "sign_in", status=status, wanted=wanted, fault=str(fault), name=form.get("name", "")
             )
         return with_login(request, RedirectResponse(wanted, HTTPStatus.SEE_OTHER), new)
 
@@ -112,6 +122,8 @@ class SignInPages:
 
     async def choose_look(self, request: Request) -> Response:
         """Choose language and theme; anybody may."""
+        if not is_same_origin(request):
+            raise Refused(HTTPStatus.FORBIDDEN, "form")
         form = await form_of(request)
         response = RedirectResponse(next_page(request, form.get("next", "")), HTTPStatus.SEE_OTHER)
         path = f"{request.scope.get('root_path', '')}/console"
@@ -125,23 +137,32 @@ class SignInPages:
                 )
         return response
 
-    async def _signed_in(self, form: dict[str, str], agent: str) -> NewLogin:
+    async def _signed_in(self, form: dict[str, str], origin: Origin) -> NewLogin:
         if ticket := form.get("ticket", "").strip():
-            ticket = ticket.rpartition("#")[2]
-            return await self._database.run(lambda connection: sign_in_with_ticket(connection, ticket, agent))
+            return await self._with_ticket(ticket.rpartition("#")[2], origin)
+        if not self._tries.take(origin.address or ""):
+            raise _TooManyTries
         if key := form.get("key", "").strip():
-            return await self._with_key(key, agent)
+            return await self._with_key(key, origin)
         name, password = form.get("name", "").strip(), form.get("password", "")
-        return await self._database.run(lambda connection: sign_in_with_password(connection, name, password, agent))
+        return await self._database.run(lambda connection: sign_in_with_password(connection, name, password, origin))
 
-    async def _with_key(self, key: str, agent: str) -> NewLogin:
+    async def _with_ticket(self, ticket: str, origin: Origin) -> NewLogin:
+        try:
+            return await self._database.run(lambda connection: sign_in_with_ticket(connection, ticket, origin))
+        except SignInFault:
+            if not self._wrong_links.take(origin.address or ""):
+                raise _TooManyTries from None
+            raise
+
+    async def _with_key(self, key: str, origin: Origin) -> NewLogin:
         try:
             caller = await self._keys.look_up(key.encode("utf-8", "replace"))
         except GatewayError as error:
             raise SignInFault(error.message) from None
         if caller is None:
             raise SignInFault("This is no key that the gateway has given out.")
-        return await self._database.run(lambda connection: sign_in_with_key(connection, caller.id, agent))
+        return await self._database.run(lambda connection: sign_in_with_key(connection, caller.id, origin))
 
 
 def _visitor(request: Request) -> Visitor:

@@ -96,10 +96,16 @@ class Guard:
 
 def to_sign_in(request: Request) -> Response:
     """Ask a stranger to sign in. A form that was sent is lost: its page is shown again afterwards."""
-    prefix = request.scope.get("root_path", "")
-    wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    address = f"{prefix}/console/sign-in?next={quote(wanted)}"
+    home = f"{request.scope.get('root_path', '')}/console"
+    wanted = home + page_path(request) + (f"?{request.url.query}" if request.url.query else "")
+    address = f"{home}/sign-in?next={quote(wanted)}"
     return RedirectResponse(address, HTTPStatus.SEE_OTHER, headers={"cache-control": "no-store"})
+
+
+def page_path(request: Request) -> str:
+    """Where a page is below `/console`. A proxy's prefix may have been taken off its address, or not."""
+    path: str = request.scope["path"]
+    return path.removeprefix(request.scope.get("root_path", "")).removeprefix("/console")
 
 
 def is_same_origin(request: Request) -> bool:
@@ -114,7 +120,8 @@ def is_same_origin(request: Request) -> bool:
 def next_page(request: Request, wanted: str) -> str:
     """Where to go after signing in: only to a page of ours."""
     home = f"{request.scope.get('root_path', '')}/console/"
-    return wanted if wanted.startswith(home) and "\\" not in wanted and "//" not in wanted else home
+    path = wanted.partition("?")[0]
+    return wanted if path.startswith(home) and "\\" not in path and "//" not in path else home
 
 
 def with_login(request: Request, response: Response, new: NewLogin) -> Response:
@@ -148,7 +155,11 @@ def is_https(request: Request) -> bool:
 async def form_of(request: Request) -> dict[str, str]:
     """What a form has sent; of several fields of one name the last one."""
     body = await request.body()
-    return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=_MOST_FIELDS))
+    try:
+        fields = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
+    except ValueError:
+        raise Refused(HTTPStatus.BAD_REQUEST, "form") from None
+    return dict(fields)
 
 
 async def _is_ours(request: Request, token: str) -> bool:

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.api.error_responses import error_form_of, error_response
 from app.api.refusals import Refusals
 from app.api.request import ErrorForm, RequestContext
-from app.api.wire.addresses import DOCUMENTS, TrustedProxies, meant_address
+from app.api.wire.addresses import DOCUMENTS, PAGES, TrustedProxies, meant_address
 from app.domain.errors import GatewayStopping, InternalError
 from app.domain.request_ids import RequestIds
 from app.observe.logging import AccessLog
@@ -114,9 +114,11 @@ class RequestContextMiddleware:
     def _address(self, scope: Scope, headers: Mapping[bytes, bytes]) -> str:
         """The address that a request means, which all other layers go by from here on."""
         scope["path"] = path = meant_address(scope["path"])
-        given = headers.get(b"x-forwarded-prefix")
-        if given and path in DOCUMENTS:
+        has_pages = path in DOCUMENTS or path.startswith(PAGES)
+        if has_pages and (given := headers.get(b"x-forwarded-prefix")):
             scope["root_path"] = self._proxies.prefix(given, scope.get("client"))
+        if has_pages and (given := headers.get(b"x-forwarded-for")):
+            scope["client"] = self._proxies.client(given, scope.get("client"))
         return path
 
 

@@ -5,6 +5,8 @@ import re
 
 # Where other addresses are told.
 DOCUMENTS = frozenset({"/", "/docs", "/openapi.json"})
+# The beginnings of the addresses of console and admin API.
+PAGES = ("/console", "/admin/")
 _PUBLIC = DOCUMENTS | {"/health", "/ready"}
 _NAMES = r"chat/+completions|completions|messages/+count_tokens|messages|models|responses|sessions"
 # A base URL may have been given with too much, too little, or a slash at its end.
@@ -61,17 +63,10 @@ class TrustedProxies:
         prefix = header.decode("latin-1").rstrip("/")
         return prefix if _PREFIX.fullmatch(prefix) and self._is_trusted(client) else ""
 
-    def client(self, header: bytes, client: tuple[str, int] | None) -> str | None:
-        """The address that a request comes from, as far as is known.
-
-        Args:
-            header: `X-Forwarded-For`, in which a proxy says last whom it serves.
-            client: Who has connected.
-        """
-        forwarded = header.decode("latin-1").rpartition(",")[2].strip()
-        if _is_network(forwarded) and "/" not in forwarded and self._is_trusted(client):
-            return forwarded
-        return None if client is None else client[0]
+    def client(self, header: bytes, client: tuple[str, int] | None) -> tuple[str, int] | None:
+        """Who has asked a proxy, as it says itself by the last of the addresses; the proxy if that isn't believed."""
+        address = header.decode("latin-1").rpartition(",")[2].strip()
+        return (address, 0) if self._is_trusted(client) and _is_network(address) and "/" not in address else client
 
     def _is_trusted(self, client: tuple[str, int] | None) -> bool:
         if self._everybody or client is None or not _is_network(client[0]):

@@ -1,0 +1,361 @@
+"""The console in a real browser: from the first link to a limit that is lifted, and what never happens there."""
+
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from app.people.sign_in import new_person, set_password
+from app.storage.people import Person
+from tests.cluster.edge import NGINX
+from tests.cluster.test_nginx_config import make_certificate
+from tests.console.browser import NARROW, WIDE, Tab, launched, tab
+from tests.console.browser import browser as browser  # a fixture
+from tests.console.running import COOKIE, Console
+from tests.ports import free_port
+
+PAGES = ("", "welcome", "requests", "keys", "keys/new", "upstreams", "workers", "settings", "audit", "account")
+PASSWORD = "correct horse battery"
+# Each would run, or leave a trace, where it was written raw into text, an attribute, a script, an address or a template.
+PAYLOADS = (
+    "<script>window.hit=1</script>",
+    "<img src=x onerror=window.hit=1>",
+    "\"'><svg onload=window.hit=1>",
+    "' autofocus onfocus=window.hit=1 x='",
+    "</title></textarea></script><img src=x onerror=window.hit=1>",
+    "javascript:window.hit=1",
+    "{{ 7 * 7 }}{% raw %}${7*7}<%= 7*7 %>",
+    "<a href=javascript:window.hit=1>x</a>",
+    "<base href=https://evil.example/>",
+    "<meta http-equiv=refresh content=0;url=https://evil.example/>",
+    "&lt;img src=x onerror=window.hit=1&gt;",
+    "<!--<img src=--><img src=x onerror=window.hit=1>",
+)
+
+
+@contextmanager
+def _signed_in(browser: Browser, console: Console, *, key: bool = False, **options: object) -> Iterator[Tab]:
+    """A tab of an administrator, or of a key's holder."""
+    host = urlsplit(console.address).hostname
+    with (
+        console.signed_in("holder" if key else "admin") as somebody,
+        tab(browser, console.address, **options) as opened,
+    ):
+        cookie = {"name": COOKIE, "value": somebody.login.cookie, "domain": host, "path": "/console"}
+        opened.page.context.add_cookies([cookie])  # type: ignore[list-item]  # a TypedDict
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def used_console(console: Console) -> Console:
+    """A console with something on every page."""
+    new = console.new_key("ada-laptop", note="the first one")
+    assert console.chat(new.secret).status_code == 200
+    assert console.chat(new.secret, model="nowhere").status_code == 404
+    console.rows(lambda row: row["outcome"] == "refused")
+    return console
+
+
+@pytest.mark.parametrize("way", ["/#", "/sign-in#"])
+def test_a_link_signs_in_by_itself(browser: Browser, console: Console, way: str) -> None:
+    """Opened, it leads to the overview, and its secret is in no address any more; a second time it says what to do."""
+    link = console.address + way + (ticket := console.ticket())
+    with tab(browser, console.address) as opened:
+        opened.page.goto(link)
+        opened.page.wait_for_url("**/console/")
+        expect(opened.page.get_by_role("heading", level=1)).to_have_text("Overview")
+        assert ticket not in opened.page.url
+        opened.page.go_back()
+        assert ticket not in opened.page.url
+    with tab(browser, console.address, may_fault=True) as opened:
+        opened.page.goto(link)
+        expect(opened.page.get_by_role("alert")).to_contain_text("console-link")
+
+
+def test_a_password_and_a_key_sign_in_by_hand(browser: Browser, own_console: Console) -> None:
+    """With the forms as they are; signed out, the way back shows nothing."""
+    person: Person = own_console.done(new_person, "ada", "viewer")
+    own_console.done(set_password, person, PASSWORD)
+    new = own_console.new_key("ada-laptop")
+    with tab(browser, own_console.address) as opened:
+        page = opened.page
+        opened.go("keys")
+        page.get_by_label("Name").fill("ada")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.locator("form.card").nth(2).get_by_role("button").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Keys")
+        page.get_by_role("link", name="ada", exact=True).click()
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
+        page.go_back()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
+        page.get_by_label("API key").fill(new.secret)
+        page.locator("form.card").nth(1).get_by_role("button").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("default/ada-laptop")
+        assert page.get_by_role("navigation").get_by_role("link").all_inner_texts() == ["My key", "Requests"]
+
+
+def _until_answered(console: Console, secret: str) -> None:
+    """Limits reach the workers within two seconds."""
+    end = time.monotonic() + 30
+    while console.chat(secret).status_code != 200:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_from_welcome_to_a_limit_that_is_lifted(browser: Browser, console: Console) -> None:
+    """A key is made, its first request arrives live, the next one meets its limit, which is edited, and then it passes."""
+    with _signed_in(browser, console) as opened:
+        page = opened.page
+        opened.go("welcome")
+        page.get_by_role("link", name="Make a key").click()
+        expect(page.get_by_label("Name")).to_have_value("first")
+        page.get_by_label("Limits").fill("1 request/day")
+        page.get_by_role("button", name="Make a key").click()
+        secret = page.locator("#secret").inner_text()
+        expect(page.locator("pre").first).to_contain_text(f"curl {console.gateway.base_url}/v1/chat/completions")
+        page.get_by_role("link", name="Welcome").click()
+        with _signed_in(browser, console) as watching:
+            watching.go("requests")
+            expect(watching.page.locator("p.live")).to_be_visible()
+            assert console.chat(secret).status_code == 200
+            row = watching.page.locator("#rows tbody tr", has_text="default/first").first
+            expect(row).to_contain_text("kimi-web")
+            # The same as the server would have written it.
+            live = row.inner_text()
+            watching.page.reload()
+            expect(row).to_be_visible()
+            assert row.inner_text().replace(" completed", "") == live.replace(" completed", "")
+        page.get_by_role("link", name="It came").click()
+        expect(page.locator("main")).to_contain_text("HTTP 200")
+        assert console.chat(secret).status_code == 429
+        page.locator("dl.facts").get_by_role("link", name="default/first").click()
+        page.get_by_label("Limits").fill("5 requests/day")
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_label("Limits")).to_have_value("5 requests/day")
+        _until_answered(console, secret)
+        page.get_by_label("Limits").fill("five a day")
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_role("alert")).to_contain_text("five a day")
+        opened.faults.clear()  # the browser notes the 400
+
+
+def test_a_paused_page_counts_what_comes(browser: Browser, console: Console) -> None:
+    """Nothing moves under the reader's eyes until they go on."""
+    new = console.new_key("paused page")
+    with _signed_in(browser, console) as opened:
+        opened.go(f"requests?key={new.key.id}")
+        expect(opened.page.locator("p.live")).to_be_visible()
+        opened.page.get_by_role("button", name="Pause").click()
+        for _ in range(2):
+            assert console.chat(new.secret).status_code == 200
+        expect(opened.page.locator("#live-new")).to_have_text("2 new")
+        assert opened.page.locator("#rows tbody tr").count() == 0
+        opened.page.get_by_role("button", name="Resume").click()
+        expect(opened.page.locator("#rows tbody tr")).to_have_count(2)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "locale", "viewport"),
+    [("light", "en-GB", WIDE), ("dark", "zh-CN", NARROW)],
+)
+def test_every_page_is_within_reach(
+    browser: Browser, used_console: Console, scheme: str, locale: str, viewport: dict[str, int]
+) -> None:
+    """In both themes and languages, wide and on a telephone: axe finds nothing, nothing is cut off, no error in the console."""
+    options = {"color_scheme": scheme, "locale": locale, "viewport": viewport}
+    found: list[str] = []
+    with _signed_in(browser, used_console, **options) as opened:
+        details = [
+            f"requests/{used_console.rows()[0]['id']}",
+            f"keys/{used_console.rows(lambda row: row['outcome'] == 'refused')[0]['key_id']}",
+        ]
+        for page in (*PAGES, *details):
+            opened.go(page)
+            found += opened.axe()
+            if opened.overflow() > 0:
+                found.append(f"{page} is {opened.overflow()} pixels wider than the window")
+            assert opened.page.locator("html").get_attribute("lang") == ("zh-CN" if locale == "zh-CN" else "en")
+    with tab(browser, used_console.address, may_fault=True, **options) as opened:
+        for page in ("sign-in", "nowhere"):
+            opened.go(page)
+            found += opened.axe()
+    assert found == []
+
+
+def test_language_and_theme_are_chosen_by_a_button(browser: Browser, used_console: Console) -> None:
+    """And stay chosen; the page is the same one, with its filters."""
+    with _signed_in(browser, used_console) as opened:
+        page = opened.page
+        opened.go("requests?outcome=completed")
+        page.get_by_role("button", name="中文").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("请求")
+        assert page.url.endswith("/requests?outcome=completed")
+        light = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        page.locator("button[name=theme]").click()
+        expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light
+        opened.go("keys")
+        expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+        page.get_by_role("button", name="EN").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Keys")
+
+
+def test_without_scripts_all_but_the_live_parts_works(browser: Browser, used_console: Console) -> None:
+    """A link is pasted, a key is made, changed, paused and given another secret, and one signs out."""
+    with tab(browser, used_console.address, java_script_enabled=False) as opened:
+        page = opened.page
+        opened.go("")
+        page.get_by_label("Link").fill(f"{used_console.address}/#{used_console.ticket()}")
+        page.locator("#ticket-form").get_by_role("button").click()
+        heading = page.get_by_role("heading", level=1)
+        expect(heading).to_have_text("Overview")
+        for name in page.get_by_role("navigation").get_by_role("link").all_inner_texts():
+            page.get_by_role("link", name=name, exact=True).first.click()
+            expect(heading).to_have_text(name)
+        opened.go("keys/new")
+        page.get_by_label("Name").fill("no scripts")
+        page.get_by_role("button", name="Make a key").click()
+        assert page.locator("#secret").inner_text().startswith("sk-")
+        page.get_by_role("link", name="To the key").click()
+        page.get_by_label("Note").fill("changed")
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_label("Note")).to_have_value("changed")
+        page.get_by_role("button", name="Pause").click()
+        expect(page.locator("main")).to_contain_text("paused")
+        page.get_by_role("button", name="Resume").click()
+        page.get_by_role("button", name="New secret").click()
+        assert page.locator("#secret").inner_text().startswith("sk-")
+        opened.go("account")
+        page.get_by_role("button", name="Sign out").click()
+        expect(heading).to_have_text("Sign in")
+
+
+def _poison(console: Console) -> list[str]:
+    """Put every payload wherever somebody may write something; the pages that show them."""
+    pages: list[str] = []
+    for place, payload in enumerate(PAYLOADS):
+        new = console.new_key(payload, project=f"p{place}{payload}"[:100], note=payload, models=["*"])
+        with console.gateway.client(new.secret) as client:
+            message = {"messages": [{"role": "user", "content": payload}]}
+            headers = {"x-session-id": payload, "user-agent": payload}
+            client.post("/v1/chat/completions", json={**message, "model": "kimi", "user": payload}, headers=headers)
+            client.post("/v1/chat/completions", json={**message, "model": payload, "user": payload}, headers=headers)
+        pages.append(f"keys/{new.key.id}")
+        rows = console.rows(lambda row, key=new.key.id: row["key_id"] == key)  # type: ignore[misc]
+        pages.append(f"requests/{rows[0]['id']}")
+    return pages
+
+
+def _is_clean(page: Page) -> bool:
+    clean: bool = page.evaluate(
+        "window.hit === undefined && !document.querySelector('main img, main script, main base, main svg[onload], "
+        "main [onfocus], main a[href^=javascript]')"
+    )
+    return clean and "evil.example" not in urlsplit(page.url).netloc
+
+
+def test_nothing_that_others_write_is_ever_run(browser: Browser, own_console: Console) -> None:
+    """Names, notes, models, end users, sessions, agents, errors: each is shown as it was written, and is text."""
+    console = own_console
+    with _signed_in(browser, console, user_agent=PAYLOADS[1]) as opened:
+        opened.go("requests")
+        expect(opened.page.locator("p.live")).to_be_visible()
+        pages = _poison(console)
+        expect(opened.page.locator("#rows tbody tr", has_text=f"{PAYLOADS[-1]}").first).to_be_visible()
+        assert _is_clean(opened.page)
+        with tab(browser, console.address, user_agent=PAYLOADS[1]) as other:  # whose agent is on the account's page
+            other.page.goto(f"{console.address}/#{console.ticket()}")
+            other.page.wait_for_url("**/console/")
+            other.go("account")
+            expect(other.page.locator("main")).to_contain_text(PAYLOADS[1])
+            assert _is_clean(other.page)
+        queries = [
+            *(f"keys?q={name}" for name in ("%22%3E%3Csvg%20onload=window.hit=1%3E", "'-alert(1)-'")),
+            "upstreams?probed=%3Cimg%20src=x%20onerror=window.hit=1%3E&outcome=%3Cscript%3Ewindow.hit=1%3C/script%3E",
+            "requests?error=%22%3E%3Cimg%20src=x%20onerror=window.hit=1%3E&model=%3Cscript%3E&cursor=%22%3E%3Cb%3E",
+            "audit?subject=%22%3E%3Cimg%20src=x%20onerror=window.hit=1%3E",
+        ]
+        for page in ("", "requests", "keys", "audit", *queries, *pages):
+            opened.go(page)
+            assert _is_clean(opened.page), page
+        opened.go("keys")
+        for payload in PAYLOADS:
+            expect(opened.page.locator("main table a", has_text=payload).first).to_be_visible()
+        assert "49" not in opened.page.locator("main table", has_text="{{ 7 * 7 }}").first.inner_text().split()
+
+
+@contextmanager
+def _nginx(folder: Path, worker: str) -> Iterator[str]:
+    """nginx with https that serves the console at `/some/prefix`, which it takes off; its address."""
+    assert NGINX, "nginx is not installed (./dev test installs it)"
+    certificate, key = make_certificate(folder)
+    port = free_port()
+    (folder / "nginx.conf").write_text(f"""
+        pid {folder}/nginx.pid;
+        events {{}}
+        http {{
+            access_log off;
+            client_body_temp_path {folder}/bodies; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/f;
+            uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+            server {{
+                listen 127.0.0.1:{port} ssl;
+                ssl_certificate {certificate};
+                ssl_certificate_key {key};
+                location /some/prefix/ {{
+                    proxy_pass {worker}/;
+                    proxy_buffering off;
+                    proxy_set_header Host $http_host;
+                    proxy_set_header X-Forwarded-Proto $scheme;
+                    proxy_set_header X-Forwarded-Prefix /some/prefix;
+                }}
+            }}
+        }}
+    """)
+    command = [NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]
+    subprocess.run(command, check=True, timeout=30)
+    try:
+        yield f"https://127.0.0.1:{port}/some/prefix/console"
+    finally:
+        subprocess.run([*command, "-s", "stop"], check=True, timeout=30)
+
+
+def test_below_a_path_of_an_https_proxy(browser: Browser, used_console: Console, tmp_path: Path) -> None:
+    """Link, every page, a form and the live log work there, and the cookie is one that http never sees."""
+    with (
+        _nginx(tmp_path, used_console.gateway.base_url) as home,
+        tab(browser, home, ignore_https_errors=True) as opened,
+    ):
+        page = opened.page
+        page.goto(f"{home}/#{used_console.ticket()}")
+        page.wait_for_url("**/some/prefix/console/")
+        (cookie,) = [one for one in page.context.cookies() if one["name"].endswith(COOKIE)]
+        assert (cookie["name"], cookie["secure"], cookie["httpOnly"]) == (f"__Host-{COOKIE}", True, True)
+        for name in page.get_by_role("navigation").get_by_role("link").all_inner_texts():
+            page.get_by_role("link", name=name, exact=True).first.click()
+            expect(page.get_by_role("heading", level=1)).to_have_text(name)
+        opened.go("keys/new")
+        page.get_by_label("Name").fill("below a path")
+        page.get_by_role("button", name="Make a key").click()
+        expect(page.locator("pre").first).to_contain_text(f"{home.removesuffix('/console')}/v1/chat/completions")
+        secret = page.locator("#secret").inner_text()
+        opened.go("requests")
+        expect(page.locator("p.live")).to_be_visible()
+        assert used_console.chat(secret).status_code == 200
+        expect(page.locator("#rows tbody tr", has_text="below a path").first).to_be_visible()
+        opened.go("account")
+        page.get_by_role("button", name="Sign out").click()
+        page.wait_for_url("**/some/prefix/console/sign-in")
+
+
+def test_a_missing_browser_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what to install, rather than by a path that isn't there."""
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(AssertionError, match="Chromium is not installed"):
+        launched(None)  # type: ignore[arg-type]  # it doesn't come so far

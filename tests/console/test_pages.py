@@ -1,0 +1,151 @@
+"""The console's pages as HTTP answers: what comes with them, and where they are."""
+
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from simulator.live import LiveSimulator
+from tests import databases
+from tests.conftest import RunLog
+from tests.console.running import Console, Signed, console_of
+from tests.databases import PostgresServer
+
+own_postgres = databases.own_postgres
+
+PAGES = ("", "welcome", "requests", "keys", "keys/new", "upstreams", "workers", "settings", "audit", "account")
+
+
+@pytest.fixture(scope="module")
+def admin(console: Console) -> Iterator[Signed]:
+    """An administrator."""
+    with console.signed_in("admin") as admin:
+        yield admin
+
+
+class _Addresses(HTMLParser):
+    """All that a page leads to, loads or sends to; and what must not be in it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loaded: set[str] = set()
+        self.linked: set[str] = set()
+        self.inline: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        if tag in ("script", "link", "img"):
+            self.loaded.add(given.get("src") or given.get("href") or "")
+        elif target := given.get("href") or given.get("action"):
+            self.linked.add(target)
+        self.linked |= {given[name] for name in ("data-feed", "data-link") if name in given}
+        self.inline += [name for name in given if name == "style" or name.startswith("on")]
+        if tag == "style" or (tag == "script" and "src" not in given):
+            self.inline.append(tag)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_is_one_answer_and_files_that_never_change(admin: Signed, page: str) -> None:
+    """It says so by its headers; nothing in it is inline, and what it loads is kept by browsers for ever."""
+    response = admin.client.get(f"/console/{page}")
+    assert response.status_code == 200
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["referrer-policy"] == "no-referrer"
+    policy = response.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    found = _Addresses(response.text)
+    assert found.inline == []
+    assert found.loaded
+    for address in found.loaded:
+        assert address.startswith("/console/static/")
+        file = admin.client.get(address)
+        assert file.status_code == 200
+        assert file.headers["cache-control"] == "public, max-age=31536000, immutable"
+
+
+def test_scripts_import_what_pages_load(admin: Signed) -> None:
+    """A module that several scripts use is one file at one address, which is loaded once."""
+    found = _Addresses(admin.client.get("/console/requests").text)
+    (feed,) = [address for address in found.loaded if address.endswith("/feed.js")]
+    imported = re.findall(r'from "\./([a-z]+\.js)"', admin.client.get(feed).text)
+    assert imported
+    assert {feed.replace("feed.js", name) for name in imported} <= found.loaded
+
+
+@pytest.mark.parametrize("name", ["../rendering.py", "..%2frendering.py", "missing.js", "%2e%2e/app.py", ""])
+def test_only_files_for_pages_are_served(admin: Signed, name: str) -> None:
+    """Nothing beside them, and an older version's address isn't kept."""
+    assert admin.client.get(f"/console/static/0/{name}").status_code == 404
+    assert admin.client.get("/console/static/0/console.css").headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_below_a_prefix_everything_stays_below_it(admin: Signed, page: str) -> None:
+    """A proxy that serves the gateway at /some/prefix says so; links, forms and files follow."""
+    found = _Addresses(admin.client.get(f"/console/{page}", headers={"x-forwarded-prefix": "/some/prefix"}).text)
+    ours = {address for address in found.linked if not address.startswith("#")}
+    assert {address for address in found.loaded | ours if not address.startswith("/some/prefix/console/")} == set()
+
+
+def test_below_a_prefix_one_comes_back_below_it(console: Console) -> None:
+    """Being asked to sign in, signing in, and choosing a language lead to pages with the prefix, once."""
+    headers = {"x-forwarded-prefix": "/some/prefix"}
+    with console.stranger() as client:
+        asked = client.get("/console/keys?q=ada", headers=headers).headers["location"]
+        assert asked == "/some/prefix/console/sign-in?next=/some/prefix/console/keys%3Fq%3Dada"
+        fields = {"ticket": console.ticket(), "next": "/some/prefix/console/keys"}
+        entered = client.post("/console/sign-in", data=fields, headers=headers)
+        assert entered.headers["location"] == "/some/prefix/console/keys"
+        assert "Path=/some/prefix/console" in entered.headers["set-cookie"]
+        assert client.get("/console", headers=headers).headers["location"] == "/some/prefix/console/"
+
+
+def test_an_untrusted_client_has_no_say_over_links(admin: Signed) -> None:
+    """What isn't a prefix is none."""
+    for prefix in ("//evil.example", "https://evil.example", '/"><script>', "/a b"):
+        text = admin.client.get("/console/", headers={"x-forwarded-prefix": prefix}).text
+        assert "evil" not in text
+        assert 'href="/console/keys"' in text
+
+
+@pytest.mark.parametrize(
+    "page", ["nowhere", "keys/k_nobody", "requests/1", "requests/one", "keys/%00", "requests/" + "9" * 30]
+)
+def test_what_is_not_there_is_told_on_a_page(admin: Signed, page: str) -> None:
+    """A 404 in the console's own form, with a way back."""
+    response = admin.client.get(f"/console/{page}")
+    assert response.status_code == 404
+    assert response.headers["content-type"].startswith("text/html")
+
+
+@pytest.mark.parametrize(
+    "query", ["cursor=wrong", "cursor=", "span=9y", "outcome=%00", "key=%ff", "model=" + "a" * 5000]
+)
+def test_a_strange_question_gets_an_answer(admin: Signed, query: str) -> None:
+    """Filters that make no sense are left out, or find nothing."""
+    for page in ("requests", "audit", "keys"):
+        assert admin.client.get(f"/console/{page}?{query}").status_code == 200
+
+
+def test_without_its_database_the_console_says_so(
+    own_postgres: PostgresServer, site: LiveSimulator, run_log: RunLog, tmp_path: Path
+) -> None:
+    """A page with 503 for whoever is signed in and for strangers, while chats are still answered."""
+    with console_of(site, run_log.stream, tmp_path, database_url=own_postgres.new_database()) as console:
+        with console.signed_in("admin") as admin:
+            assert admin.client.get("/console/").status_code == 200
+            console.database.close()
+            own_postgres.stop()
+            for path in ("/console/", "/console/keys", "/console/sign-in"):
+                response = admin.client.get(path)
+                assert response.status_code == 503
+                assert "The database can't be reached" in response.text.replace("&#39;", "'")
+            with console.stranger() as client:
+                assert client.get("/console/sign-in").status_code == 200
+                assert client.post("/console/sign-in", data={"ticket": "wrong"}).status_code == 503
+            assert console.chat().status_code == 200
+            own_postgres.start()

@@ -1,0 +1,60 @@
+"""The console's texts: the same ones in every language, and each that a page asks for."""
+
+import re
+import tomllib
+from pathlib import Path
+from string import Formatter
+
+import pytest
+
+import app.api.console
+from app.api.console.rendering import LANGUAGES
+
+_HERE = Path(app.api.console.__file__).parent
+_ASKED = re.compile(r"\bt\('([a-z0-9_]+)'(?=[,)])")
+_BEGUN = re.compile(r"\bt\('([a-z0-9_]+_)' \+")
+TEXTS = {path.stem: tomllib.loads(path.read_text("utf-8")) for path in (_HERE / "texts").iterdir()}
+TEMPLATES = "\n".join(path.read_text("utf-8") for path in (_HERE / "templates").iterdir())
+
+
+def _places(text: str) -> set[str | None]:
+    return {name for _, name, _, _ in Formatter().parse(text) if name is not None}
+
+
+def test_every_language_is_there() -> None:
+    """A file for each, and no other."""
+    assert TEXTS.keys() == set(LANGUAGES)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_language_has_every_text_with_the_same_places(language: str) -> None:
+    """None is missing, none is empty, and what is put into them is called the same."""
+    assert TEXTS[language].keys() == TEXTS["en"].keys()
+    assert [key for key, text in TEXTS[language].items() if not text.strip()] == []
+    assert {key: _places(text) for key, text in TEXTS[language].items()} == {
+        key: _places(text) for key, text in TEXTS["en"].items()
+    }
+
+
+def test_pages_ask_for_texts_that_there_are() -> None:
+    """Those that are named whole, and of those whose ends are put together at least one."""
+    assert set(_ASKED.findall(TEMPLATES)) - TEXTS["en"].keys() == set()
+    begun = set(_BEGUN.findall(TEMPLATES))
+    assert begun
+    assert [begin for begin in begun if not any(key.startswith(begin) for key in TEXTS["en"])] == []
+
+
+def test_no_text_is_left_over() -> None:
+    """Each one is asked for by some page, whole or by its beginning; or is a page's name in the menu."""
+    begun = tuple(_BEGUN.findall(TEMPLATES))
+    asked = set(_ASKED.findall(TEMPLATES)) | set(re.findall(r"'([a-z_]+)'", TEMPLATES))
+    assert [key for key in TEXTS["en"] if key not in asked and not key.startswith(begun)] == []
+
+
+def test_no_template_has_words_of_its_own() -> None:
+    """Whatever is read on a page comes from the texts: outside of tags and code there is no English word."""
+    text = re.sub(r"\{#.*?#\}|\{%.*?%\}|\{\{.*?\}\}", " ", TEMPLATES, flags=re.DOTALL)
+    text = re.sub(r"<(pre|code|title|summary)\b.*?</\1>|<[^>]*>", " ", text, flags=re.DOTALL)
+    # Names of things, and what both languages write alike.
+    known = {"kimi", "ai", "api", "HTTP", "EN", "doctype", "html"}
+    assert set(re.findall(r"[A-Za-z]{2,}", text)) - known == set()
