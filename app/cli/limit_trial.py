@@ -1,45 +1,23 @@
 """`main.py limits try`: what limits would have refused of the calls in the ledger."""
 
 import argparse
-import time
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from msgspec import Struct
-
+from app.assembly.limits import policy_of
 from app.cli.database_access import print_json
 from app.cli.limit_scopes import NamedScope, read_scope, text_of, warn_of_dollars
 from app.cli.times import span
-from app.domain.errors import LimitReached, QuotaSpent
-from app.domain.granting import Quota, Scope
-from app.domain.limits import Limit, period_at, texts_of
-from app.limits.trial import STRETCH, Trial, TrialCall
+from app.domain.granting import Scope
+from app.domain.limits import Limit, texts_of
+from app.limits.replay import Replay
+from app.limits.trial import STRETCH
 from app.settings import Settings
 from app.storage.clock import now
 from app.storage.database import Database
-from app.storage.request_pages import RowFilter, deleted_until, scan_of_rows
-from app.storage.rows import time_of
-from app.storage.spent import spent_of
 
 _LONGEST_SECONDS = 60.0
-_MADE = ("completed", "failed", "abandoned")
-_LIMIT_ERRORS = (LimitReached.code, QuotaSpent.code)
-
-
-class _Replay(Struct):
-    """What came of a trial.
-
-    Args:
-        refused_before: Calls that limits refused at the time.
-        stopped_at: Up to where it came, in milliseconds since the epoch, if it took too long; else None.
-        deleted_until: From when on there are rows, if some of the time's have been deleted; else None.
-    """
-
-    trial: Trial
-    refused_before: int = 0
-    stopped_at: int | None = None
-    deleted_until: int | None = None
 
 
 def add_trial_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,54 +50,18 @@ def _span(text: str) -> tuple[str, float]:
 
 def _replayed(
     database: Database, settings: Settings, scope: Scope, limits: Sequence[Limit], since: int, until: int
-) -> _Replay:
+) -> Replay:
     """Read the calls, a part at a time and each in a transaction of its own, and put them through."""
-    zone = settings.limits.zone
-    # What quotas had counted before is known by whole days.
-    begin = period_at("day", since, zone).start if any(limit.kind == "quota" for limit in limits) else since
-    used = {}
+    replay = Replay(scope, limits, policy_of(settings.limits), since=since, until=until, seconds=_LONGEST_SECONDS)
     with database.transaction(reads=True) as connection:
-        for limit in limits:
-            if limit.kind == "quota":
-                start = period_at(limit.window, begin, zone).start
-                used[limit] = spent_of(connection, Quota(scope, limit.measure, limit.pattern, start, begin))
-        replay = _Replay(Trial(limits, zone, begin=begin, wait=settings.limits.wait, used=used))
-        replay.deleted_until = deleted_until(connection, begin)
-    wanted, deadline = _filter(scope, begin, until), time.monotonic() + _LONGEST_SECONDS
-    after: int | None = 0
-    while after is not None:
+        replay.begin(connection)
+    while replay.goes_on:
         with database.transaction(reads=True) as connection:
-            rows, after = scan_of_rows(connection, wanted, after=after)
-        for row in rows:
-            _put(replay, row, since)
-        if after is not None and time.monotonic() > deadline:
-            replay.stopped_at = time_of(after)
-            break
+            replay.step(connection)
     return replay
 
 
-def _put(replay: _Replay, row: dict[str, Any], since: int) -> None:
-    at = time_of(row["id"])
-    if row["outcome"] in _MADE:
-        call = TrialCall(
-            at, row["milliseconds"], row["served"] or row["model"], row["tokens_in"], row["tokens_out"], row["cost"]
-        )
-        replay.trial.put(call, counted=at >= since)
-    elif row["error"] in _LIMIT_ERRORS and at >= since:
-        replay.refused_before += 1
-
-
-def _filter(scope: Scope, since: int, until: int) -> RowFilter:
-    return RowFilter(
-        key_id=scope.name if scope.kind == "key" else None,
-        project=scope.name if scope.kind == "project" else None,
-        provider=scope.name if scope.kind == "upstream" else None,
-        since=since,
-        until=until,
-    )
-
-
-def _lines(replay: _Replay, settings: Settings, named: NamedScope, limits: Sequence[Limit], words: str) -> list[str]:
+def _lines(replay: Replay, settings: Settings, named: NamedScope, limits: Sequence[Limit], words: str) -> list[str]:
     trial, zone = replay.trial, settings.limits.zone
 
     def day_and_time(milliseconds: int) -> str:
@@ -154,7 +96,7 @@ def _lines(replay: _Replay, settings: Settings, named: NamedScope, limits: Seque
     return lines
 
 
-def _plain(replay: _Replay, named: NamedScope, limits: Sequence[Limit]) -> dict[str, Any]:
+def _plain(replay: Replay, named: NamedScope, limits: Sequence[Limit]) -> dict[str, Any]:
     trial = replay.trial
     return {
         "scope": text_of(named.scope),
