@@ -2,13 +2,16 @@
 
 import importlib
 import time
+from functools import partial
 
 from starlette.types import ASGIApp
 
 from app import __version__
 from app.api.admin.app import admin_app
 from app.api.admin.services import AdminServices
+from app.api.console.playground_services import PlaygroundServices
 from app.api.console.services import ConsoleServices
+from app.assembly.limits import book_of, policy_of
 from app.assembly.resources import Resources
 from app.domain.limits import texts_of
 from app.settings import Settings
@@ -23,14 +26,21 @@ def make_admin_app(settings: Settings, resources: Resources) -> ASGIApp:
     return admin_app(_services(settings, resources))
 
 
-def make_console_app(settings: Settings, resources: Resources) -> ASGIApp:
+def make_console_app(settings: Settings, resources: Resources, playground: PlaygroundServices) -> ASGIApp:
     """Make the console."""
     services = _services(settings, resources)
-    if resources.records is None:
+    if resources.records is None or resources.limits is None:
         raise RuntimeError("the console needs a database")
     # Imported only now: it brings Jinja2.
     app: ASGIApp = importlib.import_module("app.api.console.app").console_app(
-        ConsoleServices(services, resources.records.keyring)
+        ConsoleServices(
+            admin=services,
+            keys=resources.records.keyring,
+            overview=resources.limits.overview,
+            limits=policy_of(settings.limits),
+            make_book=partial(book_of, settings.limits),
+            playground=playground,
+        )
     )
     return app
 

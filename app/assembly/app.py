@@ -13,6 +13,7 @@ from app.api.answering import AnsweringEndpoint
 from app.api.anthropic.dialect import MESSAGES
 from app.api.app import Gateway
 from app.api.completions.dialect import COMPLETIONS
+from app.api.console.playground_services import PlaygroundServices
 from app.api.dialects import DialectServices
 from app.api.key import key_router
 from app.api.lazy import LazyApp
@@ -87,7 +88,7 @@ def create_app(settings: Settings, further_providers: Sequence[BaseProvider] = (
             docs_router(_TITLE),
         ],
         public_paths=PUBLIC_PATHS,
-        annexes=_annexes(settings, resources),
+        annexes=_annexes(settings, resources, PlaygroundServices(service, services, stream_policy, resources.metrics)),
         title=_TITLE,
         version=__version__,
         description="The Kimi web chat as the OpenAI API.",
@@ -102,16 +103,17 @@ def create_app(settings: Settings, further_providers: Sequence[BaseProvider] = (
     return app
 
 
-def _annexes(settings: Settings, resources: Resources) -> dict[str, ASGIApp]:
+def _annexes(settings: Settings, resources: Resources, playground: PlaygroundServices) -> dict[str, ASGIApp]:
     """What is imported at its first request."""
     if resources.records is None:
         return {}
 
-    def make(name: str) -> ASGIApp:
-        app: ASGIApp = getattr(importlib.import_module("app.assembly.administration"), name)(settings, resources)
+    def make(name: str, *more: object) -> ASGIApp:
+        module = importlib.import_module("app.assembly.administration")
+        app: ASGIApp = getattr(module, name)(settings, resources, *more)
         return app
 
-    console = LazyApp(partial(make, "make_console_app"))
+    console = LazyApp(partial(make, "make_console_app", playground))
     return {"/admin/": LazyApp(partial(make, "make_admin_app")), "/console": console}
 
 

@@ -10,8 +10,8 @@ from app.api.admin.services import AdminServices
 from app.domain.errors import InvalidRequest
 from app.domain.granting import Scope
 from app.domain.limits import read_limits, texts_of
-from app.storage.audit import note_action
-from app.storage.database import Connection
+from app.storage.audit import Actor, note_action
+from app.storage.database import Connection, Database
 from app.storage.limits import set_limits, stored_limits
 from app.storage.spent import name_of, scope_of
 
@@ -65,30 +65,29 @@ def limits_router(services: AdminServices) -> APIRouter:
         except ValueError as error:
             raise InvalidRequest(f"limits: {error}.", param="limits") from None
 
-        def set_them(connection: Connection) -> LimitsOfScope:
-            before = stored_limits(connection).get(meant)
-            set_limits(database, connection, meant, text)
-            note_action(
-                connection, actor, "limits.set", name_of(meant), before={"limits": before}, after={"limits": text}
-            )
-            return LimitsOfScope(scope=scope, limits=text, source="database")
-
-        return await change(database, set_them)
+        await change(database, lambda connection: change_limits(database, connection, actor, meant, text))
+        return LimitsOfScope(scope=scope, limits=text, source="database")
 
     @router.delete("/{scope}", summary="Go back to the limits of the settings", status_code=204)
     async def unset(scope: ScopeName, actor: Writer) -> None:
         """Those of DEFAULT_LIMITS for a key."""
         meant = _scope(scope)
 
-        def unset_them(connection: Connection) -> None:
-            before = stored_limits(connection).get(meant)
-            if before is not None:
-                set_limits(database, connection, meant, None)
-                note_action(connection, actor, "limits.unset", name_of(meant), before={"limits": before})
-
-        await change(database, unset_them)
+        await change(database, lambda connection: change_limits(database, connection, actor, meant, None))
 
     return router
+
+
+def change_limits(database: Database, connection: Connection, actor: Actor, scope: Scope, text: str | None) -> None:
+    """Set a scope's limits, as `texts_of` writes them, or with None go back to those of the settings; note who did."""
+    before = stored_limits(connection).get(scope)
+    if text is not None:
+        set_limits(database, connection, scope, text)
+        after = {"limits": text}
+        note_action(connection, actor, "limits.set", name_of(scope), before={"limits": before}, after=after)
+    elif before is not None:
+        set_limits(database, connection, scope, None)
+        note_action(connection, actor, "limits.unset", name_of(scope), before={"limits": before})
 
 
 def _scope(name: str) -> Scope:
