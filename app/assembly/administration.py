@@ -9,9 +9,10 @@ from app import __version__
 from app.api.admin.app import admin_app
 from app.api.admin.feed import Feed
 from app.api.admin.services import AdminServices
+from app.api.console.playground_services import PlaygroundServices
 from app.api.console.services import ConsoleServices
 from app.api.ops import Drain
-from app.assembly.limits import book_of
+from app.assembly.limits import book_of, policy_of
 from app.assembly.resources import Resources
 from app.domain.caller import caller_of_key
 from app.domain.limits import texts_of
@@ -27,11 +28,13 @@ class Administration:
         RuntimeError: There is no database.
     """
 
-    def __init__(self, settings: Settings, resources: Resources, drain: Drain) -> None:
+    def __init__(self, settings: Settings, resources: Resources, drain: Drain, playground: PlaygroundServices) -> None:
         records = resources.records
         if records is None:
             raise RuntimeError("the administration needs a database")
-        self._keys = records.keyring
+        self._settings = settings.limits
+        self._records = records
+        self._playground = playground
         fixed = {
             name_of(scope).rstrip(":"): texts_of(limits) for scope, limits in settings.limits.fixed.items() if limits
         }
@@ -63,6 +66,13 @@ class Administration:
         """The console."""
         # Imported only now: it brings Jinja2.
         app: ASGIApp = importlib.import_module("app.api.console.app").console_app(
-            ConsoleServices(self._services, self._keys)
+            ConsoleServices(
+                admin=self._services,
+                keys=self._records.keyring,
+                overview=self._records.limits.overview,
+                limits=policy_of(self._settings),
+                make_book=self._services.new_book,
+                playground=self._playground,
+            )
         )
         return app

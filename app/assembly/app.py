@@ -14,6 +14,7 @@ from app.api.answering import AnsweringEndpoint
 from app.api.anthropic.dialect import MESSAGES
 from app.api.app import Gateway
 from app.api.completions.dialect import COMPLETIONS
+from app.api.console.playground_services import PlaygroundServices
 from app.api.dialects import DialectServices
 from app.api.key import key_router
 from app.api.lazy import LazyApp, Refusing
@@ -88,7 +89,9 @@ def create_app(settings: Settings, further_providers: Sequence[BaseProvider] = (
             docs_router(_TITLE),
         ],
         public_paths=PUBLIC_PATHS,
-        annexes=_annexes(settings, resources, drain),
+        annexes=_annexes(
+            settings, resources, drain, PlaygroundServices(service, services, stream_policy, resources.metrics)
+        ),
         title=_TITLE,
         version=__version__,
         description="The Kimi web chat as the OpenAI API.",
@@ -103,7 +106,9 @@ def create_app(settings: Settings, further_providers: Sequence[BaseProvider] = (
     return app
 
 
-def _annexes(settings: Settings, resources: Resources, drain: Drain) -> dict[str, ASGIApp]:
+def _annexes(
+    settings: Settings, resources: Resources, drain: Drain, playground: PlaygroundServices
+) -> dict[str, ASGIApp]:
     """What is imported at its first request."""
     if resources.records is None:
         return {
@@ -114,7 +119,7 @@ def _annexes(settings: Settings, resources: Resources, drain: Drain) -> dict[str
     @cache
     def parts() -> Any:
         module = importlib.import_module("app.assembly.administration")
-        return module.Administration(settings, resources, drain)
+        return module.Administration(settings, resources, drain, playground)
 
     return {ADMINISTRATION: LazyApp(lambda: parts().api()), CONSOLE: LazyApp(lambda: parts().console())}
 

@@ -25,6 +25,7 @@ from app.storage.people import (
     find_login,
     find_person,
     list_people,
+    logins_of,
     take_ticket,
     touch_login,
 )
@@ -155,6 +156,23 @@ def sign_out(connection: Connection, login: Login) -> None:
     end_login(connection, login.digest)
 
 
+def end_others(connection: Connection, login: Login, digest: str | None = None) -> int:
+    """Sign the same person, or holder of the same key, out elsewhere.
+
+    Args:
+        login: The login that stays.
+        digest: Of the only one to be ended; None for all but that one.
+
+    Returns:
+        How many were ended.
+    """
+    logins = logins_of(connection, person_id=login.person_id, key_id=login.key_id)
+    others = [one.digest for one in logins if one.digest != login.digest and digest in (None, one.digest)]
+    for other in others:
+        end_login(connection, other)
+    return len(others)
+
+
 def set_password(connection: Connection, person: Person, password: str | None) -> None:
     """Give a person a password, or none.
 
@@ -181,6 +199,26 @@ def new_person(connection: Connection, name: str, role: str) -> Person:
     person = Person(make_id("p_"), name, role, None, now(), None)
     add_person(connection, person)
     return person
+
+
+def disable_person(connection: Connection, person: Person, by: Login) -> Person:
+    """Sign a person out everywhere, and let nobody sign in as that person until `enable_person`.
+
+    Raises:
+        SignInFault: People can't do that to themselves: an administrator is left whatever happens.
+    """
+    if person.id == by.person_id:
+        raise SignInFault("You can't disable yourself; another administrator can.")
+    disabled = replace(person, disabled_at=person.disabled_at or now())
+    change_person(connection, disabled)
+    return disabled
+
+
+def enable_person(connection: Connection, person: Person) -> Person:
+    """Let a person sign in again."""
+    enabled = replace(person, disabled_at=None)
+    change_person(connection, enabled)
+    return enabled
 
 
 def _signed_in(

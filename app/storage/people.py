@@ -1,7 +1,7 @@
 """People, their logins, and the tickets of links that sign in once."""
 
 from msgspec import Struct
-from sqlalchemy import Connection, delete, insert, or_, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from app.storage import tables
 from app.storage.clock import now
@@ -119,8 +119,9 @@ def end_login(connection: Connection, digest: str) -> None:
 
 
 def logins_of(connection: Connection, *, person_id: str | None, key_id: str | None) -> list[Login]:
-    """Where somebody is signed in, the newest first."""
-    whose = or_(_LOGINS.c.person_id == person_id, _LOGINS.c.key_id == key_id)
+    """Where somebody is signed in, the newest first: a person, or the holder of a key."""
+    # `== None` would find everybody else's.
+    whose = _LOGINS.c.person_id == person_id if key_id is None else _LOGINS.c.key_id == key_id
     query = select(_LOGINS).where(whose, _LOGINS.c.expires_at > now()).order_by(_LOGINS.c.created_at.desc())
     return [Login(**row) for row in connection.execute(query).mappings()]
 

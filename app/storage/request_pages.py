@@ -4,6 +4,7 @@ Pages go by the rows' ids and never count or skip rows. A page looks at a bounde
 milliseconds whatever is looked for; the sums by hour say where there is nothing to look at.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 from msgspec import Struct
@@ -162,6 +163,14 @@ def deleted_until(connection: Connection, since: int) -> int | None:
         return None
     sums = usage_by(connection, since=since - since % HOUR, until=end - end % HOUR)
     return end if sums and sums[0]["requests"] else None
+
+
+def newest_of_keys(connection: Connection, key_ids: Collection[str]) -> dict[str, int]:
+    """When the newest call of each key began that has any, in milliseconds since the epoch."""
+    # One look at the end of each key's part of the index.
+    newest = select(func.max(_REQUESTS.c.id)).where(_REQUESTS.c.key == tables.names.c.number).scalar_subquery()
+    query = select(tables.names.c.text, newest.label("newest")).where(tables.names.c.text.in_(key_ids))
+    return {row.text: time_of(row.newest) for row in connection.execute(query) if row.newest is not None}
 
 
 def row_of(connection: Connection, row_id: int) -> dict[str, Any] | None:

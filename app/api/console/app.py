@@ -9,18 +9,26 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from app.api.console.keys import KeyPages
+from app.api.console.limits import LimitPages
 from app.api.console.overview import OverviewPages
+from app.api.console.people import PeoplePages
+from app.api.console.playground import PlaygroundPages
 from app.api.console.rendering import Rendering, serve_asset
 from app.api.console.requests import RequestPages
 from app.api.console.services import ConsoleServices
+from app.api.console.sessions import SessionPages
 from app.api.console.sign_in import SignInPages
 from app.api.console.state import StatePages
 from app.api.console.visitors import Guard, Page, Refused
+from app.api.error_responses import error_response
+from app.domain.errors import GatewayError
 from app.storage.database import DatabaseAway
 
 _EVERYBODY = ("admin", "viewer", "holder")
 _STAFF = ("admin", "viewer")
 _ADMINS = ("admin",)
+# Viewers may spend nothing.
+_CHATTERS = ("admin", "holder")
 
 
 def console_app(services: ConsoleServices) -> Starlette:
@@ -30,6 +38,10 @@ def console_app(services: ConsoleServices) -> Starlette:
     overview = OverviewPages(services, rendering)
     requests = RequestPages(services, rendering)
     keys = KeyPages(services, rendering)
+    limits = LimitPages(services, rendering)
+    sessions = SessionPages(services, rendering)
+    playground = PlaygroundPages(services, rendering)
+    people = PeoplePages(services, rendering)
     state = StatePages(services, rendering)
     pages: list[tuple[str, str, Page, tuple[str, ...]]] = [
         ("GET", "/console/", overview.show, _EVERYBODY),
@@ -43,13 +55,25 @@ def console_app(services: ConsoleServices) -> Starlette:
         ("GET", "/console/keys/{key_id}", keys.detail, _EVERYBODY),
         ("POST", "/console/keys/{key_id}", keys.change, _ADMINS),
         ("POST", "/console/keys/{key_id}/{action}", keys.act, _ADMINS),
+        ("GET", "/console/projects", limits.projects, _STAFF),
+        ("GET", "/console/limits/{scope:path}", limits.show, _STAFF),
+        ("POST", "/console/limits/{scope:path}", limits.change, _ADMINS),
+        ("GET", "/console/sessions", sessions.show, _STAFF),
+        ("POST", "/console/sessions/delete", sessions.delete, _ADMINS),
+        ("GET", "/console/playground", playground.show, _CHATTERS),
+        ("POST", "/console/playground", playground.answer, _CHATTERS),
+        ("POST", "/console/playground/stream", playground.stream, _CHATTERS),
         ("GET", "/console/upstreams", state.upstreams, _STAFF),
         ("POST", "/console/upstreams/{name}/probe", state.probe, _ADMINS),
         ("GET", "/console/workers", state.workers, _STAFF),
         ("GET", "/console/settings", state.settings, _STAFF),
+        ("GET", "/console/people", people.show, _ADMINS),
+        ("POST", "/console/people", people.add, _ADMINS),
+        ("POST", "/console/people/{person_id}/{action}", people.act, _ADMINS),
         ("GET", "/console/audit", state.audit, _STAFF),
         ("GET", "/console/account", sign_in.account, _EVERYBODY),
         ("POST", "/console/account/password", sign_in.change_password, _STAFF),
+        ("POST", "/console/account/logins", sign_in.end_logins, _EVERYBODY),
         ("POST", "/console/account/sign-out", sign_in.leave, _EVERYBODY),
     ]
     routes = [
@@ -67,12 +91,20 @@ def console_app(services: ConsoleServices) -> Starlette:
             HTTPException: _refuse(rendering),
             DatabaseAway: _refuse(rendering),
             Exception: _refuse(rendering),
+            GatewayError: _answer_error,
         },
     )
 
 
 async def _home(request: Request) -> Response:
     return RedirectResponse(f"{request.scope.get('root_path', '')}/console/", 308)
+
+
+async def _answer_error(request: Request, error: Exception) -> Response:
+    """What a call of the playground is refused, as clients of the API are told; its page shows it."""
+    if not isinstance(error, GatewayError):
+        raise error
+    return error_response(error, request.scope["context"])
 
 
 def _refuse(rendering: Rendering) -> Callable[[Request, Exception], Response]:

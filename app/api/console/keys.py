@@ -9,8 +9,18 @@ from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from app.api.console.charts import stacked
-from app.api.console.overview import day_bars
+from app.api.console.charts import Bar, stacked
+from app.api.console.limit_bars import (
+    STRETCH_MINUTES,
+    Standing,
+    Tried,
+    bars,
+    grouped,
+    read_standing,
+    scopes_of_key,
+    try_limits,
+)
+from app.api.console.overview import bars_by_key, day_bars
 from app.api.console.rendering import Rendering
 from app.api.console.services import ConsoleServices
 from app.api.console.visitors import Refused, actor_of, form_of, visitor_of
@@ -23,9 +33,12 @@ from app.storage.clock import now
 from app.storage.database import Connection
 from app.storage.keys import StoredKey, find_key, list_keys
 from app.storage.limits import set_limits, stored_limits
-from app.storage.usage import DAY, usage_by, usage_of
+from app.storage.request_pages import newest_of_keys
+from app.storage.usage import DAY, usage_of
 
-_DAYS_SHOWN = 30
+_DAYS_SHOWN, _DAYS_IN_LIST = 30, 7
+# How limits stand takes a question to the database for each quota.
+_MOST_WITH_BARS = 100
 _ACTIONS: dict[str, Callable[..., StoredKey]] = {
     "pause": administration.pause_key,
     "resume": administration.resume_key,
@@ -38,7 +51,7 @@ class KeyPages:
     """See the module."""
 
     def __init__(self, services: ConsoleServices, rendering: Rendering) -> None:
-        self._services = services.admin
+        self._services = services
         self._database = services.admin.database
         self._rendering = rendering
 
@@ -47,16 +60,34 @@ class KeyPages:
         words = request.query_params.get("q", "")[:100]
         revoked = bool(request.query_params.get("revoked"))
 
-        def read(connection: Connection) -> list[dict[str, Any]]:
-            limits = stored_limits(connection)
-            used = {row["key"]: row for row in usage_by(connection, "key", since=_week_ago(), until=now())}
-            return [
-                _told(key, limits) | {"used": used.get(key.id)}
+        def read(connection: Connection) -> tuple[list[StoredKey], dict[str, list[Bar]], dict[str, int], Standing]:
+            keys = [
+                key
                 for key in list_keys(connection, revoked=revoked)
                 if words.lower() in f"{key.project}/{key.name} {key.note} {key.id}".lower()
             ]
+            scopes = [Scope("key", key.id) for key in keys[:_MOST_WITH_BARS]]
+            newest = newest_of_keys(connection, [key.id for key in keys])
+            return (
+                keys,
+                bars_by_key(connection, _DAYS_IN_LIST),
+                newest,
+                read_standing(self._services, connection, scopes),
+            )
 
-        keys = await self._database.report(read)
+        found, days, newest, standing = await self._database.report(read)
+        shown = bars(self._services, standing)
+        keys = [
+            _told(key, standing.stored)
+            | {
+                "bars": shown.get(Scope("key", key.id)),
+                "days": stacked(days.get(key.id, [])),
+                "requests": sum(bar.parts[0] for bar in days.get(key.id, [])),
+                "tokens": sum(bar.parts[1] for bar in days.get(key.id, [])),
+                "used_at": newest.get(key.id),
+            }
+            for key in found
+        ]
         return self._rendering.page(request, "keys", keys=keys, words=words, revoked=revoked)
 
     async def new(self, request: Request) -> Response:
@@ -99,8 +130,11 @@ class KeyPages:
         return await self._shown(request, key_id)
 
     async def change(self, request: Request) -> Response:
-        """Change a key's fields."""
+        """Change a key's fields, or say what its new limits would have refused."""
         key_id, form, actor = request.path_params["key_id"], await form_of(request), actor_of(request)
+        if form.get("do") == "try":
+            tried = await try_limits(self._services, Scope("key", key_id), form.get("limits", ""))
+            return await self._shown(request, key_id, values=form, tried=tried)
 
         def change(connection: Connection) -> None:
             key = _only(connection, key_id)
@@ -157,24 +191,42 @@ class KeyPages:
         return RedirectResponse(f"../{key_id}", HTTPStatus.SEE_OTHER)
 
     async def _shown(
-        self, request: Request, key_id: str, *, fault: str = "", values: dict[str, str] | None = None
+        self,
+        request: Request,
+        key_id: str,
+        *,
+        fault: str = "",
+        values: dict[str, str] | None = None,
+        tried: Tried | None = None,
     ) -> Response:
         def read(connection: Connection) -> dict[str, Any]:
             key = _only(connection, key_id)
-            bars = day_bars(connection, key.id, _DAYS_SHOWN)
+            days = day_bars(connection, key.id, _DAYS_SHOWN)
             today = now() - now() % DAY
+            standing = read_standing(self._services, connection, scopes_of_key(key.id, key.project))
             return {
-                "key": _told(key, stored_limits(connection)),
-                "bars": bars,
-                "rectangles": stacked(bars),
+                "key": _told(key, standing.stored),
+                "standing": standing,
+                "days": days,
+                "rectangles": stacked(days),
                 "used": usage_of(connection, key.id, {"today": today, "week": _week_ago(), "ever": 0}),
                 "actions": actions_before(connection, None, subject=f"key:{key.id}", limit=10),
             }
 
         found = await self._database.report(read)
-        status = 400 if fault else 200
+        status = 400 if fault or (tried is not None and tried.fault) else 200
+        shown = bars(self._services, found["standing"])
         return self._rendering.page(
-            request, "key", status=status, **found, fault=fault, values=values or {}, graces=list(_GRACES)
+            request,
+            "key",
+            status=status,
+            **found,
+            bars=grouped(shown, scopes_of_key(key_id, found["key"]["project"])),
+            fault=fault,
+            values=values or {},
+            tried=tried,
+            stretch=STRETCH_MINUTES,
+            graces=list(_GRACES),
         )
 
 

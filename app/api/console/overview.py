@@ -116,3 +116,17 @@ def day_bars(connection: Connection, key_id: str, days: int) -> list[Bar]:
     rows = usage_by(connection, "day", since=begin, until=end, wanted=UsageFilter(key_id=key_id))
     found = {row["day"]: float(row["requests"]) for row in rows}
     return [Bar(str(day), (found.get(day, 0.0),)) for day in range(begin, end, DAY)]
+
+
+def bars_by_key(connection: Connection, days: int) -> dict[str, list[Bar]]:
+    """The requests and tokens of the last days, by key."""
+    end = now()
+    end += -end % DAY
+    begin = end - days * DAY
+    found: dict[str, dict[int, tuple[float, float]]] = {}
+    for row in usage_by(connection, "key", "day", since=begin, until=end):
+        sums = float(row["requests"]), float(row["tokens_in"] + row["tokens_out"])
+        found.setdefault(row["key"], {})[row["day"]] = sums
+    return {
+        key: [Bar(str(day), sums.get(day, (0.0, 0.0))) for day in range(begin, end, DAY)] for key, sums in found.items()
+    }

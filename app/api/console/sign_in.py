@@ -25,6 +25,7 @@ from app.people.sign_in import (
     Origin,
     SignInFault,
     Visitor,
+    end_others,
     set_password,
     sign_in_with_key,
     sign_in_with_password,
@@ -91,11 +92,26 @@ class SignInPages:
 
     async def account(self, request: Request) -> Response:
         """Who one is, and where one is signed in."""
+        return await self._account(request)
+
+    async def end_logins(self, request: Request) -> Response:
+        """Sign out elsewhere: in one place, or in all but this one."""
+        form, login, actor = await form_of(request), _visitor(request).login, actor_of(request)
+        digest = form.get("login", "")
+
+        def end(connection: Connection) -> None:
+            if ended := end_others(connection, login, digest or None):
+                note_action(connection, actor, "login.end", actor.name, after={"ended": ended})
+
+        await self._database.run(end)
+        return RedirectResponse("../account", HTTPStatus.SEE_OTHER)
+
+    async def _account(self, request: Request, *, fault: str = "") -> Response:
         login = _visitor(request).login
         logins = await self._database.report(
             lambda connection: logins_of(connection, person_id=login.person_id, key_id=login.key_id)
         )
-        return self._rendering.page(request, "account", logins=logins, fault="")
+        return self._rendering.page(request, "account", status=400 if fault else 200, logins=logins, fault=fault)
 
     async def change_password(self, request: Request) -> Response:
         """Set a password, or with an empty one do without."""
@@ -111,7 +127,7 @@ class SignInPages:
         try:
             await self._database.run(change)
         except SignInFault as fault:
-            return self._rendering.page(request, "account", status=400, logins=[login], fault=str(fault))
+            return await self._account(request, fault=str(fault))
         return RedirectResponse("../account", HTTPStatus.SEE_OTHER)
 
     async def leave(self, request: Request) -> Response:

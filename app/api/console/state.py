@@ -7,13 +7,16 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from app.api.admin.common import cursor_of, place_of
+from app.api.console.limit_bars import bars, read_standing
 from app.api.console.rendering import Rendering
 from app.api.console.services import ConsoleServices
 from app.api.console.visitors import Refused
 from app.domain.errors import GatewayError, InvalidRequest
+from app.domain.granting import Scope
 from app.storage.audit import actions_before
 from app.storage.limits import seen_workers
 from app.storage.people import list_people
+from app.storage.spent import name_of
 
 _IN_PAGE = 50
 
@@ -23,14 +26,21 @@ class StatePages:
 
     def __init__(self, services: ConsoleServices, rendering: Rendering) -> None:
         self._services = services.admin
+        self._all = services
         self._rendering = rendering
 
     async def upstreams(self, request: Request) -> Response:
         """Models and who answers them; how upstreams are."""
         registry = self._services.registry
+        scopes = [Scope("gateway"), *(Scope("upstream", provider.name) for provider in registry.providers)]
+        standing = await self._services.database.report(lambda connection: read_standing(self._all, connection, scopes))
+        shown = bars(self._all, standing)
         return self._rendering.page(
             request,
             "upstreams",
+            limits=[
+                (name_of(scope).rstrip(":"), standing.held.get(scope, ""), shown.get(scope, [])) for scope in scopes
+            ],
             upstreams=[(provider, provider.status()) for provider in registry.providers],
             routes=[
                 (name, [f"{target.provider.name}/{target.spec.id}" for target in registry.resolve(name)])

@@ -1,0 +1,115 @@
+"""People who may sign in: added, let in by a link, disabled."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from app.api.console.rendering import Rendering
+from app.api.console.services import ConsoleServices
+from app.api.console.visitors import Refused, actor_of, form_of, visitor_of
+from app.api.pages.browsers import address_as_seen
+from app.api.request import RequestContext
+from app.people.sign_in import (
+    TICKET_MINUTES,
+    SignInFault,
+    disable_person,
+    enable_person,
+    make_link_ticket,
+    new_person,
+)
+from app.storage.audit import note_action
+from app.storage.database import Connection
+from app.storage.people import Person, find_person, list_people
+
+
+class PeoplePages:
+    """See the module."""
+
+    def __init__(self, services: ConsoleServices, rendering: Rendering) -> None:
+        self._database = services.admin.database
+        self._rendering = rendering
+
+    async def show(self, request: Request) -> Response:
+        """All people."""
+        return await self._shown(request)
+
+    async def add(self, request: Request) -> Response:
+        """Add somebody, and show the link for the first login, once."""
+        form, actor = await form_of(request), actor_of(request)
+        name, role = form.get("name", "").strip(), form.get("role", "viewer")
+
+        def add(connection: Connection) -> tuple[Person, str]:
+            person = new_person(connection, name, role)
+            note_action(connection, actor, "person.create", f"person:{person.id}", after={"name": name, "role": role})
+            return person, make_link_ticket(connection, person)
+
+        try:
+            person, ticket = await self._database.run(add)
+        except SignInFault as fault:
+            return await self._shown(request, fault=str(fault), name=name)
+        return self._link(request, person, ticket)
+
+    async def act(self, request: Request) -> Response:
+        """Make a link for somebody, or disable or enable them."""
+        person_id, actor = request.path_params["person_id"], actor_of(request)
+        work = self._work(request, request.path_params["action"])
+
+        def act(connection: Connection) -> tuple[Person, str]:
+            person = find_person(connection, person_id=person_id)
+            if person is None:
+                raise Refused(HTTPStatus.NOT_FOUND, "missing")
+            ticket = work(connection, person)
+            note_action(connection, actor, f"person.{request.path_params['action']}", f"person:{person.id}")
+            return person, ticket
+
+        try:
+            person, ticket = await self._database.run(act)
+        except SignInFault as fault:
+            return await self._shown(request, fault=str(fault))
+        if ticket:
+            return self._link(request, person, ticket)
+        prefix = request.scope.get("root_path", "")
+        return RedirectResponse(f"{prefix}/console/people", HTTPStatus.SEE_OTHER)
+
+    def _work(self, request: Request, action: str) -> Callable[[Connection, Person], str]:
+        """What an action does; it returns the ticket of a link, if it makes one."""
+        visitor = visitor_of(request)
+
+        def make_link(connection: Connection, person: Person) -> str:
+            if person.disabled_at is not None:
+                raise SignInFault("This person is disabled.")
+            return make_link_ticket(connection, person)
+
+        def disable(connection: Connection, person: Person) -> str:
+            if visitor is not None:
+                disable_person(connection, person, visitor.login)
+            return ""
+
+        def enable(connection: Connection, person: Person) -> str:
+            enable_person(connection, person)
+            return ""
+
+        works: dict[str, Callable[[Connection, Person], str]] = {
+            "link": make_link,
+            "disable": disable,
+            "enable": enable,
+        }
+        if action not in works:
+            raise Refused(HTTPStatus.NOT_FOUND, "missing")
+        return works[action]
+
+    def _link(self, request: Request, person: Person, ticket: str) -> Response:
+        context: RequestContext = request.scope["context"]
+        prefix = request.scope.get("root_path", "")
+        server = request.scope.get("server") or ("localhost", None)
+        address = address_as_seen(request.url.scheme, context.headers, prefix, server)
+        link = f"{address}/console/sign-in#{ticket}"
+        return self._rendering.page(request, "person_link", person=person, link=link, minutes=TICKET_MINUTES)
+
+    async def _shown(self, request: Request, *, fault: str = "", **values: Any) -> Response:
+        people = await self._database.report(list_people)
+        status = 400 if fault else 200
+        return self._rendering.page(request, "people", status=status, people=people, fault=fault, values=values)

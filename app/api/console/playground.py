@@ -1,0 +1,282 @@
+"""The playground: a call under a key's own limits, and beside its answer what the upstream really got.
+
+Its calls go the way of all calls, through the chat service, as the caller whose key was chosen: the same models, limits
+and sessions, and a row in the ledger with the dialect `console`. The browser gets no secret for that.
+"""
+
+import asyncio
+import hashlib
+import re
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from app.api.answering import opening_headers
+from app.api.console.playground_stream import PlaygroundEncoder, rendered, told_calls
+from app.api.console.rendering import Rendering
+from app.api.console.sent_prompt import SentPrompt, sent_prompt
+from app.api.console.services import ConsoleServices
+from app.api.console.snippets import snippets
+from app.api.console.visitors import form_of, visitor_of
+from app.api.dialects import Exchange
+from app.api.error_responses import error_response
+from app.api.openai.read import to_call
+from app.api.openai.schemas import ChatCompletionRequest
+from app.api.openai.stream import ChunkEncoder
+from app.api.request import RawHeaders, RequestContext, SessionHints, cancel_on_disconnect
+from app.api.streaming.event_stream import EventStream
+from app.api.wire.body import parse_body
+from app.chat.events import Opening
+from app.domain.caller import Caller
+from app.domain.chat import ChatCall, Message, SessionRef
+from app.domain.conversation import SessionKey
+from app.domain.errors import GatewayError, InvalidRequest
+from app.domain.json import json_bytes
+from app.domain.usage import Origin
+from app.keys.keyring import caller_of
+from app.storage.clock import now
+from app.storage.database import Connection
+from app.storage.keys import StoredKey, find_key, list_keys
+
+_DIALECT = "console"
+_CHAT = re.compile(r"[0-9a-f]{8,32}")
+# Of the headers of an answer, those that say something about it.
+_TELLING = (b"x-", b"retry-after", b"anthropic-ratelimit-")
+
+
+class _Asked(Struct, frozen=True):
+    """A call that somebody asks for.
+
+    Args:
+        body: The same as a request of the API.
+        session_id: None without a session.
+        before: What the session knew before.
+    """
+
+    call: ChatCall
+    caller: Caller
+    body: dict[str, Any]
+    session_id: str | None
+    before: tuple[Message, ...]
+    exchange: Exchange
+
+    def sent(self, opening: Opening) -> SentPrompt:
+        """What the upstream got of it."""
+        messages = self.call.messages
+        if opening.action == "continued":
+            is_told_anew = any(message.role == "system" for message in messages)
+            messages = (*[one for one in self.before if one.role != "system" or not is_told_anew], *messages)
+        return sent_prompt(opening.prompt, messages)
+
+
+class PlaygroundPages:
+    """See the module."""
+
+    def __init__(self, services: ConsoleServices, rendering: Rendering) -> None:
+        self._services = services
+        self._playground = services.playground
+        self._database = services.admin.database
+        self._rendering = rendering
+
+    async def show(self, request: Request) -> Response:
+        """The empty form: a new conversation."""
+        values = {"key": request.query_params.get("key", ""), "model": request.query_params.get("model", "")}
+        return await self._shown(request, values)
+
+    async def answer(self, request: Request) -> Response:
+        """Answer as a whole, in a page."""
+        form = await form_of(request)
+        models = [(form.get("model", ""), "1")]
+        if form.get("model2"):
+            models.append((form["model2"], "2"))
+        async with cancel_on_disconnect(request.receive):
+            results = await asyncio.gather(*(self._answered(request, form, *one) for one in models))
+        return await self._shown(request, form, results)
+
+    async def stream(self, request: Request) -> Response:
+        """Answer in parts, as `PlaygroundEncoder` writes them."""
+        form = await form_of(request)
+        asked = await self._asked(request, form, form.get("model", ""), form.get("column", "1"), stream=True)
+        return _Streamed(self._services, asked)
+
+    async def _answered(self, request: Request, form: dict[str, str], model: str, column: str) -> dict[str, Any]:
+        context: RequestContext = request.scope["context"]
+        began = time.perf_counter()
+        result: dict[str, Any] = {"model": model, "tree": [], "calls": [], "sent": None, "usage": None, "fault": None}
+        try:
+            asked = await self._asked(request, form, model, column, stream=False)
+            context.became_call = True
+            origin = Origin(context.request_id, _DIALECT, streamed=False)
+            answer = await self._playground.chat.complete(asked.call, asked.caller, origin)
+            ending = answer.as_shown().ending
+            headers = opening_headers(answer.opening, asked.exchange, context.error_form.limit_headers)
+            result |= {
+                "tree": rendered(ending.completion.text) or [ending.completion.text],
+                "calls": told_calls(ending.completion),
+                "sent": asked.sent(answer.opening),
+                "usage": ending.usage,
+                "snippets": snippets(asked.body, asked.session_id),
+            }
+        except GatewayError as error:
+            result["fault"] = error
+            headers = error_response(error, context).raw_headers
+        result["headers"] = _telling(headers)
+        result["milliseconds"] = (time.perf_counter() - began) * 1000
+        return result
+
+    async def _asked(self, request: Request, form: dict[str, str], model: str, column: str, *, stream: bool) -> _Asked:
+        """The call that a form asks for.
+
+        Raises:
+            GatewayError: It can't be made.
+        """
+        caller = await self._caller(request, form.get("key", ""))
+        body = _body(form, model, stream=stream)
+        wire = parse_body(ChatCompletionRequest, json_bytes(body))
+        session_id = _session_id(request, form, column)
+        hints = SessionHints(
+            session=None if session_id is None else SessionRef(session_id, "header"),
+            reset=False,
+            strict=False,
+            is_retry=False,
+            idempotency_key=None,
+            provider=None,
+        )
+        call = to_call(wire, hints, self._playground.dialects, {})
+        before: tuple[Message, ...] = ()
+        if session_id is not None:
+            session = await self._services.admin.sessions.load(SessionKey(caller.id, session_id))
+            before = session.messages if session is not None else ()
+        exchange = Exchange(calls=(call,), stream=stream, write=lambda _: b"", encoder=_plain_encoder)
+        return _Asked(call, caller, body, session_id, before, exchange)
+
+    async def _caller(self, request: Request, key_id: str) -> Caller:
+        """The caller whose key is used: the visitor's own, or the one that an administrator has chosen."""
+        visitor = visitor_of(request)
+        if visitor is not None and visitor.key_id is not None:
+            key_id = visitor.key_id
+        keys = await self._database.run(lambda connection: find_key(connection, key_id), reads=True)
+        key = next((one for one in keys if one.id == key_id), None)
+        if key is None:
+            raise InvalidRequest("Choose a key.", param="key")
+        state = key.state(now())
+        if state != "active":
+            raise InvalidRequest(f"This key is {state}.", param="key")
+        if "chat" not in key.scopes:
+            raise InvalidRequest("This key may not talk to models: it lacks the scope 'chat'.", param="key")
+        return caller_of(key)
+
+    async def _shown(
+        self, request: Request, values: dict[str, str], results: Sequence[dict[str, Any]] = ()
+    ) -> Response:
+        visitor = visitor_of(request)
+
+        def read(connection: Connection) -> list[StoredKey]:
+            own = visitor.key_id if visitor is not None else None
+            return [
+                key
+                for key in list_keys(connection)
+                if "chat" in key.scopes and key.state(now()) == "active" and own in (None, key.id)
+            ]
+
+        keys = await self._database.report(read)
+        chosen = caller_of(keys[0]) if visitor is not None and visitor.key_id is not None and keys else None
+        registry = self._services.admin.registry
+        names = registry.model_ids() if chosen is None else registry.model_ids(caller=chosen)
+        chat = values.get("chat", "")
+        faults = [result["fault"] for result in results if result["fault"] is not None]
+        example = _body({"message": "Hello"}, registry.default_model, stream=True)
+        return self._rendering.page(
+            request,
+            "playground",
+            status=faults[0].status if faults else 200,
+            keys=keys,
+            models=[name for name, _ in names],
+            values=values,
+            chat=chat if _CHAT.fullmatch(chat) else secrets.token_hex(8),
+            results=results,
+            default_model=registry.default_model,
+            example=snippets(example, None),
+        )
+
+
+class _Streamed(Response):
+    """A call whose answer is streamed."""
+
+    def __init__(self, services: ConsoleServices, asked: _Asked) -> None:
+        super().__init__()
+        self._services = services.playground
+        self._asked = asked
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the call. Errors are raised before the first byte, and are events after it."""
+        context: RequestContext = scope["context"]
+        asked, services = self._asked, self._services
+        context.became_call = True
+        origin = Origin(context.request_id, _DIALECT, streamed=True)
+        stream = EventStream(
+            services.chat.stream(asked.call, asked.caller, origin),
+            encoder=lambda opening: PlaygroundEncoder(
+                _plain_encoder(opening), asked.sent(opening), snippets(asked.body, asked.session_id)
+            ),
+            headers_of=lambda opening: opening_headers(opening, asked.exchange, context.error_form.limit_headers),
+            policy=services.streams,
+            metrics=services.metrics,
+        )
+        await stream.send(context, receive, send)
+
+
+def _plain_encoder(opening: Opening) -> ChunkEncoder:
+    """The encoder of the API: its events are shown as clients get them."""
+    return ChunkEncoder(opening, include_usage=True)
+
+
+def _body(form: dict[str, str], model: str, *, stream: bool) -> dict[str, Any]:
+    """A form as a request of the API.
+
+    Raises:
+        InvalidRequest: Something in it isn't JSON.
+    """
+    messages = [{"role": "system", "content": form["system"]}] if form.get("system", "").strip() else []
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [*messages, {"role": "user", "content": form.get("message", "")}],
+    }
+    if stream:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    if form.get("tools", "").strip():
+        body["tools"] = _json(form["tools"], "tools")
+    if form.get("schema", "").strip():
+        schema = {"name": "answer", "schema": _json(form["schema"], "schema")}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    return body
+
+
+def _json(text: str, param: str) -> Any:
+    try:
+        return msgspec.json.decode(text.encode("utf-8", "replace"))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidRequest(f"{param}: this is not JSON ({error}).", param=param) from None
+
+
+def _session_id(request: Request, form: dict[str, str], column: str) -> str | None:
+    """The session of a conversation in the playground; None if it shall have none.
+
+    It is the visitor's own: whoever may choose a key must not get at what others have said with it.
+    """
+    chat, visitor = form.get("chat", ""), visitor_of(request)
+    if not form.get("session") or not _CHAT.fullmatch(chat) or visitor is None:
+        return None
+    whose = hashlib.sha256(visitor.actor.encode()).hexdigest()[:12]
+    return f"playground-{whose}-{chat}{'-2' if column == '2' else ''}"
+
+
+def _telling(headers: RawHeaders) -> list[tuple[str, str]]:
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers if name.startswith(_TELLING)]

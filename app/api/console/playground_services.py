@@ -1,0 +1,24 @@
+"""What answers the playground's calls. Apart from the rest of the console, which is imported at its first request."""
+
+from msgspec import Struct
+
+from app.api.dialects import DialectServices
+from app.api.streaming.event_stream import StreamPolicy
+from app.chat.service import ChatService
+from app.observe.metrics import Metrics
+
+
+class PlaygroundServices(Struct, frozen=True):
+    """What answers the playground's calls: the same as those of clients.
+
+    Args:
+        chat: Answers calls.
+        dialects: What requests are read with.
+        streams: How streams are written.
+        metrics: Told of streams.
+    """
+
+    chat: ChatService
+    dialects: DialectServices
+    streams: StreamPolicy
+    metrics: Metrics

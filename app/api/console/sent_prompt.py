@@ -1,0 +1,80 @@
+"""What an upstream was really sent, told of part by part: which messages went whole, cut down, or not at all."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from msgspec import Struct
+
+from app.domain.chat import Message
+from app.domain.prompt import ELLIPSIS, MessagePrompt, Prompt, TextPrompt
+
+# So much of a message's beginning tells that its head is there.
+_HEAD = 16
+_LONGEST_TOLD = 4000
+State = Literal["whole", "shortened", "dropped"]
+
+
+class Part(Struct, frozen=True):
+    """A message of the conversation, and what became of it."""
+
+    role: str
+    text: str
+    state: State
+
+
+class SentPrompt(Struct, frozen=True):
+    """A prompt as it was sent.
+
+    Args:
+        text: As one text; empty if an earlier answer was given again.
+        earlier_parts: What went before it, if it didn't fit into one message.
+        size: In the limit's unit.
+        unit: `codepoints`, `utf16`, `bytes` or `tokens`.
+        parts: The conversation, oldest message first.
+    """
+
+    text: str
+    earlier_parts: tuple[str, ...]
+    size: int
+    limit: int
+    unit: str
+    dropped: int
+    shortened: int
+    parts: tuple[Part, ...]
+
+
+def sent_prompt(prompt: Prompt, conversation: Sequence[Message]) -> SentPrompt:
+    """Tell what was sent of a conversation."""
+    text = prompt.text if isinstance(prompt, TextPrompt | MessagePrompt) else ""
+    earlier = prompt.earlier_parts if isinstance(prompt, TextPrompt) else ()
+    return SentPrompt(
+        text=text,
+        earlier_parts=earlier,
+        size=prompt.size,
+        limit=prompt.limit.size,
+        unit=prompt.limit.unit,
+        dropped=prompt.dropped,
+        shortened=prompt.shortened,
+        parts=_parts("\n".join((*earlier, text)), conversation) if text else (),
+    )
+
+
+def _parts(sent: str, conversation: Sequence[Message]) -> tuple[Part, ...]:
+    """The messages, each with what became of it.
+
+    The newest comes first, and each is looked for before the one that was found last: what was said twice isn't taken
+    for what was said once.
+    """
+    parts, end = [], len(sent)
+    for message in reversed(conversation):
+        text = message.text
+        state: State = "whole"
+        at = sent.rfind(text, 0, end)
+        if at < 0:
+            at = sent.rfind(text[:_HEAD], 0, end)
+            state = "shortened" if at >= 0 and ELLIPSIS.strip() in sent[at:end] else "dropped"
+        if state != "dropped" and message.role != "system":
+            # A system prompt is put before everything, wherever it came.
+            end = at
+        parts.append(Part(message.role, text[:_LONGEST_TOLD], state))
+    return tuple(reversed(parts))
