@@ -53,6 +53,8 @@ def test_the_wheel_holds_what_runs_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert {"simulator/site.py", "app/cli/nginx.conf", "app/api/pages/static/docs.js", "app/cli/demo.py"} <= names
+    console = {"templates/base.html", "static/console.css", "static/feed.js", "texts/en.toml", "texts/zh.toml"}
+    assert {f"app/api/console/{name}" for name in console} <= names
     assert {name.partition("/")[0] for name in names} == {"app", "simulator", f"kimi_ai_2api-{__version__}.dist-info"}
     in_the_checkout = {
         str(file.relative_to(ROOT))
@@ -87,6 +89,11 @@ def test_the_installed_demo_runs(installed: Path, tmp_path: Path, missing: str) 
             text = "".join(iter(demo.stdout.readline, "Press Ctrl+C to stop.\n"))
             line = text[text.index("curl -N") : text.index("Then ask")].strip()
             assert run(["sh", "-c", line]).stdout.endswith("data: [DONE]\n\n")
+            if not missing:  # what Windows lacks, the console's database needs
+                link = next(word for word in text.split() if "/console/#" in word)
+                page = run(["curl", "-sL", "-w", "%{http_code}", link])
+                assert page.stdout.endswith("200")
+                assert "console.css" in page.stdout
         finally:
             demo.kill()
     key = (tmp_path / "state" / "kimi-ai-2api" / "demo-key").read_text(encoding="ascii").strip()

@@ -14,7 +14,7 @@ from app.api.answering import AnsweringEndpoint
 from app.api.anthropic.dialect import MESSAGES
 from app.api.app import Gateway
 from app.api.completions.dialect import COMPLETIONS
-from app.api.console.playground_services import PlaygroundServices
+from app.api.playground_services import PlaygroundServices
 from app.api.dialects import DialectServices
 from app.api.key import key_router
 from app.api.lazy import LazyApp, Refusing

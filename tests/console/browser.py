@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, Playwright
 
 from tests.live import WAIT_SECONDS
 
@@ -23,16 +22,6 @@ def launched(playwright: Playwright) -> Browser:
     assert program, "Chromium is not installed: ./dev test installs it (Debian's package `chromium`)"
     # Root has no sandbox, and containers have little shared memory.
     return playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"])
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A browser that a module's tests share."""
-    expect.set_options(timeout=WAIT_SECONDS * 1000 / 2)
-    with sync_playwright() as playwright:
-        browser = launched(playwright)
-        yield browser
-        browser.close()
 
 
 @dataclass
@@ -62,8 +51,12 @@ class Tab:
         page = self.page
         page.on("console", lambda message: self.faults.append(f"console {message.type}: {message.text}"))
         page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: (self.faults.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("dialog", self._asked_by_a_dialog)
         page.on("request", lambda request: self._asked(request.url, host))
+
+    def _asked_by_a_dialog(self, dialog: Dialog) -> None:
+        self.faults.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
 
     def _asked(self, url: str, host: str) -> None:
         if urlsplit(url).scheme not in ("data", "blob") and urlsplit(url).netloc != host:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -16,13 +17,12 @@ from app.storage.people import Person
 from tests.cluster.edge import NGINX
 from tests.cluster.test_nginx_config import make_certificate
 from tests.console.browser import NARROW, WIDE, Tab, launched, tab
-from tests.console.browser import browser as browser  # a fixture
 from tests.console.running import COOKIE, Console
 from tests.ports import free_port
 
 PAGES = ("", "welcome", "requests", "keys", "keys/new", "upstreams", "workers", "settings", "audit", "account")
 PASSWORD = "correct horse battery"
-# Each would run, or leave a trace, where it was written raw into text, an attribute, a script, an address or a template.
+# Each would run, or leave a trace, if it were written raw into text, an attribute, an address or a template.
 PAYLOADS = (
     "<script>window.hit=1</script>",
     "<img src=x onerror=window.hit=1>",
@@ -40,7 +40,7 @@ PAYLOADS = (
 
 
 @contextmanager
-def _signed_in(browser: Browser, console: Console, *, key: bool = False, **options: object) -> Iterator[Tab]:
+def _signed_in(browser: Browser, console: Console, *, key: bool = False, **options: Any) -> Iterator[Tab]:
     """A tab of an administrator, or of a key's holder."""
     host = urlsplit(console.address).hostname
     with (
@@ -110,7 +110,7 @@ def _until_answered(console: Console, secret: str) -> None:
 
 
 def test_from_welcome_to_a_limit_that_is_lifted(browser: Browser, console: Console) -> None:
-    """A key is made, its first request arrives live, the next one meets its limit, which is edited, and then it passes."""
+    """A key is made, its first request arrives live, the next one meets its limit, which is edited."""
     with _signed_in(browser, console) as opened:
         page = opened.page
         opened.go("welcome")
@@ -168,8 +168,8 @@ def test_a_paused_page_counts_what_comes(browser: Browser, console: Console) -> 
 def test_every_page_is_within_reach(
     browser: Browser, used_console: Console, scheme: str, locale: str, viewport: dict[str, int]
 ) -> None:
-    """In both themes and languages, wide and on a telephone: axe finds nothing, nothing is cut off, no error in the console."""
-    options = {"color_scheme": scheme, "locale": locale, "viewport": viewport}
+    """In both themes and languages, wide and on a telephone: axe finds nothing, nothing is cut off."""
+    options: dict[str, Any] = {"color_scheme": scheme, "locale": locale, "viewport": viewport}
     found: list[str] = []
     with _signed_in(browser, used_console, **options) as opened:
         details = [

@@ -135,17 +135,20 @@ def test_without_its_database_the_console_says_so(
     own_postgres: PostgresServer, site: LiveSimulator, run_log: RunLog, tmp_path: Path
 ) -> None:
     """A page with 503 for whoever is signed in and for strangers, while chats are still answered."""
-    with console_of(site, run_log.stream, tmp_path, database_url=own_postgres.new_database()) as console:
-        with console.signed_in("admin") as admin:
-            assert admin.client.get("/console/").status_code == 200
-            console.database.close()
-            own_postgres.stop()
-            for path in ("/console/", "/console/keys", "/console/sign-in"):
-                response = admin.client.get(path)
-                assert response.status_code == 503
-                assert "The database can't be reached" in response.text.replace("&#39;", "'")
-            with console.stranger() as client:
-                assert client.get("/console/sign-in").status_code == 200
-                assert client.post("/console/sign-in", data={"ticket": "wrong"}).status_code == 503
-            assert console.chat().status_code == 200
-            own_postgres.start()
+    url = own_postgres.new_database()
+    with (
+        console_of(site, run_log.stream, tmp_path, database_url=url) as console,
+        console.signed_in("admin") as admin,
+    ):
+        assert admin.client.get("/console/").status_code == 200
+        console.database.close()
+        own_postgres.stop()
+        for path in ("/console/", "/console/keys", "/console/sign-in"):
+            response = admin.client.get(path)
+            assert response.status_code == 503
+            assert "The database can't be reached" in response.text.replace("&#39;", "'")
+        with console.stranger() as client:
+            assert client.get("/console/sign-in").status_code == 200
+            assert client.post("/console/sign-in", data={"ticket": "wrong"}).status_code == 503
+        assert console.chat().status_code == 200
+        own_postgres.start()

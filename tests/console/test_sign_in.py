@@ -87,7 +87,7 @@ def test_a_key_signs_its_holder_in(own_console: Console) -> None:
 
 
 def test_tries_are_few(own_console: Console) -> None:
-    """The sixth within a minute is refused, even with the right password; a link still opens, however many are wrong."""
+    """The sixth within a minute is refused, even with the right password; a link opens however many were wrong."""
     person: Person = own_console.done(new_person, "ada", "admin")
     own_console.done(set_password, person, PASSWORD)
     wrong = [_enter(own_console, name="ada", password="wrong").status_code for _ in range(5)]

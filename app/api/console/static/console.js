@@ -1,6 +1,7 @@
-// What every page gains from scripts: times as the reader's country writes them, copying, this page's own address.
-const language = document.documentElement.lang;
-const format = new Intl.DateTimeFormat(language, { dateStyle: "short", timeStyle: "medium" });
+// What every page gains from scripts: times as the reader's country writes them, copying.
+const [language] = document.documentElement.lang.split("-");
+const country = navigator.languages.find((one) => one.split("-")[0] === language) ?? language;
+const format = new Intl.DateTimeFormat(country, { dateStyle: "short", timeStyle: "medium" });
 
 /** @param {ParentNode} within */
 export function localiseTimes(within) {
@@ -14,11 +15,6 @@ export function localiseTimes(within) {
 }
 
 localiseTimes(document);
-
-for (const element of document.querySelectorAll("[data-origin]")) {
-  const text = element.textContent ?? "";
-  element.textContent = text.replaceAll("ORIGIN", location.origin);
-}
 
 for (const button of document.querySelectorAll("button[data-copy]")) {
   if (!(button instanceof HTMLButtonElement) || !navigator.clipboard) continue;

@@ -1,0 +1,174 @@
+"""Makes the pictures of the console in docs/images: `python -m docs.screenshots`. It needs Chromium.
+
+With `--every FOLDER` it takes every page instead, in both languages, wide and light as well as narrow and dark, for
+whoever has changed one and wants to look at them all.
+"""
+
+import argparse
+import io
+import random
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from playwright.sync_api import Browser, sync_playwright
+
+from app.domain.granting import Scope
+from app.keys.administration import NewSecret, pause_key
+from app.storage.clock import now
+from app.storage.limits import set_limits
+from app.storage.rows import RequestRow
+from simulator.behaviour import Behaviour
+from simulator.live import running
+from tests.console.browser import NARROW, Tab, launched, tab
+from tests.console.running import COOKIE, Console, console_of
+from tests.storage.calls import call, write
+
+ROOT = Path(__file__).parent
+WINDOW = {"width": 1080, "height": 680}
+LANGUAGES = {"en": "en-GB", "zh": "zh-CN"}
+# The picture's name, the language, the page.
+PICTURES = (
+    ("console-overview", "en", ""),
+    ("console-overview.zh-CN", "zh", ""),
+    ("console-requests", "en", "requests?span=24h"),
+    ("console-request", "en", "requests/{call}"),
+    ("console-key", "en", "keys/{key}"),
+)
+LOOKS: dict[str, dict[str, Any]] = {
+    "light": {"viewport": WINDOW},
+    "dark": {"viewport": NARROW, "color_scheme": "dark"},
+}
+PAGES = (
+    *("", "welcome", "requests", "keys", "keys/new", "upstreams", "workers", "settings", "audit", "account", "nowhere"),
+    *("requests/{call}", "keys/{key}"),
+)
+_LARGEST = 150_000
+_HOURS = 48
+
+
+def main() -> int:
+    """Make them; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m docs.screenshots", description="Make pictures of the console.")
+    parser.add_argument("--every", metavar="FOLDER", type=Path, help="take every page, and put the pictures there")
+    folder: Path | None = parser.parse_args().every
+    with (
+        tempfile.TemporaryDirectory() as place,
+        running(Behaviour()) as site,
+        console_of(site, io.StringIO(), Path(place)) as console,
+        sync_playwright() as playwright,
+    ):
+        browser = launched(playwright)
+        names = _filled(console)
+        if folder is None:
+            _make_pictures(browser, console, names)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            _take_every_page(browser, console, names, folder)
+        browser.close()
+    return 0
+
+
+def _make_pictures(browser: Browser, console: Console, names: dict[str, str]) -> None:
+    for name, language, page in PICTURES:
+        with _opened(browser, console, language, viewport=WINDOW) as opened:
+            opened.go(page.format(**names))
+            picture = opened.page.screenshot()
+        if len(picture) > _LARGEST:
+            sys.exit(f"{name} has {len(picture)} bytes; pictures in the repository have at most {_LARGEST}.")
+        (ROOT / "images" / f"{name}.png").write_bytes(picture)
+
+
+def _take_every_page(browser: Browser, console: Console, names: dict[str, str], folder: Path) -> None:
+    for language, locale in LANGUAGES.items():
+        for look, options in LOOKS.items():
+            with _opened(browser, console, language, **options) as opened:
+                for page in PAGES:
+                    opened.go(page.format(**names))
+                    name = page.replace("/", "-").replace("{", "").replace("}", "") or "overview"
+                    opened.page.screenshot(path=folder / f"{language}-{look}-{name}.png", full_page=True)
+            with tab(browser, console.address, locale=locale, **options) as stranger:
+                stranger.go("sign-in")
+                stranger.page.screenshot(path=folder / f"{language}-{look}-sign-in.png", full_page=True)
+
+
+@contextmanager
+def _opened(browser: Browser, console: Console, language: str, **options: Any) -> Iterator[Tab]:
+    """A tab of somebody who may do everything."""
+    with (
+        console.signed_in("admin") as admin,
+        tab(browser, console.address, may_fault=True, locale=LANGUAGES[language], **options) as opened,
+    ):
+        host = urlsplit(console.address).hostname or ""
+        cookie = {"name": COOKIE, "value": admin.login.cookie, "domain": host, "path": "/console"}
+        opened.page.context.add_cookies([cookie])  # type: ignore[list-item]  # a TypedDict
+        yield opened
+
+
+def _filled(console: Console) -> dict[str, str]:
+    """Two days of a small team's calls; the names of a call and a key worth looking at."""
+    keys = [console.new_key(name, project=project) for project, name in _KEYS]
+    for new, limits in zip(keys, ("60 requests/minute, 1M tokens/day", "5 at once", "$10/month"), strict=False):
+        console.done(lambda connection, new=new, limits=limits: _limit(console, connection, new, limits))
+    console.done(lambda connection: pause_key(console.database, connection, keys[3].key))
+    write(console.database, _calls(keys))
+    console.chat(keys[0].secret)
+    failed = console.rows(lambda row: row["passed_over"] is not None)[0]
+    return {"call": str(failed["id"]), "key": keys[0].key.id}
+
+
+_KEYS = (("lab", "ada-laptop"), ("lab", "ci"), ("shop", "assistant"), ("shop", "trial"))
+
+
+def _limit(console: Console, connection: Any, new: NewSecret, limits: str) -> None:
+    set_limits(console.database, connection, Scope("key", new.key.id), limits)
+
+
+def _calls(keys: list[NewSecret]) -> list[RequestRow]:
+    rng = random.Random(7)  # noqa: S311 - what pictures show
+    end = now()
+    calls: list[RequestRow] = []
+    for hour in range(_HOURS, 0, -1):
+        for place in range(rng.randrange(4, 40)):
+            new = rng.choices(keys, (6, 3, 2, 1))[0]
+            outcome, error, status = rng.choices(
+                (
+                    ("completed", None, 200),
+                    ("failed", "upstream_timeout", 504),
+                    ("refused", "rate_limit_exceeded", 429),
+                    ("abandoned", None, 200),
+                ),
+                (40, 2, 2, 1),
+            )[0]
+            model, provider = rng.choice((("kimi", "kimi-web"), ("kimi", "kimi-web"), ("qwen3", "ollama")))
+            milliseconds = round(rng.lognormvariate(7.6, 0.7))
+            calls.append(
+                call(
+                    at=end - hour * 3_600_000 + place * 80_000,
+                    count=len(calls) & 0xFFF,
+                    request_id=f"req_{rng.getrandbits(64):016x}",
+                    key_id=new.key.id,
+                    project=new.key.project,
+                    model=model,
+                    served=model,
+                    provider="ollama" if rng.random() < 0.05 else provider,
+                    outcome=outcome,
+                    error=error,
+                    status=status,
+                    streamed=rng.random() < 0.7,
+                    tokens_in=rng.randrange(20, 900),
+                    tokens_out=rng.randrange(20, 600) if outcome == "completed" else 0,
+                    milliseconds=milliseconds,
+                    first_milliseconds=milliseconds // 4 if outcome == "completed" else None,
+                    passed_over="kimi-web=context_length_exceeded" if rng.random() < 0.05 else None,
+                )
+            )
+    return sorted(calls, key=lambda one: one.at)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
