@@ -51,9 +51,7 @@ def _plain(page: str) -> str:
     return " ".join(re.sub(r"<[^>]+>", " ", page).split())
 
 
-def test_a_keys_limits_are_tried_before_they_are_saved(
-    keeper: LiveGateway, database: Database, admin: Visit
-) -> None:
+def test_a_keys_limits_are_tried_before_they_are_saved(keeper: LiveGateway, database: Database, admin: Visit) -> None:
     """The page says what they would have refused of the ledger's calls, keeps what was typed, and changes nothing."""
     key = make_key(database)
     _chat(keeper, key.secret, times=3)

@@ -13,12 +13,14 @@ database = staff.database
 keeper = staff.keeper
 admin = staff.admin
 
+_ACTIONS = ("person.create", "person.link", "person.disable", "person.enable", "login.end")
 _LINK = re.compile(r'id="secret">(http://[^<]+)#([^<]+)<')
 
 
 def _actions(database: Database) -> list[tuple[str, str]]:
     with database.transaction(reads=True) as connection:
-        return [(one["action"], one["actor"]) for one in actions_before(connection, None)]
+        actions = actions_before(connection, None)
+    return [(one["action"], one["actor"]) for one in actions if one["action"] in _ACTIONS]
 
 
 def _id(database: Database, name: str) -> str:
