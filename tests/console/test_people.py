@@ -57,7 +57,7 @@ def test_a_name_is_given_once(admin: Visit) -> None:
 
 
 def test_whoever_is_disabled_is_signed_out_everywhere(keeper: LiveGateway, database: Database, admin: Visit) -> None:
-    """Cookies and links stop counting at once, and count no more when the person is enabled again; links made then do."""
+    """Cookies and links stop counting at once, and for good; once the person is enabled again, new links count."""
     with signed_in(keeper, database, "grace") as grace:
         grace.page("/")
         link = _LINK.search(admin.send(f"/people/{_id(database, 'grace')}/link"))

@@ -7,17 +7,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]  # it has no types
 from playwright.sync_api import Page, expect, sync_playwright
 
-from app.domain.chat import Completion, Delta
-from app.storage.database import Database
-from app.storage.limits import set_limits
 from app.domain.granting import Scope
 from app.keys.administration import pause_key
+from app.storage.database import Database
+from app.storage.limits import set_limits
 from app.storage.request_pages import page_of_rows
 from simulator.live import LiveSimulator
-from tests.conftest import RunLog
 from tests.console import staff
 from tests.console.staff import Visit, holding, make_key, signed_in
 from tests.live import WAIT_SECONDS, LiveGateway
@@ -70,7 +68,8 @@ def test_a_call_is_the_keys_own(database: Database, admin: Visit) -> None:
     assert events[-1]["kind"] == "ending"
     assert "".join(_plain(events[-1]["tree"]).split()) == "".join(text.split())
     raw = "".join(event["raw"] for event in events)
-    assert raw.startswith("data: {") and raw.endswith("data: [DONE]\n\n")
+    assert raw.startswith("data: {")
+    assert raw.endswith("data: [DONE]\n\n")
     (row,) = _rows(database, 1)
     assert (row["key_id"], row["dialect"], row["streamed"]) == (key.key.id, "console", 1)
 
@@ -115,7 +114,7 @@ def test_a_holder_uses_no_key_but_their_own(keeper: LiveGateway, database: Datab
         shown = holder.page("/playground")
         assert other.key.id not in shown
         assert set(re.findall(r"<option>([^<]+)</option>", shown)) == {"kimi"}
-        answer, events = _stream(holder, key=other.key.id, model="kimi", message="Hello")
+        _, events = _stream(holder, key=other.key.id, model="kimi", message="Hello")
         assert events[-1]["kind"] == "ending"
         assert _rows_key(database) == own.key.id
 
@@ -173,7 +172,7 @@ def test_nobody_gets_at_what_others_have_said_with_a_key(keeper: LiveGateway, da
         (known,) = [one["id"] for one in client.get("/v1/sessions").json()["data"] if "playground" in one["id"]]
     with signed_in(keeper, database, "eve") as eve:
         for chat in (_CHAT, known, known.removeprefix("playground-"), "secret-plans"):
-            answer, events = _stream(eve, message="What is the password?", chat=chat, **fields)
+            answer, _ = _stream(eve, message="What is the password?", chat=chat, **fields)
             assert "swordfish" not in answer.text
             assert answer.headers["x-session-action"] in ("new", "stateless", "continued")
 
@@ -228,7 +227,7 @@ def page(chromium: Any, keeper: LiveGateway, admin: Visit) -> Iterator[Page]:
 
 
 def test_an_answer_is_typed_out_and_then_rendered(site: LiveSimulator, database: Database, page: Page) -> None:
-    """Markdown becomes elements, HTML stays text, links to scripts stay text; the session goes on; axe finds nothing."""
+    """Markdown becomes elements; HTML and links to scripts stay text. The session goes on. Axe finds nothing."""
     key = make_key(database)
     site.site.update(reply=REPLY)
     page.goto(f"/console/playground?key={key.key.id}")
