@@ -1,4 +1,4 @@
-"""Limits on the console: how they stand, what others would have refused, and who has set them; projects and sessions."""
+"""Limits on the console: how they stand, what others would have refused, who has set them. Projects and sessions."""
 
 import re
 import time
@@ -27,11 +27,11 @@ def _until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def _chat(gateway: LiveGateway, secret: str, times: int = 1, **headers: str) -> None:
+def _chat(gateway: LiveGateway, secret: str, times: int = 1, session: str = "") -> None:
     with gateway.client(secret) as client:
         for _ in range(times):
             body = {"messages": [{"role": "user", "content": "Hello, my name is Ada."}]}
-            assert client.post("/v1/chat/completions", json=body, headers=headers).status_code == 200
+            assert client.post("/v1/chat/completions", json=body, headers={"x-session-id": session}).status_code == 200
 
 
 def _rows(database: Database, number: int) -> None:
@@ -56,19 +56,18 @@ def test_a_keys_limits_are_tried_before_they_are_saved(keeper: LiveGateway, data
     key = make_key(database)
     _chat(keeper, key.secret, times=3)
     _rows(database, 3)
-    form = {"name": "laptop", "project": "default", "limits": "1 request/hour"}
-    tried = admin.send(f"/keys/{key.key.id}", do="try", **form)
+    tried = admin.send(f"/keys/{key.key.id}", do="try", name="laptop", limits="1 request/hour")
     assert "1 request/hour would have refused 2 of 3 requests in 7 days." in _plain(tried)
     assert "Most on" in tried
     assert 'name="limits" value="1 request/hour"' in tried
     assert _limits(database, Scope("key", key.key.id)) is None
-    assert "not a limit" in admin.send(f"/keys/{key.key.id}", 400, do="try", **(form | {"limits": "a lot"}))
-    admin.send(f"/keys/{key.key.id}", **form)
+    assert "not a limit" in admin.send(f"/keys/{key.key.id}", 400, do="try", name="laptop", limits="a lot")
+    admin.send(f"/keys/{key.key.id}", name="laptop", limits="1 request/hour")
     assert _limits(database, Scope("key", key.key.id)) == "1 request/hour"
 
 
 def test_a_keys_page_shows_how_all_its_limits_stand(keeper: LiveGateway, database: Database, admin: Visit) -> None:
-    """Its own, its project's and the gateway's: used, free, by worker; the list has the bars, the week, the last use."""
+    """Its own, its project's and the gateway's: used, free, by worker. The list has bars, a week, the last use."""
     key = make_key(database)
     admin.send(f"/keys/{key.key.id}", name="laptop", limits="1000 requests/day, 4 at once")
     admin.send("/limits/project:default", do="save", limits="500 requests/day")
@@ -81,8 +80,8 @@ def test_a_keys_page_shows_how_all_its_limits_stand(keeper: LiveGateway, databas
     _until(holds)
     _chat(keeper, key.secret, times=2)
     _rows(database, 2)
-    for visit_of in (lambda: signed_in(keeper, database, "vera", "viewer"), lambda: holding(keeper, key.secret)):
-        with visit_of() as visit:
+    with signed_in(keeper, database, "vera", "viewer") as viewer, holding(keeper, key.secret) as holder:
+        for visit in (viewer, holder):
             shown = _plain(visit.page(f"/keys/{key.key.id}"))
             assert "2 of 1,000 used · 998 free now · held by workers:" in shown
             assert "(of the project) 2 of 500 used" in shown
@@ -147,7 +146,7 @@ def test_a_keys_sessions_are_listed_without_texts_and_deleted(
 ) -> None:
     """How many messages and characters; who has deleted one is noted, and the gateway has forgotten it."""
     key = make_key(database)
-    _chat(keeper, key.secret, **{"x-session-id": "notes/1"})
+    _chat(keeper, key.secret, session="notes/1")
     shown = admin.page("/sessions", key=key.key.id)
     assert "<code>notes/1</code>" in shown
     assert "Ada" not in shown.replace(">ada<", "")

@@ -9,9 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from app.api.console.rendering import Rendering
 from app.api.console.services import ConsoleServices
-from app.api.console.visitors import Refused, actor_of, form_of, visitor_of
-from app.api.pages.browsers import address_as_seen
-from app.api.request import RequestContext
+from app.api.console.visitors import Refused, actor_of, form_of, gateway_address, visitor_of
 from app.people.sign_in import (
     TICKET_MINUTES,
     SignInFault,
@@ -102,11 +100,7 @@ class PeoplePages:
         return works[action]
 
     def _link(self, request: Request, person: Person, ticket: str) -> Response:
-        context: RequestContext = request.scope["context"]
-        prefix = request.scope.get("root_path", "")
-        server = request.scope.get("server") or ("localhost", None)
-        address = address_as_seen(request.url.scheme, context.headers, prefix, server)
-        link = f"{address}/console/sign-in#{ticket}"
+        link = f"{gateway_address(request)}/console/sign-in#{ticket}"
         return self._rendering.page(request, "person_link", person=person, link=link, minutes=TICKET_MINUTES)
 
     async def _shown(self, request: Request, *, fault: str = "", **values: Any) -> Response:

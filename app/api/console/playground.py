@@ -24,7 +24,7 @@ from app.api.console.rendering import Rendering
 from app.api.console.sent_prompt import SentPrompt, sent_prompt
 from app.api.console.services import ConsoleServices
 from app.api.console.snippets import snippets
-from app.api.console.visitors import form_of, visitor_of
+from app.api.console.visitors import form_of, gateway_address, visitor_of
 from app.api.dialects import Exchange
 from app.api.error_responses import error_response
 from app.api.openai.read import to_call
@@ -55,15 +55,13 @@ class _Asked(Struct, frozen=True):
     """A call that somebody asks for.
 
     Args:
-        body: The same as a request of the API.
-        session_id: None without a session.
+        snippets: The same request in other forms.
         before: What the session knew before.
     """
 
     call: ChatCall
     caller: Caller
-    body: dict[str, Any]
-    session_id: str | None
+    snippets: dict[str, str]
     before: tuple[Message, ...]
     exchange: Exchange
 
@@ -122,7 +120,7 @@ class PlaygroundPages:
                 "calls": told_calls(ending.completion),
                 "sent": asked.sent(answer.opening),
                 "usage": ending.usage,
-                "snippets": snippets(asked.body, asked.session_id),
+                "snippets": asked.snippets,
             }
         except GatewayError as error:
             result["fault"] = error
@@ -155,7 +153,7 @@ class PlaygroundPages:
             session = await self._services.admin.sessions.load(SessionKey(caller.id, session_id))
             before = session.messages if session is not None else ()
         exchange = Exchange(calls=(call,), stream=stream, write=lambda _: b"", encoder=_plain_encoder)
-        return _Asked(call, caller, body, session_id, before, exchange)
+        return _Asked(call, caller, snippets(body, session_id, gateway_address(request)), before, exchange)
 
     async def _caller(self, request: Request, key_id: str) -> Caller:
         """The caller whose key is used: the visitor's own, or the one that an administrator has chosen."""
@@ -203,7 +201,7 @@ class PlaygroundPages:
             chat=chat if _CHAT.fullmatch(chat) else secrets.token_hex(8),
             results=results,
             default_model=registry.default_model,
-            example=snippets(example, None),
+            example=snippets(example, None, gateway_address(request)),
         )
 
 
@@ -223,9 +221,7 @@ class _Streamed(Response):
         origin = Origin(context.request_id, _DIALECT, streamed=True)
         stream = EventStream(
             services.chat.stream(asked.call, asked.caller, origin),
-            encoder=lambda opening: PlaygroundEncoder(
-                _plain_encoder(opening), asked.sent(opening), snippets(asked.body, asked.session_id)
-            ),
+            encoder=lambda opening: PlaygroundEncoder(_plain_encoder(opening), asked.sent(opening), asked.snippets),
             headers_of=lambda opening: opening_headers(opening, asked.exchange, context.error_form.limit_headers),
             policy=services.streams,
             metrics=services.metrics,

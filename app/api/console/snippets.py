@@ -1,4 +1,4 @@
-"""A request as people would send it themselves. Pure. `ORIGIN` stands for the gateway's address, as pages fill it in."""
+"""A request as people would send it themselves. Pure."""
 
 import json
 from collections.abc import Mapping
@@ -8,19 +8,26 @@ from typing import Any
 _WIDTH = 100
 
 
-def snippets(body: Mapping[str, Any], session_id: str | None) -> dict[str, str]:
-    """The same request for curl, Python and JavaScript."""
+def snippets(body: Mapping[str, Any], session_id: str | None, address: str) -> dict[str, str]:
+    """The same request for curl, Python and JavaScript.
+
+    Args:
+        body: Of the request.
+        session_id: None without a session.
+        address: The gateway's, without a slash at its end.
+    """
+    base_url = f"{address}/v1"
     return {
-        "curl": _curl(body, session_id),
-        "python": _python(body, session_id),
-        "javascript": _script(body, session_id),
+        "curl": _curl(body, session_id, base_url),
+        "python": _python(body, session_id, base_url),
+        "javascript": _script(body, session_id, base_url),
     }
 
 
-def _curl(body: Mapping[str, Any], session_id: str | None) -> str:
+def _curl(body: Mapping[str, Any], session_id: str | None, base_url: str) -> str:
     quoted = json.dumps(body, ensure_ascii=False).replace("'", "'\\''")
     lines = [
-        "curl ORIGIN/v1/chat/completions",
+        f"curl {base_url}/chat/completions",
         '-H "Authorization: Bearer $API_KEY"',
         '-H "Content-Type: application/json"',
         *([f'-H "X-Session-Id: {session_id}"'] if session_id else []),
@@ -29,7 +36,7 @@ def _curl(body: Mapping[str, Any], session_id: str | None) -> str:
     return " \\\n  ".join(lines)
 
 
-def _python(body: Mapping[str, Any], session_id: str | None) -> str:
+def _python(body: Mapping[str, Any], session_id: str | None, base_url: str) -> str:
     fields = [f"    {name}={pformat(value, width=_WIDTH, sort_dicts=False)}," for name, value in body.items()]
     if session_id:
         fields.append(f'    extra_headers={{"X-Session-Id": "{session_id}"}},')
@@ -41,7 +48,7 @@ def _python(body: Mapping[str, Any], session_id: str | None) -> str:
     lines = [
         "from openai import OpenAI",
         "",
-        'client = OpenAI(base_url="ORIGIN/v1", api_key=API_KEY)',
+        f'client = OpenAI(base_url="{base_url}", api_key=API_KEY)',
         "answer = client.chat.completions.create(",
         *fields,
         ")",
@@ -50,7 +57,8 @@ def _python(body: Mapping[str, Any], session_id: str | None) -> str:
     return "\n".join(lines)
 
 
-def _script(body: Mapping[str, Any], session_id: str | None) -> str:
+def _script(body: Mapping[str, Any], session_id: str | None, base_url: str) -> str:
+    written = json.dumps(body, ensure_ascii=False, indent=2)
     options = f', {{ headers: {{ "X-Session-Id": "{session_id}" }} }}' if session_id else ""
     read = (
         'for await (const chunk of answer) process.stdout.write(chunk.choices[0]?.delta.content ?? "");'
@@ -60,8 +68,8 @@ def _script(body: Mapping[str, Any], session_id: str | None) -> str:
     lines = [
         'import OpenAI from "openai";',
         "",
-        'const client = new OpenAI({ baseURL: "ORIGIN/v1", apiKey: API_KEY });',
-        f"const answer = await client.chat.completions.create({json.dumps(body, ensure_ascii=False, indent=2)}{options});",
+        f'const client = new OpenAI({{ baseURL: "{base_url}", apiKey: API_KEY }});',
+        f"const answer = await client.chat.completions.create({written}{options});",
         read,
     ]
     return "\n".join(lines)

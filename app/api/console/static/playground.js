@@ -93,7 +93,7 @@ class Column {
     if (told.snippets) {
       for (const [name, text] of Object.entries(told.snippets)) {
         const place = document.querySelector(`[data-snippet="${name}"]`);
-        if (place) place.textContent = text.replaceAll("ORIGIN", location.origin);
+        if (place) place.textContent = text;
       }
     }
     if (told.tree) {
