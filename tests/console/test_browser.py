@@ -98,7 +98,11 @@ def test_a_password_and_a_key_sign_in_by_hand(browser: Browser, own_console: Con
         page.get_by_label("API key").fill(new.secret)
         page.locator("form.card").nth(1).get_by_role("button").click()
         expect(page.get_by_role("heading", level=1)).to_have_text("default/ada-laptop")
-        assert page.get_by_role("navigation").get_by_role("link").all_inner_texts() == ["My key", "Requests"]
+        assert page.get_by_role("navigation").get_by_role("link").all_inner_texts() == [
+            "My key",
+            "Requests",
+            "Playground",
+        ]
 
 
 def _until_answered(console: Console, secret: str) -> None:

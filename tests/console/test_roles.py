@@ -11,6 +11,8 @@ from app.api.console.services import ConsoleServices
 from tests.console.running import Console, Signed
 
 ADMINS, STAFF, ALL = ("admin",), ("admin", "viewer"), ("admin", "viewer", "holder")
+# Viewers may spend nothing.
+CHATTERS = ("admin", "holder")
 # Each page, and who may use it.
 PAGES = {
     ("GET", "/console/"): ALL,
@@ -24,13 +26,25 @@ PAGES = {
     ("GET", "/console/keys/{key_id}"): ALL,
     ("POST", "/console/keys/{key_id}"): ADMINS,
     ("POST", "/console/keys/{key_id}/{action}"): ADMINS,
+    ("GET", "/console/projects"): STAFF,
+    ("GET", "/console/limits/{scope:path}"): STAFF,
+    ("POST", "/console/limits/{scope:path}"): ADMINS,
+    ("GET", "/console/sessions"): STAFF,
+    ("POST", "/console/sessions/delete"): ADMINS,
+    ("GET", "/console/playground"): CHATTERS,
+    ("POST", "/console/playground"): CHATTERS,
+    ("POST", "/console/playground/stream"): CHATTERS,
     ("GET", "/console/upstreams"): STAFF,
     ("POST", "/console/upstreams/{name}/probe"): ADMINS,
     ("GET", "/console/workers"): STAFF,
     ("GET", "/console/settings"): STAFF,
+    ("GET", "/console/people"): ADMINS,
+    ("POST", "/console/people"): ADMINS,
+    ("POST", "/console/people/{person_id}/{action}"): ADMINS,
     ("GET", "/console/audit"): STAFF,
     ("GET", "/console/account"): ALL,
     ("POST", "/console/account/password"): STAFF,
+    ("POST", "/console/account/logins"): ALL,
     ("POST", "/console/account/sign-out"): ALL,
 }
 # Those that anybody may use, who isn't signed in either.
@@ -46,6 +60,14 @@ FORMS = {
     "/console/keys/{key_id}": {"name": "changed by a form"},
     "/console/account/password": {"password": "correct horse battery"},
 }
+# Of forms that are sent without what they are for: whoever may send them is told so.
+WITHOUT_USE = {
+    "/console/people": (400,),
+    "/console/people/{person_id}/{action}": (404,),
+    "/console/playground": (400,),
+    "/console/playground/stream": (400,),
+    "/console/sessions/delete": (404,),
+}
 
 
 def test_every_route_is_told_here() -> None:
@@ -59,6 +81,7 @@ def _ask(console: Console, somebody: Signed, method: str, page: str) -> int:
     """The status that somebody gets for a page that is about a key and a request of their own."""
     key = somebody.key or console.new_key()
     path = page.replace("{key_id}", key.key.id).replace("{action}", "pause").replace("{name}", "kimi-web")
+    path = path.replace("{scope:path}", "gateway").replace("{person_id}", "p_1")
     if "{call_id:int}" in path:
         assert console.chat(key.secret).status_code == 200
         (row,) = console.rows(lambda row: row["key_id"] == key.key.id)
@@ -78,7 +101,7 @@ def test_a_page_is_for_its_roles_and_nobody_else(console: Console, role: str, me
         if role not in PAGES[method, page]:
             assert status == 403
         elif method == "POST":
-            assert status in (201, 303)
+            assert status in WITHOUT_USE.get(page, (201, 303))
         else:
             assert status == (303 if (role, page) == ("holder", "/console/") else 200)
 
