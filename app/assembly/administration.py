@@ -9,9 +9,9 @@ from app import __version__
 from app.api.admin.app import admin_app
 from app.api.admin.feed import Feed
 from app.api.admin.services import AdminServices
-from app.api.playground_services import PlaygroundServices
 from app.api.console.services import ConsoleServices
 from app.api.ops import Drain
+from app.api.playground_services import PlaygroundServices
 from app.assembly.limits import book_of, policy_of
 from app.assembly.resources import Resources
 from app.domain.caller import caller_of_key

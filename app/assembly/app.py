@@ -14,13 +14,13 @@ from app.api.answering import AnsweringEndpoint
 from app.api.anthropic.dialect import MESSAGES
 from app.api.app import Gateway
 from app.api.completions.dialect import COMPLETIONS
-from app.api.playground_services import PlaygroundServices
 from app.api.dialects import DialectServices
 from app.api.key import key_router
 from app.api.lazy import LazyApp, Refusing
 from app.api.openai.dialect import CHAT_COMPLETIONS
 from app.api.ops import Drain, ops_router
 from app.api.pages.docs import docs_router
+from app.api.playground_services import PlaygroundServices
 from app.api.responses.dialect import RESPONSES
 from app.api.sessions import sessions_router
 from app.api.streaming.event_stream import StreamPolicy

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from app.api.admin.services import AdminServices
-from app.api.playground_services import PlaygroundServices
 from app.api.middleware.auth import IssuedKeys
+from app.api.playground_services import PlaygroundServices
 from app.limits.book import LimitBook
 from app.limits.limiter import LimiterPolicy
 from app.limits.overview import Overview
