@@ -25,7 +25,7 @@ from app.storage.rows import RequestRow
 from simulator.behaviour import Behaviour
 from simulator.live import running
 from tests.console.browser import NARROW, Tab, launched, tab
-from tests.console.running import COOKIE, Console, console_of
+from tests.console.running import COOKIE, Console, Signed, console_of
 from tests.storage.calls import call, write
 
 ROOT = Path(__file__).parent
@@ -64,18 +64,19 @@ def main() -> int:
     ):
         browser = launched(playwright)
         names = _filled(console)
-        if folder is None:
-            _make_pictures(browser, console, names)
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            _take_every_page(browser, console, names, folder)
+        with console.signed_in("admin", "ada") as ada:
+            if folder is None:
+                _make_pictures(browser, console, ada, names)
+            else:
+                folder.mkdir(parents=True, exist_ok=True)
+                _take_every_page(browser, console, ada, names, folder)
         browser.close()
     return 0
 
 
-def _make_pictures(browser: Browser, console: Console, names: dict[str, str]) -> None:
+def _make_pictures(browser: Browser, console: Console, ada: Signed, names: dict[str, str]) -> None:
     for name, language, page in PICTURES:
-        with _opened(browser, console, language, viewport=WINDOW) as opened:
+        with _opened(browser, console, ada, language, viewport=WINDOW) as opened:
             opened.go(page.format(**names))
             picture = opened.page.screenshot()
         if len(picture) > _LARGEST:
@@ -83,10 +84,10 @@ def _make_pictures(browser: Browser, console: Console, names: dict[str, str]) ->
         (ROOT / "images" / f"{name}.png").write_bytes(picture)
 
 
-def _take_every_page(browser: Browser, console: Console, names: dict[str, str], folder: Path) -> None:
+def _take_every_page(browser: Browser, console: Console, ada: Signed, names: dict[str, str], folder: Path) -> None:
     for language, locale in LANGUAGES.items():
         for look, options in LOOKS.items():
-            with _opened(browser, console, language, **options) as opened:
+            with _opened(browser, console, ada, language, **options) as opened:
                 for page in PAGES:
                     opened.go(page.format(**names))
                     name = page.replace("/", "-").replace("{", "").replace("}", "") or "overview"
@@ -97,14 +98,11 @@ def _take_every_page(browser: Browser, console: Console, names: dict[str, str], 
 
 
 @contextmanager
-def _opened(browser: Browser, console: Console, language: str, **options: Any) -> Iterator[Tab]:
+def _opened(browser: Browser, console: Console, ada: Signed, language: str, **options: Any) -> Iterator[Tab]:
     """A tab of somebody who may do everything."""
-    with (
-        console.signed_in("admin") as admin,
-        tab(browser, console.address, may_fault=True, locale=LANGUAGES[language], **options) as opened,
-    ):
+    with tab(browser, console.address, may_fault=True, locale=LANGUAGES[language], **options) as opened:
         host = urlsplit(console.address).hostname or ""
-        cookie = {"name": COOKIE, "value": admin.login.cookie, "domain": host, "path": "/console"}
+        cookie = {"name": COOKIE, "value": ada.login.cookie, "domain": host, "path": "/console"}
         opened.page.context.add_cookies([cookie])  # type: ignore[list-item]  # a TypedDict
         yield opened
 

@@ -82,11 +82,11 @@ class Console:
         return httpx.Client(base_url=self.gateway.base_url, timeout=WAIT_SECONDS, trust_env=False, verify=NO_TLS)
 
     @contextmanager
-    def signed_in(self, role: str) -> Iterator[Signed]:
+    def signed_in(self, role: str, name: str | None = None) -> Iterator[Signed]:
         """An administrator, a viewer or the holder of a key."""
         self._count += 1
         key = self.new_key() if role == "holder" else None
-        person = None if key else self.done(new_person, f"{role} {self._count}", role)
+        person = None if key else self.done(new_person, name or f"{role} {self._count}", role)
 
         def sign_in(connection: Connection) -> NewLogin:
             if key is not None:

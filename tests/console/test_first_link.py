@@ -78,12 +78,12 @@ def _somebody_signs_in(url: str) -> None:
 
 
 def test_the_demo_prints_a_link_that_signs_in(tmp_path: Path) -> None:
-    """Once; the next start has another one, also when somebody has signed in already."""
+    """Once, however often somebody has signed in before."""
     settings = {"DATABASE_URL": f"sqlite:///{tmp_path}/gateway.db", "JOURNAL_DIR": str(tmp_path / "journal")}
-    for _ in range(2):
-        with demo("--port", "0", **settings) as text:
-            ((address, ticket),) = LINK.findall(text)
-            assert [_enter(address, ticket), _enter(address, ticket)] == [303, 401]
+    _somebody_signs_in(settings["DATABASE_URL"])
+    with demo("--port", "0", **settings) as text:
+        ((address, ticket),) = LINK.findall(text)
+        assert [_enter(address, ticket), _enter(address, ticket)] == [303, 401]
 
 
 def test_a_demo_without_a_database_has_no_console() -> None:
@@ -94,17 +94,14 @@ def test_a_demo_without_a_database_has_no_console() -> None:
 
 
 def test_a_server_at_a_terminal_prints_a_link_until_somebody_has_signed_in(settings: dict[str, str]) -> None:
-    """At each start again, because the last one may have passed unused; from the first sign-in on no more."""
-    for _ in range(2):
-        with _at_a_terminal("main.py", "serve", **settings) as (_, terminal):
-            text = _read_until(terminal, b"Uvicorn running")
-            ((address, ticket),) = LINK.findall(text)
-            assert address.endswith(settings["API_PORT"])
-    _somebody_signs_in(settings["DATABASE_URL"])
+    """Though a link was made before, which nobody has used; from the first sign-in on no more."""
+    run("main.py", "console-link", **settings)
     with _at_a_terminal("main.py", "serve", **settings) as (_, terminal):
-        text = _read_until(terminal, b"Uvicorn running")
-        assert "console" not in text.lower()
-        assert _enter(address, ticket) == 303  # of the last start: nobody has used it
+        ((address, ticket),) = LINK.findall(_read_until(terminal, b"Uvicorn running"))
+        assert address.endswith(settings["API_PORT"])
+        assert _enter(address, ticket) == 303
+    with _at_a_terminal("main.py", "serve", **settings) as (_, terminal):
+        assert "console" not in _read_until(terminal, b"Uvicorn running").lower()
 
 
 def test_a_log_is_told_how_to_get_a_link_and_never_the_link(settings: dict[str, str]) -> None:
@@ -136,7 +133,7 @@ def test_a_server_without_a_database_says_nothing_of_a_console(settings: dict[st
 def test_a_cluster_at_a_terminal_prints_one_link(settings: dict[str, str]) -> None:
     """With nginx's address, and once for all its workers."""
     first = free_ports(3)
-    ports = {"NGINX_PORT": str(first + 2), "CLUSTER_FIRST_PORT": str(first), "WORKERS": "2"}
+    ports = {"NGINX_PORT": str(first + 2), "CLUSTER_FIRST_PORT": str(first), "CLUSTER_WORKERS": "2"}
     with _at_a_terminal("main.py", "cluster", **settings, **ports) as (_, terminal):
         text = _read_until(terminal, b"cluster_ready")
         ((address, ticket),) = LINK.findall(text)
