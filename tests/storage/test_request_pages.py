@@ -8,7 +8,7 @@ from app.domain.request_ids import RequestIds, number_of, time_in
 from app.storage import request_pages
 from app.storage.clock import now
 from app.storage.database import Database
-from app.storage.request_pages import RowFilter, page_of_rows, row_of, rows_after, rows_of_request
+from app.storage.request_pages import RowFilter, newest_of_keys, page_of_rows, row_of, rows_after, rows_of_request
 from app.storage.rows import RequestRow, id_at, time_of
 from app.storage.usage import DAY, HOUR
 from tests import databases
@@ -192,3 +192,11 @@ def test_a_column_that_a_newer_gateway_has_added_is_left_alone(database: Databas
 
 
 _ADD = "ALTER TABLE request ADD COLUMN further INTEGER"
+
+
+def test_the_newest_call_of_each_key_is_found(database: Database) -> None:
+    """Whatever other keys have done since; keys without calls have none."""
+    write(database, [call(at=_BEGIN + number, count=number, key_id=f"k_{number % 3}") for number in range(10)])
+    with database.transaction(reads=True) as connection:
+        newest = newest_of_keys(connection, ["k_0", "k_2", "k_nobody"])
+    assert newest == {"k_0": _BEGIN + 9, "k_2": _BEGIN + 8}

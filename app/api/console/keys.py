@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from app.api.console.charts import Bar, stacked
+from app.api.console.charts import stacked
 from app.api.console.limit_bars import (
     STRETCH_MINUTES,
     Standing,
@@ -20,7 +20,7 @@ from app.api.console.limit_bars import (
     scopes_of_key,
     try_limits,
 )
-from app.api.console.overview import bars_by_key, day_bars
+from app.api.console.overview import KeyDays, day_bars, days_of_keys
 from app.api.console.rendering import Rendering
 from app.api.console.services import ConsoleServices
 from app.api.console.visitors import Refused, actor_of, form_of, visitor_of
@@ -60,7 +60,7 @@ class KeyPages:
         words = request.query_params.get("q", "")[:100]
         revoked = bool(request.query_params.get("revoked"))
 
-        def read(connection: Connection) -> tuple[list[StoredKey], dict[str, list[Bar]], dict[str, int], Standing]:
+        def read(connection: Connection) -> tuple[list[StoredKey], dict[str, KeyDays], dict[str, int], Standing]:
             keys = [
                 key
                 for key in list_keys(connection, revoked=revoked)
@@ -70,7 +70,7 @@ class KeyPages:
             newest = newest_of_keys(connection, [key.id for key in keys])
             return (
                 keys,
-                bars_by_key(connection, _DAYS_IN_LIST),
+                days_of_keys(connection, _DAYS_IN_LIST),
                 newest,
                 read_standing(self._services, connection, scopes),
             )
@@ -81,9 +81,8 @@ class KeyPages:
             _told(key, standing.stored)
             | {
                 "bars": shown.get(Scope("key", key.id)),
-                "days": stacked(days.get(key.id, [])),
-                "requests": sum(bar.parts[0] for bar in days.get(key.id, [])),
-                "tokens": sum(bar.parts[1] for bar in days.get(key.id, [])),
+                "days": days.get(key.id),
+                "rectangles": stacked(days[key.id].bars) if key.id in days else [],
                 "used_at": newest.get(key.id),
             }
             for key in found

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -118,15 +119,32 @@ def day_bars(connection: Connection, key_id: str, days: int) -> list[Bar]:
     return [Bar(str(day), (found.get(day, 0.0),)) for day in range(begin, end, DAY)]
 
 
-def bars_by_key(connection: Connection, days: int) -> dict[str, list[Bar]]:
-    """The requests and tokens of the last days, by key."""
+class KeyDays(Struct, frozen=True):
+    """What a key was used for in the last days.
+
+    Args:
+        bars: Its requests by day.
+        requests, tokens: Of all these days.
+    """
+
+    bars: list[Bar]
+    requests: int
+    tokens: int
+
+
+def days_of_keys(connection: Connection, days: int) -> dict[str, KeyDays]:
+    """What each key was used for in the last days that was used at all."""
     end = now()
     end += -end % DAY
     begin = end - days * DAY
-    found: dict[str, dict[int, tuple[float, float]]] = {}
+    found: dict[str, dict[int, dict[str, Any]]] = {}
     for row in usage_by(connection, "key", "day", since=begin, until=end):
-        sums = float(row["requests"]), float(row["tokens_in"] + row["tokens_out"])
-        found.setdefault(row["key"], {})[row["day"]] = sums
+        found.setdefault(row["key"], {})[row["day"]] = row
     return {
-        key: [Bar(str(day), sums.get(day, (0.0, 0.0))) for day in range(begin, end, DAY)] for key, sums in found.items()
+        key: KeyDays(
+            [Bar(str(day), (float(rows[day]["requests"]) if day in rows else 0.0,)) for day in range(begin, end, DAY)],
+            sum(row["requests"] for row in rows.values()),
+            sum(row["tokens_in"] + row["tokens_out"] for row in rows.values()),
+        )
+        for key, rows in found.items()
     }

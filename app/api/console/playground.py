@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.api.answering import opening_headers
-from app.api.console.playground_stream import PlaygroundEncoder, rendered, told_calls
+from app.api.console.playground_stream import MarkdownReading, PlaygroundEncoder, rendered, told_calls
 from app.api.console.rendering import Rendering
 from app.api.console.sent_prompt import SentPrompt, sent_prompt
 from app.api.console.services import ConsoleServices
@@ -116,7 +116,7 @@ class PlaygroundPages:
             ending = answer.as_shown().ending
             headers = opening_headers(answer.opening, asked.exchange, context.error_form.limit_headers)
             result |= {
-                "tree": rendered(ending.completion.text) or [ending.completion.text],
+                "tree": await rendered(ending.completion.text) or [ending.completion.text],
                 "calls": told_calls(ending.completion),
                 "sent": asked.sent(answer.opening),
                 "usage": ending.usage,
@@ -219,9 +219,12 @@ class _Streamed(Response):
         asked, services = self._asked, self._services
         context.became_call = True
         origin = Origin(context.request_id, _DIALECT, streamed=True)
+        reading = MarkdownReading()
         stream = EventStream(
-            services.chat.stream(asked.call, asked.caller, origin),
-            encoder=lambda opening: PlaygroundEncoder(_plain_encoder(opening), asked.sent(opening), asked.snippets),
+            reading.follow(services.chat.stream(asked.call, asked.caller, origin)),
+            encoder=lambda opening: PlaygroundEncoder(
+                _plain_encoder(opening), asked.sent(opening), asked.snippets, reading
+            ),
             headers_of=lambda opening: opening_headers(opening, asked.exchange, context.error_form.limit_headers),
             policy=services.streams,
             metrics=services.metrics,

@@ -1,6 +1,8 @@
-"""Writes a streamed answer for the playground: what clients of the API get, and what they can't see. Pure."""
+"""Writes a streamed answer for the playground: what clients of the API get, and what they can't see."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import ClassVar
 
 from app.api.console.markdown import Node, tree_of
@@ -8,13 +10,35 @@ from app.api.console.sent_prompt import SentPrompt
 from app.api.error_responses import openai_error_object
 from app.api.openai.stream import ChunkEncoder
 from app.api.wire.openai import usage_object
-from app.chat.events import Ending
+from app.chat.events import Ending, Event
 from app.domain.chat import Completion, Delta, Extras, ToolCallDelta
 from app.domain.errors import GatewayError
 from app.domain.json import json_bytes
 
-# Longer answers stay plain: reading them would hold up everybody else.
+# Longer answers stay plain: what is meant to be hard to read takes a second even so.
 _LONGEST_RENDERED = 40_000
+
+
+class MarkdownReading:
+    """Reads the Markdown of a streamed answer, once it is whole.
+
+    Attributes:
+        tree: The answer's elements; None as long as they aren't known, or if it is too long.
+    """
+
+    def __init__(self) -> None:
+        self.tree: Sequence[Node] | None = None
+
+    async def follow(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+        """Hand the events on. The tree is there before the ending is."""
+        said: list[str] = []
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, Delta) and not event.choice:
+                    said.append(event.text + event.refusal)
+                elif isinstance(event, Ending):
+                    self.tree = await rendered("".join(said))
+                yield event
 
 
 class PlaygroundEncoder:
@@ -24,15 +48,18 @@ class PlaygroundEncoder:
         plain: Writes the same as clients get it; each event has that as its `raw`.
         sent: What the upstream got.
         snippets: The same request in other forms.
+        reading: Has the answer's elements when it ends.
     """
 
     ping: ClassVar[bytes] = ChunkEncoder.ping
 
-    def __init__(self, plain: ChunkEncoder, sent: SentPrompt, snippets: Mapping[str, str]) -> None:
+    def __init__(
+        self, plain: ChunkEncoder, sent: SentPrompt, snippets: Mapping[str, str], reading: MarkdownReading
+    ) -> None:
         self._plain = plain
         self._sent = sent
         self._snippets = snippets
-        self._said: list[str] = []
+        self._reading = reading
 
     def opening(self) -> bytes:
         """What the upstream got."""
@@ -40,7 +67,6 @@ class PlaygroundEncoder:
 
     def text(self, text: str) -> bytes:
         """A piece of text."""
-        self._said.append(text)
         return _event("delta", self._plain.text(text), text=text)
 
     def reasoning(self, text: str) -> bytes:
@@ -49,12 +75,10 @@ class PlaygroundEncoder:
 
     def refusal(self, text: str) -> bytes:
         """A piece of what is said in place of an answer."""
-        self._said.append(text)
         return _event("delta", self._plain.refusal(text), text=text)
 
     def extras(self, text: str, extras: Extras) -> bytes:
         """A piece of text, and what the provider added to it."""
-        self._said.append(text)
         return _event("delta", self._plain.extras(text, extras), text=text)
 
     def other_choice(self, delta: Delta) -> bytes:
@@ -71,7 +95,7 @@ class PlaygroundEncoder:
         return _event(
             "ending",
             self._plain.ending(ending),
-            tree=rendered("".join(self._said)),
+            tree=self._reading.tree,
             calls=told_calls(completion),
             usage=usage_object(ending.usage),
             finish_reason=completion.finish_reason,
@@ -82,9 +106,9 @@ class PlaygroundEncoder:
         return _event("failure", self._plain.failure(error), error=openai_error_object(error))
 
 
-def rendered(text: str) -> Sequence[Node] | None:
-    """An answer as a tree of elements; None if it is too long for that."""
-    return tree_of(text) if len(text) <= _LONGEST_RENDERED else None
+async def rendered(text: str) -> Sequence[Node] | None:
+    """An answer as a tree of elements; None if it is too long for that. On a thread: everybody else goes on."""
+    return await asyncio.to_thread(tree_of, text) if len(text) <= _LONGEST_RENDERED else None
 
 
 def told_calls(completion: Completion) -> list[dict[str, str]]:

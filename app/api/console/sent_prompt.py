@@ -28,8 +28,7 @@ class SentPrompt(Struct, frozen=True):
     Args:
         text: As one text; empty if an earlier answer was given again.
         earlier_parts: What went before it, if it didn't fit into one message.
-        size: In the limit's unit.
-        unit: `codepoints`, `utf16`, `bytes` or `tokens`.
+        size: In the unit of the model's limit.
         parts: The conversation, oldest message first.
     """
 
@@ -37,7 +36,6 @@ class SentPrompt(Struct, frozen=True):
     earlier_parts: tuple[str, ...]
     size: int
     limit: int
-    unit: str
     dropped: int
     shortened: int
     parts: tuple[Part, ...]
@@ -52,7 +50,6 @@ def sent_prompt(prompt: Prompt, conversation: Sequence[Message]) -> SentPrompt:
         earlier_parts=earlier,
         size=prompt.size,
         limit=prompt.limit.size,
-        unit=prompt.limit.unit,
         dropped=prompt.dropped,
         shortened=prompt.shortened,
         parts=_parts("\n".join((*earlier, text)), conversation) if text else (),

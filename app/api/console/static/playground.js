@@ -10,7 +10,7 @@ const SIGNS = { whole: "●", shortened: "◐", dropped: "✕" };
 /**
  * @typedef {string | {tag: string, children?: Node_[], href?: string}} Node_
  * @typedef {{role: string, text: string, state: "whole" | "shortened" | "dropped"}} Part
- * @typedef {{text: string, earlier_parts: string[], size: number, limit: number, unit: string, parts: Part[]}} Sent
+ * @typedef {{text: string, earlier_parts: string[], size: number, limit: number, parts: Part[]}} Sent
  * @typedef {{kind: string, raw: string, text?: string, thought?: string, sent?: Sent, snippets?: Record<string, string>,
  *   tree?: Node_[] | null, calls?: {name: string, arguments: string}[], usage?: {prompt_tokens: number, completion_tokens: number},
  *   error?: {message: string, code: string | null}}} Told
@@ -110,7 +110,7 @@ class Column {
   sent(sent) {
     const { dataset } = this.section;
     const shortened = sent.parts.filter((part) => part.state !== "whole").length;
-    this.part("size").textContent = `${sent.size}/${sent.limit} ${sent.unit}${shortened ? ` · ✕ ◐ ${shortened}` : ""}`;
+    this.part("size").textContent = `${sent.size}/${sent.limit}${shortened ? ` · ✕ ◐ ${shortened}` : ""}`;
     this.part("sent").textContent = [...sent.earlier_parts, sent.text].join("\n\n");
     this.part("told").replaceChildren(...sent.parts.map((part) => {
       const item = document.createElement("li");
