@@ -44,6 +44,7 @@ def test_markdown_is_read() -> None:
         "[x](vbscript:x)",
         "[x](//elsewhere.example/)",
         "[x](/console/people)",
+        "[x](ms-settings:privacy)",
         "<javascript:alert(1)>",
         "![x](javascript:alert(1))",
         "[x]: javascript:alert(1)\n\n[x]",

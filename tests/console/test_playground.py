@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect, sync_playwright
@@ -198,6 +199,17 @@ def test_tools_are_offered_and_called(site: LiveSimulator, database: Database, a
     _, events = _stream(admin, key=key.key.id, model="kimi", message=message, tools=tools)
     assert [call["name"] for call in events[-1]["calls"]] == ["get_weather"]
     assert json.loads(events[-1]["calls"][0]["arguments"]) == {"city": "Paris"}
+
+
+def test_an_answer_that_nobody_waits_for_is_given_up(site: LiveSimulator, database: Database, admin: Visit) -> None:
+    """Streamed or whole: the call ends with the connection, and the ledger says so."""
+    key = make_key(database)
+    site.site.update(failure="hang")
+    fields = {"key": key.key.id, "model": "kimi", "message": "Hello"}
+    for path in ("/console/playground/stream", "/console/playground"):
+        with pytest.raises(httpx.ReadTimeout):
+            admin.http.post(path, data=fields, headers={"x-csrf-token": admin.token}, timeout=httpx.Timeout(60, read=1))
+    assert [row["outcome"] for row in _rows(database, 2)] == ["abandoned", "abandoned"]
 
 
 @pytest.fixture(scope="module")
