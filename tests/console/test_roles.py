@@ -6,6 +6,7 @@ from unittest.mock import MagicMock
 import pytest
 from starlette.routing import Route
 
+from app.api.console import requests
 from app.api.console.app import console_app
 from app.api.console.services import ConsoleServices
 from tests.console.running import Console, Signed
@@ -158,3 +159,16 @@ def test_a_holder_s_feed_has_only_the_holder_s_rows(console: Console) -> None:
             assert console.chat(secret).status_code == 200
         told = next(line for line in lines if line.startswith("data: "))
         assert holder.key.key.id in told
+
+
+def test_a_feed_outlives_no_login(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends now and then, and who asks again after signing out is a stranger."""
+    monkeypatch.setattr(requests, "_FEED_SECONDS", 0.0)
+    with console.signed_in("admin") as admin:
+        with admin.client.stream("GET", "/console/requests/feed") as feed:
+            lines = feed.iter_lines()
+            assert next(lines) == "retry: 2000"
+            assert console.chat().status_code == 200
+            assert list(lines) == [""]
+        admin.post("/console/account/sign-out")
+        assert admin.client.get("/console/requests/feed").status_code == 303

@@ -1,5 +1,6 @@
 """Requests: the log, live, and one with all that is known of it."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from http import HTTPStatus
 from typing import Any
@@ -24,6 +25,7 @@ from app.storage.usage import DAY, HOUR
 _SPANS = {"1h": HOUR, "24h": DAY, "7d": 7 * DAY, "30d": 30 * DAY}
 _OUTCOMES = ("completed", "failed", "abandoned", "refused", "replayed")
 _IN_PAGE = 50
+_FEED_SECONDS = 60.0
 _LARGEST_ID = 2**63 - 1  # that a database has room for
 
 
@@ -100,14 +102,21 @@ async def _events(
     rows: AsyncGenerator[dict[str, Any] | None, None], names: dict[str, str]
 ) -> AsyncGenerator[bytes, None]:
     yield b"retry: 2000\n\n"
+    clock = asyncio.get_running_loop().time
+    end = clock() + _FEED_SECONDS
     try:
         async for row in rows:
+            if clock() > end:
+                # The browser asks again, from its last row on: whoever may see nothing any more doesn't get further.
+                return
             if row is None:
                 yield b": nothing new\n\n"
             else:
                 yield b"id: %d\ndata: %s\n\n" % (row["id"], json_bytes(_told(row, names) | {"id": str(row["id"])}))
     except KeyStoreUnavailable:
         return
+    finally:
+        await rows.aclose()
 
 
 def _filter(request: Request) -> tuple[RowFilter, dict[str, str]]:
