@@ -104,7 +104,8 @@ def rows_ended_since(
     """
     columns = _REQUESTS.c
     indexed, others = _conditions(wanted)
-    has_ended = columns.id.op(">>")(ID_BITS) + columns.milliseconds >= ended
+    # As a word of the statement: PostgreSQL shifts by integers only, and parameters are more than that.
+    has_ended = columns.id.op(">>")(literal_column(str(ID_BITS))) + columns.milliseconds >= ended
     query = select(_REQUESTS).where(*indexed, *others, *_between(id_at(since), _NEWEST), has_ended)
     rows = _told(connection, query.order_by(columns.id.desc()).limit(limit))
     return sorted(rows, key=end_of)

@@ -151,8 +151,8 @@ class Body(BaseModel):
     @classmethod
     def _storable(cls, value: object) -> object:
         texts = value if isinstance(value, list) else [value]
-        if any(isinstance(text, str) and "\0" in text for text in texts):
-            raise ValueError("the character NUL can't be stored")
+        if not all(_is_storable(text) for text in texts if isinstance(text, str)):
+            raise ValueError("it has characters that can't be stored")
         return value
 
     def given(self) -> dict[str, Any]:

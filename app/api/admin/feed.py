@@ -11,6 +11,8 @@ from app.storage.database import Connection, Database, DatabaseAway
 from app.storage.request_pages import RowFilter, end_of, page_of_rows, row_of, rows_ended_since, slow_rows
 from app.storage.rows import id_at
 
+# The name of the task that asks the database.
+TASK = "feed of requests"
 _PAUSE_SECONDS = 1.0
 # A row's place is when its call began, but it comes when the call has ended: so far back is looked each time, and every
 # few times further back, for calls that took longer.
@@ -72,7 +74,7 @@ class Feed:
         queue: _Queue = asyncio.Queue(_MOST_WAITING)
         self._watchers.add(queue)
         if not self._is_running():
-            self._task = asyncio.create_task(self._run())
+            self._task = asyncio.create_task(self._run(), name=TASK)
         try:
             told = set()
             # If the database is away now, the client is told nothing, and comes back.

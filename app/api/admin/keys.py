@@ -236,7 +236,8 @@ class KeyEndpoints:
                 check_version(_shown(connection, key), if_match)
                 new = _told(lambda: administration.rotate_key(self._database, connection, key, grace_seconds=grace))
                 note_rotated(connection, actor, new, grace_seconds=grace)
-                return KeyWithSecret(key=_shown(connection, new.key), secret=new.secret, secret_shown=True), {}
+                key = _only(connection, key_id)  # with the secrets that open now
+                return KeyWithSecret(key=_shown(connection, key), secret=new.secret, secret_shown=True), {}
 
             request = ["key.rotate", key_id, body.model_dump(mode="json")]
             made, _ = once(self._database, connection, actor, idempotency_key, request, do)
