@@ -6,7 +6,6 @@ it says to the store travels as a message that the tests may lose, hold up or re
 """
 
 import asyncio
-import random
 import selectors
 from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine, Sequence
@@ -144,7 +143,7 @@ class SimulatedWorker:
         self.written = 0
         self.book = LimitBook(fixed=dict(world.limits))
         self.leases = Leases(_Link(world, self), workers=len(world.workers) + 1, written=lambda: self.written)
-        policy = LimiterPolicy(wait=1.0, without_store=without_store)
+        policy = LimiterPolicy(wait=world.wait, without_store=without_store)
         self.limiter = Limiter(self.book, self.leases, policy, line=lambda: len(self.lines))
         self._tasks: set[asyncio.Task[None]] = set()
         self.loop.set_exception_handler(self._failed)
@@ -234,12 +233,14 @@ class World:
         database: The store's, with its tables.
         limits: The limits of keys, one each.
         tolerance: How much more may be let in while the store is away: 1 for nothing.
+        wait: Seconds that calls wait for room.
     """
 
     database: Database
     limits: dict[Scope, tuple[Limit, ...]]
     without_store: Without = "refuse"
     tolerance: float = 1.0
+    wait: float = 0.0
     now: float = 1_000_000.0
     workers: list[SimulatedWorker] = field(default_factory=list)
     refused: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -277,6 +278,11 @@ class World:
             self.advance(_TICK)
         self.kill(worker)
 
+    def limit(self, key: str) -> Limit:
+        """The limit of a key."""
+        (limit,) = self.limits[Scope("key", key)]
+        return limit
+
     def change(self, key: str, amount: int) -> None:
         """Set another limit; the workers know it."""
         scope = Scope("key", key)
@@ -291,12 +297,12 @@ class World:
             flow.level += most - self._most.get(key, old.amount)
         self._most[key] = most
 
-    def advance(self, seconds: float) -> None:
-        """Let time pass."""
+    def advance(self, seconds: float, tick: float = _TICK) -> None:
+        """Let time pass, in so small steps."""
         end = self.now + seconds
         self._step()
         while self.now < end - 1e-9:
-            self.now = min(self.now + _TICK, end)
+            self.now = min(self.now + tick, end)
             self._step()
 
     def post(self, worker: SimulatedWorker, message: Message) -> None:
@@ -354,11 +360,16 @@ class World:
         return sum(not call.is_ghost for call in worker.running if call.limit.name == limit.name)
 
     def _mark_ghosts(self, lapse: float) -> None:
-        """What runs at a worker that wasn't heard of for so long isn't the store's business any more."""
+        """What was let in by a worker that wasn't heard of for so long since isn't the store's business any more.
+
+        What it lets in after that is: then it must not let in anything.
+        """
         for worker in self.workers:
             if self.now - worker.heard_at > lapse:
                 for call in worker.running:
-                    call.is_ghost = call.is_ghost or (call.limit.kind == "permits") == (lapse == LAPSE_SECONDS)
+                    is_permit = call.limit.kind == "permits"
+                    if is_permit == (lapse == LAPSE_SECONDS) and call.at <= worker.heard_at + lapse:
+                        call.is_ghost = True
 
     def _step(self) -> None:
         for worker in [*self.workers]:
@@ -435,8 +446,3 @@ def use_clock(monkeypatch: pytest.MonkeyPatch, now: Callable[[], float]) -> None
 def limits_of(**texts: str) -> dict[Scope, tuple[Limit, ...]]:
     """Limits of keys, by their names."""
     return {Scope("key", key): (read_limit(text),) for key, text in texts.items()}
-
-
-def spread(total: int, workers: Sequence[SimulatedWorker], seed: int = 1) -> list[SimulatedWorker]:
-    """Whom each of so many calls goes to."""
-    return random.Random(seed).choices(workers, k=total)
