@@ -277,7 +277,8 @@ class Limiter:
                 least = max(self._certain(allowance.limit, call, provider, model), 1)
             if self.leases.is_away:
                 self._share(allowance, now())
-            elif now() >= allowance.dry_until:
+            elif now() >= allowance.dry_until or allowance.ready_in(amount, now()) == 0.0:
+                # The store may have had too little for a larger call, and enough for this one.
                 await asyncio.shield(self.leases.ask(allowance, amount, least))
             if allowance.free >= amount:
                 continue
