@@ -50,6 +50,7 @@ class Cluster:
         pid: Of the supervisor.
         port: Of nginx.
         worker_ports: Of the workers.
+        site: Where the simulated site tells of itself.
         logged: How often each event stands in the log of the supervisor and the workers.
     """
 
@@ -58,6 +59,7 @@ class Cluster:
     worker_ports: range
     logged: Counter[str]
     session: httpx.AsyncClient
+    site: str
 
     @property
     def workers(self) -> list[int]:
@@ -108,7 +110,7 @@ async def cluster(folder: Path, database: str, *, workers: int = 3, **settings: 
             await session.patch(site, json={"char_limit": 0, "latency_s": 0.02})
             for each in (port, *range(first, first + workers)):
                 await until_up(session, f"http://127.0.0.1:{each}/health")
-            yield Cluster(supervisor.pid, port, range(first, first + workers), logged, session)
+            yield Cluster(supervisor.pid, port, range(first, first + workers), logged, session, site)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """People and their logins."""
 
-from app.people.sign_in import end_others, make_link_ticket, new_person, sign_in_with_key, sign_in_with_ticket
+from app.people.sign_in import Origin, end_others, make_link_ticket, new_person, sign_in_with_key, sign_in_with_ticket
 from app.storage.database import Database
 from app.storage.people import logins_of
 from tests import databases
@@ -16,10 +16,10 @@ def test_logins_are_those_of_one_person_or_one_key(database: Database) -> None:
     with database.transaction() as connection:
         people = [new_person(connection, name, "admin") for name in ("ada", "grace")]
         logins = [
-            sign_in_with_ticket(connection, make_link_ticket(connection, person), "").login
+            sign_in_with_ticket(connection, make_link_ticket(connection, person), Origin("")).login
             for person in (*people, people[0])
         ]
-        holders = [sign_in_with_key(connection, key_id, "").login for key_id in ("k_one", "k_two", "k_one")]
+        holders = [sign_in_with_key(connection, key_id, Origin("")).login for key_id in ("k_one", "k_two", "k_one")]
 
         def digests(person_id: str | None, key_id: str | None) -> set[str]:
             return {one.digest for one in logins_of(connection, person_id=person_id, key_id=key_id)}

@@ -12,8 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from app.api.console.visitors import page_path, visitor_of
-from app.api.pages.browsers import address_as_seen, preferred_language
+from app.api.console.visitors import gateway_address, page_path, visitor_of
+from app.api.pages.browsers import preferred_language
 
 LANGUAGES: Final = ("en", "zh")
 _HERE = Path(__file__).parent
@@ -65,20 +65,13 @@ class Rendering:
             theme=theme_of(request),
             visitor=visitor_of(request),
             base=f"{prefix}/console",
-            api=f"{_gateway_of(request)}/v1",
+            api=f"{gateway_address(request)}/v1",
             path=page_path(request),
             here=_address_of(request),
             now=datetime.now(UTC),
             **values,
         )
         return HTMLResponse(html, status, headers=dict(_HEADERS))
-
-
-def _gateway_of(request: Request) -> str:
-    """The gateway's address, for clients elsewhere."""
-    headers = dict(reversed(request.scope["headers"]))
-    server = request.scope.get("server") or ("localhost", None)
-    return address_as_seen(request.url.scheme, headers, request.scope.get("root_path", ""), server)
 
 
 def _address_of(request: Request) -> str:

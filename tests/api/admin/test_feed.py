@@ -134,7 +134,7 @@ def test_an_id_that_is_none_is_refused(reader: httpx.Client, last: str) -> None:
 
 def test_each_sees_what_it_looks_for(reader: httpx.Client, database: Database) -> None:
     """By the same filters as the pages."""
-    rows = {
+    rows: dict[str, dict[str, Any]] = {
         "plain": {},
         "of-bob": {"key_id": "k_bob", "project": "shop"},
         "failed": {"outcome": "failed", "error": "upstream_timeout", "status": 504},
