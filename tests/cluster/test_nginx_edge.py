@@ -363,7 +363,7 @@ ADMIN_PATHS = [
 def test_the_admin_api_is_open_to_admin_networks_only(
     worker: Worker, tmp_path: Path, client: str, networks: list[str], is_let_in: bool
 ) -> None:
-    """However its address is written. Others get a 403 in the API's form, no worker is asked; they may still chat."""
+    """However its address is written: others get a 403 in the API's form, and no worker is asked; they may chat."""
     with edge(tmp_path, worker.address, replaced=BEHIND_A_PROXY, admin_networks=networks) as proxied:
         for path in ADMIN_PATHS:
             worker.asked.clear()

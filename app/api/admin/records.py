@@ -32,7 +32,7 @@ from app.storage.keys import count_of_keys
 from app.storage.limits import stored_limits
 from app.storage.prices import change_prices, list_prices
 
-Dollars = Annotated[float, Field(ge=0, le=1_000_000, description="Dollars for a million tokens.")]
+Dollars = Annotated[float, Field(ge=0, le=1_000_000, description="Dollars for a million tokens, to a tenth of a cent.")]
 # Nano-dollars for a token in dollars for a million.
 _NANO_IN_DOLLARS = 1000
 _MOST_PRICES = 1000
