@@ -77,7 +77,8 @@ class Claim(Struct, frozen=True):
         need: What it needs now.
         want: What it would like to have, at least `need`.
         least: Less than this is of no use to it now: part of what a large call needs would only be kept from others.
-        back: Unused tokens that it gives back; negative if more was used than it held.
+        back: Unused tokens of those that it held; negative if more was used than it held.
+        returned: Tokens that calls have not used after all. They had counted as used: there may be no room for them.
         seconds: In which a bucket fills up.
         quota: What the ledger is to be asked.
     """
@@ -90,6 +91,7 @@ class Claim(Struct, frozen=True):
     want: int = 0
     least: int = 0
     back: int = 0
+    returned: int = 0
     seconds: int = 0
     quota: Quota | None = None
 
@@ -193,7 +195,8 @@ def grant(
     tokens, at, held = 0.0, now, 0
     if claim.kind == "bucket":
         since = now if unchanged_since is None else min(max(unchanged_since, old.at), now)
-        tokens = _refilled(old, claim, own + others, since, now) + claim.back
+        tokens = _refilled(old, claim, own + others, since, now) + claim.returned
+        tokens = min(tokens, float(claim.amount - own - others)) + claim.back
         left = tokens = min(tokens, float(claim.amount - others - claim.held))
         if old.at - now < _LARGEST_STEP:
             at = max(now, old.at)

@@ -45,7 +45,8 @@ class Allowance:
         wanted: Whether another worker had to go without a short while ago.
         answer: Done when the store has answered; None if it isn't being asked.
         freed: Done when something has become free; None if nobody waits for that.
-        dry_until: The store isn't asked before, in the loop's time.
+        dry_until: The store isn't asked before, in the loop's time, for as much as it lacked.
+        lacked: So much it didn't have when it was asked last.
     """
 
     __slots__ = (
@@ -53,6 +54,7 @@ class Allowance:
         "_alone",
         "_answered_at",
         "_asked_at",
+        "_asked_least",
         "_debt",
         "_divided",
         "_is_unsure",
@@ -77,6 +79,7 @@ class Allowance:
         "in_use",
         "is_given_back",
         "kind",
+        "lacked",
         "limit",
         "limit_id",
         "low",
@@ -108,10 +111,11 @@ class Allowance:
         self.answer: asyncio.Future[None] | None = None
         self.freed: asyncio.Future[None] | None = None
         self.dry_until = 0.0
+        self.lacked = 0
         self._left = float(limit.amount)
         self._answered_at = 0.0
         self.wanted = False
-        self._needs = self._least = 0
+        self._needs = self._least = self._asked_least = 0
         self._debt = 0
         # What the store counts as held here, at least; and whether it may be something else, or more.
         self._reported = 0
@@ -204,9 +208,12 @@ class Allowance:
         self._taken_before, self._asked_at = self.taken, now
         reserve = 0 if parting else self._reserve(now, workers)
         need, self._needs = max(self._needs - max(self.free, 0), 0), 0
-        least, self._least = max(self._least - max(self.free, 0), 0) if need else 0, 0
+        self._asked_least, self._least = self._least, 0
+        least = max(self._asked_least - max(self.free, 0), 0) if need else 0
         back = max(self.free - reserve, 0) if parting or self.wanted or self._is_idle(now) else 0
         self.free -= back
+        if back:
+            self.dry_until = 0.0  # now the store has it
         self._debt = min(self.free, 0)
         returned, self._returned = self._returned, 0
         self.low = reserve / 2
@@ -219,7 +226,8 @@ class Allowance:
             need=need,
             want=max(need + max(reserve - max(self.free, 0), 0), need),
             least=least,
-            back=back + returned + self._debt if self.kind == "bucket" else 0,
+            back=back + self._debt if self.kind == "bucket" else 0,
+            returned=returned,
             seconds=self.limit.seconds if self.kind == "bucket" else 0,
             quota=self.quota,
         )
@@ -247,8 +255,11 @@ class Allowance:
         self._left, self._answered_at, self.wanted, self.used = grant.left, now, grant.wanted, grant.used
         if grant.granted < need:
             is_spent = self.kind == "quota" and grant.used >= self.limit.amount
-            wait = _LONGEST_DRY if is_spent else self.ready_in(need, now) or 0.0
+            self.lacked = self._asked_least
+            wait = _LONGEST_DRY if is_spent else self.ready_in(self.lacked, now) or 0.0
             self.dry_until = now + min(max(wait, _SHORTEST_DRY), _LONGEST_DRY)
+        elif grant.left >= self.lacked:
+            self.dry_until = 0.0
         self._answer()
 
     def failed(self) -> None:
@@ -327,6 +338,10 @@ class Allowance:
             self._alone += int(self._left // workers)
             self.free += int(self._left // workers)
             self._left = 0.0
+
+    def is_dry(self, amount: int, now: float) -> bool:
+        """Whether the store is known not to have so much. It may have had too little for a larger call only."""
+        return now < self.dry_until and (amount >= self.lacked or self.ready_in(amount, now) != 0.0)
 
     def ready_in(self, amount: int, now: float) -> float | None:
         """In how many seconds so much can be had of a bucket; None if nobody knows, which is so for all else."""

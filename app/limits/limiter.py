@@ -277,8 +277,7 @@ class Limiter:
                 least = max(self._certain(allowance.limit, call, provider, model), 1)
             if self.leases.is_away:
                 self._share(allowance, now())
-            elif now() >= allowance.dry_until or allowance.ready_in(amount, now()) == 0.0:
-                # The store may have had too little for a larger call, and enough for this one.
+            elif not allowance.is_dry(least, now()):
                 await asyncio.shield(self.leases.ask(allowance, amount, least))
             if allowance.free >= amount:
                 continue
@@ -286,7 +285,9 @@ class Limiter:
                 reserved = [*reserved[:short], allowance.free, *reserved[short + 1 :]]
                 continue
             pause = allowance.ready_in(amount, now())
-            pause = max(_LOOK_AGAIN_SECONDS if pause is None else pause, allowance.dry_until - now(), 0.001)
+            pause = max(_LOOK_AGAIN_SECONDS if pause is None else pause, 0.001)
+            if allowance.is_dry(least, now()):
+                pause = max(pause, allowance.dry_until - now())
             is_spent = allowance.kind == "quota" and allowance.used >= allowance.limit.amount
             if is_spent or now() + pause > deadline or allowance.waiting >= most_waiting:
                 raise self._refusal(plan, short, least, now())

@@ -51,9 +51,9 @@ def test_debts_are_paid_first() -> None:
 
 def test_what_is_given_back_never_overflows() -> None:
     """Neither the bucket, nor what others hold besides."""
-    assert _granted(replace(_MINUTE, want=99, back=50), Standing(60, 50.0, 10_000))[0].granted == 60
+    assert _granted(replace(_MINUTE, want=99, returned=50), Standing(60, 50.0, 10_000))[0].granted == 60
     with_others = Standing(60, 50.0, 10_000, held=10)
-    assert _granted(replace(_MINUTE, want=99, back=50), with_others, others=10)[0].granted == 50
+    assert _granted(replace(_MINUTE, want=99, returned=50), with_others, others=10)[0].granted == 50
 
 
 def test_part_of_a_large_call_is_kept_from_nobody() -> None:

@@ -261,8 +261,9 @@ def _patched_claims(change: Callable[[granting.Claim], granting.Claim]) -> Calla
     return claim
 
 
-def _refilled_without_room(old: granting.Standing, claim: granting.Claim, *_: int) -> float:
-    return old.tokens + claim.amount - old.amount + (_[2] - old.at) / 1000 * claim.amount / claim.seconds
+def _granted_without_room(claim: granting.Claim, standing: granting.Standing, **said: Any) -> Any:
+    """What a worker has held until now doesn't count any more."""
+    return _GRANT(claim, replace(standing, held=0), **{**said, "own": 0})
 
 
 def _refilled_twice(old: granting.Standing, claim: granting.Claim, held: int, since: int, now: int) -> float:
@@ -293,7 +294,7 @@ def _taken_without_asking(self: Leases, now: float) -> None:
     """What is held never lapses at the worker."""
 
 
-_HELD, _REFILLED = storage._held, granting._refilled
+_GRANT, _HELD, _REFILLED = granting.grant, storage._held, granting._refilled
 _NUMBERS = count(1_000)
 _CLAIM, _GRANTED = Allowance.claim, Allowance.granted
 _EXCHANGE, _RELEASE, _VOID = storage.exchange, Allowance.release, Allowance.void
@@ -332,7 +333,7 @@ def _void_nothing(self: Allowance, *, is_back: bool) -> bool:
 # first: the machine finds all of them without, only later.
 _FAULTS: dict[str, tuple[Any, str, Any]] = {
     "others' holdings don't count": (storage, "_held", _held_by_nobody_else),
-    "a bucket refills although it is held": (granting, "_refilled", _refilled_without_room),
+    "a bucket refills although it is held": (storage, "grant", _granted_without_room),
     "a bucket refills twice as fast": (granting, "_refilled", _refilled_twice),
     "each worker's own clock counts": (storage, "exchange", _exchange_by_the_worker),
     "what comes late or twice counts like anything else": (storage, "exchange", _exchange_whenever),

@@ -1,0 +1,353 @@
+"""Calls are let in by all of their limits or by none, wait a short while, and are told why if not."""
+
+import asyncio
+import re
+from collections.abc import Coroutine
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from app.domain.caller import Caller
+from app.domain.chat import ChatCall, Message, Usage
+from app.domain.errors import GatewayError, GatewayOverloaded, LimitReached, QuotaSpent
+from app.domain.granting import Scope
+from app.domain.limits import read_limits
+from app.domain.usage import CallRecord
+from app.limits.book import LimitBook
+from app.limits.leases import Leases
+from app.limits.limiter import Admission, Limiter, LimiterPolicy
+from app.limits.store import MemoryStore
+from tests.loops import in_leaping_time
+
+UTC = ZoneInfo("UTC")
+ADA = Caller("k_ada", "ada", "lab")
+CALL = ChatCall("kimi", (Message("user", "x" * 40),))
+
+
+class Gateway:
+    """A limiter of one worker, its store in memory."""
+
+    def __init__(self, limits: str, wait: float = 1.0, **scopes: str) -> None:
+        fixed = {
+            Scope(kind, {"gateway": "", "project": "lab", "upstream": "up"}[kind]): read_limits(text)  # type: ignore[arg-type]
+            for kind, text in scopes.items()
+        }
+        self.book = LimitBook(read_limits(limits), fixed)
+        self.store = MemoryStore(UTC, asyncio.get_running_loop().time)
+        self.leases = Leases(self.store)
+        self.limiter = Limiter(self.book, self.leases, LimiterPolicy(wait=wait))
+
+    async def admit(self, call: ChatCall = CALL, caller: Caller = ADA) -> Admission:
+        """Let a call in."""
+        admission = await self.limiter.admit(call, caller, "up", "kimi")
+        assert admission is not None
+        return admission
+
+    async def count(self, calls: int, call: ChatCall = CALL) -> int:
+        """How many of so many calls are let in, all at the same time."""
+        done = await asyncio.gather(*[self.admit(call) for _ in range(calls)], return_exceptions=True)
+        assert all(isinstance(one, Admission | GatewayError) for one in done), done
+        return sum(isinstance(one, Admission) for one in done)
+
+    def end(self, admission: Admission, usage: Usage | None) -> None:
+        """End a call, as the log of calls does."""
+        self.store.call_ended(
+            CallRecord(
+                "k_ada",
+                "kimi",
+                "up",
+                "completed",
+                None,
+                None,
+                None,
+                None,
+                usage,
+                0.0,
+                None,
+                project="lab",
+                charged=usage,
+            )
+        )
+        admission.settle(usage, counts=True)
+
+
+def leaping(work: Coroutine[Any, Any, None]) -> None:
+    """Run a test whose time passes by itself."""
+    in_leaping_time(work)
+
+
+def test_all_limits_or_none() -> None:
+    """A call that one limit has no room for uses nothing of the others."""
+
+    async def work() -> None:
+        gateway = Gateway("100 requests/minute, 100 requests/day, 2 at once", 0, gateway="1000 tokens/minute")
+        running = [await gateway.admit() for _ in range(2)]
+        assert await gateway.count(50) == 0
+        for admission in running:
+            gateway.end(admission, Usage(10, 10))
+        let_in = 0
+        for _ in range(200):
+            try:
+                gateway.end(await gateway.admit(ChatCall("kimi", (), max_tokens=1)), Usage(0, 1))
+            except LimitReached:
+                break
+            let_in += 1
+        assert let_in == 98
+        await gateway.leases.aclose()
+
+    leaping(work())
+
+
+@pytest.mark.parametrize(
+    ("limits", "message", "seconds"),
+    [
+        ("1 request/minute", r"may use 1 request/minute, and has; the next request is possible in 60 s\.", 60),
+        ("1 at once", r"may have 1 calls at once, and has; the next is possible when one has ended\.", 1),
+        ("300 tokens/hour", r"may use 300 tokens/hour, and has; the next request of 266 tokens is possible .*", 2784),
+    ],
+)
+def test_a_refusal_says_whose_limit_it_is_and_when_to_come_again(limits: str, message: str, seconds: float) -> None:
+    """The key's name, the limit as its owner wrote it, and the time that a bucket needs."""
+
+    async def work() -> None:
+        gateway = Gateway(limits, 0)
+        await gateway.admit()
+        with pytest.raises(LimitReached) as refusal:
+            await gateway.admit()
+        assert re.fullmatch(f"Key 'ada' {message}", refusal.value.message), refusal.value.message
+        assert refusal.value.retry_after == pytest.approx(seconds, rel=0.01)
+        await gateway.leases.aclose()
+
+    leaping(work())
+
+
+def test_a_spent_quota_says_so() -> None:
+    """And that trying again is of no use."""
+
+    async def work() -> None:
+        gateway = Gateway("2 requests in total")
+        for _ in range(2):
+            gateway.end(await gateway.admit(), Usage(1, 1))
+        with pytest.raises(QuotaSpent) as refusal:
+            await gateway.admit()
+        assert refusal.value.message == "Key 'ada' may use 2 requests in total, and has used 2 requests."
+        assert (refusal.value.retry_after, refusal.value.should_retry) == (None, False)
+        await gateway.leases.aclose()
+
+    leaping(work())
+
+
+def test_a_request_that_no_wait_would_let_in_is_told_so() -> None:
+    """Its prompt alone is larger than the whole limit, of a bucket or of a quota."""
+
+    async def work() -> None:
+        for limits in ("5 tokens/minute", "5 tokens/day", "5 input tokens/hour"):
+            gateway = Gateway(limits)
+            with pytest.raises(LimitReached, match=r"too large, now and later") as refusal:
+                await gateway.admit()
+            assert refusal.value.should_retry is False
+            await gateway.leases.aclose()
+
+    leaping(work())
+
+
+@pytest.mark.parametrize("limits", ["100 tokens/minute", "100 tokens/day", "40 output tokens/minute"])
+def test_a_guess_never_refuses_the_first_request(limits: str) -> None:
+    """How long an answer gets nobody knows: a limit that is smaller than the guess lets it in."""
+
+    async def work() -> None:
+        gateway = Gateway(limits, 0)
+        gateway.end(await gateway.admit(), Usage(10, 5))
+        await gateway.leases.aclose()
+
+    leaping(work())
+
+
+def test_the_last_part_of_a_quota_can_be_used() -> None:
+    """A call whose prompt fits into what is left is let in, although its answer may be longer than that."""
+
+    async def work() -> None:
+        gateway = Gateway("1000 tokens/day", 0)
+        gateway.end(await gateway.admit(), Usage(10, 940))
+        gateway.end(await gateway.admit(), Usage(10, 20))
+        gateway.end(await gateway.admit(), Usage(10, 20))
+        with pytest.raises(QuotaSpent):
+            await gateway.admit()
+        await gateway.leases.aclose()
+
+    leaping(work())
+
+
+def test_what_was_not_used_comes_back_and_what_was_overdrawn_drains() -> None:
+    """Of tokens a minute: a short answer leaves room for the next one; a long one makes a debt that time pays."""
+
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        gateway = Gateway("600 tokens/minute", 0)
+        first = await gateway.admit(ChatCall("kimi", (), max_tokens=500))
+        gateway.end(first, Usage(0, 10))
+        second = await gateway.admit(ChatCall("kimi", (), max_tokens=500))
+        gateway.end(second, Usage(0, 1190))
+        began = loop.time()
+        for _ in range(100):
+            if await gateway.count(1, ChatCall("kimi", (), max_tokens=1)):
+                break
+            await asyncio.sleep(1)
+        assert 59 <= loop.time() - began <= 63
+        await gateway.leases.aclose()
+
+    leaping(work())
+
+
+def test_a_refund_never_makes_more_than_there_is() -> None:
+    """A call that gives back after a minute what has been refilled meanwhile gives nothing."""
+
+    async def work() -> None:
+        gateway = Gateway("100 tokens/minute", 0)
+        one = ChatCall("kimi", (), max_tokens=1)
+        slow = await gateway.admit(ChatCall("kimi", (), max_tokens=100))
+        await asyncio.sleep(120)
+        assert await gateway.count(10, one) == 10
+        gateway.end(slow, None)
+        assert await gateway.count(300, one) <= 100
+        await gateway.leases.aclose()
+
+    leaping(work())
+
+
+def test_calls_wait_a_short_while() -> None:
+    """Until a bucket has refilled, or a call has ended; no longer than LIMIT_WAIT, and not many of them."""
+
+    async def work() -> None:
+        gateway = Gateway("10 requests/second")
+        assert await gateway.count(40) in range(17, 22)
+        await gateway.leases.aclose()
+
+        gateway = Gateway("1 at once")
+        loop = asyncio.get_running_loop()
+        running, waiting = await gateway.admit(), asyncio.create_task(gateway.admit())
+        loop.call_later(0.7, gateway.end, running, Usage(1, 1))
+        began = loop.time()
+        await waiting
+        assert 0.7 <= loop.time() - began < 0.9
+        refused = [asyncio.create_task(gateway.admit()) for _ in range(30)]
+        done, _ = await asyncio.wait(refused, timeout=0.3)
+        assert len(done) == 14, "16 wait, no more"
+        await asyncio.wait(refused)
+        assert loop.time() - began < 2.1
+        await gateway.leases.aclose()
+
+    leaping(work())
+
+
+def test_a_small_request_does_not_wait_for_what_a_large_one_lacks() -> None:
+    """A large one is refused; what is left lets small ones in at once."""
+
+    async def work() -> None:
+        gateway = Gateway("1000 tokens/minute", 0)
+        gateway.end(await gateway.admit(ChatCall("kimi", (), max_tokens=1)), Usage(0, 500))
+        assert await gateway.count(1, ChatCall("kimi", (Message("user", "x" * 3600),))) == 0
+        assert await gateway.count(1, ChatCall("kimi", (), max_tokens=50)) == 1
+        await gateway.leases.aclose()
+
+    leaping(work())
+
+
+def test_calls_that_are_cancelled_anywhere_leave_nothing_behind() -> None:
+    """While they wait for the store, for room, or while they run."""
+
+    async def work() -> None:
+        gateway = Gateway("3 at once, 1000 requests/day")
+
+        async def run(seconds: float) -> None:
+            admission = await gateway.admit()
+            try:
+                await asyncio.sleep(seconds)
+            finally:
+                gateway.end(admission, None)
+
+        for turn in range(40):
+            tasks = [asyncio.create_task(run(0.1 * number)) for number in range(8)]
+            await asyncio.sleep(0.003 * turn)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(1.5)
+        assert await gateway.count(10) == 3
+        await gateway.leases.aclose()
+
+    leaping(work())
+
+
+def test_an_upstreams_limit_makes_a_call_wait_or_go_elsewhere() -> None:
+    """Passed over at once where another upstream may be asked, else queued until there is room."""
+
+    async def work() -> None:
+        gateway = Gateway("", upstream="1 at once")
+        loop = asyncio.get_running_loop()
+        passage = await gateway.limiter.at_upstream("up", "kimi", 0)
+        assert passage is not None
+        with pytest.raises(GatewayOverloaded, match="upstream up"):
+            await gateway.limiter.at_upstream("up", "kimi", 0)
+        loop.call_later(20, lambda: passage.settle(None, counts=True))
+        began = loop.time()
+        assert await gateway.limiter.at_upstream("up", "kimi", 60) is not None
+        assert 20 <= loop.time() - began <= 21
+        assert await gateway.limiter.at_upstream("other", "kimi", 0) is None
+        await gateway.leases.aclose()
+
+    leaping(work())
+
+
+def test_another_amount_holds_at_once() -> None:
+    """Also for calls at once that are lent already: of five that may run, two may after that."""
+
+    async def work() -> None:
+        gateway = Gateway("5 at once", 0.3)
+        running = [await gateway.admit() for _ in range(5)]
+        gateway.book.set_stored({Scope("key", "k_ada"): "2 at once"})
+        assert await gateway.count(3) == 0
+        for admission in running[:3]:
+            gateway.end(admission, Usage(1, 1))
+        assert await gateway.count(3) == 0
+        gateway.end(running[3], Usage(1, 1))
+        assert await gateway.count(3) == 1
+        await gateway.leases.aclose()
+
+    leaping(work())
+
+
+def test_a_new_period_begins_with_a_whole_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At midnight of the zone, also where the time of day is set anew while the process runs."""
+
+    async def work() -> None:
+        at = 1_800_000_000.0 - 1_800_000_000 % 86_400 + 86_395
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        ahead = [0.0]
+        monkeypatch.setattr("time.time", lambda: at + loop.time() - start + ahead[0])
+        monkeypatch.setattr("time.time_ns", lambda: round((at + loop.time() - start + ahead[0]) * 1e9))
+        gateway = Gateway("3 requests/day", 0)
+
+        async def use_up() -> int:
+            count = 0
+            for _ in range(5):
+                try:
+                    gateway.end(await gateway.admit(), Usage(1, 1))
+                except QuotaSpent:
+                    break
+                count += 1
+            return count
+
+        assert await use_up() == 3
+        await asyncio.sleep(4.5)
+        assert await use_up() == 0
+        await asyncio.sleep(1)
+        assert await use_up() == 3
+        ahead[0] = 86_400.0  # the machine slept
+        await asyncio.sleep(2)
+        assert await use_up() == 3
+        await gateway.leases.aclose()
+
+    leaping(work())
