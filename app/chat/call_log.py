@@ -193,6 +193,7 @@ class CallLog:
             status=status,
             charged=None if self.action == "replayed" else usage or self._used_so_far(error),
             counts=self._counts(error),
+            began=0.0 if self.admission is None else self.admission.at,
         )
 
     def _used_so_far(self, error: BaseException | None) -> Usage | None:

@@ -59,6 +59,7 @@ class CallRecord(Struct, frozen=True):
         charged: The tokens that its caller has caused: `usage`, or what was sent and came before it broke off.
         counts: Whether its caller has caused a request: not if it failed before anything was sent to an upstream, or
             got the answer of an earlier request.
+        began: When it counts, in seconds since the epoch; 0 for as long ago as it took.
     """
 
     caller_id: str
@@ -84,6 +85,7 @@ class CallRecord(Struct, frozen=True):
     status: int = 200
     charged: Usage | None = None
     counts: bool = True
+    began: float = 0.0
 
 
 def refused(

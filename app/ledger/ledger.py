@@ -32,7 +32,7 @@ class Ledger:
         charged, origin = record.charged or _NOTHING, record.origin
         first = record.upstream_seconds
         row = RequestRow(
-            int((time.time() - record.seconds) * 1000),
+            int((record.began or time.time() - record.seconds) * 1000),
             next(self._count) & 0xFFF,
             origin.request_id,
             record.caller_id,

@@ -213,6 +213,7 @@ class Leases:
         """Note the time of day; if it was set anew, another day may be today."""
         offset = epoch - time.time()
         self.clock_offset = offset if abs(offset) > _LARGEST_DELAY else 0.0
+        # Another one after a sleep of the machine, too.
         day_began = time.time() + self.clock_offset - asyncio.get_running_loop().time()
         if abs(day_began - self._day_began) > _LARGEST_DELAY:
             self._day_began = day_began

@@ -58,6 +58,7 @@ class _Plan(Struct):
         ones: What a call takes of each, if that is one each; None if it depends on the call.
         until: When a quota's period ends, in the loop's time.
         version: Of what it was made from.
+        period: What the periods of its quotas have in common, in seconds since the epoch; None if it has none.
         output: The usual number of tokens in an answer.
         by_measures: The allowances of some measures, as far as they were asked for.
     """
@@ -67,16 +68,24 @@ class _Plan(Struct):
     ones: tuple[int, ...] | None
     until: float
     version: int
+    period: tuple[float, float] | None = None
     output: float = _FIRST_OUTPUT
     by_measures: dict[frozenset[Measure], tuple[Allowance, ...]] = field(default_factory=dict)
 
 
 class Admission:
-    """A call that has been let in. `settle` must follow, however it ends."""
+    """A call that has been let in. `settle` must follow, however it ends.
 
-    __slots__ = ("_limiter", "_plan", "_reserved")
+    Attributes:
+        at: When it counts, in seconds of the store's time since the epoch; 0 if it has no quotas. The ledger has to
+            count it in the periods that it was let in for, however close to midnight that was, and whatever this
+            machine's clock says.
+    """
 
-    def __init__(self, limiter: "Limiter", plan: _Plan, reserved: Sequence[int]) -> None:
+    __slots__ = ("_limiter", "_plan", "_reserved", "at")
+
+    def __init__(self, limiter: "Limiter", plan: _Plan, reserved: Sequence[int], at: float = 0.0) -> None:
+        self.at = at
         self._limiter = limiter
         self._plan = plan
         self._reserved = reserved
@@ -240,7 +249,10 @@ class Limiter:
             allowance.taken += amount
             if free < allowance.low and allowance.answer is None and now >= allowance.dry_until:
                 self.leases.note(allowance)
-        return Admission(self, plan, reserved)
+        if plan.period is None:
+            return Admission(self, plan, reserved)
+        start, end = plan.period
+        return Admission(self, plan, reserved, max(start, min(self._time(), end - 0.001)))
 
     def _now(self) -> float:
         """The loop's time."""
@@ -337,34 +349,33 @@ class Limiter:
 
     def _planned(self, key: tuple[str, str, str], whose: Sequence[tuple[Scope, str]]) -> _Plan:
         """Make and keep a plan. The key's middle is the model."""
-        ends_at = float("inf")
+        moment = self._time()
+        start, end = 0.0, math.inf
         allowances, owners = [], []
         for scope, owner in whose:
             for limit in self._book.of(scope):
                 if not limit.counts(key[1]):
                     continue
-                allowance = self._allowance(scope, limit)
+                one = scoped(scope, limit, round(moment * 1000), self._policy.zone)
+                allowance = self.leases.allowance(one.limit_id, limit, one.quota, one.ends_at)
                 allowances.append(allowance)
                 owners.append((scope, owner))
-                if allowance.ends_at:
-                    ends_at = min(ends_at, allowance.ends_at)
+                if one.quota is not None:
+                    start, end = max(start, one.quota.start / 1000), min(end, one.ends_at)
         is_sized = any(allowance.limit.measure not in ("requests", "at once") for allowance in allowances)
         old = self._plans.get(key)
         plan = self._plans[key] = _Plan(
             tuple(allowances),
             tuple(owners),
             None if is_sized else (1,) * len(allowances),
-            self._now() + ends_at - self._time(),
+            self._now() + end - moment,
             self._book.version + self.leases.version,
+            (start, end) if end < math.inf else None,
             _FIRST_OUTPUT if old is None else old.output,
         )
         while len(self._plans) > _MOST_PLANS:
             self._plans.popitem(last=False)
         return plan
-
-    def _allowance(self, scope: Scope, limit: Limit) -> Allowance:
-        one = scoped(scope, limit, round(self._time() * 1000), self._policy.zone)
-        return self.leases.allowance(one.limit_id, limit, one.quota, one.ends_at)
 
     def _time(self) -> float:
         """The store's time of day, in seconds since the epoch."""

@@ -89,7 +89,7 @@ class MemoryStore:
         charged = record.charged
         if charged is None:
             return
-        began = round((time.time() - record.seconds) * 1000)
+        began = int((record.began or time.time() - record.seconds) * 1000)
         day = period_at("day", began, self._zone).start
         for scope in (
             Scope("key", record.caller_id),

@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import suppress
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from msgspec.structs import replace
@@ -20,8 +21,13 @@ from app.domain.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from app.domain.limits import read_limits
 from app.domain.prompt import Prompt, PromptLimit, message_prompt, text_prompt
 from app.domain.usage import CallRecord
+from app.limits.book import LimitBook
+from app.limits.leases import Leases
+from app.limits.limiter import Limiter, LimiterPolicy
+from app.limits.store import MemoryStore
 from app.providers.registry import Target
 from tests.scripted import ScriptedProvider
 
@@ -113,6 +119,22 @@ def test_a_call_that_ends_early_is_recorded_as_far_as_it_came(
     assert (record.outcome, record.error_code, record.provider) == (outcome, code, "first")
     unknown = (record.action, record.prompt_size, record.dropped, record.usage, record.upstream_seconds, record.session)
     assert unknown == (None,) * 6
+
+
+def test_a_call_counts_at_the_time_at_which_its_quotas_let_it_in() -> None:
+    """The ledger writes it into the day whose quota it has used."""
+
+    async def work() -> None:
+        told = _Told()
+        leases = Leases(MemoryStore(ZoneInfo("UTC")))
+        limiter = Limiter(LimitBook(read_limits("5 requests/day")), leases, LimiterPolicy())
+        with told.log() as log:
+            log.admission = await limiter.admit(CALL, Caller("alice"), "first", "first-model")
+        assert log.admission is not None
+        assert told.record.began == log.admission.at > 1_000_000_000
+        await leases.aclose()
+
+    asyncio.run(work())
 
 
 def test_a_model_that_nobody_has_listed_has_no_name_in_records() -> None:

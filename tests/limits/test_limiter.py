@@ -67,6 +67,7 @@ class Gateway:
                 None,
                 project="lab",
                 charged=usage,
+                began=admission.at,
             )
         )
         admission.settle(usage, counts=True)
@@ -348,6 +349,47 @@ def test_a_new_period_begins_with_a_whole_quota(monkeypatch: pytest.MonkeyPatch)
         ahead[0] = 86_400.0  # the machine slept
         await asyncio.sleep(2)
         assert await use_up() == 3
+        await gateway.leases.aclose()
+
+    leaping(work())
+
+
+def test_days_are_exact_over_midnight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls press against a quota while the day ends, and their worker's clock drifts: each day has its own, no more.
+
+    A call counts in the day that it was let in for, also if it began before midnight, waited, or ended long after.
+    """
+
+    async def work() -> None:
+        midnight = 1_800_057_600.0
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+
+        def time_of_day() -> float:
+            return midnight - 3 + (loop.time() - start) * 0.97  # slower than the loop's
+
+        monkeypatch.setattr("time.time", time_of_day)
+        monkeypatch.setattr("time.time_ns", lambda: round(time_of_day() * 1e9))
+        gateway = Gateway("20 requests/day, 8 requests/second", 0.3)
+        days: dict[int, int] = {}
+
+        async def call(seconds: float) -> None:
+            try:
+                admission = await gateway.admit()
+            except LimitReached:
+                return
+            await asyncio.sleep(seconds)
+            gateway.end(admission, Usage(1, 1))
+            day = int(admission.at * 1000) // 86_400_000
+            days[day] = days.get(day, 0) + 1
+
+        tasks = []
+        for number in range(900):
+            tasks.append(asyncio.create_task(call(0.01 * (number % 50))))
+            await asyncio.sleep(0.01)
+        await asyncio.gather(*tasks)
+        day = int(midnight) // 86_400
+        assert days == {day - 1: 20, day: 20}
         await gateway.leases.aclose()
 
     leaping(work())
