@@ -79,6 +79,7 @@ class Database:
         self.prepared = False
         # Why the last transaction failed; empty if it didn't.
         self.fault = ""
+        self._is_closed = False
 
     async def run(self, work: Callable[[Connection], T], *, reads: bool = False) -> T:
         """Run a function in a transaction of its own on the database's thread.
@@ -125,6 +126,7 @@ class Database:
         Raises:
             DatabaseAway: The database can't be reached, or is busy for too long.
         """
+        pool = self._engine.pool
         try:
             with self._engine.connect() as connection:
                 if reads or patient:
@@ -136,6 +138,9 @@ class Database:
         except (DBAPIError, PoolTimeout) as error:
             self.fault = _reason(error)
             raise DatabaseAway(self.fault) from error
+        finally:
+            if self._is_closed:
+                pool.dispose()  # `close` could only close the connections that nobody used
         self.fault = ""
 
     def hold_back_writers(self, connection: Connection) -> None:
@@ -162,6 +167,7 @@ class Database:
         """Let go of the connections and the thread."""
         self._thread.shutdown(wait=False, cancel_futures=True)
         self._reports.shutdown(wait=False, cancel_futures=True)
+        self._is_closed = True
         self._engine.dispose()
 
     def _worked(self, work: Callable[[Connection], T], reads: bool) -> T:

@@ -1,6 +1,8 @@
 """A transaction waits for others no longer than it has to, and no shorter than it may."""
 
+import sqlite3
 from contextlib import closing
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
@@ -38,6 +40,20 @@ def test_a_step_may_take_longer_than_a_statement(database_url: str) -> None:
                 assert _busy_timeout(connection) > 1000
             with quick.transaction() as connection:
                 assert _busy_timeout(connection) == 200
+
+
+def test_a_connection_in_use_at_the_end_is_closed_when_its_work_is_done(database_url: str) -> None:
+    """Whoever closes the database doesn't wait for a report that takes long; its connection isn't left open."""
+    database = Database(database_url)
+    with database.transaction(reads=True) as connection:
+        raw: Any = connection.connection.dbapi_connection
+        database.close()
+        assert connection.exec_driver_sql("SELECT 1").scalar() == 1
+    if database.is_sqlite:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            raw.execute("SELECT 1")
+    else:
+        assert raw.closed
 
 
 def _busy_timeout(connection: Connection) -> int:
