@@ -127,12 +127,13 @@ class Column {
 
 /** @param {ReadableStream<Uint8Array>} body @returns {AsyncGenerator<Told>} */
 async function* events(body) {
-  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  const reader = body.getReader();
+  const decoder = new TextDecoder();
   let unread = "";
   for (;;) {
     const { done, value } = await reader.read();
     if (done) return;
-    unread += value;
+    unread += decoder.decode(value, { stream: true });
     const blocks = unread.split("\n\n");
     unread = blocks.pop() ?? "";
     for (const block of blocks) if (block.startsWith("data: ")) yield JSON.parse(block.slice(6));
