@@ -7,12 +7,7 @@ from typing import Any
 import schemathesis
 from schemathesis import Case, CheckContext, HookContext, Response
 
-# The test begins these two sessions before the run: one is read, the other deleted.
-KEPT_SESSION = "kept"
-DOOMED_SESSION = "doomed"
-# And two responses, whose ids it puts into the environment under these names.
-KEPT_RESPONSE = "FUZZ_KEPT_RESPONSE"
-DOOMED_RESPONSE = "FUZZ_DOOMED_RESPONSE"
+from tests.fuzzing import DOOMED_RESPONSE, DOOMED_SESSION, KEPT_RESPONSE, KEPT_SESSION
 
 _HELLO: Any = {"role": "user", "content": "Hello"}
 # With any of these a chat is refused unless its value is just right, so that hardly one made-up chat would be answered.

@@ -8,9 +8,8 @@ from typing import Any
 import schemathesis
 from schemathesis import Case, CheckContext, HookContext, Response
 
-# The test makes a key, and puts its id into the environment under this name, and that of the key which it sends.
-KEY = "FUZZ_KEY"
-OWN_KEY = "FUZZ_OWN_KEY"
+from tests.fuzzing import KEY, OWN_KEY
+
 # What made-up names are replaced by, for every second request.
 _KNOWN = {"scope": "gateway", "name": "kimi-web"}
 _FIXED: dict[str, Any] = {"limits": "60 requests/minute", "last": "1h", "grace": "1h", "expires_at": None, "data": []}
