@@ -1,7 +1,7 @@
 """Keys by the admin API, on a database of each kind."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
@@ -11,7 +11,8 @@ from app.domain.granting import Scope
 from app.storage.database import Database
 from app.storage.limits import stored_limits
 from tests.api.admin.conftest import create
-from tests.live import LiveGateway
+from tests.conftest import StartGateway
+from tests.live import WAIT_SECONDS, LiveGateway
 
 # Of each field: what it is at first, another value, and what null makes of it; None where null is refused.
 _FIELDS: dict[str, tuple[Any, Any, tuple[Any] | None]] = {
@@ -210,20 +211,29 @@ def test_a_request_that_is_sent_again_is_done_once(admin: httpx.Client, database
     assert not any(secret in " ".join(kept) for secret in (first.json()["secret"], fresh.json()["secret"]))
 
 
-def test_the_same_request_many_times_at_once_is_done_once(admin: httpx.Client, keeper: LiveGateway) -> None:
-    """One of them gets the secret; and of many new keys of one name, without an Idempotency-Key, one is made."""
+def test_the_same_request_many_times_at_once_is_done_once(
+    start_gateway: StartGateway, admin: httpx.Client, keeper: LiveGateway, settings: dict[str, Any]
+) -> None:
+    """Whichever worker it goes to: one answer has the secret; and of new keys of one name one is made."""
+    journal = settings["journal_dir"].with_name("another-journal")
 
-    async def ask(headers: dict[str, str], name: str) -> list[httpx.Response]:
-        async with httpx.AsyncClient(base_url=admin.base_url, headers=dict(admin.headers), trust_env=False) as client:
-            posts = [client.post("/keys", json={"name": name, "project": name}, headers=headers) for _ in range(8)]
-            return await asyncio.gather(*posts)
+    async def ask(urls: Sequence[str], headers: dict[str, str], name: str) -> list[httpx.Response]:
+        async with httpx.AsyncClient(headers=dict(admin.headers), trust_env=False, timeout=WAIT_SECONDS) as client:
+            body = {"name": name, "project": name}
+            return await asyncio.gather(*(client.post(url, json=body, headers=headers) for url in urls))
 
-    answers = asyncio.run(ask({"idempotency-key": "one"}, "once"))
-    assert sorted(answer.status_code for answer in answers) == [200] * 7 + [201]
-    assert len({answer.json()["key"]["id"] for answer in answers}) == 1
-    assert [answer.json()["secret_shown"] for answer in answers].count(True) == 1
-    answers = asyncio.run(ask({}, "taken"))
-    assert sorted(answer.status_code for answer in answers) == [201] + [400] * 7
+    with start_gateway(**settings | {"journal_dir": journal}) as another:
+        urls = [f"{gateway.base_url}/admin/v1/keys" for gateway in (keeper, another)] * 4
+        with httpx.Client(headers=admin.headers, trust_env=False) as client:
+            for url in urls[:2]:  # now both have made it
+                client.get(url).raise_for_status()
+        for number in range(10):
+            answers = asyncio.run(ask(urls, {"idempotency-key": f"{number}"}, f"once-{number}"))
+            assert sorted(answer.status_code for answer in answers) == [200] * 7 + [201]
+            assert len({answer.json()["key"]["id"] for answer in answers}) == 1
+            assert [answer.json()["secret_shown"] for answer in answers].count(True) == 1
+            answers = asyncio.run(ask(urls, {}, f"taken-{number}"))
+            assert sorted(answer.status_code for answer in answers) == [201] + [400] * 7
 
 
 def test_pages_neither_skip_nor_repeat_while_keys_come_in(admin: httpx.Client, database: Database) -> None:
