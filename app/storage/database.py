@@ -96,7 +96,9 @@ class Database:
             raise DatabaseAway(self.fault or "its tables have not been looked at yet")
         future = asyncio.get_running_loop().run_in_executor(self._thread, self._worked, work, reads)
         try:
-            return await asyncio.wait_for(future, self._timeout)
+            # Not by `wait_for`: until Python 3.12 it swallows a cancellation that comes as the work is done.
+            async with asyncio.timeout(self._timeout):
+                return await future
         except TimeoutError:
             self.fault = f"it took longer than {self._timeout:g} s"
             raise DatabaseAway(self.fault) from None
@@ -111,7 +113,8 @@ class Database:
             raise DatabaseAway(self.fault or "its tables have not been looked at yet")
         future = asyncio.get_running_loop().run_in_executor(self._reports, self._worked, work, True)
         try:
-            return await asyncio.wait_for(future, _REPORT_SECONDS)
+            async with asyncio.timeout(_REPORT_SECONDS):
+                return await future
         except TimeoutError:
             raise DatabaseAway(f"a report took longer than {_REPORT_SECONDS:g} s") from None
 

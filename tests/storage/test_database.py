@@ -1,6 +1,8 @@
 """A transaction waits for others no longer than it has to, and no shorter than it may."""
 
+import asyncio
 import sqlite3
+import threading
 from contextlib import closing
 from typing import Any
 
@@ -54,6 +56,35 @@ def test_a_connection_in_use_at_the_end_is_closed_when_its_work_is_done(database
             raw.execute("SELECT 1")
     else:
         assert raw.closed
+
+
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("how", ["run", "report"])
+async def test_whoever_is_told_to_stop_stops_though_the_work_is_just_done(
+    database: Database, how: str, turns: int
+) -> None:
+    """In whatever turn of the event loop the two meet: a task that went on would never end, nor would the process."""
+    is_running, may_end = threading.Event(), threading.Event()
+
+    def work(_: Connection) -> None:
+        is_running.set()
+        may_end.wait()
+
+    async def ask() -> None:
+        await getattr(database, how)(work)
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(ask())
+    await asyncio.to_thread(is_running.wait)
+    may_end.set()
+    executor = database._thread if how == "run" else database._reports
+    executor.submit(int).result()  # the work has ended, and the event loop has not had a turn since
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    done, _ = await asyncio.wait((task,), timeout=5)
+    assert task in done
+    assert task.cancelled()
 
 
 def _busy_timeout(connection: Connection) -> int:
