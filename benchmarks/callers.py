@@ -20,6 +20,13 @@ from benchmarks.soak import KEY, connected, process, process_telling, until_up, 
 from tests.ports import free_ports
 
 _LONGEST_BODY = 1 << 20
+# By dialect: where, with which field for the text, and how a stream ends.
+_DIALECTS = {
+    "chat": ("chat/completions", "messages", b"[DONE]"),
+    "completions": ("completions", "prompt", b"[DONE]"),
+    "responses": ("responses", "input", b"response.completed"),
+    "anthropic": ("messages", "messages", b"message_stop"),
+}
 _EVENT = re.compile(r'"event":"(\w+)"')
 
 
@@ -215,20 +222,26 @@ class Connection:
         """Hang up."""
         self._writer.close()
 
-    async def call(self, key: str, *, stream: bool = False, user: str = "", model: str = "kimi") -> Call:
+    async def call(
+        self, key: str, *, stream: bool = False, user: str = "", model: str = "kimi", dialect: str = "chat"
+    ) -> Call:
         """Ask, and wait for the whole answer."""
         request_id, sent = f"caller-{uuid.uuid4().hex}", time.monotonic()
-        fields = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "stream": stream}
+        path, field_of_text, end = _DIALECTS[dialect]
+        fields: dict[str, object] = {"model": model, "stream": stream}
+        fields[field_of_text] = [{"role": "user", "content": "Hello"}] if field_of_text == "messages" else "Hello"
+        if dialect == "anthropic":
+            fields["max_tokens"] = 100
         body = json.dumps(fields | ({"user": user} if user else {}), ensure_ascii=False).encode()
         head = (
-            f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
+            f"POST /v1/{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
             f"X-Request-ID: {request_id}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         status, answer = 0, b""
         try:
             self._writer.write(head.encode() + body)
             told, answer = await self._answer()
-            status = told if not stream or told != 200 or b"[DONE]" in answer else 0
+            status = told if not stream or told != 200 or end in answer else 0
         except (OSError, asyncio.IncompleteReadError):
             self.is_over = True
         return Call(request_id, sent, time.monotonic() - sent, status, answer)
