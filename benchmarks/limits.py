@@ -108,14 +108,11 @@ async def _one_more(running: Cluster, at: Place, after: float, **settings: str) 
             ports.append(port)
             await over.wait()
 
-    task = asyncio.create_task(work())
-    try:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(work())
         yield ports
-    finally:
+        assert ports, "the worker more never came to answer"
         over.set()
-        if not ports:
-            task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _attempts(running: Cluster, begin: float, one_more: Sequence[int]) -> list[int]:
@@ -272,6 +269,7 @@ async def at_once(kind: str) -> list[Row]:
                     all_used_after = time.time() - killed_at[0]
                 await asyncio.sleep(0.02)
             await crowd
+            assert not failing.done(), "the site wasn't made to fail"
             failing.cancel()
             most = (await running.session.get(running.site)).json()["counters"]["max_in_flight"]
     print(f"at-once-{kind}: {counts}", flush=True)

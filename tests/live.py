@@ -5,6 +5,7 @@ import json
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,15 @@ UPSTREAM_KEY = "sk-moonshot-simulated-5e0d"
 WAIT_SECONDS = 60.0
 # For clients of plain HTTP: each would read all certificate authorities else, which takes longer than most tests.
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def until(condition: Callable[[], T]) -> T:
+    """Look again and again until something is so that no event tells of; what the condition said then."""
+    end = time.monotonic() + WAIT_SECONDS
+    while not (said := condition()):
+        assert time.monotonic() < end, "it never came to be so"
+        time.sleep(0.01)  # looking all the time would take the processor from what is waited for
+    return said
 
 
 class _Server(uvicorn.Server):

@@ -18,7 +18,7 @@ from app.cli.connections import ConnectionLimits, HttpProtocol
 from app.cli.server import GracefulServer, most_connections
 from app.settings import load_settings
 from simulator.live import LiveSimulator
-from tests.live import ALICE_KEY, WAIT_SECONDS
+from tests.live import ALICE_KEY, WAIT_SECONDS, until
 
 _HEAD = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ALICE_KEY}\r\n".encode()
 _BODY = json.dumps({"messages": [{"role": "user", "content": "Hello"}]}).encode()
@@ -77,7 +77,7 @@ def serve(site: LiveSimulator) -> Callable[..., Any]:
         server = GracefulServer(config, Drain(), 0, most)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
-        _until(lambda: server.started)
+        until(lambda: server.started)
         try:
             yield _Server(server)
         finally:
@@ -85,13 +85,6 @@ def serve(site: LiveSimulator) -> Callable[..., Any]:
             thread.join(WAIT_SECONDS)
 
     return running
-
-
-def _until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def _rest(connection: socket.socket) -> bytes:
@@ -120,7 +113,7 @@ def test_a_head_that_never_ends_ends_the_connection(serve: Callable[..., Any], p
             assert _error(answer)["code"] == "request_timeout"
         else:
             assert answer == b""
-        _until(lambda: server.connections == 0)
+        until(lambda: server.connections == 0)
 
 
 def test_a_kept_connection_may_not_trickle_its_next_head(serve: Callable[..., Any]) -> None:
@@ -138,7 +131,7 @@ def test_a_body_that_never_comes_ends_the_connection(serve: Callable[..., Any]) 
         answer = server.send(_HEAD + b"Content-Length: 1000\r\n\r\n{")
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert _error(answer)["message"] == "The request's body did not arrive in time."
-        _until(lambda: server.connections == 0)
+        until(lambda: server.connections == 0)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +150,7 @@ def test_a_head_has_a_size(serve: Callable[..., Any], head: bytes) -> None:
     with serve() as server:
         answer = server.send(head)
         assert answer == b"" or b" 431 " in answer.partition(b"\r\n")[0]
-        _until(lambda: server.connections == 0)
+        until(lambda: server.connections == 0)
 
 
 def test_a_refusal_of_the_server_is_in_the_caller_s_dialect(serve: Callable[..., Any]) -> None:
@@ -187,8 +180,8 @@ def test_an_answer_that_is_never_read_ends_the_connection(
     body = json.dumps({"messages": [{"role": "user", "content": "Hello"}], "stream": stream}).encode()
     with serve(write_timeout=0.3) as server, server.connect(receive_buffer=4096) as connection:
         connection.sendall(_HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-        _until(lambda: server.connections == 1)
-        _until(lambda: server.connections == 0)
+        until(lambda: server.connections == 1)
+        until(lambda: server.connections == 0)
         assert len(_rest(connection)) < 4_000_000
 
 
@@ -210,7 +203,7 @@ def test_requests_that_nobody_waits_for_are_bounded(serve: Callable[..., Any]) -
     with serve() as server:
         answer = server.send(b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n" * 5000)
         assert answer.count(b"HTTP/1.1 ") < 500
-        _until(lambda: server.connections == 0)
+        until(lambda: server.connections == 0)
 
 
 def test_some_requests_in_a_row_are_answered_in_their_order(serve: Callable[..., Any]) -> None:

@@ -1,6 +1,5 @@
 """Keys that were given out, over real sockets: what they open, what they cost, and how they are taken back."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,19 +11,17 @@ import pytest
 from app.keys.administration import NewSecret, create_key, pause_key, revoke_key, rotate_key
 from app.storage.clock import now
 from app.storage.database import Database
-from app.storage.request_pages import page_of_rows
 from simulator.live import LiveSimulator
 from tests import databases
 from tests.conftest import RunLog, StartGateway
-from tests.live import LiveGateway
+from tests.live import LiveGateway, until
 from tests.scripted import ScriptedProvider, gateway_with
+from tests.storage.calls import rows_of
 
 shared_postgres = databases.shared_postgres
 database_url = databases.database_url
 empty_database = databases.empty_database
 database = databases.database
-
-_PATIENCE = 30.0
 
 
 @pytest.fixture
@@ -50,25 +47,6 @@ def _chat(client: httpx.Client, **fields: Any) -> httpx.Response:
     return client.post("/v1/chat/completions", json=body)
 
 
-def _rows(database: Database, number: int) -> list[dict[str, Any]]:
-    """So many rows, as soon as they have been carried over; the oldest first."""
-    end = time.monotonic() + _PATIENCE
-    while True:
-        with database.transaction(reads=True) as connection:
-            rows = page_of_rows(connection).rows
-        if len(rows) >= number or time.monotonic() > end:
-            assert len(rows) == number
-            return rows[::-1]
-        time.sleep(0.01)
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + _PATIENCE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 def test_a_key_opens_and_every_call_is_in_the_ledger(keeper: LiveGateway, database: Database) -> None:
     """A whole answer, a streamed one, and one in Anthropic's dialect: each is a row with its tokens."""
     new = _create(database, project="lab")
@@ -77,7 +55,7 @@ def test_a_key_opens_and_every_call_is_in_the_ledger(keeper: LiveGateway, databa
         assert _chat(client, stream=True).status_code == 200
         message = {"model": "kimi", "max_tokens": 100, "messages": [{"role": "user", "content": "Hello"}]}
         assert client.post("/v1/messages", json=message).status_code == 200
-        first, second, third = _rows(database, 3)
+        first, second, third = rows_of(database, 3)
         assert {row["key_id"] for row in (first, second, third)} == {new.key.id}
         assert {row["project"] for row in (first, second, third)} == {"lab"}
         assert [row["dialect"] for row in (first, second, third)] == ["openai", "openai", "anthropic"]
@@ -95,7 +73,7 @@ def test_the_keys_of_the_environment_stay_what_they_are(keeper: LiveGateway, dat
     with keeper.client() as client:
         assert _chat(client).status_code == 200
         info = client.get("/v1/key").json()
-    (row,) = _rows(database, 1)
+    (row,) = rows_of(database, 1)
     assert row["key_id"] == info["id"]
     assert row["project"] == info["project"] == "environment"
 
@@ -166,7 +144,7 @@ def test_a_key_that_is_taken_back_stops_opening_on_every_worker(
         with database.transaction() as connection:
             change(database, connection, new.key)
         for client in clients:
-            _until(lambda client=client: _chat(client).status_code == 401)  # type: ignore[misc]
+            until(lambda client=client: _chat(client).status_code == 401)  # type: ignore[misc]
             assert _chat(client).json()["error"]["code"] == code
 
 
@@ -195,7 +173,7 @@ def test_refused_calls_are_rows_without_tokens(keeper: LiveGateway, database: Da
         assert _chat(client, temperature="warm").status_code == 400
         assert _chat(client, model="nonsense").status_code == 404
         assert _chat(client, messages=[{"role": "user", "content": "x" * 5000}]).status_code == 400
-    rows = _rows(database, 3)
+    rows = rows_of(database, 3)
     assert [(row["outcome"], row["status"], row["tokens_in"], row["tokens_out"]) for row in rows] == [
         ("refused", 400, 0, 0),
         ("refused", 404, 0, 0),

@@ -23,14 +23,13 @@ from simulator.live import LiveSimulator
 from tests import databases
 from tests.clients import anthropic_sdk, sdk
 from tests.conftest import StartGateway
-from tests.live import ALICE_KEY, LiveGateway
+from tests.live import ALICE_KEY, LiveGateway, until
 
 shared_postgres = databases.shared_postgres
 database_url = databases.database_url
 empty_database = databases.empty_database
 database = databases.database
 
-_PATIENCE = 30.0
 _HELLO = [{"role": "user", "content": "Hello"}]
 _CALLS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "openai": ("/v1/chat/completions", {"messages": _HELLO}),
@@ -98,20 +97,13 @@ def _usage(client: httpx.Client) -> dict[str, int]:
     return today
 
 
-def _until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + _PATIENCE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 def _of_limits(response: httpx.Response) -> dict[str, str]:
     return {name: value for name, value in response.headers.items() if "ratelimit" in name}
 
 
 def _known(client: httpx.Client, *texts: str) -> None:
     """Wait until the gateway knows these limits: it follows what is set while it runs."""
-    _until(lambda: [one["limit"] for one in _limits(client)] == [*texts])
+    until(lambda: [one["limit"] for one in _limits(client)] == [*texts])
 
 
 @every_way
@@ -251,17 +243,18 @@ def test_the_sdk_of_anthropic_gets_its_own_error(limited: LiveGateway, make_key:
 def test_the_sdk_of_openai_waits_until_there_is_room(
     start_gateway: StartGateway, settings: dict[str, Any], make_key: Make
 ) -> None:
-    """For as long as `retry-after-ms` says, and then gets its answer."""
-    new = make_key("1 request/second")
+    """For as long as `retry-after-ms` says, and then gets its answer: it is not refused again."""
+    new = make_key("20 requests/minute")
     with (
         start_gateway(**settings, limit_wait=0) as gateway,
         gateway.client(new.secret) as client,
         sdk.connect(gateway, new.secret, max_retries=5) as patient,
     ):
-        _known(client, "1 request/second")
-        while _ask(client).status_code == 200:
-            pass
+        _known(client, "20 requests/minute")
+        assert 429 in [_ask(client).status_code for _ in range(40)]
+        before = _refusals(gateway)
         assert sdk.ask(patient, "Hello")
+        assert _refusals(gateway) - before <= 1
 
 
 def test_the_holder_of_a_key_is_told_how_it_stands(limited: LiveGateway, make_key: Make) -> None:
@@ -272,10 +265,10 @@ def test_the_holder_of_a_key_is_told_how_it_stands(limited: LiveGateway, make_ke
         assert {one["used"] for one in _limits(client)} == {0}
         for _ in range(3):
             assert _ask(client).status_code == 200
-        _until(lambda: _usage(client)["requests"] == 3)
+        until(lambda: _usage(client)["requests"] == 3)
         used = _usage(client)["tokens_in"] + _usage(client)["tokens_out"]
         # For a moment the ledger has what the worker still counts as under way.
-        _until(lambda: _limits(client)[2]["used"] == used)
+        until(lambda: _limits(client)[2]["used"] == used)
         requests, at_once, tokens, dollars, of_project = _limits(client)
     assert (requests["scope"], requests["measure"], requests["window"], requests["models"]) == (
         "key",

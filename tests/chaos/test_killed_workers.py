@@ -1,19 +1,18 @@
 """Workers that are killed, as processes of their own, and what the ledger says afterwards."""
 
 import signal
-import time
 from pathlib import Path
 
 import httpx
 
 from app.storage.database import Database
-from app.storage.request_pages import page_of_rows
 from app.storage.schema import migrate
 from simulator.live import LiveSimulator
 from tests import databases
 from tests.databases import PostgresServer, wrong_sums
 from tests.live import ALICE_KEY, WAIT_SECONDS
 from tests.ports import free_port
+from tests.storage.calls import rows_of
 from tests.test_cli import process, until_it_listens
 
 own_postgres = databases.own_postgres
@@ -63,10 +62,4 @@ def _ask(port: int, *, stream: bool) -> str:
 
 def _rows(database: Database, number: int) -> list[str]:
     """The request ids of the rows, as soon as there are so many."""
-    give_up = time.monotonic() + WAIT_SECONDS
-    while True:
-        with database.transaction(reads=True) as connection:
-            ids = [row["request_id"] for row in page_of_rows(connection, limit=1000).rows]
-        if len(ids) >= number or time.monotonic() > give_up:
-            return ids
-        time.sleep(0.05)  # what is waited for happens in another process
+    return [row["request_id"] for row in rows_of(database, number)]

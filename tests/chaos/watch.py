@@ -21,14 +21,13 @@ from simulator.live import LiveSimulator
 from tests.chaos.client import Call, Heard, hear_all
 from tests.clock import Clock
 from tests.conftest import RunLog, StartGateway
-from tests.live import WAIT_SECONDS, LiveGateway
+from tests.live import WAIT_SECONDS, LiveGateway, until
 
 Outcomes = dict[tuple[str, str], int]
 
 # What a case may leave open beyond idle connections: the page's connection, kept alive, and what the run itself opens.
 _FD_MARGIN = 8
 # Seconds.
-_BETWEEN_LOOKS = 0.01
 _PATIENCE = 10.0
 _CALL = re.compile(r'kimi_calls_total\{error="(\w*)",model="[^"]*",outcome="(\w+)",provider="kimi-web",session="\w*"\}')
 _LOG_OF_LEAKS = re.compile(r'never retrieved|was destroyed but it is pending|"level": ?"(?:error|critical)"')
@@ -85,10 +84,7 @@ class Watched:
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Ask over HTTP again and again until something that the gateway shows has become true."""
-        give_up = time.monotonic() + WAIT_SECONDS
-        while not condition():
-            assert time.monotonic() < give_up, "the gateway never came to show it"
-            time.sleep(_BETWEEN_LOOKS)  # asking all the time would take the processor from what is waited for
+        until(condition)
 
     def leap(self, seconds: float) -> None:
         """Let time pass for the gateway's breaker, for the pause that the site has asked for, and for the nonce."""

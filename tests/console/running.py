@@ -1,6 +1,5 @@
 """The console of a real gateway, and people who use it over HTTP."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,11 +15,15 @@ from app.storage.people import Person
 from app.storage.request_pages import page_of_rows
 from app.storage.schema import migrate
 from simulator.live import LiveSimulator
-from tests.live import ALICE_KEY, NO_TLS, WAIT_SECONDS, LiveGateway, gateway_for
+from tests.live import ALICE_KEY, NO_TLS, WAIT_SECONDS, LiveGateway, gateway_for, until
 
 COOKIE = "kimi_console"
 _BROWSER = Origin("a browser of the tests")
-_PATIENCE = 30.0
+# All that an administrator sees without saying of what.
+PAGES = (
+    *("", "welcome", "requests", "keys", "keys/new", "projects", "limits/gateway", "sessions", "playground"),
+    *("upstreams", "workers", "settings", "people", "audit", "account"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +109,12 @@ class Console:
 
     def rows(self, wanted: Callable[[dict[str, Any]], bool] = lambda _: True) -> list[dict[str, Any]]:
         """The log's rows that fit, as soon as there is one; the newest first."""
-        end = time.monotonic() + _PATIENCE
-        while True:
+
+        def read() -> list[dict[str, Any]]:
             with self.database.transaction(reads=True) as connection:
-                rows = [row for row in page_of_rows(connection, limit=200).rows if wanted(row)]
-            if rows:
-                return rows
-            assert time.monotonic() < end
-            time.sleep(0.01)
+                return [row for row in page_of_rows(connection, limit=200).rows if wanted(row)]
+
+        return until(read)
 
 
 @contextmanager

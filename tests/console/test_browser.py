@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +16,10 @@ from app.storage.people import Person
 from tests.cluster.edge import NGINX
 from tests.cluster.test_nginx_config import make_certificate
 from tests.console.browser import NARROW, WIDE, Tab, launched, tab
-from tests.console.running import COOKIE, Console
+from tests.console.running import COOKIE, PAGES, Console
+from tests.live import until
 from tests.ports import free_port
 
-PAGES = ("", "welcome", "requests", "keys", "keys/new", "upstreams", "workers", "settings", "audit", "account")
 PASSWORD = "correct horse battery"
 # Each would run, or leave a trace, if it were written raw into text, an attribute, an address or a template.
 PAYLOADS = (
@@ -107,10 +106,7 @@ def test_a_password_and_a_key_sign_in_by_hand(browser: Browser, own_console: Con
 
 def _until_answered(console: Console, secret: str) -> None:
     """Limits reach the workers within two seconds."""
-    end = time.monotonic() + 30
-    while console.chat(secret).status_code != 200:
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    until(lambda: console.chat(secret).status_code == 200)
 
 
 def test_from_welcome_to_a_limit_that_is_lifted(browser: Browser, console: Console) -> None:

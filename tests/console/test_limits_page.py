@@ -1,30 +1,19 @@
 """Limits on the console: how they stand, what others would have refused, who has set them. Projects and sessions."""
 
 import re
-import time
-from collections.abc import Callable
 
 from app.domain.granting import Scope
 from app.storage.audit import actions_before
 from app.storage.database import Database
 from app.storage.limits import stored_limits
-from app.storage.request_pages import page_of_rows
 from tests.console import staff
 from tests.console.staff import Visit, holding, make_key, signed_in
-from tests.live import LiveGateway
+from tests.live import LiveGateway, until
+from tests.storage.calls import rows_of
 
 database = staff.database
 keeper = staff.keeper
 admin = staff.admin
-
-_PATIENCE = 30.0
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + _PATIENCE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def _chat(gateway: LiveGateway, secret: str, times: int = 1, session: str = "") -> None:
@@ -32,14 +21,6 @@ def _chat(gateway: LiveGateway, secret: str, times: int = 1, session: str = "") 
         for _ in range(times):
             body = {"messages": [{"role": "user", "content": "Hello, my name is Ada."}]}
             assert client.post("/v1/chat/completions", json=body, headers={"x-session-id": session}).status_code == 200
-
-
-def _rows(database: Database, number: int) -> None:
-    def are_there() -> bool:
-        with database.transaction(reads=True) as connection:
-            return len(page_of_rows(connection).rows) == number
-
-    _until(are_there)
 
 
 def _limits(database: Database, scope: Scope) -> str | None:
@@ -55,7 +36,7 @@ def test_a_keys_limits_are_tried_before_they_are_saved(keeper: LiveGateway, data
     """The page says what they would have refused of the ledger's calls, keeps what was typed, and changes nothing."""
     key = make_key(database)
     _chat(keeper, key.secret, times=3)
-    _rows(database, 3)
+    rows_of(database, 3)
     tried = admin.send(f"/keys/{key.key.id}", do="try", name="laptop", limits="1 request/hour")
     assert "1 request/hour would have refused 2 of 3 requests in 7 days." in _plain(tried)
     assert "Most on" in tried
@@ -77,9 +58,9 @@ def test_a_keys_page_shows_how_all_its_limits_stand(keeper: LiveGateway, databas
         with keeper.client(key.secret) as client:
             return len(client.get("/v1/key").json()["limits"]) == 4
 
-    _until(holds)
+    until(holds)
     _chat(keeper, key.secret, times=2)
-    _rows(database, 2)
+    rows_of(database, 2)
     with signed_in(keeper, database, "vera", "viewer") as viewer, holding(keeper, key.secret) as holder:
         for visit in (viewer, holder):
             shown = _plain(visit.page(f"/keys/{key.key.id}"))
@@ -100,7 +81,7 @@ def test_projects_are_listed_with_their_use(keeper: LiveGateway, database: Datab
     key = make_key(database, project="research/π & more")
     make_key(database, "other")
     _chat(keeper, key.secret)
-    _rows(database, 1)
+    rows_of(database, 1)
     shown = admin.page("/projects")
     link = re.search(r'href="/console(/limits/project:research[^"]+)"', shown)
     assert link is not None

@@ -10,12 +10,10 @@ import pytest
 from simulator.live import LiveSimulator
 from tests import databases
 from tests.conftest import RunLog
-from tests.console.running import Console, Signed, console_of
+from tests.console.running import PAGES, Console, Signed, console_of
 from tests.databases import PostgresServer
 
 own_postgres = databases.own_postgres
-
-PAGES = ("", "welcome", "requests", "keys", "keys/new", "upstreams", "workers", "settings", "audit", "account")
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from starlette.routing import Route
 from app.api.console import requests
 from app.api.console.app import console_app
 from app.api.console.services import ConsoleServices
+from tests.console.running import PAGES as PLAIN_PAGES
 from tests.console.running import Console, Signed
 
 ADMINS, STAFF, ALL = ("admin",), ("admin", "viewer"), ("admin", "viewer", "holder")
@@ -76,6 +77,12 @@ def test_every_route_is_told_here() -> None:
     routes = cast("list[Route]", console_app(cast("ConsoleServices", MagicMock())).routes)
     found = {(method, route.path) for route in routes for method in (route.methods or set()) - {"HEAD"}}
     assert found == PAGES.keys() | OPEN
+    plain = {f"GET /console/{page}".replace("/gateway", "/{scope:path}") for page in PLAIN_PAGES}
+    assert plain == {
+        f"{method} {path}"
+        for method, path in PAGES
+        if method == "GET" and ("{" not in path or "{scope" in path) and not path.endswith("/feed")
+    }
 
 
 def _ask(console: Console, somebody: Signed, method: str, page: str) -> int:

@@ -8,8 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from app.storage.schema import migrate
 from app.storage.usage import UsageFilter, usage_by, usage_of
 from tests import databases
 from tests.databases import PostgresServer, wrong_sums
+from tests.live import until
 
 shared_postgres = databases.shared_postgres
 own_postgres = databases.own_postgres
@@ -359,20 +359,13 @@ def test_a_database_that_was_away_gets_all_that_came_meanwhile(own_postgres: Pos
         for _ in range(50):
             ledger.call_ended(_record())
         if away:
-            _until(lambda: database.fault)
+            until(lambda: database.fault)
             own_postgres.start()
-        _until(lambda: not writer.waiting)
+        until(lambda: not writer.waiting)
     writer.stop(10)
     assert len(_rows(database)) == 150
     assert not wrong_sums(database)
     database.close()
-
-
-def _until(condition: Callable[[], object]) -> None:
-    give_up = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.01)  # asking all the time would take the processor from what is waited for
 
 
 def test_a_journal_is_seen_by_others_only_when_it_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

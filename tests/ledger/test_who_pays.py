@@ -6,7 +6,6 @@ key's holder is told by `GET /v1/key`.
 
 import json
 import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,9 @@ from simulator.live import LiveSimulator
 from tests import databases
 from tests.conftest import StartGateway
 from tests.ledger.upstream import answers, upstream_in_thread
-from tests.live import WAIT_SECONDS, LiveGateway
+from tests.live import WAIT_SECONDS, LiveGateway, until
 from tests.providers.openai_compatible.upstream import DONE, RawUpstream, chunked, delta, event, reply, stream
+from tests.storage.calls import rows_of
 
 shared_postgres = databases.shared_postgres
 
@@ -97,14 +97,7 @@ class Books:
 
     def rows(self, number: int) -> list[dict[str, Any]]:
         """So many rows, as soon as they are there; the oldest first."""
-
-        def read() -> list[dict[str, Any]]:
-            with self.database.transaction(reads=True) as connection:
-                return page_of_rows(connection).rows[::-1]
-
-        until(lambda: len(read()) >= number)
-        assert len(read()) == number
-        return read()
+        return rows_of(self.database, number)
 
     def row(self) -> dict[str, Any]:
         """The only one."""
@@ -114,14 +107,6 @@ class Books:
     def requests(self) -> int:
         """How many requests the holder of the key is told of."""
         return int(self.client.get("/v1/key").json()["usage"]["total"]["requests"])
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait until something is so."""
-    end = time.monotonic() + _PATIENCE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def paid(row: dict[str, Any]) -> tuple[Any, ...]:

@@ -202,7 +202,7 @@ def test_what_was_not_used_comes_back_and_what_was_overdrawn_drains() -> None:
 
 
 def test_a_refund_never_makes_more_than_there_is() -> None:
-    """A call that gives back after a minute what has been refilled meanwhile gives nothing."""
+    """A call that gives back what has been refilled meanwhile fills the bucket at most."""
 
     async def work() -> None:
         gateway = Gateway("100 tokens/minute", 0)

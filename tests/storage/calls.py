@@ -6,8 +6,10 @@ from typing import Any
 import msgspec
 
 from app.storage.database import Database
+from app.storage.request_pages import page_of_rows
 from app.storage.requests import write_rows
 from app.storage.rows import RequestRow
+from tests.live import until
 
 PLAIN = RequestRow(
     at=1_764_000_000_000,
@@ -40,6 +42,19 @@ PLAIN = RequestRow(
 def call(**fields: Any) -> RequestRow:
     """A call that differs from the plain one in these fields."""
     return msgspec.structs.replace(PLAIN, **fields)
+
+
+def rows_of(database: Database, number: int) -> list[dict[str, Any]]:
+    """All rows, as soon as there are so many, and no more; the oldest first."""
+
+    def read() -> list[dict[str, Any]]:
+        with database.transaction(reads=True) as connection:
+            return page_of_rows(connection, limit=max(number + 1, 50)).rows[::-1]
+
+    rows = until(lambda: rows if len(rows := read()) >= number else None)
+    assert rows is not None
+    assert len(rows) == number
+    return rows
 
 
 def some_calls(count: int, *, begin: int, milliseconds: int, seed: int = 7) -> list[RequestRow]:

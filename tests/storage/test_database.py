@@ -12,6 +12,7 @@ from sqlalchemy import Connection, text
 from app.storage.database import Database, DatabaseAway
 from app.storage.keys import list_keys
 from tests import databases
+from tests.live import WAIT_SECONDS
 
 shared_postgres = databases.shared_postgres
 database_url = databases.database_url
@@ -21,7 +22,7 @@ database = databases.database
 
 def test_whoever_reads_doesn_t_wait_for_who_writes(database: Database, database_url: str) -> None:
     """Not even over a new connection."""
-    with closing(Database(database_url, timeout=0.1)) as other, database.transaction() as writing:
+    with closing(Database(database_url)) as other, database.transaction() as writing:
         database.hold_back_writers(writing)
         writing.execute(text("DELETE FROM request"))
         with other.transaction(reads=True) as reading:
@@ -82,7 +83,7 @@ async def test_whoever_is_told_to_stop_stops_though_the_work_is_just_done(
     for _ in range(turns):
         await asyncio.sleep(0)
     task.cancel()
-    done, _ = await asyncio.wait((task,), timeout=5)
+    done, _ = await asyncio.wait((task,), timeout=WAIT_SECONDS)
     assert task in done
     assert task.cancelled()
 

@@ -22,7 +22,7 @@ from app.storage.database import Database
 from simulator.live import LiveSimulator
 from tests.api.admin.conftest import create
 from tests.conftest import StartGateway
-from tests.live import ALICE_KEY, WAIT_SECONDS, LiveGateway
+from tests.live import ALICE_KEY, WAIT_SECONDS, LiveGateway, until
 from tests.ports import free_port
 from tests.storage.calls import call, write
 
@@ -196,8 +196,7 @@ def test_however_many_watch_the_database_is_asked_once_a_second(
             # Every fifth look is two statements. Each watcher by itself would have asked as often.
             assert 0 < looks <= (time.monotonic() - begin + 1) * 1.2 + 1
             assert _asking(keeper) == 1
-        while _asking(keeper):
-            pass
+        until(lambda: not _asking(keeper))
     finally:
         event.remove(Engine, "before_cursor_execute", note)
     with watching(reader) as watcher:

@@ -12,7 +12,7 @@ from app.storage.database import Database
 from app.storage.limits import stored_limits
 from tests.api.admin.conftest import create
 from tests.conftest import StartGateway
-from tests.live import WAIT_SECONDS, LiveGateway
+from tests.live import WAIT_SECONDS, LiveGateway, until
 
 # Of each field: what it is at first, another value, and what null makes of it; None where null is refused.
 _FIELDS: dict[str, tuple[Any, Any, tuple[Any] | None]] = {
@@ -123,8 +123,7 @@ def test_a_key_moves_to_another_project(admin: httpx.Client, keeper: LiveGateway
     with keeper.client(made["secret"]) as client:
         assert client.get("/v1/key").json()["project"] == "lab"
         assert admin.patch(f"/keys/{made['key']['id']}", json={"project": "new"}).json()["project"] == "new"
-        while client.get("/v1/key").json()["project"] != "new":
-            pass
+        until(lambda: client.get("/v1/key").json()["project"] == "new")
     counts = {project["name"]: project["keys"] for project in admin.get("/projects").json()["data"]}
     assert counts == {"lab": 0, "new": 1, "operators": 1}
 

@@ -10,7 +10,7 @@ from app.storage.clock import now
 from app.storage.database import Database
 from tests.api.admin.conftest import create
 from tests.conftest import StartGateway
-from tests.live import LiveGateway
+from tests.live import LiveGateway, until
 from tests.storage.calls import call, write
 
 
@@ -51,11 +51,7 @@ def test_limits_are_set_and_count_and_go_back_to_those_of_the_settings(
             ],
             "next": None,
         }
-        while (
-            admin.get(f"/limits/{scope}").json()["standing"]
-            and client.get("/v1/key").json()["limits"][0]["amount"] != 2
-        ):
-            pass
+        until(lambda: client.get("/v1/key").json()["limits"][0]["amount"] == 2)
         assert [_chat(client).status_code for _ in range(3)] == [200, 200, 429]
         unset = admin.delete(f"/limits/{scope}").json()
         assert unset == {"scope": scope, "limits": "1000 requests/minute", "source": "settings"}
@@ -88,21 +84,19 @@ def test_how_limits_stand_is_told_by_worker(admin: httpx.Client, keeper: LiveGat
     assert (untouched["$5/month for kimi*"]["amount"], untouched["$5/month for kimi*"]["models"]) == (5, "kimi*")
     [worker] = admin.get("/workers").json()["data"]
     with keeper.client(new.secret) as client:
-        while not client.get("/v1/key").json()["limits"]:
-            pass
+        until(lambda: client.get("/v1/key").json()["limits"])
         assert _chat(client).status_code == 200
-        while not _standing(admin, scope)["60 requests/hour"]["workers"]:
-            pass
+        until(lambda: _standing(admin, scope)["60 requests/hour"]["workers"])
         standing = _standing(admin, scope)
         requests = standing["60 requests/hour"]
         assert {one["worker"] for one in requests["workers"]} <= {worker["id"]}
         held = sum(one["held"] for one in requests["workers"])
         assert requests["used"] + held + requests["free"] == 60
         # What the worker has leased is in use once it has said so.
-        while not (standing := _standing(admin, scope))["1M tokens/day"]["used"]:
-            pass
-        while not (requests := _standing(admin, scope)["60 requests/hour"])["used"]:
-            pass
+        until(lambda: _standing(admin, scope)["1M tokens/day"]["used"])
+        until(lambda: _standing(admin, scope)["60 requests/hour"]["used"])
+        standing = _standing(admin, scope)
+        requests = standing["60 requests/hour"]
     assert 0 < requests["resets_in"] <= 3600
     tokens = standing["1M tokens/day"]
     assert 0 < tokens["used"] < 1000

@@ -12,7 +12,7 @@ from app.storage.clock import now
 from app.storage.database import Database
 from app.storage.usage import DAY, HOUR
 from tests.api.admin.conftest import create
-from tests.live import LiveGateway
+from tests.live import LiveGateway, until
 from tests.storage.calls import call, some_calls, write
 
 _COUNT = 400
@@ -42,9 +42,7 @@ def test_a_request_is_found_by_either_of_its_ids(admin: httpx.Client, keeper: Li
     with keeper.client(new.secret) as client:
         body = {"messages": [{"role": "user", "content": "a secret of mine"}], "user": "me"}
         answer = client.post("/v1/chat/completions", json=body)
-    while not (rows := admin.get("/requests").json()["data"]):
-        pass
-    [row] = rows
+    [row] = until(lambda: admin.get("/requests").json()["data"])
     assert (row["key_id"], row["project"], row["outcome"], row["status"]) == (new.key.id, "lab", "completed", 200)
     assert row["request_id"] == answer.headers["x-request-id"]
     assert row["tokens_in"] > 0

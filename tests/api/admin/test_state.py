@@ -12,7 +12,7 @@ from app.storage.database import Database
 from simulator.live import LiveSimulator
 from tests.api.admin.conftest import create
 from tests.conftest import StartGateway
-from tests.live import ALICE_KEY, BOB_KEY, LiveGateway
+from tests.live import ALICE_KEY, BOB_KEY, LiveGateway, until
 
 ROOT = Path(__file__).parents[3]
 
@@ -23,22 +23,19 @@ def test_all_workers_are_listed_though_nothing_is_limited(
     """With machine, version and start, whether or not they have served anybody; `/state` says which one answers."""
     journal = settings["journal_dir"].with_name("another-journal")
     with start_gateway(**settings | {"journal_dir": journal}):
-        while len(workers := reader.get("/workers").json()["data"]) < 2:
-            pass
+        workers = until(lambda: found if len(found := reader.get("/workers").json()["data"]) == 2 else [])
         state = reader.get("/state").json()
         assert all(worker["is_alive"] and worker["machine"] and worker["version"] for worker in workers)
         assert workers[0]["started_at"] >= workers[1]["started_at"]
         [own] = [worker for worker in workers if worker["id"] == state["worker"]]
         assert (own["started_at"], own["version"]) == (state["started_at"], state["version"])
         seen = {worker["id"]: worker["seen_at"] for worker in workers}
-        while any(worker["seen_at"] <= seen[worker["id"]] for worker in reader.get("/workers").json()["data"]):
-            pass
+        until(lambda: all(one["seen_at"] > seen[one["id"]] for one in reader.get("/workers").json()["data"]))
 
 
 def test_a_worker_that_is_silent_is_not_alive(reader: httpx.Client, keeper: LiveGateway, database: Database) -> None:
     """By the clock that workers share, and not by the time of day of some machine."""
-    while not reader.get("/workers").json()["data"]:
-        pass
+    until(lambda: reader.get("/workers").json()["data"])
     with database.transaction() as connection:
         connection.exec_driver_sql(
             "INSERT INTO worker (id, machine, version, started_at, seen_at, beat, message)"
