@@ -12,26 +12,27 @@ from app.api.admin.services import AdminServices
 from app.api.console.services import ConsoleServices
 from app.api.ops import Drain
 from app.api.playground_services import PlaygroundServices
+from app.assembly.database import Records
 from app.assembly.limits import book_of, policy_of
 from app.assembly.resources import Resources
+from app.assembly.settings_view import settings_as_they_hold
 from app.domain.caller import caller_of_key
 from app.domain.limits import texts_of
 from app.settings import Settings
-from app.settings.holding import settings_as_they_hold
 from app.storage.spent import name_of
 
 
 class Administration:
-    """Makes both; they share what they work with.
+    """Makes both; they share what they work with."""
 
-    Raises:
-        RuntimeError: There is no database.
-    """
-
-    def __init__(self, settings: Settings, resources: Resources, drain: Drain, playground: PlaygroundServices) -> None:
-        records = resources.records
-        if records is None:
-            raise RuntimeError("the administration needs a database")
+    def __init__(
+        self,
+        settings: Settings,
+        resources: Resources,
+        records: Records,
+        drain: Drain,
+        playground: PlaygroundServices,
+    ) -> None:
         self._settings = settings.limits
         self._records = records
         self._playground = playground

@@ -110,7 +110,8 @@ def _annexes(
     settings: Settings, resources: Resources, drain: Drain, playground: PlaygroundServices
 ) -> dict[str, ASGIApp]:
     """What is imported at its first request."""
-    if resources.records is None:
+    records = resources.records
+    if records is None:
         return {
             ADMINISTRATION: Refusing("There is no admin API without a database, and DATABASE_URL is none."),
             CONSOLE: Refusing("There is no console without a database, and DATABASE_URL is none."),
@@ -119,7 +120,7 @@ def _annexes(
     @cache
     def parts() -> Any:
         module = importlib.import_module("app.assembly.administration")
-        return module.Administration(settings, resources, drain, playground)
+        return module.Administration(settings, resources, records, drain, playground)
 
     return {ADMINISTRATION: LazyApp(lambda: parts().api()), CONSOLE: LazyApp(lambda: parts().console())}
 

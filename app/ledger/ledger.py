@@ -73,7 +73,3 @@ def _plain(name: str) -> str:
     if name.isascii() and "\0" not in name:
         return name
     return name.replace("\0", "�").encode("utf-8", "replace").decode()
-
-
-def _listed(passed_over: tuple[tuple[str, str], ...]) -> str:
-    return ",".join([f"{provider}={reason}" for provider, reason in passed_over])

@@ -18,7 +18,7 @@ from app.domain.caller import Caller
 from app.domain.chat import ChatCall, Usage
 from app.domain.errors import GatewayOverloaded, LimitReached, LimitsUnavailable, QuotaSpent
 from app.domain.granting import Scope, scoped
-from app.domain.limits import Headroom, Limit, Measure, amount_in_words
+from app.domain.limits import Headroom, Limit, Measure, amount_in_words, measured
 from app.domain.tokens import estimate
 from app.limits.allowance import PERMIT, REQUEST, Allowance
 from app.limits.book import LimitBook
@@ -30,6 +30,8 @@ _MOST_WAITING = 16
 _FIRST_OUTPUT = 256.0
 _NEWEST_PART = 0.2
 _LOOK_AGAIN_SECONDS = 0.1
+# Measures of which every call takes one, whatever its size.
+_ONE_EACH = ("requests", "at once")
 
 Without = Literal["share", "refuse"]
 # Nano-dollars of tokens read, written, and read from a cache.
@@ -202,9 +204,7 @@ class Limiter:
             plan = self._planned(key, owners)
         if not plan.allowances:
             return None
-        reserved: Sequence[int] = plan.ones or [
-            1 if a.limit.measure in ("requests", "at once") else 0 for a in plan.allowances
-        ]
+        reserved: Sequence[int] = plan.ones or [1 if a.limit.measure in _ONE_EACH else 0 for a in plan.allowances]
         try:
             reserved = await self._wait(plan, reserved, seconds, _MOST_WAITING * 64)
         except (LimitReached, QuotaSpent, LimitsUnavailable) as refusal:
@@ -213,17 +213,10 @@ class Limiter:
 
     def measured(self, measure: Measure, usage: Usage, provider: str, model: str) -> int:
         """What a call has used of a measure."""
-        match measure:
-            case "requests":
-                return 1
-            case "tokens":
-                return usage.prompt_tokens + usage.completion_tokens
-            case "input tokens":
-                return usage.prompt_tokens
-            case "output tokens":
-                return usage.completion_tokens
-            case _:
-                return 0 if self._cost is None else self._cost(provider, model, usage)
+        cost = 0 if measure != "dollars" or self._cost is None else self._cost(provider, model, usage)
+        return measured(
+            measure, requests=1, tokens_in=usage.prompt_tokens, tokens_out=usage.completion_tokens, cost=cost
+        )
 
     def tightest(self, plan: _Plan, measures: frozenset[Measure]) -> Headroom | None:
         """See `Admission`."""
@@ -312,7 +305,7 @@ class Limiter:
 
     def _reservation(self, plan: _Plan, call: ChatCall, provider: str, model: str) -> list[int]:
         """What a call is taken to need of each limit: its prompt, and an answer as long as usual."""
-        prompt = sum([estimate(message.text) for message in call.messages])
+        prompt = _prompt_tokens(call)
         output = int(plan.output) * call.n
         if call.max_tokens is not None:
             output = min(output, call.max_tokens)
@@ -320,7 +313,7 @@ class Limiter:
         reserved = []
         for place, allowance in enumerate(plan.allowances):
             limit = allowance.limit
-            if limit.measure in ("requests", "at once"):
+            if limit.measure in _ONE_EACH:
                 reserved.append(1)
                 continue
             amount = self.measured(limit.measure, usual, provider, model)
@@ -336,8 +329,7 @@ class Limiter:
         """What a call uses of a limit even if its answer is short."""
         if limit.measure == "requests":
             return 1
-        prompt = sum([estimate(message.text) for message in call.messages])
-        return self.measured(limit.measure, Usage(prompt, 0), provider, model)
+        return self.measured(limit.measure, Usage(_prompt_tokens(call), 0), provider, model)
 
     def _new_plan(self, caller: Caller, model: str) -> _Plan:
         whose = (
@@ -362,7 +354,7 @@ class Limiter:
                 owners.append((scope, owner))
                 if one.quota is not None:
                     start, end = max(start, one.quota.start / 1000), min(end, one.ends_at)
-        is_sized = any(allowance.limit.measure not in ("requests", "at once") for allowance in allowances)
+        is_sized = any(allowance.limit.measure not in _ONE_EACH for allowance in allowances)
         old = self._plans.get(key)
         plan = self._plans[key] = _Plan(
             tuple(allowances),
@@ -440,6 +432,10 @@ class Limiter:
     def _count(self, scope: Scope, limit: Limit) -> None:
         if self._on_refusal is not None:
             self._on_refusal(scope.kind, limit.measure)
+
+
+def _prompt_tokens(call: ChatCall) -> int:
+    return sum([estimate(message.text) for message in call.messages])
 
 
 async def _until_freed(allowance: Allowance, seconds: float) -> None:
