@@ -130,6 +130,9 @@ class Keyring:
                 found = await self._database.run(
                     lambda connection: find_by_digest(connection, digest.hex()), reads=True
                 )
+                if found.change > self._feed.seen:
+                    # A key's limits may be as new as it is: it must not open before they are known.
+                    await self._feed.catch_up()
                 # What was read before a change that is known by now may be older than it.
                 if found.change >= self._feed.seen:
                     break

@@ -1,5 +1,6 @@
 """Limits as clients meet them, over real sockets: refusals, headers, and what `GET /v1/key` says."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -60,9 +61,11 @@ def limited(start_gateway: StartGateway, database: Database, settings: dict[str,
 def make_key(database: Database) -> Make:
     """Makes a key with limits, and perhaps some for its project and the gateway."""
 
+    names = itertools.chain(["ada"], (f"ada {number}" for number in itertools.count(2)))
+
     def make(limits: str | None, *, project: str | None = None, gateway: str | None = None) -> NewSecret:
         with database.transaction() as connection:
-            new = create_key(connection, name="ada", project="lab")
+            new = create_key(connection, name=next(names), project="lab")
             for scope, text in (
                 (Scope("key", new.key.id), limits),
                 (Scope("project", "lab"), project),
@@ -158,6 +161,13 @@ def test_only_answers_of_limited_keys_have_headers_about_limits(
     with limited.client() as client:
         assert _of_limits(_ask(client, dialect, streamed=streamed)) == {}
         assert _of_limits(client.get("/v1/models")) == {}
+
+
+def test_a_new_key_is_limited_from_its_first_call_on(limited: LiveGateway, make_key: Make) -> None:
+    """Whoever makes a key with limits and uses it at once finds no gap before they are known."""
+    for _ in range(5):
+        with limited.client(make_key("2 requests/hour").secret) as client:
+            assert [_ask(client).status_code for _ in range(4)] == [200, 200, 429, 429]
 
 
 @pytest.mark.parametrize("scope", ["key", "project", "gateway"])
