@@ -168,6 +168,21 @@ def test_a_holder_s_feed_has_only_the_holder_s_rows(console: Console) -> None:
         assert holder.key.key.id in told
 
 
+@pytest.mark.parametrize("last", ["9" * 19, "9" * 30, "-1", "\N{SUPERSCRIPT TWO}".encode().decode("latin-1"), "x"])
+def test_a_feed_goes_on_after_an_id_that_is_none(console: Console, last: str) -> None:
+    """With what comes from now on."""
+    with (
+        console.signed_in("admin") as admin,
+        admin.client.stream(
+            "GET", "/console/requests/feed", headers=[(b"last-event-id", last.encode("latin-1"))]
+        ) as feed,
+    ):
+        lines = feed.iter_lines()
+        assert next(lines) == "retry: 2000"
+        assert console.chat().status_code == 200
+        assert next(line for line in lines if line.startswith("data: "))
+
+
 def test_a_feed_outlives_no_login(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     """It ends now and then, and who asks again after signing out is a stranger."""
     monkeypatch.setattr(requests, "_FEED_SECONDS", 0.0)

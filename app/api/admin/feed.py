@@ -63,7 +63,7 @@ class Feed:
             ) from None
 
     async def follow(self, after: int | None, wanted: RowFilter) -> AsyncGenerator[_Row | None, None]:
-        """Rows as they come; None where nothing has come for a while. `begin` comes before it.
+        """Rows as they come; None where nothing that is wanted has come for a while. `begin` comes before it.
 
         Args:
             after: The id of the last one that is known; None for those that come from now on.
@@ -77,22 +77,29 @@ class Feed:
             self._task = asyncio.create_task(self._run(), name=TASK)
         try:
             told = set()
-            # If the database is away now, the client is told nothing, and comes back.
-            for row in [] if after is None else await self._missed(after, wanted):
+            try:
+                missed = [] if after is None else await self._missed(after, wanted)
+            except DatabaseAway:
+                return  # the client has got nothing yet, and comes back
+            for row in missed:
                 told.add(row["id"])
                 yield row
+            clock = asyncio.get_running_loop().time
+            quiet_until = clock() + _QUIET_SECONDS
             while True:
                 row_or_end: _Row | None = None
                 try:
-                    async with asyncio.timeout(_QUIET_SECONDS):
+                    async with asyncio.timeout_at(quiet_until):
                         row_or_end = await queue.get()
                 except TimeoutError:
                     yield None
+                    quiet_until = clock() + _QUIET_SECONDS
                     continue
                 if row_or_end is None:
                     return
                 if row_or_end["id"] not in told and fits(row_or_end, wanted):
                     yield row_or_end
+                    quiet_until = clock() + _QUIET_SECONDS
         finally:
             self._watchers.discard(queue)
             if not self._watchers and self._task is not None:

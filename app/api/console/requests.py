@@ -2,18 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
-from app.api.admin.common import cursor_of, place_of
+from app.api.admin.common import Stream, cursor_of, is_row_id, place_of
 from app.api.console.rendering import Rendering
 from app.api.console.services import ConsoleServices
 from app.api.console.visitors import Refused, visitor_of
-from app.domain.errors import InvalidRequest, KeyStoreUnavailable
+from app.domain.errors import InvalidRequest
 from app.domain.json import json_bytes
 from app.storage.clock import now
 from app.storage.database import Connection
@@ -26,7 +27,6 @@ _SPANS = {"1h": HOUR, "24h": DAY, "7d": 7 * DAY, "30d": 30 * DAY}
 _OUTCOMES = ("completed", "failed", "abandoned", "refused", "replayed")
 _IN_PAGE = 50
 _FEED_SECONDS = 60.0
-_LARGEST_ID = 2**63 - 1  # that a database has room for
 
 
 class RequestPages:
@@ -73,7 +73,7 @@ class RequestPages:
     async def detail(self, request: Request) -> Response:
         """One request."""
         call_id = request.path_params["call_id"]
-        if call_id > _LARGEST_ID:
+        if not is_row_id(str(call_id)):
             raise Refused(HTTPStatus.NOT_FOUND, "missing")
 
         def read(connection: Connection) -> dict[str, Any] | None:
@@ -93,9 +93,8 @@ class RequestPages:
         last = request.headers.get("last-event-id", "")
         names = await self._services.database.report(_names)
         await self._feed.begin()
-        rows = self._feed.follow(int(last) if last.isdecimal() and len(last) < 20 else None, wanted)
-        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        return StreamingResponse(_events(rows, names), media_type="text/event-stream", headers=headers)
+        rows = self._feed.follow(int(last) if is_row_id(last) else None, wanted)
+        return Stream(_events(rows, names), "text/event-stream", {"x-accel-buffering": "no"})
 
 
 async def _events(
@@ -104,7 +103,7 @@ async def _events(
     yield b"retry: 2000\n\n"
     clock = asyncio.get_running_loop().time
     end = clock() + _FEED_SECONDS
-    try:
+    async with aclosing(rows):
         async for row in rows:
             if clock() > end:
                 # The browser asks again, from its last row on: whoever may see nothing any more doesn't get further.
@@ -113,10 +112,6 @@ async def _events(
                 yield b": nothing new\n\n"
             else:
                 yield b"id: %d\ndata: %s\n\n" % (row["id"], json_bytes(_told(row, names) | {"id": str(row["id"])}))
-    except KeyStoreUnavailable:
-        return
-    finally:
-        await rows.aclose()
 
 
 def _filter(request: Request) -> tuple[RowFilter, dict[str, str]]:

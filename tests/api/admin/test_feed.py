@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, aclosing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ import httpx
 import pytest
 from sqlalchemy import Engine, event
 
-from app.api.admin.feed import TASK
+from app.api.admin import feed as feeds
+from app.api.admin.feed import TASK, Feed
 from app.storage.clock import now
 from app.storage.database import Database
+from app.storage.request_pages import RowFilter
 from simulator.live import LiveSimulator
 from tests.api.admin.conftest import create
 from tests.conftest import StartGateway
@@ -202,6 +204,20 @@ def test_however_many_watch_the_database_is_asked_once_a_second(
     with watching(reader) as watcher:
         write(database, [call(at=now(), count=9, request_id="again")])
         assert watcher.ids(1) == ["again"]
+
+
+async def test_whoever_gets_nothing_is_told_so_though_others_call(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that somebody doesn't look for put off no comment: a connection without any looks dead to proxies."""
+    monkeypatch.setattr(feeds, "_QUIET_SECONDS", 0.3)
+    feed = Feed(database, lambda: False)
+    async with aclosing(feed.follow(None, RowFilter(project="nobody"))) as rows:
+        told = asyncio.ensure_future(anext(rows))
+        while not told.done():
+            feed._tell({"id": 1, "project": "lab"})
+            await asyncio.sleep(0)
+        assert await told is None
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
