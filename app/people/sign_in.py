@@ -1,4 +1,7 @@
-"""Signing in: by a link that opens once, by a password, or by a key. Each function is one transaction's work."""
+"""Signing in: by a link that opens once, by a password, or by a key.
+
+Each function that takes a connection is one transaction's work. Passwords are hashed and compared outside of them.
+"""
 
 import hashlib
 import hmac
@@ -44,6 +47,8 @@ _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,60}")
 _SHORTEST_PASSWORD, _LONGEST_PASSWORD = 12, 200
 # 16 MB and some 50 ms.
 _SCRYPT = {"n": 2**14, "r": 8, "p": 1, "maxmem": 64 * 1024 * 1024}
+# What the password of nobody is compared with, so that it takes as long as any other.
+_NOBODY = f"scrypt${'00' * 16}${'00' * 64}"
 
 
 class SignInFault(Exception):
@@ -118,18 +123,16 @@ def sign_in_with_ticket(connection: Connection, ticket: str, origin: Origin) -> 
     return _signed_in(connection, origin, person_id=person.id)
 
 
-def sign_in_with_password(connection: Connection, name: str, password: str, origin: Origin) -> NewLogin:
-    """Sign in by name and password.
+def is_password_of(person: Person | None, password: str) -> bool:
+    """Whether somebody may sign in with this password. It takes some 50 ms, as long for nobody as for a person."""
+    known = None if person is None or person.disabled_at is not None else person.password
+    return _is_password(password, known or _NOBODY) and known is not None
 
-    Raises:
-        SignInFault: One of them is wrong; nobody is told which.
-    """
-    person = find_person(connection, name=name)
-    known = person.password if person is not None and person.disabled_at is None else None
-    # As long as for a person who has one.
-    is_right = _is_password(password, known or _hashed("nobody's"))
-    if person is None or known is None or not is_right:
-        raise SignInFault("Name or password is wrong.")
+
+def sign_in_checked(connection: Connection, person: Person, origin: Origin) -> NewLogin | None:
+    """Sign in a person whose password was right; None if the person has changed since."""
+    if find_person(connection, person_id=person.id) != person:
+        return None
     return _signed_in(connection, origin, person_id=person.id)
 
 
@@ -173,15 +176,16 @@ def end_others(connection: Connection, login: Login, digest: str | None = None) 
     return len(others)
 
 
-def set_password(connection: Connection, person: Person, password: str | None) -> None:
-    """Give a person a password, or none.
+def hashed_password(password: str) -> str:
+    """A password as it is kept. It takes some 50 ms.
 
     Raises:
         SignInFault: It is too short, or too long.
     """
-    if password is not None and not _SHORTEST_PASSWORD <= len(password) <= _LONGEST_PASSWORD:
-        raise SignInFault(f"A password has {_SHORTEST_PASSWORD} to {_LONGEST_PASSWORD} characters.")
-    change_person(connection, replace(person, password=None if password is None else _hashed(password)))
+    if not _SHORTEST_PASSWORD <= len(password) <= _LONGEST_PASSWORD:
+        raise SignInFault(f"A password must have {_SHORTEST_PASSWORD} to {_LONGEST_PASSWORD} characters.")
+    salt = secrets.token_bytes(16)
+    return f"scrypt${salt.hex()}${_scrypt(password, salt).hex()}"
 
 
 def new_person(connection: Connection, name: str, role: str) -> Person:
@@ -195,7 +199,7 @@ def new_person(connection: Connection, name: str, role: str) -> Person:
     if role not in ("admin", "viewer"):
         raise SignInFault("The role is admin or viewer.")
     if find_person(connection, name=name) is not None:
-        raise SignInFault(f"There is a person {name!r} already.")
+        raise SignInFault(f"A person named {name!r} already exists.")
     person = Person(make_id("p_"), name, role, None, now(), None)
     add_person(connection, person)
     return person
@@ -244,11 +248,6 @@ def _signed_in(
 
 def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
-
-
-def _hashed(password: str) -> str:
-    salt = secrets.token_bytes(16)
-    return f"scrypt${salt.hex()}${_scrypt(password, salt).hex()}"
 
 
 def _is_password(password: str, hashed: str) -> bool:

@@ -9,10 +9,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from msgspec.structs import replace
 from playwright.sync_api import Browser, Page, expect
 
-from app.people.sign_in import new_person, set_password
-from app.storage.people import Person
+from app.people.sign_in import hashed_password, new_person
+from app.storage.people import Person, change_person
 from tests.cluster.edge import NGINX
 from tests.cluster.test_nginx_config import make_certificate
 from tests.console.browser import NARROW, WIDE, Tab, launched, tab
@@ -80,7 +81,7 @@ def test_a_link_signs_in_by_itself(browser: Browser, console: Console, way: str)
 def test_a_password_and_a_key_sign_in_by_hand(browser: Browser, own_console: Console) -> None:
     """With the forms as they are; signed out, the way back shows nothing."""
     person: Person = own_console.done(new_person, "ada", "viewer")
-    own_console.done(set_password, person, PASSWORD)
+    own_console.done(change_person, replace(person, password=hashed_password(PASSWORD)))
     new = own_console.new_key("ada-laptop")
     with tab(browser, own_console.address) as opened:
         page = opened.page

@@ -4,6 +4,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import httpx
@@ -12,7 +13,7 @@ from msgspec.structs import replace
 from sqlalchemy import text
 
 from app.keys.administration import pause_key, revoke_key
-from app.people.sign_in import new_person, set_password
+from app.people.sign_in import hashed_password, new_person
 from app.storage.audit import actions_before
 from app.storage.clock import now
 from app.storage.database import Connection
@@ -64,7 +65,7 @@ def test_a_link_that_counts_no_more_is_refused(own_console: Console, wrong: str)
 def test_a_name_and_a_password_sign_in(own_console: Console) -> None:
     """The right ones; anything else is told in the same words, whether there is such a person or not."""
     person: Person = own_console.done(new_person, "ada", "viewer")
-    own_console.done(set_password, person, PASSWORD)
+    own_console.done(change_person, replace(person, password=hashed_password(PASSWORD)))
     own_console.done(new_person, "without a password", "admin")
     assert _enter(own_console, name="ada", password=PASSWORD).status_code == 303
     tries = [("ada", "wrong"), ("nobody", PASSWORD), ("without a password", "")]
@@ -89,7 +90,7 @@ def test_a_key_signs_its_holder_in(own_console: Console) -> None:
 def test_tries_are_few(own_console: Console) -> None:
     """The sixth within a minute is refused, even with the right password; a link opens however many were wrong."""
     person: Person = own_console.done(new_person, "ada", "admin")
-    own_console.done(set_password, person, PASSWORD)
+    own_console.done(change_person, replace(person, password=hashed_password(PASSWORD)))
     wrong = [_enter(own_console, name="ada", password="wrong").status_code for _ in range(5)]
     assert wrong == [401] * 5
     assert _enter(own_console, name="ada", password=PASSWORD).status_code == 429
@@ -271,6 +272,26 @@ def test_a_strange_form_is_no_fault_of_the_gateway(console: Console) -> None:
             response = admin.client.post("/console/keys/new", content=body, headers=headers)
             assert response.status_code in (400, 403)
             assert response.headers["content-type"].startswith("text/html")
+        assert admin.client.get("/console/requests?key=%00").status_code == 404
+        assert admin.client.get("/console/keys/%00").status_code == 404
+    assert _enter(console, name="a\0b", password=PASSWORD).status_code == 400
+
+
+def test_a_name_takes_as_long_as_any_other(own_console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One password is hashed for whoever is named, so that nobody learns who exists."""
+    person: Person = own_console.done(new_person, "ada", "viewer")
+    own_console.done(change_person, replace(person, password=hashed_password(PASSWORD)))
+    hashed: list[bytes] = []
+    scrypt = hashlib.scrypt
+
+    def noted(password: bytes, **parameters: Any) -> bytes:
+        hashed.append(password)
+        return scrypt(password, **parameters)
+
+    monkeypatch.setattr(hashlib, "scrypt", noted)
+    for name in ("ada", "nobody"):
+        assert _enter(own_console, name=name, password="a wrong password").status_code == 401
+    assert hashed == [b"a wrong password"] * 2
 
 
 def test_behind_https_the_cookie_is_for_https_only(own_console: Console) -> None:

@@ -1,7 +1,9 @@
 """Signing in and out, and one's own account."""
 
+import asyncio
 from http import HTTPStatus
 
+from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -12,6 +14,7 @@ from app.api.console.visitors import (
     Refused,
     actor_of,
     form_of,
+    home_of,
     is_https,
     is_same_origin,
     next_page,
@@ -26,16 +29,17 @@ from app.people.sign_in import (
     SignInFault,
     Visitor,
     end_others,
-    set_password,
+    hashed_password,
+    is_password_of,
+    sign_in_checked,
     sign_in_with_key,
-    sign_in_with_password,
     sign_in_with_ticket,
     sign_out,
 )
 from app.people.tries import Tries
 from app.storage.audit import note_action
 from app.storage.database import Connection
-from app.storage.people import find_person, logins_of
+from app.storage.people import change_person, find_person, logins_of
 
 _YEAR = 31_536_000
 
@@ -118,16 +122,18 @@ class SignInPages:
         password = (await form_of(request)).get("password", "") or None
         login, actor = _visitor(request).login, actor_of(request)
 
+        try:
+            hashed = None if password is None else await asyncio.to_thread(hashed_password, password)
+        except SignInFault as fault:
+            return await self._account(request, fault=str(fault))
+
         def change(connection: Connection) -> None:
             person = find_person(connection, person_id=login.person_id)
             if person is not None:
-                set_password(connection, person, password)
+                change_person(connection, replace(person, password=hashed))
                 note_action(connection, actor, "person.password", f"person:{person.id}")
 
-        try:
-            await self._database.run(change)
-        except SignInFault as fault:
-            return await self._account(request, fault=str(fault))
+        await self._database.run(change)
         return RedirectResponse("../account", HTTPStatus.SEE_OTHER)
 
     async def leave(self, request: Request) -> Response:
@@ -142,7 +148,7 @@ class SignInPages:
             raise Refused(HTTPStatus.FORBIDDEN, "form")
         form = await form_of(request)
         response = RedirectResponse(next_page(request, form.get("next", "")), HTTPStatus.SEE_OTHER)
-        path = f"{request.scope.get('root_path', '')}/console"
+        path = home_of(request)
         for cookie, value, known in (
             ("kimi_language", form.get("language"), LANGUAGES),
             ("kimi_theme", form.get("theme"), ("light", "dark", "")),
@@ -160,8 +166,18 @@ class SignInPages:
             raise _TooManyTries
         if key := form.get("key", "").strip():
             return await self._with_key(key, origin)
-        name, password = form.get("name", "").strip(), form.get("password", "")
-        return await self._database.run(lambda connection: sign_in_with_password(connection, name, password, origin))
+        return await self._with_password(form.get("name", "").strip(), form.get("password", ""), origin)
+
+    async def _with_password(self, name: str, password: str, origin: Origin) -> NewLogin:
+        person = await self._database.run(lambda connection: find_person(connection, name=name), reads=True)
+        # On a thread of its own: the database's has other things to do in the meantime.
+        is_right = await asyncio.to_thread(is_password_of, person, password)
+        new = None
+        if person is not None and is_right:
+            new = await self._database.run(lambda connection: sign_in_checked(connection, person, origin))
+        if new is None:
+            raise SignInFault("Name or password is wrong.")
+        return new
 
     async def _with_ticket(self, ticket: str, origin: Origin) -> NewLogin:
         try:
@@ -177,7 +193,10 @@ class SignInPages:
         except GatewayError as error:
             raise SignInFault(error.message) from None
         if caller is None:
-            raise SignInFault("This is no key that the gateway has given out.")
+            raise SignInFault(
+                "This gateway has not issued this key. Keys of API_MASTER_KEY can't sign in here; use a link instead: "
+                "python main.py console-link"
+            )
         return await self._database.run(lambda connection: sign_in_with_key(connection, caller.id, origin))
 
 
