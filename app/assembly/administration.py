@@ -13,13 +13,12 @@ from app.api.console.services import ConsoleServices
 from app.api.ops import Drain
 from app.api.playground_services import PlaygroundServices
 from app.assembly.database import Records
-from app.assembly.limits import book_of, policy_of
+from app.assembly.limits import book_of
 from app.assembly.resources import Resources
 from app.assembly.settings_view import settings_as_they_hold
 from app.domain.caller import caller_of_key
 from app.domain.limits import texts_of
 from app.settings import Settings
-from app.storage.spent import name_of
 
 
 class Administration:
@@ -33,12 +32,9 @@ class Administration:
         drain: Drain,
         playground: PlaygroundServices,
     ) -> None:
-        self._settings = settings.limits
         self._records = records
         self._playground = playground
-        fixed = {
-            name_of(scope).rstrip(":"): texts_of(limits) for scope, limits in settings.limits.fixed.items() if limits
-        }
+        fixed = {scope.text: texts_of(limits) for scope, limits in settings.limits.fixed.items() if limits}
         if settings.limits.default:
             fixed["key:*"] = settings.limits.default
         self._services = AdminServices(
@@ -46,7 +42,6 @@ class Administration:
             feed=Feed(records.database, lambda: drain.active),
             registry=resources.registry,
             sessions=resources.sessions,
-            is_stopping=lambda: drain.active,
             state=resources.metrics.read_state,
             settings=partial(settings_as_they_hold, settings),
             zone=settings.limits.zone,
@@ -71,8 +66,6 @@ class Administration:
                 admin=self._services,
                 keys=self._records.keyring,
                 overview=self._records.limits.overview,
-                limits=policy_of(self._settings),
-                make_book=self._services.new_book,
                 playground=self._playground,
             )
         )

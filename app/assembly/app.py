@@ -4,6 +4,7 @@ import importlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cache, partial
+from threading import Lock
 from typing import Any
 
 from fastapi import FastAPI
@@ -117,10 +118,16 @@ def _annexes(
             CONSOLE: Refusing("There is no console without a database, and DATABASE_URL is none."),
         }
 
+    making = Lock()
+
     @cache
-    def parts() -> Any:
+    def made() -> Any:
         module = importlib.import_module("app.assembly.administration")
         return module.Administration(settings, resources, records, drain, playground)
+
+    def parts() -> Any:
+        with making:  # the first requests of both may be on two threads
+            return made()
 
     return {ADMINISTRATION: LazyApp(lambda: parts().api()), CONSOLE: LazyApp(lambda: parts().console())}
 

@@ -67,11 +67,6 @@ def give_limits(database: Database, connection: Connection, scope: Scope, limits
     warn_of_dollars(connection, limits or ())
 
 
-def text_of(scope: Scope) -> str:
-    """A scope for machines."""
-    return f"{scope.kind}:{scope.name}" if scope.name else scope.kind
-
-
 def read_scope(connection: Connection, settings: Settings, words: str, project: str | None) -> NamedScope:
     """The scope that somebody means.
 
@@ -90,7 +85,7 @@ def read_scope(connection: Connection, settings: Settings, words: str, project: 
     if words.startswith(_ENVIRONMENT_KEY):
         kind, name = "key", words
     if kind not in _KINDS:
-        raise CommandFault(f"{words[:60]!r} has no limits; write {HELP}.")
+        raise CommandFault(f"{words[:60]!r} is nothing that can have limits; write {HELP}.")
     if not name:
         raise CommandFault(f"{words!r} lacks a name; write {HELP}.")
     match kind:
@@ -115,7 +110,7 @@ def names_of(connection: Connection, scopes: Iterable[Scope]) -> list[NamedScope
     found = []
     for scope in scopes:
         known = keys.get(scope.name) if scope.kind == "key" else None
-        found.append(known or NamedScope(scope, text_of(scope)))
+        found.append(known or NamedScope(scope, scope.text))
     return found
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from app.cli.database_access import print_json
-from app.cli.limit_scopes import NamedScope, read_scope, text_of, warn_of_dollars
+from app.cli.limit_scopes import NamedScope, read_scope, warn_of_dollars
 from app.domain.durations import span
 from app.domain.granting import Scope
 from app.domain.limits import Limit, texts_of
@@ -103,7 +103,7 @@ def _lines(replay: Replay, settings: Settings, named: NamedScope, limits: Sequen
 def _plain(replay: Replay, named: NamedScope, limits: Sequence[Limit]) -> dict[str, Any]:
     trial = replay.trial
     return {
-        "scope": text_of(named.scope),
+        "scope": named.scope.text,
         "limits": texts_of(tuple(limits)),
         "requests": trial.calls,
         "refused": trial.refused,

@@ -13,7 +13,6 @@ from app.cli.limit_scopes import (
     names_of,
     read_scope,
     stored_book,
-    text_of,
     warn_of_dollars,
 )
 from app.cli.limit_trial import add_trial_arguments, run_trial
@@ -79,12 +78,12 @@ def _listed(connection: Connection, settings: Settings, *, as_json: bool) -> int
     scopes = [*stored.set_scopes, *(scope for scope in settings.limits.fixed if scope not in stored.set_scopes)]
     rows = [
         {
-            "scope": text_of(named.scope),
+            "scope": named.scope.text,
             "name": named.name,
             "limits": texts_of(stored.book.of(named.scope)),
             "from": stored.origin(named.scope),
         }
-        for named in names_of(connection, sorted(scopes, key=text_of))
+        for named in names_of(connection, sorted(scopes, key=lambda scope: scope.text))
         if stored.origin(named.scope)
     ]
     default = read_limits(settings.limits.default)
@@ -109,7 +108,7 @@ def _shown(database: Database, connection: Connection, settings: Settings, named
     origin = stored.origin(named.scope)
     if as_json:
         shown = [_plain(use, state, epoch) for use, state in zip(uses, states, strict=True)]
-        print_json({"scope": text_of(named.scope), "name": named.name, "from": origin, "limits": shown})
+        print_json({"scope": named.scope.text, "name": named.name, "from": origin, "limits": shown})
         return 0
     if not limits:
         print(f"{named.name}: {stored.text(named.scope)}")

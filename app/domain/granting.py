@@ -36,6 +36,11 @@ class Scope(Struct, frozen=True):
     kind: Literal["key", "project", "upstream", "gateway"]
     name: str = ""
 
+    @property
+    def text(self) -> str:
+        """The scope as people and the log of changes have it, such as `key:k_9fJ3kQ2mXb` or `gateway`."""
+        return f"{self.kind}:{self.name}" if self.name else self.kind
+
 
 class Quota(Struct, frozen=True):
     """What the ledger is asked for a quota: the use by a scope from `start` on, before `end` (ms since the epoch)."""

@@ -8,7 +8,6 @@ from app.limits.book import LimitBook
 from app.storage.audit import Actor, note_action
 from app.storage.database import Connection, Database
 from app.storage.limits import limits_of_scope, set_limits, stored_limits
-from app.storage.spent import name_of
 
 _SETTINGS = {"key": "DEFAULT_LIMITS", "upstream": "UPSTREAM_LIMITS", "gateway": "GATEWAY_LIMITS"}
 
@@ -59,7 +58,7 @@ def change_limits(
         connection,
         actor,
         "limits.unset" if after is None else "limits.set",
-        name_of(scope).rstrip(":"),
+        scope.text,
         before=None if before is None else {"limits": before},
         after=None if after is None else {"limits": after},
     )

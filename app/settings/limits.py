@@ -36,7 +36,7 @@ def _zone(value: str) -> str:
     try:
         ZoneInfo(value)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(f"{value[:60]!r} is no time zone; write for example Europe/Berlin or UTC") from None
+        raise ValueError(f"{value[:60]!r} is not a time zone; write for example Europe/Berlin or UTC") from None
     return value
 
 

@@ -85,6 +85,12 @@ def find_key(connection: Connection, words: str, project: str | None = None) -> 
     return _with_hints(connection, query if project is None else query.where(_PROJECTS.c.name == project))
 
 
+def key_of(connection: Connection, key_id: str) -> StoredKey | None:
+    """The key of an id, revoked or not; None if there is none."""
+    keys = _with_hints(connection, _select_keys().where(_KEYS.c.id == key_id))
+    return keys[0] if keys else None
+
+
 class KeyFilter(Struct, frozen=True):
     """Which keys are looked for; None means any, but for revoked ones, which have to be asked for.
 

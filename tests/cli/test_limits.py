@@ -201,9 +201,9 @@ def test_a_key_is_made_and_changed_with_limits(run: Run, monkeypatch: pytest.Mon
         (("show", "project:lob"), "There is no project 'lob'; there are: environment, lab."),
         (("show", "upstream:kimi"), "There is no upstream 'kimi'; there are: kimi-web."),
         (("show", "key-0123456789ab"), f"'key-0123456789ab' in API_MASTER_KEY; its keys are {_ALICE}."),
-        (("show", "ada"), "'ada' has no limits; write key:NAME"),
+        (("show", "ada"), "'ada' is nothing that can have limits; write key:NAME"),
         (("show", "key:"), "'key:' lacks a name"),
-        (("show", "team:lab"), "'team:lab' has no limits; write key:NAME"),
+        (("show", "team:lab"), "'team:lab' is nothing that can have limits; write key:NAME"),
     ],
 )
 def test_wrong_words_get_a_clear_message(run: Run, words: tuple[str, ...], told: str) -> None:

@@ -107,6 +107,7 @@ def test_limits_of_the_gateway_and_of_upstreams_are_set_and_taken_back(database:
     assert "is not a limit" in admin.send("/limits/gateway", 400, do="save", limits="very many")
     admin.send(f"/limits/upstream:{name[1]}", do="unset")
     assert _limits(database, scope) is None
+    assert "· limits.set: 700 at once" in _plain(admin.send("/limits/gateway", do="save", limits="700 at once"))
     with database.transaction(reads=True) as connection:
         actions = actions_before(connection, None, subject=f"upstream:{name[1]}")
     assert [one["action"] for one in actions] == ["limits.unset", "limits.set"]

@@ -1,6 +1,8 @@
 """What the playground tells of a prompt: which messages went whole, cut down, or not at all."""
 
-from app.api.console.sent_prompt import sent_prompt
+import random
+
+from app.api.console.sent_prompt import _last, sent_prompt
 from app.domain.chat import Message
 from app.domain.prompt import PromptLimit, compose, message_prompt
 
@@ -46,3 +48,15 @@ def test_messages_that_go_as_messages_are_whole() -> None:
     messages = (Message("user", "Hello"), Message("assistant", "Hello."), Message("user", "Again"))
     sent = sent_prompt(message_prompt(messages, PromptLimit(4000, "tokens")), messages)
     assert [part.state for part in sent.parts] == ["whole"] * 3
+
+
+def test_the_last_place_is_found_from_the_end() -> None:
+    """As `str.rfind` finds it, whose time grows with the square of a text that was made for that."""
+    rng = random.Random(3)
+    for _ in range(2000):
+        sent, text = ("".join(rng.choices("ab", k=rng.randrange(most))) for most in (30, 4))
+        end = rng.randrange(len(sent) + 1)
+        assert _last(sent[::-1], text, end) == sent.rfind(text, 0, end)
+    half = 1_000_000
+    sent, text = "a" * half + "b" + "a" * half, "a" * half + "c" + "a" * (half // 2)
+    assert _last(sent[::-1], text, len(sent)) == -1

@@ -38,7 +38,7 @@ from app.keys.history import key_facts, note_changed, note_created, note_rotated
 from app.storage.audit import Actor
 from app.storage.clock import now
 from app.storage.database import Connection
-from app.storage.keys import KeyFilter, StoredKey, find_key, page_of_keys
+from app.storage.keys import KeyFilter, StoredKey, key_of, page_of_keys
 from app.storage.limits import limits_of_scope, set_limits, stored_limits
 
 KeyState = Literal["active", "paused", "expired", "revoked"]
@@ -306,7 +306,7 @@ def limits_in(text: str) -> tuple[UsageLimit, ...]:
 
 
 def _only(connection: Connection, key_id: str) -> StoredKey:
-    found = next((key for key in find_key(connection, key_id) if key.id == key_id), None)
+    found = key_of(connection, key_id)
     if found is None:
         raise NotFound(f"There is no key {key_id[:50]!r}.", param="key_id")
     return found

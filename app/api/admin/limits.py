@@ -36,9 +36,9 @@ from app.limits.replay import Replay
 from app.limits.stored import StoredBook, change_limits
 from app.storage.clock import now
 from app.storage.database import Connection
-from app.storage.keys import find_key, list_projects
+from app.storage.keys import key_of, list_projects
 from app.storage.limits import states_of, stored_limits
-from app.storage.spent import name_of, scope_of
+from app.storage.spent import scope_of
 
 ScopeName = Annotated[str, Path(description="`key:ID`, `project:NAME`, `upstream:NAME` or `gateway`.", max_length=200)]
 _LONGEST_TRIAL_SECONDS = 8.0
@@ -165,7 +165,7 @@ class LimitEndpoints:
         """Those that were set, and those of the settings where no others were. `key:*` is each other key."""
         stored = await read(self._database, stored_limits)
         found = {name: ("settings", text) for name, text in self._services.fixed_limits.items()}
-        found |= {_name(scope): ("database", text) for scope, text in stored.items()}
+        found |= {scope.text: ("database", text) for scope, text in stored.items()}
         entries = [LimitsOfScope(scope=name, limits=text, source=source) for name, (source, text) in found.items()]
         return sliced(entries, lambda entry: (entry.scope,), cursor, limit, str)
 
@@ -243,8 +243,7 @@ class LimitEndpoints:
         services = self._services
         match scope.kind:
             case "key":
-                keys = (key.id for key in find_key(connection, scope.name))
-                is_known = scope.name in services.environment_keys or scope.name in keys
+                is_known = scope.name in services.environment_keys or key_of(connection, scope.name) is not None
             case "project":
                 is_known = scope.name == ENVIRONMENT or scope.name in list_projects(connection)
             case "upstream":
@@ -268,13 +267,9 @@ def _scope(name: str) -> Scope:
     raise InvalidRequest("The scope must be key:ID, project:NAME, upstream:NAME or gateway.", param="scope")
 
 
-def _name(scope: Scope) -> str:
-    return name_of(scope).rstrip(":")
-
-
 def _shown(stored: StoredBook, scope: Scope) -> LimitsOfScope:
     source: Literal["database", "settings"] = "database" if scope in stored.set_scopes else "settings"
-    return LimitsOfScope(scope=_name(scope), limits=texts_of(stored.book.of(scope)), source=source)
+    return LimitsOfScope(scope=scope.text, limits=texts_of(stored.book.of(scope)), source=source)
 
 
 def _standing(use: LimitUse, state: LimitState, epoch: float) -> LimitStanding:

@@ -35,7 +35,6 @@ class AdminServices(Struct, frozen=True):
     """What the admin API works with.
 
     Args:
-        is_stopping: Whether the process is about to end.
         state: The numbers of the moment, by metric.
         settings: All settings.
         zone: The time zone whose calendar quotas follow.
@@ -51,7 +50,6 @@ class AdminServices(Struct, frozen=True):
     feed: Feed
     registry: ProviderRegistry
     sessions: SessionStore
-    is_stopping: Callable[[], bool]
     state: Callable[[], State]
     settings: Callable[[], Sequence[Setting]]
     zone: ZoneInfo

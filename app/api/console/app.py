@@ -19,7 +19,7 @@ from app.api.console.services import ConsoleServices
 from app.api.console.sessions import SessionPages
 from app.api.console.sign_in import SignInPages
 from app.api.console.state import StatePages
-from app.api.console.visitors import Guard, Page, Refused
+from app.api.console.visitors import Guard, Page, Refused, home_of
 from app.api.error_responses import error_response
 from app.domain.errors import GatewayError
 from app.storage.database import DatabaseAway
@@ -97,7 +97,7 @@ def console_app(services: ConsoleServices) -> Starlette:
 
 
 async def _home(request: Request) -> Response:
-    return RedirectResponse(f"{request.scope.get('root_path', '')}/console/", 308)
+    return RedirectResponse(f"{home_of(request)}/", 308)
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:

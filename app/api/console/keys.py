@@ -28,11 +28,12 @@ from app.domain.caller import SCOPES
 from app.domain.granting import Scope
 from app.domain.limits import read_limits, texts_of
 from app.keys import administration
-from app.storage.audit import Actor, actions_before, note_action
+from app.keys.history import key_facts, note_changed, note_created, note_rotated
+from app.storage.audit import actions_before
 from app.storage.clock import now
 from app.storage.database import Connection
-from app.storage.keys import StoredKey, find_key, list_keys
-from app.storage.limits import set_limits, stored_limits
+from app.storage.keys import StoredKey, key_of, list_keys
+from app.storage.limits import set_limits
 from app.storage.request_pages import newest_of_keys
 from app.storage.usage import DAY, usage_of
 
@@ -111,7 +112,7 @@ class KeyPages:
             )
             if limits is not None:
                 set_limits(self._database, connection, Scope("key", new.key.id), limits)
-            note_action(connection, actor, "key.create", f"key:{new.key.id}", after=_facts(new.key, limits))
+            note_created(connection, actor, new.key)
             return new
 
         try:
@@ -137,7 +138,7 @@ class KeyPages:
 
         def change(connection: Connection) -> None:
             key = _only(connection, key_id)
-            old = stored_limits(connection).get(Scope("key", key.id))
+            scope, before = Scope("key", key.id), key_facts(connection, key)
             limits = _limits(form.get("limits", ""))
             changed = replace(
                 key,
@@ -148,9 +149,9 @@ class KeyPages:
                 expires_at=_date(form.get("expires", "")),
             )
             administration.update_key(self._database, connection, changed)
-            if limits != old:
-                set_limits(self._database, connection, Scope("key", key.id), limits)
-            _note(connection, actor, "key.update", _facts(key, old), _facts(changed, limits), key.id)
+            if limits != before["limits"]:
+                set_limits(self._database, connection, scope, limits)
+            note_changed(connection, actor, "key.update", before, changed)
 
         try:
             await self._database.run(change)
@@ -169,7 +170,7 @@ class KeyPages:
                 new = administration.rotate_key(
                     self._database, connection, _only(connection, key_id), grace_seconds=grace
                 )
-                note_action(connection, actor, "key.rotate", f"key:{key_id}", after={"grace_seconds": grace})
+                note_rotated(connection, actor, new, grace_seconds=grace)
                 return new
 
             try:
@@ -183,8 +184,8 @@ class KeyPages:
 
         def act(connection: Connection) -> None:
             key = _only(connection, key_id)
-            changed = work(self._database, connection, key)
-            _note(connection, actor, f"key.{action}", _facts(key, None), _facts(changed, None), key.id)
+            before = key_facts(connection, key)
+            note_changed(connection, actor, f"key.{action}", before, work(self._database, connection, key))
 
         await self._database.run(act)
         return RedirectResponse(f"../{key_id}", HTTPStatus.SEE_OTHER)
@@ -230,7 +231,7 @@ class KeyPages:
 
 
 def _only(connection: Connection, key_id: str) -> StoredKey:
-    key = next((one for one in find_key(connection, key_id) if one.id == key_id), None)
+    key = key_of(connection, key_id)
     if key is None:
         raise Refused(HTTPStatus.NOT_FOUND, "missing")
     return key
@@ -252,35 +253,6 @@ def _told(key: StoredKey, limits: dict[Scope, str]) -> dict[str, Any]:
         "expires": "" if key.expires_at is None else _day(key.expires_at),
         "hints": key.hints,
     }
-
-
-def _facts(key: StoredKey, limits: str | None) -> dict[str, object]:
-    return {
-        "name": key.name,
-        "project": key.project,
-        "scopes": list(key.scopes),
-        "models": None if key.models is None else list(key.models),
-        "limits": limits,
-        "note": key.note,
-        "expires_at": key.expires_at,
-        "paused_at": key.paused_at,
-        "revoked_at": key.revoked_at,
-    }
-
-
-def _note(
-    connection: Connection, actor: Actor, action: str, before: dict[str, object], after: dict[str, object], key_id: str
-) -> None:
-    changed = [name for name in after if before[name] != after[name]]
-    if changed:
-        note_action(
-            connection,
-            actor,
-            action,
-            f"key:{key_id}",
-            before={name: before[name] for name in changed},
-            after={name: after[name] for name in changed},
-        )
 
 
 def _limits(text: str) -> str | None:
@@ -307,7 +279,7 @@ def _date(text: str) -> int | None:
     try:
         day = datetime.strptime(text.strip(), "%Y-%m-%d").replace(tzinfo=UTC)
     except ValueError:
-        raise ValueError(f"{text[:20]!r} is no date; write for example 2027-01-31.") from None
+        raise ValueError(f"{text[:20]!r} is not a date; write it like 2027-01-31.") from None
     return round(day.timestamp() * 1000) + DAY
 
 

@@ -48,11 +48,11 @@ class Standing(Struct, frozen=True):
 
     Args:
         stored: The limits that were set, by scope.
-        held: All that hold, those of the settings too, by scope.
+        texts: All that hold, those of the settings too, by scope.
     """
 
     stored: dict[Scope, str]
-    held: dict[Scope, str]
+    texts: dict[Scope, str]
     limits: list[ScopedLimit]
     states: list[LimitState]
 
@@ -82,11 +82,11 @@ class Tried(Struct, frozen=True):
 
 def read_standing(services: ConsoleServices, connection: Connection, scopes: Sequence[Scope]) -> Standing:
     """Look how limits stand. `bars` makes of it what pages show."""
-    book, stored = services.make_book(), stored_limits(connection)
+    stored, book = stored_limits(connection), services.admin.new_book()
     book.set_stored(stored)
-    limits = limits_of(book, scopes, time.time(), services.limits.zone)
-    held = {scope: texts_of(found) for scope in scopes if (found := book.of(scope))}
-    return Standing(stored, held, limits, states_of(services.admin.database, connection, limits))
+    limits = limits_of(book, scopes, time.time(), services.admin.zone)
+    texts = {scope: texts_of(found) for scope in scopes if (found := book.of(scope))}
+    return Standing(stored, texts, limits, states_of(services.admin.database, connection, limits))
 
 
 def bars(services: ConsoleServices, standing: Standing) -> dict[Scope, list[LimitBar]]:
@@ -105,9 +105,9 @@ async def try_limits(services: ConsoleServices, scope: Scope, text: str) -> Trie
     except ValueError as error:
         return Tried(text[:200], fault=str(error))
     database, until = services.admin.database, now()
-    policy, since = services.limits, until - _DAYS_TRIED * DAY
+    admin, since = services.admin, until - _DAYS_TRIED * DAY
     replay = await database.report(
-        lambda connection: Replay(connection, scope, limits, policy.zone, policy.wait, since=since, until=until)
+        lambda connection: Replay(connection, scope, limits, admin.zone, admin.wait, since=since, until=until)
     )
     deadline = time.monotonic() + _LONGEST_SECONDS
     while not await database.report(replay.go_on):
@@ -131,7 +131,7 @@ def _tried(services: ConsoleServices, limits: tuple[Limit, ...], replay: Replay)
     trial, worst, count = replay.trial, "", 0
     if trial.by_time:
         at, count = max(trial.by_time.items(), key=lambda item: (item[1], -item[0]))
-        worst = datetime.fromtimestamp(at / 1000, services.limits.zone).strftime("%Y-%m-%d %H:%M")
+        worst = datetime.fromtimestamp(at / 1000, services.admin.zone).strftime("%Y-%m-%d %H:%M")
     return Tried(
         texts_of(limits),
         calls=trial.calls,

@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 from app.api.console.limit_bars import STRETCH_MINUTES, Tried, bars, read_standing, try_limits
 from app.api.console.rendering import Rendering
 from app.api.console.services import ConsoleServices
-from app.api.console.visitors import Refused, actor_of, form_of
+from app.api.console.visitors import Refused, actor_of, form_of, home_of, page_path
 from app.domain.caller import ENVIRONMENT
 from app.domain.granting import Scope
 from app.domain.limits import read_limits
@@ -18,7 +18,7 @@ from app.storage.audit import actions_before
 from app.storage.clock import now
 from app.storage.database import Connection
 from app.storage.keys import list_keys, list_projects
-from app.storage.spent import name_of, scope_of
+from app.storage.spent import scope_of
 from app.storage.usage import DAY, usage_by
 
 
@@ -51,7 +51,7 @@ class LimitPages:
             }
             for name in found["names"]
             # Of the keys in API_MASTER_KEY, only if there are any.
-            if name != ENVIRONMENT or name in found["used"] or Scope("project", name) in found["standing"].held
+            if name != ENVIRONMENT or name in found["used"] or Scope("project", name) in found["standing"].texts
         ]
         return self._rendering.page(request, "projects", projects=projects)
 
@@ -70,7 +70,7 @@ class LimitPages:
         except ValueError as error:
             return await self._shown(request, scope, text=text, fault=str(error))
         await self._database.run(lambda connection: change_limits(self._database, connection, actor, scope, limits))
-        return RedirectResponse(request.url.path, HTTPStatus.SEE_OTHER)
+        return RedirectResponse(home_of(request) + page_path(request), HTTPStatus.SEE_OTHER)
 
     async def _shown(
         self, request: Request, scope: Scope, *, text: str | None = None, tried: Tried | None = None, fault: str = ""
@@ -78,7 +78,7 @@ class LimitPages:
         def read(connection: Connection) -> dict[str, Any]:
             return {
                 "standing": read_standing(self._services, connection, [scope]),
-                "actions": actions_before(connection, None, subject=name_of(scope), limit=10),
+                "actions": actions_before(connection, None, subject=scope.text, limit=10),
             }
 
         found = await self._database.report(read)
@@ -89,9 +89,9 @@ class LimitPages:
             "limits",
             status=status,
             scope=scope,
-            name=name_of(scope).rstrip(":"),
+            name=scope.text,
             bars=bars(self._services, standing).get(scope, []),
-            text=standing.held.get(scope, "") if text is None else text,
+            text=standing.texts.get(scope, "") if text is None else text,
             is_set=scope in standing.stored,
             tried=tried,
             stretch=STRETCH_MINUTES,

@@ -1,6 +1,7 @@
 """The overview, and the welcome of whoever comes first."""
 
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from typing import Any
 
 from msgspec import Struct
@@ -10,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 from app.api.console.charts import Bar, stacked
 from app.api.console.rendering import Rendering
 from app.api.console.services import ConsoleServices
-from app.api.console.visitors import visitor_of
+from app.api.console.visitors import home_of, visitor_of
 from app.storage.clock import now
 from app.storage.database import Connection
 from app.storage.keys import list_keys
@@ -32,8 +33,7 @@ class OverviewPages:
         """What happened in the last day, against the one before; how the gateway is now."""
         visitor = visitor_of(request)
         if visitor is not None and visitor.key_id is not None:
-            prefix = request.scope.get("root_path", "")
-            return RedirectResponse(f"{prefix}/console/keys/{visitor.key_id}", 303)
+            return RedirectResponse(f"{home_of(request)}/keys/{visitor.key_id}", HTTPStatus.SEE_OTHER)
         values = await self._services.database.report(_figures)
         state = self._services.state()
         return self._rendering.page(

@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from app.api.console.rendering import Rendering
 from app.api.console.services import ConsoleServices
-from app.api.console.visitors import Refused, actor_of, form_of, gateway_address, visitor_of
+from app.api.console.visitors import Refused, actor_of, form_of, gateway_address, home_of, visitor_of
 from app.people.sign_in import (
     TICKET_MINUTES,
     SignInFault,
@@ -69,8 +69,7 @@ class PeoplePages:
             return await self._shown(request, fault=str(fault))
         if ticket:
             return self._link(request, person, ticket)
-        prefix = request.scope.get("root_path", "")
-        return RedirectResponse(f"{prefix}/console/people", HTTPStatus.SEE_OTHER)
+        return RedirectResponse(f"{home_of(request)}/people", HTTPStatus.SEE_OTHER)
 
     def _work(self, request: Request, action: str) -> Callable[[Connection, Person], str]:
         """What an action does; it returns the ticket of a link, if it makes one."""

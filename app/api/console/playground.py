@@ -43,7 +43,7 @@ from app.domain.usage import Origin
 from app.keys.keyring import caller_of
 from app.storage.clock import now
 from app.storage.database import Connection
-from app.storage.keys import StoredKey, find_key, list_keys
+from app.storage.keys import StoredKey, key_of, list_keys
 
 _DIALECT = "console"
 _CHAT = re.compile(r"[0-9a-f]{8,32}")
@@ -160,8 +160,7 @@ class PlaygroundPages:
         visitor = visitor_of(request)
         if visitor is not None and visitor.key_id is not None:
             key_id = visitor.key_id
-        keys = await self._database.run(lambda connection: find_key(connection, key_id), reads=True)
-        key = next((one for one in keys if one.id == key_id), None)
+        key = await self._database.run(lambda connection: key_of(connection, key_id), reads=True)
         if key is None:
             raise InvalidRequest("Choose a key.", param="key")
         state = key.state(now())

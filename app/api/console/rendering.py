@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from app.api.console.visitors import gateway_address, page_path, visitor_of
+from app.api.console.visitors import gateway_address, home_of, page_path, visitor_of
 from app.api.pages.browsers import preferred_language
 
 LANGUAGES: Final = ("en", "zh")
@@ -58,13 +58,12 @@ class Rendering:
         """
         language = language_of(request)
         texts = texts_of(language)
-        prefix = request.scope.get("root_path", "")
         html = self._environment.get_template(f"{template}.html").render(
             t=lambda key, **names: texts[key].format(**names) if names else texts[key],
             language=language,
             theme=theme_of(request),
             visitor=visitor_of(request),
-            base=f"{prefix}/console",
+            base=home_of(request),
             api=f"{gateway_address(request)}/v1",
             path=page_path(request),
             here=_address_of(request),
@@ -76,7 +75,7 @@ class Rendering:
 
 def _address_of(request: Request) -> str:
     """Where a page is, to come back to; what a form has answered can't be asked for again."""
-    home = f"{request.scope.get('root_path', '')}/console"
+    home = home_of(request)
     query = f"?{request.url.query}" if request.url.query else ""
     return f"{home}{page_path(request)}{query}" if request.method in ("GET", "HEAD") else f"{home}/"
 

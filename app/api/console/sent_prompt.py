@@ -63,15 +63,23 @@ def _parts(sent: str, conversation: Sequence[Message]) -> tuple[Part, ...]:
     for what was said once.
     """
     parts, end = [], len(sent)
+    # Searched from its end in a mirror: `rfind` takes the square of a text's length if the text is made for that.
+    mirror = sent[::-1]
     for message in reversed(conversation):
         text = message.text
         state: State = "whole"
-        at = sent.rfind(text, 0, end)
+        at = _last(mirror, text, end)
         if at < 0:
-            at = sent.rfind(text[:_HEAD], 0, end)
+            at = _last(mirror, text[:_HEAD], end)
             state = "shortened" if at >= 0 and ELLIPSIS.strip() in sent[at:end] else "dropped"
         if state != "dropped" and message.role != "system":
             # A system prompt is put before everything, wherever it came.
             end = at
         parts.append(Part(message.role, text[:_LONGEST_TOLD], state))
     return tuple(reversed(parts))
+
+
+def _last(mirror: str, text: str, end: int) -> int:
+    """Where a text begins for the last time before a place, in what is given from back to front; -1 if nowhere."""
+    at = mirror.find(text[::-1], len(mirror) - end)
+    return -1 if at < 0 else len(mirror) - at - len(text)

@@ -1,14 +1,10 @@
 """What the console's pages work with."""
 
-from collections.abc import Callable
-
 from msgspec import Struct
 
 from app.api.admin.services import AdminServices
 from app.api.middleware.auth import IssuedKeys
 from app.api.playground_services import PlaygroundServices
-from app.limits.book import LimitBook
-from app.limits.limiter import LimiterPolicy
 from app.limits.overview import Overview
 
 
@@ -19,14 +15,10 @@ class ConsoleServices(Struct, frozen=True):
         admin: The same that the admin API works with.
         keys: Finds the holder of a key who signs in with it.
         overview: Says how limits stand.
-        limits: How they are applied.
-        make_book: Makes a book with the limits of the settings, to which those of the database can be added.
         playground: Answers its calls.
     """
 
     admin: AdminServices
     keys: IssuedKeys
     overview: Overview
-    limits: LimiterPolicy
-    make_book: Callable[[], LimitBook]
     playground: PlaygroundServices

@@ -16,7 +16,6 @@ from app.domain.granting import Scope
 from app.storage.audit import actions_before
 from app.storage.limits import seen_workers
 from app.storage.people import list_people
-from app.storage.spent import name_of
 
 _IN_PAGE = 50
 
@@ -38,9 +37,7 @@ class StatePages:
         return self._rendering.page(
             request,
             "upstreams",
-            limits=[
-                (name_of(scope).rstrip(":"), standing.held.get(scope, ""), shown.get(scope, [])) for scope in scopes
-            ],
+            limits=[(scope.text, standing.texts.get(scope, ""), shown.get(scope, [])) for scope in scopes],
             upstreams=[(provider, provider.status()) for provider in registry.providers],
             routes=[
                 (name, [f"{target.provider.name}/{target.spec.id}" for target in registry.resolve(name)])

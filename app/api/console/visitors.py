@@ -13,7 +13,7 @@ from app.api.request import RequestContext
 from app.people.sign_in import NewLogin, Visitor, login_of
 from app.storage.audit import Actor
 from app.storage.database import Connection, Database
-from app.storage.keys import find_key
+from app.storage.keys import key_of
 
 _COOKIE, _SECURE_COOKIE = "kimi_console", "__Host-kimi_console"
 _SAFE = frozenset({"GET", "HEAD"})
@@ -53,8 +53,7 @@ def known_visitor(connection: Connection, cookie: str) -> Visitor | None:
     login, person = found
     if person is not None:
         return Visitor(person.name, "admin" if person.role == "admin" else "viewer", login)
-    keys = find_key(connection, login.key_id or "")
-    key = next((one for one in keys if one.id == login.key_id), None)
+    key = key_of(connection, login.key_id or "")
     if key is None or key.revoked_at is not None or key.paused_at is not None:
         return None
     return Visitor(key.name, "holder", login, key.id)
@@ -81,6 +80,8 @@ class Guard:
 
         def wrap(page: Page) -> Page:
             async def guarded(request: Request) -> Response:
+                if "\0" in request.scope["path"] or any("\0" in value for value in request.query_params.values()):
+                    raise Refused(HTTPStatus.NOT_FOUND, "missing")  # no database can look for it
                 await self.recognise(request)
                 visitor = visitor_of(request)
                 if visitor is None:
@@ -98,10 +99,15 @@ class Guard:
 
 def to_sign_in(request: Request) -> Response:
     """Ask a stranger to sign in. A form that was sent is lost: its page is shown again afterwards."""
-    home = f"{request.scope.get('root_path', '')}/console"
+    home = home_of(request)
     wanted = home + page_path(request) + (f"?{request.url.query}" if request.url.query else "")
     address = f"{home}/sign-in?next={quote(wanted)}"
     return RedirectResponse(address, HTTPStatus.SEE_OTHER, headers={"cache-control": "no-store"})
+
+
+def home_of(request: Request) -> str:
+    """Where the console is, as the browser has it, without a slash at its end."""
+    return f"{request.scope.get('root_path', '')}/console"
 
 
 def page_path(request: Request) -> str:
@@ -121,7 +127,7 @@ def is_same_origin(request: Request) -> bool:
 
 def next_page(request: Request, wanted: str) -> str:
     """Where to go after signing in: only to a page of ours."""
-    home = f"{request.scope.get('root_path', '')}/console/"
+    home = f"{home_of(request)}/"
     path = wanted.partition("?")[0]
     return wanted if path.startswith(home) and "\\" not in path and "//" not in path else home
 
@@ -133,7 +139,7 @@ def with_login(request: Request, response: Response, new: NewLogin) -> Response:
         _SECURE_COOKIE if is_secure else _COOKIE,
         new.cookie,
         max_age=round((new.login.expires_at - new.login.created_at) / 1000),
-        path="/" if is_secure else f"{request.scope.get('root_path', '')}/console",
+        path="/" if is_secure else home_of(request),
         httponly=True,
         secure=is_secure,
         samesite="strict",
@@ -144,7 +150,7 @@ def with_login(request: Request, response: Response, new: NewLogin) -> Response:
 def without_login(request: Request, response: Response) -> Response:
     """Take a browser's cookie away."""
     response.delete_cookie(_SECURE_COOKIE, path="/", secure=True, httponly=True, samesite="strict")
-    response.delete_cookie(_COOKIE, path=f"{request.scope.get('root_path', '')}/console")
+    response.delete_cookie(_COOKIE, path=home_of(request))
     return response
 
 
@@ -168,6 +174,9 @@ async def form_of(request: Request) -> dict[str, str]:
         fields = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
     except ValueError:
         raise Refused(HTTPStatus.BAD_REQUEST, "form") from None
+    # No database can look for it.
+    if any("\0" in value for _, value in fields):
+        raise Refused(HTTPStatus.BAD_REQUEST, "form")
     return dict(fields)
 
 
