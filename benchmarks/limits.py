@@ -40,12 +40,12 @@ from benchmarks.ledger import Place, place
 from benchmarks.processes import free_port
 from benchmarks.soak import KEY, process, until_up
 
-_LONGEST = 300.0
+_LONGEST = 600.0
 _AMOUNT, _WINDOW = 100, 60.0
 _FLOOD_SECONDS = 75.0
 _ATTEMPTS_A_SECOND = 133
 _AT_ONCE = 5
-_CALLS = 2500
+_CALLS = 10_000
 _CLOCK_SECONDS = 30.0
 # At each worker, once a second each.
 _KEYS = 1000

@@ -130,18 +130,19 @@ def measured(measure: Measure, *, requests: int, tokens_in: int, tokens_out: int
     Args:
         cost: In nano-dollars.
     """
-    match measure:
-        case "requests":
-            return requests
-        case "tokens":
-            return tokens_in + tokens_out
-        case "input tokens":
-            return tokens_in
-        case "output tokens":
-            return tokens_out
-        case "dollars":
-            return cost
-    return 0
+    return all_measured(requests, tokens_in, tokens_out, cost)[measure]
+
+
+def all_measured(requests: int, tokens_in: int, tokens_out: int, cost: int) -> dict[Measure, int]:
+    """The same for all measures: whoever has several limits looks into one dict for all of them."""
+    return {
+        "requests": requests,
+        "tokens": tokens_in + tokens_out,
+        "input tokens": tokens_in,
+        "output tokens": tokens_out,
+        "dollars": cost,
+        "at once": 0,
+    }
 
 
 def read_limits(text: str) -> tuple[Limit, ...]:

@@ -355,9 +355,10 @@ class Allowance:
     def remaining(self, now: float) -> int:
         """What can still be used at the moment, as far as is known."""
         left = self._left
-        if self.kind == "bucket":
+        if not self.is_given_back:
             left += (now - self._answered_at) / self.seconds_each / self._divided
-        return max(min(int(self.free + max(left, 0)), self.limit.amount), 0)
+        remaining = int(self.free + left) if left > 0 else self.free
+        return min(remaining, self.limit.amount) if remaining > 0 else 0
 
     def _reserve(self, now: float, workers: int) -> int:
         """How much to hold beyond what is needed now."""

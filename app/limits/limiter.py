@@ -18,7 +18,7 @@ from app.domain.caller import Caller
 from app.domain.chat import ChatCall, Usage
 from app.domain.errors import GatewayOverloaded, LimitReached, LimitsUnavailable, QuotaSpent
 from app.domain.granting import Scope, scoped
-from app.domain.limits import Headroom, Limit, Measure, amount_in_words, measured
+from app.domain.limits import Headroom, Limit, Measure, all_measured, amount_in_words
 from app.domain.tokens import estimate
 from app.limits.allowance import PERMIT, REQUEST, Allowance
 from app.limits.book import LimitBook
@@ -58,6 +58,8 @@ class _Plan(Struct):
     Args:
         owners: Whose limit each is, and how messages call it.
         ones: What a call takes of each, if that is one each; None if it depends on the call.
+        measures: What each limit counts.
+        costs: Whether one of them counts dollars.
         until: When a quota's period ends, in the loop's time.
         version: Of what it was made from.
         period: What the periods of its quotas have in common, in seconds since the epoch; None if it has none.
@@ -67,6 +69,8 @@ class _Plan(Struct):
 
     allowances: tuple[Allowance, ...]
     owners: tuple[tuple[Scope, str], ...]
+    measures: tuple[Measure, ...]
+    costs: bool
     ones: tuple[int, ...] | None
     until: float
     version: int
@@ -103,7 +107,8 @@ class Admission:
         limiter, plan = self._limiter, self._plan
         if charged is not None and plan.ones is None:
             plan.output += (charged.completion_tokens - plan.output) * _NEWEST_PART
-        for allowance, amount in zip(plan.allowances, self._reserved, strict=True):
+        used_of = limiter.measured(plan, int(counts), charged, provider, model)
+        for allowance, measure, amount in zip(plan.allowances, plan.measures, self._reserved, strict=True):
             unit = allowance.unit
             if unit == REQUEST and counts:
                 continue  # used up as it was taken
@@ -111,14 +116,10 @@ class Admission:
                 allowance.release()
                 if allowance.wanted:
                     limiter.leases.note(allowance)
-                continue
-            used = 0
-            if charged is not None and unit != REQUEST:
-                used = limiter.measured(allowance.limit.measure, charged, provider, model)
-            if allowance.kind == "quota":
-                allowance.settle_quota(amount, used, limiter.line())
-            elif used != amount:
-                allowance.settle_bucket(amount, used)
+            elif allowance.is_given_back:
+                allowance.settle_quota(amount, used_of[measure], limiter.line())
+            elif used_of[measure] != amount:
+                allowance.settle_bucket(amount, used_of[measure])
 
     def tightest(self, measures: frozenset[Measure]) -> Headroom | None:
         """What the tightest limit of one of these measures leaves, for the headers of the answer."""
@@ -185,8 +186,9 @@ class Limiter:
         for allowance, amount in zip(plan.allowances, reserved, strict=True):
             if allowance.free < amount:
                 reserved = await self._wait(plan, reserved, call=call, provider=provider, model=model)
+                now = self._now()
                 break
-        return self._taken(plan, reserved)
+        return self._taken(plan, reserved, now)
 
     async def at_upstream(self, provider: str, model: str, seconds: float) -> Admission | None:
         """Let a call to an upstream through; None if nothing limits it.
@@ -204,19 +206,21 @@ class Limiter:
             plan = self._planned(key, owners)
         if not plan.allowances:
             return None
-        reserved: Sequence[int] = plan.ones or [1 if a.limit.measure in _ONE_EACH else 0 for a in plan.allowances]
+        reserved: Sequence[int] = plan.ones or [int(measure in _ONE_EACH) for measure in plan.measures]
         try:
             reserved = await self._wait(plan, reserved, seconds, _MOST_WAITING * 64)
         except (LimitReached, QuotaSpent, LimitsUnavailable) as refusal:
             raise GatewayOverloaded(refusal.message, retry_after=refusal.retry_after) from None
-        return self._taken(plan, reserved)
+        return self._taken(plan, reserved, self._now())
 
-    def measured(self, measure: Measure, usage: Usage, provider: str, model: str) -> int:
-        """What a call has used of a measure."""
-        cost = 0 if measure != "dollars" or self._cost is None else self._cost(provider, model, usage)
-        return measured(
-            measure, requests=1, tokens_in=usage.prompt_tokens, tokens_out=usage.completion_tokens, cost=cost
-        )
+    def measured(
+        self, plan: _Plan, requests: int, usage: Usage | None, provider: str, model: str
+    ) -> dict[Measure, int]:
+        """What a call has used of all that its limits count."""
+        if usage is None:
+            return all_measured(requests, 0, 0, 0)
+        cost = self._cost(provider, model, usage) if plan.costs and self._cost is not None else 0
+        return all_measured(requests, usage.prompt_tokens, usage.completion_tokens, cost)
 
     def tightest(self, plan: _Plan, measures: frozenset[Measure]) -> Headroom | None:
         """See `Admission`."""
@@ -224,6 +228,8 @@ class Limiter:
         if of_these is None:
             of_these = tuple([one for one in plan.allowances if one.limit.measure in measures])
             plan.by_measures[measures] = of_these
+        if not of_these:
+            return None
         now = self._now()
         tightest, least = None, 0
         for allowance in of_these:
@@ -232,8 +238,7 @@ class Limiter:
                 tightest, least = allowance, remaining
         return None if tightest is None else Headroom(tightest.limit, least, self._reset(tightest, least))
 
-    def _taken(self, plan: _Plan, reserved: Sequence[int]) -> Admission:
-        now = self._now()
+    def _taken(self, plan: _Plan, reserved: Sequence[int], now: float) -> Admission:
         for allowance, amount in zip(plan.allowances, reserved, strict=True):
             # Not a method of its own: that would take as long as all of this.
             allowance.free = free = allowance.free - amount
@@ -279,7 +284,8 @@ class Limiter:
             allowance, amount = plan.allowances[short], reserved[short]
             least = amount
             if allowance.kind == "quota" and call is not None:
-                least = max(self._certain(allowance.limit, call, provider, model), 1)
+                certain = self.measured(plan, 1, Usage(_prompt_tokens(call), 0), provider, model)
+                least = max(certain[allowance.limit.measure], 1)
             if self.leases.is_away:
                 self._share(allowance, now())
             elif not allowance.is_dry(least, now()):
@@ -309,27 +315,17 @@ class Limiter:
         output = int(plan.output) * call.n
         if call.max_tokens is not None:
             output = min(output, call.max_tokens)
-        usual = Usage(prompt, output)
-        reserved = []
-        for place, allowance in enumerate(plan.allowances):
+        usual = self.measured(plan, 1, Usage(prompt, output), provider, model)
+        usual["at once"] = 1
+        reserved = [usual[measure] for measure in plan.measures]
+        for place, (allowance, amount) in enumerate(zip(plan.allowances, reserved, strict=True)):
             limit = allowance.limit
-            if limit.measure in _ONE_EACH:
-                reserved.append(1)
-                continue
-            amount = self.measured(limit.measure, usual, provider, model)
             if amount > limit.amount:
-                if self.measured(limit.measure, Usage(prompt, 0), provider, model) > limit.amount:
+                if self.measured(plan, 1, Usage(prompt, 0), provider, model)[limit.measure] > limit.amount:
                     raise self._too_large(*plan.owners[place], limit, prompt)
                 # Never more than there is: the answer's length is only a guess.
-                amount = limit.amount
-            reserved.append(amount)
+                reserved[place] = limit.amount
         return reserved
-
-    def _certain(self, limit: Limit, call: ChatCall, provider: str, model: str) -> int:
-        """What a call uses of a limit even if its answer is short."""
-        if limit.measure == "requests":
-            return 1
-        return self.measured(limit.measure, Usage(_prompt_tokens(call), 0), provider, model)
 
     def _new_plan(self, caller: Caller, model: str) -> _Plan:
         whose = (
@@ -354,11 +350,14 @@ class Limiter:
                 owners.append((scope, owner))
                 if one.quota is not None:
                     start, end = max(start, one.quota.start / 1000), min(end, one.ends_at)
-        is_sized = any(allowance.limit.measure not in _ONE_EACH for allowance in allowances)
+        measures = tuple([allowance.limit.measure for allowance in allowances])
+        is_sized = not {*measures} <= {*_ONE_EACH}
         old = self._plans.get(key)
         plan = self._plans[key] = _Plan(
             tuple(allowances),
             tuple(owners),
+            measures,
+            "dollars" in measures,
             None if is_sized else (1,) * len(allowances),
             self._now() + end - moment,
             self._book.version + self.leases.version,
