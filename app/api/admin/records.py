@@ -74,7 +74,7 @@ class Action(BaseModel):
 
     number: int
     at: AwareDatetime
-    actor: Annotated[str, Field(description="`key:ID`, or the system's user.")]
+    actor: Annotated[str, Field(description="`key:ID`, `person:ID`, or the system's user.")]
     via: Annotated[str, Field(description="`api`, `cli` or `console`.")]
     action: str
     subject: str
