@@ -32,6 +32,7 @@ _NEWEST_PART = 0.2
 _LOOK_AGAIN_SECONDS = 0.1
 # Measures of which every call takes one, whatever its size.
 _ONE_EACH = ("requests", "at once")
+_NOTHING = all_measured(0, 0, 0, 0)
 
 Without = Literal["share", "refuse"]
 # Nano-dollars of tokens read, written, and read from a cache.
@@ -107,7 +108,7 @@ class Admission:
         limiter, plan = self._limiter, self._plan
         if charged is not None and plan.ones is None:
             plan.output += (charged.completion_tokens - plan.output) * _NEWEST_PART
-        used_of = limiter.measured(plan, int(counts), charged, provider, model)
+        used_of = limiter.measured(plan, charged, provider, model)
         for allowance, measure, amount in zip(plan.allowances, plan.measures, self._reserved, strict=True):
             unit = allowance.unit
             if unit == REQUEST and counts:
@@ -213,14 +214,12 @@ class Limiter:
             raise GatewayOverloaded(refusal.message, retry_after=refusal.retry_after) from None
         return self._taken(plan, reserved, self._now())
 
-    def measured(
-        self, plan: _Plan, requests: int, usage: Usage | None, provider: str, model: str
-    ) -> dict[Measure, int]:
-        """What a call has used of all that its limits count."""
+    def measured(self, plan: _Plan, usage: Usage | None, provider: str, model: str) -> dict[Measure, int]:
+        """What a call has used of all that its limits count. Without a word, nothing: so the ledger has it."""
         if usage is None:
-            return all_measured(requests, 0, 0, 0)
+            return _NOTHING
         cost = self._cost(provider, model, usage) if plan.costs and self._cost is not None else 0
-        return all_measured(requests, usage.prompt_tokens, usage.completion_tokens, cost)
+        return all_measured(1, usage.prompt_tokens, usage.completion_tokens, cost)
 
     def tightest(self, plan: _Plan, measures: frozenset[Measure]) -> Headroom | None:
         """See `Admission`."""
@@ -284,7 +283,7 @@ class Limiter:
             allowance, amount = plan.allowances[short], reserved[short]
             least = amount
             if allowance.kind == "quota" and call is not None:
-                certain = self.measured(plan, 1, Usage(_prompt_tokens(call), 0), provider, model)
+                certain = self.measured(plan, Usage(_prompt_tokens(call), 0), provider, model)
                 least = max(certain[allowance.limit.measure], 1)
             if self.leases.is_away:
                 self._share(allowance, now())
@@ -315,13 +314,13 @@ class Limiter:
         output = int(plan.output) * call.n
         if call.max_tokens is not None:
             output = min(output, call.max_tokens)
-        usual = self.measured(plan, 1, Usage(prompt, output), provider, model)
+        usual = self.measured(plan, Usage(prompt, output), provider, model)
         usual["at once"] = 1
         reserved = [usual[measure] for measure in plan.measures]
         for place, (allowance, amount) in enumerate(zip(plan.allowances, reserved, strict=True)):
             limit = allowance.limit
             if amount > limit.amount:
-                if self.measured(plan, 1, Usage(prompt, 0), provider, model)[limit.measure] > limit.amount:
+                if self.measured(plan, Usage(prompt, 0), provider, model)[limit.measure] > limit.amount:
                     raise self._too_large(*plan.owners[place], limit, prompt)
                 # Never more than there is: the answer's length is only a guess.
                 reserved[place] = limit.amount

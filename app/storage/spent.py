@@ -14,7 +14,6 @@ from app.domain.limits import Limit, measured, period_at
 from app.storage import tables
 from app.storage.database import Database, insert_into
 from app.storage.rows import RequestRow
-from app.storage.usage import UNLISTED
 
 _SPENT = tables.spent
 _SUMS = ("requests", "tokens_in", "tokens_out", "cost")
@@ -31,9 +30,9 @@ def add_spent(
         if not row.tokens_in and not row.tokens_out:
             continue  # no word came: that counts for no quota
         day = _day_of(row.at // _QUARTER, zone)
-        model = row.served if row.listed else UNLISTED
         for scope in (f"key:{row.key_id}", f"project:{row.project}", "gateway:"):
-            sums = spent.setdefault((scope, day, model, row.provider), [0] * len(_SUMS))
+            # By the model's own name, be it listed or not: a limit may be for some models only.
+            sums = spent.setdefault((scope, day, row.served, row.provider), [0] * len(_SUMS))
             sums[0] += 1
             sums[1] += row.tokens_in
             sums[2] += row.tokens_out

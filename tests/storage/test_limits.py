@@ -243,6 +243,15 @@ def test_quotas_count_the_days_of_their_zone(database: Database, zone_name: str)
         assert spent_of(connection, of_others) == 0
 
 
+def test_a_quota_for_some_models_counts_models_that_nobody_lists(database: Database) -> None:
+    """An upstream may serve whatever it is asked for: its models have names to go by, too."""
+    rows = [replace(_ROW, count=count, served=served, listed=False) for count, served in enumerate(("up/kimi-x", "x"))]
+    with database.transaction() as connection:
+        add_spent(database, connection, rows, [0, 0], ZoneInfo("UTC"))
+        quota = Quota(Scope("key", "k"), "requests", "up/kimi*", 0, 86_400_000)
+        assert spent_of(connection, quota) == 1
+
+
 def test_a_dead_workers_lease_does_not_fill_a_bucket_that_was_full(database: Database, clock: Clock) -> None:
     """What it may have used just before it lapsed is refilled only from then on."""
     one, two = Teller(database, "one"), Teller(database, "two")
