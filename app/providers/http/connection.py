@@ -2,7 +2,9 @@
 
 import asyncio
 import select
+import socket
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import cast
 
 import httptools
@@ -98,6 +100,10 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Drop the connection, whatever is being sent or received."""
         self._reusable = False
+        if not self._transport.is_closing():
+            # Now, while `abort` waits for the loop's next turn: by then another request may be under way in the place
+            # of this one, and an upstream that takes a few at once would have one too many.
+            _shut_down(self._transport)
         self._transport.abort()
 
     def pause_reading(self) -> None:
@@ -225,6 +231,14 @@ class Connection(asyncio.Protocol):
             stream.feed_eof()
         else:
             stream.fail(IncompleteReply)
+
+
+def _shut_down(transport: asyncio.Transport) -> None:
+    """Tell the server that its client is gone."""
+    own = transport.get_extra_info("socket")
+    # uvloop's sockets can't do it themselves.
+    with suppress(OSError), socket.fromfd(own.fileno(), own.family, own.type) as same:
+        same.shutdown(socket.SHUT_RDWR)
 
 
 def _size(headers: Mapping[bytes, bytes], set_cookies: Sequence[bytes]) -> int:

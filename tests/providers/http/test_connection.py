@@ -7,6 +7,8 @@ import struct
 import pytest
 
 from app.providers.http import HttpError
+from app.providers.http.connection import Connection
+from app.providers.http.destination import Destination
 from app.providers.http.exceptions import IncompleteReply, NoReply, ProtocolError, ReplyTooLong
 from tests.providers.http.server import CHUNKED, OK, Talk, bytewise, client, reply, server
 
@@ -272,3 +274,21 @@ async def test_a_connection_whose_request_is_not_all_sent_is_not_used_again() ->
         listener.close()
         for writer in accepted:
             writer.close()
+
+
+async def test_the_server_hears_at_once_of_a_connection_that_is_dropped() -> None:
+    """Before the loop's next turn, in which another request may be sent: to the server it never looks like two."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        _, connection = await asyncio.get_running_loop().create_connection(
+            lambda: Connection(Destination("127.0.0.1", port, tls=False, proxy=None), lambda _: None), "127.0.0.1", port
+        )
+        peer, _ = listener.accept()
+        with peer:
+            peer.settimeout(5)
+            connection.send(b"GET / HTTP/1.1\r\n\r\n", 1000)
+            connection.abort()
+            said = b""
+            while part := peer.recv(1000):
+                said += part
+    assert said == b"GET / HTTP/1.1\r\n\r\n"
