@@ -116,8 +116,16 @@ class Dispatcher:
             await refusal(scope, receive, send)
 
 
-def opening_headers(opening: Opening, exchange: Exchange, limit_headers: LimitHeaders | None = None) -> RawHeaders:
-    """The response headers that tell who answers, how the prompt came about, and what limits leave."""
+def opening_headers(
+    opening: Opening, exchange: Exchange | None, limit_headers: LimitHeaders | None = None
+) -> RawHeaders:
+    """The response headers that tell who answers, how the prompt came about, and what limits leave.
+
+    Args:
+        opening: The beginning of the answer.
+        exchange: What was asked; None if that isn't known any more.
+        limit_headers: Writes those of limits; None for none.
+    """
     prompt = opening.prompt
     headers = [
         (b"x-session-action", opening.action.encode()),
@@ -133,7 +141,9 @@ def opening_headers(opening: Opening, exchange: Exchange, limit_headers: LimitHe
         headers.append((b"x-session-id", session_id_header(opening.session_id)))
     if opening.fallback:
         headers.append((b"x-fallback", ", ".join(opening.fallback).encode("latin-1")))
-    if exchange.unserved or opening.ignored or (exchange.ignored and not opening.options_taken):
+    if exchange is not None and (
+        exchange.unserved or opening.ignored or (exchange.ignored and not opening.options_taken)
+    ):
         names = {*exchange.unserved, *(() if opening.options_taken else exchange.ignored)}
         names.update([exchange.names.get(name, name) for name in opening.ignored])
         headers.append((b"x-ignored-params", _listed(sorted(names)[:_MAX_IGNORED]).encode()))

@@ -119,6 +119,7 @@ def attempts(
             retries=not others,
             n=call.n,
             report=log.note_report,
+            on_wait=log.note_wait,
         )
         ignored: tuple[str, ...] = ()
         if bounds is not None and (is_limited or is_formed or call.options):

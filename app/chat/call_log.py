@@ -24,6 +24,7 @@ from app.domain.errors import (
 )
 from app.domain.prompt import MessagePrompt, Prompt, TextPrompt
 from app.domain.usage import NOWHERE, CallRecord, Origin, Outcome
+from app.domain.waits import WaitStep
 from app.limits.limiter import Admission
 from app.providers.registry import Target
 
@@ -62,6 +63,7 @@ class CallLog:
         "_refusal",
         "_reported",
         "_upstream_seconds",
+        "_waits",
         "_was_sent",
         "action",
         "admission",
@@ -95,6 +97,7 @@ class CallLog:
         self.ending: Ending | None = None
         self._upstream_seconds: float | None = None
         self._refusal: GatewayError | None = None
+        self._waits: dict[WaitStep, float] | None = None
         self._was_sent = False
         self.action: Action | None = None
         self.admission: Admission | None = None
@@ -117,6 +120,12 @@ class CallLog:
     def note_report(self, usage: Usage) -> None:
         """Note what the upstream has told of an answer before it broke off."""
         self._reported = usage
+
+    def note_wait(self, step: WaitStep, seconds: float) -> None:
+        """Note that the call had to wait, at whichever attempt."""
+        if self._waits is None:
+            self._waits = {}
+        self._waits[step] = self._waits.get(step, 0.0) + seconds
 
     def failed(self, error: GatewayError) -> None:
         """Note that an attempt has failed."""
@@ -194,6 +203,9 @@ class CallLog:
             charged=None if self.action == "replayed" else usage or self._used_so_far(error),
             counts=self._counts(error),
             began=0.0 if self.admission is None else self.admission.at,
+            prompt_limit=prompt.limit if prompt else None,
+            shortened=prompt.shortened if prompt else 0,
+            waits=self._waits,
         )
 
     def _used_so_far(self, error: BaseException | None) -> Usage | None:

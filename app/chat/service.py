@@ -75,7 +75,7 @@ class ChatService:
         call = without_notices(call)
         with CallLog(call, caller, targets[0], self._on_call, self._on_texts, origin) as log:
             await self._admit(call, caller, targets[0], log)
-            async with CallSession(self._sessions, self._policy, call, caller) as session:
+            async with CallSession(self._sessions, self._policy, call, caller, log.note_wait) as session:
                 log.action = session.action
                 if session.replay is not None:
                     return _replayed(call, session, targets[0], session.replay, log)
@@ -115,7 +115,7 @@ class ChatService:
         call = without_notices(call)
         with CallLog(call, caller, targets[0], self._on_call, self._on_texts, origin) as log:
             await self._admit(call, caller, targets[0], log)
-            async with CallSession(self._sessions, self._policy, call, caller) as session:
+            async with CallSession(self._sessions, self._policy, call, caller, log.note_wait) as session:
                 log.action = session.action
                 if session.replay is not None:
                     answer = _replayed(call, session, targets[0], session.replay, log)
@@ -168,7 +168,7 @@ class ChatService:
     async def _admit(self, call: ChatCall, caller: Caller, target: Target, log: CallLog) -> None:
         """Wait a short while for the caller's limits to let the call in."""
         if self._limiter is not None:
-            log.admission = await self._limiter.admit(call, caller, target.provider.name, target.spec.id)
+            log.admission = await self._limiter.admit(call, caller, target.provider.name, target.spec.id, log.note_wait)
 
     async def _pass(self, attempt: Attempt, log: CallLog) -> None:
         """Wait for the upstream's limits to let the attempt through; not at all if another upstream may be asked."""
@@ -178,7 +178,7 @@ class ChatService:
         if request.retries and request.deadline is not None:
             seconds = request.deadline - asyncio.get_running_loop().time()
         target = attempt.target
-        log.passage = await self._limiter.at_upstream(target.provider.name, target.spec.id, seconds)
+        log.passage = await self._limiter.at_upstream(target.provider.name, target.spec.id, seconds, log.note_wait)
 
     def _attempts(
         self, call: ChatCall, caller: Caller, targets: Sequence[Target], session: CallSession, log: CallLog

@@ -25,6 +25,7 @@ from app.domain.conversation import (
 )
 from app.domain.errors import SessionStoreUnavailable
 from app.domain.prompt import Prompt
+from app.domain.waits import OnWait, Waiting
 from app.sessions.base import HeldSession, SessionStore
 
 
@@ -47,6 +48,13 @@ class CallSession:
     history. Many clients send one `user` with all of their chats: a call that has its session only by `user`, and needs
     nothing of what is remembered, waits for nobody and keeps nobody waiting.
 
+    Args:
+        store: Where sessions are.
+        policy: How they are treated.
+        call: The call.
+        caller: Whose it is.
+        on_wait: Told how long the session was waited for.
+
     Attributes:
         action: What the call means for the session.
         messages: The conversation to be answered.
@@ -66,6 +74,7 @@ class CallSession:
         "_hold",
         "_is_plain",
         "_key",
+        "_on_wait",
         "_plan",
         "_policy",
         "_store",
@@ -75,10 +84,18 @@ class CallSession:
         "replay",
     )
 
-    def __init__(self, store: SessionStore, policy: SessionPolicy, call: ChatCall, caller: Caller) -> None:
+    def __init__(
+        self,
+        store: SessionStore,
+        policy: SessionPolicy,
+        call: ChatCall,
+        caller: Caller,
+        on_wait: OnWait | None = None,
+    ) -> None:
         self._store = store
         self._policy = policy
         self._call = call
+        self._on_wait = on_wait
         self._key = SessionKey(caller.id, call.session.id) if call.session is not None else None
         self._hold: AbstractAsyncContextManager[HeldSession] | None = None
         self._held: HeldSession | None = None
@@ -100,7 +117,8 @@ class CallSession:
             self._is_plain = len(call.messages) == 1 and len(first) <= SHORT_TEXT and not mentions_task(first)
             if not self._is_plain and await self._needs_no_memory(key):
                 return self
-        await self._take(self._store.hold(key), key)
+        with Waiting("session", self._on_wait):
+            await self._take(self._store.hold(key), key)
         return self
 
     async def __aexit__(

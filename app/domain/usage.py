@@ -1,5 +1,6 @@
 """The record of a call."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from msgspec import Struct
@@ -7,6 +8,8 @@ from msgspec import Struct
 from app.domain.caller import Caller
 from app.domain.chat import Usage
 from app.domain.conversation import Action
+from app.domain.prompt import PromptLimit
+from app.domain.waits import WaitStep
 
 # `refused` requests never became calls.
 Outcome = Literal["completed", "failed", "abandoned", "refused"]
@@ -60,6 +63,9 @@ class CallRecord(Struct, frozen=True):
         counts: Whether its caller has caused a request: not if it failed before anything was sent to an upstream, or
             got the answer of an earlier request.
         began: When it counts, in seconds since the epoch; 0 for as long ago as it took.
+        prompt_limit: What the prompt had room in.
+        shortened: Messages of which only a part fitted into the prompt.
+        waits: The seconds of each thing that it had to wait for; None if there was none.
     """
 
     caller_id: str
@@ -86,6 +92,9 @@ class CallRecord(Struct, frozen=True):
     charged: Usage | None = None
     counts: bool = True
     began: float = 0.0
+    prompt_limit: PromptLimit | None = None
+    shortened: int = 0
+    waits: Mapping[WaitStep, float] | None = None
 
 
 def refused(

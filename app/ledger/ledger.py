@@ -7,6 +7,7 @@ import msgspec
 
 from app.domain.chat import Usage
 from app.domain.usage import CallRecord
+from app.domain.waits import packed
 from app.ledger.journal import Journal
 from app.storage.rows import RequestRow
 
@@ -29,7 +30,7 @@ class Ledger:
 
     def call_ended(self, record: CallRecord) -> None:
         """Put a call into the journal. Returns at once and never fails: see `Journal.append`."""
-        charged, origin = record.charged or _NOTHING, record.origin
+        charged, origin, limit = record.charged or _NOTHING, record.origin, record.prompt_limit
         first = record.upstream_seconds
         row = RequestRow(
             int((record.began or time.time() - record.seconds) * 1000),
@@ -58,6 +59,12 @@ class Ledger:
             ",".join([f"{provider}={reason}" for provider, reason in record.passed_over])
             if record.passed_over
             else None,
+            record.action,
+            record.prompt_size,
+            None if limit is None else limit.size,
+            None if limit is None else limit.unit == "tokens",
+            record.shortened or None,
+            packed(record.waits) if record.waits else None,
         )
         self._journal.append(_encode(row))
 

@@ -20,6 +20,7 @@ from app.domain.errors import GatewayOverloaded, LimitReached, LimitsUnavailable
 from app.domain.granting import Scope, scoped
 from app.domain.limits import Headroom, Limit, Measure, all_measured, amount_in_words
 from app.domain.tokens import estimate
+from app.domain.waits import OnWait, Waiting
 from app.limits.allowance import PERMIT, REQUEST, Allowance
 from app.limits.book import LimitBook
 from app.limits.leases import Leases
@@ -163,12 +164,15 @@ class Limiter:
         """Whether calls have to ask for `at_upstream`."""
         return self._book.limits_upstreams
 
-    async def admit(self, call: ChatCall, caller: Caller, provider: str, model: str) -> Admission | None:
+    async def admit(
+        self, call: ChatCall, caller: Caller, provider: str, model: str, on_wait: OnWait | None = None
+    ) -> Admission | None:
         """Let a caller's call in; None if nothing limits it.
 
         Args:
             provider: The provider that is asked first, whose prices count.
             model: Its model.
+            on_wait: Told how long it had to wait.
 
         Raises:
             LimitReached: A limit leaves no room for it, nor will in a moment.
@@ -186,16 +190,20 @@ class Limiter:
             self.leases.expire(now)
         for allowance, amount in zip(plan.allowances, reserved, strict=True):
             if allowance.free < amount:
-                reserved = await self._wait(plan, reserved, call=call, provider=provider, model=model)
+                with Waiting("limits", on_wait):
+                    reserved = await self._wait(plan, reserved, call=call, provider=provider, model=model)
                 now = self._now()
                 break
         return self._taken(plan, reserved, now)
 
-    async def at_upstream(self, provider: str, model: str, seconds: float) -> Admission | None:
+    async def at_upstream(
+        self, provider: str, model: str, seconds: float, on_wait: OnWait | None = None
+    ) -> Admission | None:
         """Let a call to an upstream through; None if nothing limits it.
 
         Args:
             seconds: To wait at most.
+            on_wait: Told how long it had to wait.
 
         Raises:
             GatewayOverloaded: The upstream's limit leaves no room for it.
@@ -209,7 +217,8 @@ class Limiter:
             return None
         reserved: Sequence[int] = plan.ones or [int(measure in _ONE_EACH) for measure in plan.measures]
         try:
-            reserved = await self._wait(plan, reserved, seconds, _MOST_WAITING * 64)
+            with Waiting("limits", on_wait):
+                reserved = await self._wait(plan, reserved, seconds, _MOST_WAITING * 64)
         except (LimitReached, QuotaSpent, LimitsUnavailable) as refusal:
             raise GatewayOverloaded(refusal.message, retry_after=refusal.retry_after) from None
         return self._taken(plan, reserved, self._now())

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from app.domain.chat import PLAIN_TEXT, Completion, Delta, Message, OutputFormat, ToolUse, Usage
 from app.domain.prompt import MessagePrompt, PromptLimit, TextPrompt
+from app.domain.waits import OnWait
 from app.providers.bounds import ModelBounds
 
 # messages: accepts a conversation message by message, and applies `stop` and `max_tokens` itself; a model without it
@@ -66,6 +67,7 @@ class CompletionRequest(Struct, frozen=True):
         n: How many answers are wanted; more than one only of models that accept messages.
         report: Takes the tokens that the upstream has counted of an answer that doesn't come to its end. A provider
             that knows of none need not call it.
+        on_wait: Told of times in which the request waited and nothing was sent. A provider need not call it.
     """
 
     model: ModelSpec
@@ -81,6 +83,7 @@ class CompletionRequest(Struct, frozen=True):
     retries: bool = True
     n: int = 1
     report: Callable[[Usage], None] | None = None
+    on_wait: OnWait | None = None
 
     @property
     def messages(self) -> tuple[Message, ...]:

@@ -17,10 +17,13 @@ LONGEST_ARRIVAL = 15_000
 # Clocks are set.
 CLOCK_SLACK = 1_000
 COMPLETED = "completed"
-_NAMED = ("key", "project", "model", "provider", "dialect")
+# What the column takes; an upstream may name any limit of its own.
+_LARGEST_LIMIT = (1 << 31) - 1
+_NAMED = ("key", "project", "model", "provider", "dialect", "action")
 _AS_THEY_ARE = (
     *("error", "status", "streamed", "tokens_in", "tokens_out", "tokens_cached", "estimated", "cost"),
     *("milliseconds", "first_milliseconds", "session", "end_user", "dropped", "passed_over"),
+    *("prompt_size", "prompt_limit", "prompt_in_tokens", "shortened", "waits"),
 )
 
 
@@ -40,6 +43,12 @@ class RequestRow(Struct, frozen=True, array_like=True, gc=False):
         session: A digest.
         end_user: The request's `user`.
         passed_over: Who could not answer, as `provider=reason`, separated by commas.
+        action: What the call meant for its session. Lines of older versions end before it.
+        prompt_size: The size of its prompt.
+        prompt_limit: What that had room in.
+        prompt_in_tokens: Whether both are in tokens; else they are in characters.
+        shortened: Messages that were cut; None if none were.
+        waits: As `app.domain.waits.packed` writes them; None if there were none.
     """
 
     at: int
@@ -66,6 +75,12 @@ class RequestRow(Struct, frozen=True, array_like=True, gc=False):
     end_user: str | None
     dropped: int
     passed_over: str | None
+    action: str | None = None
+    prompt_size: int | None = None
+    prompt_limit: int | None = None
+    prompt_in_tokens: bool | None = None
+    shortened: int | None = None
+    waits: str | None = None
 
 
 def id_at(milliseconds: int) -> int:
@@ -86,6 +101,8 @@ def names_in(rows: Iterable[RequestRow]) -> set[str]:
         names.update((row.key_id, row.project, row.provider, row.dialect))
         if row.listed:
             names.add(row.served)
+        if row.action is not None:
+            names.add(row.action)
     return names
 
 
@@ -124,6 +141,12 @@ def values_of(row: RequestRow, names: Mapping[str, int], journal: int, cost: int
         row.session,
         row.end_user,
         row.passed_over,
+        None if row.action is None else names[row.action],
+        row.prompt_size,
+        None if row.prompt_limit is None else min(row.prompt_limit, _LARGEST_LIMIT),
+        None if row.prompt_in_tokens is None else int(row.prompt_in_tokens),
+        row.shortened,
+        row.waits,
     )
 
 
@@ -151,6 +174,7 @@ def as_told(values: dict[str, Any], names: Mapping[int, str]) -> dict[str, Any]:
         "provider": names[values["provider"]],
         "dialect": names[values["dialect"]],
         "outcome": values["outcome"] or COMPLETED,
+        "action": None if values["action"] is None else names[values["action"]],
         **{name: values[name] for name in _AS_THEY_ARE},
     }
 

@@ -123,6 +123,13 @@ requests = Table(
     Column("session", Text),
     Column("end_user", Text),
     Column("passed_over", Text),
+    # Unknown of rows that are older than these columns.
+    Column("action", Integer),  # the number of a name
+    Column("prompt_size", Integer),
+    Column("prompt_limit", Integer),
+    Column("prompt_in_tokens", Flag),
+    Column("shortened", Integer),  # NULL for none
+    Column("waits", Text),  # NULL for none
     sqlite_strict=True,
 )
 Index("request_key", requests.c.key, requests.c.id)

@@ -95,6 +95,7 @@ def test_a_completed_call_is_recorded_with_all_that_is_known() -> None:
         asked_model=CALL.model,
         served_model="second-model",
         charged=Usage(3, 4),
+        prompt_limit=LIMIT,
     )
 
 
@@ -224,3 +225,16 @@ def test_a_refusal_leads_nowhere() -> None:
         log.pass_over(FIRST, error)
     assert log.refusal().__traceback__ is None
     assert isinstance(log.refusal(), InternalError)
+
+
+def test_waits_of_all_attempts_are_added_up() -> None:
+    """By step, and told however the call ends; a call that waited for nothing has none."""
+    told = _Told()
+    log = told.log()
+    log.note_wait("queue", 1.0)
+    log.note_wait("nonce", 0.5)
+    log.note_wait("queue", 0.25)
+    log.__exit__(UpstreamTimeout, UpstreamTimeout("Slow."), None)
+    with told.log():
+        pass
+    assert [record.waits for record in told.records] == [{"queue": 1.25, "nonce": 0.5}, None]

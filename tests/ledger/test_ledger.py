@@ -19,6 +19,7 @@ import structlog
 from sqlalchemy import Connection, text
 
 from app.domain.chat import Usage
+from app.domain.prompt import PromptLimit
 from app.domain.usage import CallRecord, Origin
 from app.ledger.journal import Journal, JournalFile
 from app.ledger.ledger import Ledger
@@ -33,6 +34,7 @@ from app.storage.usage import UsageFilter, usage_by, usage_of
 from tests import databases
 from tests.databases import PostgresServer, wrong_sums
 from tests.live import until
+from tests.storage.calls import PLAIN
 
 shared_postgres = databases.shared_postgres
 own_postgres = databases.own_postgres
@@ -100,6 +102,9 @@ def test_a_call_becomes_a_row_with_all_that_is_known(database: Database, tmp_pat
             passed_over=(("first", "upstream_timeout"), ("second", "unfit")),
             session="session-1",
             dropped=2,
+            shortened=1,
+            prompt_limit=PromptLimit(1000),
+            waits={"queue": 1.2345, "limits": 0.25},
         )
     )
     _writer(database, journal).carry_all()
@@ -128,7 +133,28 @@ def test_a_call_becomes_a_row_with_all_that_is_known(database: Database, tmp_pat
         "end_user": "someone",
         "dropped": 2,
         "passed_over": "first=upstream_timeout,second=unfit",
+        "action": "stateless",
+        "prompt_size": 10,
+        "prompt_limit": 1000,
+        "prompt_in_tokens": 0,
+        "shortened": 1,
+        "waits": "limits=250,queue=1234",
     }
+
+
+def test_a_line_of_an_older_version_becomes_a_row(database: Database, tmp_path: Path) -> None:
+    """What such a line doesn't have is unknown; lines of this version that follow it keep what they have."""
+    journal = _journal(tmp_path)
+    older = list(msgspec.structs.astuple(PLAIN))[: RequestRow.__struct_fields__.index("action")]
+    journal.append(msgspec.json.encode(older))
+    Ledger(journal).call_ended(_record(waits={"nonce": 0.5}))
+    _writer(database, journal).carry_all()
+    rows = {row["request_id"]: row for row in _rows(database)}
+    old, new = rows[PLAIN.request_id], rows["req_1"]
+    unknown = ("action", "prompt_size", "prompt_limit", "prompt_in_tokens", "shortened", "waits")
+    assert [old[name] for name in unknown] == [None] * len(unknown)
+    assert old["milliseconds"] == PLAIN.milliseconds
+    assert (new["action"], new["waits"], new["shortened"]) == ("stateless", "nonce=500", None)
 
 
 @pytest.mark.parametrize("name", ["a\0b", "\ud800", "模型" * 300], ids=["NUL", "lone surrogate", "long"])

@@ -25,6 +25,7 @@ from app.api.admin.common import (
     router_of,
     time_at,
 )
+from app.api.admin.request_detail import known_headers, time_line
 from app.api.admin.services import AdminServices
 from app.domain.errors import InvalidRequest, NotFound
 from app.domain.json import json_bytes
@@ -69,6 +70,29 @@ class Call(BaseModel):
     end_user: str | None
     dropped: Annotated[int, Field(description="Messages that did not fit into the prompt.")]
     passed_over: Annotated[str | None, Field(description="Who could not answer, as provider=reason.")]
+    action: Annotated[
+        str | None, Field(description="What it meant for its session. This and what follows: null if not known.")
+    ]
+    prompt_size: int | None
+    prompt_limit: Annotated[int | None, Field(description="What the prompt had room in.")]
+    prompt_in_tokens: Annotated[bool | None, Field(description="Whether both are in tokens; else in characters.")]
+    shortened: Annotated[int | None, Field(description="Messages of which only a part fitted; null for none.")]
+    waits: Annotated[str | None, Field(description="What it waited for, as step=milliseconds; null for nothing.")]
+
+
+class TimeStep(BaseModel):
+    """A stretch of a request's time."""
+
+    step: Literal["limits", "session", "queue", "nonce", "upstream", "answer", "rest"]
+    begins: Annotated[int, Field(description="Milliseconds after the request began.")]
+    milliseconds: int
+
+
+class CallDetail(Call):
+    """A request, with what follows from what is kept of it."""
+
+    time_line: Annotated[list[TimeStep], Field(description="What its time went to. Waits of all attempts come first.")]
+    headers: Annotated[dict[str, str], Field(description="Headers of its answer, as far as they are known.")]
 
 
 class Sums(BaseModel):
@@ -223,7 +247,7 @@ class RequestEndpoints:
         rows = self._feed.follow(None if last_event_id is None else int(last_event_id), wanted.rows)
         return Stream(_events(rows), "text/event-stream", {"x-accel-buffering": "no"})
 
-    async def get(self, call_id: str) -> Call:
+    async def get(self, call_id: str) -> CallDetail:
         """By the ledger's id, or by the `X-Request-ID` of its answer: of several with that one, the newest."""
 
         def found(connection: Connection) -> dict[str, Any] | None:
@@ -234,7 +258,8 @@ class RequestEndpoints:
         row = await read(self._database, found)
         if row is None:
             raise NotFound("There is no such request, or it is older than REQUESTS_KEPT_DAYS.", param="call_id")
-        return call_of(row)
+        steps = [TimeStep.model_validate(step, from_attributes=True) for step in time_line(row)]
+        return CallDetail(**call_of(row).model_dump(), time_line=steps, headers=known_headers(row))
 
     async def usage(
         self,

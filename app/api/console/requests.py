@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.admin.common import Stream, cursor_of, is_row_id, place_of
+from app.api.admin.request_detail import known_headers, time_line
 from app.api.console.rendering import Rendering
 from app.api.console.services import ConsoleServices
 from app.api.console.visitors import Refused, visitor_of
@@ -27,6 +28,8 @@ _SPANS = {"1h": HOUR, "24h": DAY, "7d": 7 * DAY, "30d": 30 * DAY}
 _OUTCOMES = ("completed", "failed", "abandoned", "refused", "replayed")
 _IN_PAGE = 50
 _FEED_SECONDS = 60.0
+# The colours of a time line's steps.
+_MARKS = {"limits": 1, "session": 2, "queue": 3, "nonce": 5, "upstream": 0, "answer": 4, "rest": 4}
 
 
 class RequestPages:
@@ -85,7 +88,9 @@ class RequestPages:
         only = None if visitor is None else visitor.key_id
         if row is None or only not in (None, row["key_id"]):
             raise Refused(HTTPStatus.NOT_FOUND, "missing")
-        return self._rendering.page(request, "request", row=row)
+        return self._rendering.page(
+            request, "request", row=row, steps=time_line(row), headers=known_headers(row), marks=_MARKS
+        )
 
     async def feed(self, request: Request) -> Response:
         """Rows of the log as they come, as server-sent events."""

@@ -19,6 +19,7 @@ from app.domain.errors import (
     UpstreamUnavailable,
 )
 from app.domain.spans import Trace, no_trace
+from app.domain.waits import OnWait, Waiting
 from app.providers.kimi.page import Clearance
 
 # untried: fetched after the site rejected a fresh one, and not proven by a message yet.
@@ -115,16 +116,24 @@ class NonceSource:
         """Why there is no nonce, or why the last renewal failed."""
         return self._failure
 
-    async def current(self) -> Clearance:
+    async def current(self, on_wait: OnWait | None = None) -> Clearance:
         """The clearance to use now.
+
+        Args:
+            on_wait: Told how long it had to be waited for.
 
         Raises:
             UpstreamError: There is none, and fetching one has failed now or within the pause.
         """
-        return self._clearance or await self._fetched(new_visitor=False)
+        return self._clearance or await self._fetched(new_visitor=False, on_wait=on_wait)
 
-    async def replace(self, rejected: Clearance, rejection: UpstreamError) -> Clearance:
+    async def replace(self, rejected: Clearance, rejection: UpstreamError, on_wait: OnWait | None = None) -> Clearance:
         """Another clearance than the rejected one: the one that was fetched since, or a new one.
+
+        Args:
+            rejected: The one that is of no use.
+            rejection: Why it isn't.
+            on_wait: As `current`.
 
         Raises:
             UpstreamError: As `current`.
@@ -132,7 +141,7 @@ class NonceSource:
         if self._clearance is not None and self._clearance is not rejected:
             return self._clearance
         self._clearance = None
-        return await self._fetched(new_visitor=isinstance(rejection, CloudflareChallenge))
+        return await self._fetched(new_visitor=isinstance(rejection, CloudflareChallenge), on_wait=on_wait)
 
     def condemn(self, rejected: Clearance, rejection: UpstreamError) -> None:
         """Drop a fresh clearance that was rejected too, and fetch no other for a while."""
@@ -173,14 +182,15 @@ class NonceSource:
         due = self._clearance.fetched_at + self._policy.renew_after if self._clearance else 0.0
         return max(due, self._retry_at) - self._clock()
 
-    async def _fetched(self, *, new_visitor: bool) -> Clearance:
+    async def _fetched(self, *, new_visitor: bool, on_wait: OnWait | None = None) -> Clearance:
         if self._fetching is None:
             self._raise_if_too_early()
             self._fetching = asyncio.create_task(self._fetch_once(new_visitor))
             # If all requests that wait for it leave, nobody retrieves its exception, which `failure` keeps anyway.
             self._fetching.add_done_callback(lambda task: task.cancelled() or task.exception())
-        # A request that is cancelled must not cancel the fetch for the others.
-        return await asyncio.shield(self._fetching)
+        with Waiting("nonce", on_wait):
+            # A request that is cancelled must not cancel the fetch for the others.
+            return await asyncio.shield(self._fetching)
 
     async def _fetch_once(self, new_visitor: bool) -> Clearance:
         self.fetches += 1

@@ -101,6 +101,7 @@ class KimiProvider(BaseProvider):
             caller_id=request.caller_id,
             deadline=request.deadline,
             retries=request.retries,
+            on_wait=request.on_wait,
         )
         return Completion(text)
 
@@ -110,11 +111,11 @@ class KimiProvider(BaseProvider):
         yield Delta(completion.text, whole=True)
 
     async def _exchange(self, request: CompletionRequest) -> str:
-        clearance = await self._nonces.current()
+        clearance = await self._nonces.current(request.on_wait)
         try:
             return await self._send(request, clearance)
         except (NonceRejected, CloudflareChallenge) as rejection:
-            fresh = await self._nonces.replace(clearance, rejection)
+            fresh = await self._nonces.replace(clearance, rejection, request.on_wait)
         try:
             return await self._send(request, fresh)
         except (NonceRejected, CloudflareChallenge) as rejection:

@@ -135,6 +135,7 @@ class OpenAICompatibleProvider(BaseProvider):
             model=request.model.upstream_id,
             deadline=request.deadline,
             retries=request.retries,
+            on_wait=request.on_wait,
         )
 
     def stream_completion(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
@@ -146,6 +147,7 @@ class OpenAICompatibleProvider(BaseProvider):
             model=request.model.upstream_id,
             deadline=request.deadline,
             retries=request.retries,
+            on_wait=request.on_wait,
         )
 
     async def _check(self) -> None:

@@ -10,6 +10,7 @@ import structlog
 from msgspec import Struct
 
 from app.domain.errors import UpstreamError
+from app.domain.waits import OnWait
 from app.providers.resilience.breaker import LONGEST_PAUSE, BreakerPolicy, CircuitBreaker, RequestedPause
 from app.providers.resilience.limits import Bulkhead, Deadlines, RetryBudget, RetryPolicy, SilenceLimit
 
@@ -103,6 +104,7 @@ class Guard:
         model: str = "",
         deadline: float | None = None,
         retries: bool = True,
+        on_wait: OnWait | None = None,
     ) -> T:
         """The result of `attempt`, which is called again after transient failures.
 
@@ -112,6 +114,7 @@ class Guard:
             model: The upstream's name for the model that is asked; empty if models are not told apart.
             deadline: An earlier end than the guard's own timeout gives, in the event loop's time.
             retries: False makes the first failure final.
+            on_wait: Told how long the call waited for a slot.
 
         Raises:
             UpstreamError: The last failure; `BreakerOpen`, `UpstreamTimeout`, or a rate limit that still holds.
@@ -119,7 +122,7 @@ class Guard:
         """
         lane = self._lanes.get(model) or self._new_lane(model)
         until, seconds = self._admit(lane, deadline)
-        await self.bulkhead.acquire(caller_id, at_most=seconds)
+        await self.bulkhead.acquire(caller_id, at_most=seconds, on_wait=on_wait)
         try:
             failed_tries = 0
             while True:
@@ -144,6 +147,7 @@ class Guard:
         model: str = "",
         deadline: float | None = None,
         retries: bool = True,
+        on_wait: OnWait | None = None,
     ) -> AsyncGenerator[T, None]:
         """The parts that `attempt` yields; it is called again after transient failures before the first part.
 
@@ -155,6 +159,7 @@ class Guard:
             model: The upstream's name for the model that is asked; empty if models are not told apart.
             deadline: An earlier end of the wait for the first part, in the event loop's time.
             retries: False makes the first failure final.
+            on_wait: Told how long the call waited for a slot.
 
         Raises:
             UpstreamError: As `run`, or the stream broke off or fell silent.
@@ -162,7 +167,7 @@ class Guard:
         """
         lane = self._lanes.get(model) or self._new_lane(model)
         until, seconds = self._admit(lane, deadline)
-        await self.bulkhead.acquire(caller_id, at_most=seconds)
+        await self.bulkhead.acquire(caller_id, at_most=seconds, on_wait=on_wait)
         try:
             first, rest, call = await self._begin(lane, attempt, until, retries=retries)
             async with call:

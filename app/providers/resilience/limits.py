@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from app.domain.errors import GatewayOverloaded, UpstreamError, UpstreamTimeout
 from app.domain.spans import Trace, no_trace
+from app.domain.waits import OnWait, Waiting
 
 T = TypeVar("T")
 
@@ -48,7 +49,7 @@ class Bulkhead:
         """How many slots are free."""
         return self._free
 
-    async def acquire(self, caller_id: str, *, at_most: float) -> None:
+    async def acquire(self, caller_id: str, *, at_most: float, on_wait: OnWait | None = None) -> None:
         """Take a slot, waiting for one if necessary. `release` must follow.
 
         Not a context manager, because that would make three calls of this one and `release`.
@@ -56,6 +57,7 @@ class Bulkhead:
         Args:
             caller_id: Whose call it is, for fair shares.
             at_most: Seconds to wait; the queue's own limit may be shorter.
+            on_wait: Told how long it had to wait.
 
         Raises:
             GatewayOverloaded: The queue is full, or the wait was too long.
@@ -63,16 +65,16 @@ class Bulkhead:
         if self._free:  # so nobody waits: `release` hands slots on before it frees them
             self._free -= 1
         else:
-            await self._wait(caller_id, min(at_most, self._queue_timeout))
+            await self._wait(caller_id, min(at_most, self._queue_timeout), on_wait)
 
-    async def _wait(self, caller_id: str, seconds: float) -> None:
+    async def _wait(self, caller_id: str, seconds: float, on_wait: OnWait | None) -> None:
         if self._queued >= self._queue_size:
             raise GatewayOverloaded("Too many requests are waiting for the upstream.", retry_after=_RETRY_AFTER)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(caller_id, deque()).append(turn)
         self._queued += 1
         try:
-            with self._trace("queue"):
+            with self._trace("queue"), Waiting("queue", on_wait):
                 async with asyncio.timeout(seconds):
                     await turn
         except BaseException as error:
