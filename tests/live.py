@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -144,7 +144,11 @@ def serving(app: ASGIApp) -> Iterator[LiveGateway]:
 
 @contextmanager
 def gateway_for(site: LiveSimulator, log: TextIO, **settings: object) -> Iterator[LiveGateway]:
-    """A gateway in front of a simulated site; streams are written without pauses unless settings say otherwise."""
+    """A gateway in front of a simulated site; streams are written without pauses unless settings say otherwise.
+
+    `faults` among the settings are those of the demo's playground.
+    """
+    faults: Any = settings.pop("faults", None)
     values: dict[str, object] = {
         "_env_file": None,
         "api_master_key": f"{ALICE_KEY},{BOB_KEY}",
@@ -154,7 +158,7 @@ def gateway_for(site: LiveSimulator, log: TextIO, **settings: object) -> Iterato
         "max_loop_lag_seconds": 30,  # tests may run on a busy machine
         **settings,
     }
-    app = create_app(load_settings(**values))
+    app = create_app(load_settings(**values), faults=faults)
     logs.configure("DEBUG", "json", log)
     with serving(app) as gateway:
         yield gateway

@@ -1,11 +1,28 @@
 """What answers the playground's calls. Apart from the rest of the console, which is imported at its first request."""
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
 from msgspec import Struct
 
 from app.api.dialects import DialectServices
 from app.api.streaming.event_stream import StreamPolicy
 from app.chat.service import ChatService
 from app.observe.metrics import Metrics
+
+
+class Faults(Protocol):
+    """What a demo's simulated upstreams may be let do wrong."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The faults there are; the console's texts have them as `simulated_…`."""
+        ...
+
+    def during(self, name: str, /) -> AbstractContextManager[None]:
+        """Let a fault happen within a `with` block."""
+        ...
 
 
 class PlaygroundServices(Struct, frozen=True):
@@ -16,9 +33,11 @@ class PlaygroundServices(Struct, frozen=True):
         dialects: What requests are read with.
         streams: How streams are written.
         metrics: Told of streams.
+        faults: What may be let go wrong; None but in the demo.
     """
 
     chat: ChatService
     dialects: DialectServices
     streams: StreamPolicy
     metrics: Metrics
+    faults: Faults | None = None

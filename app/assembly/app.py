@@ -21,7 +21,7 @@ from app.api.lazy import LazyApp, Refusing
 from app.api.openai.dialect import CHAT_COMPLETIONS
 from app.api.ops import Drain, ops_router
 from app.api.pages.docs import docs_router
-from app.api.playground_services import PlaygroundServices
+from app.api.playground_services import Faults, PlaygroundServices
 from app.api.responses.dialect import RESPONSES
 from app.api.sessions import sessions_router
 from app.api.streaming.event_stream import StreamPolicy
@@ -43,11 +43,14 @@ _TITLE = "kimi-ai-2api"
 _DIALECTS = (MESSAGES, CHAT_COMPLETIONS, RESPONSES, COMPLETIONS)
 
 
-def create_app(settings: Settings, further_providers: Sequence[BaseProvider] = ()) -> FastAPI:
+def create_app(
+    settings: Settings, further_providers: Sequence[BaseProvider] = (), faults: Faults | None = None
+) -> FastAPI:
     """Assemble the gateway. Nothing is opened before its lifespan begins.
 
     Args:
         further_providers: Upstreams besides those that the settings name.
+        faults: What the playground may let go wrong; of simulated upstreams only.
 
     Raises:
         SettingsError: Settings are at odds with what they refer to: a file, a module, a package that isn't installed.
@@ -91,7 +94,10 @@ def create_app(settings: Settings, further_providers: Sequence[BaseProvider] = (
         ],
         public_paths=PUBLIC_PATHS,
         annexes=_annexes(
-            settings, resources, drain, PlaygroundServices(service, services, stream_policy, resources.metrics)
+            settings,
+            resources,
+            drain,
+            PlaygroundServices(service, services, stream_policy, resources.metrics, faults),
         ),
         title=_TITLE,
         version=__version__,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from app import __version__
 from app.assembly.app import create_app
 from app.cli.addresses import shown_host
+from app.cli.demo_faults import SimulatedFaults
 from app.cli.demo_key import data_folder, kept_key
 from app.cli.serve import run_server
 from app.providers.openai_compatible.presets import PRESETS, Preset
@@ -55,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
         address = f"http://{shown_host(host)}:{settings.listening.port}"
         banner = _Banner(address, key, limit, _console_link(settings, address))
         # Requests are worth a line each here, the steps of a start are not.
-        app = create_app(settings)
+        app = create_app(settings, faults=SimulatedFaults(site.site))
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
         # The port is open: whoever pastes the curl line before the server has started waits for it a moment.
         print(banner.text(), flush=True)

@@ -10,6 +10,7 @@ import re
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import msgspec
@@ -95,14 +96,28 @@ class PlaygroundPages:
         if form.get("model2"):
             models.append((form["model2"], "2"))
         async with cancel_on_disconnect(request.receive):
-            results = await asyncio.gather(*(self._answered(request, form, *one) for one in models))
+            with self._misbehaving(form):
+                results = await asyncio.gather(*(self._answered(request, form, *one) for one in models))
         return await self._shown(request, form, results)
 
     async def stream(self, request: Request) -> Response:
         """Answer in parts, as `PlaygroundEncoder` writes them."""
         form = await form_of(request)
         asked = await self._asked(request, form, form.get("model", ""), form.get("column", "1"), stream=True)
-        return _Streamed(self._services, asked)
+        return _Streamed(self._services, asked, self._misbehaving(form))
+
+    def _misbehaving(self, form: dict[str, str]) -> AbstractContextManager[None]:
+        """In the demo: a block within which the simulator does wrong what a form asks for.
+
+        Raises:
+            InvalidRequest: It can't do that.
+        """
+        faults, wanted = self._playground.faults, form.get("fault", "")
+        if faults is None or not wanted:
+            return nullcontext()
+        if wanted not in faults.names:
+            raise InvalidRequest("The simulator has no such fault.", param="fault")
+        return faults.during(wanted)
 
     async def _answered(self, request: Request, form: dict[str, str], model: str, column: str) -> dict[str, Any]:
         context: RequestContext = request.scope["context"]
@@ -199,6 +214,7 @@ class PlaygroundPages:
             values=values,
             chat=chat if _CHAT.fullmatch(chat) else secrets.token_hex(8),
             results=results,
+            faults=() if self._playground.faults is None else self._playground.faults.names,
             default_model=registry.default_model,
             example=snippets(example, None, gateway_address(request)),
         )
@@ -207,8 +223,9 @@ class PlaygroundPages:
 class _Streamed(Response):
     """A call whose answer is streamed."""
 
-    def __init__(self, services: ConsoleServices, asked: _Asked) -> None:
+    def __init__(self, services: ConsoleServices, asked: _Asked, misbehaving: AbstractContextManager[None]) -> None:
         super().__init__()
+        self._misbehaving = misbehaving
         self._services = services.playground
         self._asked = asked
 
@@ -228,7 +245,8 @@ class _Streamed(Response):
             policy=services.streams,
             metrics=services.metrics,
         )
-        await stream.send(context, receive, send)
+        with self._misbehaving:
+            await stream.send(context, receive, send)
 
 
 def _plain_encoder(opening: Opening) -> ChunkEncoder:
