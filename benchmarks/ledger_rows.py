@@ -180,6 +180,12 @@ def _call(rng: random.Random, habit: Habit, at: int, place: int, chance: float) 
         end_user=f"user-{bits >> 12 & 0xFF}" if bits & 0x1C00 == 0 else None,
         dropped=0 if bits & 0x6000 else 3,
         passed_over="kimi-web=upstream_timeout" if bits & 0x7F0000 == 0 else None,
+        action=("new", "continued", "continued", "replaced")[bits >> 24 & 3] if bits & 0x300 else "stateless",
+        prompt_size=tokens * 2,
+        prompt_limit=1000 if habit.provider == "kimi-web" else 131_072,
+        prompt_in_tokens=habit.provider != "kimi-web",
+        shortened=None if bits & 0x6000 else 1,
+        waits=f"session={bits >> 26 & 0xF},queue={bits >> 30 & 0xFFF}" if bits & 0x700000 == 0 else None,
     )
 
 
