@@ -12,7 +12,8 @@ import pytest
 from msgspec.structs import replace
 from playwright.sync_api import Browser, Page, expect
 
-from app.people.sign_in import hashed_password, new_person
+from app.people.administration import new_person
+from app.people.sign_in import hashed_password
 from app.storage.people import Person, change_person
 from tests.cluster.edge import NGINX
 from tests.cluster.test_nginx_config import make_certificate

@@ -24,12 +24,13 @@ from app.api.console.rendering import Rendering
 from app.api.console.sent_prompt import SentPrompt, sent_prompt
 from app.api.console.services import ConsoleServices
 from app.api.console.snippets import snippets
-from app.api.console.visitors import form_of, gateway_address, visitor_of
+from app.api.console.visitors import form_of, visitor_of
 from app.api.dialects import Exchange
 from app.api.error_responses import error_response
 from app.api.openai.read import to_call
 from app.api.openai.schemas import ChatCompletionRequest
 from app.api.openai.stream import ChunkEncoder
+from app.api.pages.addresses import gateway_address
 from app.api.request import RawHeaders, RequestContext, SessionHints, cancel_on_disconnect
 from app.api.streaming.event_stream import EventStream
 from app.api.wire.body import parse_body
