@@ -56,6 +56,18 @@ def person_to_change(database: Database, connection: Connection, person_id: str)
     return find_person(connection, person_id=person_id)
 
 
+def only_person(connection: Connection, words: str) -> Person:
+    """The person whom an id or a name means.
+
+    Raises:
+        PersonFault: There is none.
+    """
+    person = find_person(connection, person_id=words) or find_person(connection, name=words)
+    if person is None:
+        raise PersonFault(f"There is no person {words!r}.")
+    return person
+
+
 def update_person(connection: Connection, person: Person) -> Person:
     """Write a person who was changed, from `person_to_change`. Whoever is disabled is signed out everywhere.
 
