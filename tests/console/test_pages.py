@@ -5,13 +5,16 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from app.storage.clock import now
 from simulator.live import LiveSimulator
 from tests import databases
 from tests.conftest import RunLog
 from tests.console.running import PAGES, Console, Signed, console_of
 from tests.databases import PostgresServer
+from tests.storage.calls import call, write
 
 own_postgres = databases.own_postgres
 
@@ -87,6 +90,34 @@ def test_below_a_prefix_everything_stays_below_it(admin: Signed, page: str) -> N
     found = _Addresses(admin.client.get(f"/console/{page}", headers={"x-forwarded-prefix": "/some/prefix"}).text)
     ours = {address for address in found.linked if not address.startswith("#")}
     assert {address for address in found.loaded | ours if not address.startswith("/some/prefix/console/")} == set()
+
+
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        ("en", ("Cloudflare demands a browser", "The chat page has no nonce", "replayed")),
+        ("zh", ("Cloudflare 要求用浏览器验证", "聊天页面里没有 nonce", "重复应答")),
+    ],
+)
+def test_outcomes_and_errors_are_told_in_words(
+    console: Console, admin: Signed, language: str, words: tuple[str, ...]
+) -> None:
+    """In the log, and of one request together with the code; a code that nobody knows stands for itself."""
+    rows = [
+        call(at=now(), key_id=f"k_{language}", outcome="failed", error=error, passed_over="kimi-web=nonce_missing")
+        for error in ("cloudflare_challenge", "brand_new_trouble")
+    ]
+    replayed = call(at=now(), key_id=f"k_{language}", outcome="replayed")
+    write(console.database, [msgspec.structs.replace(row, count=place) for place, row in enumerate([*rows, replayed])])
+    headers = {"accept-language": language}
+    log = admin.client.get(f"/console/requests?key=k_{language}", headers=headers).text
+    shown = log[log.index("<tbody>") :]
+    for word in (*words, "brand_new_trouble"):
+        assert word in shown
+    (failed,) = console.rows(lambda row: row["key_id"] == f"k_{language}" and row["error"] == "cloudflare_challenge")
+    detail = admin.client.get(f"/console/requests/{failed['id']}", headers=headers).text
+    for word in (words[0], "<code>cloudflare_challenge</code>", words[1], "<code>nonce_missing</code>"):
+        assert word in detail
 
 
 def test_below_a_prefix_one_comes_back_below_it(console: Console) -> None:

@@ -61,6 +61,9 @@ class Rendering:
         texts = texts_of(language)
         html = self._environment.get_template(f"{template}.html").render(
             t=lambda key, **names: texts[key].format(**names) if names else texts[key],
+            # What the gateway, or an upstream, calls something by a code: codes are many, and there may be new ones.
+            word=lambda begin, code: texts.get(begin + code, code),
+            dictionary=lambda *begins: {key: text for key, text in texts.items() if key.startswith(begins)},
             language=language,
             theme=theme_of(request),
             visitor=visitor_of(request),

@@ -20,11 +20,10 @@ from app.storage.clock import now
 from app.storage.database import Connection
 from app.storage.keys import list_keys
 from app.storage.request_pages import RowFilter, page_of_rows, row_of
-from app.storage.rows import time_of
+from app.storage.rows import OUTCOMES, time_of
 from app.storage.usage import DAY, HOUR
 
 _SPANS = {"1h": HOUR, "24h": DAY, "7d": 7 * DAY, "30d": 30 * DAY}
-_OUTCOMES = ("completed", "failed", "abandoned", "refused", "replayed")
 _IN_PAGE = 50
 _FEED_SECONDS = 60.0
 
@@ -65,7 +64,7 @@ class RequestPages:
             query=_query(chosen),
             models=models,
             upstreams=sorted(provider.name for provider in self._services.registry.providers),
-            outcomes=_OUTCOMES,
+            outcomes=OUTCOMES,
             spans=list(_SPANS),
             is_newest=before is None,
         )
@@ -124,7 +123,7 @@ def _filter(request: Request) -> tuple[RowFilter, dict[str, str]]:
     span = _SPANS.get(chosen["span"])
     if span is None:
         chosen["span"] = ""
-    if chosen["outcome"] not in _OUTCOMES:
+    if chosen["outcome"] not in OUTCOMES:
         chosen["outcome"] = ""
     wanted = RowFilter(
         key_id=chosen["key"] or None,
