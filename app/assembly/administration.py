@@ -16,7 +16,6 @@ from app.assembly.database import Records
 from app.assembly.limits import book_of
 from app.assembly.resources import Resources
 from app.assembly.settings_view import settings_as_they_hold
-from app.domain.caller import caller_of_key
 from app.domain.limits import texts_of
 from app.settings import Settings
 
@@ -48,7 +47,7 @@ class Administration:
             wait=settings.limits.wait,
             new_book=partial(book_of, settings.limits),
             fixed_limits=fixed,
-            environment_keys=[caller_of_key(key).id for key in settings.access.api_keys],
+            environment_keys=[caller.id for caller in playground.environment],
             version=__version__,
             worker=records.worker.id,
             started_at=records.worker.started_at,

@@ -31,7 +31,7 @@ from app.assembly.resources import Resources, make_resources
 from app.chat.fitting import RoomPolicy
 from app.chat.service import ChatService
 from app.chat.session import SessionPolicy
-from app.domain.caller import Caller
+from app.domain.caller import Caller, caller_of_key
 from app.domain.emulation.schema import SchemaCompiler
 from app.limits.overview import LimitUse
 from app.observe import logging as logs
@@ -91,7 +91,16 @@ def create_app(settings: Settings, further_providers: Sequence[BaseProvider] = (
         ],
         public_paths=PUBLIC_PATHS,
         annexes=_annexes(
-            settings, resources, drain, PlaygroundServices(service, services, stream_policy, resources.metrics)
+            settings,
+            resources,
+            drain,
+            PlaygroundServices(
+                chat=service,
+                dialects=services,
+                streams=stream_policy,
+                metrics=resources.metrics,
+                environment=[caller_of_key(key) for key in settings.access.api_keys],
+            ),
         ),
         title=_TITLE,
         version=__version__,
