@@ -33,6 +33,7 @@ class Administration:
     ) -> None:
         self._records = records
         self._playground = playground
+        self._without_database = settings.limits.without_database
         fixed = {scope.text: texts_of(limits) for scope, limits in settings.limits.fixed.items() if limits}
         if settings.limits.default:
             fixed["key:*"] = settings.limits.default
@@ -66,6 +67,7 @@ class Administration:
                 keys=self._records.keyring,
                 overview=self._records.limits.overview,
                 playground=self._playground,
+                without_database=self._without_database,
             )
         )
         return app

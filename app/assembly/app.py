@@ -26,7 +26,8 @@ from app.api.responses.dialect import RESPONSES
 from app.api.sessions import sessions_router
 from app.api.streaming.event_stream import StreamPolicy
 from app.api.streaming.pacing import Pacer
-from app.assembly.middleware import ADMINISTRATION, CONSOLE, PUBLIC_PATHS, middleware
+from app.api.wire.addresses import ADMINISTRATION, CONSOLE
+from app.assembly.middleware import PUBLIC_PATHS, middleware
 from app.assembly.resources import Resources, make_resources
 from app.chat.fitting import RoomPolicy
 from app.chat.service import ChatService

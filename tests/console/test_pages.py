@@ -8,12 +8,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from app.domain.granting import Scope
 from app.storage.clock import now
+from app.storage.limits import set_limits
 from simulator.live import LiveSimulator
 from tests import databases
 from tests.conftest import RunLog
 from tests.console.running import PAGES, Console, Signed, console_of
 from tests.databases import PostgresServer
+from tests.live import until
 from tests.storage.calls import call, write
 
 own_postgres = databases.own_postgres
@@ -168,13 +171,39 @@ def test_a_strange_question_gets_an_answer(admin: Signed, query: str) -> None:
         assert admin.client.get(f"/console/{page}?{query}").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("without", "told"), [("share", "each worker keeps to its share"), ("refuse", "calls that have limits are refused")]
+)
+def test_the_overview_says_what_becomes_of_limits(
+    site: LiveSimulator, run_log: RunLog, tmp_path: Path, without: str, told: str
+) -> None:
+    """While they can't be shared: what LIMITS_WITHOUT_DATABASE says, and not what it might have said."""
+    with (
+        console_of(site, run_log.stream, tmp_path, limits_without_database=without) as console,
+        console.signed_in("admin") as admin,
+    ):
+        limited = console.new_key()
+        with console.database.transaction() as connection:
+            set_limits(console.database, connection, Scope("key", limited.key.id), "60 requests/minute")
+        assert 'class="banner"' not in admin.client.get("/console/").text
+        console.done(lambda connection: connection.exec_driver_sql("ALTER TABLE worker RENAME TO elsewhere"))
+
+        def is_told() -> bool:
+            console.chat(limited.secret)
+            return 'class="banner"' in admin.client.get("/console/").text
+
+        until(is_told)
+        assert told in admin.client.get("/console/").text
+        console.done(lambda connection: connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO worker"))
+
+
 def test_without_its_database_the_console_says_so(
     own_postgres: PostgresServer, site: LiveSimulator, run_log: RunLog, tmp_path: Path
 ) -> None:
     """A page with 503 for whoever is signed in and for strangers, while chats are still answered."""
     url = own_postgres.new_database()
     with (
-        console_of(site, run_log.stream, tmp_path, database_url=url) as console,
+        console_of(site, run_log.stream, tmp_path, database_url=url, limits_without_database="refuse") as console,
         console.signed_in("admin") as admin,
     ):
         assert admin.client.get("/console/").status_code == 200
@@ -184,6 +213,7 @@ def test_without_its_database_the_console_says_so(
             response = admin.client.get(path)
             assert response.status_code == 503
             assert "The database can't be reached" in response.text.replace("&#39;", "'")
+            assert "calls that have limits are refused; all others" in response.text
         with console.stranger() as client:
             assert client.get("/console/sign-in").status_code == 200
             assert client.post("/console/sign-in", data={"ticket": "wrong"}).status_code == 503

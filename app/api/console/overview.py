@@ -27,6 +27,7 @@ class OverviewPages:
 
     def __init__(self, services: ConsoleServices, rendering: Rendering) -> None:
         self._services = services.admin
+        self._without_database = services.without_database
         self._rendering = rendering
 
     async def show(self, request: Request) -> Response:
@@ -42,6 +43,7 @@ class OverviewPages:
             **values,
             upstreams=[(provider.name, provider.status()) for provider in self._services.registry.providers],
             database_fault=self._services.database.reason(),
+            without_database=self._without_database,
             shared=all(state.get("kimi_limits_shared", {}).values()),
             waiting=sum(state.get("kimi_ledger_waiting", {}).values()),
             lost=sum(state.get("kimi_ledger_lost", {}).values()),

@@ -49,7 +49,7 @@ class RequestPages:
             page = page_of_rows(connection, wanted, before=before, limit=_IN_PAGE)
             names = _names(connection)
             return {
-                "rows": [_told(row, names) for row in page.rows],
+                "rows": [_shown_row(row, names) for row in page.rows],
                 "older": None if page.before is None else cursor_of(page.before),
                 "keys": sorted((name, key_id) for key_id, name in names.items()),
             }
@@ -77,7 +77,7 @@ class RequestPages:
 
         def read(connection: Connection) -> dict[str, Any] | None:
             row = row_of(connection, call_id)
-            return None if row is None else _told(row, _names(connection))
+            return None if row is None else _shown_row(row, _names(connection))
 
         row = await self._services.database.report(read)
         visitor = visitor_of(request)
@@ -110,7 +110,7 @@ async def _events(
             if row is None:
                 yield b": nothing new\n\n"
             else:
-                yield b"id: %d\ndata: %s\n\n" % (row["id"], json_bytes(_told(row, names) | {"id": str(row["id"])}))
+                yield b"id: %d\ndata: %s\n\n" % (row["id"], json_bytes(_shown_row(row, names) | {"id": str(row["id"])}))
 
 
 def _filter(request: Request) -> tuple[RowFilter, dict[str, str]]:
@@ -145,7 +145,7 @@ def _names(connection: Connection) -> dict[str, str]:
     return {key.id: f"{key.project}/{key.name}" for key in list_keys(connection, revoked=True)}
 
 
-def _told(row: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+def _shown_row(row: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
     """A row as pages show it."""
     return {
         **row,
