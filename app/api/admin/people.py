@@ -215,7 +215,7 @@ class PeopleEndpoints:
         return sliced(logins, lambda one: (-round(one.created_at.timestamp() * 1000), one.id), cursor, limit, int, str)
 
     async def end_all_logins(self, person_id: str, actor: Writer) -> None:
-        """The person can sign in again."""
+        """The person can sign in again, also by a link that was made before."""
         await self._end_logins(person_id, actor)
 
     async def end_login(self, person_id: str, login_id: str, actor: Writer) -> None:
