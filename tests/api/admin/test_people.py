@@ -1,6 +1,5 @@
 """People by the admin API, on a database of each kind."""
 
-import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 
 from app.people.sign_in import Origin, sign_in_with_ticket
 from app.storage.database import Database
-from tests.live import WAIT_SECONDS, LiveGateway
+from tests.live import LiveGateway
 
 _FIRST = {"name": "ada", "role": "admin", "disabled": False}
 _OTHERS = {"name": "grace", "role": "viewer", "disabled": True}
@@ -108,19 +107,6 @@ def test_an_administrator_is_left_whatever_happens(admin: httpx.Client) -> None:
     assert admin.patch(second, json={"disabled": True}).status_code == 200
     assert admin.patch(first, json={"disabled": True}).status_code == 400
     assert admin.patch(second, json={"name": "grace"}).status_code == 200
-
-
-def test_two_administrators_can_t_disable_each_other_at_once(admin: httpx.Client) -> None:
-    """Whoever comes first does it; the other one is left."""
-
-    async def disable_all(people: list[dict[str, Any]]) -> list[int]:
-        async with httpx.AsyncClient(headers=dict(admin.headers), trust_env=False, timeout=WAIT_SECONDS) as client:
-            urls = [f"{admin.base_url}people/{person['id']}" for person in people]
-            answers = await asyncio.gather(*(client.patch(url, json={"disabled": True}) for url in urls))
-        return sorted(answer.status_code for answer in answers)
-
-    people = [_added(admin, f"admin {number}", "admin") for number in range(4)]
-    assert asyncio.run(disable_all(people)) == [200, 200, 200, 400]
 
 
 def test_a_name_is_given_once(admin: httpx.Client) -> None:
