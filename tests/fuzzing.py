@@ -24,6 +24,8 @@ DOOMED_RESPONSE = "FUZZ_DOOMED_RESPONSE"
 # Or a key: its id, and that of the key which is sent.
 KEY = "FUZZ_KEY"
 OWN_KEY = "FUZZ_OWN_KEY"
+# And a person.
+PERSON = "FUZZ_PERSON"
 
 
 def fuzz(

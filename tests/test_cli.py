@@ -1,7 +1,6 @@
 """The commands, as processes of their own."""
 
 import json
-import os
 import re
 import resource
 import signal
@@ -20,31 +19,7 @@ from app.cli.commands import main
 from simulator.live import LiveSimulator
 from tests.live import ALICE_KEY, WAIT_SECONDS
 from tests.ports import free_port
-
-ROOT = Path(__file__).parent.parent
-
-
-def environment(**settings: str) -> dict[str, str]:
-    """A clean environment with these settings; the checkout's own .env has no say over what is given here."""
-    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "DATABASE_URL")}
-    return {**kept, **settings}
-
-
-@contextmanager
-def process(*command: str, **settings: str) -> Iterator[subprocess.Popen[str]]:
-    """A running command; killed at the end if it hasn't ended by itself."""
-    with subprocess.Popen(
-        [sys.executable, *command],
-        cwd=ROOT,
-        env=environment(**settings),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as running:
-        try:
-            yield running
-        finally:
-            running.kill()
+from tests.processes import ROOT, environment, process, until_it_listens
 
 
 def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -57,14 +32,6 @@ def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
         timeout=60,
         check=False,
     )
-
-
-def until_it_listens(running: subprocess.Popen[str]) -> None:
-    assert running.stderr is not None
-    for line in running.stderr:
-        if "Uvicorn running" in line:
-            return
-    raise AssertionError("the server never listened")
 
 
 def shell(command: str) -> str:

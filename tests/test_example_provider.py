@@ -14,7 +14,7 @@ from app.settings import load_settings
 from simulator.live import LiveSimulator
 from tests.live import ALICE_KEY, serving
 from tests.ports import free_port
-from tests.test_cli import environment, until_it_listens
+from tests.processes import environment, until_it_listens
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "shout_provider.py"

@@ -1,5 +1,6 @@
 """A test that hangs fails by itself, and those after it still run."""
 
+import os
 import re
 import subprocess
 import sys
@@ -64,6 +65,7 @@ def test_a_hanging_test_fails_and_the_next_one_runs(tmp_path: Path) -> None:
     done = subprocess.run(
         [*command, "-v", "--tb=line", "-W", "ignore", "-o", "timeout=0.5", str(module)],
         cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"},  # `-v` twice says more
         capture_output=True,
         text=True,
         timeout=100,

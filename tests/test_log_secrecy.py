@@ -24,7 +24,8 @@ from tests import databases
 from tests.conftest import RunLog
 from tests.live import ALICE_KEY, BOB_KEY, NO_TLS, UPSTREAM_KEY
 from tests.ports import free_port
-from tests.test_cli import process, run
+from tests.processes import process
+from tests.test_cli import run
 
 shared_postgres = databases.shared_postgres
 database_url = databases.database_url

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.live import ALICE_KEY
-from tests.test_cli import demo, environment
+from tests.processes import environment
+from tests.test_cli import demo
 
 ROOT = Path(__file__).parent.parent
 READMES = ("README.md", "README.zh-CN.md")

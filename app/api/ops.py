@@ -9,7 +9,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
 from app import __version__
-from app.api.pages.browsers import address_as_seen, preferred_language, wants_page
+from app.api.pages.addresses import gateway_address
+from app.api.pages.browsers import preferred_language, wants_page
 from app.api.pages.front import FRONT_PAGE_HEADERS, LANGUAGES, State, front_page
 from app.observe.metrics import Metrics
 from app.providers.base import BaseProvider
@@ -98,12 +99,10 @@ def ops_router(
         if not wants_page(request.headers.get("accept", "")):
             response.headers["vary"] = FRONT_PAGE_HEADERS["vary"]
             return About(name=_NAME, docs=f"{prefix}/docs", openai_base_url=f"{prefix}/v1")
-        headers = request.scope["context"].headers
-        server = request.scope.get("server") or ("localhost", None)
         page = front_page(
             _NAME,
             __version__,
-            address_as_seen(request.scope["scheme"], headers, prefix, server),
+            gateway_address(request),
             prefix,
             _state(readiness(), stopping=drain.active),
             preferred_language(request.headers.get("accept-language", ""), LANGUAGES),

@@ -9,6 +9,7 @@ from msgspec import Struct
 from app.api.dialects import DialectServices
 from app.api.streaming.event_stream import StreamPolicy
 from app.chat.service import ChatService
+from app.domain.caller import Caller
 from app.observe.metrics import Metrics
 
 
@@ -33,6 +34,7 @@ class PlaygroundServices(Struct, frozen=True):
         dialects: What requests are read with.
         streams: How streams are written.
         metrics: Told of streams.
+        environment: The callers whose keys aren't in the database.
         faults: What may be let go wrong; None but in the demo.
     """
 
@@ -40,4 +42,5 @@ class PlaygroundServices(Struct, frozen=True):
     dialects: DialectServices
     streams: StreamPolicy
     metrics: Metrics
+    environment: Sequence[Caller]
     faults: Faults | None = None

@@ -16,7 +16,6 @@ from app.assembly.database import Records
 from app.assembly.limits import book_of
 from app.assembly.resources import Resources
 from app.assembly.settings_view import settings_as_they_hold
-from app.domain.caller import caller_of_key
 from app.domain.limits import texts_of
 from app.settings import Settings
 
@@ -34,6 +33,7 @@ class Administration:
     ) -> None:
         self._records = records
         self._playground = playground
+        self._without_database = settings.limits.without_database
         fixed = {scope.text: texts_of(limits) for scope, limits in settings.limits.fixed.items() if limits}
         if settings.limits.default:
             fixed["key:*"] = settings.limits.default
@@ -48,7 +48,7 @@ class Administration:
             wait=settings.limits.wait,
             new_book=partial(book_of, settings.limits),
             fixed_limits=fixed,
-            environment_keys=[caller_of_key(key).id for key in settings.access.api_keys],
+            environment_keys=[caller.id for caller in playground.environment],
             version=__version__,
             worker=records.worker.id,
             started_at=records.worker.started_at,
@@ -67,6 +67,7 @@ class Administration:
                 keys=self._records.keyring,
                 overview=self._records.limits.overview,
                 playground=self._playground,
+                without_database=self._without_database,
             )
         )
         return app

@@ -26,12 +26,13 @@ from app.api.responses.dialect import RESPONSES
 from app.api.sessions import sessions_router
 from app.api.streaming.event_stream import StreamPolicy
 from app.api.streaming.pacing import Pacer
-from app.assembly.middleware import ADMINISTRATION, CONSOLE, PUBLIC_PATHS, middleware
+from app.api.wire.addresses import ADMINISTRATION, CONSOLE
+from app.assembly.middleware import PUBLIC_PATHS, middleware
 from app.assembly.resources import Resources, make_resources
 from app.chat.fitting import RoomPolicy
 from app.chat.service import ChatService
 from app.chat.session import SessionPolicy
-from app.domain.caller import Caller
+from app.domain.caller import Caller, caller_of_key
 from app.domain.emulation.schema import SchemaCompiler
 from app.limits.overview import LimitUse
 from app.observe import logging as logs
@@ -97,7 +98,14 @@ def create_app(
             settings,
             resources,
             drain,
-            PlaygroundServices(service, services, stream_policy, resources.metrics, faults),
+            PlaygroundServices(
+                chat=service,
+                dialects=services,
+                streams=stream_policy,
+                metrics=resources.metrics,
+                environment=[caller_of_key(key) for key in settings.access.api_keys],
+                faults=faults,
+            ),
         ),
         title=_TITLE,
         version=__version__,

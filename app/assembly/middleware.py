@@ -14,14 +14,11 @@ from app.api.middleware.intake import IntakeMiddleware
 from app.api.middleware.tracing import TracingMiddleware
 from app.api.pages.docs import ASSET_PATHS
 from app.api.refusals import Refusals
-from app.api.wire.addresses import TrustedProxies
+from app.api.wire.addresses import ADMINISTRATION, CONSOLE, TrustedProxies
 from app.assembly.resources import Resources
 from app.settings import Settings
 
 PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"}) | ASSET_PATHS
-# The beginning of the admin API's addresses.
-ADMINISTRATION = "/admin/"
-CONSOLE = "/console"
 # Pages that are served by this machine itself, at any port.
 _LOCAL_ORIGIN = r"https?://(localhost|[a-z0-9.-]+\.localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?"
 _READABLE_HEADERS = (

@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         ("requests", "show the latest calls"),
         ("prices", "read and show what models cost"),
         ("database", "look after the database of keys and calls"),
+        ("people", "say who may sign in to the console"),
         ("console-link", "print a link that signs in to the console, once"),
     ):
         # Its arguments are declared by its module, which is imported if it is the command that was called.

@@ -16,7 +16,7 @@ from app.storage.schema import SchemaError, migrate
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("--base-url", help="the gateway's address as browsers see it (default: this machine's)")
+    add_base_url(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -25,12 +25,30 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _printed(base_url: str | None) -> int:
-    address = (base_url or f"http://localhost:{load_settings().listening.port}").rstrip("/")
     with open_database() as database, database.transaction() as connection:
         ticket = make_link_ticket(connection)
-    print(_link(address, ticket))
-    print(f"It opens once, within {TICKET_MINUTES} minutes.")
+    print_link(link_below(base_url, ticket))
     return 0
+
+
+def add_base_url(parser: argparse.ArgumentParser) -> None:
+    """Declare the argument that says where the gateway is."""
+    parser.add_argument("--base-url", help="the gateway's address as browsers see it (default: this machine's)")
+
+
+def link_below(base_url: str | None, ticket: str) -> str:
+    """The link of a ticket.
+
+    Args:
+        base_url: The gateway's address; None for this machine's.
+    """
+    return _link((base_url or f"http://localhost:{load_settings().listening.port}").rstrip("/"), ticket)
+
+
+def print_link(link: str) -> None:
+    """Show a link, and say how long it opens."""
+    print(link)
+    print(f"It opens once, within {TICKET_MINUTES} minutes.")
 
 
 def new_link(settings: Settings, address: str, *, only_first: bool) -> str | None:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from app.keys.administration import KeyFault
+from app.people.administration import PersonFault
 from app.settings import SettingsError, load_settings
 from app.storage.audit import Actor
 from app.storage.database import Database, DatabaseAway
@@ -61,7 +62,7 @@ def told(command: Callable[[], int]) -> int:
     """Run a command, and say in one line what went wrong."""
     try:
         return command()
-    except (CommandFault, KeyFault) as error:
+    except (CommandFault, KeyFault, PersonFault) as error:
         print(error, file=sys.stderr)
     except DatabaseAway as error:
         print(f"The database (DATABASE_URL) can't be used: {error}", file=sys.stderr)

@@ -1,7 +1,6 @@
 """`main.py limits try`: what limits would have refused of the calls in the ledger."""
 
 import argparse
-import time
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -52,16 +51,13 @@ def _replayed(
     database: Database, settings: Settings, scope: Scope, limits: Sequence[Limit], since: int, until: int
 ) -> Replay:
     """Read the calls, a part at a time and each in a transaction of its own, and put them through."""
+    zone, wait = settings.limits.zone, settings.limits.wait
     with database.transaction(reads=True) as connection:
-        replay = Replay(connection, scope, limits, settings.limits.zone, settings.limits.wait, since=since, until=until)
-    deadline = time.monotonic() + _LONGEST_SECONDS
+        replay = Replay(connection, scope, limits, zone, wait, since=since, until=until, seconds=_LONGEST_SECONDS)
     is_done = False
     while not is_done:
         with database.transaction(reads=True) as connection:
             is_done = replay.go_on(connection)
-        if not is_done and time.monotonic() > deadline:
-            replay.stop()
-            break
     return replay
 
 

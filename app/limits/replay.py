@@ -1,5 +1,6 @@
 """Puts the calls in the ledger through limits that somebody thinks of."""
 
+import time
 from collections.abc import Sequence
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -26,10 +27,11 @@ class Replay:
         zone: Whose calendar quotas follow.
         wait: Seconds that a call waits at most for room.
         since, until: When the calls were made, in milliseconds since the epoch.
+        seconds: How long it may take from now on; then it is stopped.
 
     Attributes:
         refused_before: Calls that limits refused at the time.
-        stopped_at: Up to where it came, in milliseconds since the epoch, if it was stopped; else None.
+        stopped_at: Up to where it came, in milliseconds since the epoch, if time was up; else None.
         deleted_until: From when on there are rows, if some of the time's have been deleted; else None.
     """
 
@@ -43,6 +45,7 @@ class Replay:
         *,
         since: int,
         until: int,
+        seconds: float,
     ) -> None:
         # What quotas had counted before is known by whole days.
         begin = period_at("day", since, zone).start if any(limit.kind == "quota" for limit in limits) else since
@@ -59,6 +62,7 @@ class Replay:
             since=begin,
             until=until,
         )
+        self._deadline = time.monotonic() + seconds
         self._after = 0
         self.trial = Trial(limits, zone, begin=begin, wait=wait, used=used)
         self.refused_before = 0
@@ -66,18 +70,19 @@ class Replay:
         self.deleted_until = deleted_until(connection, begin)
 
     def go_on(self, connection: Connection) -> bool:
-        """Put the next part of the calls through; whether it was the last one."""
+        """Put the next part of the calls through; whether it was the last one, or time is up.
+
+        Each part is for a transaction of its own: what else has to be read has its turn in between.
+        """
         rows, after = scan_of_rows(connection, self._wanted, after=self._after)
         for row in rows:
             self._put(row)
         if after is None:
             return True
         self._after = after
-        return False
-
-    def stop(self) -> None:
-        """Note that it takes too long."""
-        self.stopped_at = time_of(self._after)
+        if time.monotonic() > self._deadline:
+            self.stopped_at = time_of(after)
+        return self.stopped_at is not None
 
     def _put(self, row: dict[str, Any]) -> None:
         at = time_of(row["id"])

@@ -5,7 +5,6 @@ Each function that takes a connection is one transaction's work. Passwords are h
 
 import hashlib
 import hmac
-import re
 import secrets
 from typing import Literal
 
@@ -23,7 +22,6 @@ from app.storage.people import (
     add_login,
     add_person,
     add_ticket,
-    change_person,
     end_login,
     find_login,
     find_person,
@@ -43,7 +41,6 @@ _NOTED = 5 * _MINUTE
 _FIRST_PERSON = "operator"
 _SECRET_BYTES = 32
 _LONGEST_AGENT = 200
-_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,60}")
 _SHORTEST_PASSWORD, _LONGEST_PASSWORD = 12, 200
 # 16 MB and some 50 ms.
 _SCRYPT = {"n": 2**14, "r": 8, "p": 1, "maxmem": 64 * 1024 * 1024}
@@ -159,6 +156,11 @@ def sign_out(connection: Connection, login: Login) -> None:
     end_login(connection, login.digest)
 
 
+def where_signed_in(connection: Connection, *, person_id: str | None = None, key_id: str | None = None) -> list[Login]:
+    """The logins of a person, or of a key's holder, that count; the newest first."""
+    return logins_of(connection, person_id=person_id, key_id=key_id, idle_since=now() - _IDLE)
+
+
 def end_others(connection: Connection, login: Login, digest: str | None = None) -> int:
     """Sign the same person, or holder of the same key, out elsewhere.
 
@@ -186,43 +188,6 @@ def hashed_password(password: str) -> str:
         raise SignInFault(f"A password must have {_SHORTEST_PASSWORD} to {_LONGEST_PASSWORD} characters.")
     salt = secrets.token_bytes(16)
     return f"scrypt${salt.hex()}${_scrypt(password, salt).hex()}"
-
-
-def new_person(connection: Connection, name: str, role: str) -> Person:
-    """Add a person, who signs in by links until there is a password.
-
-    Raises:
-        SignInFault: A value is wrong, or the name is taken.
-    """
-    if not _NAME.fullmatch(name) or name != name.strip():
-        raise SignInFault("The name must have 1 to 60 characters, without line breaks or spaces around it.")
-    if role not in ("admin", "viewer"):
-        raise SignInFault("The role is admin or viewer.")
-    if find_person(connection, name=name) is not None:
-        raise SignInFault(f"A person named {name!r} already exists.")
-    person = Person(make_id("p_"), name, role, None, now(), None)
-    add_person(connection, person)
-    return person
-
-
-def disable_person(connection: Connection, person: Person, by: Login) -> Person:
-    """Sign a person out everywhere, and let nobody sign in as that person until `enable_person`.
-
-    Raises:
-        SignInFault: People can't do that to themselves: an administrator is left whatever happens.
-    """
-    if person.id == by.person_id:
-        raise SignInFault("You can't disable yourself; another administrator can.")
-    disabled = replace(person, disabled_at=person.disabled_at or now())
-    change_person(connection, disabled)
-    return disabled
-
-
-def enable_person(connection: Connection, person: Person) -> Person:
-    """Let a person sign in again."""
-    enabled = replace(person, disabled_at=None)
-    change_person(connection, enabled)
-    return enabled
 
 
 def _signed_in(

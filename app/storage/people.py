@@ -2,6 +2,7 @@
 
 from msgspec import Struct
 from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from app.storage import tables
 from app.storage.clock import now
@@ -9,6 +10,10 @@ from app.storage.clock import now
 _PEOPLE, _LOGINS, _TICKETS, _AUDIT = tables.people, tables.logins, tables.tickets, tables.audit
 # What the audit log calls it.
 SIGN_IN = "person.sign_in"
+
+
+class NameTaken(Exception):
+    """Somebody else has this name."""
 
 
 class Person(Struct, frozen=True):
@@ -61,13 +66,27 @@ def find_person(connection: Connection, *, person_id: str | None = None, name: s
 
 
 def add_person(connection: Connection, person: Person) -> None:
-    """Add a person."""
-    connection.execute(insert(_PEOPLE).values(**_columns(person)))
+    """Add a person.
+
+    Raises:
+        NameTaken: See there.
+    """
+    try:
+        connection.execute(insert(_PEOPLE).values(**_columns(person)))
+    except IntegrityError:
+        raise NameTaken from None
 
 
 def change_person(connection: Connection, person: Person) -> None:
-    """Write a person's fields; whoever is disabled is signed out everywhere."""
-    connection.execute(update(_PEOPLE).where(_PEOPLE.c.id == person.id).values(**_columns(person)))
+    """Write a person's fields; whoever is disabled is signed out everywhere.
+
+    Raises:
+        NameTaken: See there.
+    """
+    try:
+        connection.execute(update(_PEOPLE).where(_PEOPLE.c.id == person.id).values(**_columns(person)))
+    except IntegrityError:
+        raise NameTaken from None
     if person.disabled_at is not None:
         connection.execute(delete(_LOGINS).where(_LOGINS.c.person_id == person.id))
         connection.execute(delete(_TICKETS).where(_TICKETS.c.person_id == person.id))
@@ -118,11 +137,16 @@ def end_login(connection: Connection, digest: str) -> None:
     connection.execute(delete(_LOGINS).where(_LOGINS.c.digest == digest))
 
 
-def logins_of(connection: Connection, *, person_id: str | None, key_id: str | None) -> list[Login]:
-    """Where somebody is signed in, the newest first: a person, or the holder of a key."""
+def logins_of(connection: Connection, *, person_id: str | None, key_id: str | None, idle_since: int = 0) -> list[Login]:
+    """Where somebody is signed in, the newest first: a person, or the holder of a key.
+
+    Args:
+        idle_since: As `find_login` has it.
+    """
     # `== None` would find everybody else's.
     whose = _LOGINS.c.person_id == person_id if key_id is None else _LOGINS.c.key_id == key_id
-    query = select(_LOGINS).where(whose, _LOGINS.c.expires_at > now()).order_by(_LOGINS.c.created_at.desc())
+    counts = (_LOGINS.c.expires_at > now()) & (_LOGINS.c.seen_at >= idle_since)
+    query = select(_LOGINS).where(whose, counts).order_by(_LOGINS.c.created_at.desc())
     return [Login(**row) for row in connection.execute(query).mappings()]
 
 

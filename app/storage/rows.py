@@ -1,7 +1,7 @@
 """One call: a line of a journal, and a row of the database."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 from msgspec import Struct
 
@@ -16,6 +16,8 @@ _COUNT_MASK = (1 << _COUNT_BITS) - 1
 LONGEST_ARRIVAL = 15_000
 # Clocks are set.
 CLOCK_SLACK = 1_000
+RowOutcome = Literal["completed", "failed", "abandoned", "refused", "replayed"]
+OUTCOMES: tuple[RowOutcome, ...] = get_args(RowOutcome)
 COMPLETED = "completed"
 # What the column takes; an upstream may name any limit of its own.
 _LARGEST_LIMIT = (1 << 31) - 1

@@ -12,8 +12,8 @@ from tests import databases
 from tests.databases import PostgresServer, wrong_sums
 from tests.live import ALICE_KEY, WAIT_SECONDS
 from tests.ports import free_port
+from tests.processes import process, until_it_listens
 from tests.storage.calls import rows_of
-from tests.test_cli import process, until_it_listens
 
 own_postgres = databases.own_postgres
 

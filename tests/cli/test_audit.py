@@ -2,38 +2,14 @@
 
 import getpass
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.cli.commands import main
 from app.storage.audit import actions_before
 from app.storage.database import Database
-from tests import databases
-from tests.live import ALICE_KEY
-
-shared_postgres = databases.shared_postgres
-database_url = databases.database_url
-empty_database = databases.empty_database
-database = databases.database
-
-Run = Callable[..., str]
-
-
-@pytest.fixture
-def run(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command and returns what it prints."""
-    monkeypatch.chdir(tmp_path)  # where no .env is
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setenv("API_MASTER_KEY", ALICE_KEY)
-
-    def command(*words: str, status: int = 0) -> str:
-        assert main(words) == status
-        return capsys.readouterr().out
-
-    return command
+from tests.cli.conftest import Run
 
 
 def _actions(database: Database) -> list[dict[str, Any]]:
@@ -54,7 +30,7 @@ def test_every_change_is_written_down_and_nothing_else(run: Run, database: Datab
     run("keys", "pause", "ada")
     run("keys", "resume", "ada")
     rotated = json.loads(run("keys", "rotate", "ada", "--grace", "24h", "--json"))["secret"]
-    run("keys", "create", "ada", "--project", "lab", status=1)
+    run("keys", "create", "ada", "--project", "lab", fails=True)
     run("limits", "set", "gateway", "60 requests/minute")
     run("limits", "set", "gateway", "60 requests/minute")
     run("limits", "show", "gateway")

@@ -1,13 +1,11 @@
 """`main.py limits`, and limits in `main.py keys`, on a database of each kind."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.cli.commands import main
 from app.domain.caller import caller_of_key
 from app.domain.granting import Claim, Quota, Scope
 from app.domain.limits import period_at
@@ -15,38 +13,14 @@ from app.storage.changes import newest_change
 from app.storage.clock import now
 from app.storage.database import Database
 from app.storage.limits import Worker, exchange
-from app.storage.requests import UTC, delete_rows_before, write_rows
+from app.storage.requests import UTC, delete_rows_before
 from app.storage.rows import RequestRow, id_at
-from tests import databases
+from tests.cli.conftest import Run
 from tests.live import ALICE_KEY
-
-shared_postgres = databases.shared_postgres
-database_url = databases.database_url
-empty_database = databases.empty_database
-database = databases.database
+from tests.storage.calls import call, write
 
 _DAY = 86_400_000
 _ALICE = caller_of_key(ALICE_KEY).id
-Run = Callable[..., str]
-
-
-@pytest.fixture
-def run(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command and returns what it prints, together with what it complains of."""
-    monkeypatch.chdir(tmp_path)  # where no .env is
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setenv("API_MASTER_KEY", ALICE_KEY)
-
-    def command(*words: str, fails: bool = False) -> str:
-        try:
-            status = main(words)
-        except SystemExit as ended:  # argparse
-            status = int(ended.code or 0)
-        told = capsys.readouterr()
-        assert bool(status) is fails, told
-        return told.out + told.err
-
-    return command
 
 
 def _make_key(run: Run, *words: str) -> str:
@@ -57,41 +31,9 @@ def _make_key(run: Run, *words: str) -> str:
 
 def _rows(*ages: float, at: int = 0, key: str = "k_ada", **fields: Any) -> list[RequestRow]:
     """Rows of calls that began so many seconds before a time, or before now."""
-    values: dict[str, Any] = {
-        "count": 0,
-        "request_id": "req_test-1",
-        "key_id": key,
-        "project": "lab",
-        "model": "kimi",
-        "served": "kimi",
-        "listed": True,
-        "provider": "kimi-web",
-        "dialect": "openai",
-        "outcome": "completed",
-        "error": None,
-        "status": 200,
-        "streamed": False,
-        "tokens_in": 10,
-        "tokens_out": 10,
-        "tokens_cached": 0,
-        "estimated": False,
-        "milliseconds": 1000,
-        "first_milliseconds": 1000,
-        "session": None,
-        "end_user": None,
-        "dropped": 0,
-        "passed_over": None,
-        **fields,
-    }
     base = at or now()
-    return [
-        RequestRow(at=base - round(age * 1000), **{**values, "count": place % 4096}) for place, age in enumerate(ages)
-    ]
-
-
-def _write(database: Database, rows: list[RequestRow]) -> None:
-    with database.transaction() as connection:
-        write_rows(database, connection, 0, rows)
+    values: dict[str, Any] = {"key_id": key, "tokens_in": 10, "tokens_out": 10, "milliseconds": 1000, **fields}
+    return [call(at=base - round(age * 1000), count=place % 4096, **values) for place, age in enumerate(ages)]
 
 
 def _tried(run: Run, *words: str) -> dict[str, Any]:
@@ -244,7 +186,7 @@ def test_show_says_how_much_is_used_and_which_worker_holds_how_much(run: Run, da
     key_id = _make_key(run, "--limits", "60 requests/hour, 5 at once, 1000 tokens/day")
     day = period_at("day", now(), UTC)
     quota = Quota(Scope("key", key_id), "tokens", "", day.start, day.end)
-    _write(database, _rows(0, key=key_id, tokens_in=90, tokens_out=10))
+    write(database, _rows(0, key=key_id, tokens_in=90, tokens_out=10))
     claims = [
         Claim(f"key:{key_id}|requests/hour", "bucket", 60, held=0, need=1, want=20, seconds=3600),
         Claim(f"key:{key_id}|at once", "permits", 5, held=0, need=2, want=2),
@@ -281,9 +223,9 @@ def test_a_dry_run_says_what_would_have_been_refused(
     monkeypatch.setenv("LIMIT_WAIT", "0")
     # Two bursts, ten minutes apart, and one long before.
     ages = [*(3600 + place / 1000 for place in range(1200)), *(3000.0,) * 30, 5 * 86_400.0]
-    _write(database, sorted(_rows(*ages, key=_make_key(run)), key=lambda row: row.at))
-    _write(database, _rows(2000.0, 2000.0, key="k_bob", project="other", provider="moonshot"))
-    _write(database, _rows(3600.0, outcome="refused", error="rate_limit_exceeded", status=429))
+    write(database, sorted(_rows(*ages, key=_make_key(run)), key=lambda row: row.at))
+    write(database, _rows(2000.0, 2000.0, key="k_bob", project="other", provider="moonshot"))
+    write(database, _rows(3600.0, outcome="refused", error="rate_limit_exceeded", status=429))
     tried = _tried(run, "project:lab", "40 requests/minute, 1000 at once", "--last", "2d")
     assert (tried["requests"], tried["refused"], tried["refused_then"]) == (1230, 1160, 1)
     assert tried["by_limit"] == {"40 requests/minute": 1160, "1000 at once": 0}
@@ -303,7 +245,7 @@ def test_a_dry_run_says_what_would_have_been_refused(
 def test_a_dry_run_of_a_quota_knows_what_was_used_before_its_time(run: Run, database: Database) -> None:
     """In the same period, by whole days from the ledger's sums, whether or not those rows are still there."""
     ages = (20 * 86_400.0, 3 * 3600.0, 60.0, 59.0)
-    _write(database, _rows(*ages))
+    write(database, _rows(*ages))
     with database.transaction() as connection:
         delete_rows_before(database, connection, id_at(now() - 10 * _DAY), 100)
     tried = _tried(run, "gateway", "3 requests in total", "--last", "1h")
@@ -314,7 +256,7 @@ def test_a_dry_run_of_a_quota_knows_what_was_used_before_its_time(run: Run, data
 def test_a_dry_run_says_where_rows_have_been_deleted(run: Run, database: Database) -> None:
     """Not where there were none."""
     old = now() - 3 * _DAY
-    _write(database, [*_rows(0, at=old), *_rows(60.0)])
+    write(database, [*_rows(0, at=old), *_rows(60.0)])
     assert _tried(run, "gateway", "5 at once")["deleted_until"] is None
     with database.transaction() as connection:
         delete_rows_before(database, connection, id_at(now() - _DAY), 100)

@@ -9,7 +9,8 @@ from typing import Any, TextIO
 import httpx
 
 from app.keys.administration import NewSecret, create_key
-from app.people.sign_in import NewLogin, Origin, make_link_ticket, new_person, sign_in_with_key, sign_in_with_ticket
+from app.people.administration import new_person
+from app.people.sign_in import NewLogin, Origin, make_link_ticket, sign_in_with_key, sign_in_with_ticket
 from app.storage.database import Connection, Database
 from app.storage.people import Person
 from app.storage.request_pages import page_of_rows

@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from app.keys.administration import NewSecret, create_key
-from app.people.sign_in import make_link_ticket, new_person
+from app.people.administration import new_person
+from app.people.sign_in import make_link_ticket
 from app.storage.database import Database
 from app.storage.people import find_person
 from app.storage.schema import migrate

@@ -12,7 +12,8 @@ import pytest
 from msgspec.structs import replace
 from playwright.sync_api import Browser, Page, expect
 
-from app.people.sign_in import hashed_password, new_person
+from app.people.administration import new_person
+from app.people.sign_in import hashed_password
 from app.storage.people import Person, change_person
 from tests.cluster.edge import NGINX
 from tests.cluster.test_nginx_config import make_certificate
@@ -132,7 +133,7 @@ def test_from_welcome_to_a_limit_that_is_lifted(browser: Browser, console: Conso
             live = row.inner_text()
             watching.page.reload()
             expect(row).to_be_visible()
-            assert row.inner_text().replace(" completed", "") == live.replace(" completed", "")
+            assert row.inner_text() == live
         page.get_by_role("link", name="It came").click()
         expect(page.locator("main")).to_contain_text("HTTP 200")
         assert console.chat(secret).status_code == 429
@@ -145,6 +146,23 @@ def test_from_welcome_to_a_limit_that_is_lifted(browser: Browser, console: Conso
         page.get_by_role("button", name="Save").click()
         expect(page.get_by_role("alert")).to_contain_text("five a day")
         opened.faults.clear()  # the browser notes the 400
+
+
+def test_the_live_log_is_in_the_reader_s_language(browser: Browser, console: Console) -> None:
+    """Outcomes and errors of rows that come are told in the same words as those that were there."""
+    new = console.new_key("in chinese")
+    with _signed_in(browser, console, locale="zh-CN") as opened:
+        opened.go(f"requests?key={new.key.id}")
+        expect(opened.page.locator("p.live")).to_be_visible()
+        assert console.chat(new.secret).status_code == 200
+        assert console.chat(new.secret, model="nobody's").status_code == 404
+        rows = opened.page.locator("#rows tbody tr")
+        expect(rows.filter(has_text="● 完成")).to_have_count(1)
+        expect(rows.filter(has_text="✕ 没有上游提供这个模型")).to_have_count(1)
+        live = rows.all_inner_texts()
+        opened.page.reload()
+        expect(rows).to_have_count(2)
+        assert rows.all_inner_texts() == live
 
 
 def test_a_paused_page_counts_what_comes(browser: Browser, console: Console) -> None:

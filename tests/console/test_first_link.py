@@ -19,7 +19,8 @@ from app.storage.schema import migrate
 from simulator.live import LiveSimulator
 from tests.live import ALICE_KEY, NO_TLS
 from tests.ports import free_port, free_ports
-from tests.test_cli import ROOT, demo, environment, process, run, until_it_listens
+from tests.processes import ROOT, environment, process, until_it_listens
+from tests.test_cli import demo, run
 
 LINK = re.compile(r"(https?://localhost:\d+)/console/#([A-Za-z0-9_-]{43})\b")
 

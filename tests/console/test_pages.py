@@ -5,13 +5,19 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from app.domain.granting import Scope
+from app.storage.clock import now
+from app.storage.limits import set_limits
 from simulator.live import LiveSimulator
 from tests import databases
 from tests.conftest import RunLog
 from tests.console.running import PAGES, Console, Signed, console_of
 from tests.databases import PostgresServer
+from tests.live import until
+from tests.storage.calls import call, write
 
 own_postgres = databases.own_postgres
 
@@ -89,6 +95,34 @@ def test_below_a_prefix_everything_stays_below_it(admin: Signed, page: str) -> N
     assert {address for address in found.loaded | ours if not address.startswith("/some/prefix/console/")} == set()
 
 
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        ("en", ("Cloudflare demands a browser", "The chat page has no nonce", "replayed")),
+        ("zh", ("Cloudflare 要求用浏览器验证", "聊天页面里没有 nonce", "重复应答")),
+    ],
+)
+def test_outcomes_and_errors_are_told_in_words(
+    console: Console, admin: Signed, language: str, words: tuple[str, ...]
+) -> None:
+    """In the log, and of one request together with the code; a code that nobody knows stands for itself."""
+    rows = [
+        call(at=now(), key_id=f"k_{language}", outcome="failed", error=error, passed_over="kimi-web=nonce_missing")
+        for error in ("cloudflare_challenge", "brand_new_trouble")
+    ]
+    replayed = call(at=now(), key_id=f"k_{language}", outcome="replayed")
+    write(console.database, [msgspec.structs.replace(row, count=place) for place, row in enumerate([*rows, replayed])])
+    headers = {"accept-language": language}
+    log = admin.client.get(f"/console/requests?key=k_{language}", headers=headers).text
+    shown = log[log.index("<tbody>") :]
+    for word in (*words, "brand_new_trouble"):
+        assert word in shown
+    (failed,) = console.rows(lambda row: row["key_id"] == f"k_{language}" and row["error"] == "cloudflare_challenge")
+    detail = admin.client.get(f"/console/requests/{failed['id']}", headers=headers).text
+    for word in (words[0], "<code>cloudflare_challenge</code>", words[1], "<code>nonce_missing</code>"):
+        assert word in detail
+
+
 def test_below_a_prefix_one_comes_back_below_it(console: Console) -> None:
     """Being asked to sign in, signing in, and choosing a language lead to pages with the prefix, once."""
     headers = {"x-forwarded-prefix": "/some/prefix"}
@@ -137,13 +171,39 @@ def test_a_strange_question_gets_an_answer(admin: Signed, query: str) -> None:
         assert admin.client.get(f"/console/{page}?{query}").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("without", "told"), [("share", "each worker keeps to its share"), ("refuse", "calls that have limits are refused")]
+)
+def test_the_overview_says_what_becomes_of_limits(
+    site: LiveSimulator, run_log: RunLog, tmp_path: Path, without: str, told: str
+) -> None:
+    """While they can't be shared: what LIMITS_WITHOUT_DATABASE says, and not what it might have said."""
+    with (
+        console_of(site, run_log.stream, tmp_path, limits_without_database=without) as console,
+        console.signed_in("admin") as admin,
+    ):
+        limited = console.new_key()
+        with console.database.transaction() as connection:
+            set_limits(console.database, connection, Scope("key", limited.key.id), "60 requests/minute")
+        assert 'class="banner"' not in admin.client.get("/console/").text
+        console.done(lambda connection: connection.exec_driver_sql("ALTER TABLE worker RENAME TO elsewhere"))
+
+        def is_told() -> bool:
+            console.chat(limited.secret)
+            return 'class="banner"' in admin.client.get("/console/").text
+
+        until(is_told)
+        assert told in admin.client.get("/console/").text
+        console.done(lambda connection: connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO worker"))
+
+
 def test_without_its_database_the_console_says_so(
     own_postgres: PostgresServer, site: LiveSimulator, run_log: RunLog, tmp_path: Path
 ) -> None:
     """A page with 503 for whoever is signed in and for strangers, while chats are still answered."""
     url = own_postgres.new_database()
     with (
-        console_of(site, run_log.stream, tmp_path, database_url=url) as console,
+        console_of(site, run_log.stream, tmp_path, database_url=url, limits_without_database="refuse") as console,
         console.signed_in("admin") as admin,
     ):
         assert admin.client.get("/console/").status_code == 200
@@ -153,6 +213,7 @@ def test_without_its_database_the_console_says_so(
             response = admin.client.get(path)
             assert response.status_code == 503
             assert "The database can't be reached" in response.text.replace("&#39;", "'")
+            assert "calls that have limits are refused; all others" in response.text
         with console.stranger() as client:
             assert client.get("/console/sign-in").status_code == 200
             assert client.post("/console/sign-in", data={"ticket": "wrong"}).status_code == 503

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, expect
 
+from app.domain.caller import caller_of_key
 from app.domain.granting import Scope
 from app.keys.administration import pause_key
 from app.storage.database import Database
@@ -17,7 +18,7 @@ from simulator.live import LiveSimulator
 from tests.console import staff
 from tests.console.browser import Tab, tab
 from tests.console.staff import Visit, holding, make_key, signed_in
-from tests.live import WAIT_SECONDS, LiveGateway, until
+from tests.live import ALICE_KEY, WAIT_SECONDS, LiveGateway, until
 from tests.storage.calls import rows_of
 
 database = staff.database
@@ -105,6 +106,28 @@ def test_a_holder_uses_no_key_but_their_own(keeper: LiveGateway, database: Datab
         _, events = _stream(holder, key=other.key.id, model="kimi", message="Hello")
         assert events[-1]["kind"] == "ending"
         assert _rows_key(database) == own.key.id
+
+
+def test_a_key_of_the_environment_can_be_chosen(keeper: LiveGateway, database: Database, admin: Visit) -> None:
+    """With its limits, by administrators: it is listed by its id, and never shown. A holder can't use it."""
+    alice = caller_of_key(ALICE_KEY)
+    with database.transaction() as connection:
+        set_limits(database, connection, Scope("key", alice.id), "1 request/hour")
+    shown = admin.page("/playground")
+    assert f'<option value="{alice.id}">environment/{alice.name}</option>' in shown
+    assert ALICE_KEY not in shown
+    with keeper.client(ALICE_KEY) as client:
+        until(lambda: "1 request/hour" in client.get("/v1/key").text)
+    fields = {"key": alice.id, "model": "kimi", "message": "Hello"}
+    answer, events = _stream(admin, **fields)
+    assert (answer.headers["x-ratelimit-remaining-requests"], events[-1]["kind"]) == ("0", "ending")
+    assert _stream(admin, **fields)[0].status_code == 429
+    assert rows_of(database, 2)[0]["key_id"] == alice.id
+    own = make_key(database, "own")
+    with holding(keeper, own.secret) as holder:
+        assert alice.id not in holder.page("/playground")
+        assert _stream(holder, **fields)[0].status_code == 200
+    assert rows_of(database, 3)[2]["key_id"] == own.key.id
 
 
 def _rows_key(database: Database) -> str:

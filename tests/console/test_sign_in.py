@@ -13,7 +13,8 @@ from msgspec.structs import replace
 from sqlalchemy import text
 
 from app.keys.administration import pause_key, revoke_key
-from app.people.sign_in import hashed_password, new_person
+from app.people.administration import new_person
+from app.people.sign_in import hashed_password
 from app.storage.audit import actions_before
 from app.storage.clock import now
 from app.storage.database import Connection

@@ -1,6 +1,7 @@
 """People and their logins."""
 
-from app.people.sign_in import Origin, end_others, make_link_ticket, new_person, sign_in_with_key, sign_in_with_ticket
+from app.people.administration import new_person
+from app.people.sign_in import Origin, end_others, make_link_ticket, sign_in_with_key, sign_in_with_ticket
 from app.storage.database import Database
 from app.storage.people import logins_of
 from tests import databases

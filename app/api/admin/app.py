@@ -8,6 +8,7 @@ from starlette.responses import Response
 from app.api.admin.common import PREFIX
 from app.api.admin.keys import KeyEndpoints
 from app.api.admin.limits import LimitEndpoints
+from app.api.admin.people import PeopleEndpoints
 from app.api.admin.records import RecordEndpoints
 from app.api.admin.requests import RequestEndpoints
 from app.api.admin.services import AdminServices
@@ -21,6 +22,7 @@ from app.domain.errors import InvalidRequest
 _PARTS = frozenset({"body", "query", "path", "header"})
 _TAGS = (
     {"name": "keys", "description": "Who may use the gateway"},
+    {"name": "people", "description": "Who may sign in to the console"},
     {"name": "limits", "description": "How much keys, projects, upstreams and the gateway may use"},
     {"name": "requests", "description": "What was asked, by whom, and what came of it"},
     {"name": "records", "description": "Prices, projects, and who has changed what"},
@@ -34,6 +36,7 @@ def admin_app(services: AdminServices) -> FastAPI:
         [],
         [
             KeyEndpoints(services).router(),
+            PeopleEndpoints(services).router(),
             LimitEndpoints(services).router(),
             RequestEndpoints(services).router(),
             RecordEndpoints(services).router(),
@@ -42,7 +45,7 @@ def admin_app(services: AdminServices) -> FastAPI:
         public_paths=frozenset(),
         title="kimi-ai-2api: administration",
         version=services.version,
-        description="Keys, limits, requests, state. Needs a key with the scope `admin`, or `admin:read` to look only.",
+        description="Who may do what, and what happens. Needs a key with the scope `admin`, or `admin:read` to look.",
         openapi_url=f"{PREFIX}/openapi.json",
         openapi_tags=_TAGS,
         docs_url=None,

@@ -234,7 +234,9 @@ class KeyEndpoints:
             def do() -> tuple[KeyWithSecret, dict[str, object]]:
                 key = _only(connection, key_id)
                 check_version(_shown(connection, key), if_match)
-                new = _told(lambda: administration.rotate_key(self._database, connection, key, grace_seconds=grace))
+                new = _refusing_faults(
+                    lambda: administration.rotate_key(self._database, connection, key, grace_seconds=grace)
+                )
                 note_rotated(connection, actor, new, grace_seconds=grace)
                 key = _only(connection, key_id)  # with the secrets that open now
                 return KeyWithSecret(key=_shown(connection, key), secret=new.secret, secret_shown=True), {}
@@ -247,7 +249,7 @@ class KeyEndpoints:
         return with_etag(response, answer, answer.key)
 
     def _created(self, connection: Connection, actor: Actor, body: NewKey) -> tuple[KeyWithSecret, dict[str, object]]:
-        new = _told(
+        new = _refusing_faults(
             lambda: administration.create_key(
                 connection,
                 name=body.name,
@@ -276,7 +278,7 @@ class KeyEndpoints:
             key = _only(connection, key_id)
             check_version(_shown(connection, key), if_match)
             before = key_facts(connection, key)
-            after = _told(lambda: work(connection, key))
+            after = _refusing_faults(lambda: work(connection, key))
             note_changed(connection, actor, action, before, after)
             return _shown(connection, after)
 
@@ -359,7 +361,7 @@ def _grace(text: str) -> float:
     return seconds
 
 
-def _told(work: Callable[[], Any]) -> Any:
+def _refusing_faults(work: Callable[[], Any]) -> Any:
     """Do something, and say in the API's words what was wrong with it."""
     try:
         return work()

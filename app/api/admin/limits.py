@@ -209,15 +209,20 @@ class LimitEndpoints:
 
         def begin(connection: Connection) -> Replay:
             self._check(connection, meant)
-            return Replay(connection, meant, limits, services.zone, services.wait, since=since, until=until)
+            return Replay(
+                connection,
+                meant,
+                limits,
+                services.zone,
+                services.wait,
+                since=since,
+                until=until,
+                seconds=_LONGEST_TRIAL_SECONDS,
+            )
 
         replay = await read(self._database, begin)
-        deadline = time.monotonic() + _LONGEST_TRIAL_SECONDS
-        # A part at a time, each in a transaction of its own: other reports have their turns in between.
         while not await read(self._database, replay.go_on):
-            if time.monotonic() > deadline:
-                replay.stop()
-                break
+            pass
         return _result(scope, limits, replay)
 
     async def _set(

@@ -32,10 +32,9 @@ from app.domain.json import json_bytes
 from app.storage.clock import now
 from app.storage.database import Connection
 from app.storage.request_pages import RowFilter, page_of_rows, row_of, rows_of_request
-from app.storage.rows import time_of
+from app.storage.rows import RowOutcome, time_of
 from app.storage.usage import DAY, HOUR, UNLISTED, NoSuchSums, UsageFilter, percentile, usage_by
 
-Outcome = Literal["completed", "failed", "abandoned", "refused", "replayed"]
 By = Literal["key", "project", "model", "provider", "outcome"]
 _EXPORTED_AT_ONCE = 1000
 _MOST_DAYS = 3700
@@ -55,7 +54,7 @@ class Call(BaseModel):
     served: Annotated[str | None, Field(description="The model that answered, if it isn't the one that was asked for.")]
     provider: str
     dialect: str
-    outcome: Outcome
+    outcome: RowOutcome
     error: str | None
     status: int
     streamed: bool
@@ -134,7 +133,7 @@ class CallFilter:
             str | None, Query(description="The one that answered; `unlisted` for all that no list has.")
         ] = None,
         provider: str | None = None,
-        outcome: Outcome | None = None,
+        outcome: RowOutcome | None = None,
         error: Annotated[str | None, Query(description="An error's code.")] = None,
         trouble: Annotated[bool, Query(description="Only those that got no whole answer.")] = False,
     ) -> None:
@@ -185,7 +184,7 @@ class SumsFilter:
         project: str | None = None,
         model: str | None = None,
         provider: str | None = None,
-        outcome: Outcome | None = None,
+        outcome: RowOutcome | None = None,
     ) -> None:
         self.calls = UsageFilter(key, project, model, provider, outcome)
 

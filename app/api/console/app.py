@@ -87,10 +87,7 @@ def console_app(services: ConsoleServices) -> Starlette:
     return Starlette(
         routes=routes,
         exception_handlers={
-            Refused: _refuse(rendering),
-            HTTPException: _refuse(rendering),
-            DatabaseAway: _refuse(rendering),
-            Exception: _refuse(rendering),
+            **dict.fromkeys((Refused, HTTPException, DatabaseAway, Exception), _refuse(rendering, services)),
             GatewayError: _answer_error,
         },
     )
@@ -107,10 +104,11 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     return error_response(error, request.scope["context"])
 
 
-def _refuse(rendering: Rendering) -> Callable[[Request, Exception], Response]:
+def _refuse(rendering: Rendering, services: ConsoleServices) -> Callable[[Request, Exception], Response]:
     def refuse(request: Request, error: Exception) -> Response:
         if isinstance(error, DatabaseAway):
-            return rendering.page(request, "fault", status=503, reason="database")
+            reason = "database" if services.without_database == "share" else "database_refuse"
+            return rendering.page(request, "fault", status=503, reason=reason)
         if isinstance(error, Refused):
             return rendering.page(request, "fault", status=error.status, reason=error.reason)
         status = error.status_code if isinstance(error, HTTPException) else 500

@@ -79,7 +79,7 @@ class KeyPages:
         found, days, newest, standing = await self._database.report(read)
         shown = bars(self._services, standing)
         keys = [
-            _told(key, standing.stored)
+            _shown_key(key, standing.stored)
             | {
                 "bars": shown.get(Scope("key", key.id)),
                 "days": days.get(key.id),
@@ -205,7 +205,7 @@ class KeyPages:
             today = now() - now() % DAY
             standing = read_standing(self._services, connection, scopes_of_key(key.id, key.project))
             return {
-                "key": _told(key, standing.stored),
+                "key": _shown_key(key, standing.stored),
                 "standing": standing,
                 "days": days,
                 "rectangles": stacked(days),
@@ -237,7 +237,7 @@ def _only(connection: Connection, key_id: str) -> StoredKey:
     return key
 
 
-def _told(key: StoredKey, limits: dict[Scope, str]) -> dict[str, Any]:
+def _shown_key(key: StoredKey, limits: dict[Scope, str]) -> dict[str, Any]:
     """A key as pages show it."""
     return {
         "id": key.id,

@@ -15,10 +15,10 @@ from app.api.console.visitors import home_of, visitor_of
 from app.storage.clock import now
 from app.storage.database import Connection
 from app.storage.keys import list_keys
+from app.storage.rows import OUTCOMES
 from app.storage.usage import DAY, HOUR, UsageFilter, percentile, usage_by
 
 _HOURS_SHOWN = 24
-_OUTCOMES = ("completed", "failed", "abandoned", "refused", "replayed")
 _MOST_SHOWN = 8
 
 
@@ -27,6 +27,7 @@ class OverviewPages:
 
     def __init__(self, services: ConsoleServices, rendering: Rendering) -> None:
         self._services = services.admin
+        self._without_database = services.without_database
         self._rendering = rendering
 
     async def show(self, request: Request) -> Response:
@@ -42,6 +43,7 @@ class OverviewPages:
             **values,
             upstreams=[(provider.name, provider.status()) for provider in self._services.registry.providers],
             database_fault=self._services.database.reason(),
+            without_database=self._without_database,
             shared=all(state.get("kimi_limits_shared", {}).values()),
             waiting=sum(state.get("kimi_ledger_waiting", {}).values()),
             lost=sum(state.get("kimi_ledger_lost", {}).values()),
@@ -71,7 +73,7 @@ def _figures(connection: Connection) -> dict[str, Any]:
         ],
         "hours": _bars(by_hour, begin),
         "rectangles": stacked(_bars(by_hour, begin)),
-        "outcomes": _OUTCOMES,
+        "outcomes": OUTCOMES,
         "models": _largest(usage_by(connection, "model", since=begin, until=end)),
         "keys": [
             {
@@ -100,7 +102,7 @@ def _sums(connection: Connection, begin: int, end: int) -> dict[str, Any]:
 def _bars(rows: Sequence[Mapping[str, Any]], begin: int) -> list[Bar]:
     found = {(row["hour"], row["outcome"]): float(row["requests"]) for row in rows}
     return [
-        Bar(str(hour), tuple([found.get((hour, outcome), 0.0) for outcome in _OUTCOMES]))
+        Bar(str(hour), tuple([found.get((hour, outcome), 0.0) for outcome in OUTCOMES]))
         for hour in range(begin, begin + _HOURS_SHOWN * HOUR, HOUR)
     ]
 

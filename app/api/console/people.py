@@ -9,18 +9,20 @@ from starlette.responses import RedirectResponse, Response
 
 from app.api.console.rendering import Rendering
 from app.api.console.services import ConsoleServices
-from app.api.console.visitors import Refused, actor_of, form_of, gateway_address, home_of, visitor_of
-from app.people.sign_in import (
-    TICKET_MINUTES,
-    SignInFault,
+from app.api.console.visitors import Refused, actor_of, form_of, home_of, visitor_of
+from app.api.pages.addresses import gateway_address
+from app.people.administration import (
+    PersonFault,
     disable_person,
     enable_person,
-    make_link_ticket,
+    make_ticket_for,
     new_person,
+    person_to_change,
 )
-from app.storage.audit import note_action
+from app.people.history import note_changed, note_created, note_link
+from app.people.sign_in import TICKET_MINUTES
 from app.storage.database import Connection
-from app.storage.people import Person, find_person, list_people
+from app.storage.people import Person, list_people
 
 
 class PeoplePages:
@@ -41,31 +43,29 @@ class PeoplePages:
 
         def add(connection: Connection) -> tuple[Person, str]:
             person = new_person(connection, name, role)
-            note_action(connection, actor, "person.create", f"person:{person.id}", after={"name": name, "role": role})
-            return person, make_link_ticket(connection, person)
+            note_created(connection, actor, person)
+            return person, make_ticket_for(connection, person)
 
         try:
             person, ticket = await self._database.run(add)
-        except SignInFault as fault:
+        except PersonFault as fault:
             return await self._shown(request, fault=str(fault), name=name)
         return self._link(request, person, ticket)
 
     async def act(self, request: Request) -> Response:
         """Make a link for somebody, or disable or enable them."""
-        person_id, actor = request.path_params["person_id"], actor_of(request)
+        person_id = request.path_params["person_id"]
         work = self._work(request, request.path_params["action"])
 
         def act(connection: Connection) -> tuple[Person, str]:
-            person = find_person(connection, person_id=person_id)
+            person = person_to_change(self._database, connection, person_id)
             if person is None:
                 raise Refused(HTTPStatus.NOT_FOUND, "missing")
-            ticket = work(connection, person)
-            note_action(connection, actor, f"person.{request.path_params['action']}", f"person:{person.id}")
-            return person, ticket
+            return person, work(connection, person)
 
         try:
             person, ticket = await self._database.run(act)
-        except SignInFault as fault:
+        except PersonFault as fault:
             return await self._shown(request, fault=str(fault))
         if ticket:
             return self._link(request, person, ticket)
@@ -73,20 +73,21 @@ class PeoplePages:
 
     def _work(self, request: Request, action: str) -> Callable[[Connection, Person], str]:
         """What an action does; it returns the ticket of a link, if it makes one."""
-        visitor = visitor_of(request)
+        visitor, actor = visitor_of(request), actor_of(request)
 
         def make_link(connection: Connection, person: Person) -> str:
-            if person.disabled_at is not None:
-                raise SignInFault("This person is disabled.")
-            return make_link_ticket(connection, person)
+            ticket = make_ticket_for(connection, person)
+            note_link(connection, actor, person)
+            return ticket
 
         def disable(connection: Connection, person: Person) -> str:
             if visitor is not None:
-                disable_person(connection, person, visitor.login)
+                disabled = disable_person(connection, person, visitor.login)
+                note_changed(connection, actor, "person.disable", person, disabled)
             return ""
 
         def enable(connection: Connection, person: Person) -> str:
-            enable_person(connection, person)
+            note_changed(connection, actor, "person.enable", person, enable_person(connection, person))
             return ""
 
         works: dict[str, Callable[[Connection, Person], str]] = {

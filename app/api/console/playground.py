@@ -25,12 +25,13 @@ from app.api.console.rendering import Rendering
 from app.api.console.sent_prompt import SentPrompt, sent_prompt
 from app.api.console.services import ConsoleServices
 from app.api.console.snippets import snippets
-from app.api.console.visitors import form_of, gateway_address, visitor_of
+from app.api.console.visitors import form_of, visitor_of
 from app.api.dialects import Exchange
 from app.api.error_responses import error_response
 from app.api.openai.read import to_call
 from app.api.openai.schemas import ChatCompletionRequest
 from app.api.openai.stream import ChunkEncoder
+from app.api.pages.addresses import gateway_address
 from app.api.request import RawHeaders, RequestContext, SessionHints, cancel_on_disconnect
 from app.api.streaming.event_stream import EventStream
 from app.api.wire.body import parse_body
@@ -44,7 +45,7 @@ from app.domain.usage import Origin
 from app.keys.keyring import caller_of
 from app.storage.clock import now
 from app.storage.database import Connection
-from app.storage.keys import StoredKey, key_of, list_keys
+from app.storage.keys import key_of, list_keys
 
 _DIALECT = "console"
 _CHAT = re.compile(r"[0-9a-f]{8,32}")
@@ -173,9 +174,11 @@ class PlaygroundPages:
     async def _caller(self, request: Request, key_id: str) -> Caller:
         """The caller whose key is used: the visitor's own, or the one that an administrator has chosen."""
         visitor = visitor_of(request)
-        if visitor is not None and visitor.key_id is not None:
-            key_id = visitor.key_id
-        key = await self._database.run(lambda connection: key_of(connection, key_id), reads=True)
+        own = visitor.key_id if visitor is not None else None
+        fixed = [caller for caller in self._playground.environment if own is None and caller.id == key_id]
+        if fixed:
+            return fixed[0]
+        key = await self._database.run(lambda connection: key_of(connection, own or key_id), reads=True)
         if key is None:
             raise InvalidRequest("Choose a key.", param="key")
         state = key.state(now())
@@ -190,16 +193,19 @@ class PlaygroundPages:
     ) -> Response:
         visitor = visitor_of(request)
 
-        def read(connection: Connection) -> list[StoredKey]:
-            own = visitor.key_id if visitor is not None else None
+        own = visitor.key_id if visitor is not None else None
+
+        def read(connection: Connection) -> list[Caller]:
             return [
-                key
+                caller_of(key)
                 for key in list_keys(connection)
                 if "chat" in key.scopes and key.state(now()) == "active" and own in (None, key.id)
             ]
 
-        keys = await self._database.report(read)
-        chosen = caller_of(keys[0]) if visitor is not None and visitor.key_id is not None and keys else None
+        callers = await self._database.report(read)
+        chosen = callers[0] if own is not None and callers else None
+        if own is None:
+            callers += self._playground.environment
         registry = self._services.admin.registry
         names = registry.model_ids() if chosen is None else registry.model_ids(caller=chosen)
         chat = values.get("chat", "")
@@ -209,7 +215,7 @@ class PlaygroundPages:
             request,
             "playground",
             status=faults[0].status if faults else 200,
-            keys=keys,
+            callers=callers,
             models=[name for name, _ in names],
             values=values,
             chat=chat if _CHAT.fullmatch(chat) else secrets.token_hex(8),

@@ -12,7 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from app.api.console.visitors import gateway_address, home_of, page_path, visitor_of
+from app.api.console.visitors import home_of, page_path, visitor_of
+from app.api.pages.addresses import gateway_address
 from app.api.pages.browsers import preferred_language
 
 LANGUAGES: Final = ("en", "zh")
@@ -60,6 +61,9 @@ class Rendering:
         texts = texts_of(language)
         html = self._environment.get_template(f"{template}.html").render(
             t=lambda key, **names: texts[key].format(**names) if names else texts[key],
+            # What the gateway, or an upstream, calls something by a code: codes are many, and there may be new ones.
+            word=lambda begin, code: texts.get(begin + code, code),
+            dictionary=lambda *begins: {key: text for key, text in texts.items() if key.startswith(begins)},
             language=language,
             theme=theme_of(request),
             visitor=visitor_of(request),

@@ -21,11 +21,10 @@ from app.storage.clock import now
 from app.storage.database import Connection
 from app.storage.keys import list_keys
 from app.storage.request_pages import RowFilter, page_of_rows, row_of
-from app.storage.rows import time_of
+from app.storage.rows import OUTCOMES, time_of
 from app.storage.usage import DAY, HOUR
 
 _SPANS = {"1h": HOUR, "24h": DAY, "7d": 7 * DAY, "30d": 30 * DAY}
-_OUTCOMES = ("completed", "failed", "abandoned", "refused", "replayed")
 _IN_PAGE = 50
 _FEED_SECONDS = 60.0
 # The colours of a time line's steps.
@@ -53,7 +52,7 @@ class RequestPages:
             page = page_of_rows(connection, wanted, before=before, limit=_IN_PAGE)
             names = _names(connection)
             return {
-                "rows": [_told(row, names) for row in page.rows],
+                "rows": [_shown_row(row, names) for row in page.rows],
                 "older": None if page.before is None else cursor_of(page.before),
                 "keys": sorted((name, key_id) for key_id, name in names.items()),
             }
@@ -68,7 +67,7 @@ class RequestPages:
             query=_query(chosen),
             models=models,
             upstreams=sorted(provider.name for provider in self._services.registry.providers),
-            outcomes=_OUTCOMES,
+            outcomes=OUTCOMES,
             spans=list(_SPANS),
             is_newest=before is None,
         )
@@ -81,7 +80,7 @@ class RequestPages:
 
         def read(connection: Connection) -> dict[str, Any] | None:
             row = row_of(connection, call_id)
-            return None if row is None else _told(row, _names(connection))
+            return None if row is None else _shown_row(row, _names(connection))
 
         row = await self._services.database.report(read)
         visitor = visitor_of(request)
@@ -116,7 +115,7 @@ async def _events(
             if row is None:
                 yield b": nothing new\n\n"
             else:
-                yield b"id: %d\ndata: %s\n\n" % (row["id"], json_bytes(_told(row, names) | {"id": str(row["id"])}))
+                yield b"id: %d\ndata: %s\n\n" % (row["id"], json_bytes(_shown_row(row, names) | {"id": str(row["id"])}))
 
 
 def _filter(request: Request) -> tuple[RowFilter, dict[str, str]]:
@@ -129,7 +128,7 @@ def _filter(request: Request) -> tuple[RowFilter, dict[str, str]]:
     span = _SPANS.get(chosen["span"])
     if span is None:
         chosen["span"] = ""
-    if chosen["outcome"] not in _OUTCOMES:
+    if chosen["outcome"] not in OUTCOMES:
         chosen["outcome"] = ""
     wanted = RowFilter(
         key_id=chosen["key"] or None,
@@ -151,7 +150,7 @@ def _names(connection: Connection) -> dict[str, str]:
     return {key.id: f"{key.project}/{key.name}" for key in list_keys(connection, revoked=True)}
 
 
-def _told(row: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+def _shown_row(row: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
     """A row as pages show it."""
     return {
         **row,

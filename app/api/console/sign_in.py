@@ -35,11 +35,12 @@ from app.people.sign_in import (
     sign_in_with_key,
     sign_in_with_ticket,
     sign_out,
+    where_signed_in,
 )
 from app.people.tries import Tries
 from app.storage.audit import note_action
 from app.storage.database import Connection
-from app.storage.people import change_person, find_person, logins_of
+from app.storage.people import change_person, find_person
 
 _YEAR = 31_536_000
 
@@ -113,7 +114,7 @@ class SignInPages:
     async def _account(self, request: Request, *, fault: str = "") -> Response:
         login = _visitor(request).login
         logins = await self._database.report(
-            lambda connection: logins_of(connection, person_id=login.person_id, key_id=login.key_id)
+            lambda connection: where_signed_in(connection, person_id=login.person_id, key_id=login.key_id)
         )
         return self._rendering.page(request, "account", status=400 if fault else 200, logins=logins, fault=fault)
 

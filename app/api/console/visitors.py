@@ -8,8 +8,6 @@ from urllib.parse import parse_qsl, quote, urlsplit
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from app.api.pages.browsers import address_as_seen
-from app.api.request import RequestContext
 from app.people.sign_in import NewLogin, Visitor, login_of
 from app.storage.audit import Actor
 from app.storage.database import Connection, Database
@@ -158,13 +156,6 @@ def is_https(request: Request) -> bool:
     """Whether the browser speaks https, with us or with a proxy in front."""
     forwarded = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
     return (forwarded or request.url.scheme) == "https"
-
-
-def gateway_address(request: Request) -> str:
-    """The gateway's address as the browser sees it, without a slash at its end."""
-    context: RequestContext = request.scope["context"]
-    server = request.scope.get("server") or ("localhost", None)
-    return address_as_seen(request.url.scheme, context.headers, request.scope.get("root_path", ""), server)
 
 
 async def form_of(request: Request) -> dict[str, str]:

@@ -6,7 +6,9 @@ import re
 # Where other addresses are told.
 DOCUMENTS = frozenset({"/", "/docs", "/openapi.json"})
 # The beginnings of the addresses of console and admin API.
-PAGES = ("/console", "/admin/")
+CONSOLE = "/console"
+ADMINISTRATION = "/admin/"
+PAGES = (CONSOLE, ADMINISTRATION)
 _PUBLIC = DOCUMENTS | {"/health", "/ready"}
 _NAMES = r"chat/+completions|completions|messages/+count_tokens|messages|models|responses|sessions"
 # A base URL may have been given with too much, too little, or a slash at its end.
@@ -16,7 +18,6 @@ _SLASHES = re.compile("/+")
 # Below them there are ids, which may hold anything.
 _WITH_IDS = frozenset({"models", "responses", "sessions"})
 _SESSION = "/v1/sessions/"
-_ADMINISTRATION = "/admin/"
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+){1,8}")
 
 
@@ -41,8 +42,8 @@ def address_hint(path: str) -> str:
     """A sentence for a client that asks at an address that isn't there; empty if the path tells nothing."""
     if end := _END.search(path):
         return f" Did you mean /v1/{_SLASHES.sub('/', end[1])}?"
-    if path.startswith(_ADMINISTRATION):
-        return "" if path.startswith(f"{_ADMINISTRATION}v1/") else " The admin API's addresses begin with /admin/v1/."
+    if path.startswith(ADMINISTRATION):
+        return "" if path.startswith(f"{ADMINISTRATION}v1/") else " The admin API's addresses begin with /admin/v1/."
     return "" if path.startswith("/v1/") else " The API's addresses begin with /v1/."
 
 

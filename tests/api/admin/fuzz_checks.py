@@ -8,7 +8,7 @@ from typing import Any
 import schemathesis
 from schemathesis import Case, CheckContext, HookContext, Response
 
-from tests.fuzzing import KEY, OWN_KEY
+from tests.fuzzing import KEY, OWN_KEY, PERSON
 
 # What made-up names are replaced by, for every second request.
 _KNOWN = {"scope": "gateway", "name": "kimi-web"}
@@ -22,12 +22,15 @@ def before_call(_: HookContext, case: Case[Any], kwargs: dict[str, Any]) -> None
     # schemathesis also takes ids from answers: with its own it would shut itself out.
     if "key_id" in given and (len(str(given["key_id"])) % 2 == 0 or given["key_id"] == os.environ[OWN_KEY]):
         given["key_id"] = os.environ[KEY]
-    for name, known in _KNOWN.items():
+    for name, known in {**_KNOWN, "person_id": os.environ[PERSON]}.items():
         if name in given and len(str(given[name])) % 2 == 0:
             given[name] = known
     body: Any = case.body
     if isinstance(body, dict) and len(str(body)) % 2 == 0:
-        case.body = {name: _FIXED.get(name, value) for name, value in body.items()}
+        body = {name: _FIXED.get(name, value) for name, value in body.items()}
+        case.body = body
+    if isinstance(body, dict) and body.get("disabled") is True:
+        body["disabled"] = False  # no link could be made any more
 
 
 def _header(response: Response, name: str) -> str:
@@ -56,9 +59,11 @@ def every_response_has_an_id_and_is_nobody_else_s(ctx: CheckContext, response: R
 
 @schemathesis.check
 def secrets_are_shown_by_who_makes_them_only(ctx: CheckContext, response: Response, case: Case[Any]) -> None:
-    """Only the answers that make a key or a secret have one."""
+    """Only the answers that make a key, a secret or a link have one."""
     if response.status_code < 300 and not (case.method == "POST" and case.path.endswith(("/keys", "/rotate"))):
         assert not re.search(rb"sk-kimi-\w{38}", response.content)
+    if response.status_code < 300 and not case.path.endswith("/link"):
+        assert b"/console/sign-in#" not in response.content
 
 
 @schemathesis.check
@@ -72,7 +77,7 @@ class everything_was_reached:  # noqa: N801 - named like the other checks in the
     def after_response(self, _: CheckContext, response: Response, case: Case[Any]) -> None:
         """Note what was answered."""
         self._tested.add(case.operation.label)
-        # A made-up request or session isn't there.
+        # A made-up request, session or login isn't there.
         if response.status_code < 300 or (response.status_code == 404 and case.path.endswith("_id}")):
             self._reached.add(case.operation.label)
 

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from app.people.administration import new_person
+from app.people.sign_in import Origin, make_link_ticket, sign_in_with_ticket
 from app.storage.database import Database
 from tests import databases
 from tests.api.admin.conftest import Opened, create
@@ -24,7 +26,7 @@ def database_url(tmp_path: Path) -> str:
 
 
 # What a request to each address gets that may be made, and has nothing wrong in it: its status, and its body.
-# {key} is a key, {session} one of its sessions. What isn't there is a 404.
+# What isn't there is a 404.
 _ROUTES: dict[tuple[str, str], tuple[int, Any]] = {
     ("GET", "/keys"): (200, None),
     ("POST", "/keys"): (201, {"name": "made"}),
@@ -36,6 +38,14 @@ _ROUTES: dict[tuple[str, str], tuple[int, Any]] = {
     ("POST", "/keys/{key_id}/rotate"): (200, {"grace": "24h"}),
     ("GET", "/keys/{key_id}/sessions"): (200, None),
     ("DELETE", "/keys/{key_id}/sessions/{session_id}"): (204, None),
+    ("GET", "/people"): (200, None),
+    ("POST", "/people"): (201, {"name": "made"}),
+    ("GET", "/people/{person_id}"): (200, None),
+    ("PATCH", "/people/{person_id}"): (200, {"name": "changed"}),
+    ("POST", "/people/{person_id}/link"): (200, None),
+    ("GET", "/people/{person_id}/logins"): (200, None),
+    ("DELETE", "/people/{person_id}/logins"): (204, None),
+    ("DELETE", "/people/{person_id}/logins/{login_id}"): (204, None),
     ("GET", "/limits"): (200, None),
     ("GET", "/limits/{scope}"): (200, None),
     ("PUT", "/limits/{scope}"): (200, {"limits": "60 requests/minute"}),
@@ -82,6 +92,12 @@ _WRONG: tuple[tuple[str, str, bytes, str | None], ...] = (
     ("POST", "/keys", b'{"name": "a", "expires_at": "2030-01-01T00:00:00"}', "expires_at"),
     ("POST", "/keys/k_1/rotate", b'{"grace": "for ever"}', "grace"),
     ("POST", "/keys/k_1/rotate", b'{"grace": "9999d"}', "grace"),
+    ("POST", "/people", b"{}", "name"),
+    ("POST", "/people", b'{"name": " a"}', "name"),
+    ("POST", "/people", b'{"name": "a", "role": "holder"}', "role"),
+    ("POST", "/people", b'{"name": "a", "password": "of my choice"}', "password"),
+    ("PATCH", "/people/p_1", b'{"disabled": 1}', "disabled"),
+    ("PATCH", "/people/p_1", b'{"name": "\\ud800"}', "name"),
     ("PUT", "/limits/somebody", b'{"limits": "none"}', "scope"),
     ("POST", "/limits/gateway/try", b'{"limits": "none", "last": "0s"}', "last"),
     ("PUT", "/prices", b'{"data": [{"model": "kimi"}]}', "data[0].since"),
@@ -122,6 +138,9 @@ def test_every_address_has_its_exact_status_for_every_role(
 ) -> None:
     """Without a key 401, with one for chatting 403, `admin:read` looks and changes nothing, `admin` may do all."""
     subject = create(database, "subject")
+    with database.transaction() as connection:
+        person = new_person(connection, "subject", "admin")
+        login = sign_in_with_ticket(connection, make_link_ticket(connection, person), Origin("")).login
     session = {"messages": [{"role": "user", "content": "Hello"}], "user": "me"}
     with keeper.client(subject.secret) as client:
         client.post("/v1/chat/completions", json=session).raise_for_status()
@@ -135,6 +154,7 @@ def test_every_address_has_its_exact_status_for_every_role(
         routes = {(method.upper(), path) for path, operations in described.items() for method in operations}
         assert {(method, f"/admin/v1{path}") for method, path in _ROUTES} == routes
         names = {"key_id": subject.key.id, "session_id": "me", "scope": "gateway", "call_id": "1", "name": "kimi-web"}
+        names |= {"person_id": person.id, "login_id": login.digest}
         for (method, path), (status, body) in _ROUTES.items():
             address, what = path.format(**names), f"{method} {path}"
             assert _asked(nobody, method, address, body) == (401, "invalid_api_key"), what
@@ -143,11 +163,12 @@ def test_every_address_has_its_exact_status_for_every_role(
             assert _asked(reads, method, address, body) == (allowed if method == "GET" else (403, "missing_scope")), (
                 what
             )
-            if method != "DELETE" or "sessions" in path:
+            if method != "DELETE" or path.endswith(("{session_id}", "{login_id}")):
                 assert _asked(changes, method, address, body) == allowed, what
-        for address in (f"/keys/{subject.key.id}", "/limits/gateway"):
-            assert _asked(changes, "DELETE", address) == (200, None)
+        for address in (f"/keys/{subject.key.id}", "/limits/gateway", f"/people/{person.id}/logins"):
+            assert _asked(changes, "DELETE", address) == (204 if "people" in address else 200, None)
         missing = {"key_id": "k_nobody", "session_id": "x", "scope": "key:k_nobody", "call_id": "1", "name": "nobody"}
+        missing |= {"person_id": "p_nobody", "login_id": "x"}
         for (method, path), (_, body) in _ROUTES.items():
             if "404" in described[f"/admin/v1{path}"][method.lower()]["responses"]:
                 assert _asked(changes, method, path.format(**missing), body) == (404, "not_found"), path
@@ -186,7 +207,7 @@ def test_wrong_methods_are_told_the_right_ones(admin: httpx.Client) -> None:
     for path, operations in described.items():
         methods = {method.upper() for method in operations}
         address = path.removeprefix("/admin/v1").format(
-            key_id="k", session_id="s", scope="gateway", call_id="1", name="n"
+            key_id="k", session_id="s", person_id="p", login_id="l", scope="gateway", call_id="1", name="n"
         )
         if path.endswith("/{scope}/try"):
             continue  # may also be a scope of that name

@@ -2,13 +2,10 @@
 
 import asyncio
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, aclosing, contextmanager, suppress
+from contextlib import ExitStack, aclosing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +23,8 @@ from tests.api.admin.conftest import create
 from tests.conftest import StartGateway
 from tests.live import ALICE_KEY, WAIT_SECONDS, LiveGateway, until
 from tests.ports import free_port
+from tests.processes import process, until_it_listens
 from tests.storage.calls import call, write
-
-ROOT = Path(__file__).parents[3]
 
 
 class Watcher:
@@ -227,20 +223,17 @@ def test_the_feed_ends_when_the_server_is_told_to_stop(
     """It ends in good order, long before the time for running answers is over; and so does the process."""
     new = create(database, "viewer", scopes=["admin:read"])
     port = free_port()
-    environment = {
-        "PATH": os.environ["PATH"],
-        "API_MASTER_KEY": ALICE_KEY,
-        "CHAT_PAGE_URL": site.page_url,
-        "DATABASE_URL": database_url,
-        "JOURNAL_DIR": str(tmp_path / "journal"),
-        "API_PORT": str(port),
-        "DRAIN_SECONDS": "0.1",
-        "SHUTDOWN_GRACE_SECONDS": "100000",
-    }
     with (
-        subprocess.Popen(
-            [sys.executable, ROOT / "main.py"], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL
-        ) as process,
+        process(
+            "main.py",
+            API_MASTER_KEY=ALICE_KEY,
+            CHAT_PAGE_URL=site.page_url,
+            DATABASE_URL=database_url,
+            JOURNAL_DIR=str(tmp_path / "journal"),
+            API_PORT=str(port),
+            DRAIN_SECONDS="0.1",
+            SHUTDOWN_GRACE_SECONDS="100000",
+        ) as server,
         httpx.Client(
             base_url=f"http://127.0.0.1:{port}/admin/v1",
             headers={"authorization": f"Bearer {new.secret}"},
@@ -248,14 +241,8 @@ def test_the_feed_ends_when_the_server_is_told_to_stop(
             timeout=WAIT_SECONDS,
         ) as client,
     ):
-        try:
-            while True:
-                with suppress(httpx.ConnectError):
-                    client.get("/state").raise_for_status()
-                    break
-            with watching(client) as watcher:
-                process.send_signal(ending)
-                assert watcher.rest() == []
-            assert process.wait(WAIT_SECONDS) in (0, -ending, 128 + ending)
-        finally:
-            process.kill()
+        until_it_listens(server)
+        with watching(client) as watcher:
+            server.send_signal(ending)
+            assert watcher.rest() == []
+        assert server.wait(WAIT_SECONDS) in (0, -ending, 128 + ending)

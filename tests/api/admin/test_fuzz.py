@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from app.people.administration import new_person
 from app.storage.clock import now
 from app.storage.database import Database
 from tests.api.admin.conftest import create
-from tests.fuzzing import KEY, MOST_SECONDS, OWN_KEY, fuzz
+from tests.fuzzing import KEY, MOST_SECONDS, OWN_KEY, PERSON, fuzz
 from tests.live import LiveGateway
 from tests.storage.calls import some_calls, write
 
@@ -21,6 +22,8 @@ def test_no_request_makes_the_admin_api_stumble(keeper: LiveGateway, database: D
     """No made-up request, right or wrong, gets a 5xx, an undescribed answer or an error without its envelope."""
     operator = create(database, "operator", scopes=["admin"])
     subject = create(database, "subject")
+    with database.transaction() as connection:
+        person = new_person(connection, "operator", "admin")
     write(database, some_calls(300, begin=now() - 3_600_000, milliseconds=3_500_000))
     summary = fuzz(
         f"{keeper.base_url}/admin/v1/openapi.json",
@@ -32,7 +35,7 @@ def test_no_request_makes_the_admin_api_stumble(keeper: LiveGateway, database: D
             *("--exclude-checks", NOT_CHECKED, "--max-examples", "20"),
             *("--exclude-path", "/admin/v1/requests/feed"),
         ],
-        environment={KEY: subject.key.id, OWN_KEY: operator.key.id},
+        environment={KEY: subject.key.id, OWN_KEY: operator.key.id, PERSON: person.id},
     )
-    assert summary["operations"]["tested"] == 30
+    assert summary["operations"]["tested"] == 38
     assert summary["test_cases"]["generated"] > 500

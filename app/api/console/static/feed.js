@@ -1,5 +1,6 @@
 // The log, live: rows that come are put on top, or counted while it is paused.
 import { localiseTimes } from "./console.js";
+import { duration, wordsOf } from "./texts.js";
 
 const table = document.getElementById("rows");
 const bar = document.querySelector("p.live");
@@ -17,13 +18,8 @@ function short(number) {
   return new Intl.NumberFormat(document.documentElement.lang, { notation: number >= 10000 ? "compact" : "standard", maximumFractionDigits: 1 }).format(number);
 }
 
-/** @param {number} milliseconds */
-function duration(milliseconds) {
-  return milliseconds < 1000 ? `${milliseconds} ms` : `${(milliseconds / 1000).toFixed(1)} s`;
-}
-
-/** @param {Row} row @param {string} link @returns {HTMLTableRowElement} */
-function rendered(row, link) {
+/** @param {Row} row @param {string} link @param {(begin: string, code: string) => string} word @returns {HTMLTableRowElement} */
+function rendered(row, link, word) {
   const line = document.createElement("tr");
   line.className = "fresh";
   const time = document.createElement("time");
@@ -33,8 +29,9 @@ function rendered(row, link) {
   anchor.append(time);
   const outcome = document.createElement("span");
   outcome.className = row.outcome === "completed" ? "good" : row.outcome === "failed" ? "bad" : "odd";
-  outcome.textContent = row.outcome === "completed" ? "●" : `✕ ${row.error ?? row.outcome}`;
-  const upstream = [row.provider, ...row.passed.map(([name, reason]) => `⟵ ${name} (${reason})`)].join(" ");
+  outcome.textContent = `${row.outcome === "completed" ? "●" : "✕"} ${row.error ? word("error_", row.error) : word("outcome_", row.outcome)}`;
+  outcome.title = row.error ?? "";
+  const upstream = [row.provider, ...row.passed.map(([name, reason]) => `⟵ ${name} (${word("error_", reason)})`)].join(" ");
   const tokens = `${row.estimated ? "≈ " : ""}${short(row.tokens_in)} → ${short(row.tokens_out)}`;
   const labels = [...document.querySelectorAll("#rows th")].map((head) => head.textContent ?? "");
   [anchor, row.key_name, row.model, upstream, outcome, tokens, duration(row.milliseconds)].forEach((content, place) => {
@@ -49,11 +46,12 @@ function rendered(row, link) {
 
 if (table instanceof HTMLTableElement && table.dataset.feed && bar instanceof HTMLElement && pause && news) {
   const link = table.dataset.link ?? "";
+  const word = wordsOf(table);
   /** @type {Row[]} */
   let waiting = [];
   let paused = false;
   const show = () => {
-    for (const row of waiting) table.tBodies[0].prepend(rendered(row, link));
+    for (const row of waiting) table.tBodies[0].prepend(rendered(row, link, word));
     localiseTimes(table);
     while (table.tBodies[0].rows.length > MOST) table.tBodies[0].deleteRow(-1);
     waiting = [];

@@ -1,5 +1,7 @@
 // The answer as it is typed out. What it consists of when it is complete comes as a tree of elements, not as HTML: the
 // policy of our pages lets no script turn text into HTML (see app/api/console/markdown.py).
+import { duration, wordsOf } from "./texts.js";
+
 const form = document.getElementById("playground");
 const stop = document.getElementById("stop");
 const TAGS = new Set(["p", "h3", "h4", "h5", "h6", "ul", "ol", "li", "blockquote", "em", "strong", "s", "br", "hr", "code", "pre",
@@ -13,7 +15,7 @@ const SIGNS = { whole: "●", shortened: "◐", dropped: "✕" };
  * @typedef {{text: string, earlier_parts: string[], size: number, limit: number, parts: Part[]}} Sent
  * @typedef {{kind: string, raw: string, text?: string, thought?: string, sent?: Sent, snippets?: Record<string, string>,
  *   tree?: Node_[] | null, calls?: {name: string, arguments: string}[], usage?: {prompt_tokens: number, completion_tokens: number},
- *   error?: {message: string, code: string | null}}} Told
+ *   error?: {message: string, type: string, code: string | null}}} Told
  */
 
 /** @param {Node_} node @returns {Node} */
@@ -26,11 +28,6 @@ function made(node) {
   }
   element.append(...(node.children ?? []).map(made));
   return element;
-}
-
-/** @param {number} milliseconds */
-function duration(milliseconds) {
-  return milliseconds < 1000 ? `${Math.round(milliseconds)} ms` : `${(milliseconds / 1000).toFixed(1)} s`;
 }
 
 /** One of the two columns. */
@@ -143,6 +140,7 @@ async function* events(body) {
 /** @param {HTMLFormElement} form @param {Column} column @param {string} model @param {string} number @param {AbortSignal} signal */
 async function answer(form, column, model, number, signal) {
   const { dataset } = form;
+  const word = wordsOf(form);
   column.clear(model, dataset.answering ?? "");
   try {
     const body = new URLSearchParams();
@@ -153,7 +151,7 @@ async function answer(form, column, model, number, signal) {
     column.headers(response.headers);
     if (!response.ok || !response.body || !response.headers.get("content-type")?.startsWith("text/event-stream")) {
       const told = response.headers.get("content-type")?.startsWith("application/json") ? (await response.json()).error : null;
-      column.end(`✕ HTTP ${response.status}${told ? ` · ${told.code ?? told.type}: ${told.message}` : ""}`);
+      column.end(`✕ HTTP ${response.status}${told ? ` · ${word("error_", told.code ?? told.type)}: ${told.message}` : ""}`);
       return;
     }
     /** @type {Told | null} */
@@ -164,7 +162,7 @@ async function answer(form, column, model, number, signal) {
       const texts = column.section.dataset;
       const tokens = last.usage ? ` · ${last.usage.prompt_tokens} → ${last.usage.completion_tokens}` : "";
       column.end(`● ${dataset.done} · ${texts.first}: ${duration(column.first || all)} · ${texts.all}: ${duration(all)}${tokens}`);
-    } else column.end(`✕ ${last?.error ? `${last.error.code}: ${last.error.message}` : dataset.lost}`);
+    } else column.end(`✕ ${last?.error ? `${word("error_", last.error.code ?? last.error.type)}: ${last.error.message}` : dataset.lost}`);
   } catch (error) {
     column.end(`✕ ${signal.aborted ? dataset.stopped : `${dataset.lost} ${error}`}`);
   }
