@@ -127,7 +127,7 @@ def test_a_visitor_sees_what_becomes_of_it(browser: Browser, demo: Console, visi
         page.get_by_label("模拟的上游出什么问题").select_option("每次都是错误 500")
         page.fill("[name=message]", "你好")
         page.click("form#playground > button:not([type])")
-        expect(state).to_contain_text("upstream_unavailable", timeout=WAIT_SECONDS * 1000)
+        expect(state).to_contain_text(texts_of("zh")["error_upstream_unavailable"], timeout=WAIT_SECONDS * 1000)
         assert opened.axe() == []
         page.select_option("[name=fault]", "")
         page.click("form#playground > button:not([type])")
