@@ -8,6 +8,7 @@ from starlette.responses import Response
 from app.api.admin.common import PREFIX
 from app.api.admin.keys import KeyEndpoints
 from app.api.admin.limits import LimitEndpoints
+from app.api.admin.recordings import RecordingEndpoints
 from app.api.admin.records import RecordEndpoints
 from app.api.admin.requests import RequestEndpoints
 from app.api.admin.services import AdminServices
@@ -23,6 +24,7 @@ _TAGS = (
     {"name": "keys", "description": "Who may use the gateway"},
     {"name": "limits", "description": "How much keys, projects, upstreams and the gateway may use"},
     {"name": "requests", "description": "What was asked, by whom, and what came of it"},
+    {"name": "recordings", "description": "Whose texts are kept for a while, and what they say"},
     {"name": "records", "description": "Prices, projects, and who has changed what"},
     {"name": "state", "description": "Workers, upstreams, models, sessions and settings"},
 )
@@ -36,6 +38,7 @@ def admin_app(services: AdminServices) -> FastAPI:
             KeyEndpoints(services).router(),
             LimitEndpoints(services).router(),
             RequestEndpoints(services).router(),
+            RecordingEndpoints(services).router(),
             RecordEndpoints(services).router(),
             StateEndpoints(services).router(),
         ],

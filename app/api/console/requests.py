@@ -19,6 +19,7 @@ from app.domain.json import json_bytes
 from app.storage.clock import now
 from app.storage.database import Connection
 from app.storage.keys import list_keys
+from app.storage.recordings import has_texts
 from app.storage.request_pages import RowFilter, page_of_rows, row_of
 from app.storage.rows import time_of
 from app.storage.usage import DAY, HOUR
@@ -77,15 +78,15 @@ class RequestPages:
             raise Refused(HTTPStatus.NOT_FOUND, "missing")
 
         def read(connection: Connection) -> dict[str, Any] | None:
-            row = row_of(connection, call_id)
-            return None if row is None else _told(row, _names(connection))
+            row = told_row(connection, call_id)
+            return None if row is None else row | {"is_recorded": has_texts(connection, row)}
 
         row = await self._services.database.report(read)
         visitor = visitor_of(request)
         only = None if visitor is None else visitor.key_id
         if row is None or only not in (None, row["key_id"]):
             raise Refused(HTTPStatus.NOT_FOUND, "missing")
-        return self._rendering.page(request, "request", row=row)
+        return self._rendering.page(request, "request", row=row, texts=None)
 
     async def feed(self, request: Request) -> Response:
         """Rows of the log as they come, as server-sent events."""
@@ -95,6 +96,12 @@ class RequestPages:
         await self._feed.begin()
         rows = self._feed.follow(int(last) if is_row_id(last) else None, wanted)
         return Stream(_events(rows, names), "text/event-stream", {"x-accel-buffering": "no"})
+
+
+def told_row(connection: Connection, call_id: int) -> dict[str, Any] | None:
+    """A request as its page shows it; None if there is none."""
+    row = row_of(connection, call_id)
+    return None if row is None else _told(row, _names(connection))
 
 
 async def _events(
