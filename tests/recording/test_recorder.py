@@ -161,8 +161,15 @@ async def test_all_workers_record_what_was_started_until_it_is_stopped(database:
     assert one.lost == another.lost == 0
 
 
-async def test_a_recording_ends_by_itself(database: Database) -> None:
+async def test_a_recording_ends_by_itself(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """At its time, though nothing is told and the database may be away; nor is anything written later."""
+    offered: list[str] = []
+
+    def write(database: Database, connection: Connection, texts: list[RecordedText]) -> int:
+        offered.extend(text.asked for text in texts)
+        return write_texts(database, connection, texts)
+
+    monkeypatch.setattr(recorders, "write_texts", write)
     key, clock = create(database).key.id, Clock()
     start(database, key, 900)
     async with recording(database, clock) as recorder:
@@ -175,6 +182,7 @@ async def test_a_recording_ends_by_itself(database: Database) -> None:
         clock.now = at
         assert recorder.until(key) is None
         recorder.take_texts(texts(key, "too late"))
+    assert offered == ["user: in time"]
     assert done(database, partial(write_texts, database), [text(key, ended_at=at, asked="from a slow clock")]) == 0
     assert [text.asked for text in done(database, texts_of_request, "req_1")] == ["user: in time"]
 
