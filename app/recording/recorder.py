@@ -146,10 +146,9 @@ def _recorded(texts: CallTexts, ended_at: int) -> RecordedText:
     record = texts.record
     told = {
         "asked": messages_in_words(texts.asked),
-        "sent": None if texts.prompt is None else prompt_in_words(texts.prompt),
+        "sent": "" if texts.prompt is None else prompt_in_words(texts.prompt),
         "answered": answer_in_words(texts.answer),
     }
-    cut = tuple([name for name, text in told.items() if text is not None and utf8_size(text) > MOST_OF_A_TEXT])
     return RecordedText(
         id=random.getrandbits(63),
         # As the ledger has it.
@@ -157,15 +156,19 @@ def _recorded(texts: CallTexts, ended_at: int) -> RecordedText:
         ended_at=ended_at,
         key_id=record.caller_id,
         request_id=record.origin.request_id,
-        asked=_storable(told["asked"] or ""),
-        sent=None if told["sent"] is None else _storable(told["sent"]),
-        answered=_storable(told["answered"] or ""),
-        cut=cut,
+        asked=_storable(told["asked"]),
+        sent=None if texts.prompt is None else _storable(told["sent"]),
+        answered=_storable(told["answered"]),
+        cut=tuple([name for name, text in told.items() if _is_too_long(text)]),
     )
+
+
+def _is_too_long(text: str) -> bool:
+    return len(text) > MOST_OF_A_TEXT or utf8_size(text) > MOST_OF_A_TEXT
 
 
 def _storable(text: str) -> str:
     """A text as every database takes it: its head and its tail if it is too long, without NUL and lone surrogates."""
-    if utf8_size(text) > MOST_OF_A_TEXT:
+    if _is_too_long(text):
         text = head_of(text, _HALF.size, _HALF) + ELLIPSIS + tail_of(text, _HALF.size, _HALF)
     return text.replace("\0", "�").encode("utf-8", "replace").decode()
