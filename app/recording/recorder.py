@@ -74,6 +74,11 @@ class Recorder:
         self.lost += len(self._waiting)
         self._waiting.clear()
 
+    @property
+    def waiting(self) -> int:
+        """Texts that are still to be written."""
+        return len(self._waiting)
+
     def until(self, caller_id: str) -> int | None:
         """Until when a caller is recorded, in milliseconds since the epoch; None if it isn't."""
         until = self.callers.get(caller_id)
