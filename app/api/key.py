@@ -14,6 +14,8 @@ from app.limits.overview import LimitUse, figure
 
 # A caller -> its sums of today, of this month and of all time, None where nothing is counted; and its limits.
 ReadStanding = Callable[[Caller], Awaitable[tuple[Mapping[str, Mapping[str, int]] | None, Sequence[LimitUse]]]]
+# A caller's id -> until when its texts are recorded, in milliseconds since the epoch; None if they aren't.
+RecordedUntil = Callable[[str], int | None]
 
 
 class KeyUsage(BaseModel):
@@ -51,11 +53,15 @@ class KeyInfo(BaseModel):
     scopes: list[str]
     models: list[str] | None
     expires_at: int | None
+    recorded_until: int | None = Field(
+        description="If administrators record and may read what this key's calls say: until when, in seconds since the "
+        "epoch."
+    )
     usage: dict[str, KeyUsage] | None
     limits: list[KeyLimit]
 
 
-def key_router(read_standing: ReadStanding) -> APIRouter:
+def key_router(read_standing: ReadStanding, recorded_until: RecordedUntil) -> APIRouter:
     """The route, for every key."""
     router = APIRouter(tags=["keys"])
 
@@ -64,6 +70,7 @@ def key_router(read_standing: ReadStanding) -> APIRouter:
         """`models` are patterns, null for all. `usage` is null if nothing is counted. `limits` are all that apply."""
         caller = caller_of(request)
         usage, limits = await read_standing(caller)
+        until = recorded_until(caller.id)
         return KeyInfo(
             id=caller.id,
             name=caller.name,
@@ -71,6 +78,7 @@ def key_router(read_standing: ReadStanding) -> APIRouter:
             scopes=sorted(caller.scopes),
             models=None if caller.models is None else list(caller.models),
             expires_at=None if caller.expires_at is None else int(caller.expires_at),
+            recorded_until=None if until is None else math.ceil(until / 1000),
             usage=None if usage is None else {name: _usage(sums) for name, sums in usage.items()},
             limits=[_limit(use) for use in limits],
         )

@@ -90,7 +90,7 @@ def create_app(
             ),
             *(dialect.routes(services) for dialect in _DIALECTS),
             sessions_router(resources.sessions),
-            key_router(partial(_standing, resources)),
+            key_router(partial(_standing, resources), partial(_recorded_until, resources)),
             docs_router(_TITLE),
         ],
         public_paths=PUBLIC_PATHS,
@@ -155,7 +155,10 @@ def _chat_service(settings: Settings, resources: Resources) -> ChatService:
         policy=SessionPolicy(settings.sessions.replay_seconds, settings.sessions.max_characters),
         on_call=(logs.log_call, resources.metrics.call_ended, *ledger, *(() if limits is None else limits.on_call)),
         on_refusal=ledger,
-        on_texts=logs.log_texts if settings.logs.texts else None,
+        on_texts=(
+            *((logs.TextLog(),) if settings.logs.texts else ()),
+            *(() if resources.records is None else (resources.records.recorder,)),
+        ),
         room=RoomPolicy(
             leaves_out=settings.site.tools_that_do_not_fit == "drop",
             long_messages=settings.site.long_messages,
@@ -173,6 +176,11 @@ async def _standing(
     if resources.records is not None:
         return await resources.records.standing_of(caller)
     return None, () if resources.limits is None else resources.limits.uses(caller)
+
+
+def _recorded_until(resources: Resources, caller_id: str) -> int | None:
+    """Until when a caller is recorded, in milliseconds since the epoch; None if it isn't."""
+    return None if resources.records is None else resources.records.recorder.until(caller_id)
 
 
 def _stream_policy(settings: Settings) -> StreamPolicy:

@@ -22,6 +22,7 @@ from app.limits.limiter import Limiter
 from app.limits.overview import LimitUse, Overview
 from app.limits.shared import SharedStore
 from app.observe.metrics import Metrics
+from app.recording.recorder import Recorder
 from app.settings import Settings, SettingsError
 from app.settings.database import DatabaseSettings
 from app.storage.database import Connection, Database, DatabaseAway
@@ -34,6 +35,7 @@ from app.storage.usage import usage_of
 _log = structlog.get_logger("kimi.assembly")
 _RETRY_SECONDS = 1.0
 _LAST_ROWS_SECONDS = 5.0
+_LAST_TEXTS_SECONDS = 1.0
 
 
 class Records(Struct, frozen=True):
@@ -47,6 +49,7 @@ class Records(Struct, frozen=True):
     writer: LedgerWriter
     limits: Limits
     limit_follower: LimitFollower
+    recorder: Recorder
     worker: Worker
 
     @asynccontextmanager
@@ -63,8 +66,9 @@ class Records(Struct, frozen=True):
         except DatabaseAway as error:
             _log.warning("database_away", reason=str(error), meaning="the keys in it don't open until it is back")
             preparing = asyncio.create_task(self._prepare_later())
-        self.feed.start(self.keyring, self.limit_follower)
+        self.feed.start(self.keyring, self.limit_follower, self.recorder)
         self.writer.start()
+        self.recorder.start()
         self.limits.leases.start()
         try:
             yield
@@ -72,6 +76,7 @@ class Records(Struct, frozen=True):
             if preparing is not None:
                 preparing.cancel()
             await self.feed.aclose()
+            await self.recorder.aclose(_LAST_TEXTS_SECONDS)
             await asyncio.to_thread(self.writer.stop, _LAST_ROWS_SECONDS)
             # Now what the last calls have used is in the ledger, and no quota has to be held for it any more.
             await self.limits.leases.aclose()
@@ -106,6 +111,7 @@ class Records(Struct, frozen=True):
             "kimi_ledger_waiting": {"journal": float(self.writer.waiting)},
             "kimi_ledger_written": {"journal": float(self.writer.written)},
             "kimi_ledger_lost": {"journal": float(self.journal.lost + self.writer.unfit)},
+            "kimi_recorded_texts_lost": {"recorder": float(self.recorder.lost)},
         }
 
     async def _prepare_later(self) -> None:
@@ -160,6 +166,7 @@ def make_records(settings: Settings, metrics: Metrics) -> Records:
         writer=writer,
         limits=Limits(limiter, leases, Overview(book, leases, settings.limits.zone, store.worker.id)),
         limit_follower=follower,
+        recorder=Recorder(database),
         worker=store.worker,
     )
 

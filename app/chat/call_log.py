@@ -23,6 +23,7 @@ from app.domain.errors import (
     UpstreamError,
 )
 from app.domain.prompt import MessagePrompt, Prompt, TextPrompt
+from app.domain.texts import CallTexts, TextTaker
 from app.domain.usage import NOWHERE, CallRecord, Origin, Outcome
 from app.domain.waits import WaitStep
 from app.limits.limiter import Admission
@@ -37,7 +38,7 @@ class CallLog:
         caller: Whose it is.
         target: The target that is asked first.
         on_call: Take the record. They must return at once: they may run while a task is being cancelled.
-        on_texts: Takes what the upstream was sent and what it answered; None if nobody may know.
+        on_texts: Take the texts, if it is the call of somebody whose texts they want.
         origin: How the call came in.
 
     Attributes:
@@ -83,7 +84,7 @@ class CallLog:
         caller: Caller,
         target: Target,
         on_call: Sequence[Callable[[CallRecord], None]],
-        on_texts: Callable[[str, str], None] | None,
+        on_texts: Sequence[TextTaker] = (),
         origin: Origin = NOWHERE,
     ) -> None:
         self._began = time.perf_counter()
@@ -167,10 +168,17 @@ class CallLog:
                 admission.settle(
                     record.charged, counts=record.counts, provider=record.provider, model=record.served_model
                 )
-        if self._on_texts is not None and isinstance(self.prompt, TextPrompt | MessagePrompt):
-            ending = self.ending
-            said = "".join([delta.text for delta in self.deltas]) if ending is None else ending.completion.text
-            self._on_texts(self.prompt.text, said)
+        for taker in self._on_texts:
+            if self._caller.id in taker.callers:
+                taker.take_texts(self._texts(record))
+
+    def _texts(self, record: CallRecord) -> CallTexts:
+        return CallTexts(
+            record,
+            self._call.messages,
+            self.prompt if isinstance(self.prompt, TextPrompt | MessagePrompt) else None,
+            gather(self.deltas) if self.ending is None else self.ending.completion,
+        )
 
     def _record(self, error: BaseException | None) -> CallRecord:
         outcome, error_code, status = _outcome(error)

@@ -20,6 +20,7 @@ from app.domain.conversation import LastTurn
 from app.domain.emulation.schema import SchemaCompiler
 from app.domain.errors import EmptyReply, GatewayError
 from app.domain.prompt import Prompt
+from app.domain.texts import TextTaker
 from app.domain.usage import NOWHERE, CallRecord, Origin, refused
 from app.limits.limiter import Limiter
 from app.providers.registry import ProviderRegistry, Target
@@ -36,7 +37,7 @@ class ChatService:
         on_call: Take the record of every call when it is over. They must return at once: they may run while a task is
             being cancelled.
         on_refusal: Take the record of every call whose model nobody serves, likewise.
-        on_texts: Takes, at the same time, what the upstream was sent and what it answered; None if nobody may know.
+        on_texts: Take, at the same time, what was said in the calls of those whose texts they want.
         room: What is done where a model's limit leaves too little room.
         compiler: Compiles the schemas of tools and answers, and remembers them; None for one of its own.
         limiter: Lets calls in as far as their limits allow; None if nothing is limited.
@@ -50,7 +51,7 @@ class ChatService:
         policy: SessionPolicy,
         on_call: Sequence[Callable[[CallRecord], None]] = (),
         on_refusal: Sequence[Callable[[CallRecord], None]] = (),
-        on_texts: Callable[[str, str], None] | None = None,
+        on_texts: Sequence[TextTaker] = (),
         room: RoomPolicy = USUAL_ROOM,
         compiler: SchemaCompiler | None = None,
         limiter: Limiter | None = None,

@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         ("limits", "say how much keys, projects, upstreams and the gateway may use"),
         ("usage", "say what was used, by whom and of what"),
         ("requests", "show the latest calls"),
+        ("recordings", "keep what a key's calls say, for a while, and read it"),
         ("prices", "read and show what models cost"),
         ("database", "look after the database of keys and calls"),
         ("people", "say who may sign in to the console"),

@@ -11,6 +11,7 @@ from app.keys.secret import digest_of, hint_of, make_id, make_secret
 from app.storage.clock import now
 from app.storage.database import Connection, Database
 from app.storage.keys import NameTaken, StoredKey, add_key, change_key, find_key, replace_secret
+from app.storage.recordings import delete_recording
 
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
 _PATTERN = re.compile(r"[^\s,\x00-\x1f\x7f]{1,200}")
@@ -103,8 +104,10 @@ def resume_key(database: Database, connection: Connection, key: StoredKey) -> St
 
 
 def revoke_key(database: Database, connection: Connection, key: StoredKey) -> StoredKey:
-    """Let a key never open again. Its history stays."""
-    return update_key(database, connection, replace(key, revoked_at=key.revoked_at or now()))
+    """Let a key never open again. Its history stays, but for recorded texts."""
+    revoked = update_key(database, connection, replace(key, revoked_at=key.revoked_at or now()))
+    delete_recording(database, connection, key.id)
+    return revoked
 
 
 def rotate_key(database: Database, connection: Connection, key: StoredKey, *, grace_seconds: float) -> NewSecret:

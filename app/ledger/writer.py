@@ -17,6 +17,7 @@ from app.storage.changes import forget_changes
 from app.storage.clock import now
 from app.storage.database import Database, DatabaseAway
 from app.storage.limits import forget_idle
+from app.storage.recordings import delete_texts, forget_recordings, size_of_texts
 from app.storage.requests import (
     UTC,
     carry,
@@ -42,6 +43,9 @@ _CLOSED_KEPT = 30 * _DAY
 _CLEANING_SECONDS = 600.0
 _ADOPTING_SECONDS = 10.0
 _DELETED_AT_ONCE = 5000
+# Recorded texts are kept for so long at most.
+_TEXTS_KEPT = 7 * _DAY
+_TEXTS_DELETED_AT_ONCE = 50
 # Between two steps of cleaning: others want to write, too.
 _OTHERS_TURN_SECONDS = 0.01
 # What a column of tokens takes.
@@ -244,7 +248,14 @@ class LedgerWriter:
             forget_changes(connection, now() - _CHANGES_KEPT)
             forget_journals(connection, now() - _CLOSED_KEPT)
             forget_idle(self._database, connection)
+            forget_recordings(connection, now() - _TEXTS_KEPT)
         self._forget_key_hours()
+        texts_kept = min(self._kept, _TEXTS_KEPT)
+        while self._delete_texts(now() - texts_kept) and not self._stopping.wait(_OTHERS_TURN_SECONDS):
+            pass
+        # Texts go first.
+        while self._is_too_large() and self._delete_texts(now()) and not self._stopping.wait(_OTHERS_TURN_SECONDS):
+            pass
         while self._delete(id_at(now() - self._kept)) and not self._stopping.wait(_OTHERS_TURN_SECONDS):
             pass
         while self._is_too_large() and self._delete(id_at(now())) and not self._stopping.wait(_OTHERS_TURN_SECONDS):
@@ -263,7 +274,15 @@ class LedgerWriter:
 
     def _is_too_large(self) -> bool:
         with self._database.transaction(reads=True) as connection:
-            return size_in_bytes(self._database, connection) > self._max_bytes
+            size = size_in_bytes(self._database, connection)
+            if not self._database.is_sqlite:  # whose size is that of the whole file
+                size += size_of_texts(connection)
+            return size > self._max_bytes
+
+    def _delete_texts(self, before: int) -> int:
+        """Delete some of the oldest recorded texts from before a time, and say how many."""
+        with self._database.transaction() as connection:
+            return delete_texts(self._database, connection, before, _TEXTS_DELETED_AT_ONCE)
 
     def _delete(self, row_id: int) -> int:
         """Delete some of the oldest rows before an id, and say how many."""

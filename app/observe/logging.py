@@ -4,16 +4,17 @@ import logging
 import logging.config
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import nullcontext
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import partial
-from typing import Literal, TextIO
+from typing import Final, Literal, TextIO
 
 import msgspec
 import structlog
 
+from app.domain.texts import CallTexts
 from app.domain.usage import CallRecord
 from app.observe.pretty import pretty_access_line
 
@@ -194,6 +195,22 @@ def log_call(record: CallRecord) -> None:
         fields.update(prompt_tokens=record.usage.prompt_tokens, completion_tokens=record.usage.completion_tokens)
 
 
-def log_texts(prompt: str, answer: str) -> None:
-    """Log a call's prompt and answer as a line of their own: for debugging, and only if the operator asks for it."""
-    structlog.get_logger("kimi.texts").debug("texts", prompt=prompt, answer=answer)
+class _Everybody(Container[str]):
+    """Has everybody's id."""
+
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
+class TextLog:
+    """Logs the prompt and the answer of each call as a line of their own: for debugging, if the operator asks for it.
+
+    See `TextTaker`.
+    """
+
+    callers: Final = _Everybody()
+
+    def take_texts(self, texts: CallTexts) -> None:
+        """Write the line of a call that was sent to an upstream."""
+        if texts.prompt is not None:
+            structlog.get_logger("kimi.texts").debug("texts", prompt=texts.prompt.text, answer=texts.answer.text)

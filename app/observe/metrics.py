@@ -37,6 +37,7 @@ _STATE = (
     ("kimi_ledger_waiting", "Calls in this worker's journal that are not in the database yet", "calls"),
     ("kimi_ledger_written", "Calls of this worker that were carried into the database", "calls"),
     ("kimi_ledger_lost", "Calls that neither journal nor memory had room for, or whose line is no row", "calls"),
+    ("kimi_recorded_texts_lost", "Texts of recorded keys that this worker could not keep", "texts"),
     ("kimi_limits_shared", "0 while the database is away, and each worker keeps to its share of limits", "0 or 1"),
     ("kimi_provider_ready", "1 if the provider can serve, as far as is known", "0 or 1"),
     ("kimi_provider_breaker_closed", "1 if the circuit breaker lets all requests through", "0 or 1"),

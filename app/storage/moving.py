@@ -4,7 +4,7 @@ from sqlalchemy import func, insert, select, text
 
 from app.storage.database import Database
 from app.storage.schema import HEAD, migrate, version_of
-from app.storage.tables import changes, metadata, names
+from app.storage.tables import audit, changes, metadata, names
 
 _BATCH = 1000
 
@@ -41,7 +41,7 @@ def copy_all(source: Database, target: Database) -> dict[str, int]:
                 raise MoveFault(f"of the table {table.name!r} {here} of {there} rows arrived")
             counts[table.name] = int(here or 0)
         if not target.is_sqlite:
-            for table in (changes, names):
+            for table in (changes, names, audit):
                 newest = writing.execute(select(func.max(table.c.number))).scalar()
                 if newest:  # rows that were inserted with a number of their own have not moved the counter
                     writing.execute(

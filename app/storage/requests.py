@@ -146,7 +146,7 @@ def delete_rows_before(database: Database, connection: Connection, row_id: int, 
     oldest = select(_REQUESTS.c.id).where(_REQUESTS.c.id < row_id).order_by(_REQUESTS.c.id).limit(limit)
     count = connection.execute(delete(_REQUESTS).where(_REQUESTS.c.id.in_(oldest))).rowcount
     if count and database.is_sqlite:
-        _give_back(connection)
+        give_back(connection)
     return count
 
 
@@ -162,7 +162,7 @@ def size_in_bytes(database: Database, connection: Connection) -> int:
     return round(rows * _bytes_of_row(connection, rows))
 
 
-def _give_back(connection: Connection) -> None:
+def give_back(connection: Connection) -> None:
     """Make SQLite's file smaller by what is free in it."""
     free = int(connection.exec_driver_sql("PRAGMA freelist_count").scalar() or 0)
     with closing(connection.connection.cursor()) as cursor:

@@ -311,3 +311,35 @@ tickets = Table(
     Column("expires_at", Number, nullable=False),
     sqlite_strict=True,
 )
+
+# Whose texts are kept, until when. A row outlives its recording by as long as there may be texts of it.
+recordings = Table(
+    "recording",
+    metadata,
+    Column("key_id", Text, primary_key=True),  # of the database or of API_MASTER_KEY
+    Column("started_at", Number, nullable=False),
+    Column("until", Number, nullable=False),
+    Column("started_by", Text, nullable=False),
+    Column("size", Number, nullable=False),  # of the key's texts, in bytes
+    sqlite_strict=True,
+)
+
+# What was said in calls while their keys were recorded. The large columns come last.
+recorded_texts = Table(
+    "recorded_text",
+    metadata,
+    Column("id", Number, primary_key=True, autoincrement=False),
+    Column("at", Number, nullable=False),  # when the call began, as in its row of the ledger
+    Column("ended_at", Number, nullable=False),
+    Column("size", Number, nullable=False),  # of all its texts, in bytes
+    Column("key_id", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("cut", Text, nullable=False),  # which of the following were cut, with commas between them
+    Column("asked", Text, nullable=False),
+    Column("sent", Text),  # NULL if no upstream was asked
+    Column("answered", Text, nullable=False),
+    sqlite_strict=True,
+)
+Index("recorded_request_id", recorded_texts.c.request_id)
+Index("recorded_key_id", recorded_texts.c.key_id)
+Index("recorded_ended_at", recorded_texts.c.ended_at)

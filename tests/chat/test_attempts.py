@@ -52,7 +52,7 @@ class _Attempts:
         call = ChatCall("r", messages, **fields)
         caller = Caller("alice")
         store = MemorySessionStore(max_sessions=1, time_to_live=60, lock_wait=1)
-        self.log = CallLog(call, caller, targets[0], (), None)
+        self.log = CallLog(call, caller, targets[0], ())
         session = CallSession(store, SessionPolicy(), call, caller)
         self.compiler = _Compiler()
         self.coming = attempts(call, caller.id, targets, session, self.log, compiler=self.compiler)

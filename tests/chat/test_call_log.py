@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from app.chat.call_log import CallLog
 from app.chat.events import Ending
 from app.domain.caller import Caller
-from app.domain.chat import ChatCall, Completion, Delta, Message, SessionRef, Usage
+from app.domain.chat import ChatCall, Completion, Delta, Message, SessionRef, ToolCall, Usage
 from app.domain.conversation import SessionKey
 from app.domain.errors import (
     ContextTooLong,
@@ -30,6 +30,7 @@ from app.limits.limiter import Limiter, LimiterPolicy
 from app.limits.store import MemoryStore
 from app.providers.registry import Target
 from tests.scripted import ScriptedProvider
+from tests.taken_texts import TakenTexts
 
 CALL = ChatCall("r", (Message("user", "Hello"),))
 LIMIT = PromptLimit(100)
@@ -50,11 +51,11 @@ class _Told:
 
     def __init__(self) -> None:
         self.records: list[CallRecord] = []
-        self.texts: list[tuple[str, str]] = []
+        self.texts = TakenTexts()
 
     def log(self, call: ChatCall = CALL, target: Target = FIRST) -> CallLog:
         """Notes of a call that are handed in here."""
-        return CallLog(call, Caller("alice"), target, [self.records.append], lambda *texts: self.texts.append(texts))
+        return CallLog(call, Caller("alice"), target, [self.records.append], [self.texts])
 
     @property
     def record(self) -> CallRecord:
@@ -166,11 +167,11 @@ def test_texts_are_told_to_whom_may_know(prompt: Any, sent: str) -> None:
         log.target, log.prompt = FIRST, prompt
         log.deltas += [Delta("Half "), Delta(reasoning="Hm."), Delta("of")]
         raise UpstreamTimeout("Slow.")
-    assert told.texts == [(sent, "Hi."), (sent, "Half of")]
+    assert told.texts.sent == [(sent, "Hi."), (sent, "Half of")]
 
 
-def test_there_are_no_texts_of_a_call_that_sent_none() -> None:
-    """Neither of one that failed before, nor of one that was answered from memory."""
+def test_nothing_was_sent_in_a_call_that_sent_nothing() -> None:
+    """Neither in one that failed before, nor in one that was answered from memory; what was asked is told."""
     told = _Told()
     with told.log():
         pass
@@ -178,10 +179,27 @@ def test_there_are_no_texts_of_a_call_that_sent_none() -> None:
         log.target, log.prompt = FIRST, Prompt(size=5, limit=LIMIT, tokens=2)
         log.ending = ENDING
     assert len(told.records) == 2
-    assert not told.texts
-    with CallLog(CALL, Caller("alice"), FIRST, [told.records.append], None) as log:
+    assert [(one.prompt, one.answer.text) for one in told.texts.taken] == [(None, ""), (None, "Hi.")]
+    with CallLog(CALL, Caller("alice"), FIRST, [told.records.append]) as log:
         log.target, log.prompt = FIRST, PROMPT
     assert len(told.records) == 3
+
+
+def test_texts_are_taken_of_those_whose_texts_are_wanted_and_nobody_else() -> None:
+    """With the record of their call, what the client sent, and its answer with its tool calls."""
+    texts, nobody = TakenTexts(("alice",)), TakenTexts(())
+    ending = Ending(Completion("", tool_calls=(ToolCall("1", "look", "{}"),)), Usage(3, 4))
+    for caller in ("alice", "bob"):
+        with CallLog(CALL, Caller(caller), FIRST, (), [nobody, texts]) as log:
+            log.prompt, log.ending = PROMPT, ending
+    (taken,) = texts.taken
+    assert (taken.record.caller_id, taken.asked, taken.prompt, taken.answer) == (
+        "alice",
+        CALL.messages,
+        PROMPT,
+        ending.completion,
+    )
+    assert not nobody.taken
 
 
 DOWN, SLOW = UpstreamUnavailable("Down."), UpstreamTimeout("Slow.")

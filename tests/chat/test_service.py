@@ -38,6 +38,7 @@ from app.providers.base import Ability
 from app.providers.registry import ModelRoute, ProviderRegistry
 from app.sessions.memory import MemorySessionStore
 from tests.scripted import ScriptedProvider, Step
+from tests.taken_texts import TakenTexts
 
 ALICE = Caller("alice")
 HELLO = (Message("user", "Hello"),)
@@ -53,14 +54,14 @@ class _House:
         for provider in providers:
             registry.register(provider)
         self.records: list[CallRecord] = []
-        self.texts: list[tuple[str, str]] = []
+        self.texts = TakenTexts()
         self.sessions = MemorySessionStore(max_sessions=10, time_to_live=60, lock_wait=0.01)
         self.service = ChatService(
             registry=registry,
             sessions=self.sessions,
             policy=SessionPolicy(),
             on_call=[self.records.append],
-            on_texts=lambda *texts: self.texts.append(texts),
+            on_texts=[self.texts],
         )
 
     async def complete(self, **fields: Any) -> Completion:
@@ -129,7 +130,7 @@ async def test_a_call_that_nobody_answers_fails(
         await asking()
     (record,) = house.records
     assert (record.outcome, record.error_code, record.usage) == ("failed", told.code, None)
-    assert house.texts == [("Hello", "")]
+    assert house.texts.sent == [("Hello", "")]
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -152,7 +153,7 @@ async def test_a_stream_that_is_left_is_abandoned_and_frees_its_session() -> Non
                 break
     (record,) = house.records
     assert (record.outcome, record.error_code, record.action, record.usage) == ("abandoned", None, "new", None)
-    assert house.texts == [("user: Hello", "Half of ")]
+    assert house.texts.sent == [("user: Hello", "Half of ")]
     assert await house.sessions.load(SessionKey("alice", "s")) is None
     assert (await house.complete(**IN_SESSION)).text == "Half of it."
 
@@ -164,7 +165,7 @@ async def test_a_stream_that_breaks_off_is_not_remembered() -> None:
     with pytest.raises(UpstreamUnavailable):
         await house.stream(**IN_SESSION)
     assert await house.sessions.load(SessionKey("alice", "s")) is None
-    assert house.texts == [("user: Hello", "Half of ")]
+    assert house.texts.sent == [("user: Hello", "Half of ")]
     assert house.records[0].error_code == "upstream_unavailable"
     assert not other.requests
 
@@ -206,7 +207,7 @@ async def test_a_replay_asks_nobody(streamed: bool) -> None:
     assert len(provider.requests) == 1
     assert [record.action for record in house.records] == ["new", "replayed"]
     assert [record.usage for record in house.records] == [Usage(5, 6)] * 2
-    assert len(house.texts) == 1
+    assert len(house.texts.sent) == 1
 
 
 @pytest.mark.parametrize("streamed", [False, True])

@@ -11,6 +11,8 @@ import httpx
 from app.keys.administration import NewSecret, create_key
 from app.people.administration import new_person
 from app.people.sign_in import NewLogin, Origin, make_link_ticket, sign_in_with_key, sign_in_with_ticket
+from app.recording.administration import start_recording
+from app.storage.audit import Actor
 from app.storage.database import Connection, Database
 from app.storage.people import Person
 from app.storage.request_pages import page_of_rows
@@ -80,6 +82,15 @@ class Console:
         self._count += 1
         new: NewSecret = self.done(create_key, name=name or f"key {self._count}", **fields)
         return new
+
+    def record(self, *keys: NewSecret) -> None:
+        """Record keys for a day, and wait until the gateway does."""
+        for new in keys:
+            with self.database.transaction() as connection:
+                start_recording(self.database, connection, Actor("somebody", "cli"), new.key.id, 86_400)
+        for new in keys:
+            with self.gateway.client(new.secret) as client:
+                until(lambda client=client: client.get("/v1/key").json()["recorded_until"])  # type: ignore[misc]
 
     def stranger(self) -> httpx.Client:
         """An HTTP client that has no cookie and follows nothing; close it."""

@@ -57,6 +57,7 @@ def _signed_in(browser: Browser, console: Console, *, key: bool = False, **optio
 def used_console(console: Console) -> Console:
     """A console with something on every page."""
     new = console.new_key("ada-laptop", note="the first one")
+    console.record(new)
     assert console.chat(new.secret).status_code == 200
     assert console.chat(new.secret, model="nowhere").status_code == 404
     console.rows(lambda row: row["outcome"] == "refused")
@@ -191,16 +192,18 @@ def test_every_page_is_within_reach(
     options: dict[str, Any] = {"color_scheme": scheme, "locale": locale, "viewport": viewport}
     found: list[str] = []
     with _signed_in(browser, used_console, **options) as opened:
-        details = [
-            f"requests/{used_console.rows()[0]['id']}",
-            f"keys/{used_console.rows(lambda row: row['outcome'] == 'refused')[0]['key_id']}",
-        ]
+        key_id = used_console.rows(lambda row: row["outcome"] == "refused")[0]["key_id"]
+        recorded = used_console.rows(lambda row: (row["key_id"], row["outcome"]) == (key_id, "completed"))[0]["id"]
+        details = [f"requests/{used_console.rows()[0]['id']}", f"keys/{key_id}", f"requests/{recorded}"]
         for page in (*PAGES, *details):
             opened.go(page)
             found += opened.axe()
             if opened.overflow() > 0:
                 found.append(f"{page} is {opened.overflow()} pixels wider than the window")
             assert opened.page.locator("html").get_attribute("lang") == ("zh-CN" if locale == "zh-CN" else "en")
+        opened.page.locator("#texts form button").click()
+        expect(opened.page.locator("#texts pre").first).to_have_text("user: Hello")
+        found += opened.axe()
     with tab(browser, used_console.address, may_fault=True, **options) as opened:
         for page in ("sign-in", "nowhere"):
             opened.go(page)
@@ -272,6 +275,15 @@ def _poison(console: Console) -> list[str]:
     return pages
 
 
+def _recorded(console: Console) -> str:
+    """Record a call with every payload in its message; its page."""
+    new = console.new_key(PAYLOADS[0], project="recorded")
+    console.record(new)
+    assert console.chat(new.secret, messages=[{"role": "user", "content": "\n".join(PAYLOADS)}]).status_code == 200
+    (row,) = console.rows(lambda row: row["key_id"] == new.key.id)
+    return f"requests/{row['id']}"
+
+
 def _is_clean(page: Page) -> bool:
     clean: bool = page.evaluate(
         "window.hit === undefined && !document.querySelector('main img, main script, main base, main svg[onload], "
@@ -281,7 +293,7 @@ def _is_clean(page: Page) -> bool:
 
 
 def test_nothing_that_others_write_is_ever_run(browser: Browser, own_console: Console) -> None:
-    """Names, notes, models, end users, sessions, agents, errors: each is shown as it was written, and is text."""
+    """Names, notes, models, end users, sessions, agents, errors, recorded texts: each is shown as text, as written."""
     console = own_console
     with _signed_in(browser, console, user_agent=PAYLOADS[1]) as opened:
         opened.go("requests")
@@ -304,6 +316,11 @@ def test_nothing_that_others_write_is_ever_run(browser: Browser, own_console: Co
         for page in ("", "requests", "keys", "audit", *queries, *pages):
             opened.go(page)
             assert _is_clean(opened.page), page
+        opened.go(_recorded(console))
+        opened.page.locator("#texts form button").click()
+        for payload in PAYLOADS:
+            expect(opened.page.locator("#texts pre").first).to_contain_text(payload)
+        assert _is_clean(opened.page)
         opened.go("keys")
         for payload in PAYLOADS:
             expect(opened.page.locator("main table a", has_text=payload).first).to_be_visible()

@@ -22,11 +22,13 @@ PAGES = {
     ("GET", "/console/requests"): ALL,
     ("GET", "/console/requests/feed"): ALL,
     ("GET", "/console/requests/{call_id:int}"): ALL,
+    ("POST", "/console/requests/{call_id:int}/texts"): ADMINS,
     ("GET", "/console/keys"): STAFF,
     ("GET", "/console/keys/new"): ADMINS,
     ("POST", "/console/keys/new"): ADMINS,
     ("GET", "/console/keys/{key_id}"): ALL,
     ("POST", "/console/keys/{key_id}"): ADMINS,
+    ("POST", "/console/keys/{key_id}/recording"): ADMINS,
     ("POST", "/console/keys/{key_id}/{action}"): ADMINS,
     ("GET", "/console/projects"): STAFF,
     ("GET", "/console/limits/{scope:path}"): STAFF,
@@ -60,6 +62,7 @@ OPEN = {
 FORMS = {
     "/console/keys/new": {"name": "made by a form"},
     "/console/keys/{key_id}": {"name": "changed by a form"},
+    "/console/keys/{key_id}/recording": {"do": "start", "duration": "15m"},
     "/console/account/password": {"password": "correct horse battery"},
 }
 # Of forms that are sent without what they are for: whoever may send them is told so.
@@ -69,6 +72,7 @@ WITHOUT_USE = {
     "/console/playground": (400,),
     "/console/playground/stream": (400,),
     "/console/sessions/delete": (404,),
+    "/console/requests/{call_id:int}/texts": (404,),
 }
 
 

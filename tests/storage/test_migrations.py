@@ -17,6 +17,7 @@ from sqlalchemy import Connection, inspect, select, text
 from app.assembly.database import prepare
 from app.settings import SettingsError
 from app.storage import schema
+from app.storage.audit import Actor, note_action
 from app.storage.database import Database
 from app.storage.keys import list_keys
 from app.storage.moving import MoveFault, copy_all
@@ -85,8 +86,12 @@ _FILLED["0003"] = [
 ]
 _FILLED["0004"] = [
     *_FILLED["0003"],
-    "INSERT INTO person VALUES ('u_1', 'ada', 'admin', NULL, 1, NULL)",
-    "INSERT INTO audit (at, actor, via, action, subject) VALUES (1, 'ada', 'console', 'create', 'k_ada')",
+    "INSERT INTO audit (at, actor, via, action, subject) VALUES (1, 'ada', 'cli', 'key.create', 'key:k_ada')",
+    "INSERT INTO person VALUES ('p_1', 'ada', 'admin', NULL, 1, NULL)",
+]
+_FILLED["0005"] = [
+    statement.replace("'session-1', NULL, NULL)", "'session-1', NULL, NULL, 'continued', 18, 1000, 0, 0, 'queue=5')")
+    for statement in _FILLED["0004"]
 ]
 _OLDER = [step.revision for step in ScriptDirectory(_FOLDER).walk_revisions() if step.revision != HEAD]
 
@@ -256,6 +261,7 @@ def test_everything_moves_into_another_database(
     with database.transaction() as connection:
         for statement in _KEYS_0001[:4]:
             connection.execute(text(statement))
+        note_action(connection, Actor("ada", "cli"), "key.create", "key:k_ada")
     with _another(database_url, tmp_path, request) as same, closing(Database(f"sqlite:///{tmp_path}/copy.db")) as file:
         for copy in (same, file):
             counts = copy_all(database, copy)
@@ -265,6 +271,8 @@ def test_everything_moves_into_another_database(
                     assert query(ours, 0) == query(theirs, 0)
             with pytest.raises(MoveFault, match="has rows"):
                 copy_all(database, copy)
+            with copy.transaction() as connection:
+                note_action(connection, Actor("ada", "cli"), "key.create", "key:k_ada")
             # New names get new numbers.
             write(copy, [call(at=_AT + 2 * DAY, key_id="k_new", model="new", served="new", provider="new")], journal=3)
             with copy.transaction(reads=True) as connection:

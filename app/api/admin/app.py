@@ -9,6 +9,7 @@ from app.api.admin.common import PREFIX
 from app.api.admin.keys import KeyEndpoints
 from app.api.admin.limits import LimitEndpoints
 from app.api.admin.people import PeopleEndpoints
+from app.api.admin.recordings import RecordingEndpoints
 from app.api.admin.records import RecordEndpoints
 from app.api.admin.requests import RequestEndpoints
 from app.api.admin.services import AdminServices
@@ -25,6 +26,7 @@ _TAGS = (
     {"name": "people", "description": "Who may sign in to the console"},
     {"name": "limits", "description": "How much keys, projects, upstreams and the gateway may use"},
     {"name": "requests", "description": "What was asked, by whom, and what came of it"},
+    {"name": "recordings", "description": "Whose texts are kept for a while, and what they say"},
     {"name": "records", "description": "Prices, projects, and who has changed what"},
     {"name": "state", "description": "Workers, upstreams, models, sessions and settings"},
 )
@@ -39,6 +41,7 @@ def admin_app(services: AdminServices) -> FastAPI:
             PeopleEndpoints(services).router(),
             LimitEndpoints(services).router(),
             RequestEndpoints(services).router(),
+            RecordingEndpoints(services).router(),
             RecordEndpoints(services).router(),
             StateEndpoints(services).router(),
         ],

@@ -43,7 +43,7 @@ _CSV_COLUMNS = ("day", "key", "model", "requests", "tokens_in", "tokens_out", "t
 
 
 class Call(BaseModel):
-    """A request, as the ledger has it. No text of any message is kept."""
+    """A request, as the ledger has it, which keeps no text of any message."""
 
     id: str
     at: AwareDatetime

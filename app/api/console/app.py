@@ -13,6 +13,7 @@ from app.api.console.limits import LimitPages
 from app.api.console.overview import OverviewPages
 from app.api.console.people import PeoplePages
 from app.api.console.playground import PlaygroundPages
+from app.api.console.recordings import RecordingPages
 from app.api.console.rendering import Rendering, serve_asset
 from app.api.console.requests import RequestPages
 from app.api.console.services import ConsoleServices
@@ -41,6 +42,7 @@ def console_app(services: ConsoleServices) -> Starlette:
     limits = LimitPages(services, rendering)
     sessions = SessionPages(services, rendering)
     playground = PlaygroundPages(services, rendering)
+    recordings = RecordingPages(services, rendering, keys)
     people = PeoplePages(services, rendering)
     state = StatePages(services, rendering)
     pages: list[tuple[str, str, Page, tuple[str, ...]]] = [
@@ -49,11 +51,13 @@ def console_app(services: ConsoleServices) -> Starlette:
         ("GET", "/console/requests", requests.show, _EVERYBODY),
         ("GET", "/console/requests/feed", requests.feed, _EVERYBODY),
         ("GET", "/console/requests/{call_id:int}", requests.detail, _EVERYBODY),
+        ("POST", "/console/requests/{call_id:int}/texts", recordings.texts, _ADMINS),
         ("GET", "/console/keys", keys.show, _STAFF),
         ("GET", "/console/keys/new", keys.new, _ADMINS),
         ("POST", "/console/keys/new", keys.create, _ADMINS),
         ("GET", "/console/keys/{key_id}", keys.detail, _EVERYBODY),
         ("POST", "/console/keys/{key_id}", keys.change, _ADMINS),
+        ("POST", "/console/keys/{key_id}/recording", recordings.change, _ADMINS),
         ("POST", "/console/keys/{key_id}/{action}", keys.act, _ADMINS),
         ("GET", "/console/projects", limits.projects, _STAFF),
         ("GET", "/console/limits/{scope:path}", limits.show, _STAFF),

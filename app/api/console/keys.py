@@ -34,6 +34,7 @@ from app.storage.clock import now
 from app.storage.database import Connection
 from app.storage.keys import StoredKey, key_of, list_keys
 from app.storage.limits import set_limits
+from app.storage.recordings import count_of_texts, recording_of
 from app.storage.request_pages import newest_of_keys
 from app.storage.usage import DAY, usage_of
 
@@ -45,6 +46,8 @@ _ACTIONS: dict[str, Callable[..., StoredKey]] = {
     "resume": administration.resume_key,
     "revoke": administration.revoke_key,
 }
+# Of recordings, as the form offers them.
+DURATIONS = ("15m", "1h", "4h", "24h")
 _GRACES = {"0": 0.0, "1h": 3600.0, "24h": 86_400.0, "7d": 7 * 86_400.0}
 
 
@@ -190,6 +193,10 @@ class KeyPages:
         await self._database.run(act)
         return RedirectResponse(f"../{key_id}", HTTPStatus.SEE_OTHER)
 
+    async def refuse(self, request: Request, key_id: str, fault: str) -> Response:
+        """A key's page that says why something was not done."""
+        return await self._shown(request, key_id, fault=fault)
+
     async def _shown(
         self,
         request: Request,
@@ -211,6 +218,8 @@ class KeyPages:
                 "rectangles": stacked(days),
                 "used": usage_of(connection, key.id, {"today": today, "week": _week_ago(), "ever": 0}),
                 "actions": actions_before(connection, None, subject=f"key:{key.id}", limit=10),
+                "recording": recording_of(connection, key.id),
+                "texts": count_of_texts(connection, key.id).get(key.id, 0),
             }
 
         found = await self._database.report(read)
@@ -227,6 +236,7 @@ class KeyPages:
             tried=tried,
             stretch=STRETCH_MINUTES,
             graces=list(_GRACES),
+            durations=DURATIONS,
         )
 
 

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from app.api.console.visitors import home_of, page_path, visitor_of
+from app.api.console.visitors import home_of, page_path, recordings_of, visitor_of
 from app.api.pages.addresses import gateway_address
 from app.api.pages.browsers import preferred_language
 
@@ -67,6 +67,7 @@ class Rendering:
             language=language,
             theme=theme_of(request),
             visitor=visitor_of(request),
+            recordings=recordings_of(request),
             base=home_of(request),
             api=f"{gateway_address(request)}/v1",
             path=page_path(request),

@@ -1,7 +1,7 @@
 """Requests: the log, live, and one with all that is known of it."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any
@@ -20,6 +20,7 @@ from app.domain.json import json_bytes
 from app.storage.clock import now
 from app.storage.database import Connection
 from app.storage.keys import list_keys
+from app.storage.recordings import RecordedText, has_texts
 from app.storage.request_pages import RowFilter, page_of_rows, row_of
 from app.storage.rows import OUTCOMES, time_of
 from app.storage.usage import DAY, HOUR
@@ -77,19 +78,12 @@ class RequestPages:
         call_id = request.path_params["call_id"]
         if not is_row_id(str(call_id)):
             raise Refused(HTTPStatus.NOT_FOUND, "missing")
-
-        def read(connection: Connection) -> dict[str, Any] | None:
-            row = row_of(connection, call_id)
-            return None if row is None else _shown_row(row, _names(connection))
-
-        row = await self._services.database.report(read)
+        row = await self._services.database.report(lambda connection: shown_request(connection, call_id))
         visitor = visitor_of(request)
         only = None if visitor is None else visitor.key_id
         if row is None or only not in (None, row["key_id"]):
             raise Refused(HTTPStatus.NOT_FOUND, "missing")
-        return self._rendering.page(
-            request, "request", row=row, steps=time_line(row), headers=known_headers(row), marks=_MARKS
-        )
+        return request_page(self._rendering, request, row)
 
     async def feed(self, request: Request) -> Response:
         """Rows of the log as they come, as server-sent events."""
@@ -99,6 +93,23 @@ class RequestPages:
         await self._feed.begin()
         rows = self._feed.follow(int(last) if is_row_id(last) else None, wanted)
         return Stream(_events(rows, names), "text/event-stream", {"x-accel-buffering": "no"})
+
+
+def shown_request(connection: Connection, call_id: int) -> dict[str, Any] | None:
+    """A request as its page shows it; None if there is none."""
+    row = row_of(connection, call_id)
+    if row is None:
+        return None
+    return _shown_row(row, _names(connection)) | {"is_recorded": has_texts(connection, row)}
+
+
+def request_page(
+    rendering: Rendering, request: Request, row: dict[str, Any], texts: Sequence[RecordedText] | None = None
+) -> Response:
+    """The page of a request; with its texts, if they are to be shown."""
+    return rendering.page(
+        request, "request", texts=texts, row=row, steps=time_line(row), headers=known_headers(row), marks=_MARKS
+    )
 
 
 async def _events(

@@ -1,7 +1,7 @@
 """Who looks at a page: the cookie, and what keeps other sites from using it."""
 
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -12,6 +12,7 @@ from app.people.sign_in import NewLogin, Visitor, login_of
 from app.storage.audit import Actor
 from app.storage.database import Connection, Database
 from app.storage.keys import key_of
+from app.storage.recordings import Recording, running_recordings
 
 _COOKIE, _SECURE_COOKIE = "kimi_console", "__Host-kimi_console"
 _SAFE = frozenset({"GET", "HEAD"})
@@ -33,6 +34,12 @@ def visitor_of(request: Request) -> Visitor | None:
     """Who looks; None for strangers."""
     visitor: Visitor | None = request.scope.get("visitor")
     return visitor
+
+
+def recordings_of(request: Request) -> Sequence[Recording]:
+    """The recordings that run, as far as whoever looks may know: every page is marked with them."""
+    recordings: Sequence[Recording] = request.scope.get("recordings", ())
+    return recordings
 
 
 def actor_of(request: Request) -> Actor:
@@ -71,7 +78,12 @@ class Guard:
         """Find out who looks."""
         cookie = request.cookies.get(_SECURE_COOKIE) or request.cookies.get(_COOKIE)
         if cookie:
-            request.scope["visitor"] = await self._database.run(lambda connection: known_visitor(connection, cookie))
+
+            def read(connection: Connection) -> tuple[Visitor | None, list[Recording]]:
+                visitor = known_visitor(connection, cookie)
+                return visitor, [] if visitor is None else running_recordings(connection, visitor.key_id)
+
+            request.scope["visitor"], request.scope["recordings"] = await self._database.run(read)
 
     def only(self, *roles: str) -> Callable[[Page], Page]:
         """For a page that only some roles see. Strangers are asked to sign in, and come back."""

@@ -10,8 +10,11 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from app.domain.caller import caller_of_key
 from app.people.administration import new_person
 from app.people.sign_in import Origin, make_link_ticket, sign_in_with_ticket
+from app.recording.administration import start_recording
+from app.storage.audit import Actor
 from app.storage.database import Database
 from tests import databases
 from tests.api.admin.conftest import Opened, create
@@ -25,6 +28,9 @@ def database_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/gateway.db"
 
 
+_ALICE = caller_of_key(ALICE_KEY).id
+# What only `admin` may read.
+_TEXTS = "/requests/{call_id}/texts"
 # What a request to each address gets that may be made, and has nothing wrong in it: its status, and its body.
 # What isn't there is a 404.
 _ROUTES: dict[tuple[str, str], tuple[int, Any]] = {
@@ -54,6 +60,11 @@ _ROUTES: dict[tuple[str, str], tuple[int, Any]] = {
     ("GET", "/requests"): (200, None),
     ("GET", "/requests/feed"): (200, None),
     ("GET", "/requests/{call_id}"): (404, None),
+    ("GET", "/requests/{call_id}/texts"): (404, None),
+    ("GET", "/recordings"): (200, None),
+    ("POST", "/recordings"): (201, {"key_id": _ALICE, "duration": "15m"}),
+    ("POST", "/recordings/{key_id}/stop"): (200, None),
+    ("DELETE", "/recordings/{key_id}"): (204, None),
     ("GET", "/usage"): (200, None),
     ("GET", "/export/requests.jsonl"): (200, None),
     ("GET", "/export/usage.csv"): (200, None),
@@ -98,6 +109,11 @@ _WRONG: tuple[tuple[str, str, bytes, str | None], ...] = (
     ("POST", "/people", b'{"name": "a", "password": "of my choice"}', "password"),
     ("PATCH", "/people/p_1", b'{"disabled": 1}', "disabled"),
     ("PATCH", "/people/p_1", b'{"name": "\\ud800"}', "name"),
+    ("POST", "/recordings", b'{"key_id": "k_1"}', "duration"),
+    ("POST", "/recordings", b'{"key_id": "k_nobody", "duration": "1h"}', "key_id"),
+    ("POST", "/recordings", b'{"key_id": "%s", "duration": "a while"}' % _ALICE.encode(), "duration"),
+    ("POST", "/recordings", b'{"key_id": "%s", "duration": "14m"}' % _ALICE.encode(), "duration"),
+    ("POST", "/recordings", b'{"key_id": "%s", "duration": "25h"}' % _ALICE.encode(), "duration"),
     ("PUT", "/limits/somebody", b'{"limits": "none"}', "scope"),
     ("POST", "/limits/gateway/try", b'{"limits": "none", "last": "0s"}', "last"),
     ("PUT", "/prices", b'{"data": [{"model": "kimi"}]}', "data[0].since"),
@@ -144,6 +160,8 @@ def test_every_address_has_its_exact_status_for_every_role(
     session = {"messages": [{"role": "user", "content": "Hello"}], "user": "me"}
     with keeper.client(subject.secret) as client:
         client.post("/v1/chat/completions", json=session).raise_for_status()
+    with database.transaction() as connection:
+        start_recording(database, connection, Actor("ada", "cli"), subject.key.id, 900)
     with (
         httpx.Client(base_url=f"{keeper.base_url}/admin/v1", trust_env=False) as nobody,
         opened("chat", "metrics") as chats,
@@ -160,13 +178,17 @@ def test_every_address_has_its_exact_status_for_every_role(
             assert _asked(nobody, method, address, body) == (401, "invalid_api_key"), what
             assert _asked(chats, method, address, body) == (403, "missing_scope"), what
             allowed = (status, "not_found" if status == 404 else None)
-            assert _asked(reads, method, address, body) == (allowed if method == "GET" else (403, "missing_scope")), (
-                what
-            )
+            may_read = method == "GET" and path != _TEXTS
+            assert _asked(reads, method, address, body) == (allowed if may_read else (403, "missing_scope")), what
             if method != "DELETE" or path.endswith(("{session_id}", "{login_id}")):
                 assert _asked(changes, method, address, body) == allowed, what
-        for address in (f"/keys/{subject.key.id}", "/limits/gateway", f"/people/{person.id}/logins"):
-            assert _asked(changes, "DELETE", address) == (204 if "people" in address else 200, None)
+        for address, status in (
+            (f"/recordings/{_ALICE}", 204),
+            (f"/keys/{subject.key.id}", 200),
+            ("/limits/gateway", 200),
+            (f"/people/{person.id}/logins", 204),
+        ):
+            assert _asked(changes, "DELETE", address) == (status, None)
         missing = {"key_id": "k_nobody", "session_id": "x", "scope": "key:k_nobody", "call_id": "1", "name": "nobody"}
         missing |= {"person_id": "p_nobody", "login_id": "x"}
         for (method, path), (_, body) in _ROUTES.items():
