@@ -90,7 +90,7 @@ _FILLED["0004"] = [
     "INSERT INTO person VALUES ('p_1', 'ada', 'admin', NULL, 1, NULL)",
 ]
 _FILLED["0005"] = [
-    statement.replace("'session-1', NULL, NULL)", "'session-1', NULL, NULL, 'continued', 18, 1000, 0, 0, 'queue=5')")
+    statement.replace("'session-1', NULL, NULL)", "'session-1', NULL, NULL, 1, 18, 1000, 0, 0, 'queue=5')")
     for statement in _FILLED["0004"]
 ]
 _OLDER = [step.revision for step in ScriptDirectory(_FOLDER).walk_revisions() if step.revision != HEAD]
