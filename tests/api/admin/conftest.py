@@ -10,6 +10,7 @@ import pytest
 
 from app.api.admin import feed
 from app.keys.administration import NewSecret, create_key
+from app.limits import allowance, leases
 from app.storage.database import Database
 from tests import databases
 from tests.conftest import StartGateway
@@ -32,9 +33,11 @@ def create(database: Database, name: str, **fields: Any) -> NewSecret:
 
 
 @pytest.fixture(autouse=True)
-def _eager_feed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The feed of requests looks five times as often as in earnest: tests wait for what it finds."""
+def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes every second, every five or after ten does so sooner: tests wait for what is seen then."""
     monkeypatch.setattr(feed, "_PAUSE_SECONDS", 0.2)
+    monkeypatch.setattr(leases, "_IDLE_HEARTBEAT_SECONDS", 0.5)
+    monkeypatch.setattr(allowance, "_IDLE_SECONDS", 0.5)
 
 
 @pytest.fixture
