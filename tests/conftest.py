@@ -29,7 +29,10 @@ os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("nobody.pem"))
 feed.HEARTBEAT_SECONDS = writer._PAUSE_SECONDS = 0.05
 # Until all tests are collected: next to nothing of what that makes is garbage.
 gc.disable()
-_LONGEST = ("test_fuzz.py", "test_cluster.py")
+_LONGEST = (
+    *("test_fuzz.py", "test_cluster.py", "test_cli.py", "test_log_secrecy.py", "test_who_pays.py", "test_model.py"),
+    *("test_cluster_redis.py", "test_first_link.py", "test_browser.py", "test_provider.py", "test_package.py"),
+)
 StartGateway = Callable[..., AbstractContextManager[LiveGateway]]
 
 ALARM = pytest.StashKey[Callable[[], None]]()
@@ -55,6 +58,12 @@ class RunLog:
         assert [secret for secret in secrets if secret.encode() in text] == [], "secrets in the log"
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """One process more than there are processors: tests wait for servers, browsers and the clock, too."""
+    return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else len(os.sched_getaffinity(0)) + 1
+
+
 def pytest_collection_finish() -> None:
     """Look for garbage from now on, but not among all that was imported and collected, which takes 0.3 s each time."""
     gc.freeze()
@@ -63,7 +72,8 @@ def pytest_collection_finish() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest comes first: several processes that share the tests then end at about the same time."""
-    items.sort(key=lambda item: item.path.name not in _LONGEST)
+    places = {name: place for place, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ class _Server(uvicorn.Server):
             connection.shutdown()
         with suppress(TimeoutError):
             async with asyncio.timeout(self.config.timeout_graceful_shutdown):
-                while self.server_state.connections or self.server_state.tasks:
+                while self.server_state.connections or self.server_state.tasks:  # noqa: ASYNC110 - uvicorn has no event
                     await asyncio.sleep(0.005)
         for task in self.server_state.tasks:
             task.cancel()
