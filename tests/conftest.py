@@ -1,5 +1,6 @@
 """What all tests share: a simulated site, a gateway in front of it, and one log of the whole run."""
 
+import gc
 import os
 import signal
 from collections.abc import Callable, Generator, Iterator
@@ -13,6 +14,8 @@ import httpx
 import pytest
 from _pytest.outcomes import Failed  # pytest.fail.Exception, with a type
 
+from app.ledger import writer
+from app.storage import feed
 from simulator.behaviour import Behaviour
 from simulator.live import LiveSimulator, running
 from tests.clock import Clock
@@ -20,7 +23,16 @@ from tests.live import ALICE_KEY, BOB_KEY, UPSTREAM_KEY, LiveGateway, gateway_fo
 
 # Tests that are about keys or the ledger name a database of their own. The others leave no file in the checkout.
 os.environ["DATABASE_URL"] = "none"
-_LONGEST = ("test_fuzz.py", "test_cluster.py")
+# One authority that has signed nothing: whoever reads the system's, as each HTTP client does, takes 25 ms for them.
+os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("nobody.pem"))
+# What gateways do again and again comes at shorter intervals than in earnest: tests wait for the next time.
+feed.HEARTBEAT_SECONDS = writer._PAUSE_SECONDS = 0.05
+# Until all tests are collected: next to nothing of what that makes is garbage.
+gc.disable()
+_LONGEST = (
+    *("test_fuzz.py", "test_cluster.py", "test_cli.py", "test_log_secrecy.py", "test_who_pays.py", "test_model.py"),
+    *("test_cluster_redis.py", "test_first_link.py", "test_browser.py", "test_provider.py", "test_package.py"),
+)
 StartGateway = Callable[..., AbstractContextManager[LiveGateway]]
 
 ALARM = pytest.StashKey[Callable[[], None]]()
@@ -46,9 +58,22 @@ class RunLog:
         assert [secret for secret in secrets if secret.encode() in text] == [], "secrets in the log"
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """One process more than there are processors: tests wait for servers, browsers and the clock, too."""
+    return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else len(os.sched_getaffinity(0)) + 1
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage from now on, but not among all that was imported and collected, which takes 0.3 s each time."""
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest comes first: several processes that share the tests then end at about the same time."""
-    items.sort(key=lambda item: item.path.name not in _LONGEST)
+    places = {name: place for place, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 @pytest.fixture

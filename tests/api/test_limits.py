@@ -254,14 +254,14 @@ def test_the_sdk_of_openai_waits_until_there_is_room(
     start_gateway: StartGateway, settings: dict[str, Any], make_key: Make
 ) -> None:
     """For as long as `retry-after-ms` says, and then gets its answer: it is not refused again."""
-    new = make_key("20 requests/minute")
+    new = make_key("60 requests/minute")
     with (
         start_gateway(**settings, limit_wait=0) as gateway,
         gateway.client(new.secret) as client,
         sdk.connect(gateway, new.secret, max_retries=5) as patient,
     ):
-        _known(client, "20 requests/minute")
-        assert 429 in [_ask(client).status_code for _ in range(40)]
+        _known(client, "60 requests/minute")
+        assert 429 in [_ask(client).status_code for _ in range(100)]
         before = _refusals(gateway)
         assert sdk.ask(patient, "Hello")
         assert _refusals(gateway) - before <= 1
@@ -297,11 +297,17 @@ def test_the_holder_of_a_key_is_told_how_it_stands(limited: LiveGateway, make_ke
     assert (of_project["scope"], of_project["used"], of_project["remaining"]) == ("project", 3, 6)
 
 
-def test_a_running_call_is_counted_for_the_holder(limited: LiveGateway, site: LiveSimulator, make_key: Make) -> None:
+def test_a_running_call_is_counted_for_the_holder(
+    start_gateway: StartGateway, settings: dict[str, Any], site: LiveSimulator, make_key: Make
+) -> None:
     """Of what is allowed at once."""
     new = make_key("5 at once")
     site.site.update(failure="hang")
-    with limited.client(new.secret) as client, ExitStack() as stack:
+    with (
+        start_gateway(**settings, stream_grace_seconds=0.01) as gateway,
+        gateway.client(new.secret) as client,
+        ExitStack() as stack,
+    ):
         _known(client, "5 at once")
         stream = {"messages": _HELLO, "stream": True}
         for _ in range(2):

@@ -16,12 +16,10 @@ Watch = Callable[..., AbstractContextManager[Watched]]
 
 
 @pytest.fixture(scope="package", autouse=True)
-def _search_what_is_new() -> Iterator[None]:
+def _search_what_is_new() -> None:
     """Every case searches the heap for what it has left behind: not among all that was there before."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def test_no_request_makes_the_gateway_stumble(gateway: LiveGateway, site: LiveSi
         ALICE_KEY,
         tmp_path,
         checks="tests.clients.fuzz_checks",
-        arguments=["--exclude-checks", NOT_CHECKED, "--max-examples", "100"],
+        arguments=["--exclude-checks", NOT_CHECKED, "--max-examples", "50"],
         environment=responses,
     )
     assert summary["operations"]["tested"] == summary["operations"]["total"] == 19

@@ -19,6 +19,7 @@ from app.storage.database import Database
 from app.storage.people import find_person
 from app.storage.schema import migrate
 from tests.conftest import StartGateway
+from tests.databases import ready_file
 from tests.live import NO_TLS, WAIT_SECONDS, LiveGateway
 
 _TOKEN = re.compile(r'name="csrf" value="([^"]+)"')
@@ -98,7 +99,7 @@ def make_key(database: Database, name: str = "laptop", **fields: Any) -> NewSecr
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
     """An empty database."""
-    database = Database(f"sqlite:///{tmp_path}/gateway.db", timeout=10)
+    database = Database(ready_file(tmp_path / "gateway.db"), timeout=10)
     migrate(database)
     yield database
     database.close()

@@ -134,9 +134,9 @@ def said(*, streamed: bool, usage: object = None, text: str = _WORDS, **message:
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An SQLite file, unless a test asks for PostgreSQL."""
     if getattr(request, "param", "sqlite") == "sqlite":
-        return f"sqlite:///{tmp_path}/gateway.db"
+        return databases.ready_file(tmp_path / "gateway.db")
     server: databases.PostgresServer = request.getfixturevalue("shared_postgres")
-    return server.new_database()
+    return server.new_ready_database()
 
 
 @pytest.fixture

@@ -8,7 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
+from app.api.admin import feed
 from app.keys.administration import NewSecret, create_key
+from app.limits import allowance, leases
 from app.storage.database import Database
 from tests import databases
 from tests.conftest import StartGateway
@@ -28,6 +30,14 @@ def create(database: Database, name: str, **fields: Any) -> NewSecret:
     """Make a key, as the command line does."""
     with database.transaction() as connection:
         return create_key(connection, name=name, **fields)
+
+
+@pytest.fixture(autouse=True)
+def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes every second, every five or after ten does so sooner: tests wait for what is seen then."""
+    monkeypatch.setattr(feed, "_PAUSE_SECONDS", 0.2)
+    monkeypatch.setattr(leases, "_IDLE_HEARTBEAT_SECONDS", 0.5)
+    monkeypatch.setattr(allowance, "_IDLE_SECONDS", 0.5)
 
 
 @pytest.fixture
