@@ -311,3 +311,27 @@ tickets = Table(
     Column("expires_at", Number, nullable=False),
     sqlite_strict=True,
 )
+
+# Upstreams that were added while the gateway ran.
+upstreams = Table(
+    "upstream",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("entry", Text, nullable=False),  # JSON, in the words of PROVIDERS_FILE, without what is secret
+    Column("secrets", Text),  # encrypted; NULL for none
+    Column("enabled", Flag, nullable=False),
+    Column("position", Number, nullable=False),  # those of equal names come first that have the lower one
+    Column("created_at", Number, nullable=False),
+    Column("changed_at", Number, nullable=False),
+    sqlite_strict=True,
+)
+
+# The same for routes.
+routes = Table(
+    "route",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("targets", Text, nullable=False),  # JSON: a list in order, or an object with weights
+    Column("changed_at", Number, nullable=False),
+    sqlite_strict=True,
+)
