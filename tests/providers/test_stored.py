@@ -13,6 +13,7 @@ from app.providers.stored import NotStored, Opened, UpstreamAdministration, Upst
 from app.settings import load_settings
 from app.storage.audit import Actor, actions_before
 from app.storage.database import Database
+from app.storage.schema import migrate
 from app.storage.tables import metadata
 from app.storage.upstreams import list_routes
 from tests import databases
@@ -79,7 +80,7 @@ def book(database: Database) -> Book:
 def sqlite_book(tmp_path: Any) -> Any:
     """For what doesn't depend on the kind of database."""
     database = Database(f"sqlite:///{tmp_path}/gateway.db", timeout=5)
-    databases.migrate(database)
+    migrate(database)
     yield Book(database)
     database.close()
 
@@ -213,8 +214,8 @@ def test_names_are_taken_once(sqlite_book: Book) -> None:
         ("change", "gpu", {"name": "gpu2"}),
     ):
         with pytest.raises(UpstreamFault):
-            book.do(what, *arguments)
-    for what, *arguments in (
+            book.do(str(what), *arguments)
+    for what, *rest in (
         ("change", "kimi-web", {"enabled": False}),
         ("remove", "kimi-web"),
         ("remove_route", "fast"),
@@ -222,7 +223,7 @@ def test_names_are_taken_once(sqlite_book: Book) -> None:
         ("remove_route", "nobody"),
     ):
         with pytest.raises(NotStored):
-            book.do(what, *arguments)
+            book.do(str(what), *rest)
 
 
 def test_routes_are_set_and_removed(book: Book) -> None:
