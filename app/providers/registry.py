@@ -30,6 +30,11 @@ class ModelRoute:
     targets: tuple[str, ...]
     weights: tuple[float, ...] | None = None
 
+    @property
+    def given(self) -> Sequence[str] | Mapping[str, float]:
+        """The targets in order, or with their weights."""
+        return self.targets if self.weights is None else dict(zip(self.targets, self.weights, strict=True))
+
     def order(self) -> Iterable[str]:
         """The targets in the order in which they are asked this time."""
         if self.weights is None:
@@ -188,6 +193,12 @@ class ProviderRegistry:
             )
         found = self._targets(model, provider) if caller.may_use(model) else ()
         return found or self._meant(model, provider, caller)
+
+    def answering(self, name: str) -> tuple[Target, ...]:
+        """Who can answer a route or a model of exactly that name; nobody, maybe."""
+        if name == ANY_MODEL:
+            return () if self._any is None else self._of_route(name, self._any, None)
+        return self._targets(name, None)
 
     def model_ids(self, *, doubles: bool = False, caller: Caller = _ANYBODY) -> Sequence[tuple[str, Target]]:
         """Every name that is listed, with the model that answers it first: routes, then models.

@@ -354,10 +354,14 @@ def read_entry(document: Mapping[str, Any]) -> KeyedEntry:
         UpstreamFault: Something is wrong with it.
     """
     try:
-        return KeyedEntry.model_validate(document)
+        entry = KeyedEntry.model_validate(document)
+        msgspec.json.encode(document_of(entry))
     except ValidationError as error:
         field, message = entry_fault(error)
         raise UpstreamFault(f"{field}: {message}" if field else message, field) from None
+    except (OverflowError, UnicodeEncodeError):
+        raise UpstreamFault("It has a number or a text that can't be stored.") from None
+    return entry
 
 
 def document_of(entry: KeyedEntry) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from app.api.admin.records import RecordEndpoints
 from app.api.admin.requests import RequestEndpoints
 from app.api.admin.services import AdminServices
 from app.api.admin.state import StateEndpoints
+from app.api.admin.upstreams import UpstreamEndpoints
 from app.api.app import Gateway
 from app.api.error_responses import error_response
 from app.api.wire.faults import openai_fault
@@ -26,7 +27,8 @@ _TAGS = (
     {"name": "limits", "description": "How much keys, projects, upstreams and the gateway may use"},
     {"name": "requests", "description": "What was asked, by whom, and what came of it"},
     {"name": "records", "description": "Prices, projects, and who has changed what"},
-    {"name": "state", "description": "Workers, upstreams, models, sessions and settings"},
+    {"name": "upstreams", "description": "Upstreams, models and routes"},
+    {"name": "state", "description": "Workers, sessions and settings"},
 )
 
 
@@ -40,6 +42,7 @@ def admin_app(services: AdminServices) -> FastAPI:
             LimitEndpoints(services).router(),
             RequestEndpoints(services).router(),
             RecordEndpoints(services).router(),
+            UpstreamEndpoints(services).router(),
             StateEndpoints(services).router(),
         ],
         public_paths=frozenset(),
