@@ -72,7 +72,7 @@ def test_an_upstream_is_added_and_answers(admin: httpx.Client, keeper: LiveGatew
 def test_secrets_are_never_shown_again(
     admin: httpx.Client, keeper: LiveGateway, entry: dict[str, Any], database: Database, run_log: RunLog
 ) -> None:
-    """Neither in an answer, nor in the log of changes, nor in the gateway's log, also where the upstream refuses them."""
+    """Neither in an answer nor in a log, also where the upstream refuses them; and no table has them."""
     begin = run_log.path.stat().st_size
     wrong = {**entry, "key": "sk-refused-0d0d0d", "headers": {"X-Token": TOKEN}}
     answers = [
