@@ -54,6 +54,8 @@ def _parser() -> argparse.ArgumentParser:
         ("usage", "say what was used, by whom and of what"),
         ("requests", "show the latest calls"),
         ("prices", "read and show what models cost"),
+        ("upstreams", "add, try, change and remove upstreams while the gateway runs"),
+        ("routes", "name models, and say who answers them"),
         ("database", "look after the database of keys and calls"),
         ("people", "say who may sign in to the console"),
         ("console-link", "print a link that signs in to the console, once"),

@@ -1,6 +1,7 @@
 """Which providers can answer a model name, and in which order they are asked."""
 
 import random
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -14,6 +15,7 @@ from app.providers.base import BaseProvider, ModelSpec
 # The route of every name that nobody knows.
 ANY_MODEL = "*"
 _LONGEST_NAME = 100
+_WEIGHT = re.compile(r"\d+(\.\d+)?")
 _ANYBODY = Caller("")
 
 
@@ -29,6 +31,31 @@ class ModelRoute:
 
     targets: tuple[str, ...]
     weights: tuple[float, ...] | None = None
+
+    @classmethod
+    def read(cls, text: str) -> "ModelRoute":
+        """The route that a text says: `first>second`, or `some*3|others*1`.
+
+        Raises:
+            ValueError: It says something else.
+        """
+        weighted = "*" in text
+        targets = [target.strip() for target in text.split("|" if weighted else ">")]
+        if not all(targets):
+            raise ValueError("write first>second or some*3|others*1")
+        if not weighted:
+            return cls(tuple(targets))
+        pairs = [target.rpartition("*") for target in targets]
+        if not all(target and _WEIGHT.fullmatch(weight) and float(weight) > 0 for target, _, weight in pairs):
+            raise ValueError("every target of a weighted route needs a weight above 0, as in some*3|others*1")
+        return cls(tuple(target for target, _, _ in pairs), tuple(float(weight) for _, _, weight in pairs))
+
+    @property
+    def text(self) -> str:
+        """The opposite of `read`."""
+        if self.weights is None:
+            return ">".join(self.targets)
+        return "|".join(f"{target}*{weight:g}" for target, weight in zip(self.targets, self.weights, strict=True))
 
     @property
     def given(self) -> Sequence[str] | Mapping[str, float]:

@@ -1,5 +1,6 @@
 """Upstreams and models tried: whether an upstream answers, and who would answer a model."""
 
+from collections.abc import Awaitable, Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
@@ -9,13 +10,12 @@ from app.api.admin.services import AdminServices
 from app.domain.caller import Caller
 from app.domain.errors import GatewayError, InvalidRequest
 from app.keys.keyring import caller_of
-from app.providers.base import BaseProvider
+from app.providers.base import BaseProvider, ModelSpec
 from app.providers.config import KeyedEntry
 from app.providers.stored import Catalog
+from app.providers.trying import try_upstream
 from app.storage.keys import key_of
 
-# Whoever tries something waits for it.
-_TRIAL_SECONDS = 15.0
 _MOST_MODELS = 200
 
 
@@ -51,11 +51,12 @@ class Answerers(BaseModel):
 
 async def probed(provider: BaseProvider) -> Probe:
     """Whether an upstream answers."""
-    try:
+
+    async def connect() -> Sequence[ModelSpec]:
         await provider.connect()
-    except GatewayError as error:
-        return Probe(ok=False, code=error.code or error.type, message=error.message, models=[])
-    return Probe(ok=True, code=None, message=None, models=[spec.id for spec in provider.models][:_MOST_MODELS])
+        return provider.models
+
+    return await _outcome(connect())
 
 
 async def tried(catalog: Catalog, entry: KeyedEntry) -> Probe:
@@ -64,14 +65,15 @@ async def tried(catalog: Catalog, entry: KeyedEntry) -> Probe:
     Raises:
         UpstreamFault: The entry lacks something.
     """
-    timeout = min(entry.timeout or _TRIAL_SECONDS, _TRIAL_SECONDS)
-    provider = catalog.provider(entry.model_copy(update={"retries": 0, "timeout": timeout}))
+    return await _outcome(try_upstream(catalog, entry))
+
+
+async def _outcome(trial: Awaitable[Sequence[ModelSpec]]) -> Probe:
     try:
-        await provider.start()
-        await provider.retire()  # what it would do in the background: `connect` does it now
-        return await probed(provider)
-    finally:
-        await provider.aclose()
+        models = await trial
+    except GatewayError as error:
+        return Probe(ok=False, code=error.code or error.type, message=error.message, models=[])
+    return Probe(ok=True, code=None, message=None, models=[spec.id for spec in models[:_MOST_MODELS]])
 
 
 async def who_answers(services: AdminServices, model: str, key_id: str | None) -> Answerers:
