@@ -300,20 +300,13 @@ class UpstreamAdministration(Struct, frozen=True):
 
     def _patched(self, before: Opened, fields: Mapping[str, Any]) -> Opened:
         """An upstream with other fields."""
-        stored = before.stored
-        if before.entry is None:
-            # What is secret can't be read: it has to be given anew.
-            document: Any = dict(stored.entry)
-            secrets = []
-        else:
-            document, secrets = _joined(stored.entry, _secrets_of(before.entry)), before.secrets
-        entry = read_entry(_merged(document, fields))
-        kept = [field for field in secrets if not _is_given(fields, field)]
+        entry = read_entry(changed_fields(before, fields))
+        kept = [field for field in before.secrets if not _is_given(fields, field)]
         if kept and before.entry is not None and _address(before.entry) != _address(entry):
             raise UpstreamFault(
                 f"What is secret was given for another address: give {' and '.join(kept)} again, or null.", kept[0]
             )
-        return Opened(self._sealed(stored, entry), entry)
+        return Opened(self._sealed(before.stored, entry), entry)
 
     def _sealed(self, stored: StoredUpstream, entry: KeyedEntry) -> StoredUpstream:
         """An upstream with another entry."""
@@ -362,6 +355,17 @@ def read_entry(document: Mapping[str, Any]) -> KeyedEntry:
     except (OverflowError, UnicodeEncodeError):
         raise UpstreamFault("It has a number or a text that can't be stored.") from None
     return entry
+
+
+def changed_fields(opened: Opened, patch: Mapping[str, Any]) -> dict[str, Any]:
+    """What an upstream's entry says after a JSON merge patch, secrets included.
+
+    Those that can't be read here have to be given anew.
+    """
+    stored = opened.stored.entry
+    document = stored if opened.entry is None else _joined(stored, _secrets_of(opened.entry))
+    merged: dict[str, Any] = _merged(document, patch)
+    return merged
 
 
 def document_of(entry: KeyedEntry) -> dict[str, Any]:
