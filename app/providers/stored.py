@@ -300,6 +300,10 @@ class UpstreamAdministration(Struct, frozen=True):
 
     def _patched(self, before: Opened, fields: Mapping[str, Any]) -> Opened:
         """An upstream with other fields."""
+        if before.entry is None and before.stored.secrets is not None and "key" not in fields:
+            raise UpstreamFault(
+                f"It can't be read here, and would lose its key: {before.fault}. Give key again.", "key"
+            )
         entry = read_entry(changed_fields(before, fields))
         kept = [field for field in before.secrets if not _is_given(fields, field)]
         if kept and before.entry is not None and _address(before.entry) != _address(entry):

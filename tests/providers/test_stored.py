@@ -129,6 +129,9 @@ def test_the_secret_key_is_changed_without_losing_anything(sqlite_book: Book) ->
     both = Book(database, secret_key=f"{NEXT_SECRET},{SECRET}")
     new = Book(database, secret_key=NEXT_SECRET)
     assert (new.all()[0].entry, new.all()[0].fault) == (None, "its key was encrypted with another SECRET_KEY")
+    with pytest.raises(UpstreamFault, match="would lose its key"):
+        new.do("change", "gpu", {"timeout": 30})
+    assert new.do("change", "gpu", {"enabled": False}).stored.secrets is not None
     assert both.do("seal_anew") == 1
     (found,) = new.all()
     assert found.entry is not None
