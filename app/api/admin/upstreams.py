@@ -149,7 +149,7 @@ class UpstreamEndpoints:
     async def add(
         self, body: NewUpstream, actor: Writer, response: Response, idempotency_key: IdempotencyKey = None
     ) -> Upstream:
-        """It answers requests on every worker within two seconds. A request that is sent again gets a 200."""
+        """It answers requests on every worker within two seconds, after the upstreams that are there already."""
         document = {**document_of(body), **body.model_dump(include={"enabled"})}
         enabled = document.pop("enabled")
 
@@ -160,8 +160,6 @@ class UpstreamEndpoints:
 
             request = ["upstream.create", document, enabled]
             made, _ = once(self._database, connection, actor, idempotency_key, request, make)
-            if made is None:
-                response.status_code = 200
             return made or self._found(connection, body.name)
 
         return await self._changed(added, response)
