@@ -174,6 +174,10 @@ class ProviderRegistry:
         """The names of the providers that were registered."""
         return frozenset(self._own_providers)
 
+    def is_own_route(self, name: str) -> bool:
+        """Whether the route of that name is this registry's own, rather than adopted."""
+        return name in self._own_routes and self._own_routes[name] is self.routes.get(name)
+
     def check_route(self, name: str, others: Collection[str] = ()) -> None:
         """Raise ValueError if a route leads nowhere, to a provider that isn't there, or back to itself.
 

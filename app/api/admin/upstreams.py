@@ -1,6 +1,7 @@
 """Upstreams, models and routes: who answers what; those of the database are added, changed, tried and removed."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Path, Query, Response
@@ -25,7 +26,7 @@ from app.api.admin.common import (
 )
 from app.api.admin.services import AdminServices
 from app.api.admin.trying import Answerers, Probe, probed, tried, who_answers
-from app.domain.errors import InvalidRequest, NotFound
+from app.domain.errors import InvalidRequest, KeyStoreUnavailable, NotFound
 from app.providers.base import BaseProvider
 from app.providers.config import KeyedEntry
 from app.providers.stored import NotStored, Opened, UpstreamFault, document_of
@@ -37,7 +38,9 @@ Name = Annotated[str, Path(max_length=256)]
 Source = Literal["settings", "database"]
 Entry = Annotated[
     dict[str, Any] | None,
-    Field(description="As in an entry of PROVIDERS_FILE, without what is secret; null for one of the settings."),
+    Field(
+        description="As in an entry of PROVIDERS_FILE, without what is secret; null for one of the settings, and while the database is away."
+    ),
 ]
 
 
@@ -132,17 +135,23 @@ class UpstreamEndpoints:
         )
 
     async def list_all(self) -> Page[Upstream]:
-        """Those of the settings, then those of the database, with their state as the worker sees it that answers."""
-        stored = await read(self._database, self._upstreams.upstreams)
+        """Those of the settings, then those of the database, with their state as the worker sees it that answers.
+
+        While the database is away, those that the worker uses, without what was set of them.
+        """
         registry = self._services.registry
-        own = [self._of_settings(provider) for provider in registry.providers if provider.name in registry.own_names]
-        return Page(data=[*own, *(self._shown(opened) for opened in stored)])
+        own = [self._running(provider) for provider in registry.providers if provider.name in registry.own_names]
+        try:
+            others = [self._shown(opened) for opened in await read(self._database, self._upstreams.upstreams)]
+        except KeyStoreUnavailable:
+            others = [self._running(one) for one in registry.providers if one.name not in registry.own_names]
+        return Page(data=[*own, *others])
 
     async def get(self, name: Name, response: Response) -> Upstream:
         """With the version of what was set as `ETag`, whatever its state."""
         registry = self._services.registry
         if name in registry.own_names:
-            return self._of_settings(next(one for one in registry.providers if one.name == name))
+            return self._running(next(one for one in registry.providers if one.name == name))
         opened = await read(self._database, lambda connection: self._found(connection, name))
         return with_etag(response, self._shown(opened), _row(opened))
 
@@ -211,7 +220,9 @@ class UpstreamEndpoints:
 
     async def routes(self) -> Page[Route]:
         """All names that clients may ask for."""
-        stored = {route.name: route for route in await read(self._database, list_routes)}
+        stored: dict[str, StoredRoute] = {}
+        with suppress(KeyStoreUnavailable):
+            stored = {route.name: route for route in await read(self._database, list_routes)}
         registry, catalog = self._services.registry, self._upstreams.catalog
         names = dict.fromkeys([*registry.routes, *stored, *(name for name, _ in registry.model_ids())])
         return Page(data=[self._route(name, None if catalog.is_fixed(name) else stored.get(name)) for name in names])
@@ -266,11 +277,12 @@ class UpstreamEndpoints:
         if found is not None:
             check_version(_route_state(found), if_match)
 
-    def _of_settings(self, provider: BaseProvider) -> Upstream:
+    def _running(self, provider: BaseProvider) -> Upstream:
+        """An upstream that the worker uses, without what the database has of it, if anything."""
         return Upstream(
             name=provider.name,
             **_state(provider),
-            source="settings",
+            source="settings" if provider.name in self._services.registry.own_names else "database",
             entry=None,
             secrets=[],
             enabled=True,
@@ -291,7 +303,7 @@ class UpstreamEndpoints:
         registry = self._services.registry
         route = registry.routes.get(name)
         source: Literal["settings", "database", "upstream"] = "settings"
-        if stored is not None:
+        if stored is not None or (route is not None and not registry.is_own_route(name)):
             source = "database"
         elif route is None:
             source = "upstream"
