@@ -88,7 +88,10 @@ _FILLED["0004"] = [
     "INSERT INTO person VALUES ('u_1', 'ada', 'admin', NULL, 1, NULL)",
     "INSERT INTO audit (at, actor, via, action, subject) VALUES (1, 'ada', 'console', 'create', 'k_ada')",
 ]
-_FILLED["0005"] = list(_FILLED["0004"])
+_FILLED["0005"] = [
+    statement.replace("'session-1', NULL, NULL)", "'session-1', NULL, NULL, 1, 2000, 4000, 1, 3, '[]')")
+    for statement in _FILLED["0004"]
+]
 _OLDER = [step.revision for step in ScriptDirectory(_FOLDER).walk_revisions() if step.revision != HEAD]
 
 

@@ -39,7 +39,8 @@ Source = Literal["settings", "database"]
 Entry = Annotated[
     dict[str, Any] | None,
     Field(
-        description="As in an entry of PROVIDERS_FILE, without what is secret; null for one of the settings, and while the database is away."
+        description="As in an entry of PROVIDERS_FILE, without what is secret. Null for one of the settings, and for "
+        "all while the database is away."
     ),
 ]
 
