@@ -108,9 +108,9 @@ def test_an_installed_cluster_finds_its_template_and_its_workers(installed: Path
     code = (
         "import subprocess\n"
         "from app.cli import cluster\n"
-        "from app.cli.supervisor import worker_command\n"
+        "from app.cli.reloading import command_line, main_file\n"
         "assert 'upstream' in cluster.template()\n"
-        "*command, serve = worker_command(cluster.main_file())\n"
+        "*command, serve = command_line(main_file(), 'serve')\n"
         "assert serve == 'serve'\n"
         "print(subprocess.run([*command, '--version'], capture_output=True, text=True).stdout)\n"
     )

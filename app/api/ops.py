@@ -54,7 +54,7 @@ class Drain:
 
 def ops_router(
     *,
-    providers: Iterable[BaseProvider],
+    providers: Callable[[], Iterable[BaseProvider]],
     sessions: SessionStore,
     drain: Drain,
     metrics: Metrics,
@@ -63,12 +63,13 @@ def ops_router(
     """The routes that tell no secrets; all but `/metrics` are open to everybody.
 
     Args:
+        providers: Those that there are at the moment.
         database_fault: Why the database is away, in a few words, or nothing; None if there is none.
     """
     router = APIRouter(tags=["operations"])
 
     def readiness() -> Readiness:
-        states = {provider.name: provider.status() for provider in providers}
+        states = {provider.name: provider.status() for provider in providers()}
         store = sessions.status()
         fault = database_fault() or None if database_fault is not None else None
         serving = not drain.active and any(state.ready for state in states.values())

@@ -82,7 +82,7 @@ def create_app(
         ],
         [
             ops_router(
-                providers=resources.registry.providers,
+                providers=lambda: resources.registry.providers,
                 sessions=resources.sessions,
                 drain=drain,
                 metrics=resources.metrics,

@@ -9,6 +9,7 @@ import structlog
 from msgspec import Struct
 
 from app.assembly.limits import Limits, book_of, policy_of
+from app.assembly.providers import Providers
 from app.domain.caller import Caller
 from app.domain.errors import KeyStoreUnavailable
 from app.domain.granting import LimitState
@@ -22,6 +23,8 @@ from app.limits.limiter import Limiter
 from app.limits.overview import LimitUse, Overview
 from app.limits.shared import SharedStore
 from app.observe.metrics import Metrics
+from app.providers.following import UpstreamFollower
+from app.providers.stored import Catalog, UpstreamAdministration
 from app.recording.recorder import Recorder
 from app.settings import Settings, SettingsError
 from app.settings.database import DatabaseSettings
@@ -30,6 +33,7 @@ from app.storage.feed import ChangeFeed
 from app.storage.keys import list_keys
 from app.storage.limits import Worker, states_of
 from app.storage.schema import SchemaError, migrate
+from app.storage.sealing import Sealer
 from app.storage.usage import usage_of
 
 _log = structlog.get_logger("kimi.assembly")
@@ -50,6 +54,8 @@ class Records(Struct, frozen=True):
     limits: Limits
     limit_follower: LimitFollower
     recorder: Recorder
+    upstreams: UpstreamAdministration
+    upstream_follower: UpstreamFollower
     worker: Worker
 
     @asynccontextmanager
@@ -66,17 +72,20 @@ class Records(Struct, frozen=True):
         except DatabaseAway as error:
             _log.warning("database_away", reason=str(error), meaning="the keys in it don't open until it is back")
             preparing = asyncio.create_task(self._prepare_later())
-        self.feed.start(self.keyring, self.limit_follower, self.recorder)
+        self.feed.start(self.keyring, self.limit_follower, self.upstream_follower, self.recorder)
         self.writer.start()
         self.recorder.start()
         self.limits.leases.start()
         try:
+            # Else the first requests would find nobody who serves their models.
+            await self.upstream_follower.ready()
             yield
         finally:
             if preparing is not None:
                 preparing.cancel()
             await self.feed.aclose()
             await self.recorder.aclose(_LAST_TEXTS_SECONDS)
+            await self.upstream_follower.aclose()
             await asyncio.to_thread(self.writer.stop, _LAST_ROWS_SECONDS)
             # Now what the last calls have used is in the ledger, and no quota has to be held for it any more.
             await self.limits.leases.aclose()
@@ -104,6 +113,12 @@ class Records(Struct, frozen=True):
             raise KeyStoreUnavailable("What was used can't be read at the moment; try again soon.") from None
         return usage, overview.uses(limits, states)
 
+    async def take_in(self) -> None:
+        """Bring this worker's caches up to date: whoever has changed something sees what came of it."""
+        with suppress(DatabaseAway):
+            await self.feed.catch_up()
+            await self.upstream_follower.settled()
+
     def state(self) -> dict[str, dict[str, float]]:
         """The numbers of the moment, for the metrics."""
         return {
@@ -125,8 +140,11 @@ class Records(Struct, frozen=True):
                 return
 
 
-def make_records(settings: Settings, metrics: Metrics) -> Records:
+def make_records(settings: Settings, metrics: Metrics, providers: Providers) -> Records:
     """Make everything, without opening it.
+
+    Args:
+        providers: What the settings say of upstreams; those of the database are added to them.
 
     Raises:
         SettingsError: The address can't be used.
@@ -147,6 +165,7 @@ def make_records(settings: Settings, metrics: Metrics) -> Records:
     )
     book = book_of(settings.limits)
     follower = LimitFollower(book)
+    catalog = catalog_of(settings, providers)
     store = SharedStore(database)
     leases = Leases(store, workers=settings.cluster.workers, written=lambda: writer.written + journal.lost)
     limiter = Limiter(
@@ -167,8 +186,15 @@ def make_records(settings: Settings, metrics: Metrics) -> Records:
         limits=Limits(limiter, leases, Overview(book, leases, settings.limits.zone, store.worker.id)),
         limit_follower=follower,
         recorder=Recorder(database),
+        upstreams=UpstreamAdministration(database, catalog),
+        upstream_follower=UpstreamFollower(catalog),
         worker=store.worker,
     )
+
+
+def catalog_of(settings: Settings, providers: Providers) -> Catalog:
+    """What upstreams and routes there may be besides those of the settings."""
+    return Catalog(providers.registry, providers.routes, providers.make, Sealer(settings.database.secret_keys))
 
 
 def describe(settings: DatabaseSettings) -> str:

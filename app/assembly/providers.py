@@ -7,6 +7,7 @@ A further one is its module, and an entry in `_SOURCES`. One that lives outside 
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import structlog
 from msgspec import Struct
@@ -15,9 +16,11 @@ from app.domain.prompt import PromptLimit
 from app.domain.spans import Trace, no_trace
 from app.providers.base import BaseProvider, ModelSpec
 from app.providers.config import (
+    KeyedEntry,
     ProvidersFile,
     ProvidersFileError,
     Traffic,
+    configured_upstream,
     configured_upstreams,
     read_providers_file,
 )
@@ -61,12 +64,36 @@ class _Source(Struct, frozen=True):
     make: Callable[[_Ingredients], Iterable[BaseProvider]]
 
 
+class Providers(Struct, frozen=True):
+    """What the settings say of upstreams.
+
+    Args:
+        registry: Has the providers.
+        routes: The names of the routes that the settings set.
+        make: Makes a further provider of an entry. Raises ValueError if it lacks something.
+    """
+
+    registry: ProviderRegistry
+    routes: frozenset[str]
+    make: Callable[[KeyedEntry], BaseProvider]
+
+
 def build_registry(
     settings: Settings,
     trace: Trace = no_trace,
     further_providers: Iterable[BaseProvider] = (),
     presets: Mapping[str, Preset] = PRESETS,
 ) -> ProviderRegistry:
+    """Make all providers and register them. See `build_providers`."""
+    return build_providers(settings, trace, further_providers, presets).registry
+
+
+def build_providers(
+    settings: Settings,
+    trace: Trace = no_trace,
+    further_providers: Iterable[BaseProvider] = (),
+    presets: Mapping[str, Preset] = PRESETS,
+) -> Providers:
     """Make all providers and register them, in the order of `_SOURCES`.
 
     Raises:
@@ -88,7 +115,9 @@ def build_registry(
         raise SettingsError(f"MODEL_ROUTES: {error}") from None
     if not registry.serves(registry.default_model):
         raise SettingsError(f"DEFAULT_MODEL: nobody serves {registry.default_model!r}, and no route has that name")
-    return registry
+    return Providers(
+        registry, frozenset(file.named_routes() | settings.models.routes), partial(_made_of_entry, ingredients)
+    )
 
 
 def _providers_file(settings: Settings) -> ProvidersFile:
@@ -155,8 +184,27 @@ def _kimi_site(given: _Ingredients) -> list[BaseProvider]:
 
 def _api_upstreams(given: _Ingredients) -> list[BaseProvider]:
     """The presets that are switched on, and the file's rows."""
-    settings, traffic = given.settings, given.settings.traffic
-    defaults = Traffic(
+    presets, defaults = given.settings.upstreams.presets, _default_traffic(given.settings)
+    try:
+        rows = configured_upstreams(given.file, presets, environment(), defaults, given.presets)
+    except ProvidersFileError as error:
+        raise SettingsError(f"PROVIDERS_FILE: {error}") from None
+    return [_api_provider(given, upstream, own_traffic) for upstream, own_traffic in rows]
+
+
+def _made_of_entry(given: _Ingredients, entry: KeyedEntry) -> BaseProvider:
+    """The provider of an entry that comes from elsewhere than the file. Variables that it names are read now.
+
+    Raises:
+        ValueError: It lacks something.
+    """
+    presets, defaults = given.settings.upstreams.presets, _default_traffic(given.settings)
+    return _api_provider(given, *configured_upstream(entry, presets, environment(), defaults, given.presets))
+
+
+def _default_traffic(settings: Settings) -> Traffic:
+    traffic = settings.traffic
+    return Traffic(
         concurrency=API_CONCURRENCY,
         queue=traffic.queue_size,
         queue_timeout=traffic.queue_timeout,
@@ -166,11 +214,6 @@ def _api_upstreams(given: _Ingredients) -> list[BaseProvider]:
         longest_pause=traffic.longest_pause,
         breaker=_breaker_policy(settings),
     )
-    try:
-        rows = configured_upstreams(given.file, settings.upstreams.presets, environment(), defaults, given.presets)
-    except ProvidersFileError as error:
-        raise SettingsError(f"PROVIDERS_FILE: {error}") from None
-    return [_api_provider(given, upstream, own_traffic) for upstream, own_traffic in rows]
 
 
 def _api_provider(given: _Ingredients, upstream: Upstream, traffic: Traffic) -> OpenAICompatibleProvider:

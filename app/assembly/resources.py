@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from app.assembly.limits import Limits, limits_in_memory
-from app.assembly.providers import build_registry
+from app.assembly.providers import Providers, build_providers
 from app.assembly.stores import session_store, snapshot_store
 from app.domain.spans import no_trace
 from app.observe.loop_lag import LoopLag
@@ -53,13 +53,14 @@ class Resources(Struct, frozen=True):
             stack.callback(asyncio.create_task(self.loop_lag.watch()).cancel)
             stack.push_async_callback(self.sessions.aclose)
             await self.sessions.start()
+            # Those of the settings; those that the database adds are opened with it.
+            for provider in self.registry.providers:
+                stack.push_async_callback(provider.aclose)
+                await provider.start()
             if self.records is not None:
                 await stack.enter_async_context(self.records.opened())
             elif self.limits is not None:
                 stack.push_async_callback(self.limits.leases.aclose)
-            for provider in self.registry.providers:
-                stack.push_async_callback(provider.aclose)
-                await provider.start()
             yield
 
 
@@ -72,9 +73,10 @@ def make_resources(settings: Settings, further_providers: Sequence[BaseProvider]
     tracing = _tracing(settings)
     metrics = Metrics(lambda: _state(registry.providers, sessions, records, limits))
     trace = metrics.timing(tracing.span if tracing else no_trace)
-    registry = build_registry(settings, trace, further_providers)
+    providers = build_providers(settings, trace, further_providers)
+    registry = providers.registry
     sessions = session_store(settings, trace)
-    records = _records(settings, metrics)
+    records = _records(settings, metrics, providers)
     limits = limits_in_memory(settings.limits, metrics) if records is None else records.limits
     return Resources(
         metrics=metrics,
@@ -88,7 +90,7 @@ def make_resources(settings: Settings, further_providers: Sequence[BaseProvider]
     )
 
 
-def _records(settings: Settings, metrics: Metrics) -> "Records | None":
+def _records(settings: Settings, metrics: Metrics, providers: Providers) -> "Records | None":
     if not settings.database.enabled:
         return None
     # Imported only now: SQLAlchemy is large.
@@ -96,7 +98,7 @@ def _records(settings: Settings, metrics: Metrics) -> "Records | None":
         module = importlib.import_module("app.assembly.database")
     except ImportError as error:
         raise SettingsError(f"DATABASE_URL: this system has no {error.name}; set it to none") from error
-    records: Records = module.make_records(settings, metrics)
+    records: Records = module.make_records(settings, metrics, providers)
     return records
 
 

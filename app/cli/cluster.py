@@ -5,18 +5,15 @@ import asyncio
 import importlib
 import os
 import sys
-from pathlib import Path
 
 from app.cli.addresses import shown_host
 from app.cli.nginx import NginxPolicy
-from app.cli.supervisor import ClusterError, ClusterPolicy, Supervisor, worker_command
+from app.cli.reloading import PACKAGED_TEMPLATE, ROOT, main_file
+from app.cli.supervisor import ClusterError, ClusterPolicy, Supervisor
 from app.observe import logging as logs
 from app.settings import Settings, load_settings
 
 _MARGIN_SECONDS = 10
-_ROOT = Path(__file__).parents[2]
-# In a wheel, where there is no `main.py`, the template is here.
-_PACKAGED_TEMPLATE = Path(__file__).with_name("nginx.conf")
 
 
 def run(_: argparse.Namespace) -> int:
@@ -26,9 +23,13 @@ def run(_: argparse.Namespace) -> int:
         return 1
     settings = load_settings()
     logs.configure(settings.logs.level, settings.logs.format, worker_id="supervisor")
-    command = worker_command(main_file())
     try:
-        supervisor = Supervisor(_policy(settings), worker_command=command, environment=os.environ)
+        supervisor = Supervisor(
+            _policy(settings),
+            main=main_file(),
+            environment=os.environ,
+            policy_now=lambda: _policy(load_settings()),
+        )
         _tell_console(settings)
         return asyncio.run(supervisor.run())
     except ClusterError as error:
@@ -46,14 +47,9 @@ def _tell_console(settings: Settings) -> None:
         importlib.import_module("app.cli.console_link").tell_first_link(settings, address)
 
 
-def main_file() -> Path | None:
-    """The checkout's `main.py`; None where the gateway is installed as a package."""
-    return None if _PACKAGED_TEMPLATE.is_file() else _ROOT / "main.py"
-
-
 def template() -> str:
     """The nginx template."""
-    file = _PACKAGED_TEMPLATE if _PACKAGED_TEMPLATE.is_file() else _ROOT / "nginx.conf"
+    file = PACKAGED_TEMPLATE if PACKAGED_TEMPLATE.is_file() else ROOT / "nginx.conf"
     return file.read_text(encoding="utf-8")
 
 

@@ -55,6 +55,8 @@ def _parser() -> argparse.ArgumentParser:
         ("requests", "show the latest calls"),
         ("recordings", "keep what a key's calls say, for a while, and read it"),
         ("prices", "read and show what models cost"),
+        ("upstreams", "add, try, change and remove upstreams while the gateway runs"),
+        ("routes", "name models, and say who answers them"),
         ("database", "look after the database of keys and calls"),
         ("people", "say who may sign in to the console"),
         ("console-link", "print a link that signs in to the console, once"),

@@ -19,6 +19,7 @@ from app.storage.database import Connection, Database
 from app.storage.keys import StoredKey, list_keys, list_projects
 from app.storage.limits import set_limits, stored_limits
 from app.storage.prices import list_prices
+from app.storage.upstreams import list_upstreams
 
 HELP = "key:NAME (or its id), project:NAME, upstream:NAME or gateway"
 # How the ids of API_MASTER_KEY's keys begin.
@@ -95,7 +96,8 @@ def read_scope(connection: Connection, settings: Settings, words: str, project: 
             return named_key(only_key(connection, name, project))
         case "project":
             return _one_of("project", name, (ENVIRONMENT, *list_projects(connection)))
-    return _one_of("upstream", name, [provider.name for provider in build_registry(settings).providers])
+    stored = [upstream.name for upstream in list_upstreams(connection)]
+    return _one_of("upstream", name, [*(one.name for one in build_registry(settings).providers), *stored])
 
 
 def named_key(key: StoredKey) -> NamedScope:

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import importlib
+import os
 import socket
 import sys
 from functools import partial
@@ -14,6 +15,7 @@ from fastapi import FastAPI
 from app.assembly.app import create_app
 from app.cli.addresses import shown_host
 from app.cli.connections import ConnectionLimits, HttpProtocol
+from app.cli.reloading import inherited_socket, main_file, settings_fault, start_anew
 from app.cli.server import GracefulServer, allow_open_files, most_connections
 from app.settings import Settings, load_settings
 
@@ -30,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     listening = settings.listening
     if listening.port:
         tell_console(settings, f"http://{shown_host(listening.host)}:{listening.port}")
-    return run_server(app, settings)
+    return run_server(app, settings, inherited_socket(), can_reload=True)
 
 
 def prepare_database(settings: Settings) -> None:
@@ -52,11 +54,14 @@ def tell_console(settings: Settings, address: str) -> None:
         console_link.tell_first_link(settings, address, may_print=not settings.logs.worker_id)
 
 
-def run_server(app: FastAPI, settings: Settings, listener: socket.socket | None = None) -> int:
+def run_server(
+    app: FastAPI, settings: Settings, listener: socket.socket | None = None, *, can_reload: bool = False
+) -> int:
     """Serve an app until told to stop, and return the exit status.
 
     Args:
         listener: An open socket to listen at, instead of the settings' address.
+        can_reload: Whether SIGHUP puts a process with new settings in the place of this one.
     """
     listening = settings.listening
     limits = ConnectionLimits(
@@ -81,6 +86,7 @@ def run_server(app: FastAPI, settings: Settings, listener: socket.socket | None 
         app.state.drain,
         listening.drain,
         limits.most,
+        settings_fault=partial(settings_fault, main_file(), os.environ) if can_reload else None,
     )
     try:
         server.run(None if listener is None else [listener])
@@ -88,4 +94,6 @@ def run_server(app: FastAPI, settings: Settings, listener: socket.socket | None 
         if not server.started:
             where = f"{listening.host}:{listening.port} (API_HOST, API_PORT)"
             print(f"The gateway could not start at {where}; the lines above say why.", file=sys.stderr)
+    if server.kept is not None:
+        start_anew(server.kept)
     return 0 if server.started else 1

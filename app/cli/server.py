@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Awaitable, Callable
 from types import FrameType
 
 import structlog
@@ -55,14 +56,31 @@ class GracefulServer(uvicorn.Server):
     uvicorn by itself would hang up on connections that the kernel has taken but nobody has accepted yet, and on those
     whose request has not been read. A proxy in front has sent its request by then, and may not send a POST again.
 
+    SIGHUP does the same, but leaves the door to the process that comes next, if new settings are right.
+
     Args:
         drain: Read by `/ready`.
         seconds: How long it says 503 before the door is closed.
         most: How many connections there may be.
+        settings_fault: Says what would be wrong with the settings of a process that started now; None if SIGHUP is to
+            be left alone.
+
+    Attributes:
+        kept: The listening socket for the process that comes next; None if none does.
     """
 
-    def __init__(self, config: uvicorn.Config, drain: Drain, seconds: float, most: int) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        drain: Drain,
+        seconds: float,
+        most: int,
+        settings_fault: Callable[[], Awaitable[str]] | None = None,
+    ) -> None:
         super().__init__(config)
+        self.kept: socket.socket | None = None
+        self._settings_fault = settings_fault
+        self._reloading: asyncio.Task[None] | None = None
         self._most = most
         self._watch: asyncio.Task[None] | None = None
         self._drain = drain
@@ -70,6 +88,7 @@ class GracefulServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM begins the drain; a second one, and any other signal, ends the server at once."""
+        self.kept = None
         if sig != signal.SIGTERM or self._drain.active:
             super().handle_exit(sig, frame)
             return
@@ -80,6 +99,8 @@ class GracefulServer(uvicorn.Server):
         """Open the door. What has been made by now stays: the garbage collector need not look through it again."""
         await super().startup(sockets)
         self._watch = asyncio.create_task(self._watch_connections())
+        if self._settings_fault is not None and hasattr(signal, "SIGHUP"):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload, self._settings_fault)
         gc.collect()
         gc.freeze()
         gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
@@ -95,6 +116,27 @@ class GracefulServer(uvicorn.Server):
         finally:
             if self._watch is not None:
                 self._watch.cancel()
+
+    def _reload(self, settings_fault: Callable[[], Awaitable[str]]) -> None:
+        if not self._drain.active and (self._reloading is None or self._reloading.done()):
+            self._reloading = asyncio.create_task(self._give_way(settings_fault))
+
+    async def _give_way(self, settings_fault: Callable[[], Awaitable[str]]) -> None:
+        """End as SIGTERM would, for a process that reads the settings anew, unless something is wrong with these."""
+        log = structlog.get_logger("kimi.server")
+        fault = await settings_fault()
+        if fault:
+            log.error("settings_refused", reason=fault, meaning="the old ones hold on")
+            return
+        if self._drain.active:
+            return
+        log.info("reloading", meaning="a new process reads the settings")
+        listener = next(listener for server in self.servers for listener in server.sockets)
+        # As a copy it outlives the server; whoever connects meanwhile waits in it.
+        self.kept = socket.socket(fileno=os.dup(listener.fileno()))
+        self._drain.active = True
+        await asyncio.sleep(self._seconds)
+        self.should_exit = True
 
     async def _watch_connections(self) -> None:
         """End connections whose clients keep the gateway waiting."""

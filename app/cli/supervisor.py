@@ -6,15 +6,15 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import structlog
 
 from app.cli.nginx import NginxPolicy, render
+from app.cli.reloading import command_line, settings_fault
 
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 15.0
@@ -50,10 +50,28 @@ class ClusterError(Exception):
 
 
 class Supervisor:
-    """One nginx and N workers. SIGHUP replaces the workers one by one, SIGTERM ends everything."""
+    """One nginx and N workers. SIGHUP replaces the workers one by one, if the settings are right that they would read;
+    SIGTERM ends everything.
 
-    def __init__(self, policy: ClusterPolicy, *, worker_command: Sequence[str], environment: Mapping[str, str]) -> None:
+    Args:
+        policy: What is run.
+        main: A checkout's `main.py`; None where the gateway is installed as a package.
+        environment: Of all processes.
+        policy_now: Reads the settings anew, and says what would be run with them.
+    """
+
+    def __init__(
+        self,
+        policy: ClusterPolicy,
+        *,
+        main: Path | None,
+        environment: Mapping[str, str],
+        policy_now: Callable[[], ClusterPolicy],
+    ) -> None:
         self._policy = policy
+        self._main = main
+        self._policy_now = policy_now
+        worker_command = command_line(main, "serve")
         self._log = structlog.get_logger("kimi.cluster")
         self._run_dir = Path(tempfile.mkdtemp(prefix="kimi-cluster-"))
         self._workers = [
@@ -107,9 +125,23 @@ class Supervisor:
                 rolled.cancel()
                 if roll.is_set() and not stop.is_set():
                     roll.clear()
-                    await self._replace_workers(stop)
+                    await self._reload(stop)
         finally:
             stopped.cancel()
+
+    async def _reload(self, stop: asyncio.Event) -> None:
+        """Have the workers read the settings anew, unless something is wrong with these."""
+        fault = await settings_fault(self._main, self._workers[0].environment)
+        if fault:
+            self._log.error("settings_refused", reason=fault, meaning="the workers go on with the old ones")
+            return
+        now = self._policy_now()
+        changed = [field.name for field in fields(now) if getattr(now, field.name) != getattr(self._policy, field.name)]
+        if changed:
+            self._log.warning(
+                "restart_needed", of=changed, meaning="these settings hold when the cluster is started anew"
+            )
+        await self._replace_workers(stop)
 
     async def _replace_workers(self, stop: asyncio.Event) -> None:
         """One after the other. nginx keeps its configuration: who is refused by a worker that ends goes to the next."""
@@ -117,7 +149,12 @@ class Supervisor:
             if stop.is_set():
                 return
             await worker.restart(self._policy.grace)
-            await _port_open(self._address(number))
+            try:
+                await _port_open(self._address(number))
+            except ClusterError as error:
+                reason, meaning = str(error), "it is started again and again; the others stay as they are"
+                self._log.error("worker_not_back", name=worker.name, reason=reason, meaning=meaning)
+                return
             self._log.info("worker_replaced", name=worker.name)
         self._log.info("workers_replaced")
 
@@ -184,8 +221,8 @@ class _Process:
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self.name = name
+        self.environment = dict(environment)
         self._command = list(command)
-        self._environment = dict(environment)
         self._process: asyncio.subprocess.Process | None = None
         self._ending = False
         self._restarting = False
@@ -208,10 +245,10 @@ class _Process:
         while not self._ending:
             started = loop.time()
             self._process = await asyncio.create_subprocess_exec(
-                *self._command, env=self._environment, start_new_session=True
+                *self._command, env=self.environment, start_new_session=True
             )
             self._log.info(
-                "process_started", name=self.name, pid=self._process.pid, port=self._environment.get("API_PORT")
+                "process_started", name=self.name, pid=self._process.pid, port=self.environment.get("API_PORT")
             )
             status = await self._process.wait()
             if self._restarting:
@@ -292,13 +329,3 @@ async def _port_open(address: str) -> None:
                 return
     except TimeoutError as error:
         raise ClusterError(f"Nobody listens on {address} after {_START_SECONDS:g} seconds.") from error
-
-
-def worker_command(main: Path | None) -> list[str]:
-    """How a worker is started.
-
-    Args:
-        main: A checkout's `main.py`; None where the gateway is installed as a package.
-    """
-    # -P: what is in the current folder doesn't stand in for the package.
-    return [sys.executable, *(("-P", "-m", "app.cli") if main is None else (str(main),)), "serve"]

@@ -144,8 +144,21 @@ class BaseProvider(ABC):
             GatewayError: It failed.
         """
 
+    async def prepare(self) -> None:  # noqa: B027 - most providers know their models
+        """Wait until the models are known that the upstream has to be asked for. Returns also if it doesn't tell."""
+
+    async def retire(self) -> None:  # noqa: B027 - most providers do nothing of their own accord
+        """End what goes on between calls: the provider was replaced. Calls that know it may still come, and `aclose`
+        follows when they are over."""
+
     async def aclose(self) -> None:  # noqa: B027 - most providers have nothing to close
         """Close what `start` opened."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call is under way. `aclose` comes when this has been so for a while, if the provider is replaced
+        while the gateway runs."""
+        return True
 
     def status(self) -> ProviderStatus:
         """The state for `/ready` and the metrics."""

@@ -2,10 +2,10 @@
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from urllib.parse import SplitResult, urlsplit
 
 from msgspec import Struct
@@ -19,6 +19,7 @@ from pydantic import (
     SecretStr,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from app.domain.prompt import PromptLimit
@@ -143,6 +144,18 @@ class ProviderEntry(BoundsEntry):
         return value
 
 
+class KeyedEntry(ProviderEntry):
+    """An entry that has its key with it, rather than in an environment variable. There are none in a file."""
+
+    key: Annotated[SecretStr, Field(min_length=1, max_length=4096)] | None = None
+
+    @model_validator(mode="after")
+    def _one_key(self) -> Self:
+        if self.key is not None and self.key_env is not None:
+            raise ValueError("key and key_env can't both be given")
+        return self
+
+
 class ProvidersFile(_Row):
     """The whole file. A route is a list of targets in order, or a table of targets with weights."""
 
@@ -168,10 +181,7 @@ class ProvidersFile(_Row):
 
     def named_routes(self) -> dict[str, ModelRoute]:
         """The routes by name."""
-        return {
-            name: ModelRoute(tuple(targets), tuple(targets.values()) if isinstance(targets, dict) else None)
-            for name, targets in self.routes.items()
-        }
+        return {name: route_to(targets) for name, targets in self.routes.items()}
 
     def variables(self) -> set[str]:
         """The environment variables that the file names."""
@@ -179,6 +189,11 @@ class ProvidersFile(_Row):
         return {entry.key_env for entry in self.providers if entry.key_env} | {
             value.env for value in values if isinstance(value, FromEnvironment)
         }
+
+
+def route_to(targets: Sequence[str] | Mapping[str, float]) -> ModelRoute:
+    """The route to targets in order, or with weights."""
+    return ModelRoute(tuple(targets), tuple(targets.values()) if isinstance(targets, Mapping) else None)
 
 
 def model_names(value: Any, known: Mapping[str, str] = MappingProxyType({})) -> Any:
@@ -311,12 +326,27 @@ def configured_upstreams(
     ]
     for place, entry in enumerate(file.providers):
         try:
-            preset = _preset(entry, presets)
-            upstream = _upstream(entry, preset, settings.get(preset.name, PresetSettings()), environment)
+            found.append(configured_upstream(entry, settings, environment, defaults, presets))
         except ValueError as error:
             raise ProvidersFileError(f"providers[{place}] ({entry.name}): {error}") from None
-        found.append((upstream, _traffic(entry, replace(defaults, concurrency=preset.concurrency))))
     return found
+
+
+def configured_upstream(
+    entry: ProviderEntry,
+    settings: Mapping[str, PresetSettings],
+    environment: Mapping[str, str],
+    defaults: Traffic,
+    presets: Mapping[str, Preset] = PRESETS,
+) -> tuple[Upstream, Traffic]:
+    """What an entry says, together with what it builds on. The arguments are those of `configured_upstreams`.
+
+    Raises:
+        ValueError: It lacks something, or names a preset or variable that doesn't exist.
+    """
+    preset = _preset(entry, presets)
+    upstream = _upstream(entry, preset, settings.get(preset.name, PresetSettings()), environment)
+    return upstream, _traffic(entry, replace(defaults, concurrency=preset.concurrency))
 
 
 def _is_on(preset: Preset, settings: PresetSettings) -> bool:
@@ -363,6 +393,8 @@ def _upstream(
 
 
 def _key(entry: ProviderEntry, preset: Preset, settings: PresetSettings, environment: Mapping[str, str]) -> str:
+    if isinstance(entry, KeyedEntry) and entry.key is not None:
+        return entry.key.get_secret_value().strip()
     if entry.key_env is not None:
         return _variable("key_env", entry.key_env, environment)
     if entry.base_url is not None:
@@ -443,6 +475,12 @@ def _traffic(entry: ProviderEntry, defaults: Traffic) -> Traffic:
     given = {name: value for name in names if (value := getattr(entry, name)) is not None}
     breaker = replace(defaults.breaker, **entry.breaker.model_dump(exclude_none=True))
     return replace(defaults, breaker=breaker, **given)
+
+
+def entry_fault(error: ValidationError) -> tuple[str, str]:
+    """What is wrong with an entry that stands by itself: the field at fault, and the fault in the words of the file."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return _place(first["loc"], {}).removesuffix(": "), first["msg"].removeprefix("Value error, ")
 
 
 def _place(location: tuple[int | str, ...], document: Mapping[str, Any]) -> str:

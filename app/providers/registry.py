@@ -1,7 +1,8 @@
 """Which providers can answer a model name, and in which order they are asked."""
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -14,6 +15,7 @@ from app.providers.base import BaseProvider, ModelSpec
 # The route of every name that nobody knows.
 ANY_MODEL = "*"
 _LONGEST_NAME = 100
+_WEIGHT = re.compile(r"\d+(\.\d+)?")
 _ANYBODY = Caller("")
 
 
@@ -29,6 +31,36 @@ class ModelRoute:
 
     targets: tuple[str, ...]
     weights: tuple[float, ...] | None = None
+
+    @classmethod
+    def read(cls, text: str) -> "ModelRoute":
+        """The route that a text says: `first>second`, or `some*3|others*1`.
+
+        Raises:
+            ValueError: It says something else.
+        """
+        weighted = "*" in text
+        targets = [target.strip() for target in text.split("|" if weighted else ">")]
+        if not all(targets):
+            raise ValueError("write first>second or some*3|others*1")
+        if not weighted:
+            return cls(tuple(targets))
+        pairs = [target.rpartition("*") for target in targets]
+        if not all(target and _WEIGHT.fullmatch(weight) and float(weight) > 0 for target, _, weight in pairs):
+            raise ValueError("every target of a weighted route needs a weight above 0, as in some*3|others*1")
+        return cls(tuple(target for target, _, _ in pairs), tuple(float(weight) for _, _, weight in pairs))
+
+    @property
+    def text(self) -> str:
+        """The opposite of `read`."""
+        if self.weights is None:
+            return ">".join(self.targets)
+        return "|".join(f"{target}*{weight:g}" for target, weight in zip(self.targets, self.weights, strict=True))
+
+    @property
+    def given(self) -> Sequence[str] | Mapping[str, float]:
+        """The targets in order, or with their weights."""
+        return self.targets if self.weights is None else dict(zip(self.targets, self.weights, strict=True))
 
     def order(self) -> Iterable[str]:
         """The targets in the order in which they are asked this time."""
@@ -75,7 +107,7 @@ class _Listed:
 
 
 class ProviderRegistry:
-    """The providers of this gateway, looked up by model name.
+    """The providers of this gateway, looked up by model name. Use it on the event loop's thread.
 
     A name is a route's, or a model id (the provider that was registered first wins), or `provider/model`. A name that
     is none of these means the one that differs from it only in case; failing that, the route `*`.
@@ -88,7 +120,10 @@ class ProviderRegistry:
 
     def __init__(self, default_model: str, routes: Mapping[str, ModelRoute] | None = None) -> None:
         self.default_model = default_model
-        self._routes = dict(routes or {})
+        self._own_routes = dict(routes or {})
+        self._own_providers: dict[str, _Listed] = {}
+        # Those that hold. They are replaced as a whole, never changed: see `adopt`.
+        self._routes = dict(self._own_routes)
         self._any = self._routes.pop(ANY_MODEL, None)
         self._providers: dict[str, _Listed] = {}
 
@@ -100,12 +135,69 @@ class ProviderRegistry:
         """
         if provider.name in self._providers:
             raise ValueError(f"Two providers have the name {provider.name!r}.")
-        self._providers[provider.name] = _Listed(provider)
+        self._own_providers[provider.name] = _Listed(provider)
+        self._providers = dict(self._own_providers)
+
+    def adopt(self, providers: Iterable[BaseProvider], routes: Mapping[str, ModelRoute]) -> dict[str, str]:
+        """Have these providers after the registered ones, and these routes besides (and before) the own ones, in place
+        of all that were adopted before. Calls that have begun keep the providers that they have found.
+
+        Args:
+            providers: Those that were adopted before may be among them. None has the name of a registered one.
+
+        Returns:
+            The routes that were left out because they lead in a circle, each with the way that it leads.
+        """
+        known = {id(listed.provider): listed for listed in self._providers.values()}
+        rows = {provider.name: known.get(id(provider)) or _Listed(provider) for provider in providers}
+        all_routes, circles = dict(self._own_routes), {}
+        for name, route in routes.items():
+            tried = {**all_routes, name: route}
+            # A circle that wasn't there before leads through the route that has come last.
+            way = _circle(tried, name, (name,))
+            if way:
+                circles[name] = " → ".join(way)
+            else:
+                all_routes = tried
+        any_model = all_routes.pop(ANY_MODEL, None)
+        # Nothing is awaited in between, so nobody sees the one without the other.
+        self._routes, self._any, self._providers = all_routes, any_model, {**self._own_providers, **rows}
+        return circles
+
+    @property
+    def routes(self) -> Mapping[str, ModelRoute]:
+        """All routes, by name."""
+        return self._routes if self._any is None else {**self._routes, ANY_MODEL: self._any}
+
+    @property
+    def own_names(self) -> frozenset[str]:
+        """The names of the providers that were registered."""
+        return frozenset(self._own_providers)
+
+    def is_own_route(self, name: str) -> bool:
+        """Whether the route of that name is this registry's own, rather than adopted."""
+        return name in self._own_routes and self._own_routes[name] is self.routes.get(name)
+
+    def check_route(self, name: str, others: Collection[str] = ()) -> None:
+        """Raise ValueError if a route leads nowhere, to a provider that isn't there, or back to itself.
+
+        Args:
+            others: The names of further providers that may come to be there.
+        """
+        self._check_route(name, self.routes[name], (name,), others)
+
+    def trial(self, providers: Iterable[BaseProvider], routes: Mapping[str, ModelRoute]) -> "ProviderRegistry":
+        """Another registry, with this one's own providers and routes, as it would be if it had adopted others. Routes
+        may lead in circles in it."""
+        tried = ProviderRegistry(self.default_model, {**self._own_routes, **routes})
+        for provider in (*(listed.provider for listed in self._own_providers.values()), *providers):
+            tried.register(provider)
+        return tried
 
     def check_routes(self) -> None:
         """Raise ValueError for a route that leads nowhere, to a provider that isn't registered, or back to itself."""
-        for name, row in (*self._routes.items(), *([(ANY_MODEL, self._any)] if self._any else [])):
-            self._check_route(name, row, (name,))
+        for name in self.routes:
+            self.check_route(name)
 
     def serves(self, model: str) -> bool:
         """Whether a name leads anywhere; models of a provider that lists them later may."""
@@ -132,6 +224,12 @@ class ProviderRegistry:
             )
         found = self._targets(model, provider) if caller.may_use(model) else ()
         return found or self._meant(model, provider, caller)
+
+    def answering(self, name: str) -> tuple[Target, ...]:
+        """Who can answer a route or a model of exactly that name; nobody, maybe."""
+        if name == ANY_MODEL:
+            return () if self._any is None else self._of_route(name, self._any, None)
+        return self._targets(name, None)
 
     def model_ids(self, *, doubles: bool = False, caller: Caller = _ANYBODY) -> Sequence[tuple[str, Target]]:
         """Every name that is listed, with the model that answers it first: routes, then models.
@@ -176,14 +274,14 @@ class ProviderRegistry:
             elif (target := self._target(target_name)) is not None:
                 yield target
 
-    def _check_route(self, name: str, row: ModelRoute, way: tuple[str, ...]) -> None:
+    def _check_route(self, name: str, row: ModelRoute, way: tuple[str, ...], others: Collection[str]) -> None:
         for target in row.targets:
             inner = self._routes.get(target) if target != name else None
             if inner is not None:
                 if target in way:
                     raise ValueError(f"The routes lead in a circle: {' → '.join((*way, target))}.")
-                self._check_route(target, inner, (*way, target))
-            elif self._target(target) is None and target.partition("/")[0] not in self._providers:
+                self._check_route(target, inner, (*way, target), others)
+            elif self._target(target) is None and target.partition("/")[0] not in (*self._providers, *others):
                 raise ValueError(
                     f"The route {name!r} leads to {target!r}, which no provider serves; "
                     f"switched on are: {', '.join(self._providers)}."
@@ -221,6 +319,17 @@ class ProviderRegistry:
         provider_name, _, model = name.partition("/")
         named = self._providers.get(provider_name)
         return _found(named.provider, model) if named is not None else None
+
+
+def _circle(routes: Mapping[str, ModelRoute], name: str, way: tuple[str, ...]) -> tuple[str, ...]:
+    """The way from a route back to one that it has come through; empty if there is none."""
+    for target in routes[name].targets:
+        if target not in (name, ANY_MODEL) and target in routes:
+            if target in way:
+                return (*way, target)
+            if circle := _circle(routes, target, (*way, target)):
+                return circle
+    return ()
 
 
 def _found(provider: BaseProvider, model_id: str) -> Target | None:

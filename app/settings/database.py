@@ -10,6 +10,7 @@ from app.settings.group import Accepts, Seconds, SettingsGroup, Unit, setting
 Days = Annotated[float, Unit("days")]
 Megabytes = Annotated[float, Unit("MB")]
 
+_SHORTEST_SECRET = 32
 _SCHEMES = ("sqlite://", "postgresql://", "postgres://", "postgresql+psycopg://")
 
 
@@ -32,6 +33,15 @@ class DatabaseSettings(SettingsGroup):
         3600,
         "How long keys that a worker has seen go on opening while the database is away.",
         ge=0,
+    )
+    secret_key: Annotated[SecretStr, Accepts("texts of 32 or more characters")] = setting(
+        "SECRET_KEY",
+        "",
+        "What the keys of upstreams are encrypted with that are added in the console, by the admin API or with "
+        "`main.py upstreams`: a text of at least 32 characters, the same for all workers; make one with "
+        "`openssl rand -base64 32`. Without it, only upstreams without keys can be added. To change it, put the new "
+        "one in front of the old one, with a comma in between, run `main.py upstreams encrypt`, and take the old one "
+        "away. Whoever loses it has to give the keys again.",
     )
     journal: Path = setting(
         "JOURNAL_DIR",
@@ -59,6 +69,20 @@ class DatabaseSettings(SettingsGroup):
     def enabled(self) -> bool:
         """Whether there is a database."""
         return self.url.get_secret_value() != "none"
+
+    @property
+    def secret_keys(self) -> tuple[str, ...]:
+        """The keys of `SECRET_KEY`; the first one encrypts."""
+        return tuple(key for part in self.secret_key.get_secret_value().split(",") if (key := part.strip()))
+
+    @field_validator("secret_key")
+    @classmethod
+    def _long_keys(cls, value: SecretStr) -> SecretStr:
+        if any(0 < len(part.strip()) < _SHORTEST_SECRET for part in value.get_secret_value().split(",")):
+            raise ValueError(
+                f"each text must have at least {_SHORTEST_SECRET} characters; make one with: openssl rand -base64 32"
+            )
+        return value
 
     @field_validator("url")
     @classmethod

@@ -30,17 +30,10 @@ def _routes(value: object) -> object:
 
 def _route(row: str) -> tuple[str, ModelRoute]:
     """Read `name=first>second`, or `name=some*3|others*1`."""
-    name, _, given = (side.strip() for side in row.partition("="))
-    weighted = "*" in given
-    targets = [target.strip() for target in given.split("|" if weighted else ">")]
-    if not name or not all(targets):
+    name, equals, given = (side.strip() for side in row.partition("="))
+    if not name or not equals:
         raise ValueError("write name=first>second or name=some*3|others*1, separated by commas")
-    if not weighted:
-        return name, ModelRoute(tuple(targets))
-    pairs = [target.rpartition("*") for target in targets]
-    if any(not target or not re.fullmatch(r"\d+(\.\d+)?", weight) or float(weight) <= 0 for target, _, weight in pairs):
-        raise ValueError("every target of a weighted route needs a weight above 0, as in some*3|others*1")
-    return name, ModelRoute(tuple(target for target, _, _ in pairs), tuple(float(weight) for _, _, weight in pairs))
+    return name, ModelRoute.read(given)
 
 
 class ModelSettings(SettingsGroup):

@@ -343,3 +343,26 @@ recorded_texts = Table(
 Index("recorded_request_id", recorded_texts.c.request_id)
 Index("recorded_key_id", recorded_texts.c.key_id)
 Index("recorded_ended_at", recorded_texts.c.ended_at)
+# Upstreams that were added while the gateway ran.
+upstreams = Table(
+    "upstream",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("entry", Text, nullable=False),  # JSON, in the words of PROVIDERS_FILE, without what is secret
+    Column("secrets", Text),  # encrypted; NULL for none
+    Column("enabled", Flag, nullable=False),
+    Column("position", Number, nullable=False),  # those of equal names come first that have the lower one
+    Column("created_at", Number, nullable=False),
+    Column("changed_at", Number, nullable=False),
+    sqlite_strict=True,
+)
+
+# The same for routes.
+routes = Table(
+    "route",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("targets", Text, nullable=False),  # JSON: a list in order, or an object with weights
+    Column("changed_at", Number, nullable=False),
+    sqlite_strict=True,
+)

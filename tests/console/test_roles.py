@@ -39,7 +39,11 @@ PAGES = {
     ("POST", "/console/playground"): CHATTERS,
     ("POST", "/console/playground/stream"): CHATTERS,
     ("GET", "/console/upstreams"): STAFF,
+    ("POST", "/console/upstreams"): ADMINS,
+    ("GET", "/console/upstreams/{name}"): STAFF,
+    ("POST", "/console/upstreams/{name}"): ADMINS,
     ("POST", "/console/upstreams/{name}/probe"): ADMINS,
+    ("POST", "/console/routes"): ADMINS,
     ("GET", "/console/workers"): STAFF,
     ("GET", "/console/settings"): STAFF,
     ("GET", "/console/people"): ADMINS,
@@ -73,6 +77,9 @@ WITHOUT_USE = {
     "/console/playground/stream": (400,),
     "/console/sessions/delete": (404,),
     "/console/requests/{call_id:int}/texts": (404,),
+    "/console/upstreams": (400,),
+    "/console/upstreams/{name}": (404,),  # one of the settings
+    "/console/routes": (400,),
 }
 
 

@@ -93,6 +93,11 @@ _FILLED["0005"] = [
     statement.replace("'session-1', NULL, NULL)", "'session-1', NULL, NULL, 1, 18, 1000, 0, 0, 'queue=5')")
     for statement in _FILLED["0004"]
 ]
+_FILLED["0006"] = [
+    *_FILLED["0005"],
+    "INSERT INTO recording VALUES ('k_ada', 1, 2, 'ada', 8)",
+    "INSERT INTO recorded_text VALUES (1, 1, 2, 8, 'k_ada', 'of-a-client', '', 'What?', 'What?', 'That.')",
+]
 _OLDER = [step.revision for step in ScriptDirectory(_FOLDER).walk_revisions() if step.revision != HEAD]
 
 

@@ -14,6 +14,7 @@ from app.api.admin.records import RecordEndpoints
 from app.api.admin.requests import RequestEndpoints
 from app.api.admin.services import AdminServices
 from app.api.admin.state import StateEndpoints
+from app.api.admin.upstreams import UpstreamEndpoints
 from app.api.app import Gateway
 from app.api.error_responses import error_response
 from app.api.wire.faults import openai_fault
@@ -28,7 +29,8 @@ _TAGS = (
     {"name": "requests", "description": "What was asked, by whom, and what came of it"},
     {"name": "recordings", "description": "Whose texts are kept for a while, and what they say"},
     {"name": "records", "description": "Prices, projects, and who has changed what"},
-    {"name": "state", "description": "Workers, upstreams, models, sessions and settings"},
+    {"name": "upstreams", "description": "Upstreams, models and routes"},
+    {"name": "state", "description": "Workers, sessions and settings"},
 )
 
 
@@ -43,6 +45,7 @@ def admin_app(services: AdminServices) -> FastAPI:
             RequestEndpoints(services).router(),
             RecordingEndpoints(services).router(),
             RecordEndpoints(services).router(),
+            UpstreamEndpoints(services).router(),
             StateEndpoints(services).router(),
         ],
         public_paths=frozenset(),

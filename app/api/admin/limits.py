@@ -39,6 +39,7 @@ from app.storage.database import Connection
 from app.storage.keys import key_of, list_projects
 from app.storage.limits import states_of, stored_limits
 from app.storage.spent import scope_of
+from app.storage.upstreams import list_upstreams
 
 ScopeName = Annotated[str, Path(description="`key:ID`, `project:NAME`, `upstream:NAME` or `gateway`.", max_length=200)]
 _LONGEST_TRIAL_SECONDS = 8.0
@@ -252,7 +253,8 @@ class LimitEndpoints:
             case "project":
                 is_known = scope.name == ENVIRONMENT or scope.name in list_projects(connection)
             case "upstream":
-                is_known = any(provider.name == scope.name for provider in services.registry.providers)
+                stored = [upstream.name for upstream in list_upstreams(connection)]
+                is_known = scope.name in services.registry.own_names or scope.name in stored
             case _:
                 is_known = True
         # What is gone since its limits were set can be looked after, too.

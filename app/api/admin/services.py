@@ -1,6 +1,6 @@
 """What the admin API works with."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -10,6 +10,7 @@ from app.api.admin.feed import Feed
 from app.limits.book import LimitBook
 from app.observe.metrics import State
 from app.providers.registry import ProviderRegistry
+from app.providers.stored import UpstreamAdministration
 from app.sessions.base import SessionStore
 from app.storage.database import Database
 
@@ -35,6 +36,9 @@ class AdminServices(Struct, frozen=True):
     """What the admin API works with.
 
     Args:
+        upstreams: Changes the upstreams and routes of the database.
+        upstream_faults: Why some of these can't be used by this worker, by their names.
+        take_in: Has this worker know what was changed.
         state: The numbers of the moment, by metric.
         settings: All settings.
         zone: The time zone whose calendar quotas follow.
@@ -49,6 +53,9 @@ class AdminServices(Struct, frozen=True):
     database: Database
     feed: Feed
     registry: ProviderRegistry
+    upstreams: UpstreamAdministration
+    upstream_faults: Callable[[], Mapping[str, str]]
+    take_in: Callable[[], Awaitable[None]]
     sessions: SessionStore
     state: Callable[[], State]
     settings: Callable[[], Sequence[Setting]]

@@ -1,4 +1,4 @@
-"""How the gateway is: its state, workers, upstreams, models, sessions and settings."""
+"""How the gateway is: its state, workers, sessions and settings."""
 
 from typing import Annotated, Literal
 
@@ -8,8 +8,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 from app.api.admin.common import Cursor, Endpoint, Limit, Page, Writer, change, read, router_of, sliced, time_at
 from app.api.admin.services import AdminServices
 from app.domain.conversation import Session, SessionKey
-from app.domain.errors import GatewayError, NotFound
-from app.providers.base import BaseProvider
+from app.domain.errors import NotFound
 from app.storage.audit import note_action
 from app.storage.limits import seen_workers
 
@@ -36,31 +35,6 @@ class WorkerState(BaseModel):
     is_alive: bool
 
 
-class Upstream(BaseModel):
-    """An upstream, as this worker sees it."""
-
-    name: str
-    ready: bool
-    details: dict[str, str]
-    gauges: dict[str, float]
-    models: list[str]
-
-
-class Probe(BaseModel):
-    """What came of a trial."""
-
-    ok: bool
-    code: str | None
-    message: str | None
-
-
-class Route(BaseModel):
-    """A name that clients may ask for, and who answers it."""
-
-    model: str
-    targets: Annotated[list[str], Field(description="provider/model, in the order in which they are asked.")]
-
-
 class SessionState(BaseModel):
     """A session, without its texts."""
 
@@ -84,7 +58,7 @@ class SettingState(BaseModel):
 
 
 class StateEndpoints:
-    """`/state`, `/workers`, `/upstreams`, `/routes`, `/settings` and the sessions of a key.
+    """`/state`, `/workers`, `/settings` and the sessions of a key.
 
     Args:
         services: What the admin API works with.
@@ -102,9 +76,6 @@ class StateEndpoints:
             "state",
             Endpoint("GET", "/state", self.state, "How the gateway is"),
             Endpoint("GET", "/workers", self.workers, "List workers"),
-            Endpoint("GET", "/upstreams", self.upstreams, "List upstreams"),
-            Endpoint("POST", "/upstreams/{name}/probe", self.probe, "Try an upstream", errors=(404,)),
-            Endpoint("GET", "/routes", self.routes, "List models and routes"),
             Endpoint("GET", "/settings", self.settings, "List settings"),
             Endpoint("GET", sessions, self.list_sessions, "List a key's sessions"),
             Endpoint("DELETE", session, self.forget_session, "Forget a session", status=204, errors=(404,)),
@@ -136,31 +107,6 @@ class StateEndpoints:
                     is_alive=row.is_alive,
                 )
                 for row in rows
-            ]
-        )
-
-    async def upstreams(self) -> Page[Upstream]:
-        """Their state, as the worker sees it that answers."""
-        return Page(data=[_upstream(provider) for provider in self._services.registry.providers])
-
-    async def probe(self, name: str, _: Writer) -> Probe:
-        """Connects, and fetches what a first request would need. Sends no message."""
-        provider = next((one for one in self._services.registry.providers if one.name == name), None)
-        if provider is None:
-            raise NotFound(f"There is no upstream {name[:50]!r}.", param="name")
-        try:
-            await provider.connect()
-        except GatewayError as error:
-            return Probe(ok=False, code=error.code or error.type, message=error.message)
-        return Probe(ok=True, code=None, message=None)
-
-    async def routes(self) -> Page[Route]:
-        """All names that clients may ask for."""
-        registry = self._services.registry
-        return Page(
-            data=[
-                Route(model=name, targets=[f"{one.provider.name}/{one.spec.id}" for one in registry.resolve(name)])
-                for name, _ in registry.model_ids()
             ]
         )
 
@@ -207,14 +153,3 @@ class StateEndpoints:
             messages=len(session.messages),
             characters=session.characters,
         )
-
-
-def _upstream(provider: BaseProvider) -> Upstream:
-    status = provider.status()
-    return Upstream(
-        name=provider.name,
-        ready=status.ready,
-        details=dict(status.details),
-        gauges=dict(status.gauges),
-        models=[spec.id for spec in provider.models],
-    )

@@ -20,6 +20,7 @@ from app.api.console.services import ConsoleServices
 from app.api.console.sessions import SessionPages
 from app.api.console.sign_in import SignInPages
 from app.api.console.state import StatePages
+from app.api.console.upstreams import UpstreamPages
 from app.api.console.visitors import Guard, Page, Refused, home_of
 from app.api.error_responses import error_response
 from app.domain.errors import GatewayError
@@ -44,6 +45,7 @@ def console_app(services: ConsoleServices) -> Starlette:
     playground = PlaygroundPages(services, rendering)
     recordings = RecordingPages(services, rendering, keys)
     people = PeoplePages(services, rendering)
+    upstreams = UpstreamPages(services, rendering)
     state = StatePages(services, rendering)
     pages: list[tuple[str, str, Page, tuple[str, ...]]] = [
         ("GET", "/console/", overview.show, _EVERYBODY),
@@ -67,8 +69,12 @@ def console_app(services: ConsoleServices) -> Starlette:
         ("GET", "/console/playground", playground.show, _CHATTERS),
         ("POST", "/console/playground", playground.answer, _CHATTERS),
         ("POST", "/console/playground/stream", playground.stream, _CHATTERS),
-        ("GET", "/console/upstreams", state.upstreams, _STAFF),
-        ("POST", "/console/upstreams/{name}/probe", state.probe, _ADMINS),
+        ("GET", "/console/upstreams", upstreams.show, _STAFF),
+        ("POST", "/console/upstreams", upstreams.add, _ADMINS),
+        ("GET", "/console/upstreams/{name}", upstreams.detail, _STAFF),
+        ("POST", "/console/upstreams/{name}", upstreams.change, _ADMINS),
+        ("POST", "/console/upstreams/{name}/probe", upstreams.probe, _ADMINS),
+        ("POST", "/console/routes", upstreams.route, _ADMINS),
         ("GET", "/console/workers", state.workers, _STAFF),
         ("GET", "/console/settings", state.settings, _STAFF),
         ("GET", "/console/people", people.show, _ADMINS),

@@ -19,6 +19,7 @@ from app.storage.clock import now
 from app.storage.database import Connection
 from app.storage.keys import list_keys, list_projects
 from app.storage.spent import scope_of
+from app.storage.upstreams import list_upstreams
 from app.storage.usage import DAY, usage_by
 
 
@@ -105,7 +106,9 @@ class LimitPages:
         scope = scope_of(name)
         known = name == "gateway"
         if scope.kind == "upstream":
-            known = scope.name in [provider.name for provider in self._services.admin.registry.providers]
+            own = self._services.admin.registry.own_names
+            stored = await self._database.report(list_upstreams)
+            known = scope.name in own or any(upstream.name == scope.name for upstream in stored)
         elif scope.kind == "project":
             projects = await self._database.report(list_projects)
             known = scope.name == ENVIRONMENT or scope.name in projects

@@ -98,10 +98,23 @@ class OpenAICompatibleProvider(BaseProvider):
         await self._guard.run(self._check, caller_id="")
         await self._models.refresh()
 
+    async def prepare(self) -> None:
+        """Wait until the list of models has been read once, if it is to be read."""
+        await self._models.first_read()
+
+    async def retire(self) -> None:
+        """Stop the background task."""
+        await self._models.aclose()
+
     async def aclose(self) -> None:
         """Stop the background task and close all connections."""
         await self._models.aclose()
         await self._client.aclose()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call is under way."""
+        return self._guard.bulkhead.is_idle
 
     def status(self) -> ProviderStatus:
         """Ready while any model may be asked: the upstream's breaker is not open, nor are those of all models."""

@@ -39,6 +39,7 @@ class UpstreamModels:
         self._failure: str | None = None
         self._reason = ""
         self._refreshing: asyncio.Task[None] | None = None
+        self._was_read = asyncio.Event()
 
     @property
     def models(self) -> Sequence[ModelSpec]:
@@ -57,6 +58,11 @@ class UpstreamModels:
         """Start reading the list regularly, if it is to be read."""
         if self._upstream.discover:
             self._refreshing = asyncio.create_task(self._keep_fresh())
+
+    async def first_read(self) -> None:
+        """Wait until the list was read, or couldn't be, for the first time; not at all if it isn't to be read."""
+        if self._refreshing is not None:
+            await self._was_read.wait()
 
     async def aclose(self) -> None:
         """Stop reading the list."""
@@ -101,6 +107,7 @@ class UpstreamModels:
         while True:
             with contextlib.suppress(GatewayError):
                 await self.refresh()
+            self._was_read.set()
             await asyncio.sleep(_RETRY_SECONDS if self._failure else _REFRESH_SECONDS)
 
     def _discovered(self, document: object) -> list[ModelSpec]:

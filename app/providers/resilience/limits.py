@@ -32,7 +32,7 @@ class Bulkhead:
     """
 
     def __init__(self, *, slots: int, queue_size: int, queue_timeout: float, trace: Trace = no_trace) -> None:
-        self._free = slots
+        self._slots = self._free = slots
         self._queue_size = queue_size
         self._queue_timeout = queue_timeout
         self._trace = trace
@@ -48,6 +48,11 @@ class Bulkhead:
     def free(self) -> int:
         """How many slots are free."""
         return self._free
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call has a slot, or waits for one."""
+        return self._free == self._slots
 
     async def acquire(self, caller_id: str, *, at_most: float, on_wait: OnWait | None = None) -> None:
         """Take a slot, waiting for one if necessary. `release` must follow.

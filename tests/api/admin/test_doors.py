@@ -75,8 +75,17 @@ _ROUTES: dict[tuple[str, str], tuple[int, Any]] = {
     ("GET", "/state"): (200, None),
     ("GET", "/workers"): (200, None),
     ("GET", "/upstreams"): (200, None),
+    ("POST", "/upstreams"): (201, {"name": "gpu", "base_url": "http://127.0.0.1:9/v1"}),
+    ("GET", "/upstreams/{name}"): (200, None),
+    # One of the settings: it can't be changed here.
+    ("PATCH", "/upstreams/{name}"): (404, {"enabled": False}),
+    ("DELETE", "/upstreams/{name}"): (404, None),
     ("POST", "/upstreams/{name}/probe"): (200, None),
+    ("POST", "/probe"): (200, {"name": "gpu", "base_url": "http://127.0.0.1:9/v1"}),
     ("GET", "/routes"): (200, None),
+    ("GET", "/routes/answer?model=kimi"): (200, None),
+    ("PUT", "/routes/{name}"): (200, {"targets": ["kimi"]}),
+    ("DELETE", "/routes/{name}"): (204, None),
     ("GET", "/settings"): (200, None),
 }
 
@@ -118,6 +127,21 @@ _WRONG: tuple[tuple[str, str, bytes, str | None], ...] = (
     ("POST", "/limits/gateway/try", b'{"limits": "none", "last": "0s"}', "last"),
     ("PUT", "/prices", b'{"data": [{"model": "kimi"}]}', "data[0].since"),
     ("PUT", "/prices", b'{"data": [{"model": "kimi", "price": 3}]}', "data[0].since"),
+    ("POST", "/upstreams", b"{}", "name"),
+    ("POST", "/upstreams", b'{"name": "gpu"}', None),
+    ("POST", "/upstreams", b'{"name": "GPU", "base_url": "http://127.0.0.1:9"}', "name"),
+    ("POST", "/upstreams", b'{"name": "gpu", "base_url": "127.0.0.1"}', "base_url"),
+    ("POST", "/upstreams", b'{"name": "gpu", "base_url": "http://127.0.0.1:9", "key": "k"}', "key"),
+    ("POST", "/upstreams", b'{"name": "gpu", "base_url": "http://127.0.0.1:9", "models": [{"id": 3}]}', "models[0].id"),
+    ("POST", "/upstreams", b'{"name": "gpu", "base_url": "http://127.0.0.1:9", "headers": {"Host": "x"}}', "headers"),
+    ("POST", "/upstreams", b'{"name": "kimi-web", "base_url": "http://127.0.0.1:9"}', "name"),
+    ("POST", "/probe", b'{"name": "gpu", "base_url": "http://127.0.0.1:9", "preset": "x"}', "preset"),
+    ("PATCH", "/upstreams/gpu", b"[]", None),
+    ("PUT", "/routes/r", b'{"targets": []}', "targets"),
+    ("PUT", "/routes/r", b'{"targets": ["nowhere"]}', "targets"),
+    ("PUT", "/routes/r", b'{"targets": {"kimi": 0}}', "targets"),
+    ("GET", "/routes/answer", b"", "model"),
+    ("GET", "/routes/answer?model=kimi&key=k_nobody", b"", "key"),
     ("GET", "/keys?limit=0", b"", "limit"),
     ("GET", "/keys?limit=201", b"", "limit"),
     ("GET", "/keys?limt=3", b"", "limt"),
@@ -170,7 +194,7 @@ def test_every_address_has_its_exact_status_for_every_role(
     ):
         described = changes.get("/openapi.json").json()["paths"]
         routes = {(method.upper(), path) for path, operations in described.items() for method in operations}
-        assert {(method, f"/admin/v1{path}") for method, path in _ROUTES} == routes
+        assert {(method, f"/admin/v1{path.partition('?')[0]}") for method, path in _ROUTES} == routes
         names = {"key_id": subject.key.id, "session_id": "me", "scope": "gateway", "call_id": "1", "name": "kimi-web"}
         names |= {"person_id": person.id, "login_id": login.digest}
         for (method, path), (status, body) in _ROUTES.items():
@@ -180,7 +204,7 @@ def test_every_address_has_its_exact_status_for_every_role(
             allowed = (status, "not_found" if status == 404 else None)
             may_read = method == "GET" and path != _TEXTS
             assert _asked(reads, method, address, body) == (allowed if may_read else (403, "missing_scope")), what
-            if method != "DELETE" or path.endswith(("{session_id}", "{login_id}")):
+            if method != "DELETE" or path.endswith(("{session_id}", "{login_id}", "{name}")):
                 assert _asked(changes, method, address, body) == allowed, what
         for address, status in (
             (f"/recordings/{_ALICE}", 204),
@@ -192,7 +216,7 @@ def test_every_address_has_its_exact_status_for_every_role(
         missing = {"key_id": "k_nobody", "session_id": "x", "scope": "key:k_nobody", "call_id": "1", "name": "nobody"}
         missing |= {"person_id": "p_nobody", "login_id": "x"}
         for (method, path), (_, body) in _ROUTES.items():
-            if "404" in described[f"/admin/v1{path}"][method.lower()]["responses"]:
+            if "404" in described[f"/admin/v1{path.partition('?')[0]}"][method.lower()]["responses"]:
                 assert _asked(changes, method, path.format(**missing), body) == (404, "not_found"), path
 
 
@@ -231,8 +255,8 @@ def test_wrong_methods_are_told_the_right_ones(admin: httpx.Client) -> None:
         address = path.removeprefix("/admin/v1").format(
             key_id="k", session_id="s", person_id="p", login_id="l", scope="gateway", call_id="1", name="n"
         )
-        if path.endswith("/{scope}/try"):
-            continue  # may also be a scope of that name
+        if path.endswith(("/{scope}/try", "/routes/answer")):
+            continue  # may also be a scope, or a route, of that name
         wrong = admin.request("PUT" if "PUT" not in methods else "POST", address)
         assert wrong.status_code == 405, path
         assert set(wrong.headers["allow"].split(", ")) == methods | ({"HEAD"} if "GET" in methods else set())
