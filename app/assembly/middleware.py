@@ -74,6 +74,8 @@ def middleware(
         Middleware(
             IntakeMiddleware,
             max_bytes=settings.listening.max_body_bytes,
+            upload_paths=[endpoint.address for endpoint in relayed if endpoint.is_form],
+            max_upload_bytes=settings.listening.max_upload_bytes,
             max_headers=settings.listening.max_headers,
             lag=resources.loop_lag,
             max_lag=settings.listening.max_loop_lag,

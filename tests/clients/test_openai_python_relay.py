@@ -1,10 +1,13 @@
-"""The OpenAI SDK at the endpoints that are passed on: embeddings, moderations, images."""
+"""The OpenAI SDK at the endpoints that are passed on: embeddings, moderations, images, audio."""
 
 import base64
 import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from hashlib import sha256
 from http.client import HTTPConnection
+from pathlib import Path
+from random import randbytes
 from typing import Any, TextIO
 
 import pytest
@@ -12,12 +15,16 @@ from openai import APIConnectionError, APIStatusError, BadRequestError, OpenAI
 
 from simulator.behaviour import Behaviour
 from simulator.live import LiveSimulator, running
-from simulator.openai_services import png
+from simulator.openai_services import png, wav
 from tests.clients.sdk import connect
-from tests.live import ALICE_KEY, WAIT_SECONDS, LiveGateway, gateway_for
+from tests.live import ALICE_KEY, WAIT_SECONDS, LiveGateway, gateway_for, until
 
 EMBEDDER, PAINTER, JUDGE, RANKER = "text-embedding-3-small", "gpt-image-1", "omni-moderation-latest", "bge-reranker-v2"
-MODELS = ",".join((f"small={EMBEDDER}", EMBEDDER, PAINTER, JUDGE, RANKER, "kimi-latest"))
+SPEAKER, LISTENER = "gpt-4o-mini-tts", "whisper-1"
+MODELS = ",".join(
+    (f"small={EMBEDDER}", EMBEDDER, PAINTER, JUDGE, RANKER, SPEAKER, f"ear={LISTENER}", LISTENER, "kimi-latest")
+)
+MEGABYTE = 1024 * 1024
 
 
 @contextmanager
@@ -29,8 +36,8 @@ def relaying(site: LiveSimulator, log: TextIO, **settings: object) -> Iterator[L
         "moonshot_models": MODELS,
         "deepseek_api_key": "sk-simulated",
         "deepseek_base_url": site.api_url,
-        "deepseek_models": f"second={EMBEDDER}",
-        "model_routes": "either=small>second",
+        "deepseek_models": f"second={EMBEDDER},whisper={LISTENER}",
+        "model_routes": "either=small>second,listen=ear>whisper",
         "max_retries": 0,
         **settings,
     }
@@ -200,6 +207,140 @@ def test_a_client_that_leaves_ends_the_call(relay: LiveGateway, upstream: LiveSi
             if failure == "hang_mid_answer":
                 assert connection.getresponse().read(100_000)
         assert upstream.site.api.wait_for(lambda counters, left=number: counters.abandoned == left)  # type: ignore[misc]
+
+
+def test_speech(sdk: OpenAI, tmp_path: Path) -> None:
+    """Audio of megabytes comes through to the byte, by each of the SDK's ways."""
+    text = "hello " * 300
+    assert sdk.audio.speech.create(model=SPEAKER, voice="alloy", input=text).content == wav(text)
+    with sdk.audio.speech.with_streaming_response.create(model=SPEAKER, voice="alloy", input=text) as answer:
+        assert answer.headers["content-type"] == "audio/wav"
+        assert answer.headers["content-length"] == str(len(wav(text)))
+        answer.stream_to_file(tmp_path / "speech.wav")
+    assert (tmp_path / "speech.wav").read_bytes() == wav(text)
+
+
+@pytest.mark.parametrize("size", [1000, 3 * MEGABYTE], ids=["small", "large"])
+def test_transcriptions(sdk: OpenAI, upstream: LiveSimulator, size: int) -> None:
+    """The file arrives to the byte, with its name and all fields; only the model's name is another."""
+    audio = randbytes(size)
+    heard = sdk.audio.transcriptions.create(
+        model="ear", file=("talk.wav", audio), language="en", timestamp_granularities=["word"], temperature=0.5
+    )
+    assert heard.text == "This is what was said."
+    body = sent(upstream)
+    assert (body["path"], body["model"], body["language"], body["temperature"]) == (
+        *("/audio/transcriptions", LISTENER),
+        *("en", "0.5"),
+    )
+    assert body["timestamp_granularities[]"] == "word"
+    assert body["file"] == {"filename": "talk.wav", "size": size, "sha256": sha256(audio).hexdigest()}
+
+
+def test_other_forms_of_transcriptions(sdk: OpenAI) -> None:
+    """Plain text, segments, and events as they come."""
+    file = ("talk.wav", b"RIFF")
+    plain = sdk.audio.transcriptions.create(model=LISTENER, file=file, response_format="text")
+    assert str(plain) == "This is what was said.\n"
+    verbose = sdk.audio.transcriptions.create(model=LISTENER, file=file, response_format="verbose_json")
+    assert verbose.language == "english"
+    events = list(sdk.audio.transcriptions.create(model=LISTENER, file=file, stream=True))
+    assert [event.type for event in events] == ["transcript.text.delta"] * 3 + ["transcript.text.done"]
+
+
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # by OpenAI
+def test_translations(sdk: OpenAI, upstream: LiveSimulator) -> None:
+    """They go to an address of their own."""
+    heard = sdk.audio.translations.create(model=LISTENER, file=("talk.wav", b"RIFF"))
+    assert heard.text == "This is what was said."
+    assert sent(upstream)["path"] == "/audio/translations"
+
+
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # by OpenAI
+def test_image_edits_and_variations(sdk: OpenAI, upstream: LiveSimulator) -> None:
+    """Several images and a mask go along; a form without a model gets that of the first that can."""
+    image, mask = png(64, 64), png(32, 32)
+    edited = sdk.images.edit(model=PAINTER, image=[("a.png", image), ("b.png", image)], mask=mask, prompt="a hat")
+    assert edited.data is not None
+    assert base64.b64decode(edited.data[0].b64_json or "") == image
+    assert (sent(upstream)["prompt"], sent(upstream)["mask"]["size"]) == ("a hat", len(mask))
+    assert sdk.images.create_variation(image=("a.png", image)).data
+    body = sent(upstream)
+    assert (body["path"], body["model"], body["image"]["size"]) == ("/images/variations", PAINTER, len(image))
+
+
+def form(*parts: tuple[str, bytes]) -> tuple[bytes, dict[str, str]]:
+    """A form with these heads and values, and the headers that go with it."""
+    written = [b"--xyz\r\nContent-Disposition: form-data; %b\r\n\r\n%b\r\n" % (h.encode(), v) for h, v in parts]
+    return b"".join([*written, b"--xyz--\r\n"]), {"content-type": "multipart/form-data; boundary=xyz"}
+
+
+MODEL_PART, AUDIO_PART = ('name="model"', b"listen"), ('name="file"; filename="a.wav"', bytes(MEGABYTE))
+
+
+@pytest.mark.parametrize(
+    ("parts", "provider"), [((AUDIO_PART, MODEL_PART), "deepseek"), ((MODEL_PART, AUDIO_PART), None)]
+)
+def test_an_upload_is_sent_again_if_it_is_all_here(
+    relay: LiveGateway, upstream: LiveSimulator, parts: Any, provider: str | None
+) -> None:
+    """A file that came before its model was kept, and goes to the next upstream when the first fails. One that was
+    passed on while it came is gone: the client is told of the failure."""
+    upstream.site.update(api_failure="openai_error", api_failure_times=1)
+    upstream.site.api.reset()
+    body, headers = form(*parts)
+    with relay.client() as http:
+        answer = http.post("/v1/audio/transcriptions", content=body, headers=headers)
+    assert answer.headers.get("x-provider") == provider
+    if provider is None:
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "upstream_unavailable")
+        assert upstream.site.api.counters.requests == 1
+    assert sent(upstream)["file"]["size"] == MEGABYTE
+
+
+def test_an_upload_may_not_name_two_models(relay: LiveGateway, upstream: LiveSimulator) -> None:
+    """A second model behind the file is refused though the first part has gone, and no upstream gets the whole."""
+    upstream.site.update(api_failure=None)
+    upstream.site.api.reset()
+    body, headers = form(MODEL_PART, AUDIO_PART, ('name="Model"', b"another"))
+    with relay.client() as http:
+        answer = http.post("/v1/audio/transcriptions", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "model")
+    assert upstream.site.api.counters.answered == 0
+
+
+def test_uploads_are_bounded(upstream: LiveSimulator, log_stream: TextIO) -> None:
+    """MAX_UPLOAD_BYTES counts for them alone, whether the client tells its size or not."""
+    body, headers = form(MODEL_PART, AUDIO_PART)
+
+    def in_chunks() -> Iterator[bytes]:
+        yield body
+
+    settings = {"max_upload_bytes": 500_000, "max_body_bytes": 2000}
+    with relaying(upstream, log_stream, **settings) as gateway, gateway.client() as http:
+        for content in (body, in_chunks()):
+            answer = http.post("/v1/audio/transcriptions", content=content, headers=headers)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+            assert "MAX_UPLOAD_BYTES" in answer.json()["error"]["message"]
+        small, headers = form(MODEL_PART, ('name="file"; filename="a.wav"', bytes(10_000)))
+        assert http.post("/v1/audio/transcriptions", content=small, headers=headers).status_code == 200
+        answer = http.post("/v1/embeddings", json={"model": "small", "input": "x" * 3000})
+    assert "MAX_BODY_BYTES" in answer.json()["error"]["message"]
+
+
+def test_a_client_that_leaves_within_its_upload_ends_it(relay: LiveGateway, upstream: LiveSimulator) -> None:
+    """Half a file isn't an answered request; the gateway goes on serving."""
+    upstream.site.update(api_failure=None)
+    body, headers = form(MODEL_PART, AUDIO_PART)
+    with closing(HTTPConnection(relay.base_url.removeprefix("http://"), timeout=WAIT_SECONDS)) as connection:
+        connection.putrequest("POST", "/v1/audio/transcriptions")
+        headers |= {"Authorization": f"Bearer {ALICE_KEY}", "Content-Length": str(len(body))}
+        for name, value in headers.items():
+            connection.putheader(name, value)
+        connection.endheaders(body[: MEGABYTE // 2])
+    with relay.client() as http:
+        until(lambda: 'model="ear",outcome="abandoned"' in http.get("/metrics").text)
+        assert http.post("/v1/audio/transcriptions", content=body, headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"model": 7}', b'{"input": NaN, "model": "small"}'])

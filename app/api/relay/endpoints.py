@@ -9,7 +9,7 @@ from app.api.error_responses import openai_errors
 from app.domain.relay import Service
 
 # What its answer may be, for the API's description.
-Answer = Literal["application/json", "text/event-stream", "audio/*"]
+Answer = Literal["application/json", "text/event-stream", "text/plain", "audio/*"]
 
 
 class RelayedEndpoint(Struct, frozen=True):
@@ -83,6 +83,59 @@ RELAYED = (
         tag="images",
         fields={"prompt": "what is to be seen"},
         answers=("application/json", "text/event-stream"),
+    ),
+    RelayedEndpoint(
+        name="images",
+        path="/images/edits",
+        service="image_generation",
+        subject="prompt",
+        summary="Change images",
+        tag="images",
+        fields={"image": "one or several images", "prompt": "what is to become of them", "mask": "where"},
+        answers=("application/json", "text/event-stream"),
+        is_form=True,
+    ),
+    RelayedEndpoint(
+        name="images",
+        path="/images/variations",
+        service="image_generation",
+        subject="image",
+        summary="Make images like one",
+        tag="images",
+        fields={"image": "the image"},
+        is_form=True,
+    ),
+    RelayedEndpoint(
+        name="speech",
+        path="/audio/speech",
+        service="speech",
+        subject="input",
+        summary="Speak a text",
+        tag="audio",
+        fields={"input": "the text", "voice": "of the upstream's", "response_format": "such as `mp3` or `wav`"},
+        answers=("audio/*", "text/event-stream"),
+    ),
+    RelayedEndpoint(
+        name="transcriptions",
+        path="/audio/transcriptions",
+        service="transcription",
+        subject="file",
+        summary="Write down what is said",
+        tag="audio",
+        fields={"file": "the audio", "stream": "`true` for events"},
+        answers=("application/json", "text/plain", "text/event-stream"),
+        is_form=True,
+    ),
+    RelayedEndpoint(
+        name="translations",
+        path="/audio/translations",
+        service="transcription",
+        subject="file",
+        summary="Write down in English what is said",
+        tag="audio",
+        fields={"file": "the audio"},
+        answers=("application/json", "text/plain"),
+        is_form=True,
     ),
 )
 RELAY_ERRORS = openai_errors(*(f"{endpoint.address}/" for endpoint in RELAYED))
