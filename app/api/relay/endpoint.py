@@ -17,6 +17,8 @@ from app.domain.relay import RelayCall
 from app.domain.usage import Origin
 
 _EVENTS = "text/event-stream"
+# What is written at once: what the client doesn't take is copied.
+_PIECE = 64 * 1024
 
 
 class RelayEndpoint:
@@ -67,7 +69,8 @@ class RelayEndpoint:
                         opening = part
                         await writer.start(context.begin_response(200, _headers(opening, context)))
                     else:
-                        await writer.write(part)
+                        for place in range(0, len(part), _PIECE):
+                            await writer.write(part[place : place + _PIECE])
             await writer.write(b"", more=False)
         except GatewayError as error:
             if opening is None:

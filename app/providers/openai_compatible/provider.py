@@ -189,6 +189,7 @@ class OpenAICompatibleProvider(BaseProvider):
                     finder.feed(reply.body)
                     yield reply.body
                 else:
+                    stream.hold_little(_PIECE_BYTES)
                     yield head
                     while part := await stream.next_part():
                         finder.feed(part)
