@@ -1,7 +1,7 @@
 """Large files through a worker of its own process, whose memory doesn't grow by them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from random import randbytes
@@ -66,14 +66,12 @@ def worker() -> Iterator[Worker]:
 
 def upload(worker: Worker, path: str, file: str, model: str, *, model_first: bool) -> None:
     """Send a large file, and see that it arrives."""
-    model_part = {"model": (None, model)}
-    file_part = {file: ("large", LARGE)}
-    parts = {**model_part, **file_part} if model_first else {**file_part, **model_part}
-    worker.http.post(path, files=parts).raise_for_status()
+    parts: list[tuple[str, tuple[str | None, str | bytes]]] = [("model", (None, model)), (file, ("large", LARGE))]
+    worker.http.post(path, files=parts if model_first else parts[::-1]).raise_for_status()
     assert worker.upstream.site.api.requests[-1][file]["sha256"] == sha256(LARGE).hexdigest()
 
 
-def download(worker: Worker, path: str, body: dict[str, object]) -> int:
+def download(worker: Worker, path: str, body: Mapping[str, object]) -> int:
     """Ask for something large; the bytes that come."""
     with worker.http.stream("POST", path, json=body) as answer:
         answer.raise_for_status()
