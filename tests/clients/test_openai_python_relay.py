@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from hashlib import sha256
 from http.client import HTTPConnection
 from pathlib import Path
@@ -18,31 +18,9 @@ from simulator.live import LiveSimulator, running
 from simulator.openai_services import png, wav
 from tests.clients.sdk import connect
 from tests.live import ALICE_KEY, WAIT_SECONDS, LiveGateway, gateway_for, until
+from tests.relaying import EMBEDDER, JUDGE, LISTENER, PAINTER, RANKER, SPEAKER, relaying
 
-EMBEDDER, PAINTER, JUDGE, RANKER = "text-embedding-3-small", "gpt-image-1", "omni-moderation-latest", "bge-reranker-v2"
-SPEAKER, LISTENER = "gpt-4o-mini-tts", "whisper-1"
-MODELS = ",".join(
-    (f"small={EMBEDDER}", EMBEDDER, PAINTER, JUDGE, RANKER, SPEAKER, f"ear={LISTENER}", LISTENER, "kimi-latest")
-)
 MEGABYTE = 1024 * 1024
-
-
-@contextmanager
-def relaying(site: LiveSimulator, log: TextIO, **settings: object) -> Iterator[LiveGateway]:
-    """A gateway with two upstreams with an API, both of them the simulator."""
-    values: dict[str, object] = {
-        "moonshot_api_key": "sk-simulated",
-        "moonshot_base_url": site.api_url,
-        "moonshot_models": MODELS,
-        "deepseek_api_key": "sk-simulated",
-        "deepseek_base_url": site.api_url,
-        "deepseek_models": f"second={EMBEDDER},whisper={LISTENER}",
-        "model_routes": "either=small>second,listen=ear>whisper",
-        "max_retries": 0,
-        **settings,
-    }
-    with gateway_for(site, log, **values) as gateway:
-        yield gateway
 
 
 @pytest.fixture(scope="module")
