@@ -114,8 +114,12 @@ def _fields(content_type: str, body: bytes) -> dict[str, Any]:
         if (named := _PART.search(head)) is not None:
             value = value.removesuffix(b"\r\n")
             is_file = named[2] is not None
-            fields[named[1].decode()] = (
-                {"filename": named[2].decode(), "size": len(value), "sha256": hashlib.sha256(value).hexdigest()}
+            fields[named[1].decode("utf-8", "replace")] = (
+                {
+                    "filename": named[2].decode("utf-8", "replace"),
+                    "size": len(value),
+                    "sha256": hashlib.sha256(value).hexdigest(),
+                }
                 if is_file
                 else value.decode("utf-8", "replace")
             )
@@ -162,7 +166,9 @@ def _packed(vector: Sequence[float]) -> str:
 
 def _ranking(body: Mapping[str, Any]) -> Answer:
     asked = set(str(body.get("query")).lower().split())
-    documents = [str(one.get("text") if isinstance(one, dict) else one) for one in body.get("documents") or ()]
+    given = body.get("documents")
+    rows = given if isinstance(given, list) else []
+    documents = [str(one.get("text") if isinstance(one, dict) else one) for one in rows]
     scores = {
         index: len(asked & set(text.lower().split())) / max(len(asked), 1) for index, text in enumerate(documents)
     }
@@ -189,7 +195,7 @@ def _images(body: Mapping[str, Any]) -> Answer:
     image = base64.b64encode(png(width, height)).decode()
     usage = {"input_tokens": tokens(len(str(body.get("prompt") or ""))), "output_tokens": width * height // 256}
     usage["total_tokens"] = sum(usage.values())
-    if body.get("stream") in (True, "true"):
+    if body.get("stream") in (True, "true") and body["path"] != "/images/variations":
         partial_image = {"type": "image_generation.partial_image", "b64_json": image, "partial_image_index": 0}
         return _events(partial_image, {"type": "image_generation.completed", "b64_json": image, "usage": usage})
     return _json({"created": 1_700_000_000, "data": [{"b64_json": image}], "usage": usage})
@@ -227,7 +233,7 @@ def wav(text: str) -> bytes:
 def _transcript(body: Mapping[str, Any]) -> Answer:
     text = "".join(_HEARD)
     usage = {"type": "tokens", "input_tokens": 14, "output_tokens": 5, "total_tokens": 19}
-    if body.get("stream") == "true":
+    if body.get("stream") == "true" and body["path"] != "/audio/translations":
         deltas = [{"type": "transcript.text.delta", "delta": word} for word in _HEARD]
         return _events(*deltas, {"type": "transcript.text.done", "text": text, "usage": usage})
     kind = body.get("response_format")
