@@ -100,4 +100,4 @@ async def test_models_that_an_upstream_lists_are_told_by_their_names() -> None:
     embedder, other = models.models
     assert (embedder.services, embedder.chats) == (frozenset({"embeddings"}), False)
     assert (other.services, other.chats) == (None, True)
-    assert models.spec("tts-9", public_id="up/tts-9", listed=False).services == {"speech"}
+    assert models.spec("tts-9", public_id="up/tts-9", listed=False).services == frozenset({"speech"})
