@@ -79,8 +79,8 @@ class RelayService:
         targets = self._able(call, caller, origin)
         with CallLog(call, caller, targets[0], self._on_call, None, origin) as log:
             if self._limiter is not None:
-                target = targets[0]
-                log.admission = await self._limiter.admit(call, caller, target.provider.name, target.spec.id)
+                provider, model = targets[0].provider.name, targets[0].spec.id
+                log.admission = await self._limiter.admit(call, caller, provider, model, log.note_wait)
             deadline = asyncio.get_running_loop().time() + max([target.provider.timeout for target in targets])
             for others, target in zip(reversed(range(len(targets))), targets, strict=True):
                 log.turn_to(target)
@@ -158,7 +158,7 @@ class RelayService:
         if self._limiter is None or not self._limiter.limits_upstreams:
             return
         seconds = request.deadline - asyncio.get_running_loop().time() if request.retries else 0.0
-        log.passage = await self._limiter.at_upstream(target.provider.name, target.spec.id, seconds)
+        log.passage = await self._limiter.at_upstream(target.provider.name, target.spec.id, seconds, log.note_wait)
 
 
 def _request(

@@ -222,7 +222,8 @@ class Connection(asyncio.Protocol):
         if coding is not None:
             self._until_close = self._ends_with_connection(coding.strip().lower())
         self._stream.feed_head(status, headers, set_cookies)
-        self._wake_writer()
+        if self._writer is not None:
+            self._wake_writer()
 
     def on_body(self, part: bytes) -> None:
         """Pass a part of the body on."""
