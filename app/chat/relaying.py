@@ -8,7 +8,6 @@ from msgspec import Struct
 
 from app.chat.call_log import CallLog
 from app.domain.caller import Caller
-from app.domain.chat import Usage
 from app.domain.errors import GatewayError, InvalidRequest
 from app.domain.relay import RelayCall, RelayHead, Service
 from app.domain.usage import CallRecord, Origin, refused
@@ -85,7 +84,7 @@ class RelayService:
             for others, target in zip(reversed(range(len(targets))), targets, strict=True):
                 log.turn_to(target)
                 try:
-                    request = _request(call, caller, target, deadline, log.note_replies, others=others)
+                    request = _request(call, caller, target, deadline, log, others=others)
                     await self._pass(request, target, log)
                     async with aclosing(target.provider.relay(request)) as parts:
                         async for part in parts:
@@ -166,7 +165,7 @@ def _request(
     caller: Caller,
     target: Target,
     deadline: float,
-    report: Callable[[Usage], None],
+    log: CallLog,
     *,
     others: int,
 ) -> RelayRequest:
@@ -183,7 +182,8 @@ def _request(
         caller_id=caller.id,
         deadline=now + seconds,
         retries=is_whole and not others,
-        report=report,
+        report=log.note_replies,
+        on_wait=log.note_wait,
     )
 
 

@@ -119,6 +119,7 @@ class RelayRequest(Struct, frozen=True):
         deadline: When the answer must have begun, in the event loop's time.
         retries: Whether to try again after a transient failure.
         report: Takes the tokens that the upstream has counted, if it has, before the answer ends.
+        on_wait: See `CompletionRequest`.
     """
 
     model: ModelSpec
@@ -129,6 +130,7 @@ class RelayRequest(Struct, frozen=True):
     deadline: float
     retries: bool
     report: Callable[[Usage], None]
+    on_wait: OnWait | None = None
 
 
 class ProviderStatus(Struct, frozen=True):

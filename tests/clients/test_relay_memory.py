@@ -14,7 +14,7 @@ from simulator.live import LiveSimulator, running
 from simulator.openai_services import wav
 from tests.live import ALICE_KEY, NO_TLS, WAIT_SECONDS
 from tests.ports import free_port
-from tests.test_cli import process, until_it_listens
+from tests.processes import process, until_it_listens
 
 MEGABYTE = 1024 * 1024
 LARGE = randbytes(20 * MEGABYTE)

@@ -172,6 +172,7 @@ class OpenAICompatibleProvider(BaseProvider):
             model=request.model.upstream_id,
             deadline=request.deadline,
             retries=request.retries,
+            on_wait=request.on_wait,
         )
 
     async def _relay(self, request: RelayRequest) -> AsyncGenerator[RelayHead | bytes, None]:
