@@ -21,11 +21,12 @@ from app.providers.http import HttpClient, HttpError, HttpReply, HttpStream, Upl
 from app.providers.http.exceptions import ConnectionLost
 from app.providers.openai_compatible.failure import failure, fault_error, fault_in
 from app.providers.openai_compatible.relay import (
+    SHORT,
     UsageFinder,
     has_error,
     head_of,
+    is_json,
     is_page,
-    is_short_json,
     relay_failure,
 )
 from app.providers.openai_compatible.reply import Json, ReplyReader, gathered, read_completion, reader_for
@@ -181,20 +182,16 @@ class OpenAICompatibleProvider(BaseProvider):
                 head = head_of(stream)
                 if stream.status != HTTPStatus.OK or is_page(head):
                     raise relay_failure(await stream.whole(), self._upstream, request)
+                stream.hold_little(_PIECE_BYTES)
+                part = await _looked_into(stream) if is_json(head) else await stream.next_part()
+                if is_json(head) and len(part) <= SHORT and has_error(part):
+                    raise relay_failure(HttpReply(stream.status, stream.headers, part), self._upstream, request)
+                yield head
                 finder = UsageFinder()
-                if is_short_json(head):
-                    reply = await stream.whole()
-                    if has_error(reply.body):
-                        raise relay_failure(reply, self._upstream, request)
-                    yield head
-                    finder.feed(reply.body)
-                    yield reply.body
-                else:
-                    stream.hold_little(_PIECE_BYTES)
-                    yield head
-                    while part := await stream.next_part():
-                        finder.feed(part)
-                        yield part
+                while part:
+                    finder.feed(part)
+                    yield part
+                    part = await stream.next_part()
                 if (usage := finder.usage) is not None:
                     request.report(usage)
         except HttpError as error:
@@ -521,6 +518,14 @@ def _is_events(begun: bytes, headers: Mapping[str, str] | None = None) -> bool:
         return False
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     return kind not in ("application/json", "text/html", "application/xhtml+xml", "application/problem+json")
+
+
+async def _looked_into(stream: HttpStream) -> bytes:
+    """So much of an answer as tells whether it is an error: all of a short one."""
+    begun = b""
+    while len(begun) <= SHORT and (part := await stream.next_part()):
+        begun += part
+    return begun
 
 
 async def _next_part(stream: HttpStream, reader: ReplyReader) -> bytes:

@@ -18,10 +18,9 @@ from app.providers.openai_compatible.upstream import Upstream
 # The tokens are told at the end of an answer or at its beginning: in between there may be megabytes of an image.
 _WINDOW = 4096
 # A whole answer of this size is looked into for an error that comes with the status 200.
-_SHORT = 64 * 1024
+SHORT = 64 * 1024
 _USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
 _PAGES = ("text/html", "application/xhtml+xml")
-_JSON_TYPE = "application/json"
 _READ = ("prompt_tokens", "input_tokens")
 _WRITTEN = ("completion_tokens", "output_tokens")
 
@@ -38,13 +37,13 @@ def is_page(head: RelayHead) -> bool:
     return _kind(head) in _PAGES
 
 
-def is_short_json(head: RelayHead) -> bool:
-    """Whether an answer can be looked into as a whole before it is passed on."""
-    return _kind(head) == _JSON_TYPE and head.length is not None and head.length <= _SHORT
+def is_json(head: RelayHead) -> bool:
+    """Whether an answer may be an error for all its status of 200."""
+    return _kind(head) == "application/json"
 
 
 def has_error(body: bytes) -> bool:
-    """Whether a whole answer is an error for all its status of 200."""
+    """Whether a whole JSON answer is an error, or none at all."""
     document = read_json_object(body)
     return document is None or bool(document.get("error"))
 
