@@ -103,9 +103,10 @@ def error_table() -> str:
 def nginx_error_table() -> str:
     """Return the table of the errors that nginx.conf defines."""
     codes, messages = nginx_by_status("error_code"), nginx_by_status("error_message")
+    limits = "`MAX_BODY_BYTES`, or for an upload `MAX_UPLOAD_BYTES`,"
     return table(
         ("status", "code", "message"),
-        ((status, f"`{codes[status]}`", re.sub(r"\$\{(\w+)\}", r"`\1`", text)) for status, text in messages.items()),
+        ((status, f"`{codes[status]}`", text.replace("$largest_body", limits)) for status, text in messages.items()),
     )
 
 
@@ -170,11 +171,12 @@ def request_headers(operations: Iterable[tuple[str, str, Json]]) -> str:
 
 
 def request_fields(operations: Iterable[tuple[str, str, Json]], schemas: Json) -> Iterator[str]:
-    """Return the fields of each request body."""
+    """Return the fields of each request body, but of those that are passed on."""
     users: dict[str, list[str]] = {}
     for method, path, operation in operations:
-        if "requestBody" in operation:
-            reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+        [content] = operation.get("requestBody", {}).get("content", {"": {}}).values()
+        reference = content.get("schema", {}).get("$ref")
+        if reference is not None:
             users.setdefault(reference.rpartition("/")[2], []).append(f"`{method} {path}`")
     for name, addresses in users.items():
         fields = schemas[name]["properties"]

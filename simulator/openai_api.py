@@ -40,7 +40,7 @@ class _Api:
 
     async def list_models(self, request: Request) -> Response:
         behaviour = self._site.behaviour
-        refusal = _refused_key(request, behaviour)
+        refusal = refused_key(request, behaviour)
         if refusal is not None:
             return refusal.response(behaviour)
         rows = [{"id": name, "object": "model", "created": 0, "owned_by": "simulator"} for name in API_MODELS]
@@ -61,7 +61,7 @@ class _Api:
     ) -> None:
         behaviour, failure = self._site.take_api_failure()
         await asyncio.sleep(behaviour.api_latency_s)
-        refusal = _refused_key(request, behaviour) or _refused_body(body, behaviour) or API_ERRORS.get(failure or "")
+        refusal = refused_key(request, behaviour) or _refused_body(body, behaviour) or API_ERRORS.get(failure or "")
         answer = refusal.response(behaviour) if refusal else Streamed(_messages(body, behaviour, failure))
         await answer(scope, receive, send)
 
@@ -74,7 +74,8 @@ def _parse(text: bytes) -> Mapping[str, Any]:
     return body if isinstance(body, dict) else {}
 
 
-def _refused_key(request: Request, behaviour: Behaviour) -> Canned | None:
+def refused_key(request: Request, behaviour: Behaviour) -> Canned | None:
+    """The error for a request without the key that the API wants; None if it has it."""
     if behaviour.api_key is None or request.headers.get("Authorization") == f"Bearer {behaviour.api_key}":
         return None
     return API_ERRORS["openai_key"]

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from simulator.failures import MESSAGE_FAILURES, PAGE_FAILURES, REFUSALS, Exchange, failing, too_long
 from simulator.openai_api import api_routes
+from simulator.openai_services import service_routes
 from simulator.responses import JSON, Canned, Watched, json_response
 from simulator.site import Post, Receipt, Site
 from simulator.wordpress import render_page, send_json_success, settings_script
@@ -28,7 +29,7 @@ _TURNS_TO_LEAVE: Final = 5
 
 def build_simulator(site: Site) -> Starlette:
     """The web application in front of `site`, to be served by `server.listen`."""
-    return Starlette(routes=[*_chat_routes(site), *api_routes(site), *_control_routes(site)])
+    return Starlette(routes=[*_chat_routes(site), *api_routes(site), *service_routes(site), *_control_routes(site)])
 
 
 def _chat_routes(site: Site) -> Sequence[Route]:

@@ -13,6 +13,7 @@ def policy(sticky: str, certificate: Path | None = None, key: Path | None = None
         listen="127.0.0.1:18989",
         sticky=sticky,
         max_body_bytes=1_048_576,
+        max_upload_bytes=2_097_152,
         read_timeout=190,
         request_rate="100r/s",
         request_burst=200,

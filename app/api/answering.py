@@ -93,10 +93,10 @@ class Dispatcher:
     asking the upstream. See docs/performance.md.
 
     Args:
-        endpoints: By their addresses.
+        endpoints: By their addresses. Each has its address as its `path`, too.
     """
 
-    def __init__(self, app: ASGIApp, endpoints: Mapping[str, AnsweringEndpoint]) -> None:
+    def __init__(self, app: ASGIApp, endpoints: Mapping[str, ASGIApp]) -> None:
         self._app = app
         self._endpoints = endpoints
 

@@ -13,6 +13,8 @@ from app.api.answering import AnsweringEndpoint, Dispatcher
 from app.api.error_responses import install_error_handlers
 from app.api.lazy import Annexes
 from app.api.openapi import describe, install_openapi
+from app.api.relay.description import describe_relayed
+from app.api.relay.endpoint import RelayEndpoint
 
 
 class Gateway(FastAPI):
@@ -26,6 +28,7 @@ class Gateway(FastAPI):
         endpoints: Where calls are answered.
         routers: All further routes; the first one that matches a request answers it.
         public_paths: Addresses that need no key, for the API's description.
+        relayed: Where requests are passed on.
         annexes: Applications of their own, by the beginnings of their addresses.
         options: FastAPI's own arguments.
     """
@@ -36,15 +39,19 @@ class Gateway(FastAPI):
         routers: Sequence[APIRouter],
         *,
         public_paths: frozenset[str],
+        relayed: Sequence[RelayEndpoint] = (),
         annexes: Mapping[str, ASGIApp] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self._annexes = annexes
-        self._endpoints = {endpoint.path: endpoint for endpoint in endpoints}
+        self._endpoints: dict[str, ASGIApp] = {endpoint.path: endpoint for endpoint in endpoints}
+        self._endpoints |= {endpoint.path: endpoint for endpoint in relayed}
         described = APIRouter()
         for endpoint in endpoints:
             describe(described, endpoint.dialect)
+        for passed_on in relayed:
+            describe_relayed(described, passed_on.endpoint)
         all_routers = [described, *routers]
         for router in all_routers:
             self.include_router(router)

@@ -1,7 +1,7 @@
 """The gateway as an ASGI application."""
 
 import importlib
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cache, partial
 from threading import Lock
@@ -22,6 +22,8 @@ from app.api.openai.dialect import CHAT_COMPLETIONS
 from app.api.ops import Drain, ops_router
 from app.api.pages.docs import docs_router
 from app.api.playground_services import Faults, PlaygroundServices
+from app.api.relay.endpoint import RelayEndpoint
+from app.api.relay.endpoints import RELAYED
 from app.api.responses.dialect import RESPONSES
 from app.api.sessions import sessions_router
 from app.api.streaming.event_stream import StreamPolicy
@@ -30,10 +32,12 @@ from app.api.wire.addresses import ADMINISTRATION, CONSOLE
 from app.assembly.middleware import PUBLIC_PATHS, middleware
 from app.assembly.resources import Resources, make_resources
 from app.chat.fitting import RoomPolicy
+from app.chat.relaying import RelayService
 from app.chat.service import ChatService
 from app.chat.session import SessionPolicy
 from app.domain.caller import Caller, caller_of_key
 from app.domain.emulation.schema import SchemaCompiler
+from app.domain.usage import CallRecord
 from app.limits.overview import LimitUse
 from app.observe import logging as logs
 from app.providers.base import BaseProvider
@@ -94,6 +98,7 @@ def create_app(
             docs_router(_TITLE),
         ],
         public_paths=PUBLIC_PATHS,
+        relayed=_relay_endpoints(settings, resources),
         annexes=_annexes(
             settings,
             resources,
@@ -115,7 +120,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # we have our own
-        middleware=middleware(settings, resources, _DIALECTS),
+        middleware=middleware(settings, resources, _DIALECTS, RELAYED),
     )
     app.state.drain = drain
     return app
@@ -146,15 +151,34 @@ def _annexes(
     return {ADMINISTRATION: LazyApp(lambda: parts().api()), CONSOLE: LazyApp(lambda: parts().console())}
 
 
+def _relay_endpoints(settings: Settings, resources: Resources) -> list[RelayEndpoint]:
+    service = RelayService(
+        registry=resources.registry,
+        on_call=_on_call(resources),
+        on_refusal=_ledger(resources),
+        limiter=None if resources.limits is None else resources.limits.limiter,
+    )
+    return [RelayEndpoint(endpoint, service, write_timeout=settings.streams.write_timeout) for endpoint in RELAYED]
+
+
+def _ledger(resources: Resources) -> tuple[Callable[[CallRecord], None], ...]:
+    return () if resources.records is None else (resources.records.ledger.call_ended,)
+
+
+def _on_call(resources: Resources) -> tuple[Callable[[CallRecord], None], ...]:
+    """Who is told of each call."""
+    limits = () if resources.limits is None else resources.limits.on_call
+    return (logs.log_call, resources.metrics.call_ended, *_ledger(resources), *limits)
+
+
 def _chat_service(settings: Settings, resources: Resources) -> ChatService:
-    ledger = () if resources.records is None else (resources.records.ledger.call_ended,)
     limits = resources.limits
     return ChatService(
         registry=resources.registry,
         sessions=resources.sessions,
         policy=SessionPolicy(settings.sessions.replay_seconds, settings.sessions.max_characters),
-        on_call=(logs.log_call, resources.metrics.call_ended, *ledger, *(() if limits is None else limits.on_call)),
-        on_refusal=ledger,
+        on_call=_on_call(resources),
+        on_refusal=_ledger(resources),
         on_texts=(
             *((logs.TextLog(),) if settings.logs.texts else ()),
             *(() if resources.records is None else (resources.records.recorder,)),

@@ -14,6 +14,7 @@ from app.api.middleware.intake import IntakeMiddleware
 from app.api.middleware.tracing import TracingMiddleware
 from app.api.pages.docs import ASSET_PATHS
 from app.api.refusals import Refusals
+from app.api.relay.endpoints import RELAY_ERRORS, RelayedEndpoint
 from app.api.wire.addresses import ADMINISTRATION, CONSOLE, TrustedProxies
 from app.assembly.resources import Resources
 from app.settings import Settings
@@ -27,21 +28,28 @@ _READABLE_HEADERS = (
 )
 
 
-def middleware(settings: Settings, resources: Resources, dialects: Sequence[Dialect]) -> list[Middleware]:
+def middleware(
+    settings: Settings, resources: Resources, dialects: Sequence[Dialect], relayed: Sequence[RelayedEndpoint]
+) -> list[Middleware]:
     """List the layers in the order in which a request meets them.
 
     Args:
         dialects: The first one whose request it is says how its errors are written.
+        relayed: The endpoints that are passed on.
     """
+    names = {dialect.path: dialect.name for dialect in dialects}
+    names |= {endpoint.address: endpoint.name for endpoint in relayed}
+    forms = {dialect.path: dialect.errors for dialect in dialects}
+    forms |= {endpoint.address: RELAY_ERRORS for endpoint in relayed}
     layers = [
         Middleware(
             RequestContextMiddleware,
             metrics=resources.metrics,
-            error_forms=[openai_errors(ADMINISTRATION), *(dialect.errors for dialect in dialects)],
-            endpoints={dialect.path: dialect.errors for dialect in dialects},
+            error_forms=[openai_errors(ADMINISTRATION), RELAY_ERRORS, *(dialect.errors for dialect in dialects)],
+            endpoints=forms,
             proxies=TrustedProxies(settings.listening.forwarded_allow_ips),
             refusals=Refusals(
-                {dialect.path: dialect.name for dialect in dialects},
+                names,
                 () if resources.records is None else (resources.records.ledger.call_ended,),
             ),
         )
@@ -66,6 +74,8 @@ def middleware(settings: Settings, resources: Resources, dialects: Sequence[Dial
         Middleware(
             IntakeMiddleware,
             max_bytes=settings.listening.max_body_bytes,
+            upload_paths=[endpoint.address for endpoint in relayed if endpoint.is_form],
+            max_upload_bytes=settings.listening.max_upload_bytes,
             max_headers=settings.listening.max_headers,
             lag=resources.loop_lag,
             max_lag=settings.listening.max_loop_lag,

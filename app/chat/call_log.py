@@ -11,7 +11,7 @@ from app.chat.deltas import estimated_usage, gather
 from app.chat.events import Ending
 from app.chat.fitting import tools_among
 from app.domain.caller import Caller
-from app.domain.chat import ChatCall, Delta, Usage
+from app.domain.chat import ChatCall, Completion, Delta, Usage
 from app.domain.conversation import Action, SessionKey
 from app.domain.errors import (
     ClientClosedRequest,
@@ -23,6 +23,7 @@ from app.domain.errors import (
     UpstreamError,
 )
 from app.domain.prompt import MessagePrompt, Prompt, TextPrompt
+from app.domain.relay import RelayCall
 from app.domain.texts import CallTexts, TextTaker
 from app.domain.usage import NOWHERE, CallRecord, Origin, Outcome
 from app.domain.waits import WaitStep
@@ -80,7 +81,7 @@ class CallLog:
 
     def __init__(
         self,
-        call: ChatCall,
+        call: ChatCall | RelayCall,
         caller: Caller,
         target: Target,
         on_call: Sequence[Callable[[CallRecord], None]],
@@ -113,6 +114,26 @@ class CallLog:
         """Note an attempt that is about to be made. What others before it have used is nobody's charge."""
         self.target, self.prompt, self.left_out = target, prompt, left_out
         self.used = self._reported = None
+
+    def turn_to(self, target: Target) -> None:
+        """Note that a request is about to be passed on, to one target after another."""
+        self.target, self.used = target, None
+
+    def passed_on(self, prompt_tokens: int) -> None:
+        """Note that the answer to a request that was passed on has come to its end.
+
+        Args:
+            prompt_tokens: What counts if the upstream has told no tokens; 0 if there are none.
+        """
+        if self.used is None and prompt_tokens:
+            self.used = Usage(prompt_tokens, 0, estimated=True)
+        if self.used is not None:
+            self.ending = Ending(Completion(""), self.used)
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether an upstream has answered, or begun to."""
+        return self._upstream_seconds is not None
 
     def note_replies(self, usage: Usage) -> None:
         """Note the tokens of all replies that the running attempt has got whole."""
@@ -175,7 +196,7 @@ class CallLog:
     def _texts(self, record: CallRecord) -> CallTexts:
         return CallTexts(
             record,
-            self._call.messages,
+            () if isinstance(self._call, RelayCall) else self._call.messages,
             self.prompt if isinstance(self.prompt, TextPrompt | MessagePrompt) else None,
             gather(self.deltas) if self.ending is None else self.ending.completion,
         )
@@ -205,7 +226,7 @@ class CallLog:
             server=server,
             origin=self._origin,
             project=self._caller.project,
-            asked_model=self._call.model,
+            asked_model=self._call.model or "",
             served_model=spec.id,
             status=status,
             charged=None if self.action == "replayed" else usage or self._used_so_far(error),
@@ -246,7 +267,7 @@ def _outcome(error: BaseException | None) -> tuple[Outcome, str | None, int]:
     """How a call ended, with which error code and HTTP status."""
     if error is None:
         return "completed", None, 200
-    if not isinstance(error, Exception):
+    if not isinstance(error, Exception) or isinstance(error, ClientClosedRequest):
         return "abandoned", None, ClientClosedRequest.status
     if isinstance(error, LimitReached | LimitsUnavailable):
         return "refused", error.code, error.status

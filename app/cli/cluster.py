@@ -63,6 +63,7 @@ def _policy(settings: Settings) -> ClusterPolicy:
             listen=f"{cluster.bind_address}:{cluster.nginx_port}",
             sticky=cluster.sticky,
             max_body_bytes=listening.max_body_bytes,
+            max_upload_bytes=listening.max_upload_bytes,
             # A whole answer may be silent for as long as queue and exchange take together.
             read_timeout=traffic.queue_timeout + traffic.request_timeout + _MARGIN_SECONDS,
             request_rate=cluster.request_rate,

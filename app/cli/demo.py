@@ -25,6 +25,8 @@ from simulator.live import running
 
 _SIMULATED_LATENCY = 0.4
 _MOONSHOT_MODEL = "kimi-k2-0905-preview"
+# What the simulated API does besides chats.
+_OTHER_MODELS = ("text-embedding-3-small", "gpt-image-1", "whisper-1", "tts-1")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -105,7 +107,7 @@ def simulated_upstreams(api_url: str, presets: Mapping[str, Preset] = PRESETS) -
         "model_routes": "",
         "moonshot_api_key": "sk-simulated",
         "moonshot_base_url": api_url,
-        "moonshot_models": _MOONSHOT_MODEL,
+        "moonshot_models": ",".join((_MOONSHOT_MODEL, *_OTHER_MODELS)),
     }
 
 
@@ -163,6 +165,7 @@ class _Banner:
 
               Models      kimi                    the simulated site; a message has room for {self.limit:,} characters
                           {_MOONSHOT_MODEL}    a simulated API, with room for long conversations
+                          {_OTHER_MODELS[0]}  its embeddings, and {", ".join(_OTHER_MODELS[1:])}
 
             Try it in another terminal:
 

@@ -27,6 +27,7 @@ class NginxPolicy:
         listen: Address and port, as in `127.0.0.1:8088`.
         sticky: `ip` or `session`.
         max_body_bytes: The largest request body.
+        max_upload_bytes: The largest one with files.
         read_timeout: Seconds of a worker's silence after which nginx gives up; above what a request may take.
         request_rate: Requests with one key, as in `100r/s`.
         request_burst: How many more may come at once.
@@ -39,6 +40,7 @@ class NginxPolicy:
     listen: str
     sticky: str
     max_body_bytes: int
+    max_upload_bytes: int
     read_timeout: float
     request_rate: str
     request_burst: int
@@ -70,6 +72,7 @@ def render(template: str, policy: NginxPolicy, workers: Sequence[str], run_dir: 
         "WORKERS": servers,
         "WORKERS_BY_ADDRESS": servers,
         "MAX_BODY_BYTES": str(policy.max_body_bytes),
+        "MAX_UPLOAD_BYTES": str(policy.max_upload_bytes),
         "READ_TIMEOUT": f"{policy.read_timeout:g}s",
         "REQUEST_RATE": policy.request_rate,
         "REQUEST_BURST": str(policy.request_burst),

@@ -154,7 +154,7 @@ class PreviousResponseNotFound(InvalidRequest):
 
 
 class BodyTooLarge(InvalidRequest):
-    """The request body is larger than `MAX_BODY_BYTES`."""
+    """The request body is larger than `MAX_BODY_BYTES`, or an upload than `MAX_UPLOAD_BYTES`."""
 
     status = 413
     code = "request_too_large"

@@ -19,6 +19,7 @@ from app.domain.chat import ChatCall, Usage
 from app.domain.errors import GatewayOverloaded, LimitReached, LimitsUnavailable, QuotaSpent
 from app.domain.granting import Scope, scoped
 from app.domain.limits import Headroom, Limit, Measure, all_measured, amount_in_words
+from app.domain.relay import RelayCall
 from app.domain.tokens import estimate
 from app.domain.waits import OnWait, Waiting
 from app.limits.allowance import PERMIT, REQUEST, Allowance
@@ -165,7 +166,7 @@ class Limiter:
         return self._book.limits_upstreams
 
     async def admit(
-        self, call: ChatCall, caller: Caller, provider: str, model: str, on_wait: OnWait | None = None
+        self, call: ChatCall | RelayCall, caller: Caller, provider: str, model: str, on_wait: OnWait | None = None
     ) -> Admission | None:
         """Let a caller's call in; None if nothing limits it.
 
@@ -273,7 +274,7 @@ class Limiter:
         seconds: float | None = None,
         most_waiting: int = _MOST_WAITING,
         *,
-        call: ChatCall | None = None,
+        call: ChatCall | RelayCall | None = None,
         provider: str = "",
         model: str = "",
     ) -> Sequence[int]:
@@ -317,7 +318,7 @@ class Limiter:
             raise LimitsUnavailable("Limits can't be checked at the moment; try again soon.", retry_after=2)
         self.leases.stand_alone(allowance, now)
 
-    def _reservation(self, plan: _Plan, call: ChatCall, provider: str, model: str) -> list[int]:
+    def _reservation(self, plan: _Plan, call: ChatCall | RelayCall, provider: str, model: str) -> list[int]:
         """What a call is taken to need of each limit: its prompt, and an answer as long as usual."""
         prompt = _prompt_tokens(call)
         output = int(plan.output) * call.n
@@ -441,7 +442,9 @@ class Limiter:
             self._on_refusal(scope.kind, limit.measure)
 
 
-def _prompt_tokens(call: ChatCall) -> int:
+def _prompt_tokens(call: ChatCall | RelayCall) -> int:
+    if isinstance(call, RelayCall):
+        return call.prompt_tokens
     return sum([estimate(message.text) for message in call.messages])
 
 

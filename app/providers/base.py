@@ -13,7 +13,9 @@ from typing import Literal
 from msgspec import Struct
 
 from app.domain.chat import PLAIN_TEXT, Completion, Delta, Message, OutputFormat, ToolUse, Usage
+from app.domain.errors import InvalidRequest
 from app.domain.prompt import MessagePrompt, PromptLimit, TextPrompt
+from app.domain.relay import Payload, RelayHead, Service
 from app.domain.waits import OnWait
 from app.providers.bounds import ModelBounds
 
@@ -35,6 +37,8 @@ class ModelSpec(Struct, frozen=True):
         bounds: What requests to it are brought within; None if it is sent whatever the client wants.
         takes_parts: Whether its provider sends the `earlier_parts` of a text prompt first, in one session with the
             rest, and its upstream keeps in mind what such a session has said.
+        services: What it serves besides chats; None if nobody here knows, and its upstream may be asked.
+        chats: False for a model that is known to serve nothing else. A chat with it is up to its upstream.
     """
 
     id: str
@@ -45,6 +49,17 @@ class ModelSpec(Struct, frozen=True):
     listed: bool = True
     bounds: ModelBounds | None = None
     takes_parts: bool = False
+    services: frozenset[Service] | None = None
+    chats: bool = True
+
+    @property
+    def told_abilities(self) -> list[str]:
+        """What it can do, as clients are told."""
+        return sorted({*(self.abilities if self.chats else ()), *(self.services or ())})
+
+    def may_serve(self, service: Service) -> bool:
+        """Whether it does that, or nobody here knows that it doesn't."""
+        return self.services is None or service in self.services
 
 
 class CompletionRequest(Struct, frozen=True):
@@ -92,6 +107,32 @@ class CompletionRequest(Struct, frozen=True):
         return prompt.messages if isinstance(prompt, MessagePrompt) else (Message("user", prompt.text),)
 
 
+class RelayRequest(Struct, frozen=True):
+    """A request that is passed on as it is.
+
+    Args:
+        model: Which of the provider's models.
+        path: The upstream's address for it, below its base URL.
+        subject: The field that it is about, for errors.
+        payload: Its body, with the upstream's name for the model.
+        caller_id: Whose request it is, for fair shares.
+        deadline: When the answer must have begun, in the event loop's time.
+        retries: Whether to try again after a transient failure.
+        report: Takes the tokens that the upstream has counted, if it has, before the answer ends.
+        on_wait: See `CompletionRequest`.
+    """
+
+    model: ModelSpec
+    path: str
+    subject: str
+    payload: Payload
+    caller_id: str
+    deadline: float
+    retries: bool
+    report: Callable[[Usage], None]
+    on_wait: OnWait | None = None
+
+
 class ProviderStatus(Struct, frozen=True):
     """Whether a provider can serve requests now.
 
@@ -113,6 +154,8 @@ class BaseProvider(ABC):
     models: Sequence[ModelSpec]
     # Seconds for one answer, from the queue to its end (of a stream: to its first part).
     timeout: float = 120.0
+    # Whether it has a `relay`.
+    relays: bool = False
 
     def find(self, model_id: str) -> ModelSpec | None:
         """The model with that id, given without the provider's name. It need not be in the list."""
@@ -133,6 +176,14 @@ class BaseProvider(ABC):
         Raises:
             GatewayError: As `create_completion`, before the first part or between parts.
         """
+
+    def relay(self, request: RelayRequest) -> AsyncGenerator[RelayHead | bytes, None]:
+        """The upstream's answer to a request that is passed on: its head, then its body as it comes.
+
+        Raises:
+            GatewayError: As `create_completion`, before the head or between parts.
+        """
+        raise InvalidRequest(f"{self.name} answers chats only, not {request.path}.", param="model")
 
     async def start(self) -> None:  # noqa: B027 - most providers have nothing to start
         """Open resources. Must succeed while the upstream is down."""

@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 from urllib.parse import SplitResult, urlsplit
 
 from msgspec import Struct
@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from app.domain.prompt import PromptLimit
+from app.domain.relay import SERVICES, Service
 from app.providers.base import Ability, ModelSpec
 from app.providers.bounds import BoundsRow, ModelBounds, OptionRange, SchemaRules, bounds_of
 from app.providers.http import CLIENT_HEADERS
@@ -30,6 +31,7 @@ from app.providers.openai_compatible.presets import PRESETS, ModelRow, Preset
 from app.providers.openai_compatible.upstream import MaxTokensField, Quirks, ReasoningField, Upstream
 from app.providers.registry import ModelRoute
 from app.providers.resilience.breaker import LONGEST_PAUSE, BreakerPolicy
+from app.providers.services import services_named
 
 _NAME = r"^[a-z0-9][a-z0-9._-]{0,31}$"
 # What is often copied along with a base URL.
@@ -72,7 +74,7 @@ class ModelEntry(BoundsEntry):
     id: str = Field(min_length=1, max_length=256)
     upstream_id: str | None = Field(None, min_length=1)
     context_length: int | None = Field(None, ge=1)
-    abilities: frozenset[Ability] | None = None
+    abilities: frozenset[Ability | Service] | None = None
 
 
 class FromEnvironment(_Row):
@@ -439,6 +441,7 @@ def _specs(entry: ProviderEntry, preset: Preset, upstream: Upstream) -> Iterable
     for model in entries:
         own_id = model.upstream_id or model.id
         row = known.get(own_id) or ModelRow(own_id, upstream.default_limit.size, upstream.default_abilities)
+        does = _doing(model.abilities, row, is_known=own_id in known)
         yield ModelSpec(
             id=model.id,
             upstream_id=own_id,
@@ -446,9 +449,31 @@ def _specs(entry: ProviderEntry, preset: Preset, upstream: Upstream) -> Iterable
                 model.context_length or row.context_length, "tokens", f"context_length of {upstream.name}/{model.id}"
             ),
             owned_by=preset.owned_by,
-            abilities=_with_text(row.abilities if model.abilities is None else model.abilities),
+            abilities=does.abilities,
             bounds=_model_bounds(model, upstream.bounds, own_id),
+            services=does.services,
+            chats=does.chats,
         )
+
+
+class _Doing(Struct, frozen=True):
+    """What a model does; see `ModelSpec`."""
+
+    abilities: frozenset[Ability]
+    services: frozenset[Service] | None
+    chats: bool
+
+
+def _doing(given: frozenset[Ability | Service] | None, row: ModelRow, *, is_known: bool) -> _Doing:
+    """What a model does, as its entry says, or its preset, or its name."""
+    if given is not None:
+        services: frozenset[Service] = frozenset(service for service in SERVICES if service in given)
+        abilities: frozenset[Ability] = frozenset(ability for ability in get_args(Ability) if ability in given)
+        return _Doing(_with_text(abilities), services, chats=bool(abilities) or not services)
+    if is_known:
+        return _Doing(_with_text(row.abilities), frozenset(), chats=True)
+    services_of_name = services_named(row.id)
+    return _Doing(_with_text(row.abilities), services_of_name, chats=services_of_name is None)
 
 
 def _bounds_rows(entry: ProviderEntry, preset: Preset) -> tuple[BoundsRow, ...]:

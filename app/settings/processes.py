@@ -87,6 +87,13 @@ class ListeningSettings(SettingsGroup):
         "while one is read and sent on, it takes about five times its size of memory.",
         ge=1024,
     )
+    max_upload_bytes: Bytes = setting(
+        "MAX_UPLOAD_BYTES",
+        25 * 1024 * 1024,
+        "The largest upload of audio or images, as a whole; larger ones get a 413. The default is OpenAI's own limit. "
+        "Uploads don't take memory: they are passed on as they come, or kept in a temporary file for a moment.",
+        ge=1024,
+    )
     max_headers: int = setting("MAX_HEADERS", 100, "The most header lines of a request; more get a 431.", ge=10)
     max_messages: int = setting("MAX_MESSAGES", 5000, "The most messages in a request; more get a 400.", ge=1)
     client_timeout: Seconds = setting(

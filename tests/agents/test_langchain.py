@@ -1,10 +1,13 @@
-"""LangChain agents, with its chat models for each of the gateway's dialects."""
+"""LangChain agents, with its chat models for each of the gateway's dialects, and its embeddings."""
+
+from typing import TextIO
 
 import pytest
 
 from simulator.live import LiveSimulator
 from tests.agents.programs import needs_python_agents, run_script
 from tests.live import LiveGateway
+from tests.relaying import relaying
 from tests.script import Call, new_fruit, tool_user
 
 pytestmark = needs_python_agents
@@ -32,3 +35,10 @@ def test_a_structured_answer(gateway: LiveGateway, site: LiveSimulator) -> None:
     """`with_structured_output` gets an answer of its type."""
     site.site.update(reply='{"fruit": "kumquat", "grams": 42}')
     assert run_script(gateway, "langchain_agent.py", "chat", "structured") == {"fruit": "kumquat", "grams": 42}
+
+
+def test_embeddings(site: LiveSimulator, log_stream: TextIO) -> None:
+    """Each question is found among the documents by its vector, which several requests have told alike."""
+    with relaying(site, log_stream) as gateway:
+        seen = run_script(gateway, "langchain_embeddings.py", "chat", "search")
+    assert seen == {"places": [2, 1, 0], "dimensions": [8, 8, 8]}

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.edge import BEHIND_A_PROXY, Edge, Worker, edge
+from tests.cluster.edge import BEHIND_A_PROXY, SECONDS, Edge, Worker, edge, read_response
 from tests.cluster.test_nginx_config import make_certificate
+from tests.live import until
 
 SECURITY_HEADERS = {"x-content-type-options", "x-frame-options", "referrer-policy"}
 
@@ -199,6 +200,31 @@ def test_the_dialect_is_that_of_the_app(front: Edge, path: str, headers: Mapping
     response = front.send(f"POST {path} HTTP/1.1\r\nHost: x\r\n{lines}Content-Length: 2000000\r\n\r\n".encode())
     assert response.status_code == 413
     assert ("request_id" in response.json()) == (dialect == "anthropic")
+
+
+UPLOADS = [
+    f"/v1/{path}" for path in ("audio/transcriptions", "audio/translations", "images/edits", "images/variations")
+]
+
+
+@pytest.mark.parametrize("path", [*UPLOADS, "//audio/transcriptions/"])
+def test_uploads_go_through_as_they_come(front: Edge, worker: Worker, path: str) -> None:
+    """A worker gets a file while it is sent, though it is larger than other bodies may be; up to a limit of its own."""
+    asked = len(worker.asked)
+    head = f"POST {path}?{{}} HTTP/1.1\r\nHost: x\r\nContent-Length: {{}}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", front.port), timeout=SECONDS) as connection:
+        connection.sendall(head.format("part", 2000).encode() + bytes(1000))
+        until(lambda: len(worker.asked) > asked)
+        connection.sendall(bytes(1000))
+        assert read_response(connection).status_code == 200
+    refusal = front.send(head.format("large", 3_000_000).encode())
+    assert (refusal.status_code, message_of(refusal.json())) == (413, "The request body is larger than 2097152 bytes.")
+
+
+def test_the_limit_of_other_bodies_is_told(front: Edge) -> None:
+    """It is the one that counts there."""
+    refusal = front.send(b"POST /v1/audio/speech HTTP/1.1\r\nHost: x\r\nContent-Length: 3000\r\n\r\n")
+    assert (refusal.status_code, message_of(refusal.json())) == (413, "The request body is larger than 1024 bytes.")
 
 
 @pytest.mark.parametrize(("path", "kind"), [("/v1/messages", "error"), ("/v1/chat/completions", None)])

@@ -169,6 +169,7 @@ def test_defaults_are_those_of_the_settings(compose: Compose) -> None:
         "CONNECTIONS_PER_ADDRESS": str(cluster.connections_per_address),
         "ADMIN_NETWORKS": cluster.admin_networks,
         "MAX_BODY_BYTES": str(settings.listening.max_body_bytes),
+        "MAX_UPLOAD_BYTES": str(settings.listening.max_upload_bytes),
         "READ_TIMEOUT": settings.compose.read_timeout,
     }
     assert shown.items() <= nginx["environment"].items()

@@ -228,7 +228,9 @@ def test_the_ingress_hands_streams_on() -> None:
     assert _annotation("proxy-next-upstream").split() == ["error", "timeout"]
     size = re.fullmatch(r"(\d+)m", _annotation("proxy-body-size"))
     assert size is not None
-    assert int(size[1]) * 1024 * 1024 > _settings().listening.max_body_bytes
+    listening = _settings().listening
+    assert int(size[1]) * 1024 * 1024 > max(listening.max_body_bytes, listening.max_upload_bytes)
+    assert _annotation("proxy-request-buffering") == "off"
     assert MANIFESTS["Ingress"]["spec"]["ingressClassName"] == "nginx"
 
 

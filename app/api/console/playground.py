@@ -216,7 +216,7 @@ class PlaygroundPages:
             "playground",
             status=faults[0].status if faults else 200,
             callers=callers,
-            models=[name for name, _ in names],
+            models=[name for name, target in names if target.spec.chats],
             values=values,
             chat=chat if _CHAT.fullmatch(chat) else secrets.token_hex(8),
             results=results,

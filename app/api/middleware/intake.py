@@ -1,7 +1,8 @@
 """Refuses bodies and headers that are too large, and sheds load that the gateway can't handle."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
+from msgspec import Struct
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.error_responses import error_response
@@ -15,6 +16,17 @@ _MOST_DIGITS = 1000
 _RETRY_AFTER = 2
 
 
+class SizeLimit(Struct, frozen=True):
+    """How large a body may be, and the setting that says so."""
+
+    bytes: int
+    setting: str
+
+    def too_large(self) -> BodyTooLarge:
+        """The error for a larger one."""
+        return BodyTooLarge(f"The request body is larger than {self.bytes} bytes ({self.setting}).")
+
+
 class IntakeMiddleware:
     """Refuses requests that are too large, and sheds load while the event loop can't keep up.
 
@@ -24,14 +36,28 @@ class IntakeMiddleware:
 
     Args:
         max_bytes: The size limit of a body.
+        upload_paths: The addresses that take files.
+        max_upload_bytes: The size limit of a body there.
         max_headers: The limit of header lines.
         lag: How late the event loop is.
         max_lag: Above so many seconds, calls are refused.
     """
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int, max_headers: int, lag: LoopLag, max_lag: float) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_bytes: int,
+        upload_paths: Collection[str],
+        max_upload_bytes: int,
+        max_headers: int,
+        lag: LoopLag,
+        max_lag: float,
+    ) -> None:
         self._app = app
-        self._max_bytes = max_bytes
+        self._body = SizeLimit(max_bytes, "MAX_BODY_BYTES")
+        upload = SizeLimit(max_upload_bytes, "MAX_UPLOAD_BYTES")
+        self._uploads = dict.fromkeys(upload_paths, upload)
         self._max_headers = max_headers
         self._lag = lag
         self._max_lag = max_lag
@@ -43,47 +69,46 @@ class IntakeMiddleware:
             return
         context: RequestContext = scope["context"]
         headers = context.headers
-        refusal = self._refusal(scope, headers)
+        limit = self._uploads.get(scope["path"], self._body)
+        refusal = self._refusal(scope, headers, limit)
         if refusal is not None:
             await error_response(refusal, context)(scope, receive, send)
             return
         # A body with a length ends there: the server sees to that.
         if b"content-length" not in headers or b"transfer-encoding" in headers:
-            receive = self._counted(receive)
+            receive = _counted(receive, limit)
         if b"content-encoding" in headers:
             try:
                 receive = decoded(
-                    receive, headers[b"content-encoding"], max_bytes=self._max_bytes, too_large=self._too_large
+                    receive, headers[b"content-encoding"], max_bytes=limit.bytes, too_large=limit.too_large
                 )
             except UnsupportedCoding as error:
                 await error_response(error, context)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
-    def _counted(self, receive: Receive) -> Receive:
-        """A `receive` that counts, for bodies of unknown length."""
-        received = 0
-
-        async def receive_counted() -> Message:
-            nonlocal received
-            message = await receive()
-            if message["type"] == "http.request":
-                received += len(message.get("body", b""))
-                if received > self._max_bytes:
-                    raise self._too_large()
-            return message
-
-        return receive_counted
-
-    def _refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> GatewayError | None:
+    def _refusal(self, scope: Scope, headers: Mapping[bytes, bytes], limit: SizeLimit) -> GatewayError | None:
         if len(scope["headers"]) > self._max_headers:
             return HeadersTooLarge(f"The request has more than {self._max_headers} headers.")
         length = headers.get(b"content-length", b"")
-        if length.isdigit() and (len(length) > _MOST_DIGITS or int(length) > self._max_bytes):
-            return self._too_large()
+        if length.isdigit() and (len(length) > _MOST_DIGITS or int(length) > limit.bytes):
+            return limit.too_large()
         if scope["method"] == "POST" and self._lag.latest > self._max_lag:
             return GatewayOverloaded("The gateway is overloaded.", retry_after=_RETRY_AFTER)
         return None
 
-    def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(f"The request body is larger than {self._max_bytes} bytes (MAX_BODY_BYTES).")
+
+def _counted(receive: Receive, limit: SizeLimit) -> Receive:
+    """A `receive` that counts, for bodies of unknown length."""
+    received = 0
+
+    async def receive_counted() -> Message:
+        nonlocal received
+        message = await receive()
+        if message["type"] == "http.request":
+            received += len(message.get("body", b""))
+            if received > limit.bytes:
+                raise limit.too_large()
+        return message
+
+    return receive_counted

@@ -56,7 +56,7 @@ def _model_object(name: str, target: Target, created: int) -> ModelObject:
         context_length=limit.size,
         context_unit=limit.unit,
         provider=target.provider.name,
-        abilities=sorted(target.spec.abilities),
+        abilities=target.spec.told_abilities,
     )
 
 

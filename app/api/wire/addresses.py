@@ -10,7 +10,11 @@ CONSOLE = "/console"
 ADMINISTRATION = "/admin/"
 PAGES = (CONSOLE, ADMINISTRATION)
 _PUBLIC = DOCUMENTS | {"/health", "/ready"}
-_NAMES = r"chat/+completions|completions|messages/+count_tokens|messages|models|responses|sessions"
+_NAMES = (
+    "chat/+completions|completions|messages/+count_tokens|messages|models|responses|sessions|"
+    "embeddings|rerank|moderations|images/+(?:generations|edits|variations)|"
+    "audio/+(?:transcriptions|translations|speech)"
+)
 # A base URL may have been given with too much, too little, or a slash at its end.
 _STEP = re.compile(rf"(?:/+v1)*/+({_NAMES})(?=/|$)")
 _END = re.compile(rf"/({_NAMES})/*$")

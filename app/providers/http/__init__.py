@@ -4,7 +4,7 @@ Errors are those of `exceptions`. What the client does itself and what it leaves
 docs/decisions/0006-own-http-client.md.
 """
 
-from app.providers.http.client import CLIENT_HEADERS, HttpClient
+from app.providers.http.client import CLIENT_HEADERS, HttpClient, Upload
 from app.providers.http.connector import Tls
 from app.providers.http.destination import address_of, server_of
 from app.providers.http.exceptions import HttpError
@@ -18,6 +18,7 @@ __all__ = [
     "HttpReply",
     "HttpStream",
     "Tls",
+    "Upload",
     "address_of",
     "failure_reason",
     "retry_after",

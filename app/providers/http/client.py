@@ -2,13 +2,14 @@
 
 import re
 import string
-from collections.abc import AsyncGenerator, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from contextlib import aclosing, asynccontextmanager
 from http.cookiejar import Cookie
 from typing import Any
 
 from msgspec import Struct
 
+from app.providers.http.connection import Connection
 from app.providers.http.connector import Connector, Tls
 from app.providers.http.cookies import Cookies
 from app.providers.http.decoding import ACCEPTED
@@ -47,6 +48,20 @@ class RequestHead(Struct, frozen=True):
 
     destination: Destination
     lines: bytes
+
+
+class Upload(Struct, frozen=True):
+    """A body that is sent piece by piece.
+
+    Args:
+        content_type: Of the body.
+        length: Bytes of all pieces together.
+        pieces: Makes the pieces.
+    """
+
+    content_type: str
+    length: int
+    pieces: Callable[[], AsyncGenerator[bytes, None]]
 
 
 class HttpClient:
@@ -133,6 +148,39 @@ class HttpClient:
         finally:
             pool.give_back(connection)
 
+    @asynccontextmanager
+    async def stream_upload(
+        self, url: str, upload: Upload, headers: Mapping[str, str]
+    ) -> AsyncGenerator[HttpStream, None]:
+        """Post a body that comes in pieces, as `stream_json` posts JSON.
+
+        A server may answer before it has all of it; then the rest isn't sent. Each upload has a connection of its own:
+        where its pieces can't be had again, one that the server is just closing would be its end.
+
+        Raises:
+            HttpError: As `stream_json`.
+            ValueError: The pieces are not of the length that was announced.
+        """
+        pool = self._opened
+        parsed = parse_url(url)
+        # Not by `_head`: the type has a boundary in it, which is another one each time.
+        head = RequestHead(parsed.destination, _head_lines("POST", parsed, upload.content_type, headers))
+        connection = await pool.connect(head.destination)
+        try:
+            stream = connection.send(self._bytes(head, url, b"", upload.length), self._max_reply_bytes, is_whole=False)
+            async with aclosing(upload.pieces()) as pieces:
+                await _send_pieces(connection, stream, pieces, upload.length)
+            while not stream.status:
+                await stream.wait()
+            if stream.set_cookies:
+                self._take_cookies(url, stream)
+            yield stream
+        except HttpError as error:
+            error.server = head.destination.server
+            raise
+        finally:
+            pool.give_back(connection)
+
     async def _request(
         self, method: str, url: str, content_type: str, headers: Mapping[str, str], body: bytes | None
     ) -> HttpReply:
@@ -153,13 +201,18 @@ class HttpClient:
         finally:
             pool.give_back(connection)
 
-    def _bytes(self, head: RequestHead, url: str, body: bytes | None) -> bytes:
-        """The whole request. Cookies are looked up last: they may have changed while a connection was made."""
+    def _bytes(self, head: RequestHead, url: str, body: bytes | None, length: int | None = None) -> bytes:
+        """The whole request. Cookies are looked up last: they may have changed while a connection was made.
+
+        Args:
+            length: Of the body, if it is not all here.
+        """
         cookies = self._cookies
         cookie_line = b"" if cookies is None or cookies.is_empty else cookies.header(url)
         if body is None:
             return b"%b%b\r\n" % (head.lines, cookie_line)
-        return b"%b%bContent-Length: %d\r\n\r\n%b" % (head.lines, cookie_line, len(body), body)
+        length = len(body) if length is None else length
+        return b"%b%bContent-Length: %d\r\n\r\n%b" % (head.lines, cookie_line, length, body)
 
     def _take_cookies(self, url: str, stream: HttpStream) -> None:
         if self._cookies is not None:
@@ -181,6 +234,21 @@ class HttpClient:
         if self._pool is None:
             raise RuntimeError("The HTTP client has not been opened.")
         return self._pool
+
+
+async def _send_pieces(
+    connection: Connection, stream: HttpStream, pieces: AsyncGenerator[bytes, None], length: int
+) -> None:
+    """Send a body, as fast as the server takes it, until it answers."""
+    sent = 0
+    async for piece in pieces:
+        if stream.status or stream.ended:
+            return
+        sent += len(piece)
+        await connection.send_more(piece)
+    if sent != length:
+        raise ValueError(f"The body has {sent} bytes, not {length}.")
+    connection.end_request()
 
 
 def _head_lines(method: str, url: ParsedUrl, content_type: str, headers: Mapping[str, str]) -> bytes:

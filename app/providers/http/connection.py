@@ -51,6 +51,11 @@ class Connection(asyncio.Protocol):
         self._reusable = False
         self._protocol_violated = False
         self._paused = False
+        # All of the request has been written.
+        self._is_sent = True
+        # The server takes no more for the time being: who waits for it, if somebody does.
+        self._is_full = False
+        self._writer: asyncio.Future[None] | None = None
         self._bytes_outside_body = 0
         self._readable = select.poll()
 
@@ -70,24 +75,53 @@ class Connection(asyncio.Protocol):
         """Whether another request can be sent, as far as can be known. Anything readable now ends the connection."""
         return self._reusable and not self._transport.is_closing() and not self._readable.poll(0)
 
-    def send(self, request: bytes, max_reply_bytes: int) -> HttpStream:
-        """Send a request and return its reply, which has yet to arrive. `end_exchange` afterwards."""
+    def send(self, request: bytes, max_reply_bytes: int, *, is_whole: bool = True) -> HttpStream:
+        """Send a request and return its reply, which has yet to arrive. `end_exchange` afterwards.
+
+        Args:
+            is_whole: False if more of its body will come by `send_more`, and then `end_request`.
+        """
         stream = self._stream = HttpStream(self, max_reply_bytes)
         self._until_close = self._interim = self._has_nul = False
         self._bytes_outside_body = 0
         self._headers, self._set_cookies = {}, []
+        self._is_sent = is_whole
         if self._reusable:
             self._transport.write(request)
         else:
             stream.fail(ProtocolError if self._protocol_violated else NoReply)
         return stream
 
+    async def send_more(self, piece: bytes) -> None:
+        """Send a piece of the request's body, once the server has taken most of those before it.
+
+        Returns early if there is a reply, or no server any more.
+        """
+        self._transport.write(piece)
+        stream = self._stream
+        while self._is_full and not (stream is None or stream.status or stream.ended):
+            self._writer = asyncio.get_running_loop().create_future()
+            await self._writer
+
+    def end_request(self) -> None:
+        """Note that all of the request's body has been sent."""
+        self._is_sent = True
+
+    def pause_writing(self) -> None:
+        """Note that too much waits to be sent."""
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        """Note that the server takes more again."""
+        self._is_full = False
+        self._wake_writer()
+
     def end_exchange(self) -> bool:
         """Return whether another exchange can follow this one; if not, the connection is dropped."""
         stream, self._stream = self._stream, None
         if (
             stream is None
-            or not (self._reusable and stream.ended)
+            or not (self._reusable and stream.ended and self._is_sent)
             # A reply that came before all of its request was sent: the next request would have to wait behind the rest.
             or self._transport.get_write_buffer_size()
         ):
@@ -188,6 +222,8 @@ class Connection(asyncio.Protocol):
         if coding is not None:
             self._until_close = self._ends_with_connection(coding.strip().lower())
         self._stream.feed_head(status, headers, set_cookies)
+        if self._writer is not None:
+            self._wake_writer()
 
     def on_body(self, part: bytes) -> None:
         """Pass a part of the body on."""
@@ -218,6 +254,7 @@ class Connection(asyncio.Protocol):
             self._protocol_violated = True
             stream.fail(ProtocolError)
             self.abort()
+            self._wake_writer()
 
     def _end(self, error: Exception | None) -> None:
         """The server has gone."""
@@ -231,6 +268,12 @@ class Connection(asyncio.Protocol):
             stream.feed_eof()
         else:
             stream.fail(IncompleteReply)
+        self._wake_writer()
+
+    def _wake_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None and not writer.done():  # whoever waited may have been cancelled
+            writer.set_result(None)
 
 
 def _shut_down(transport: asyncio.Transport) -> None:

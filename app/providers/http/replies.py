@@ -85,6 +85,7 @@ class HttpStream:
         "_decoder",
         "_failure",
         "_max_reply_bytes",
+        "_max_unread",
         "_parts",
         "_source",
         "_unread",
@@ -98,6 +99,7 @@ class HttpStream:
     def __init__(self, source: FlowControl, max_reply_bytes: int) -> None:
         self._source = source
         self._max_reply_bytes = max_reply_bytes
+        self._max_unread = _MAX_UNREAD
         self._parts: list[bytes] = []
         self._unread = 0
         self._decoder: Decoder | None = None
@@ -118,6 +120,10 @@ class HttpStream:
             DecodingError: The body can't be decompressed.
         """
         return self._next() if self._decoder is None else self._next_decoded(self._decoder)
+
+    def hold_little(self, most: int) -> None:
+        """Stop reading from the connection when so many bytes wait unread: for large replies that are passed on."""
+        self._max_unread = most
 
     async def whole(self) -> HttpReply:
         """Read the reply to its end.
@@ -168,7 +174,7 @@ class HttpStream:
         """Take a part of the body in."""
         self._parts.append(part)
         self._unread += len(part)
-        if self._unread > _MAX_UNREAD:
+        if self._unread > self._max_unread:
             self._source.pause_reading()
         if self._waiter is not None:
             self._wake(self._waiter)
@@ -210,7 +216,7 @@ class HttpStream:
         """Everything that has arrived since the last call."""
         parts, self._parts = self._parts, []
         unread, self._unread = self._unread, 0
-        if unread > _MAX_UNREAD:
+        if unread > self._max_unread:
             self._source.resume_reading()
         return parts[0] if len(parts) == 1 else b"".join(parts)
 

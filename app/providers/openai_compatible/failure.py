@@ -150,12 +150,12 @@ def fault_in(document: Json) -> UpstreamFault | None:
     return UpstreamFault(message, words, _status(codes), param if isinstance(param, str) else None, error)
 
 
-def failure(reply: HttpReply, upstream: Upstream) -> GatewayError:
-    """The error for an answer that is not a completion, by its status, headers and words."""
+def failure(reply: HttpReply, upstream: Upstream, wanted: str = "a completion") -> GatewayError:
+    """The error for an answer that is not what was wanted, by its status, headers and words."""
     document = _document(reply.body)
     fault = fault_in(document) if document is not None else None
     if fault is None:
-        return _wordless(reply, upstream, is_json=document is not None)
+        return _wordless(reply, upstream, wanted, is_json=document is not None)
     return fault_error(fault, upstream, status=reply.status, headers=reply.headers)
 
 
@@ -226,7 +226,7 @@ def quotable(text: str, secrets: Sequence[str]) -> str:
     return text if len(text) <= _QUOTED_LENGTH else text[:_QUOTED_LENGTH] + "…"
 
 
-def _wordless(reply: HttpReply, upstream: Upstream, *, is_json: bool) -> GatewayError:
+def _wordless(reply: HttpReply, upstream: Upstream, wanted: str, *, is_json: bool) -> GatewayError:
     """The error for an answer without an error message: a web page, other JSON, or nothing."""
     name, status = upstream.name, reply.status
     wait = told_wait(reply.headers, "", limited=status == 429)
@@ -250,7 +250,7 @@ def _wordless(reply: HttpReply, upstream: Upstream, *, is_json: bool) -> Gateway
     if status != 200:
         return _no_api(name, status, reply.headers.get("location", ""))
     what = "a web page" if is_page else "other JSON" if is_json else "something that isn't JSON"
-    return UnexpectedReply(f"{name} answered with {what if reply.body.strip() else 'nothing'} instead of a completion.")
+    return UnexpectedReply(f"{name} answered with {what if reply.body.strip() else 'nothing'} instead of {wanted}.")
 
 
 def _no_api(name: str, status: int, location: str = "") -> SiteChanged:

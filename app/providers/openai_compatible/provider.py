@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from types import TracebackType
 from typing import Self
@@ -13,11 +14,21 @@ from msgspec import Struct
 from app.domain.chat import Completion, Delta, Usage
 from app.domain.errors import UnexpectedReply, UpstreamUnavailable
 from app.domain.json import is_overladen, read_json_list, read_json_object
+from app.domain.relay import Payload, RelayHead
 from app.domain.spans import Trace, no_trace
-from app.providers.base import BaseProvider, CompletionRequest, ModelSpec, ProviderStatus
-from app.providers.http import HttpClient, HttpError, HttpReply, HttpStream
+from app.providers.base import BaseProvider, CompletionRequest, ModelSpec, ProviderStatus, RelayRequest
+from app.providers.http import HttpClient, HttpError, HttpReply, HttpStream, Upload
 from app.providers.http.exceptions import ConnectionLost
 from app.providers.openai_compatible.failure import failure, fault_error, fault_in
+from app.providers.openai_compatible.relay import (
+    SHORT,
+    UsageFinder,
+    has_error,
+    head_of,
+    is_json,
+    is_page,
+    relay_failure,
+)
 from app.providers.openai_compatible.reply import Json, ReplyReader, gathered, read_completion, reader_for
 from app.providers.openai_compatible.request import chat_body, one_word_body
 from app.providers.openai_compatible.sse_decoder import SseDecoder
@@ -55,6 +66,8 @@ class OpenAICompatibleProvider(BaseProvider):
         trace: Opens a span around each request.
     """
 
+    relays = True
+
     def __init__(
         self, upstream: Upstream, *, client: HttpClient, guard: Guard, max_reply_bytes: int, trace: Trace = no_trace
     ) -> None:
@@ -69,6 +82,8 @@ class OpenAICompatibleProvider(BaseProvider):
         self._url = f"{upstream.base_url}/chat/completions"
         self._headers = {**upstream.headers, **({"Authorization": f"Bearer {upstream.key}"} if upstream.key else {})}
         self._stream_headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity", **self._headers}
+        # As it comes, so that it can be passed on with its length.
+        self._relay_headers = {"Accept-Encoding": "identity", **self._headers}
 
     @property
     def models(self) -> Sequence[ModelSpec]:  # type: ignore[override]  # read-only here
@@ -162,6 +177,45 @@ class OpenAICompatibleProvider(BaseProvider):
             retries=request.retries,
             on_wait=request.on_wait,
         )
+
+    def relay(self, request: RelayRequest) -> AsyncGenerator[RelayHead | bytes, None]:
+        """The upstream's answer to a request that is passed on, part by part."""
+        return self._guard.stream(
+            lambda: self._relay(request),
+            caller_id=request.caller_id,
+            model=request.model.upstream_id,
+            deadline=request.deadline,
+            retries=request.retries,
+            on_wait=request.on_wait,
+        )
+
+    async def _relay(self, request: RelayRequest) -> AsyncGenerator[RelayHead | bytes, None]:
+        try:
+            async with self._sent(request.path, request.payload) as stream:
+                head = head_of(stream)
+                if stream.status != HTTPStatus.OK or is_page(head):
+                    raise relay_failure(await stream.whole(), self._upstream, request)
+                stream.hold_little(_PIECE_BYTES)
+                part = await _looked_into(stream) if is_json(head) else await stream.next_part()
+                if is_json(head) and len(part) <= SHORT and has_error(part):
+                    raise relay_failure(HttpReply(stream.status, stream.headers, part), self._upstream, request)
+                yield head
+                finder = UsageFinder()
+                while part:
+                    finder.feed(part)
+                    yield part
+                    part = await stream.next_part()
+                if (usage := finder.usage) is not None:
+                    request.report(usage)
+        except HttpError as error:
+            raise translated(error) from error
+
+    def _sent(self, path: str, payload: Payload) -> AbstractAsyncContextManager[HttpStream]:
+        url = f"{self._upstream.base_url}{path}"
+        if payload.pieces is None:
+            return self._client.stream_json(url, payload.data, self._relay_headers)
+        upload = Upload(payload.content_type, payload.length, payload.pieces)
+        return self._client.stream_upload(url, upload, self._relay_headers)
 
     async def _check(self) -> None:
         try:
@@ -477,6 +531,14 @@ def _is_events(begun: bytes, headers: Mapping[str, str] | None = None) -> bool:
         return False
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     return kind not in ("application/json", "text/html", "application/xhtml+xml", "application/problem+json")
+
+
+async def _looked_into(stream: HttpStream) -> bytes:
+    """So much of an answer as tells whether it is an error: all of a short one."""
+    begun = b""
+    while len(begun) <= SHORT and (part := await stream.next_part()):
+        begun += part
+    return begun
 
 
 async def _next_part(stream: HttpStream, reader: ReplyReader) -> bytes:

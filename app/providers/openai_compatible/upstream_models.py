@@ -12,6 +12,7 @@ from app.providers.base import ModelSpec
 from app.providers.bounds import bounds_of
 from app.providers.openai_compatible.reply import Json
 from app.providers.openai_compatible.upstream import Upstream
+from app.providers.services import services_named
 
 _REFRESH_SECONDS = 3600.0
 _RETRY_SECONDS = 60.0
@@ -93,6 +94,7 @@ class UpstreamModels:
     def spec(self, upstream_id: str, *, public_id: str, size: int | None = None, listed: bool = True) -> ModelSpec:
         """The spec of a model that isn't configured."""
         limit = self._upstream.default_limit
+        services = services_named(upstream_id)
         return ModelSpec(
             id=public_id,
             upstream_id=upstream_id,
@@ -101,6 +103,8 @@ class UpstreamModels:
             abilities=self._upstream.default_abilities,
             listed=listed,
             bounds=bounds_of(self._upstream.bounds, upstream_id),
+            services=services,
+            chats=services is None,
         )
 
     async def _keep_fresh(self) -> None:

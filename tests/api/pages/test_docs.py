@@ -95,7 +95,9 @@ def test_every_example_is_answered(client: httpx.Client) -> None:
             last.append((method, address))
             continue
         body = operation.get("requestBody")
-        examples = body["content"]["application/json"]["examples"].values() if body else [{"value": None}]
+        content = next(iter(body["content"].values())) if body else {"examples": {"": {"value": None}}}
+        # Endpoints that are passed on have none: what they answer is up to an upstream with an API.
+        examples = content.get("examples", {}).values()
         for example in examples:
             response = client.request(method, address, json=example["value"])
             assert response.status_code == 200, f"{method} {address} {example}: {response.text}"

@@ -32,6 +32,10 @@ MESSAGES = {**HELLO, "model": "kimi", "max_tokens": 10}
         ("/responses/resp_1/cancel", "/v1/responses/resp_1/cancel"),
         ("/completions", "/v1/completions"),
         ("/models", "/v1/models"),
+        ("/embeddings", "/v1/embeddings"),
+        ("/v1/v1/audio//transcriptions/", "/v1/audio/transcriptions"),
+        ("/images/edits", "/v1/images/edits"),
+        ("/v1/images", "/v1/images"),
         ("/v1/models/", "/v1/models"),
         ("/v1/models/org/model", "/v1/models/org/model"),
         ("/models/org/model", "/v1/models/org/model"),
@@ -60,8 +64,9 @@ def test_what_clients_make_of_a_base_url_leads_where_they_mean(path: str, meant:
     [
         ("/openai/deployments/kimi/chat/completions", " Did you mean /v1/chat/completions?"),
         ("/v1beta/models/", " Did you mean /v1/models?"),
-        ("/embeddings", " The API's addresses begin with /v1/."),
-        ("/v1/embeddings", ""),
+        ("/v1beta/embeddings", " Did you mean /v1/embeddings?"),
+        ("/files", " The API's addresses begin with /v1/."),
+        ("/v1/files", ""),
     ],
 )
 def test_an_unknown_address_is_answered_with_what_is_known(path: str, hint: str) -> None:

@@ -1,0 +1,1 @@
+"""Endpoints that the gateway passes on to upstreams with an API: embeddings, images, audio and the like."""
