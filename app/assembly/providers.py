@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from app.domain.prompt import PromptLimit
 from app.domain.spans import Trace, no_trace
+from app.providers.api_upstream.upstream import Upstream
 from app.providers.base import BaseProvider, ModelSpec
 from app.providers.config import (
     ProvidersFile,
@@ -27,7 +28,6 @@ from app.providers.kimi.page import PageReader
 from app.providers.kimi.provider import KimiProvider
 from app.providers.openai_compatible.presets import API_CONCURRENCY, PRESETS, Preset
 from app.providers.openai_compatible.provider import OpenAICompatibleProvider
-from app.providers.openai_compatible.upstream import Upstream
 from app.providers.registry import ModelRoute, ProviderRegistry
 from app.providers.resilience.breaker import BreakerPolicy
 from app.providers.resilience.guard import Guard

@@ -22,11 +22,11 @@ from pydantic import (
 )
 
 from app.domain.prompt import PromptLimit
+from app.providers.api_upstream.upstream import MaxTokensField, Quirks, ReasoningField, Upstream
 from app.providers.base import Ability, ModelSpec
 from app.providers.bounds import BoundsRow, ModelBounds, OptionRange, SchemaRules, bounds_of
 from app.providers.http import CLIENT_HEADERS
 from app.providers.openai_compatible.presets import PRESETS, ModelRow, Preset
-from app.providers.openai_compatible.upstream import MaxTokensField, Quirks, ReasoningField, Upstream
 from app.providers.registry import ModelRoute
 from app.providers.resilience.breaker import LONGEST_PAUSE, BreakerPolicy
 

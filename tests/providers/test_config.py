@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from app.providers.api_upstream.upstream import Upstream
 from app.providers.bounds import ModelBounds
 from app.providers.config import (
     PresetSettings,
@@ -17,7 +18,6 @@ from app.providers.config import (
     read_providers_file,
 )
 from app.providers.openai_compatible.presets import PRESETS
-from app.providers.openai_compatible.upstream import Upstream
 from app.providers.registry import ModelRoute
 from app.providers.resilience.breaker import BreakerPolicy
 

@@ -9,9 +9,9 @@ from types import MappingProxyType
 
 from msgspec import Struct
 
+from app.providers.api_upstream.upstream import PLAIN, Quirks
 from app.providers.base import Ability
 from app.providers.bounds import BoundsRow, ModelBounds
-from app.providers.openai_compatible.upstream import PLAIN, Quirks
 
 # Requests at once to a vendor, from each worker: far more than anybody's account allows, and the vendor says so itself.
 API_CONCURRENCY = 1000
