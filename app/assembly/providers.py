@@ -7,12 +7,16 @@ A further one is its module, and an entry in `_SOURCES`. One that lives outside 
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 
 import structlog
 from msgspec import Struct
 
+from app.domain.chat import ApiKind
 from app.domain.prompt import PromptLimit
 from app.domain.spans import Trace, no_trace
+from app.providers.anthropic.provider import AnthropicProvider
+from app.providers.api_upstream.provider import ApiProvider
 from app.providers.api_upstream.upstream import Upstream
 from app.providers.base import BaseProvider, ModelSpec
 from app.providers.config import (
@@ -153,6 +157,11 @@ def _kimi_site(given: _Ingredients) -> list[BaseProvider]:
 # ── Upstreams with an API ────────────────────────────────────────────────────────────────────────────────────────────
 
 
+_API_PROVIDERS: Mapping[ApiKind, type[ApiProvider]] = MappingProxyType(
+    {"openai": OpenAICompatibleProvider, "anthropic": AnthropicProvider}
+)
+
+
 def _api_upstreams(given: _Ingredients) -> list[BaseProvider]:
     """The presets that are switched on, and the file's rows."""
     settings, traffic = given.settings, given.settings.traffic
@@ -173,9 +182,9 @@ def _api_upstreams(given: _Ingredients) -> list[BaseProvider]:
     return [_api_provider(given, upstream, own_traffic) for upstream, own_traffic in rows]
 
 
-def _api_provider(given: _Ingredients, upstream: Upstream, traffic: Traffic) -> OpenAICompatibleProvider:
+def _api_provider(given: _Ingredients, upstream: Upstream, traffic: Traffic) -> ApiProvider:
     max_reply_bytes = given.settings.traffic.max_reply_bytes
-    return OpenAICompatibleProvider(
+    return _API_PROVIDERS[upstream.kind](
         upstream,
         # One each: no upstream sees a connection that another has used.
         client=HttpClient(max_reply_bytes=max_reply_bytes, keep_cookies=False, tls=given.tls),

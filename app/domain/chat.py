@@ -9,6 +9,8 @@ Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 # What a provider adds of its own, by its names: nobody here reads it, and it goes through both ways.
 Extras = Mapping[str, object]
+# The form that an upstream's API has.
+ApiKind = Literal["openai", "anthropic", "gemini"]
 
 
 class ToolCall(Struct, frozen=True):
@@ -172,6 +174,7 @@ class Usage(Struct, frozen=True):
 
     Args:
         cached_tokens: Prompt tokens that came from the upstream's cache.
+        cache_written_tokens: Prompt tokens that were put into it, where the upstream counts them apart.
         reasoning_tokens: Completion tokens that were thought and not said.
         estimated: Whether the gateway has estimated them, because the upstream doesn't count.
     """
@@ -181,6 +184,7 @@ class Usage(Struct, frozen=True):
     cached_tokens: int = 0
     reasoning_tokens: int = 0
     estimated: bool = False
+    cache_written_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -194,6 +198,7 @@ class Usage(Struct, frozen=True):
             self.cached_tokens + other.cached_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
             self.estimated or other.estimated,
+            self.cache_written_tokens + other.cache_written_tokens,
         )
 
 

@@ -8,11 +8,11 @@ elsewhere; those of this project are listed in `app/assembly/providers.py`.
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from msgspec import Struct
 
-from app.domain.chat import PLAIN_TEXT, Completion, Delta, Message, OutputFormat, ToolUse, Usage
+from app.domain.chat import PLAIN_TEXT, ApiKind, Completion, Delta, Message, OutputFormat, ToolUse, Usage
 from app.domain.prompt import MessagePrompt, PromptLimit, TextPrompt
 from app.domain.waits import OnWait
 from app.providers.bounds import ModelBounds
@@ -111,6 +111,8 @@ class BaseProvider(ABC):
 
     name: str
     models: Sequence[ModelSpec]
+    # The form of its upstream's API, if it has one that clients speak as well.
+    kind: ClassVar[ApiKind | None] = None
     # Seconds for one answer, from the queue to its end (of a stream: to its first part).
     timeout: float = 120.0
 

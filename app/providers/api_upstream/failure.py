@@ -72,7 +72,7 @@ _QUOTA = re.compile(
     r"insufficient[ _](?:user_)?(?:quota|balance|credits?|funds)|exceeded_current_quota|"
     r"exceeded your current quota|"
     r"billing_(?:not_active|hard_limit)|account.{0,30}(?:suspended|overdue|arrears)|more credits|payment required|"
-    r"balance.{0,20}insufficient|"
+    r"balance.{0,20}(?:insufficient|too low)|"
     r"余额不足|欠费|配额已",
     re.IGNORECASE,
 )

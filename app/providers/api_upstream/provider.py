@@ -103,6 +103,7 @@ class ApiProvider(BaseProvider):
         reader = self._reader(request)
         return gathered([*reader.feed(document), *reader.end()])
 
+    @property
     def _models_url(self) -> str:
         """Where the list of models is."""
         return f"{self._upstream.base_url}/models"
@@ -361,7 +362,7 @@ class ApiProvider(BaseProvider):
 
     async def _fetch_models(self) -> object:
         try:
-            reply = await self._client.get(self._models_url(), self._headers)
+            reply = await self._client.get(self._models_url, self._headers)
         except HttpError as error:
             raise translated(error) from error
         document = _any_json(reply.body)

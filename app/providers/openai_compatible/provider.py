@@ -15,6 +15,7 @@ from app.providers.openai_compatible.request import chat_body, one_word_body
 class OpenAICompatibleProvider(ApiProvider):
     """One upstream with an OpenAI-compatible API."""
 
+    kind = "openai"
     api_name = "chat completions API"
 
     def _own_headers(self, upstream: Upstream) -> Mapping[str, str]:
