@@ -64,7 +64,7 @@ _LIMITS = [
     )
 ]
 _FILTER = re.compile(
-    r"content_?(?:filter|policy)|content management policy|data_?inspection|moderation|flagged|high risk|"
+    r"content[_ ]?(?:filter|policy)|content management policy|data_?inspection|moderation|flagged|high risk|"
     r"unsafe|inappropriate|violat\w+ .{0,40}polic|sensitive|违规|敏感|安全策略",
     re.IGNORECASE,
 )
