@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 
 from msgspec import Struct
 
-from app.domain.chat import PLAIN_TEXT, ApiKind, Completion, Delta, Message, OutputFormat, ToolUse, Usage
+from app.domain.chat import PLAIN_TEXT, ApiKind, Completion, Delta, Message, NativeRequest, OutputFormat, ToolUse, Usage
 from app.domain.prompt import MessagePrompt, PromptLimit, TextPrompt
 from app.domain.waits import OnWait
 from app.providers.bounds import ModelBounds
@@ -68,6 +68,8 @@ class CompletionRequest(Struct, frozen=True):
         report: Takes the tokens that the upstream has counted of an answer that doesn't come to its end. A provider
             that knows of none need not call it.
         on_wait: Told of times in which the request waited and nothing was sent. A provider need not call it.
+        native: The client's request in the form of the provider's own API, which the answer is to have as well. Its
+            messages need not be those of the prompt, nor its other fields those given here.
     """
 
     model: ModelSpec
@@ -84,6 +86,7 @@ class CompletionRequest(Struct, frozen=True):
     n: int = 1
     report: Callable[[Usage], None] | None = None
     on_wait: OnWait | None = None
+    native: NativeRequest | None = None
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -111,7 +114,7 @@ class BaseProvider(ABC):
 
     name: str
     models: Sequence[ModelSpec]
-    # The form of its upstream's API, if it has one that clients speak as well.
+    # The form of its upstream's API. A client's request in the same form reaches it as it came.
     kind: ClassVar[ApiKind | None] = None
     # Seconds for one answer, from the queue to its end (of a stream: to its first part).
     timeout: float = 120.0

@@ -8,7 +8,8 @@ from difflib import get_close_matches
 from msgspec import Struct
 
 from app.domain.caller import Caller
-from app.domain.errors import InvalidRequest, ModelNotFound
+from app.domain.chat import ApiKind
+from app.domain.errors import GatewayError, InvalidRequest, ModelNotFound
 from app.providers.base import BaseProvider, ModelSpec
 
 # The route of every name that nobody knows.
@@ -91,6 +92,8 @@ class ProviderRegistry:
         self._routes = dict(routes or {})
         self._any = self._routes.pop(ANY_MODEL, None)
         self._providers: dict[str, _Listed] = {}
+        # The forms of API that the providers' upstreams have.
+        self.kinds: frozenset[ApiKind] = frozenset()
 
     def register(self, provider: BaseProvider) -> None:
         """Add a provider and its models.
@@ -101,6 +104,8 @@ class ProviderRegistry:
         if provider.name in self._providers:
             raise ValueError(f"Two providers have the name {provider.name!r}.")
         self._providers[provider.name] = _Listed(provider)
+        if provider.kind is not None:
+            self.kinds |= {provider.kind}
 
     def check_routes(self) -> None:
         """Raise ValueError for a route that leads nowhere, to a provider that isn't registered, or back to itself."""
@@ -132,6 +137,16 @@ class ProviderRegistry:
             )
         found = self._targets(model, provider) if caller.may_use(model) else ()
         return found or self._meant(model, provider, caller)
+
+    def has_kind(self, kind: ApiKind, model: str, provider: str | None, caller: Caller) -> bool:
+        """Whether one of those who can answer a model name has an API of that form."""
+        if kind not in self.kinds:
+            return False
+        try:
+            targets = self.resolve(model, provider, caller)
+        except GatewayError:
+            return False
+        return any(target.provider.kind == kind for target in targets)
 
     def model_ids(self, *, doubles: bool = False, caller: Caller = _ANYBODY) -> Sequence[tuple[str, Target]]:
         """Every name that is listed, with the model that answers it first: routes, then models.

@@ -81,8 +81,10 @@ def _routes(services: DialectServices) -> APIRouter:
     async def count_message_tokens(request: Request) -> TokenCount:
         """The tokens of everything that is sent, estimated. A model with less room may get less of it."""
         wire = parse_body(CountTokensRequest, await read_body(request.receive), fault=anthropic_fault)
-        registry.resolve(wire.model, caller=caller_of(request))
-        return TokenCount(input_tokens=count_tokens(wire, max_messages=services.max_messages))
+        caller = caller_of(request)
+        registry.resolve(wire.model, caller=caller)
+        is_native = registry.has_kind("anthropic", wire.model, None, caller)
+        return TokenCount(input_tokens=count_tokens(wire, max_messages=services.max_messages, is_native=is_native))
 
     @router.head("/messages", include_in_schema=False)
     async def probe() -> Response:

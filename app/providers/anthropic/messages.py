@@ -24,13 +24,19 @@ def system_text(messages: Sequence[Message]) -> str:
 
 
 def wire_messages(messages: Sequence[Message]) -> list[dict[str, object]]:
-    """The turns of a conversation, neighbours of one role joined.
+    """A whole conversation: its turns, of which the first must be the user's.
 
     Raises:
         InvalidRequest: An image is in a form that the API doesn't take.
     """
-    if _is_all_system(messages):
-        messages = (Message("user", messages[-1].text),)
+    turns = wire_turns((Message("user", messages[-1].text),) if _is_all_system(messages) else messages)
+    if not turns or turns[0]["role"] == "assistant":
+        turns.insert(0, {"role": "user", "content": [_text(_BEFORE_AN_ANSWER)]})
+    return turns
+
+
+def wire_turns(messages: Sequence[Message]) -> list[dict[str, object]]:
+    """A part of a conversation without its instructions, neighbours of one role joined. Raises as `wire_messages`."""
     turns: list[tuple[str, Blocks]] = []
     for message in messages:
         if message.role == "system":
@@ -41,8 +47,6 @@ def wire_messages(messages: Sequence[Message]) -> list[dict[str, object]]:
             turns[-1][1].extend(blocks)
         elif blocks or role == "user":
             turns.append((role, blocks or [_text(_NOTHING)]))
-    if turns and turns[0][0] == "assistant":
-        turns.insert(0, ("user", [_text(_BEFORE_AN_ANSWER)]))
     if turns and turns[-1][0] == "assistant":
         _trim_last(turns[-1][1])
     return [{"role": role, "content": _results_first(blocks)} for role, blocks in turns]

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import ClassVar
 
+from msgspec.structs import replace
+
+from app.domain.chat import Completion
 from app.providers.anthropic.failure import anthropic_fault
 from app.providers.anthropic.request import message_body, one_word_body
 from app.providers.anthropic.stream import MessageReader
@@ -14,6 +17,7 @@ from app.providers.base import CompletionRequest
 
 # The form in which this package writes requests and reads answers.
 _VERSION = "2023-06-01"
+_BETAS = "anthropic-beta"
 
 
 class AnthropicProvider(ApiProvider):
@@ -37,8 +41,22 @@ class AnthropicProvider(ApiProvider):
     def _one_word(self, model: str) -> tuple[str, bytes]:
         return self._messages_url, one_word_body(model)
 
-    def _reader(self, request: CompletionRequest) -> Reader:  # noqa: ARG002 - the same for all
-        return MessageReader(self.name, self._max_reply_bytes)
+    def _headers_for(self, request: CompletionRequest, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """The client's own version and betas where its request goes on as it came: they say how to read it."""
+        if request.native is None or not request.native.headers:
+            return headers
+        own = {name.lower(): value for name, value in headers.items()}
+        given = dict(request.native.headers)
+        if _BETAS in own and _BETAS in given:
+            given[_BETAS] = f"{own[_BETAS]},{given[_BETAS]}"
+        return {**own, **given}
+
+    def _reader(self, request: CompletionRequest) -> Reader:
+        return MessageReader(self.name, self._max_reply_bytes, native=request.native is not None)
+
+    def _completion(self, document: Json, request: CompletionRequest) -> Completion:
+        completion = super()._completion(document, request)
+        return completion if request.native is None else replace(completion, native=document)
 
     def _is_answer(self, document: Json) -> bool:
         return isinstance(document.get("content"), list)

@@ -7,6 +7,7 @@ from app.domain.chat import Tool, ToolUse
 from app.domain.errors import InvalidRequest
 from app.domain.json import lenient_json_bytes, strict_json_bytes
 from app.providers.anthropic.messages import called_tools, system_text, wire_messages
+from app.providers.anthropic.native import native_body
 from app.providers.base import CompletionRequest
 
 # How long an answer may get if neither the client nor the model's bounds say so: the API wants to be told.
@@ -33,6 +34,8 @@ def message_body(request: CompletionRequest, *, stream: bool) -> bytes:
     Raises:
         InvalidRequest: It can't be written in this form.
     """
+    if request.native is not None:
+        return native_body(request, request.native, stream=stream)
     if request.n > 1:
         raise InvalidRequest(_ONE_ANSWER, param="n", code="unsupported_value")
     body: dict[str, object] = {"model": request.model.upstream_id, "max_tokens": _max_tokens(request)}

@@ -1,14 +1,21 @@
 """Reads the events of a message. Pure."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from app.domain.chat import Delta, ToolCallDelta
+from msgspec.structs import replace
+
+from app.domain.chat import Delta, NativeEvent, ToolCallDelta
 from app.domain.errors import EmptyReply, MessageRefused
+from app.domain.json import json_bytes
 from app.providers.anthropic.reply import events_of
 from app.providers.anthropic.thoughts import sealed_detail, signed_detail
 from app.providers.api_upstream.reply import Json, Reader
 from app.providers.api_upstream.vendor_words import usage_of
+
+# It stands in a line of its own.
+_TYPE = re.compile(r"[a-z_]{1,64}")
 
 
 @dataclass(slots=True)
@@ -26,10 +33,19 @@ class _Block:
 
 
 class MessageReader(Reader):
-    """Turns the events of one message, or a whole message, into deltas."""
+    """Turns the events of one message, or a whole message, into deltas.
 
-    def __init__(self, name: str, max_characters: int) -> None:
+    Args:
+        name: The upstream, for error messages.
+        max_characters: Longer answers are refused.
+        native: The deltas are to have the events with them, as they came.
+    """
+
+    def __init__(self, name: str, max_characters: int, *, native: bool = False) -> None:
         super().__init__(name, max_characters)
+        self._native = native
+        # Events that say nothing yet: as long as nothing has been said, another upstream may answer.
+        self._held: list[NativeEvent] = []
         self._block = _Block("")
         self._blocks = self._calls = self._text_size = 0
         self._counts: dict[str, object] = {}
@@ -38,6 +54,30 @@ class MessageReader(Reader):
     def feed(self, document: Json) -> list[Delta]:
         """The deltas of an event, or of a whole message."""
         kind = document.get("type")
+        if kind == "message" or (kind is None and isinstance(document.get("content"), list)):
+            return [delta for event in events_of(document) for delta in self.feed(event)]
+        deltas = self._deltas(kind, document)
+        return self._with_events(kind, document, deltas) if self._native else deltas
+
+    def _with_events(self, kind: object, document: Json, deltas: list[Delta]) -> list[Delta]:
+        if kind == "ping" or not isinstance(kind, str) or not _TYPE.fullmatch(kind):
+            return deltas  # the gateway keeps its streams alive itself
+        data = json_bytes(document)
+        if not deltas:
+            self._bound(len(data))
+        self._held.append(NativeEvent(kind, data))
+        if not deltas and not self._says_something(kind):
+            return deltas
+        events, self._held = tuple(self._held), []
+        return [replace(deltas[0], native=events)] if deltas else [Delta(native=events)]
+
+    def _says_something(self, kind: str) -> bool:
+        """Whether an event of which no delta was made is a part of the answer all the same."""
+        if kind == "content_block_start":
+            return self._block.kind not in ("text", "thinking")
+        return kind != "message_start" and self._blocks > 0
+
+    def _deltas(self, kind: object, document: Json) -> list[Delta]:
         if kind == "content_block_delta":
             delta = document.get("delta")
             return self._piece(delta) if isinstance(delta, dict) else []
@@ -56,16 +96,14 @@ class MessageReader(Reader):
             self._count(message.get("usage") if isinstance(message, dict) else None)
         elif kind == "message_stop":
             self.complete = True
-        elif kind == "message" or isinstance(document.get("content"), list):
-            return [delta for event in events_of(document) for delta in self.feed(event)]
         return []
 
     def end(self) -> Iterator[Delta]:
         """The deltas after the last event; the very last one ends the answer."""
         reason = self._finish_reason or "stop"
-        if not self._blocks:
+        if not self._blocks and not self._native:
             self._refuse_nothing(reason)
-        yield Delta(finish_reason=reason, usage=self.usage, stop=self._stop)
+        yield Delta(finish_reason=reason, usage=self.usage, stop=self._stop, native=tuple(self._held))
 
     def _refuse_nothing(self, reason: str) -> None:
         if reason == "content_filter":
@@ -84,7 +122,7 @@ class MessageReader(Reader):
         if kind == "redacted_thinking":
             return [Delta(extras=sealed_detail(_text(block, "data"), self._blocks - 1))]
         # Most begin with nothing.
-        return self._piece({"type": f"{kind}_delta", **block}) if block.get(kind) else []
+        return self._piece({**block, "type": f"{kind}_delta"}) if block.get(kind) else []
 
     def _piece(self, delta: Json) -> list[Delta]:
         kind = delta.get("type")

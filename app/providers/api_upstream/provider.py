@@ -9,6 +9,9 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import ClassVar, Self
 
+from msgspec.structs import replace
+
+from app.domain.alternation import alternating
 from app.domain.chat import Completion, Delta, Usage
 from app.domain.errors import GatewayError, UnexpectedReply, UpstreamUnavailable
 from app.domain.json import is_overladen, read_json_list, read_json_object
@@ -101,7 +104,8 @@ class ApiProvider(BaseProvider):
     def _completion(self, document: Json, request: CompletionRequest) -> Completion:
         """The completion that a whole answer contains."""
         reader = self._reader(request)
-        return gathered([*reader.feed(document), *reader.end()])
+        deltas = [*reader.feed(document), *reader.end()]
+        return replace(gathered(deltas), deltas=alternating(deltas))
 
     @property
     def _models_url(self) -> str:

@@ -124,6 +124,7 @@ def _one(deltas: Sequence[Delta]) -> Completion:
         usage=deltas[-1].usage,
         tool_calls=_joined([delta.tool_call for delta in deltas if delta.tool_call is not None]),
         reasoning="".join([delta.reasoning for delta in deltas]),
+        stop=deltas[-1].stop,
         refusal="".join([delta.refusal for delta in deltas]),
         extras=merged_extras(extras) if extras else None,
     )
