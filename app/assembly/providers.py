@@ -26,6 +26,7 @@ from app.providers.config import (
     configured_upstreams,
     read_providers_file,
 )
+from app.providers.gemini.provider import GeminiProvider
 from app.providers.http import HttpClient, Tls
 from app.providers.kimi.nonce import NoncePolicy
 from app.providers.kimi.page import PageReader
@@ -158,7 +159,7 @@ def _kimi_site(given: _Ingredients) -> list[BaseProvider]:
 
 
 _API_PROVIDERS: Mapping[ApiKind, type[ApiProvider]] = MappingProxyType(
-    {"openai": OpenAICompatibleProvider, "anthropic": AnthropicProvider}
+    {"openai": OpenAICompatibleProvider, "anthropic": AnthropicProvider, "gemini": GeminiProvider}
 )
 
 

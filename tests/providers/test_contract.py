@@ -56,7 +56,8 @@ class Kind:
 KIMI = Kind("kimi-web", "kimi-k2-instruct", "failure")
 API = Kind("moonshot", "kimi-k2-0905-preview", "api_failure")
 CLAUDE = Kind("claude", "simulated-small", "api_failure")
-APIS = [API, CLAUDE]
+GEMINI = Kind("google", "simulated-small", "api_failure")
+APIS = [API, CLAUDE, GEMINI]
 ALL = pytest.mark.parametrize("kind", [KIMI, *APIS], ids=lambda kind: kind.name)
 # Upstreams of the other forms, at the simulator's address.
 FILE = """
@@ -66,6 +67,13 @@ kind = "anthropic"
 base_url = "{url}/v1"
 headers = {{ "x-api-key" = "sk-simulated" }}
 models = [{{ id = "simulated-small", abilities = ["tools", "images", "json_schema"] }}]
+
+[[providers]]
+name = "google"
+kind = "gemini"
+base_url = "{url}"
+headers = {{ "x-goog-api-key" = "sk-simulated" }}
+models = ["simulated-small"]
 """
 
 
@@ -157,17 +165,22 @@ def _wait_for(site: LiveSimulator, kind: Kind, wanted: tuple[int, int]) -> bool:
         (KIMI, "rate_limited", UpstreamRateLimited),
         (API, "openai_rate", UpstreamRateLimited),
         (CLAUDE, "anthropic_rate", UpstreamRateLimited),
+        (GEMINI, "gemini_rate", UpstreamRateLimited),
         (KIMI, "maintenance", UpstreamUnavailable),
         (API, "deepseek_busy", UpstreamUnavailable),
         (CLAUDE, "anthropic_busy", UpstreamUnavailable),
+        (GEMINI, "gemini_busy", UpstreamUnavailable),
         (KIMI, "too_large", ContextTooLong),
         (API, "moonshot_context", ContextTooLong),
         (CLAUDE, "anthropic_context", ContextTooLong),
+        (GEMINI, "gemini_context", ContextTooLong),
         (KIMI, "moderated", MessageRefused),
         (API, "moonshot_risk", MessageRefused),
         (CLAUDE, "anthropic_policy", MessageRefused),
+        (GEMINI, "gemini_blocked", MessageRefused),
         (API, "openai_key", UpstreamKeyRejected),
         (CLAUDE, "anthropic_key", UpstreamKeyRejected),
+        (GEMINI, "gemini_key", UpstreamKeyRejected),
         (API, "openai_quota", UpstreamQuotaExhausted),
         (CLAUDE, "anthropic_credit", UpstreamQuotaExhausted),
         (API, "moonshot_model", UpstreamModelMissing),

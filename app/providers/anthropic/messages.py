@@ -3,18 +3,14 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from app.domain.chat import Image, Message, ToolCall
+from app.domain.chat import Image, Message
 from app.domain.errors import InvalidRequest
-from app.domain.json import read_json_object, repaired_object_text
 from app.providers.anthropic.thoughts import thinking_blocks
+from app.providers.api_upstream.parts import BEFORE_AN_ANSWER, NOTHING, arguments_of, image_data, is_web_address
 
 Blocks = list[dict[str, object]]
 
 _NOT_IN_AN_ID = re.compile(r"[^A-Za-z0-9_-]")
-_DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)(?:;[\w=.+-]+)*;base64,", re.IGNORECASE)
-# The API wants the user to speak first.
-_BEFORE_AN_ANSWER = "(The conversation begins.)"
-_NOTHING = "(nothing)"
 
 
 def system_text(messages: Sequence[Message]) -> str:
@@ -31,7 +27,7 @@ def wire_messages(messages: Sequence[Message]) -> list[dict[str, object]]:
     """
     turns = wire_turns((Message("user", messages[-1].text),) if _is_all_system(messages) else messages)
     if not turns or turns[0]["role"] == "assistant":
-        turns.insert(0, {"role": "user", "content": [_text(_BEFORE_AN_ANSWER)]})
+        turns.insert(0, {"role": "user", "content": [_text(BEFORE_AN_ANSWER)]})
     return turns
 
 
@@ -46,7 +42,7 @@ def wire_turns(messages: Sequence[Message]) -> list[dict[str, object]]:
         if turns and turns[-1][0] == role:
             turns[-1][1].extend(blocks)
         elif blocks or role == "user":
-            turns.append((role, blocks or [_text(_NOTHING)]))
+            turns.append((role, blocks or [_text(NOTHING)]))
     if turns and turns[-1][0] == "assistant":
         _trim_last(turns[-1][1])
     return [{"role": role, "content": _results_first(blocks)} for role, blocks in turns]
@@ -66,12 +62,7 @@ def _assistant(message: Message) -> Iterator[dict[str, object]]:
     if message.text.strip():
         yield _text(message.text)
     for call in message.tool_calls:
-        yield {"type": "tool_use", "id": _id(call.id), "name": call.name, "input": _input(call)}
-
-
-def _input(call: ToolCall) -> dict[str, object]:
-    """A call's arguments; those that a client broke off are mended."""
-    return read_json_object(repaired_object_text(call.arguments).encode("utf-8", "replace")) or {}
+        yield {"type": "tool_use", "id": _id(call.id), "name": call.name, "input": arguments_of(call)}
 
 
 def _user(message: Message) -> Iterator[dict[str, object]]:
@@ -95,12 +86,12 @@ def _content(message: Message) -> Iterator[dict[str, object]]:
 
 
 def _source(image: Image) -> dict[str, object]:
-    if image.url.startswith(("http://", "https://")):
+    if is_web_address(image):
         return {"type": "url", "url": image.url}
-    head = _DATA_URL.match(image.url)
-    if head is None:
+    data = image_data(image)
+    if data is None:
         raise InvalidRequest("An image must have an http address, or be a data: URL in base64.", param=image.place)
-    return {"type": "base64", "media_type": head[1].lower(), "data": image.url[head.end() :]}
+    return {"type": "base64", "media_type": data[0], "data": data[1]}
 
 
 def _text(text: str) -> dict[str, object]:

@@ -78,7 +78,7 @@ _QUOTA = re.compile(
 )
 _KEY = re.compile(
     r"invalid_?(?:api_?key|authentication|iam)|incorrect api key|"
-    r"(?:api key|token|authorization)\b.{0,40}(?:invalid|expired)|"
+    r"(?:api key|token|authorization)\b.{0,40}(?:invalid|not valid|expired)|"
     r"(?:invalid|missing|no) (?:api key|token|authorization)|authentication (?:fails|failed|error)|unauthorized",
     re.IGNORECASE,
 )

@@ -137,6 +137,10 @@ _ANTHROPIC_BOUNDS = (
         for pattern in ("claude-opus-4-[7-9]*", *(f"claude-{name}-5*" for name in _CLAUDES))
     ),
 )
+_GEMINI_OPTIONS = frozenset(
+    {"cached_content", "frequency_penalty", "presence_penalty", "reasoning_effort", "safety_settings", "seed"}
+    | {"temperature", "thinking_config", "top_k", "top_p"}
+)
 _MOONSHOT_QUIRKS = Quirks(reasoning_field="reasoning_content", one_system_message=False)
 
 _ROWS = (
@@ -244,6 +248,29 @@ _ROWS = (
         discover=True,
         context_length=200_000,
         abilities=_TEXT | {"tools", "images"},
+    ),
+    Preset(
+        name="gemini",
+        kind="gemini",
+        owned_by="google",
+        base_url="https://generativelanguage.googleapis.com/v1beta",
+        models=(
+            ModelRow("gemini-3-pro-preview", _M, _ALL),
+            ModelRow("gemini-3-flash-preview", _M, _ALL),
+            ModelRow("gemini-2.5-pro", _M, _ALL),
+            ModelRow("gemini-2.5-flash", _M, _ALL),
+            ModelRow("gemini-2.5-flash-lite", _M, _ALL),
+        ),
+        bounds=(
+            BoundsRow("*", ModelBounds(options={"temperature": (0, 2)}, known_options=_GEMINI_OPTIONS)),
+            BoundsRow("gemini-2.0-*", ModelBounds(max_tokens=8 * _K)),
+            BoundsRow("gemini-2.5-*", ModelBounds(max_tokens=64 * _K)),
+            BoundsRow("gemini-3-*", ModelBounds(max_tokens=64 * _K)),
+        ),
+        any_model=True,
+        discover=True,
+        context_length=_M,
+        abilities=_ALL,
     ),
     Preset(
         name="openrouter",
