@@ -23,6 +23,13 @@ base_url = "{url}"
 headers = {{ "x-api-key" = "{key}" }}
 models = [{{ id = "claude-test", upstream_id = "claude-own-name" }}]
 
+[[providers]]
+name = "google"
+kind = "gemini"
+base_url = "{host}"
+headers = {{ "x-goog-api-key" = "{key}" }}
+models = [{{ id = "gemini-test", upstream_id = "gemini-3-own-name" }}]
+
 [routes]
 either = ["claude-test", "kimi-k2-instruct"]
 """
@@ -33,7 +40,9 @@ def native_gateway(directory: Path, **settings: object) -> Iterator[tuple[LiveGa
     """Serve both until the context ends. The Kimi site is away."""
     with upstream_in_thread() as upstream:
         file = directory / "providers.toml"
-        file.write_text(_FILE.format(url=upstream.base_url, key=UPSTREAM_KEY))
+        file.write_text(
+            _FILE.format(url=upstream.base_url, host=upstream.base_url.removesuffix("/v1"), key=UPSTREAM_KEY)
+        )
         values: dict[str, object] = {
             "_env_file": None,
             "api_master_key": ALICE_KEY,
