@@ -132,10 +132,8 @@ class ProviderEntry(BoundsEntry):
     @field_validator("base_url")
     @classmethod
     def _address(cls, value: str | None) -> str | None:
-        # What is added to it depends on its kind.
-        if value is not None:
-            checked_base_url(value)
-        return value
+        # Its kind says which path it gets if it has none.
+        return None if value is None else checked_base_url(value, "")
 
     @field_validator("headers")
     @classmethod
@@ -226,10 +224,7 @@ class PresetSettings(_Row):
     @field_validator("base_url")
     @classmethod
     def _address(cls, value: str) -> str:
-        # What is added to it depends on the preset's kind.
-        if value:
-            checked_base_url(value)
-        return value
+        return value and checked_base_url(value, "")
 
     @property
     def key(self) -> str:

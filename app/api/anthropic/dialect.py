@@ -43,7 +43,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 _COUNT_ERRORS: dict[int | str, dict[str, Any]] = {status: _ERRORS[status] for status in (400, 401, 404, 413, 500, 503)}
 _HEADERS = {
-    "anthropic-version": "goes on to upstreams of the kind `anthropic`, as does `anthropic-beta`; to others they mean nothing",
+    "anthropic-version": "for upstreams of the kind `anthropic`, as is `anthropic-beta`; to others both mean nothing",
     **REQUEST_HEADERS,
     "X-Session-Id": "the session to remember this turn in; nothing else opens one here",
 }
