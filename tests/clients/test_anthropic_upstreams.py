@@ -278,7 +278,7 @@ def test_chat_completions_keep_thoughts_calls_and_images(chat: OpenAI, upstream:
 
 @STREAMED
 def test_responses_keep_calls_images_and_citations(chat: OpenAI, upstream: RawUpstream, stream: bool) -> None:
-    """The Responses API: thoughts, cited text and a call are items of their own, and a call's result goes back."""
+    """The Responses API: thoughts, cited text and a call are items of their own, which go back as they were."""
     will_say(upstream, saying(THOUGHT, CITED, CALL, reason="tool_use"), stream=stream)
     tools: Any = [{"type": "function", "name": "weather", "parameters": WEATHER, "strict": False}]
     asked: Any = [
@@ -307,7 +307,7 @@ def test_responses_keep_calls_images_and_citations(chat: OpenAI, upstream: RawUp
     assert last.output_text == "Köln."
     sent = upstream.requests[-1].body["messages"]
     assert sent[0]["content"][1]["source"]["data"] == PIXEL
-    assert sent[1]["content"][-1] == CALL
+    assert sent[1]["content"] == [THOUGHT, block(str(CITED["text"])), CALL]
     assert sent[2]["content"] == [{"type": "tool_result", "tool_use_id": "toolu_1", "content": "Sunny."}]
 
 

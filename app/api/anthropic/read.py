@@ -73,8 +73,8 @@ def to_call(request: MessagesRequest, hints: SessionHints, *, max_messages: int)
     Raises:
         InvalidRequest: It asks for something that can't be done.
     """
-    messages = domain_messages(request.system, request.messages)
-    return _call(request, hints, messages, _tools(request), max_messages=max_messages)
+    _refuse_at_once(request, max_messages)
+    return _call(request, hints, domain_messages(request.system, request.messages), _tools(request))
 
 
 def native_call(
@@ -92,27 +92,26 @@ def native_call(
     Raises:
         InvalidRequest: It is malformed. What only such an upstream can do is no error.
     """
+    _refuse_at_once(request, max_messages)
     conversation = read_conversation(request.system, request.messages)
     refusal: InvalidRequest | None = conversation.refusal
     try:
         tools = _tools(request)
     except UnsupportedTool as unsupported:
         tools, refusal = None, refusal or unsupported
-    call = _call(request, hints, conversation.messages, tools, max_messages=max_messages)
+    call = _call(request, hints, conversation.messages, tools)
     return replace(call, native=native_request(body, headers, conversation, call.messages, refusal))
 
 
-def _call(
-    request: MessagesRequest,
-    hints: SessionHints,
-    messages: tuple[Message, ...],
-    tools: ToolUse | None,
-    *,
-    max_messages: int,
-) -> ChatCall:
+def _refuse_at_once(request: MessagesRequest, max_messages: int) -> None:
     _refuse_too_many(request, max_messages)
     if request.thread is not None:
         raise InvalidRequest(_NO_THREADS, param="thread", code=_NO_THREADS_CODE)
+
+
+def _call(
+    request: MessagesRequest, hints: SessionHints, messages: tuple[Message, ...], tools: ToolUse | None
+) -> ChatCall:
     stops = request.stop_sequences or ()
     if len(stops) > _MAX_STOPS:
         raise InvalidRequest(f"stop_sequences must not have more than {_MAX_STOPS} texts.", param="stop_sequences")
