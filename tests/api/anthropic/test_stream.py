@@ -1,7 +1,7 @@
 """A message's events, as an SDK reads them."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -254,7 +254,12 @@ def test_a_notice_below_native_events_is_a_block_of_its_own() -> None:
 
 def test_an_answer_without_a_native_beginning_has_the_gateway_s() -> None:
     """Whatever comes first, a message begins with its beginning."""
-    for part in (lambda it: it.text("Hi"), lambda it: it.native(native(*_BLOCK)), lambda it: it.text("")):
+    ways: list[Callable[[MessageEncoder], bytes]] = [
+        lambda written: written.text("Hi"),
+        lambda written: written.native(native(*_BLOCK)),
+        lambda written: written.text(""),
+    ]
+    for part in ways:
         written = MessageEncoder(replace(OPENING, native=True), show_reasoning=False)
         told = kinds(written.opening() + part(written) + written.ending(ending(usage=USAGE)))
         assert (told[0], told[-1]) == ("message_start", "message_stop")
