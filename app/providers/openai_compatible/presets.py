@@ -245,7 +245,6 @@ _ROWS = (
         bounds=_ANTHROPIC_BOUNDS,
         movable=False,  # clients of this gateway use ANTHROPIC_BASE_URL for the gateway's own address
         any_model=True,
-        discover=True,
         context_length=200_000,
         abilities=_TEXT | {"tools", "images"},
     ),
