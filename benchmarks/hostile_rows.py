@@ -21,8 +21,8 @@ from app.domain.errors import ContextTooLong
 from app.domain.output_limiter import OutputLimiter
 from app.domain.prompt import PromptLimit, compose
 from app.domain.wording import without_notice
+from app.providers.api_upstream.failure import quotable
 from app.providers.base import BaseProvider, CompletionRequest, ModelSpec
-from app.providers.openai_compatible.failure import quotable
 from app.settings import load_settings
 from benchmarks.hostile import Case, Row, Work
 

@@ -23,10 +23,10 @@ import uvloop
 from app.domain.chat import Message
 from app.domain.errors import GatewayError
 from app.domain.prompt import PromptLimit, message_prompt
+from app.providers.api_upstream.upstream import Upstream
 from app.providers.base import Ability, CompletionRequest, ModelSpec
 from app.providers.http import HttpClient
 from app.providers.openai_compatible.provider import OpenAICompatibleProvider
-from app.providers.openai_compatible.upstream import Upstream
 from app.providers.resilience.breaker import BreakerPolicy
 from app.providers.resilience.guard import Guard
 from app.providers.resilience.limits import Bulkhead, RetryBudget, RetryPolicy

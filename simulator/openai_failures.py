@@ -15,6 +15,15 @@ def api_error(status: int, message: str, *, retry_after_s: float | None = None, 
     return _json(status, {"error": error}, retry_after_s)
 
 
+def _anthropic(status: int, kind: str, message: str, retry_after_s: float | None = None) -> Canned:
+    document = {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_simulated"}
+    return _json(status, document, retry_after_s)
+
+
+def _gemini(status: int, name: str, message: str, *details: Mapping[str, object]) -> Canned:
+    return _json(status, {"error": {"code": status, "message": message, "status": name, "details": details}})
+
+
 def _json(status: int, document: object, retry_after_s: float | None = None) -> Canned:
     return Canned(status, json.dumps(document, ensure_ascii=False), JSON, retry_after_s=retry_after_s)
 
@@ -62,6 +71,34 @@ API_ERRORS: Final[Mapping[str, Canned]] = {
         400, {"object": "error", "message": "This model's maximum context length is 8 tokens.", "code": 400}
     ),
     "ollama_model": _json(404, {"error": {"message": 'model "simulated" not found', "type": "api_error"}}),
+    "anthropic_key": _anthropic(401, "authentication_error", "invalid x-api-key"),
+    "anthropic_rate": _anthropic(429, "rate_limit_error", "This request would exceed your rate limit.", 7),
+    "anthropic_busy": _anthropic(529, "overloaded_error", "Overloaded"),
+    "anthropic_context": _anthropic(400, "invalid_request_error", "prompt is too long: 210000 tokens > 200000 maximum"),
+    "anthropic_credit": _anthropic(
+        400, "invalid_request_error", "Your credit balance is too low to access the Anthropic API."
+    ),
+    "anthropic_policy": _anthropic(400, "invalid_request_error", "Output blocked by content filtering policy"),
+    "anthropic_model": _anthropic(404, "not_found_error", "model: claude-0"),
+    "gemini_key": _gemini(
+        400,
+        "INVALID_ARGUMENT",
+        "API key not valid. Please pass a valid API key.",
+        {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"},
+    ),
+    "gemini_rate": _gemini(
+        429,
+        "RESOURCE_EXHAUSTED",
+        "You exceeded your current quota, please check your plan and billing details.",
+        {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "7s"},
+    ),
+    "gemini_busy": _gemini(503, "UNAVAILABLE", "The model is overloaded. Please try again later."),
+    "gemini_context": _gemini(
+        400,
+        "INVALID_ARGUMENT",
+        "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).",
+    ),
+    "gemini_blocked": _json(200, {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}, "usageMetadata": {}}),
     "no_such_url": _json(404, {"detail": "Not Found"}),
     "cloudflare_timeout": Canned(524, _PAGE.format("A timeout occurred")),
     "cloudflare_challenge": Canned(403, _PAGE.format("Just a moment..."), headers=(("cf-mitigated", "challenge"),)),

@@ -141,10 +141,9 @@ def opening_headers(
         headers.append((b"x-session-id", session_id_header(opening.session_id)))
     if opening.fallback:
         headers.append((b"x-fallback", ", ".join(opening.fallback).encode("latin-1")))
-    if exchange is not None and (
-        exchange.unserved or opening.ignored or (exchange.ignored and not opening.options_taken)
-    ):
-        names = {*exchange.unserved, *(() if opening.options_taken else exchange.ignored)}
+    unserved = () if exchange is None or opening.native else exchange.unserved
+    if exchange is not None and (unserved or opening.ignored or (exchange.ignored and not opening.options_taken)):
+        names = {*unserved, *(() if opening.options_taken else exchange.ignored)}
         names.update([exchange.names.get(name, name) for name in opening.ignored])
         headers.append((b"x-ignored-params", _listed(sorted(names)[:_MAX_IGNORED]).encode()))
     if opening.admission is not None and limit_headers is not None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from app.api.request import ErrorForm, RequestContext
 from app.chat.events import Answer, Ending, Opening
-from app.domain.chat import ChatCall, Delta, Extras, ToolCallDelta
+from app.domain.chat import ChatCall, Delta, Extras, NativeEvent, ToolCallDelta
 from app.domain.errors import GatewayError
 from app.providers.registry import ProviderRegistry
 from app.sessions.base import SnapshotStore
@@ -43,6 +43,10 @@ class EventEncoder(Protocol):
 
     def other_choice(self, delta: Delta) -> bytes:
         """A part of another answer than the first, where the dialect can ask for several."""
+        ...
+
+    def native(self, events: Sequence[NativeEvent]) -> bytes:
+        """A part that came in this very form. Only where the dialect has handed the request on in its own form."""
         ...
 
     def tool_call(self, part: ToolCallDelta) -> bytes:

@@ -8,12 +8,17 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from types import MappingProxyType
 
 import structlog
 from msgspec import Struct
 
+from app.domain.chat import ApiKind
 from app.domain.prompt import PromptLimit
 from app.domain.spans import Trace, no_trace
+from app.providers.anthropic.provider import AnthropicProvider
+from app.providers.api_upstream.provider import ApiProvider
+from app.providers.api_upstream.upstream import Upstream
 from app.providers.base import BaseProvider, ModelSpec
 from app.providers.config import (
     KeyedEntry,
@@ -24,13 +29,13 @@ from app.providers.config import (
     configured_upstreams,
     read_providers_file,
 )
+from app.providers.gemini.provider import GeminiProvider
 from app.providers.http import HttpClient, Tls
 from app.providers.kimi.nonce import NoncePolicy
 from app.providers.kimi.page import PageReader
 from app.providers.kimi.provider import KimiProvider
 from app.providers.openai_compatible.presets import API_CONCURRENCY, PRESETS, Preset
 from app.providers.openai_compatible.provider import OpenAICompatibleProvider
-from app.providers.openai_compatible.upstream import Upstream
 from app.providers.registry import ModelRoute, ProviderRegistry
 from app.providers.resilience.breaker import BreakerPolicy
 from app.providers.resilience.guard import Guard
@@ -182,6 +187,11 @@ def _kimi_site(given: _Ingredients) -> list[BaseProvider]:
 # ── Upstreams with an API ────────────────────────────────────────────────────────────────────────────────────────────
 
 
+_API_PROVIDERS: Mapping[ApiKind, type[ApiProvider]] = MappingProxyType(
+    {"openai": OpenAICompatibleProvider, "anthropic": AnthropicProvider, "gemini": GeminiProvider}
+)
+
+
 def _api_upstreams(given: _Ingredients) -> list[BaseProvider]:
     """The presets that are switched on, and the file's rows."""
     presets, defaults = given.settings.upstreams.presets, _default_traffic(given.settings)
@@ -216,9 +226,9 @@ def _default_traffic(settings: Settings) -> Traffic:
     )
 
 
-def _api_provider(given: _Ingredients, upstream: Upstream, traffic: Traffic) -> OpenAICompatibleProvider:
+def _api_provider(given: _Ingredients, upstream: Upstream, traffic: Traffic) -> ApiProvider:
     max_reply_bytes = given.settings.traffic.max_reply_bytes
-    return OpenAICompatibleProvider(
+    return _API_PROVIDERS[upstream.kind](
         upstream,
         # One each: no upstream sees a connection that another has used.
         client=HttpClient(max_reply_bytes=max_reply_bytes, keep_cookies=False, tls=given.tls),

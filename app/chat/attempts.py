@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import string
 from collections.abc import Iterator, Sequence
+from typing import get_args
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -12,7 +13,7 @@ from app.chat.call_log import CallLog
 from app.chat.fitting import NOTHING, USUAL_ROOM, Fitted, RoomPolicy, fitted
 from app.chat.relief import relieved
 from app.chat.session import CallSession
-from app.domain.chat import PLAIN_TEXT, ChatCall, Image, Message, OutputFormat, ToolUse
+from app.domain.chat import PLAIN_TEXT, ChatCall, Image, Message, NativeRequest, OutputFormat, ToolUse
 from app.domain.conversation import is_background
 from app.domain.emulation.emulator import Emulator
 from app.domain.emulation.schema import Checks, SchemaCompiler
@@ -21,7 +22,7 @@ from app.domain.forgery import without_forged_calls
 from app.domain.output_limiter import OutputLimiter
 from app.domain.prompt import MessagePrompt, TextPrompt, compose, message_prompt, pending_places
 from app.domain.tokens import estimate
-from app.providers.base import CompletionRequest, ModelSpec
+from app.providers.base import Ability, CompletionRequest, ModelSpec
 from app.providers.bounds import ModelBounds, within_bounds
 from app.providers.registry import Target
 
@@ -29,6 +30,8 @@ from app.providers.registry import Target
 _TAG_ALPHABET = string.ascii_lowercase + string.digits
 _TAG_LENGTH = 13
 _TEXT_ONLY = "This model reads text only, not images. Send the message without the image."
+# An upstream that gets a request in its own form says itself what it can't do.
+_EVERYTHING: frozenset[Ability] = frozenset(get_args(Ability))
 _ONE_ANSWER = "n must be 1: this model gives one answer at a time."
 
 
@@ -120,6 +123,7 @@ def attempts(
             n=call.n,
             report=log.note_report,
             on_wait=log.note_wait,
+            native=call.native if call.native is not None and is_native(call, target) else None,
         )
         ignored: tuple[str, ...] = ()
         if bounds is not None and (is_limited or is_formed or call.options):
@@ -127,15 +131,16 @@ def attempts(
         limiter = _limiter(call, target.spec, emulator) if is_limited else None
         return Attempt(target, request, limiter, emulator, prepared.messages, (*told.left_out, *ignored))
 
-    for index, target in enumerate(targets):
+    for index, given in enumerate(targets):
         messages = session.messages
         unseen: tuple[str, ...] = ()
         try:
+            target = given if call.native is None else _asked_natively(call, call.native, given)
             if "images" not in target.spec.abilities:
                 messages, unseen = _without_images(messages, target.spec)
             prepared = _prepared(call, target.spec, messages, policy, schemas, is_formed=is_formed)
         except InvalidRequest as refusal:
-            log.pass_over(target, refusal)
+            log.pass_over(given, refusal)
             continue
         if unseen:
             told = replace(prepared.told, left_out=(*prepared.told.left_out, *unseen))
@@ -148,6 +153,25 @@ def attempts(
     while waiting:
         target, prepared = waiting.pop(0)
         yield attempt(target, prepared, others=len(waiting))
+
+
+def is_native(call: ChatCall, target: Target) -> bool:
+    """Whether a target's API has the form of the client's request."""
+    return call.native is not None and target.provider.kind == call.native.kind
+
+
+def _asked_natively(call: ChatCall, native: NativeRequest, target: Target) -> Target:
+    """A target that takes everything, if it gets the request in its own form.
+
+    Raises:
+        InvalidRequest: It doesn't, and the request can't be answered in any other.
+    """
+    if is_native(call, target):
+        return Target(target.provider, replace(target.spec, abilities=_EVERYTHING))
+    if native.refusal is not None:
+        message, param = native.refusal
+        raise InvalidRequest(message, param=param)
+    return target
 
 
 def reminded(attempt: Attempt, reply: str, reminder: str) -> Attempt:

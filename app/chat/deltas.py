@@ -1,10 +1,11 @@
 """An answer's deltas: cut at the client's limits, gathered into a whole answer, and made of one."""
 
-from collections.abc import AsyncGenerator, Awaitable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing
 
 from msgspec.structs import replace
 
+from app.domain.alternation import alternating
 from app.domain.chat import (
     Completion,
     Delta,
@@ -76,7 +77,9 @@ def as_deltas(completion: Completion) -> list[Delta]:
             for index, call in enumerate(completion.tool_calls)
         ]
     if completion.refusal or completion.extras:
-        deltas.append(Delta(refusal=completion.refusal, extras=completion.extras))
+        # They are about what was said: dialects with items for text and calls look for them there.
+        said = [place for place, delta in enumerate(deltas, 1) if delta.text]
+        deltas.insert(said[-1] if said else len(deltas), Delta(refusal=completion.refusal, extras=completion.extras))
     deltas.append(Delta(finish_reason=completion.finish_reason, usage=completion.usage, stop=completion.stop))
     return deltas
 
@@ -136,7 +139,7 @@ def gather(deltas: Sequence[Delta]) -> Completion:
         tuple([_call(parts) for parts in calls.values()]) if calls else (),
         "".join([delta.reasoning for delta in deltas]),
         stop,
-        _alternating(deltas),
+        alternating(deltas),
         refusal,
         merged_extras(extras) if extras else None,
     )
@@ -150,34 +153,3 @@ def _call(parts: Sequence[ToolCallDelta]) -> ToolCall:
         "".join([part.arguments for part in parts]),
         merged_extras(extras) if extras else None,
     )
-
-
-def _alternating(deltas: Iterable[Delta]) -> tuple[Delta, ...]:
-    """The deltas, neighbours of one kind joined, if thoughts, text and calls don't simply follow each other."""
-    runs: list[tuple[tuple[int, int], list[Delta]]] = []
-    for delta in deltas:
-        for kind, part in _parts(delta):
-            if not runs or runs[-1][0] != kind:
-                runs.append((kind, []))
-            runs[-1][1].append(part)
-    kinds = [kind for kind, _ in runs]
-    return () if kinds == sorted(set(kinds)) else tuple([_joined(parts) for _, parts in runs])
-
-
-def _parts(delta: Delta) -> Iterable[tuple[tuple[int, int], Delta]]:
-    """What a delta carries, each with its place in the usual order: thoughts, text, first call, second call …"""
-    if delta.reasoning:
-        yield (0, 0), Delta(reasoning=delta.reasoning)
-    if delta.text:
-        yield (1, 0), Delta(delta.text)
-    if delta.tool_call is not None:
-        yield (2, delta.tool_call.index), delta
-
-
-def _joined(parts: Sequence[Delta]) -> Delta:
-    first = parts[0].tool_call
-    if first is None:
-        return Delta("".join([part.text for part in parts]), reasoning="".join([part.reasoning for part in parts]))
-    arguments = "".join([part.tool_call.arguments for part in parts if part.tool_call])
-    extras = merged_extras([part.tool_call.extras for part in parts if part.tool_call and part.tool_call.extras])
-    return Delta(tool_call=ToolCallDelta(first.index, first.id, first.name, arguments, extras))

@@ -22,6 +22,7 @@ class Opening(Struct, frozen=True):
         fallback: The providers that were passed over, each as `provider=reason`.
         ignored: What was left out or changed because the model doesn't take it, by our names.
         admission: By the limits of its caller; None if there are none.
+        native: Whether the upstream's API has the form of the request: then the answer's parts have it, too.
     """
 
     model: str
@@ -33,6 +34,7 @@ class Opening(Struct, frozen=True):
     fallback: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     admission: Admission | None = None
+    native: bool = False
 
 
 class Ending(Struct, frozen=True):

@@ -48,7 +48,8 @@ def without_notices(call: ChatCall) -> ChatCall:
 
 
 def _without_notice(message: Message) -> Message:
-    return replace(message, text=without_notice(message.text)) if message.role == "assistant" else message
+    text = without_notice(message.text) if message.role == "assistant" else message.text
+    return message if text == message.text else replace(message, text=text)
 
 
 def _is_for_people(completion: Completion, call: ChatCall) -> bool:

@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 from msgspec.structs import replace
 
-from app.chat.attempts import Attempt, attempts
+from app.chat.attempts import Attempt, attempts, is_native
 from app.chat.call_log import CallLog
 from app.chat.deltas import as_deltas, gather, limit_completion, limit_deltas, stream_whole, usage_with
 from app.chat.emulated import ask_emulated
@@ -235,6 +235,7 @@ def _opening(
         fallback=tuple([f"{provider}={reason}" for provider, reason in log.passed_over]) if log.passed_over else (),
         ignored=ignored,
         admission=log.admission,
+        native=call.native is not None and session.replay is None and is_native(call, target),
     )
 
 

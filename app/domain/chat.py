@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 # What a provider adds of its own, by its names: nobody here reads it, and it goes through both ways.
 Extras = Mapping[str, object]
+# The form that an upstream's API has.
+ApiKind = Literal["openai", "anthropic", "gemini"]
 
 
 class ToolCall(Struct, frozen=True):
@@ -131,6 +133,42 @@ class SessionRef(Struct, frozen=True):
     source: Literal["header", "user"]
 
 
+class NativeTurn(Struct, frozen=True):
+    """A message in the form in which it came, and those that it was read as; none if there was nothing to read."""
+
+    wire: Raw
+    messages: tuple[Message, ...]
+
+
+class NativeRequest(Struct, frozen=True):
+    """A request in the form in which it came, for an upstream whose API has that form: nothing need be lost then.
+
+    Args:
+        kind: The form.
+        fields: The fields of its body, each as the JSON that came.
+        messages: All messages that it was read as.
+        system: The one that its instructions were read as.
+        turns: Where the other ones came from.
+        headers: Its headers that are about the form.
+        refusal: Why an upstream of another kind can't answer it, as message and field; None if any can.
+    """
+
+    kind: ApiKind
+    fields: Mapping[str, Raw]
+    messages: tuple[Message, ...]
+    system: Message | None
+    turns: tuple[NativeTurn, ...]
+    headers: Mapping[str, str] = {}
+    refusal: tuple[str, str | None] | None = None
+
+
+class NativeEvent(Struct, frozen=True, gc=False):
+    """An event of a streamed answer in the form in which it came: its type, and its data as JSON."""
+
+    type: str
+    data: bytes
+
+
 class ChatCall(Struct, frozen=True):
     """One request for an answer, understood.
 
@@ -149,6 +187,7 @@ class ChatCall(Struct, frozen=True):
         idempotency_key: The client's key for this request; the same on a retry.
         options: Further request fields, for upstreams that know them.
         n: How many answers are wanted.
+        native: The request as it came, where one of those who may answer takes that form.
     """
 
     model: str
@@ -165,6 +204,7 @@ class ChatCall(Struct, frozen=True):
     idempotency_key: str | None = None
     options: Mapping[str, object] = {}
     n: int = 1
+    native: NativeRequest | None = None
 
 
 class Usage(Struct, frozen=True):
@@ -172,6 +212,7 @@ class Usage(Struct, frozen=True):
 
     Args:
         cached_tokens: Prompt tokens that came from the upstream's cache.
+        cache_written_tokens: Prompt tokens that were put into it, where the upstream counts them apart.
         reasoning_tokens: Completion tokens that were thought and not said.
         estimated: Whether the gateway has estimated them, because the upstream doesn't count.
     """
@@ -181,6 +222,7 @@ class Usage(Struct, frozen=True):
     cached_tokens: int = 0
     reasoning_tokens: int = 0
     estimated: bool = False
+    cache_written_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -194,6 +236,7 @@ class Usage(Struct, frozen=True):
             self.cached_tokens + other.cached_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
             self.estimated or other.estimated,
+            self.cache_written_tokens + other.cache_written_tokens,
         )
 
 
@@ -230,6 +273,8 @@ class Delta(Struct, frozen=True, gc=False):
         refusal: A part of what is said in place of an answer.
         extras: What the provider added. `logprobs` are about this part's text.
         choice: Which of several answers it belongs to. Only the first one's last part ends the whole.
+        native: The events that say the same in the form of the client's request. Given for all parts of an answer, or
+            for none.
     """
 
     text: str = ""
@@ -242,6 +287,7 @@ class Delta(Struct, frozen=True, gc=False):
     refusal: str = ""
     extras: Extras | None = None
     choice: int = 0
+    native: tuple[NativeEvent, ...] = ()
 
 
 class Completion(Struct, frozen=True):
@@ -255,6 +301,7 @@ class Completion(Struct, frozen=True):
         refusal: What is said in place of an answer by a model that refuses to give one.
         extras: What the provider added.
         others: Further answers, where several were asked for.
+        native: The answer in the form of the client's request.
     """
 
     text: str
@@ -267,6 +314,7 @@ class Completion(Struct, frozen=True):
     refusal: str = ""
     extras: Extras | None = None
     others: "tuple[Completion, ...]" = ()
+    native: Mapping[str, object] | None = None
 
 
 def merged_extras(parts: Sequence[Extras]) -> Extras | None:

@@ -8,11 +8,11 @@ elsewhere; those of this project are listed in `app/assembly/providers.py`.
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from msgspec import Struct
 
-from app.domain.chat import PLAIN_TEXT, Completion, Delta, Message, OutputFormat, ToolUse, Usage
+from app.domain.chat import PLAIN_TEXT, ApiKind, Completion, Delta, Message, NativeRequest, OutputFormat, ToolUse, Usage
 from app.domain.errors import InvalidRequest
 from app.domain.prompt import MessagePrompt, PromptLimit, TextPrompt
 from app.domain.relay import Payload, RelayHead, Service
@@ -83,6 +83,8 @@ class CompletionRequest(Struct, frozen=True):
         report: Takes the tokens that the upstream has counted of an answer that doesn't come to its end. A provider
             that knows of none need not call it.
         on_wait: Told of times in which the request waited and nothing was sent. A provider need not call it.
+        native: The client's request in the form of the provider's own API, which the answer is to have as well. Its
+            messages need not be those of the prompt, nor its other fields those given here.
     """
 
     model: ModelSpec
@@ -99,6 +101,7 @@ class CompletionRequest(Struct, frozen=True):
     n: int = 1
     report: Callable[[Usage], None] | None = None
     on_wait: OnWait | None = None
+    native: NativeRequest | None = None
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -152,6 +155,8 @@ class BaseProvider(ABC):
 
     name: str
     models: Sequence[ModelSpec]
+    # The form of its upstream's API. A client's request in the same form reaches it as it came.
+    kind: ClassVar[ApiKind | None] = None
     # Seconds for one answer, from the queue to its end (of a stream: to its first part).
     timeout: float = 120.0
     # Whether it has a `relay`.

@@ -14,6 +14,11 @@ from app.providers.moonshot_schema import moonshot_schema
 SchemaRules = Literal["any", "moonshot"]
 # The least and the largest value of an option. If both are the same, the option is fixed: it is never sent.
 OptionRange = tuple[float, float]
+# Nobody misses them in an answer.
+_INCONSEQUENTIAL = frozenset(
+    {"metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
+    | {"user", "session_id", "conversation", "previous_response_id"}
+)
 
 
 class ModelBounds(Struct, frozen=True):
@@ -23,11 +28,13 @@ class ModelBounds(Struct, frozen=True):
         max_tokens: The longest answer that may be asked for, in tokens; None if that isn't known.
         options: The ranges of options, by name.
         schemas: How schemas of tools and of JSON answers are written; None if nothing is said about it.
+        known_options: The only options that it takes; None for any.
     """
 
     max_tokens: int | None = None
     options: Mapping[str, OptionRange] = {}
     schemas: SchemaRules | None = None
+    known_options: frozenset[str] | None = None
 
     def __or__(self, other: "ModelBounds") -> "ModelBounds":
         """Both together; what `other` says wins."""
@@ -35,6 +42,7 @@ class ModelBounds(Struct, frozen=True):
             max_tokens=self.max_tokens if other.max_tokens is None else other.max_tokens,
             options={**self.options, **other.options},
             schemas=other.schemas or self.schemas,
+            known_options=self.known_options if other.known_options is None else other.known_options,
         )
 
 
@@ -80,6 +88,9 @@ def within_bounds(
     if max_tokens is not None and bounds.max_tokens is not None and max_tokens > bounds.max_tokens:
         max_tokens = bounds.max_tokens
         changed.append("max_tokens")
+    if options and bounds.known_options is not None and not bounds.known_options.issuperset(options):
+        changed += sorted(options.keys() - bounds.known_options - _INCONSEQUENTIAL)
+        options = {name: value for name, value in options.items() if name in bounds.known_options}
     if options and not bounds.options.keys().isdisjoint(options):
         options = _ranged(options, bounds.options, changed)
     if bounds.schemas == "moonshot":

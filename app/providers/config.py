@@ -22,13 +22,14 @@ from pydantic import (
     model_validator,
 )
 
+from app.domain.chat import ApiKind
 from app.domain.prompt import PromptLimit
 from app.domain.relay import SERVICES, Service
+from app.providers.api_upstream.upstream import MaxTokensField, Quirks, ReasoningField, Upstream
 from app.providers.base import Ability, ModelSpec
 from app.providers.bounds import BoundsRow, ModelBounds, OptionRange, SchemaRules, bounds_of
 from app.providers.http import CLIENT_HEADERS
 from app.providers.openai_compatible.presets import PRESETS, ModelRow, Preset
-from app.providers.openai_compatible.upstream import MaxTokensField, Quirks, ReasoningField, Upstream
 from app.providers.registry import ModelRoute
 from app.providers.resilience.breaker import LONGEST_PAUSE, BreakerPolicy
 from app.providers.services import services_named
@@ -38,6 +39,10 @@ _NAME = r"^[a-z0-9][a-z0-9._-]{0,31}$"
 _ENDPOINTS = re.compile(r"(?:/+(?:chat/completions|completions|responses|messages|embeddings|models))+/*$")
 # Headers that no row may set: framing, what concerns the connection alone, and what the gateway couldn't read.
 _OWN_HEADERS = CLIENT_HEADERS | {"accept-encoding", "content-encoding", "content-type", "expect", "proxy-connection"}
+# The end of a base URL that ends with its host.
+_USUAL_PATHS: Mapping[ApiKind, str] = MappingProxyType({"openai": "/v1", "anthropic": "/v1", "gemini": "/v1beta"})
+# How upstreams of OpenAI's form differ; other forms have their vendors' own rules.
+_QUIRKS = ("max_tokens_field", "stream_usage", "reasoning_field", "one_system_message")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 
 
@@ -105,6 +110,7 @@ class ProviderEntry(BoundsEntry):
 
     name: str = Field(pattern=_NAME)
     preset: str | None = None
+    kind: ApiKind | None = None
     base_url: str | None = None
     key_env: str | None = Field(None, min_length=1)
     models: Annotated[tuple[ModelEntry, ...] | None, BeforeValidator(_model_entries)] = None
@@ -129,7 +135,8 @@ class ProviderEntry(BoundsEntry):
     @field_validator("base_url")
     @classmethod
     def _address(cls, value: str | None) -> str | None:
-        return None if value is None else checked_base_url(value)
+        # Its kind says which path it gets if it has none.
+        return None if value is None else checked_base_url(value, "")
 
     @field_validator("headers")
     @classmethod
@@ -234,7 +241,7 @@ class PresetSettings(_Row):
     @field_validator("base_url")
     @classmethod
     def _address(cls, value: str) -> str:
-        return value and checked_base_url(value)
+        return value and checked_base_url(value, "")
 
     @property
     def key(self) -> str:
@@ -292,8 +299,8 @@ def checked_http_url(value: str) -> SplitResult:
     raise ValueError("must be an http:// or https:// address")
 
 
-def checked_base_url(value: str) -> str:
-    """Return a base URL without a slash or an endpoint's address at the end; one without a path gets the usual `/v1`.
+def checked_base_url(value: str, usual_path: str = "/v1") -> str:
+    """Return a base URL without a slash or an endpoint's address at the end; one without a path gets the usual one.
 
     Raises:
         ValueError: It is not an http or https address, or has more to it than host and path.
@@ -301,7 +308,7 @@ def checked_base_url(value: str) -> str:
     parts = checked_http_url(value.strip())
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("must be an address without user, password and query")
-    return parts._replace(path=_ENDPOINTS.sub("", parts.path).rstrip("/") or "/v1").geturl()
+    return parts._replace(path=_ENDPOINTS.sub("", parts.path).rstrip("/") or usual_path).geturl()
 
 
 def configured_upstreams(
@@ -362,12 +369,28 @@ def _entry(name: str, settings: PresetSettings) -> ProviderEntry:
 
 
 def _preset(entry: ProviderEntry, presets: Mapping[str, Preset]) -> Preset:
-    """What an entry builds on: the preset that it names, or its namesake, or nothing."""
+    """What an entry builds on: the preset that it names, or its namesake, or what is known of its kind, or nothing."""
     if entry.preset is None:
-        return presets.get(entry.name) or Preset(entry.name, owned_by=entry.name)
+        namesake = presets.get(entry.name)
+        # At an address of the operator's own, a vendor's name doesn't tell the form of the API.
+        kind = entry.kind or (namesake.kind if namesake is not None and entry.base_url is None else "openai")
+        if namesake is not None and namesake.kind == kind:
+            return namesake
+        return _preset_of_kind(entry.name, kind, presets)
     if entry.preset not in presets:
         raise ValueError(f"preset: there is no such preset; there are {', '.join(presets)}")
-    return presets[entry.preset]
+    preset = presets[entry.preset]
+    if entry.kind not in (None, preset.kind):
+        raise ValueError(f"kind: the preset {preset.name} is of the kind {preset.kind!r}")
+    return preset
+
+
+def _preset_of_kind(name: str, kind: ApiKind, presets: Mapping[str, Preset]) -> Preset:
+    """What is known of an upstream of which nothing but its kind is known: what its vendor's models do and take."""
+    vendor = presets.get(kind)
+    if kind == "openai" or vendor is None:
+        return Preset(name, owned_by=name, kind=kind)
+    return Preset(name, owned_by=name, kind=kind, abilities=vendor.abilities, bounds=vendor.bounds)
 
 
 def _upstream(
@@ -376,11 +399,13 @@ def _upstream(
     base_url = entry.base_url or settings.base_url or preset.base_url
     if not base_url:
         raise ValueError("base_url is missing")
+    if preset.kind != "openai" and (field := _of_openai_only(entry)):
+        raise ValueError(f"{field}: is for upstreams of the kind 'openai' only")
     name = entry.name
     size = entry.context_length or preset.context_length
     upstream = Upstream(
         name=name,
-        base_url=checked_base_url(base_url),
+        base_url=checked_base_url(base_url, _USUAL_PATHS[preset.kind]),
         key=_sendable("key_env" if entry.key_env else "key", _key(entry, preset, settings, environment)),
         key_name=entry.key_env or preset.variables.get("api_key", ""),
         headers={header: _value(header, given, environment) for header, given in entry.headers.items()},
@@ -390,6 +415,7 @@ def _upstream(
         default_limit=PromptLimit(size, "tokens", f"context_length of {name}"),
         default_abilities=_with_text(preset.abilities if entry.abilities is None else entry.abilities),
         bounds=_bounds_rows(entry, preset),
+        kind=preset.kind,
     )
     return replace(upstream, models=tuple(_specs(entry, preset, upstream)))
 
@@ -423,6 +449,10 @@ def _variable(field: str, name: str, environment: Mapping[str, str]) -> str:
     if not value:
         raise ValueError(f"{field}: the environment variable {name} is not set")
     return value
+
+
+def _of_openai_only(entry: ProviderEntry) -> str | None:
+    return next((name for name in _QUIRKS if getattr(entry, name) is not None), None)
 
 
 def _quirks(entry: ProviderEntry, base: Quirks) -> Quirks:

@@ -9,7 +9,8 @@ from difflib import get_close_matches
 from msgspec import Struct
 
 from app.domain.caller import Caller
-from app.domain.errors import InvalidRequest, ModelNotFound
+from app.domain.chat import ApiKind
+from app.domain.errors import GatewayError, InvalidRequest, ModelNotFound
 from app.providers.base import BaseProvider, ModelSpec
 
 # The route of every name that nobody knows.
@@ -126,6 +127,8 @@ class ProviderRegistry:
         self._routes = dict(self._own_routes)
         self._any = self._routes.pop(ANY_MODEL, None)
         self._providers: dict[str, _Listed] = {}
+        # The forms of API that the providers' upstreams have.
+        self.kinds: frozenset[ApiKind] = frozenset()
 
     def register(self, provider: BaseProvider) -> None:
         """Add a provider and its models.
@@ -137,6 +140,7 @@ class ProviderRegistry:
             raise ValueError(f"Two providers have the name {provider.name!r}.")
         self._own_providers[provider.name] = _Listed(provider)
         self._providers = dict(self._own_providers)
+        self.kinds = _kinds_of(self._providers)
 
     def adopt(self, providers: Iterable[BaseProvider], routes: Mapping[str, ModelRoute]) -> dict[str, str]:
         """Have these providers after the registered ones, and these routes besides (and before) the own ones, in place
@@ -162,6 +166,7 @@ class ProviderRegistry:
         any_model = all_routes.pop(ANY_MODEL, None)
         # Nothing is awaited in between, so nobody sees the one without the other.
         self._routes, self._any, self._providers = all_routes, any_model, {**self._own_providers, **rows}
+        self.kinds = _kinds_of(self._providers)
         return circles
 
     @property
@@ -230,6 +235,16 @@ class ProviderRegistry:
         if name == ANY_MODEL:
             return () if self._any is None else self._of_route(name, self._any, None)
         return self._targets(name, None)
+
+    def has_kind(self, kind: ApiKind, model: str, provider: str | None, caller: Caller) -> bool:
+        """Whether one of those who can answer a model name has an API of that form."""
+        if kind not in self.kinds:
+            return False
+        try:
+            targets = self.resolve(model, provider, caller)
+        except GatewayError:
+            return False
+        return any(target.provider.kind == kind for target in targets)
 
     def model_ids(self, *, doubles: bool = False, caller: Caller = _ANYBODY) -> Sequence[tuple[str, Target]]:
         """Every name that is listed, with the model that answers it first: routes, then models.
@@ -330,6 +345,10 @@ def _circle(routes: Mapping[str, ModelRoute], name: str, way: tuple[str, ...]) -
             if circle := _circle(routes, target, (*way, target)):
                 return circle
     return ()
+
+
+def _kinds_of(listed: Mapping[str, _Listed]) -> frozenset[ApiKind]:
+    return frozenset([one.provider.kind for one in listed.values() if one.provider.kind is not None])
 
 
 def _found(provider: BaseProvider, model_id: str) -> Target | None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from app.providers.api_upstream.upstream import Upstream
 from app.providers.bounds import ModelBounds
 from app.providers.config import (
     PresetSettings,
@@ -17,7 +18,6 @@ from app.providers.config import (
     read_providers_file,
 )
 from app.providers.openai_compatible.presets import PRESETS
-from app.providers.openai_compatible.upstream import Upstream
 from app.providers.registry import ModelRoute
 from app.providers.resilience.breaker import BreakerPolicy
 
@@ -215,6 +215,44 @@ def test_a_preset_is_on_when_its_key_or_address_is_set(name: str) -> None:
     assert all({"messages", "options"} <= spec.abilities for spec in found.models)
 
 
+@pytest.mark.parametrize(
+    ("entry", "kind", "base_url", "sees"),
+    [
+        ('name = "a"\nkind = "anthropic"\nbase_url = "https://x.test"', "anthropic", "https://x.test/v1", True),
+        (
+            'name = "a"\nkind = "anthropic"\nbase_url = "https://x.test/messages"',
+            "anthropic",
+            "https://x.test/v1",
+            True,
+        ),
+        ('name = "a"\nkind = "gemini"\nbase_url = "https://x.test"', "gemini", "https://x.test/v1beta", True),
+        ('name = "a"\nkind = "openai"\nbase_url = "https://x.test"', "openai", "https://x.test/v1", False),
+        ('name = "gemini"\nbase_url = "https://x.test"', "openai", "https://x.test/v1", False),
+        ('name = "anthropic"\nkind = "anthropic"\nbase_url = "https://x.test"', "anthropic", "https://x.test/v1", True),
+        ('name = "a"\npreset = "gemini"\nbase_url = "https://x.test"', "gemini", "https://x.test/v1beta", True),
+        ('name = "anthropic"\nkey_env = "WORK_KEY"', "anthropic", "https://api.anthropic.com/v1", True),
+    ],
+)
+def test_the_kind_says_what_an_address_means(tmp_path: Path, entry: str, kind: str, base_url: str, sees: bool) -> None:
+    """It gives path and abilities, and a vendor's name alone says nothing of what is at another address."""
+    [row] = upstreams(read(tmp_path, f"[[providers]]\n{entry}\n")).values()
+    assert (row.kind, row.base_url) == (kind, base_url)
+    assert ({"tools", "images"} <= row.default_abilities) is sees
+
+
+def test_presets_of_other_kinds_keep_their_kind_wherever_they_are() -> None:
+    """A key switches them on; a setting may move Gemini's."""
+    settings = {
+        "anthropic": PresetSettings(api_key=SecretStr("sk-1")),
+        "gemini": PresetSettings(api_key=SecretStr("sk-2"), base_url="https://x.test/"),
+    }
+    rows = upstreams(ProvidersFile(), settings)
+    assert [(row.kind, row.base_url, row.key) for row in rows.values()] == [
+        ("anthropic", "https://api.anthropic.com/v1", "sk-1"),
+        ("gemini", "https://x.test/v1beta", "sk-2"),
+    ]
+
+
 def test_a_provider_without_abilities_has_none(tmp_path: Path) -> None:
     """An empty list means nothing beyond text, also where the preset would know better."""
     text = '[[providers]]\nname = "ollama"\nbase_url = "http://localhost:11434"\nabilities = []\n'
@@ -257,6 +295,15 @@ def test_an_entry_replaces_the_preset_of_its_name_and_keeps_its_key_at_home(tmp_
         ('[[providers]]\nname = "work"\nbase_url = "ftp://x"', "providers[0] (work).base_url: must be an http"),
         ('[[providers]]\nname = "work"\nbase_url = "http://u:p@x/"', "(work).base_url: must be an address"),
         ('[[providers]]\nname = "work"\npreset = "nobody"', "providers[0] (work): preset: there is no such preset"),
+        ('[[providers]]\nname = "work"\nkind = "bard"', "providers[0] (work).kind: Input should be"),
+        (
+            '[[providers]]\nname = "work"\npreset = "openai"\nkind = "gemini"',
+            "providers[0] (work): kind: the preset openai is of the kind 'openai'",
+        ),
+        (
+            '[[providers]]\nname = "work"\nbase_url = "http://x"\nkind = "gemini"\nstream_usage = true',
+            "providers[0] (work): stream_usage: is for upstreams of the kind 'openai' only",
+        ),
         ('[[providers]]\nname = "work"\ntimeout = 0', "providers[0] (work).timeout: Input should be greater than 0"),
         ('[[providers]]\nname = "work"\nabilities = ["sing"]', "providers[0] (work).abilities[0]: Input should be"),
         ('[[providers]]\nname = "work"\nmodels = [{ name = "x" }]', "providers[0] (work).models[0].id: Field required"),
@@ -330,10 +377,12 @@ DOCS = (Path(__file__).parent.parent.parent / "docs" / "providers.md").read_text
 def test_the_documentation_s_example_is_understood(tmp_path: Path) -> None:
     """What a reader copies from docs/providers.md is a file that the gateway takes."""
     file = read(tmp_path, DOCS.partition("```toml\n")[2].partition("```")[0])
-    environment = {"WORK_LLM_KEY": "sk-1", "SECOND_DEEPSEEK_KEY": "sk-2", "GPU_TOKEN": "tok"}
+    names = ("WORK_LLM_KEY", "SECOND_DEEPSEEK_KEY", "CLAUDE_PROXY_KEY", "GPU_TOKEN")
+    environment = dict.fromkeys(names, "sk-1")
     assert [row.name for row, _ in configured_upstreams(file, {}, environment, DEFAULTS)] == [
         "work",
         "deepseek-2",
+        "claude-proxy",
         "gpu",
     ]
     fields = {name for entry in file.providers for name in entry.model_fields_set}

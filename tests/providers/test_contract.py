@@ -1,15 +1,18 @@
-"""What every provider must do, the Kimi site's and those of OpenAI-compatible upstreams, in front of the simulator."""
+"""What every provider must do, the Kimi site's and those of each form of API, in front of the simulator."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from app.assembly.providers import build_registry
-from app.domain.chat import Completion, Message, OutputFormat, Tool, ToolUse
+from app.domain.chat import Completion, Image, Message, OutputFormat, Tool, ToolCall, ToolUse
 from app.domain.errors import (
     CloudflareChallenge,
     ContextTooLong,
@@ -17,6 +20,9 @@ from app.domain.errors import (
     GatewayError,
     MessageRefused,
     UpstreamError,
+    UpstreamKeyRejected,
+    UpstreamModelMissing,
+    UpstreamQuotaExhausted,
     UpstreamRateLimited,
     UpstreamTimeout,
     UpstreamUnavailable,
@@ -26,6 +32,7 @@ from app.providers.base import BaseProvider, CompletionRequest
 from app.settings import load_settings
 from simulator.live import LiveSimulator
 
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 Make = Callable[..., AbstractAsyncContextManager[BaseProvider]]
 
 
@@ -48,12 +55,36 @@ class Kind:
 
 KIMI = Kind("kimi-web", "kimi-k2-instruct", "failure")
 API = Kind("moonshot", "kimi-k2-0905-preview", "api_failure")
-BOTH = pytest.mark.parametrize("kind", [KIMI, API], ids=lambda kind: kind.name)
+CLAUDE = Kind("claude", "simulated-small", "api_failure")
+GEMINI = Kind("google", "simulated-small", "api_failure")
+APIS = [API, CLAUDE, GEMINI]
+ALL = pytest.mark.parametrize("kind", [KIMI, *APIS], ids=lambda kind: kind.name)
+# Upstreams of the other forms, at the simulator's address.
+FILE = """
+[[providers]]
+name = "claude"
+kind = "anthropic"
+base_url = "{url}/v1"
+headers = {{ "x-api-key" = "sk-simulated" }}
+models = [{{ id = "simulated-small", abilities = ["tools", "images", "json_schema"] }}]
+
+[[providers]]
+name = "google"
+kind = "gemini"
+base_url = "{url}"
+headers = {{ "x-goog-api-key" = "sk-simulated" }}
+models = ["simulated-small"]
+"""
 
 
 @asynccontextmanager
-async def started(site: LiveSimulator, kind: Kind, **settings: object) -> AsyncGenerator[BaseProvider, None]:
+async def started(
+    site: LiveSimulator, directory: Path, kind: Kind, **settings: object
+) -> AsyncGenerator[BaseProvider, None]:
+    file = directory / "providers.toml"
+    file.write_text(FILE.format(url=site.base_url))
     values: dict[str, object] = {
+        "providers_file": file,
         "_env_file": None,
         "auth_disabled": True,
         "chat_page_url": site.page_url,
@@ -72,8 +103,8 @@ async def started(site: LiveSimulator, kind: Kind, **settings: object) -> AsyncG
 
 
 @pytest.fixture
-def make(site: LiveSimulator) -> Make:
-    return partial(started, site)
+def make(site: LiveSimulator, tmp_path: Path) -> Make:
+    return partial(started, site, tmp_path)
 
 
 def request(provider: BaseProvider, kind: Kind, text: str, **fields: object) -> CompletionRequest:
@@ -95,7 +126,7 @@ async def outcome(provider: BaseProvider, wanted: CompletionRequest, *, stream: 
     return await (streamed(provider, wanted) if stream else provider.create_completion(wanted))
 
 
-@BOTH
+@ALL
 async def test_the_answer_is_the_same_whole_and_in_parts(make: Make, kind: Kind) -> None:
     """Text, reason and usage agree, however the answer is asked for."""
     async with make(kind) as provider:
@@ -103,10 +134,10 @@ async def test_the_answer_is_the_same_whole_and_in_parts(make: Make, kind: Kind)
         whole = await provider.create_completion(wanted)
         assert whole.text.startswith("Family: 👨‍👩‍👧‍👦")
         assert await streamed(provider, wanted) == whole
-    assert (whole.usage is not None) == (kind is API)
+    assert (whole.usage is not None) == (kind is not KIMI)
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("stream", [False, True])
 async def test_who_leaves_frees_the_upstream(make: Make, site: LiveSimulator, kind: Kind, stream: bool) -> None:
     """A cancelled call ends the request at the upstream and frees the slot for the next."""
@@ -133,24 +164,39 @@ def _wait_for(site: LiveSimulator, kind: Kind, wanted: tuple[int, int]) -> bool:
     [
         (KIMI, "rate_limited", UpstreamRateLimited),
         (API, "openai_rate", UpstreamRateLimited),
+        (CLAUDE, "anthropic_rate", UpstreamRateLimited),
+        (GEMINI, "gemini_rate", UpstreamRateLimited),
         (KIMI, "maintenance", UpstreamUnavailable),
         (API, "deepseek_busy", UpstreamUnavailable),
+        (CLAUDE, "anthropic_busy", UpstreamUnavailable),
+        (GEMINI, "gemini_busy", UpstreamUnavailable),
         (KIMI, "too_large", ContextTooLong),
         (API, "moonshot_context", ContextTooLong),
+        (CLAUDE, "anthropic_context", ContextTooLong),
+        (GEMINI, "gemini_context", ContextTooLong),
         (KIMI, "moderated", MessageRefused),
         (API, "moonshot_risk", MessageRefused),
+        (CLAUDE, "anthropic_policy", MessageRefused),
+        (GEMINI, "gemini_blocked", MessageRefused),
+        (API, "openai_key", UpstreamKeyRejected),
+        (CLAUDE, "anthropic_key", UpstreamKeyRejected),
+        (GEMINI, "gemini_key", UpstreamKeyRejected),
+        (API, "openai_quota", UpstreamQuotaExhausted),
+        (CLAUDE, "anthropic_credit", UpstreamQuotaExhausted),
+        (API, "moonshot_model", UpstreamModelMissing),
+        (CLAUDE, "anthropic_model", UpstreamModelMissing),
         (KIMI, "empty_message", EmptyReply),
-        (API, "empty_answer", EmptyReply),
+        *[(api, "empty_answer", EmptyReply) for api in APIS],
         (KIMI, "challenge", CloudflareChallenge),
-        (API, "cloudflare_challenge", CloudflareChallenge),
+        *[(api, "cloudflare_challenge", CloudflareChallenge) for api in APIS],
         (KIMI, "reset_mid_body", UpstreamUnavailable),
-        (API, "reset_mid_answer", UpstreamUnavailable),
+        *[(api, "reset_mid_answer", UpstreamUnavailable) for api in APIS],
         (KIMI, "html", UpstreamError),
-        (API, "html", UpstreamError),
+        *[(api, "html", UpstreamError) for api in APIS],
         (KIMI, "huge", UpstreamError),
-        (API, "huge_mid_answer", UpstreamError),
+        *[(api, "huge_mid_answer", UpstreamError) for api in APIS],
         (KIMI, "hang", UpstreamTimeout),
-        (API, "hang", UpstreamTimeout),
+        *[(api, "hang", UpstreamTimeout) for api in APIS],
     ],
     ids=lambda value: value.name if isinstance(value, Kind) else None,
 )
@@ -166,7 +212,7 @@ async def test_every_failure_is_a_typed_error(
             await outcome(provider, request(provider, kind, "Hello, how are you today?"), stream=stream)
 
 
-@BOTH
+@ALL
 async def test_the_request_s_own_deadline_is_kept(make: Make, site: LiveSimulator, kind: Kind) -> None:
     """Whoever has less time than the provider would take gets a timeout by then."""
     kind.fail(site, "hang")
@@ -177,7 +223,7 @@ async def test_the_request_s_own_deadline_is_kept(make: Make, site: LiveSimulato
                 await outcome(provider, wanted, stream=stream)
 
 
-@BOTH
+@ALL
 async def test_a_passing_trouble_is_not_seen(make: Make, site: LiveSimulator, kind: Kind) -> None:
     """One lost connection before a word is tried again."""
     async with make(kind, max_retries=1) as provider:
@@ -186,7 +232,7 @@ async def test_a_passing_trouble_is_not_seen(make: Make, site: LiveSimulator, ki
             assert (await outcome(provider, request(provider, kind, "Hello"), stream=stream)).text
 
 
-@BOTH
+@ALL
 async def test_the_status_says_what_operators_want_to_know(make: Make, kind: Kind) -> None:
     """A provider that can serve is ready, connects, and has numbers for the metrics."""
     async with make(kind) as provider:
@@ -196,15 +242,60 @@ async def test_the_status_says_what_operators_want_to_know(make: Make, kind: Kin
     assert {"breaker_closed", "queue_depth", "slots_free"} <= set(status.gauges)
 
 
-async def test_native_models_get_tools_and_formats(make: Make, site: LiveSimulator) -> None:
+@pytest.mark.parametrize("kind", APIS, ids=lambda kind: kind.name)
+async def test_native_models_get_tools(make: Make, site: LiveSimulator, kind: Kind) -> None:
     """A model that calls tools by itself is sent them, and what it calls comes back whole and in parts."""
     site.site.update(api_tool_calls=[{"name": "look", "arguments": {"at": 1}}, {"name": "run", "arguments": {}}])
-    async with make(API) as provider:
+    async with make(kind) as provider:
         tools = ToolUse((Tool("look"), Tool("run")))
-        wanted = request(provider, API, "Look!", tools=tools, output_format=OutputFormat("json_object"))
+        wanted = request(provider, kind, "Look!", tools=tools)
         whole = await provider.create_completion(wanted)
         deltas = [delta async for delta in provider.stream_completion(wanted)]
-    assert [(call.name, call.arguments) for call in whole.tool_calls] == [("look", '{"at": 1}'), ("run", "{}")]
+    calls = [(call.name, json.loads(call.arguments)) for call in whole.tool_calls]
+    assert calls == [("look", {"at": 1}), ("run", {})]
     assert [part.tool_call.name for part in deltas if part.tool_call and part.tool_call.name] == ["look", "run"]
     assert (whole.finish_reason, deltas[-1].finish_reason) == ("tool_calls", "tool_calls")
+    arguments = [part.tool_call.arguments for part in deltas if part.tool_call and part.tool_call.index == 0]
+    assert json.loads("".join(arguments)) == {"at": 1}
+
+
+async def test_openai_s_form_asks_for_json(make: Make, site: LiveSimulator) -> None:
+    """A model that writes JSON by itself is asked to."""
+    async with make(API) as provider:
+        await provider.create_completion(request(provider, API, "Go!", output_format=OutputFormat("json_object")))
     assert site.site.api.requests[0]["response_format"] == {"type": "json_object"}
+
+
+@pytest.mark.parametrize("kind", APIS, ids=lambda kind: kind.name)
+async def test_a_conversation_of_every_kind_of_part_is_understood(make: Make, site: LiveSimulator, kind: Kind) -> None:
+    """Instructions, an image, an earlier call and its result reach the upstream; its thoughts and text come back."""
+    site.site.update(api_reasoning="Let me see.", reply="A cat, in Rome.")
+    conversation = (
+        Message("system", "Be brief."),
+        Message("user", "What is [image]?", parts=("What is", Image(f"data:image/png;base64,{PIXEL}"), "?")),
+        Message("assistant", "", tool_calls=(ToolCall("call.1", "look", '{"at":1}'),)),
+        Message("tool", "A cat.", tool_call_id="call.1", name="look"),
+    )
+    async with make(kind) as provider:
+        wanted = request(provider, kind, "", tools=ToolUse((Tool("look"),)))
+        prompt = message_prompt(conversation, wanted.model.prompt_limit)
+        wanted = replace(wanted, prompt=prompt)
+        whole = await provider.create_completion(wanted)
+        deltas = [delta async for delta in provider.stream_completion(wanted)]
+    assert (whole.reasoning, whole.text) == ("Let me see.", "A cat, in Rome.")
+    assert "".join(delta.reasoning for delta in deltas) == "Let me see."
+    assert "".join(delta.text for delta in deltas) == "A cat, in Rome."
+    sent = json.dumps(site.site.api.requests[0])
+    assert all(words in sent for words in ("Be brief.", "What is", PIXEL, "look", "A cat."))
+
+
+@pytest.mark.parametrize("kind", APIS, ids=lambda kind: kind.name)
+async def test_no_key_is_in_an_error(make: Make, site: LiveSimulator, kind: Kind) -> None:
+    """Whatever goes wrong, the error that clients see holds no key and no address."""
+    async with make(kind) as provider:
+        for failure in ("openai_key", "other_json", "reset", "no_such_url"):
+            kind.fail(site, failure)
+            with pytest.raises(GatewayError) as caught:
+                await provider.create_completion(request(provider, kind, "Hello"))
+            assert "sk-simulated" not in caught.value.message
+            assert site.base_url not in caught.value.message

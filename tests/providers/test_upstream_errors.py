@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from app.domain.errors import GatewayError, InternalError, UnexpectedReply, UpstreamUnavailable, UpstreamUnreachable
+from app.providers.api_upstream.upstream import Upstream
 from app.providers.base import BaseProvider
 from app.providers.http import HttpClient, HttpError, exceptions
 from app.providers.http.pool import Pool
@@ -12,7 +13,6 @@ from app.providers.kimi.nonce import NoncePolicy
 from app.providers.kimi.page import Clearance, PageReader
 from app.providers.kimi.provider import KimiProvider
 from app.providers.openai_compatible.provider import OpenAICompatibleProvider
-from app.providers.openai_compatible.upstream import Upstream
 from tests.providers.openai_compatible.upstream import (
     MODEL,
     chunked,

@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from app.api.anthropic.schemas import ContentBlock, ContentSource, WireMessage
 from app.api.wire.content import text_and_parts
 from app.domain.chat import Image, Message, ToolCall
@@ -18,23 +20,61 @@ _BILLING_NOTE = "x-anthropic-billing-header:"
 _OF_OTHERS = frozenset({"redacted_thinking", "container_upload"})
 
 
+class Unreadable(InvalidRequest):
+    """A block that only an upstream of Anthropic's form may know what to do with."""
+
+
+class Conversation(Struct, frozen=True):
+    """A conversation as it was read.
+
+    Args:
+        system: The system prompt; None if it says nothing.
+        turns: The messages that each of the request's messages means.
+        refusal: What could not be read, the first of it. Its type stands in its place.
+    """
+
+    system: Message | None
+    turns: tuple[tuple[Message, ...], ...]
+    refusal: Unreadable | None = None
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """All messages, the system prompt first."""
+        turns = tuple([message for turn in self.turns for message in turn])
+        return turns if self.system is None else (self.system, *turns)
+
+
 def domain_messages(system: str | list[ContentBlock] | None, messages: Sequence[WireMessage]) -> tuple[Message, ...]:
     """A whole conversation, its system prompt first.
 
     Raises:
         InvalidRequest: Something in it can't be read.
     """
-    found: list[Message] = []
-    if system:
-        found.append(Message("system", _system_text(system, "system")))
+    conversation = read_conversation(system, messages)
+    if conversation.refusal is not None:
+        raise conversation.refusal
+    return conversation.messages
+
+
+def read_conversation(system: str | list[ContentBlock] | None, messages: Sequence[WireMessage]) -> Conversation:
+    """A conversation, as far as it can be read.
+
+    Raises:
+        InvalidRequest: It is malformed.
+    """
+    refusals: list[Unreadable] = []
+    instructions = Message("system", _system_text(system, "system")) if system else None
+    turns = []
     for index, message in enumerate(messages):
-        found += _messages(message, f"messages.{index}.content")
-    if not any(message.role != "system" for message in found):
+        found = _messages(message, f"messages.{index}.content", refusals)
+        turns.append(tuple([each for each in found if each.role != "system" or each.text]))
+    if not refusals and not any(message.role != "system" for turn in turns for message in turn):
         raise InvalidRequest("messages must contain at least one message with content.", param="messages")
-    return tuple(message for message in found if message.role != "system" or message.text)
+    said = instructions if instructions is not None and instructions.text else None
+    return Conversation(said, tuple(turns), refusals[0] if refusals else None)
 
 
-def _messages(message: WireMessage, place: str) -> Iterator[Message]:
+def _messages(message: WireMessage, place: str, refusals: list[Unreadable]) -> Iterator[Message]:
     if message.content is None:
         return
     if message.role == "system":
@@ -42,11 +82,11 @@ def _messages(message: WireMessage, place: str) -> Iterator[Message]:
     elif isinstance(message.content, str):
         yield Message(message.role, message.content)
     elif message.role == "assistant":
-        answer = _assistant(message.content, place)
+        answer = _assistant(message.content, place, refusals)
         if answer.text or answer.tool_calls or answer.reasoning or not message.content:
             yield answer
     else:
-        yield from _user(message.content, place)
+        yield from _user(message.content, place, refusals)
 
 
 def _system_text(content: str | list[ContentBlock], place: str) -> str:
@@ -62,7 +102,7 @@ def _system_text(content: str | list[ContentBlock], place: str) -> str:
     return "\n\n".join(texts)
 
 
-def _assistant(blocks: Sequence[ContentBlock], place: str) -> Message:
+def _assistant(blocks: Sequence[ContentBlock], place: str, refusals: list[Unreadable]) -> Message:
     texts: list[str] = []
     calls: list[ToolCall] = []
     thoughts: list[str] = []
@@ -74,7 +114,7 @@ def _assistant(blocks: Sequence[ContentBlock], place: str) -> Message:
         elif block.type == "thinking":
             thoughts.append(block.thinking or "")
         elif not _is_of_others(block):
-            raise _unreadable(block, f"{place}.{index}")
+            refusals.append(_unreadable(block, f"{place}.{index}"))
     return Message("assistant", "\n".join(texts), tool_calls=tuple(calls), reasoning="\n".join(thoughts))
 
 
@@ -98,7 +138,7 @@ class _UserMessage:
         self.parts = []
 
 
-def _user(blocks: Sequence[ContentBlock], place: str) -> Iterator[Message]:
+def _user(blocks: Sequence[ContentBlock], place: str, refusals: list[Unreadable]) -> Iterator[Message]:
     """Tool results become messages of their own, in the order in which they stand among the other blocks."""
     user = _UserMessage()
     for index, block in enumerate(blocks):
@@ -106,26 +146,36 @@ def _user(blocks: Sequence[ContentBlock], place: str) -> Iterator[Message]:
         if _is_of_others(block):
             continue
         if block.type != "tool_result":
-            user.parts += _parts(block, where)
+            user.parts += _readable(block, where, refusals)
             continue
         yield from user.message()
-        yield _result(block, where)
+        yield _result(block, where, refusals)
     yield from user.message()
 
 
-def _result(block: ContentBlock, place: str) -> Message:
+def _result(block: ContentBlock, place: str, refusals: list[Unreadable]) -> Message:
     parts: list[str | Image] = []
     if isinstance(block.content, str):
         parts.append(block.content)
     elif isinstance(block.content, list):
         for index, inner in enumerate(block.content):
-            parts += _parts(inner, f"{place}.content.{index}")
+            parts += _readable(inner, f"{place}.content.{index}", refusals)
     elif block.content is not None:
         raise InvalidRequest("A tool result must be text or a list of blocks.", param=f"{place}.content")
     text, with_images = text_and_parts(parts)
     if block.is_error and not text.lower().startswith("error"):
         text = f"Error: {text}"
     return Message("tool", text, tool_call_id=_needed(block.tool_use_id, f"{place}.tool_use_id"), parts=with_images)
+
+
+def _readable(block: ContentBlock, place: str, refusals: list[Unreadable]) -> list[str | Image]:
+    """What a block says, or what it is, if that can't be read."""
+    try:
+        return list(_parts(block, place))
+    except Unreadable as refusal:
+        # Without its traceback, which leads back to here.
+        refusals.append(refusal.with_traceback(None))
+        return [f"[{block.type[:40]}]"]
 
 
 def _parts(block: ContentBlock, place: str) -> Iterator[str | Image]:
@@ -152,7 +202,7 @@ def _image(source: ContentSource | str | None, place: str) -> Image:
         return Image(f"data:{kind};base64,{_needed(source.data, f'{place}.source.data')}", place)
     if isinstance(source, ContentSource) and source.type == "url":
         return Image(_needed(source.url, f"{place}.source.url"), place)
-    raise InvalidRequest("An image must have a base64 or url source.", param=f"{place}.source")
+    raise Unreadable("An image must have a base64 or url source.", param=f"{place}.source")
 
 
 def _titled(block: ContentBlock) -> Iterator[str]:
@@ -166,7 +216,7 @@ def _document(source: ContentSource | str | None, place: str) -> Iterator[str | 
     elif isinstance(source, ContentSource) and source.type == "content":
         yield from _texts(source.content, f"{place}.content")
     else:
-        raise InvalidRequest("A document must have a text or content source; files are not supported.", param=place)
+        raise Unreadable("A document must have a text or content source; files are not supported.", param=place)
 
 
 def _texts(content: object, place: str) -> Iterator[str | Image]:
@@ -193,5 +243,5 @@ def _needed(value: str | None, place: str) -> str:
     return value
 
 
-def _unreadable(block: ContentBlock, place: str) -> InvalidRequest:
-    return InvalidRequest(f"A block of type {block.type[:40]!r} is not supported here.", param=place)
+def _unreadable(block: ContentBlock, place: str) -> Unreadable:
+    return Unreadable(f"A block of type {block.type[:40]!r} is not supported here.", param=place)

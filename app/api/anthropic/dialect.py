@@ -43,7 +43,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 _COUNT_ERRORS: dict[int | str, dict[str, Any]] = {status: _ERRORS[status] for status in (400, 401, 404, 413, 500, 503)}
 _HEADERS = {
-    "anthropic-version": "accepted, as is `anthropic-beta`; they change nothing",
+    "anthropic-version": "for upstreams of the kind `anthropic`, as is `anthropic-beta`; to others both mean nothing",
     **REQUEST_HEADERS,
     "X-Session-Id": "the session to remember this turn in; nothing else opens one here",
 }
@@ -81,8 +81,10 @@ def _routes(services: DialectServices) -> APIRouter:
     async def count_message_tokens(request: Request) -> TokenCount:
         """The tokens of everything that is sent, estimated. A model with less room may get less of it."""
         wire = parse_body(CountTokensRequest, await read_body(request.receive), fault=anthropic_fault)
-        registry.resolve(wire.model, caller=caller_of(request))
-        return TokenCount(input_tokens=count_tokens(wire, max_messages=services.max_messages))
+        caller = caller_of(request)
+        registry.resolve(wire.model, caller=caller)
+        is_native = registry.has_kind("anthropic", wire.model, None, caller)
+        return TokenCount(input_tokens=count_tokens(wire, max_messages=services.max_messages, is_native=is_native))
 
     @router.head("/messages", include_in_schema=False)
     async def probe() -> Response:

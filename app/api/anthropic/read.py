@@ -1,12 +1,15 @@
 """Reads messages requests: from the wire to the call that is meant. Every fault is named by its place."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Literal
 
-from app.api.anthropic.blocks import domain_messages
+from msgspec.structs import replace
+
+from app.api.anthropic.blocks import domain_messages, read_conversation
 from app.api.anthropic.errors import anthropic_fault
+from app.api.anthropic.native import native_request
 from app.api.anthropic.schemas import CountTokensRequest, MessagesRequest, Prompted, WireTool
 from app.api.anthropic.stream import MessageEncoder
 from app.api.anthropic.write import write_message
@@ -14,7 +17,7 @@ from app.api.dialects import DialectServices, Exchange
 from app.api.request import RequestContext, SessionHints, session_hints
 from app.api.wire.body import nameable, parse_body
 from app.api.wire.tools import tool_use
-from app.domain.chat import PLAIN_TEXT, ChatCall, OutputFormat, Tool, ToolUse
+from app.domain.chat import PLAIN_TEXT, ChatCall, Message, OutputFormat, Tool, ToolUse
 from app.domain.errors import InvalidRequest
 from app.domain.tokens import estimate
 
@@ -32,6 +35,10 @@ _NO_THREADS_CODE = "thread_unsupported_request"
 _NO_THREADS = "Threads are not supported: send the whole conversation, without `thread`."
 
 
+class UnsupportedTool(InvalidRequest):
+    """A tool that only an upstream of Anthropic's form may have."""
+
+
 async def read(body: bytes, context: RequestContext, services: DialectServices) -> Exchange:
     """Read a messages request.
 
@@ -40,8 +47,13 @@ async def read(body: bytes, context: RequestContext, services: DialectServices) 
     """
     request = parse_body(MessagesRequest, body, fault=anthropic_fault)
     show_reasoning = shows_reasoning(request)
+    hints = session_hints(context.headers, None)
+    if services.registry.has_kind("anthropic", request.model, hints["provider"], context.caller):
+        call = native_call(request, hints, body, context.headers, max_messages=services.max_messages)
+    else:
+        call = to_call(request, hints, max_messages=services.max_messages)
     return Exchange(
-        calls=(to_call(request, session_hints(context.headers, None), max_messages=services.max_messages),),
+        calls=(call,),
         stream=bool(request.stream),
         write=partial(write_message, show_reasoning=show_reasoning),
         encoder=partial(MessageEncoder, show_reasoning=show_reasoning, request_id=context.request_id),
@@ -61,17 +73,53 @@ def to_call(request: MessagesRequest, hints: SessionHints, *, max_messages: int)
     Raises:
         InvalidRequest: It asks for something that can't be done.
     """
+    _refuse_at_once(request, max_messages)
+    return _call(request, hints, domain_messages(request.system, request.messages), _tools(request))
+
+
+def native_call(
+    request: MessagesRequest, hints: SessionHints, body: bytes, headers: Mapping[bytes, bytes], *, max_messages: int
+) -> ChatCall:
+    """The call that a request means, with the request as it came, for an upstream of Anthropic's form.
+
+    Args:
+        request: The request as it came.
+        hints: What its headers say of its session.
+        body: Its body.
+        headers: Its headers.
+        max_messages: Messages that may come.
+
+    Raises:
+        InvalidRequest: It is malformed. What only such an upstream can do is no error.
+    """
+    _refuse_at_once(request, max_messages)
+    conversation = read_conversation(request.system, request.messages)
+    refusal: InvalidRequest | None = conversation.refusal
+    try:
+        tools = _tools(request)
+    except UnsupportedTool as unsupported:
+        tools, refusal = None, refusal or unsupported
+    call = _call(request, hints, conversation.messages, tools)
+    return replace(call, native=native_request(body, headers, conversation, call.messages, refusal))
+
+
+def _refuse_at_once(request: MessagesRequest, max_messages: int) -> None:
     _refuse_too_many(request, max_messages)
     if request.thread is not None:
         raise InvalidRequest(_NO_THREADS, param="thread", code=_NO_THREADS_CODE)
+
+
+def _call(
+    request: MessagesRequest, hints: SessionHints, messages: tuple[Message, ...], tools: ToolUse | None
+) -> ChatCall:
     stops = request.stop_sequences or ()
     if len(stops) > _MAX_STOPS:
         raise InvalidRequest(f"stop_sequences must not have more than {_MAX_STOPS} texts.", param="stop_sequences")
     options = {name: getattr(request, name) for name in _OPTIONS}
     return ChatCall(
         model=request.model,
-        messages=domain_messages(request.system, request.messages),
-        tools=_tools(request),
+        messages=messages,
+        tools=tools,
         output_format=_output_format(request),
         max_tokens=request.max_tokens,
         stop=tuple(text for text in stops if text),
@@ -99,22 +147,33 @@ def shows_reasoning(request: MessagesRequest) -> bool:
     return thinking is not None and thinking.type in ("enabled", "adaptive") and thinking.display != "omitted"
 
 
-def count_tokens(request: CountTokensRequest, *, max_messages: int) -> int:
-    """Tokens of everything that was sent: system prompt, messages and tools; images count nothing.
+def count_tokens(request: CountTokensRequest, *, max_messages: int, is_native: bool = False) -> int:
+    """Tokens of everything that was sent: system prompt, messages and tools; images and files count nothing.
+
+    Args:
+        is_native: An upstream of Anthropic's form may answer, which can read what can't be read here.
 
     Raises:
         InvalidRequest: Something in it can't be read.
     """
     _refuse_too_many(request, max_messages)
-    return estimate("\n".join(_counted(request)))
+    conversation = read_conversation(request.system, request.messages)
+    if conversation.refusal is not None and not is_native:
+        raise conversation.refusal
+    try:
+        tools = _tools(request)
+    except UnsupportedTool:
+        if not is_native:
+            raise
+        tools = None
+    return estimate("\n".join(_counted(conversation.messages, tools)))
 
 
-def _counted(request: CountTokensRequest) -> Iterator[str]:
-    for message in domain_messages(request.system, request.messages):
+def _counted(messages: Iterable[Message], tools: ToolUse | None) -> Iterator[str]:
+    for message in messages:
         yield message.reasoning + message.text
         for call in message.tool_calls:
             yield call.name + call.arguments
-    tools = _tools(request)
     for tool in tools.tools if tools else ():
         yield tool.name + tool.description + json.dumps(tool.parameters, ensure_ascii=False, separators=(",", ":"))
 
@@ -140,7 +199,7 @@ def _tools(request: Prompted) -> ToolUse | None:
     given = request.tools or []
     places = [index for index, tool in enumerate(given) if _is_custom(tool)]
     if given and not places:
-        raise InvalidRequest(f"Tools of type {(given[0].type or '')[:40]!r} are not supported.", param="tools.0")
+        raise UnsupportedTool(f"Tools of type {(given[0].type or '')[:40]!r} are not supported.", param="tools.0")
     tools = [_tool(given[index], f"tools.{index}") for index in places]
 
     def name_of(index: int) -> str:
@@ -151,6 +210,8 @@ def _tools(request: Prompted) -> ToolUse | None:
         return tool_use(tools, param=name_of)
     parallel = not choice.disable_parallel_tool_use
     if choice.type == "tool":
+        if any(tool.name == choice.name for tool in given if not _is_custom(tool)):
+            raise UnsupportedTool("tool_choice names a tool that is not supported.", param="tool_choice")
         return tool_use(tools, choice="required", allowed=[choice.name or ""], parallel=parallel, param=name_of)
     return tool_use(tools, choice=_CHOICES[choice.type], parallel=parallel, param=name_of)
 

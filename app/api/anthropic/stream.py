@@ -1,13 +1,14 @@
 """Writes the events of a streamed message. Pure."""
 
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 from app.api.anthropic.errors import error_body
 from app.api.anthropic.write import new_message_id, stop_reason, usage_object
 from app.chat.events import Ending, Opening
-from app.domain.chat import Delta, Extras, ToolCallDelta, Usage
+from app.domain.chat import Delta, Extras, NativeEvent, ToolCallDelta, Usage
 from app.domain.errors import GatewayError
-from app.domain.json import json_bytes
+from app.domain.json import json_bytes, read_json_object
 
 _Kind = Literal["text", "thinking", "tool_use"]
 
@@ -40,10 +41,13 @@ class MessageEncoder:
         self._open: _Kind | None = None
         self._call: int | None = None
         self._before = b""
+        # The upstream's own beginning is to come, unless something else has to be written before.
+        self._waits = opening.native
+        self._native_end: dict[str, Any] | None = None
 
     def opening(self) -> bytes:
         """The event that says whose message it is."""
-        return _event("message_start", {"message": self._message})
+        return b"" if self._waits else _event("message_start", {"message": self._message})
 
     def text(self, text: str) -> bytes:
         """A piece of text."""
@@ -75,6 +79,14 @@ class MessageEncoder:
         """Nothing: here nobody asks for several answers at a time."""
         return b""
 
+    def native(self, events: Sequence[NativeEvent]) -> bytes:
+        """Events of the upstream's own: as they came, but for the model's name. The end is kept for `ending`."""
+        parts = [self._as_it_came(event) for event in events]
+        if self._waits:
+            self._waits = False
+            parts.insert(0, self.opening())
+        return b"".join(parts)
+
     def tool_call(self, part: ToolCallDelta) -> bytes:
         """A part of a tool call; each call is a block."""
         begin = b""
@@ -89,15 +101,38 @@ class MessageEncoder:
 
     def ending(self, ending: Ending) -> bytes:
         """The end of the last block, why the answer ended, the usage, and the end of the message."""
+        if self._native_end is not None:
+            return self._end() + _event("message_delta", self._native_end) + _event("message_stop", {})
         reason = stop_reason(ending)
         stop = ending.completion.stop if reason == "stop_sequence" else None
         delta = {"stop_reason": reason, "stop_sequence": stop}
         last = _event("message_delta", {"delta": delta, "usage": usage_object(ending.usage)})
-        return self._end() + last + _event("message_stop", {})
+        # An answer of nothing at all has not begun yet.
+        begin = _event("message_start", {"message": self._message}) if self._waits else b""
+        return begin + self._end() + last + _event("message_stop", {})
 
     def failure(self, error: GatewayError) -> bytes:
         """An error event; no `message_stop` follows, so that no client takes the answer for complete."""
         return b"event: error\ndata: " + error_body(error, self._request_id) + b"\n\n"
+
+    def _as_it_came(self, event: NativeEvent) -> bytes:
+        if event.type == "message_start":
+            return self._native_opening(event.data)
+        if event.type == "message_delta":
+            self._native_end = read_json_object(event.data)
+            return b""
+        if event.type == "message_stop":
+            return b""
+        if event.type == "content_block_start":
+            self._blocks += 1
+        return b"event: %b\ndata: %b\n\n" % (event.type.encode(), event.data)
+
+    def _native_opening(self, data: bytes) -> bytes:
+        self._waits = False
+        begun = read_json_object(data) or {}
+        message = begun.get("message")
+        given = message if isinstance(message, dict) else self._message
+        return _event("message_start", {**begun, "message": {**given, "model": self._message["model"]}})
 
     def _begin(self, kind: _Kind, content: dict[str, object], delta: bytes) -> bytes:
         """Open a block, after the one before has been closed.
@@ -106,6 +141,9 @@ class MessageEncoder:
             delta: How the deltas of such a block begin, up to their text: all that doesn't change is made only once.
         """
         end = self._end()
+        if self._waits:
+            self._waits = False
+            end += self.opening()
         index = self._blocks
         self._blocks += 1
         self._open = kind

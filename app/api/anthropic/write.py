@@ -1,7 +1,7 @@
 """Writes whole messages. Pure."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from app.api.request import unique_id
 from app.chat.events import Answer, Ending
@@ -28,10 +28,10 @@ def stop_reason(ending: Ending) -> str:
 
 
 def usage_object(usage: Usage) -> dict[str, object]:
-    """The `usage` of an answer; what was read from a cache is not among its `input_tokens`."""
+    """The `usage` of an answer; what a cache gave or got is not among its `input_tokens`."""
     counts: dict[str, object] = {
-        "input_tokens": max(0, usage.prompt_tokens - usage.cached_tokens),
-        "cache_creation_input_tokens": 0,
+        "input_tokens": max(0, usage.prompt_tokens - usage.cached_tokens - usage.cache_written_tokens),
+        "cache_creation_input_tokens": usage.cache_written_tokens,
         "cache_read_input_tokens": usage.cached_tokens,
         "output_tokens": usage.completion_tokens,
     }
@@ -51,6 +51,9 @@ def write_message(answers: Sequence[Answer], *, show_reasoning: bool) -> bytes:
     """
     (answer,) = answers
     ending = answer.ending
+    native = ending.completion.native
+    if native is not None:
+        return json_bytes(_as_it_came(native, answer.opening.model, ending.notice))
     reason = stop_reason(ending)
     document = {
         "id": new_message_id(),
@@ -68,6 +71,13 @@ def write_message(answers: Sequence[Answer], *, show_reasoning: bool) -> bytes:
 def new_message_id() -> str:
     """A fresh id for a message."""
     return unique_id("msg_", 12)
+
+
+def _as_it_came(message: Mapping[str, object], model: str, notice: str) -> dict[str, object]:
+    """An upstream's message under the name that the client asked for, with a notice below it."""
+    content = message.get("content")
+    blocks = [*(content if isinstance(content, list) else ()), *([{"type": "text", "text": notice}] if notice else ())]
+    return {**message, "model": model, "content": blocks}
 
 
 def _content(completion: Completion, *, show_reasoning: bool) -> list[dict[str, object]]:

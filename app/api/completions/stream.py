@@ -1,6 +1,7 @@
 """Writes the chunks of a streamed legacy completion. Pure."""
 
 import time
+from collections.abc import Sequence
 from typing import ClassVar
 
 from app.api.completions.errors import error_object
@@ -8,7 +9,7 @@ from app.api.completions.write import finish_reason
 from app.api.request import unique_id
 from app.api.wire.openai import DONE, usage_object
 from app.chat.events import Ending, Opening
-from app.domain.chat import Delta, Extras, ToolCallDelta
+from app.domain.chat import Delta, Extras, NativeEvent, ToolCallDelta
 from app.domain.errors import GatewayError
 from app.domain.json import json_bytes
 
@@ -59,6 +60,10 @@ class CompletionEncoder:
 
     def other_choice(self, delta: Delta) -> bytes:  # noqa: ARG002 - the encoders' common form
         """Nothing: here nobody asks for several answers at a time."""
+        return b""
+
+    def native(self, events: Sequence[NativeEvent]) -> bytes:  # noqa: ARG002 - the encoders' common form
+        """Nothing: requests of this dialect aren't handed on in its own form."""
         return b""
 
     def tool_call(self, part: ToolCallDelta) -> bytes:  # noqa: ARG002 - the encoders' common form

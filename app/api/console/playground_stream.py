@@ -11,7 +11,7 @@ from app.api.error_responses import openai_error_object
 from app.api.openai.stream import ChunkEncoder
 from app.api.wire.openai import usage_object
 from app.chat.events import Ending, Event
-from app.domain.chat import Completion, Delta, Extras, ToolCallDelta
+from app.domain.chat import Completion, Delta, Extras, NativeEvent, ToolCallDelta
 from app.domain.errors import GatewayError
 from app.domain.json import json_bytes
 
@@ -84,6 +84,10 @@ class PlaygroundEncoder:
     def other_choice(self, delta: Delta) -> bytes:
         """A part of another answer: the playground asks for one only."""
         return _event("delta", self._plain.other_choice(delta))
+
+    def native(self, events: Sequence[NativeEvent]) -> bytes:
+        """A part in the dialect's own form: the playground hands no request on in it."""
+        return _event("delta", self._plain.native(events))
 
     def tool_call(self, part: ToolCallDelta) -> bytes:
         """A part of a tool call; the ending has them whole."""

@@ -1,7 +1,7 @@
 """Writes the chunks of a streamed chat completion. Pure."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import ClassVar
 
 import msgspec
@@ -11,7 +11,7 @@ from app.api.request import unique_id
 from app.api.wire.custom import custom_input
 from app.api.wire.openai import DONE, usage_object
 from app.chat.events import Ending, Opening
-from app.domain.chat import Delta, Extras, FinishReason, ToolCallDelta
+from app.domain.chat import Delta, Extras, FinishReason, NativeEvent, ToolCallDelta
 from app.domain.errors import GatewayError
 from app.domain.json import json_bytes
 
@@ -101,6 +101,10 @@ class ChunkEncoder:
             chunks += self._last(delta.finish_reason)
         self._turn_to(0)
         return chunks
+
+    def native(self, events: Sequence[NativeEvent]) -> bytes:  # noqa: ARG002 - the encoders' common form
+        """Nothing: requests of this dialect aren't handed on in its own form."""
+        return b""
 
     def tool_call(self, part: ToolCallDelta) -> bytes:
         """A chunk of a tool call; the older form knows one call only."""

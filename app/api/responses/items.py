@@ -18,6 +18,7 @@ from app.api.responses.schemas import (
     OtherItem,
     ReasoningItem,
 )
+from app.api.responses.sealed import unsealed
 from app.api.responses.toolbox import ClientTool
 from app.api.wire.calls import arguments_text, with_call_ids
 from app.api.wire.content import ContentPart, Part, read_parts, text_and_parts
@@ -102,6 +103,8 @@ class _Turn:
     text: str = ""
     reasoning: str = ""
     calls: list[ToolCall] = field(default_factory=list)
+    details: list[object] = field(default_factory=list)
+    """What a vendor has added to its thoughts."""
 
     @property
     def is_said(self) -> bool:
@@ -109,9 +112,11 @@ class _Turn:
 
     def take(self) -> list[Message]:
         """The message, if there is one, and begin anew."""
-        taken = [Message("assistant", self.text, tool_calls=tuple(self.calls), reasoning=self.reasoning)]
+        extras: Extras | None = {"reasoning_details": self.details} if self.details else None
+        calls = tuple(self.calls)
+        taken = [Message("assistant", self.text, tool_calls=calls, reasoning=self.reasoning, extras=extras)]
         is_said = self.is_said
-        self.text, self.reasoning, self.calls = "", "", []
+        self.text, self.reasoning, self.calls, self.details = "", "", [], []
         return taken if is_said else []
 
 
@@ -121,6 +126,7 @@ def _add(draft: _Turn, item: MessageItem | FunctionCallItem | CustomCallItem | R
     elif isinstance(item, ReasoningItem):
         thought, _ = text_and_parts(_parts(item.content or item.summary or [], place))
         draft.reasoning = "\n".join(filter(None, [draft.reasoning, thought]))
+        draft.details += unsealed((item.model_extra or {}).get("encrypted_content"))
     elif isinstance(item, CustomCallItem):
         named = ClientTool(item.name, item.namespace, is_custom=True)
         draft.calls.append(ToolCall(item.call_id or "", named.function_name, custom_arguments(item.input or "")))

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from app.api.responses.ids import output_item_id
 from app.api.responses.schemas import ResponsesRequest
+from app.api.responses.sealed import sealed
 from app.api.responses.toolbox import ClientTool, Toolbox
 from app.api.wire.custom import custom_input
 from app.chat.deltas import as_deltas
@@ -82,7 +83,9 @@ class OutputItem:
             return {"id": self.id, "type": "message", "status": status, "role": "assistant", "content": content}
         if self.kind == "reasoning":
             summary = [] if status == "in_progress" else [summary_part(self.text)]
-            return {"id": self.id, "type": "reasoning", "summary": summary, "status": status}
+            details = self.extras.get("reasoning_details")
+            added = {"encrypted_content": sealed(details)} if details else {}
+            return {"id": self.id, "type": "reasoning", "summary": summary, "status": status, **added}
         call = {"call_id": self.call_id, **self._call(status), **self.extras}
         return {"id": self.id, "type": self.kind, "status": status, **call}
 
@@ -148,7 +151,9 @@ class Output:
         return self._grown("refusal", piece)
 
     def add_extras(self, extras: Extras) -> list[dict[str, Any]]:
-        """What the provider added to the message that grows; the new annotations, as this dialect writes them."""
+        """What the provider added to a thought, or to the message that grows; the new annotations, as this dialect
+        writes them."""
+        self._add_details(extras.get("reasoning_details"))
         item = self.items[-1] if self.items and self.items[-1].kind == "message" else None
         if item is None:
             return []
@@ -164,6 +169,12 @@ class Output:
         if added:
             item.extras["annotations"] = [*item.extras.get("annotations", ()), *added]
         return added
+
+    def _add_details(self, details: object) -> None:
+        thoughts = [item for item in self.items if item.kind == "reasoning"]
+        if thoughts and isinstance(details, list):
+            item = thoughts[-1]
+            item.extras["reasoning_details"] = [*item.extras.get("reasoning_details", ()), *details]
 
     def add_reasoning(self, piece: str) -> OutputItem:
         """A piece of what is thought."""

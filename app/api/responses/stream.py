@@ -3,7 +3,7 @@
 Each item is opened, grows and is closed before the next one is opened; every event has the next sequence number.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from app.api.responses.errors import error_object
@@ -19,7 +19,7 @@ from app.api.responses.output import (
 )
 from app.api.responses.toolbox import Toolbox
 from app.chat.events import Ending
-from app.domain.chat import Delta, Extras, ToolCallDelta
+from app.domain.chat import Delta, Extras, NativeEvent, ToolCallDelta
 from app.domain.errors import GatewayError
 from app.domain.json import json_bytes
 
@@ -85,6 +85,10 @@ class ResponseEncoder:
 
     def other_choice(self, delta: Delta) -> bytes:  # noqa: ARG002 - the encoders' common form
         """Nothing: here nobody asks for several answers at a time."""
+        return b""
+
+    def native(self, events: Sequence[NativeEvent]) -> bytes:  # noqa: ARG002 - the encoders' common form
+        """Nothing: requests of this dialect aren't handed on in its own form."""
         return b""
 
     def tool_call(self, part: ToolCallDelta) -> bytes:

@@ -193,6 +193,9 @@ class EventStream:
         if delta.choice:
             await out.write(encoder.other_choice(delta))
             return
+        if delta.native:
+            await out.write(encoder.native(delta.native))
+            return
         body = encoder.reasoning(delta.reasoning) if delta.reasoning else b""
         if delta.tool_call is not None:
             body += encoder.tool_call(delta.tool_call)

@@ -9,9 +9,10 @@ from types import MappingProxyType
 
 from msgspec import Struct
 
+from app.domain.chat import ApiKind
+from app.providers.api_upstream.upstream import PLAIN, Quirks
 from app.providers.base import Ability
 from app.providers.bounds import BoundsRow, ModelBounds
-from app.providers.openai_compatible.upstream import PLAIN, Quirks
 
 # Requests at once to a vendor, from each worker: far more than anybody's account allows, and the vendor says so itself.
 API_CONCURRENCY = 1000
@@ -42,6 +43,7 @@ class Preset(Struct, frozen=True):
         example_url: An address to show to operators, for one that runs on their own machines.
         bounds: What its models take, known or not, by patterns of their names.
         concurrency: Requests at once, from each worker.
+        kind: The form of its API.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Preset(Struct, frozen=True):
     example_url: str = ""
     bounds: tuple[BoundsRow, ...] = ()
     concurrency: int = API_CONCURRENCY
+    kind: ApiKind = "openai"
 
     @property
     def variables(self) -> dict[str, str]:
@@ -76,7 +79,9 @@ _TEXT: frozenset[Ability] = frozenset({"messages", "options"})
 _TOOLS: frozenset[Ability] = _TEXT | {"tools", "json_object"}
 _SEEING: frozenset[Ability] = _TOOLS | {"images"}
 _ALL: frozenset[Ability] = _SEEING | {"json_schema"}
+_CLAUDE: frozenset[Ability] = _TEXT | {"tools", "images", "json_schema"}
 _K, _M = 1024, 1024 * 1024
+_CLAUDES = ("fable", "haiku", "mythos", "opus", "sonnet")
 
 _MOONSHOT = (
     ModelRow("kimi-k2.5", 256 * _K, _SEEING),
@@ -111,6 +116,31 @@ _OPENAI_THINKER: dict[str, tuple[float, float]] = {
     "presence_penalty": (0, 0),
     "frequency_penalty": (0, 0),
 }
+# What Anthropic's API takes beside what every request has; it refuses what it doesn't know.
+_ANTHROPIC_OPTIONS = frozenset(
+    {"cache_control", "container", "context_management", "inference_geo", "mcp_servers", "output_config", "speed"}
+    | {"reasoning_effort", "service_tier", "temperature", "thinking", "top_k", "top_p"}
+)
+_ANTHROPIC_BOUNDS = (
+    BoundsRow("*", ModelBounds(options={"temperature": (0, 1)}, known_options=_ANTHROPIC_OPTIONS)),
+    BoundsRow("claude-3-*", ModelBounds(max_tokens=4 * _K)),
+    BoundsRow("claude-3-5-*", ModelBounds(max_tokens=8 * _K)),
+    BoundsRow("claude-3-7-*", ModelBounds(max_tokens=64_000)),
+    *(BoundsRow(pattern, ModelBounds(max_tokens=64_000)) for pattern in ("claude-sonnet-4-*", "claude-haiku-4-*")),
+    *(
+        BoundsRow(pattern, ModelBounds(max_tokens=32_000))
+        for pattern in ("claude-opus-4-2025*", "claude-opus-4-0", "claude-opus-4-1*")
+    ),
+    # These take no sampling options.
+    *(
+        BoundsRow(pattern, ModelBounds(options={"temperature": (1, 1), "top_p": (1, 1)}))
+        for pattern in ("claude-opus-4-[7-9]*", *(f"claude-{name}-5*" for name in _CLAUDES))
+    ),
+)
+_GEMINI_OPTIONS = frozenset(
+    {"cached_content", "frequency_penalty", "presence_penalty", "reasoning_effort", "safety_settings", "seed"}
+    | {"temperature", "thinking_config", "top_k", "top_p"}
+)
 _MOONSHOT_QUIRKS = Quirks(reasoning_field="reasoning_content", one_system_message=False)
 
 _ROWS = (
@@ -197,6 +227,48 @@ _ROWS = (
         movable=False,  # clients of this gateway use OPENAI_BASE_URL for the gateway's own address
         any_model=True,
         context_length=128_000,
+        abilities=_ALL,
+    ),
+    Preset(
+        name="anthropic",
+        kind="anthropic",
+        owned_by="anthropic",
+        base_url="https://api.anthropic.com/v1",
+        models=(
+            ModelRow("claude-opus-5-5", 200_000, _CLAUDE),
+            ModelRow("claude-sonnet-5-5", 200_000, _CLAUDE),
+            ModelRow("claude-haiku-5-5", 200_000, _CLAUDE),
+            ModelRow("claude-opus-4-8", 200_000, _CLAUDE),
+            ModelRow("claude-sonnet-4-6", 200_000, _CLAUDE),
+            ModelRow("claude-haiku-4-5", 200_000, _CLAUDE),
+        ),
+        bounds=_ANTHROPIC_BOUNDS,
+        movable=False,  # clients of this gateway use ANTHROPIC_BASE_URL for the gateway's own address
+        any_model=True,
+        context_length=200_000,
+        abilities=_TEXT | {"tools", "images"},
+    ),
+    Preset(
+        name="gemini",
+        kind="gemini",
+        owned_by="google",
+        base_url="https://generativelanguage.googleapis.com/v1beta",
+        models=(
+            ModelRow("gemini-3-pro-preview", _M, _ALL),
+            ModelRow("gemini-3-flash-preview", _M, _ALL),
+            ModelRow("gemini-2.5-pro", _M, _ALL),
+            ModelRow("gemini-2.5-flash", _M, _ALL),
+            ModelRow("gemini-2.5-flash-lite", _M, _ALL),
+        ),
+        bounds=(
+            BoundsRow("*", ModelBounds(options={"temperature": (0, 2)}, known_options=_GEMINI_OPTIONS)),
+            BoundsRow("gemini-2.0-*", ModelBounds(max_tokens=8 * _K)),
+            BoundsRow("gemini-2.5-*", ModelBounds(max_tokens=64 * _K)),
+            BoundsRow("gemini-3-*", ModelBounds(max_tokens=64 * _K)),
+        ),
+        any_model=True,
+        discover=True,
+        context_length=_M,
         abilities=_ALL,
     ),
     Preset(

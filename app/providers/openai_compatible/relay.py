@@ -9,11 +9,11 @@ from app.domain.chat import Usage
 from app.domain.errors import ContextTooLong, GatewayError, InvalidRequest, MessageRefused, SiteChanged
 from app.domain.json import read_json_object
 from app.domain.relay import RelayHead
+from app.providers.api_upstream.failure import failure
+from app.providers.api_upstream.reply import Json
+from app.providers.api_upstream.upstream import Upstream
 from app.providers.base import RelayRequest
 from app.providers.http import HttpReply, HttpStream
-from app.providers.openai_compatible.failure import failure
-from app.providers.openai_compatible.reply import Json
-from app.providers.openai_compatible.upstream import Upstream
 
 # The tokens are told at the end of an answer or at its beginning: in between there may be megabytes of an image.
 _WINDOW = 4096
@@ -50,7 +50,7 @@ def has_error(body: bytes) -> bool:
 
 def relay_failure(reply: HttpReply, upstream: Upstream, request: RelayRequest) -> GatewayError:
     """The error for what is no answer, in the words of this endpoint."""
-    error = failure(reply, upstream, "an answer")
+    error = failure(reply, upstream, wanted="an answer")
     if isinstance(error, SiteChanged) and not error.reason:
         return SiteChanged(f"{upstream.name} has no endpoint {request.path} (HTTP {reply.status}).")
     if isinstance(error, ContextTooLong):

@@ -1,19 +1,18 @@
 """Reads an upstream's answers, whole or in chunks. Tolerant of every deviation that has been seen."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-import structlog
 from msgspec.structs import replace
 
-from app.domain.chat import Completion, Delta, FinishReason, ToolCall, ToolCallDelta, Usage, merged_extras
-from app.domain.errors import EmptyReply, MessageRefused, UnexpectedReply, UpstreamUnavailable
+from app.domain.chat import Completion, Delta, Usage
+from app.domain.errors import EmptyReply, MessageRefused, UnexpectedReply
 from app.domain.message_shapes import MESSAGE_EXTRAS, THOUGHT_FIELDS, THOUGHT_PARTS, text_in, thoughts_in
+from app.providers.api_upstream.reply import Json, Reader, gathered
+from app.providers.api_upstream.vendor_words import usage_of
 from app.providers.openai_compatible.tool_calls import ToolCallReader
-from app.providers.openai_compatible.vendor_words import BrokenOff, finish_reason_of, usage_of
 
-Json = Mapping[str, object]
 _Kind = Literal["text", "reasoning", "refusal"]
 
 # What vendors add to an answer, and clients want to see or to send back.
@@ -32,7 +31,6 @@ _SPACED = 2
 class _Seen:
     """How much of an answer has arrived."""
 
-    characters: int = 0
     tool_calls: bool = False
     said: dict[_Kind, list[str]] = field(default_factory=lambda: {"text": [], "reasoning": [], "refusal": []})
     in_deltas: bool = False
@@ -48,49 +46,18 @@ class _Seen:
         return size
 
 
-class ReplyReader:
+class ReplyReader(Reader):
     """Turns the chunks of one answer into deltas.
 
     Args:
         name: The upstream, for error messages.
         max_characters: Longer answers are refused.
-
-    Attributes:
-        complete: Nothing more will come. The provider sets it when `[DONE]` has come.
-        usage: What the upstream has counted so far; None if it hasn't.
     """
 
     def __init__(self, name: str, max_characters: int) -> None:
-        self._name = name
-        self._max_characters = max_characters
+        super().__init__(name, max_characters)
         self._calls = ToolCallReader(name)
         self._seen = _Seen()
-        self._halves: dict[str, str] = {}
-        self._finish_reason: FinishReason | None = None
-        self._went_on = False
-        self.usage: Usage | None = None
-        self._warned: set[str] = set()
-        self.complete = False
-
-    @property
-    def finished(self) -> bool:
-        """Whether the upstream has sent a finish reason, and one that can be believed: nothing came after it."""
-        return self._finish_reason is not None and not self._went_on
-
-    @property
-    def may_end(self) -> bool:
-        """Whether the upstream has sent a finish reason."""
-        return self._finish_reason is not None
-
-    @property
-    def size(self) -> int:
-        """The characters so far, those that are held back included."""
-        return self._seen.characters
-
-    @property
-    def finish_reason(self) -> FinishReason | None:
-        """The finish reason that the upstream has sent."""
-        return self._finish_reason
 
     def feed(self, document: Json) -> list[Delta]:
         """The deltas of a chunk, or of a whole completion.
@@ -133,7 +100,7 @@ class ReplyReader:
             yield Delta(tool_call=part)
         if self._seen.tool_calls and reason == "stop":
             reason = "tool_calls"
-        if not self._seen.characters and not self._seen.tool_calls:
+        if not self._characters and not self._seen.tool_calls:
             if reason == "content_filter":
                 raise MessageRefused(f"{self._name}'s content filter removed the whole answer.", param="messages")
             if reason != "length":
@@ -157,7 +124,7 @@ class ReplyReader:
 
     def _summary(self, message: Json, choice: Json) -> list[Delta]:
         """What is new in a whole message: after deltas it sums them up."""
-        if not self._seen.characters and not self._seen.tool_calls:
+        if not self._characters and not self._seen.tool_calls:
             return self._deltas(message, choice, whole=True)
         news: dict[str, object] = {"tool_calls": message.get("tool_calls")}
         texts = _texts(message)
@@ -212,37 +179,6 @@ class ReplyReader:
         if kind == "text":
             return Delta(text)
         return Delta(reasoning=text) if kind == "reasoning" else Delta(refusal=text)
-
-    def _whole_pairs(self, kind: str, text: str) -> str:
-        """The text without a lone surrogate, which UTF-8 can't encode; its other half may come with the next chunk."""
-        text = self._halves.pop(kind, "") + text
-        if "\ud800" <= text[-1:] <= "\udbff":
-            self._halves[kind] = text[-1]
-            text = text[:-1]
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-    def _finish(self, word: object) -> None:
-        try:
-            reason = finish_reason_of(word)
-        except BrokenOff:
-            raise UpstreamUnavailable(f"{self._name} aborted its answer ({word}).") from None
-        except LookupError:
-            self._warn("upstream.unknown_finish_reason", reason=str(word)[:100])
-            reason = "stop"
-        # A cut stays one, though a `stop` may follow.
-        if reason is not None and (reason != "stop" or self._finish_reason is None):
-            self._finish_reason = reason
-
-    def _warn(self, event: str, **fields: str) -> None:
-        """Log what is odd about an answer: each kind once, however often the upstream does it."""
-        if event not in self._warned:
-            self._warned.add(event)
-            structlog.get_logger("kimi.upstream").warning(event, upstream=self._name, **fields)
-
-    def _bound(self, more: int) -> None:
-        self._seen.characters += more
-        if self._seen.characters > self._max_characters:
-            raise UnexpectedReply(f"The answer from {self._name} is longer than {self._max_characters} characters.")
 
 
 class ChoicesReader(ReplyReader):
@@ -300,45 +236,6 @@ def read_completion(document: Json, name: str, max_characters: int, wanted: int 
 def reader_for(name: str, max_characters: int, wanted: int) -> ReplyReader:
     """A reader of so many answers at a time."""
     return ReplyReader(name, max_characters) if wanted == 1 else ChoicesReader(name, max_characters, wanted)
-
-
-def gathered(deltas: Sequence[Delta]) -> Completion:
-    """The completion that an answer's deltas are together."""
-    others = sorted({delta.choice for delta in deltas} - {0})
-    if others:
-        first, *more = [_one([delta for delta in deltas if delta.choice == index]) for index in (0, *others)]
-        return replace(first, others=tuple(more))
-    return _one(deltas)
-
-
-def _one(deltas: Sequence[Delta]) -> Completion:
-    extras = [delta.extras for delta in deltas if delta.extras]
-    return Completion(
-        text="".join([delta.text for delta in deltas]),
-        finish_reason=deltas[-1].finish_reason or "stop",
-        usage=deltas[-1].usage,
-        tool_calls=_joined([delta.tool_call for delta in deltas if delta.tool_call is not None]),
-        reasoning="".join([delta.reasoning for delta in deltas]),
-        refusal="".join([delta.refusal for delta in deltas]),
-        extras=merged_extras(extras) if extras else None,
-    )
-
-
-def _joined(parts: list[ToolCallDelta]) -> tuple[ToolCall, ...]:
-    if not parts:
-        return ()
-    calls: dict[int, list[ToolCallDelta]] = {}
-    for part in parts:
-        calls.setdefault(part.index, []).append(part)
-    return tuple([
-        ToolCall(
-            of_call[0].id or "",
-            of_call[0].name or "",
-            "".join([part.arguments for part in of_call]),
-            merged_extras([part.extras for part in of_call if part.extras]),
-        )
-        for _, of_call in sorted(calls.items())
-    ])  # fmt: skip
 
 
 def _first_choice(document: Json) -> Json | None:

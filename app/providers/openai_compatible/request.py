@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from app.domain.chat import Image, Message, OutputFormat, Tool, ToolCall, ToolUse
 from app.domain.errors import InvalidRequest
 from app.domain.json import lenient_json_bytes, repaired_object_text, strict_json_bytes
+from app.providers.api_upstream.upstream import Quirks
 from app.providers.base import CompletionRequest
-from app.providers.openai_compatible.upstream import Quirks
 
 # Fields that the gateway writes itself, or that are about its own sessions and callers: never passed through.
 _OURS = frozenset(

@@ -1,19 +1,20 @@
 """A message's events, as an SDK reads them."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 from anthropic.types import RawMessageStreamEvent
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from pydantic import TypeAdapter
 
 from app.api.anthropic.stream import MessageEncoder
 from app.api.anthropic.write import usage_object
 from app.chat.events import Ending
-from app.domain.chat import FinishReason, ToolCallDelta, Usage
+from app.domain.chat import FinishReason, NativeEvent, ToolCallDelta, Usage
 from app.domain.errors import UpstreamTimeout
 from tests.api.answers import OPENING, ending
 from tests.domain.strategies import UNTIMED
@@ -200,3 +201,66 @@ def test_a_thought_at_the_end_is_signed_too() -> None:
         "message_stop",
     ]
     assert kinds(stream).count("content_block_delta signature_delta") == 1
+
+
+def native(*documents: dict[str, Any]) -> list[NativeEvent]:
+    """An upstream's own events."""
+    return [NativeEvent(document["type"], json.dumps(document).encode()) for document in documents]
+
+
+_USAGE = {"input_tokens": 1, "output_tokens": 2}
+_BEGUN = {
+    "type": "message_start",
+    "message": {
+        "id": "msg_own",
+        "type": "message",
+        "role": "assistant",
+        "model": "own-name",
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": _USAGE,
+    },
+}
+_BLOCK = (
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hi"}},
+    {"type": "content_block_stop", "index": 0},
+)
+_ENDED = {
+    "type": "message_delta",
+    "delta": {"stop_reason": "pause_turn", "stop_sequence": None},
+    "usage": {"output_tokens": 2},
+}
+
+
+def test_native_events_stay_but_for_the_model_s_name() -> None:
+    """They begin with the upstream's own beginning and end with its own end."""
+    written = MessageEncoder(replace(OPENING, native=True), show_reasoning=False)
+    stream = written.opening() + written.native(native(_BEGUN, *_BLOCK)) + written.native(native(_ENDED))
+    told = events(stream + written.ending(ending(usage=USAGE)))
+    assert told[0]["message"] == {**_BEGUN["message"], "model": "kimi"}  # type: ignore[dict-item]
+    assert told[1:] == [*_BLOCK, _ENDED, {"type": "message_stop"}]
+
+
+def test_a_notice_below_native_events_is_a_block_of_its_own() -> None:
+    """What the gateway adds stands between the last block and the end."""
+    written = MessageEncoder(replace(OPENING, native=True), show_reasoning=False)
+    stream = written.opening() + written.native(native(_BEGUN, *_BLOCK, _ENDED)) + written.text("> Note")
+    told = events(stream + written.ending(ending(usage=USAGE)))
+    assert [event.get("index") for event in told] == [None, 0, 0, 0, 1, 1, 1, None, None]
+    assert told[-2:] == [_ENDED, {"type": "message_stop"}]
+
+
+def test_an_answer_without_a_native_beginning_has_the_gateway_s() -> None:
+    """Whatever comes first, a message begins with its beginning."""
+    ways: list[Callable[[MessageEncoder], bytes]] = [
+        lambda written: written.text("Hi"),
+        lambda written: written.native(native(*_BLOCK)),
+        lambda written: written.text(""),
+    ]
+    for part in ways:
+        written = MessageEncoder(replace(OPENING, native=True), show_reasoning=False)
+        told = kinds(written.opening() + part(written) + written.ending(ending(usage=USAGE)))
+        assert (told[0], told[-1]) == ("message_start", "message_stop")
+        assert told.count("message_start") == 1

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from anthropic.types import Message
+from msgspec.structs import replace
 
 from app.api.anthropic.write import usage_object, write_message
 from app.domain.chat import FinishReason, ToolCall, Usage
@@ -98,3 +99,20 @@ def test_an_empty_answer_is_a_message_without_content() -> None:
     """A model that has nothing to add has ended."""
     message = written("")
     assert (message["content"], message["stop_reason"]) == ([], "end_turn")
+
+
+def test_a_native_message_stays_but_for_the_model_s_name() -> None:
+    """What is known of it beside is of no consequence; a notice of the gateway's is a block below."""
+    own = {"id": "msg_own", "type": "message", "content": [{"type": "thinking", "signature": "s"}], "model": "own"}
+    assert written("Hi", native=own) == {**own, "model": "kimi"}
+    told = answer("Hi", native=own)
+    noted = replace(told, ending=replace(told.ending, notice="> Note")).as_shown()
+    content = json.loads(write_message([noted], show_reasoning=False))["content"]
+    assert content == [{"type": "thinking", "signature": "s"}, {"type": "text", "text": "> Note"}]
+
+
+def test_what_a_cache_got_is_told_apart() -> None:
+    """Tokens that were put into the upstream's cache are not among those that were read anew."""
+    counts = usage_object(Usage(35, 9, 20, cache_written_tokens=10))
+    told = (counts["input_tokens"], counts["cache_read_input_tokens"], counts["cache_creation_input_tokens"])
+    assert told == (5, 20, 10)

@@ -7,8 +7,8 @@ import pytest
 
 from app.domain.chat import Image, Message, OutputFormat, Tool, ToolCall, ToolUse
 from app.domain.errors import InvalidRequest
+from app.providers.api_upstream.upstream import Quirks
 from app.providers.openai_compatible.request import chat_body
-from app.providers.openai_compatible.upstream import Quirks
 from tests.providers.openai_compatible.upstream import KEY, MODEL, provider_at, raw_upstream, reply, wanted
 
 LOOK, RUN = Tool("look", "Looks.", {"type": "object"}), Tool("run", strict=True)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.errors import UnexpectedReply
-from app.providers.openai_compatible.sse_decoder import SseDecoder
+from app.providers.api_upstream.sse_decoder import SseDecoder
 
 _LINES = st.sampled_from(
     ["data: {}", "data:x", "data:  two", ": comment", "event: ping", "id: 7", "retry: 5", "data", '{"bare": 1}', "",

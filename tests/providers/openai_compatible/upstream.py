@@ -10,10 +10,10 @@ from typing import Any
 
 from app.domain.chat import Completion, Delta, Message, ToolCall, merged_extras
 from app.domain.prompt import PromptLimit, message_prompt
+from app.providers.api_upstream.upstream import Quirks, Upstream
 from app.providers.base import Ability, CompletionRequest, ModelSpec
 from app.providers.http import HttpClient
 from app.providers.openai_compatible.provider import OpenAICompatibleProvider
-from app.providers.openai_compatible.upstream import Quirks, Upstream
 from app.providers.resilience.breaker import BreakerPolicy
 from app.providers.resilience.guard import Guard
 from app.providers.resilience.limits import Bulkhead, RetryBudget, RetryPolicy

@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -22,11 +22,11 @@ from app.domain.errors import (
     UpstreamUnavailable,
 )
 from app.domain.json import read_json_list, read_json_object
+from app.providers.api_upstream.reply import Json
+from app.providers.api_upstream.upstream import Upstream
+from app.providers.api_upstream.waits import told_wait
 from app.providers.cloudflare import is_challenge
 from app.providers.http import HttpReply, address_of
-from app.providers.openai_compatible.reply import Json
-from app.providers.openai_compatible.upstream import Upstream
-from app.providers.openai_compatible.waits import told_wait
 
 _QUOTED_LENGTH = 400
 _LOOKED_AT = 10_000
@@ -64,7 +64,7 @@ _LIMITS = [
     )
 ]
 _FILTER = re.compile(
-    r"content_?(?:filter|policy)|content management policy|data_?inspection|moderation|flagged|high risk|"
+    r"content[_ ]?(?:filter|policy)|content management policy|data_?inspection|moderation|flagged|high risk|"
     r"unsafe|inappropriate|violat\w+ .{0,40}polic|sensitive|违规|敏感|安全策略",
     re.IGNORECASE,
 )
@@ -72,13 +72,13 @@ _QUOTA = re.compile(
     r"insufficient[ _](?:user_)?(?:quota|balance|credits?|funds)|exceeded_current_quota|"
     r"exceeded your current quota|"
     r"billing_(?:not_active|hard_limit)|account.{0,30}(?:suspended|overdue|arrears)|more credits|payment required|"
-    r"balance.{0,20}insufficient|"
+    r"balance.{0,20}(?:insufficient|too low)|"
     r"余额不足|欠费|配额已",
     re.IGNORECASE,
 )
 _KEY = re.compile(
     r"invalid_?(?:api_?key|authentication|iam)|incorrect api key|"
-    r"(?:api key|token|authorization)\b.{0,40}(?:invalid|expired)|"
+    r"(?:api key|token|authorization)\b.{0,40}(?:invalid|not valid|expired)|"
     r"(?:invalid|missing|no) (?:api key|token|authorization)|authentication (?:fails|failed|error)|unauthorized",
     re.IGNORECASE,
 )
@@ -150,28 +150,44 @@ def fault_in(document: Json) -> UpstreamFault | None:
     return UpstreamFault(message, words, _status(codes), param if isinstance(param, str) else None, error)
 
 
-def failure(reply: HttpReply, upstream: Upstream, wanted: str = "a completion") -> GatewayError:
-    """The error for an answer that is not what was wanted, by its status, headers and words."""
+def failure(
+    reply: HttpReply,
+    upstream: Upstream,
+    find: Callable[[Json], UpstreamFault | None] = fault_in,
+    api_name: str = "chat completions API",
+    wanted: str = "a completion",
+) -> GatewayError:
+    """The error for an answer that is not what was wanted, by its status, headers and words.
+
+    Args:
+        find: Finds the error in a document, as the upstream's kind writes it.
+        api_name: What there should be at the upstream's address.
+    """
     document = _document(reply.body)
-    fault = fault_in(document) if document is not None else None
+    fault = find(document) if document is not None else None
     if fault is None:
-        return _wordless(reply, upstream, wanted, is_json=document is not None)
-    return fault_error(fault, upstream, status=reply.status, headers=reply.headers)
+        return _wordless(reply, upstream, api_name, wanted, is_json=document is not None)
+    return fault_error(fault, upstream, status=reply.status, headers=reply.headers, api_name=api_name)
 
 
 def fault_error(
-    fault: UpstreamFault, upstream: Upstream, *, status: int = 200, headers: Mapping[str, str] | None = None
+    fault: UpstreamFault,
+    upstream: Upstream,
+    *,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    api_name: str = "chat completions API",
 ) -> GatewayError:
     """The error for a fault. Within a stream the status is 200, because it was sent before."""
     if status == 200:
         status = fault.status or 200
     said = quotable(fault.message, upstream.secrets)
     quoted = f": {said}" if said else "."
-    lasting = _lasting(fault.words[:_LOOKED_AT], upstream, status, said, quoted)
+    lasting = _lasting(fault.words[:_LOOKED_AT], upstream, status, said, quoted, api_name)
     return lasting or _passing(fault, upstream.name, status, quoted, headers or {})
 
 
-def _lasting(words: str, upstream: Upstream, status: int, said: str, quoted: str) -> GatewayError | None:
+def _lasting(words: str, upstream: Upstream, status: int, said: str, quoted: str, api_name: str) -> GatewayError | None:
     """The error if the message, the account, the key or the model is at fault: another try would not help."""
     name = upstream.name
     if status == 413 or (status != 429 and _LENGTH.search(words)):
@@ -185,7 +201,7 @@ def _lasting(words: str, upstream: Upstream, status: int, said: str, quoted: str
     if status in (401, 403) or (status in (200, 400) and _KEY.search(words)):
         return key_rejected(upstream, status, quoted if status == 403 else ".")
     if status == 404 and _NO_SUCH_URL.fullmatch(said):
-        return _no_api(name, status)
+        return _no_api(name, status, api_name)
     if status == 404 or (status in (200, 400, 422) and _MODEL.search(words)):
         return UpstreamModelMissing(f"{name} doesn't have this model{quoted}", param="model")
     return None
@@ -226,7 +242,7 @@ def quotable(text: str, secrets: Sequence[str]) -> str:
     return text if len(text) <= _QUOTED_LENGTH else text[:_QUOTED_LENGTH] + "…"
 
 
-def _wordless(reply: HttpReply, upstream: Upstream, wanted: str, *, is_json: bool) -> GatewayError:
+def _wordless(reply: HttpReply, upstream: Upstream, api_name: str, wanted: str, *, is_json: bool) -> GatewayError:
     """The error for an answer without an error message: a web page, other JSON, or nothing."""
     name, status = upstream.name, reply.status
     wait = told_wait(reply.headers, "", limited=status == 429)
@@ -248,12 +264,12 @@ def _wordless(reply: HttpReply, upstream: Upstream, wanted: str, *, is_json: boo
     if status in (400, 422):
         return InvalidRequest(f"{name} refuses this request without saying why.")
     if status != 200:
-        return _no_api(name, status, reply.headers.get("location", ""))
+        return _no_api(name, status, api_name, reply.headers.get("location", ""))
     what = "a web page" if is_page else "other JSON" if is_json else "something that isn't JSON"
     return UnexpectedReply(f"{name} answered with {what if reply.body.strip() else 'nothing'} instead of {wanted}.")
 
 
-def _no_api(name: str, status: int, location: str = "") -> SiteChanged:
+def _no_api(name: str, status: int, api_name: str, location: str = "") -> SiteChanged:
     if location and 300 <= status < 400:
         return SiteChanged(
             f"{name} redirects (HTTP {status}), and the gateway doesn't send its key there. If that is right, set the "
@@ -261,7 +277,7 @@ def _no_api(name: str, status: int, location: str = "") -> SiteChanged:
             reason="redirected",
             server=address_of(location),
         )
-    return SiteChanged(f"There is no chat completions API at the address configured for {name} (HTTP {status}).")
+    return SiteChanged(f"There is no {api_name} at the address configured for {name} (HTTP {status}).")
 
 
 def _rate_limited(name: str, quoted: str, wait: float | None) -> UpstreamRateLimited:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from app.domain.chat import ApiKind
 from app.domain.prompt import PromptLimit
 from app.providers.base import Ability, ModelSpec
 from app.providers.bounds import BoundsRow
@@ -55,6 +56,7 @@ class Upstream(Struct, frozen=True):
         default_limit: The size of models of which nothing else is known.
         default_abilities: Likewise what they do by themselves.
         bounds: What its models take, by patterns of their names.
+        kind: The form of its API.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Upstream(Struct, frozen=True):
     default_limit: PromptLimit = _DEFAULT_LIMIT
     default_abilities: frozenset[Ability] = frozenset({"messages", "options"})
     bounds: tuple[BoundsRow, ...] = ()
+    kind: ApiKind = "openai"
 
     def __repr__(self) -> str:
         return f"Upstream({self.name!r})"  # the key, the headers and often the address are secret

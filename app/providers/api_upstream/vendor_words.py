@@ -10,7 +10,7 @@ Json = Mapping[str, object]
 # By their letters alone: MAX_TOKENS, maxTokens and max-tokens are one word.
 _FINISH_REASONS: Mapping[FinishReason, str] = {
     "stop": "stop stopped stopsequence stoptoken endturn end eos eostoken endoftext complete completed finish finished "
-    "done success normal unspecified other",
+    "done success normal pauseturn unspecified other",
     "length": "length maxlength lengthlimit maxtokens maxoutputtokens maxnewtokens maxcompletiontokens "
     "maxgeneratedtokens modellength tokenlimit limit truncated contextlength contextlengthexceeded contextwindow "
     "modelcontextwindowexceeded contextwindowexceeded",
@@ -88,8 +88,9 @@ def usage_of(value: object) -> Usage | None:
     cached, thought = _first(counts, _CACHED) or 0, _first(counts, _THOUGHT) or 0
     if thought and _first(counts, _TOTAL) == prompt + written + thought:
         written += thought  # xAI and Gemini count what was thought beside what was written
-    # Both are parts: more than the whole is nonsense.
-    return Usage(prompt, written, min(cached, prompt), min(thought, written))
+    put_in_cache = min(counts.get("cache_creation_input_tokens", 0), prompt)
+    # All are parts: more than the whole is nonsense.
+    return Usage(prompt, written, min(cached, prompt), min(thought, written), cache_written_tokens=put_in_cache)
 
 
 def _counts(value: Mapping[object, object]) -> dict[str, int]:

@@ -8,10 +8,10 @@ from msgspec.structs import replace
 
 from app.domain.errors import GatewayError
 from app.domain.prompt import PromptLimit
+from app.providers.api_upstream.reply import Json
+from app.providers.api_upstream.upstream import Upstream
 from app.providers.base import ModelSpec
 from app.providers.bounds import bounds_of
-from app.providers.openai_compatible.reply import Json
-from app.providers.openai_compatible.upstream import Upstream
 from app.providers.services import services_named
 
 _REFRESH_SECONDS = 3600.0

@@ -1,0 +1,1 @@
+"""What upstreams with an API have in common, whatever form that API has."""

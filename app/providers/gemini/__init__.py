@@ -1,0 +1,1 @@
+"""Upstreams with Gemini's API, `generateContent`."""

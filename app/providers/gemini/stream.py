@@ -1,0 +1,102 @@
+"""Reads Gemini's answers, whole or event by event: each is a document of the same shape. Pure."""
+
+import secrets
+from collections.abc import Iterator
+
+from app.domain.chat import Delta, ToolCallDelta
+from app.domain.errors import EmptyReply, MessageRefused
+from app.domain.json import json_bytes
+from app.providers.api_upstream.reply import Json, Reader
+from app.providers.gemini.reply import usage_in
+from app.providers.gemini.signatures import signed
+
+
+class ContentReader(Reader):
+    """Turns the documents of one answer into deltas."""
+
+    def __init__(self, name: str, max_characters: int) -> None:
+        super().__init__(name, max_characters)
+        self._calls = 0
+        self._says_something = False
+        self._blocked: object = None
+
+    def feed(self, document: Json) -> list[Delta]:
+        """The deltas of a document."""
+        feedback = document.get("promptFeedback")
+        if isinstance(feedback, dict):
+            self._blocked = feedback.get("blockReason") or self._blocked
+        self.usage = usage_in(document.get("usageMetadata")) or self.usage
+        candidate = _first_candidate(document)
+        if candidate is None:
+            return []
+        content = candidate.get("content")
+        parts = content.get("parts") if isinstance(content, dict) else None
+        deltas = [
+            delta
+            for part in (parts if isinstance(parts, list) else ())
+            if isinstance(part, dict) and (delta := self._delta(part)) is not None
+        ]
+        if deltas and self._finish_reason is not None:
+            self._went_on = True
+        if reason := candidate.get("finishReason"):
+            self._finish(reason)
+        return deltas
+
+    def end(self) -> Iterator[Delta]:
+        """The deltas after the last document; the very last one ends the answer."""
+        reason = self._finish_reason or "stop"
+        if not self._says_something:
+            if self._blocked or reason == "content_filter":
+                raise MessageRefused(f"{self._name}'s content filter refuses to answer this.", param="messages")
+            if reason != "length":
+                raise EmptyReply(f"{self._name} sent an empty answer.")
+        if self._calls and reason == "stop":
+            reason = "tool_calls"
+        yield Delta(finish_reason=reason, usage=self.usage)
+
+    @property
+    def may_end(self) -> bool:
+        """Whether the upstream has sent a finish reason, or none will come because the prompt is blocked."""
+        return super().may_end or self._blocked is not None
+
+    def _delta(self, part: Json) -> Delta | None:
+        text, call, data = part.get("text"), part.get("functionCall"), part.get("inlineData")
+        if isinstance(call, dict):
+            return self._call(call, part)
+        if isinstance(data, dict):
+            return self._image(data)
+        signature = signed(part.get("thoughtSignature"))
+        text = text if isinstance(text, str) else ""
+        if not text and not signature:
+            return None
+        is_thought = part.get("thought") is True
+        if self._halves or not text.isascii():
+            text = self._whole_pairs("thought" if is_thought else "text", text)
+        self._bound(len(text))
+        self._says_something = self._says_something or bool(text)
+        return Delta(reasoning=text) if is_thought else Delta(text, extras=signature)
+
+    def _call(self, call: Json, part: Json) -> Delta:
+        arguments = json_bytes(call.get("args") or {}).decode()
+        self._bound(len(arguments))
+        self._says_something = True
+        index, given = self._calls, call.get("id")
+        self._calls += 1
+        call_id = given if isinstance(given, str) and given else f"call_{secrets.token_hex(8)}"
+        extras = signed(part.get("thoughtSignature"))
+        return Delta(tool_call=ToolCallDelta(index, call_id, str(call.get("name") or ""), arguments, extras))
+
+    def _image(self, data: Json) -> Delta:
+        """An image that the model has made, in the form that OpenRouter has for it."""
+        url = f"data:{data.get('mimeType')};base64,{data.get('data')}"
+        self._bound(len(url))
+        self._says_something = True
+        return Delta(extras={"images": [{"type": "image_url", "image_url": {"url": url}}]})
+
+
+def _first_candidate(document: Json) -> Json | None:
+    candidates = document.get("candidates")
+    for candidate in candidates if isinstance(candidates, list) else ():
+        if isinstance(candidate, dict) and candidate.get("index", 0) in (0, None):
+            return candidate
+    return None
