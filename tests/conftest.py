@@ -26,7 +26,7 @@ os.environ["DATABASE_URL"] = "none"
 # One authority that has signed nothing: whoever reads the system's, as each HTTP client does, takes 25 ms for them.
 os.environ["SSL_CERT_FILE"] = str(Path(__file__).with_name("nobody.pem"))
 # What gateways do again and again comes at shorter intervals than in earnest: tests wait for the next time.
-feed.HEARTBEAT_SECONDS = writer._PAUSE_SECONDS = 0.05
+feed.HEARTBEAT_SECONDS = writer._PAUSE_SECONDS = 0.2
 # Until all tests are collected: next to nothing of what that makes is garbage.
 gc.disable()
 _LONGEST = (
