@@ -150,7 +150,7 @@ def test_a_silent_site_is_bridged_by_comments(start_gateway: StartGateway, site:
     assert rest == b""
 
 
-@pytest.mark.parametrize("path", ["/v1/nothing", "/v1/chat/completions/x", "/v2/chat/completions", "/v1/embeddings"])
+@pytest.mark.parametrize("path", ["/v1/nothing", "/v1/chat/completions/x", "/v2/chat/completions", "/v1/files"])
 def test_an_unknown_url(curl: Curl, path: str) -> None:
     """An address that doesn't exist is a 404 that says unknown_url."""
     reply = curl(path, *JSON, "-d", "{}")

@@ -752,7 +752,7 @@ def test_what_is_no_call_is_no_row(books: Books) -> None:
         ("GET", "/docs", None),
         ("GET", "/v1/chat/completions", None),
         ("OPTIONS", "/v1/chat/completions", None),
-        ("POST", "/v1/embeddings", messages),
+        ("POST", "/v1/files", messages),
     ):
         books.client.request(method, path, json=body)
     answers(books.up, said(streamed=False, usage=_USAGE))
