@@ -18,6 +18,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -134,9 +135,12 @@ class ProviderEntry(BoundsEntry):
 
     @field_validator("base_url")
     @classmethod
-    def _address(cls, value: str | None) -> str | None:
-        # Its kind says which path it gets if it has none.
-        return None if value is None else checked_base_url(value, "")
+    def _address(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        preset = PRESETS.get(info.data.get("preset") or "")
+        kind: ApiKind = info.data.get("kind") or (preset.kind if preset is not None else "openai")
+        return checked_base_url(value, _USUAL_PATHS[kind])
 
     @field_validator("headers")
     @classmethod

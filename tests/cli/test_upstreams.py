@@ -62,6 +62,9 @@ def test_upstreams_are_tried_added_changed_and_removed(run: Run, site: LiveSimul
     run("upstreams", "change", "cpu", "--no-discover", "--any-model")
     assert list(_listed(run)) == ["kimi-web", "cpu", "gpu"]
     assert re.search(r"cpu +database +enabled +http://127.0.0.1:9/v1\n", run("upstreams", "list"))
+    run("upstreams", "add", "see", "--kind", "gemini", "--base-url", "http://127.0.0.1:9", "--models", "g")
+    assert re.search(r"see +database +enabled +http://127.0.0.1:9/v1beta\n", run("upstreams", "list"))
+    run("upstreams", "remove", "see")
     run("upstreams", "disable", "cpu")
     run("upstreams", "remove", "cpu")
     assert "Encrypted anew: what is secret of 1 upstreams." in run("upstreams", "encrypt")

@@ -44,8 +44,14 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LiveGateway
     with running() as upstream:
         file = tmp_path_factory.mktemp("pairs") / "providers.toml"
         file.write_text(FILE.format(url=upstream.base_url))
-        values: dict[str, object] = {"_env_file": None, "api_master_key": ALICE_KEY, "chat_page_url": upstream.page_url}
-        app = create_app(load_settings(**values, providers_file=file))
+        values: dict[str, object] = {
+            "_env_file": None,
+            "api_master_key": ALICE_KEY,
+            "chat_page_url": upstream.page_url,
+            "providers_file": file,
+            "max_loop_lag_seconds": 30,  # tests may run on a busy machine
+        }
+        app = create_app(load_settings(**values))
         logs.configure("ERROR", "json", io.StringIO())
         with serving(app) as gateway:
             yield gateway, upstream

@@ -27,7 +27,7 @@ from app.storage.keys import list_keys
 from app.storage.upstreams import list_routes
 
 # Fields of the form; all others stand in its last one, as JSON.
-_TEXTS, _SWITCHES = ("preset", "base_url", "key_env"), ("discover", "any_model")
+_TEXTS, _SWITCHES = ("preset", "kind", "base_url", "key_env"), ("discover", "any_model")
 _EXAMPLE = "https://llm.example.org/v1"
 _PLAIN_MODEL = {"id", "upstream_id"}
 
