@@ -74,6 +74,16 @@ def test_an_upstream_is_tried_added_changed_and_removed(
     admin.page("/upstreams/gpu", 404)
 
 
+def test_an_upstream_may_have_another_form_of_api(admin: Visit, site: LiveSimulator) -> None:
+    """The form has a field for it, and the key goes where that form wants it."""
+    site.site.update(api_key=_KEY)
+    form = {"name": "see", "kind": "anthropic", "base_url": site.api_url, "models": "m", "key": _KEY}
+    tried = admin.send("/upstreams", 200, **form, do="test")
+    assert "can be reached" in tried
+    assert f"upstreams add see --kind anthropic --base-url {site.api_url}" in _plain(tried)
+    assert "<option selected>anthropic</option>" in tried
+
+
 def test_upstreams_change_places(admin: Visit) -> None:
     """One that goes up comes before the one that was before it."""
 
