@@ -7,11 +7,12 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, get_args
 
 from app.assembly.database import catalog_of
 from app.assembly.providers import build_providers
 from app.cli.database_access import CommandFault, open_database, operator, print_json, print_table, told
+from app.domain.chat import ApiKind
 from app.domain.errors import GatewayError
 from app.providers.config import KeyedEntry, model_names
 from app.providers.stored import Opened, UpstreamAdministration, UpstreamFault, read_entry
@@ -20,7 +21,7 @@ from app.settings import load_settings
 from app.storage.database import Connection
 
 _SWITCHES = ("discover", "any_model")
-_TEXTS = ("preset", "base_url", "key_env")
+_TEXTS = ("preset", "kind", "base_url", "key_env")
 _SHOWN_MODELS = 10
 
 
@@ -53,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_fields(action: argparse.ArgumentParser) -> None:
     action.add_argument("--preset", help="a known upstream that it is like: deepseek, openai, ollama …")
+    action.add_argument("--kind", choices=get_args(ApiKind), help="which API it speaks (openai, unless it is known)")
     action.add_argument("--base-url", help="its address, up to /v1")
     action.add_argument("--key", action="store_true", help="ask for its key, or read it from the standard input")
     action.add_argument("--no-key", action="store_true", help="take its key away")
