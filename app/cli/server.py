@@ -81,6 +81,7 @@ class GracefulServer(uvicorn.Server):
         self.kept: socket.socket | None = None
         self._settings_fault = settings_fault
         self._reloading: asyncio.Task[None] | None = None
+        self._had_terminal = False
         self._most = most
         self._watch: asyncio.Task[None] | None = None
         self._drain = drain
@@ -100,6 +101,7 @@ class GracefulServer(uvicorn.Server):
         await super().startup(sockets)
         self._watch = asyncio.create_task(self._watch_connections())
         if self._settings_fault is not None and hasattr(signal, "SIGHUP"):
+            self._had_terminal = _has_terminal()
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload, self._settings_fault)
         gc.collect()
         gc.freeze()
@@ -118,7 +120,9 @@ class GracefulServer(uvicorn.Server):
                 self._watch.cancel()
 
     def _reload(self, settings_fault: Callable[[], Awaitable[str]]) -> None:
-        if not self._drain.active and (self._reloading is None or self._reloading.done()):
+        if self._had_terminal and not _has_terminal():
+            self.should_exit = True  # that is what the signal was about: its window was closed
+        elif not self._drain.active and (self._reloading is None or self._reloading.done()):
             self._reloading = asyncio.create_task(self._give_way(settings_fault))
 
     async def _give_way(self, settings_fault: Callable[[], Awaitable[str]]) -> None:
@@ -174,6 +178,15 @@ class GracefulServer(uvicorn.Server):
         """What uvicorn makes for each connection."""
         factory = self.config.http_protocol_class
         return factory(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)  # type: ignore[call-arg]  # as uvicorn itself calls it
+
+
+def _has_terminal() -> bool:
+    """Whether the process was started at a terminal that is still there."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _accept_all(listener: socket.socket) -> list[socket.socket]:

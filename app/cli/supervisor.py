@@ -15,6 +15,7 @@ import structlog
 
 from app.cli.nginx import NginxPolicy, render
 from app.cli.reloading import command_line, settings_fault
+from app.settings import SettingsError
 
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 15.0
@@ -135,7 +136,11 @@ class Supervisor:
         if fault:
             self._log.error("settings_refused", reason=fault, meaning="the workers go on with the old ones")
             return
-        now = self._policy_now()
+        try:
+            now = self._policy_now()
+        except SettingsError as error:  # they have become wrong since they were checked
+            self._log.error("settings_refused", reason=str(error), meaning="the workers go on with the old ones")
+            return
         changed = [field.name for field in fields(now) if getattr(now, field.name) != getattr(self._policy, field.name)]
         if changed:
             self._log.warning(

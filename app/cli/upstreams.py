@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_fields(action: argparse.ArgumentParser) -> None:
     action.add_argument("--preset", help="a known upstream that it is like: deepseek, openai, ollama …")
-    action.add_argument("--kind", choices=get_args(ApiKind), help="the form of its API; openai if nothing is said")
+    action.add_argument("--kind", choices=get_args(ApiKind), help="which API it speaks (openai, unless it is known)")
     action.add_argument("--base-url", help="its address, up to /v1")
     action.add_argument("--key", action="store_true", help="ask for its key, or read it from the standard input")
     action.add_argument("--no-key", action="store_true", help="take its key away")

@@ -425,8 +425,9 @@ def _is_given(fields: Mapping[str, Any], field: str) -> bool:
     return whole in fields and (not header or not isinstance(within, Mapping) or header in within)
 
 
-def _address(entry: KeyedEntry) -> tuple[str | None, str | None]:
-    return entry.base_url, entry.preset
+def _address(entry: KeyedEntry) -> tuple[str | None, ...]:
+    """What says where an upstream is."""
+    return entry.base_url, entry.preset, entry.kind
 
 
 def _facts(opened: Opened) -> dict[str, object]:

@@ -61,6 +61,9 @@ def used_console(console: Console) -> Console:
     assert console.chat(new.secret).status_code == 200
     assert console.chat(new.secret, model="nowhere").status_code == 404
     console.rows(lambda row: row["outcome"] == "refused")
+    with console.signed_in("admin") as admin:
+        admin.post("/console/upstreams", name="gpu", base_url="http://127.0.0.1:9", models="qwen3", do="add")
+        admin.post("/console/routes", route="fast", targets="gpu/qwen3 > kimi", do="set")
     return console
 
 
@@ -195,7 +198,7 @@ def test_every_page_is_within_reach(
         key_id = used_console.rows(lambda row: row["outcome"] == "refused")[0]["key_id"]
         recorded = used_console.rows(lambda row: (row["key_id"], row["outcome"]) == (key_id, "completed"))[0]["id"]
         details = [f"requests/{used_console.rows()[0]['id']}", f"keys/{key_id}", f"requests/{recorded}"]
-        for page in (*PAGES, *details):
+        for page in (*PAGES, "upstreams/gpu", "upstreams?model=fast", *details):
             opened.go(page)
             found += opened.axe()
             if opened.overflow() > 0:

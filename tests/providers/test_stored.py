@@ -156,7 +156,7 @@ def test_a_secret_is_sent_to_no_other_address_than_it_was_given_for(sqlite_book:
     book = sqlite_book
     book.do("add", {**GPU, "key": KEY})
     elsewhere = {"base_url": "http://127.0.0.2:9/v1"}
-    for patch in (elsewhere, {"base_url": None, "preset": "openai"}):
+    for patch in (elsewhere, {"base_url": None, "preset": "openai"}, {"kind": "anthropic"}):
         with pytest.raises(UpstreamFault, match="given for another address: give key again"):
             book.do("change", "gpu", patch)
     assert book.do("change", "gpu", {**elsewhere, "key": None}).secrets == []

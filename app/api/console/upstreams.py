@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from shlex import quote as quoted
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import quote
 
 from starlette.requests import Request
@@ -15,6 +15,7 @@ from app.api.console.limit_bars import bars, read_standing
 from app.api.console.rendering import Rendering
 from app.api.console.services import ConsoleServices
 from app.api.console.visitors import Refused, actor_of, form_of, home_of, visitor_of
+from app.domain.chat import ApiKind
 from app.domain.errors import GatewayError, InvalidRequest
 from app.domain.granting import Scope
 from app.providers.base import BaseProvider
@@ -173,6 +174,7 @@ class UpstreamPages:
             values=shown,
             words=_words(shown),
             presets=list(PRESETS),
+            kinds=get_args(ApiKind),
             trial=trial,
             fault=fault,
         )
@@ -223,6 +225,7 @@ class UpstreamPages:
             words=_words(page["values"]),
             body=_body(page["values"]),
             presets=list(PRESETS),
+            kinds=get_args(ApiKind),
             keys=found["keys"] if visitor is not None and visitor.role == "admin" else [],
             **page,
         )
