@@ -1,5 +1,6 @@
 """Upstreams and models tried: whether an upstream answers, and who would answer a model."""
 
+import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import Annotated, Literal
 
@@ -8,7 +9,7 @@ from pydantic import BaseModel, Field
 from app.api.admin.common import read
 from app.api.admin.services import AdminServices
 from app.domain.caller import Caller
-from app.domain.errors import GatewayError, InvalidRequest
+from app.domain.errors import GatewayError, InvalidRequest, UpstreamTimeout
 from app.keys.keyring import caller_of
 from app.providers.base import BaseProvider, ModelSpec
 from app.providers.config import KeyedEntry
@@ -16,6 +17,8 @@ from app.providers.stored import Catalog
 from app.providers.trying import try_upstream
 from app.storage.keys import key_of
 
+# Whoever tries something waits for it: not for all the retries that an upstream may have.
+_LONGEST_SECONDS = 25.0
 _MOST_MODELS = 200
 
 
@@ -70,7 +73,11 @@ async def tried(catalog: Catalog, entry: KeyedEntry) -> Probe:
 
 async def _outcome(trial: Awaitable[Sequence[ModelSpec]]) -> Probe:
     try:
-        models = await trial
+        async with asyncio.timeout(_LONGEST_SECONDS):
+            models = await trial
+    except TimeoutError:
+        message = f"It has not answered within {_LONGEST_SECONDS:g} seconds."
+        return Probe(ok=False, code=UpstreamTimeout.code, message=message, models=[])
     except GatewayError as error:
         return Probe(ok=False, code=error.code or error.type, message=error.message, models=[])
     return Probe(ok=True, code=None, message=None, models=[spec.id for spec in models[:_MOST_MODELS]])

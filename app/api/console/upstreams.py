@@ -10,13 +10,13 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from app.api.admin.trying import Answerers, Probe, tried, who_answers
+from app.api.admin.trying import Answerers, Probe, probed, tried, who_answers
 from app.api.console.limit_bars import bars, read_standing
 from app.api.console.rendering import Rendering
 from app.api.console.services import ConsoleServices
 from app.api.console.visitors import Refused, actor_of, form_of, home_of, visitor_of
 from app.domain.chat import ApiKind
-from app.domain.errors import GatewayError, InvalidRequest
+from app.domain.errors import InvalidRequest
 from app.domain.granting import Scope
 from app.providers.base import BaseProvider
 from app.providers.config import model_names, route_to
@@ -126,11 +126,8 @@ class UpstreamPages:
         provider = self._running(name)
         if provider is None:
             raise Refused(HTTPStatus.NOT_FOUND, "missing")
-        try:
-            await provider.connect()
-            outcome = "ok"
-        except GatewayError as error:
-            outcome = error.code or error.type
+        trial = await probed(provider)
+        outcome = "ok" if trial.ok else trial.code
         return RedirectResponse(f"../../upstreams?probed={provider.name}&outcome={outcome}", HTTPStatus.SEE_OTHER)
 
     async def _back(self, request: Request, place: str = "") -> Response:

@@ -23,8 +23,8 @@ _FIXED: dict[str, Any] = {
     "key_id": caller_of_key(ALICE_KEY).id,  # which can't be revoked meanwhile
     "duration": "1h",
 }
-# Made-up upstreams are at no other address, whatever else is said of them.
-_NOWHERE = {"base_url": "http://127.0.0.1:9/v1", "preset": None}
+# Made-up upstreams are at no other address, whatever else is said of them, and are asked once.
+_NOWHERE = {"base_url": "http://127.0.0.1:9/v1", "preset": None, "retries": 0}
 
 
 @schemathesis.hook
