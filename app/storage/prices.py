@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select
+from sqlalchemy import Connection, Row, select
 
 from app.storage import tables
 from app.storage.audit import Actor, note_action
 from app.storage.changes import note_change
-from app.storage.database import Database
+from app.storage.database import Database, insert_into
 
 _PRICES = tables.prices
 # The subject of changes of prices.
@@ -21,15 +21,19 @@ def set_prices(database: Database, connection: Connection, rows: Iterable[tuple[
     Args:
         rows: Model (or `provider/model`), since when (milliseconds), nano-dollars for a token in, out, cached.
     """
-    count = 0
-    for model, since, price_in, price_out, price_cached in rows:
-        connection.execute(delete(_PRICES).where(_PRICES.c.model == model, _PRICES.c.since == since))
-        connection.execute(
-            insert(_PRICES).values(model=model, since=since, input=price_in, output=price_out, cached=price_cached)
+    names = [column.name for column in _PRICES.columns]
+    given = [dict(zip(names, row, strict=True)) for row in rows]
+    if given:
+        # Of several for one model and time the last counts. All in one statement: a list may be long.
+        prices = {(price["model"], price["since"]): price for price in given}
+        statement = insert_into(_PRICES, database.backend)
+        statement = statement.on_conflict_do_update(
+            index_elements=list(_PRICES.primary_key),
+            set_={name: statement.excluded[name] for name in ("input", "output", "cached")},
         )
-        count += 1
+        connection.execute(statement, list(prices.values()))
     note_change(database, connection, PRICES_CHANGED)
-    return count
+    return len(given)
 
 
 def change_prices(
