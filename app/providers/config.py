@@ -108,8 +108,10 @@ def _model_entries(value: Any) -> Any:
 
 def _separated_by_commas(value: Any) -> Any:
     """Turn a list of names into one text, which all that stores and shows it can take."""
-    if isinstance(value, list | tuple) and all(isinstance(name, str) and name.strip() for name in value):
-        return ", ".join(value)
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        value = ", ".join(value)
+    if isinstance(value, str) and not _parts(value):
+        raise ValueError("write the name of a variable, or several names")
     return value
 
 
@@ -121,7 +123,7 @@ class ProviderEntry(BoundsEntry):
     kind: ApiKind | None = None
     base_url: str | None = None
     # The names of several variables are separated by commas.
-    key_env: Annotated[str, Field(min_length=1), BeforeValidator(_separated_by_commas)] | None = None
+    key_env: Annotated[str, BeforeValidator(_separated_by_commas)] | None = None
     models: Annotated[tuple[ModelEntry, ...] | None, BeforeValidator(_model_entries)] = None
     any_model: bool | None = None
     discover: bool | None = None
@@ -455,15 +457,24 @@ def _named_keys(
     switch = preset.variables.get("api_key", "")
     if isinstance(entry, KeyedEntry) and entry.key is not None:
         keys = _parts(entry.key.get_secret_value())
+        if not keys:
+            raise ValueError("key: has nothing but blanks and commas")
         return "key", {"key" if len(keys) > 1 else switch: keys}
     if entry.key_env is not None:
         names = _parts(entry.key_env)
-        return "key_env", {name: _parts(_variable("key_env", name, environment)) for name in names}
+        return "key_env", {name: _keys_in(name, environment) for name in names}
     if entry.base_url is not None:
         return "key", {}  # a vendor's key goes nowhere but to the vendor, or to where the settings say
     if switch and not settings.keys:
         raise ValueError(f"{preset.switch} is not set")
     return "key", {switch: settings.keys}
+
+
+def _keys_in(variable: str, environment: Mapping[str, str]) -> list[str]:
+    keys = _parts(_variable("key_env", variable, environment))
+    if not keys:
+        raise ValueError(f"key_env: the environment variable {variable} has nothing but commas")
+    return keys
 
 
 def _parts(text: str) -> list[str]:

@@ -252,6 +252,8 @@ class Accounts(Generic[S]):
                     return
             except _OF_KEY as error:
                 if has_begun or once:
+                    if isinstance(error, UpstreamRateLimited) and self._has_free(model):
+                        error.retry_after = None  # the pause is that key's: nobody else need wait
                     raise
                 failed[account] = error
 
@@ -270,6 +272,9 @@ class Accounts(Generic[S]):
                 refusals.append(error)
         if refusals:
             raise refusals[0]
+
+    def _has_free(self, model: str) -> bool:
+        return any(not one.is_set_aside(model) and one.standing_refusal(model) is None for one in self._accounts)
 
     def _next(self, model: str, conversation_id: str | None, failed: Mapping[Account[S], UpstreamError]) -> Account[S]:
         """The key for the next try.
