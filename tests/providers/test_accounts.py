@@ -158,7 +158,7 @@ async def test_a_key_is_set_aside_for_ten_minutes(clock: Clock, error: UpstreamE
         asked.clear()
         clock.now += 1
         with pytest.raises(type(error)):
-            await accounts.run(ask, model="m")
+            await accounts.run(ask, model="m", conversation_id="talk")
         assert asked == [expected]
     refused.clear()
     assert await accounts.run(ask, model="m") == "sk-1"

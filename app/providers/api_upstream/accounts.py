@@ -37,9 +37,9 @@ _OF_KEY = (UpstreamKeyRejected, UpstreamQuotaExhausted, UpstreamRateLimited)
 
 
 class Refusal(Struct, frozen=True):
-    """Why a key is set aside, and until when."""
+    """Why a key is set aside, and until when. Not the error itself: that would keep the whole request in memory."""
 
-    error: UpstreamError
+    kind: type[UpstreamError]
     until: float
 
 
@@ -95,7 +95,7 @@ class Account(Generic[S]):
     def refused_by(self, kind: type[UpstreamError]) -> bool:
         """Whether the key is set aside because of such an error."""
         now = self._clock()
-        return any(one.until > now and isinstance(one.error, kind) for one in self._refusals.values())
+        return any(one.until > now and issubclass(one.kind, kind) for one in self._refusals.values())
 
     @property
     def is_paused(self) -> bool:
@@ -118,7 +118,7 @@ class Account(Generic[S]):
                 "upstream.key_set_aside", upstream=self._upstream, key=self.name, error=error.code, seconds=SET_ASIDE
             )
         self._refusals.pop(place, None)
-        self._refusals[place] = Refusal(error, self._clock() + SET_ASIDE)
+        self._refusals[place] = Refusal(type(error), self._clock() + SET_ASIDE)
         _shorten(self._refusals)
 
     def accept(self, model: str) -> None:
