@@ -1,6 +1,8 @@
 """Several keys of one upstream: which one a call is made with, and what happens to one that is refused."""
 
 import asyncio
+import gc
+import weakref
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -177,6 +179,34 @@ async def test_a_call_from_before_a_refusal_does_not_end_it(clock: Clock) -> Non
     with account.call("m"):
         pass
     assert not account.is_set_aside("m")
+
+
+async def test_a_refusal_keeps_nothing_in_memory(clock: Clock) -> None:
+    """When a call is over, its errors are gone, and the request that they refer to, without the garbage collector."""
+    refusals: list[weakref.ref[UpstreamError]] = []
+
+    def refusal() -> UpstreamError:
+        error = UpstreamKeyRejected("No.")
+        refusals.append(weakref.ref(error))
+        return error
+
+    async def refuse(_: str) -> None:
+        raise refusal()
+
+    async def refused_stream(_: str) -> AsyncGenerator[str, None]:
+        raise refusal()
+        yield ""
+
+    gc.disable()
+    try:
+        accounts = Accounts(_accounts(clock))
+        with pytest.raises(UpstreamKeyRejected):
+            await accounts.run(refuse, model="m")
+        with pytest.raises(UpstreamKeyRejected):
+            await anext(accounts.stream(refused_stream, model="m"))
+        assert [found for one in refusals if (found := one()) is not None] == []
+    finally:
+        gc.enable()
 
 
 def test_what_is_known_of_made_up_models_is_bounded(clock: Clock) -> None:

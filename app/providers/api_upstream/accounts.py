@@ -210,13 +210,16 @@ class Accounts(Generic[S]):
             UpstreamError: The last failure, or the refusal whose pause ends first.
         """
         failed: dict[Account[S], UpstreamError] = {}
-        while True:
-            account = self._next(model, conversation_id, failed)
-            try:
-                with account.call(model):
-                    return await attempt(account.sender)
-            except _OF_KEY as error:
-                failed[account] = error
+        try:
+            while True:
+                account = self._next(model, conversation_id, failed)
+                try:
+                    with account.call(model):
+                        return await attempt(account.sender)
+                except _OF_KEY as error:
+                    failed[account] = error
+        finally:
+            failed.clear()  # the errors refer back to this call
 
     async def stream(
         self,
@@ -238,24 +241,27 @@ class Accounts(Generic[S]):
             UpstreamError: As `run`, or the stream broke off.
         """
         failed: dict[Account[S], UpstreamError] = {}
-        while True:
-            account = self._next(model, conversation_id, failed)
-            has_begun = False
-            try:
-                with account.call(model) as call:
-                    async with aclosing(attempt(account.sender)) as parts:
-                        async for part in parts:
-                            if not has_begun:
-                                has_begun = True
-                                call.answered()
-                            yield part
-                    return
-            except _OF_KEY as error:
-                if has_begun or once:
-                    if isinstance(error, UpstreamRateLimited) and self._has_free(model):
-                        error.retry_after = None  # the pause is that key's: nobody else need wait
-                    raise
-                failed[account] = error
+        try:
+            while True:
+                account = self._next(model, conversation_id, failed)
+                has_begun = False
+                try:
+                    with account.call(model) as call:
+                        async with aclosing(attempt(account.sender)) as parts:
+                            async for part in parts:
+                                if not has_begun:
+                                    has_begun = True
+                                    call.answered()
+                                yield part
+                        return
+                except _OF_KEY as error:
+                    if has_begun or once:
+                        if isinstance(error, UpstreamRateLimited) and self._has_free(model):
+                            error.retry_after = None  # the pause is that key's: nobody else need wait
+                        raise
+                    failed[account] = error
+        finally:
+            failed.clear()  # the errors refer back to this call
 
     async def check(self, attempt: Callable[[S], Awaitable[object]]) -> None:
         """Try each key.
