@@ -58,7 +58,9 @@ def _add_fields(action: argparse.ArgumentParser) -> None:
     action.add_argument("--base-url", help="its address, up to /v1")
     action.add_argument("--key", action="store_true", help="ask for its key, or read it from the standard input")
     action.add_argument("--no-key", action="store_true", help="take its key away")
-    action.add_argument("--key-env", help="the environment variable of each worker that holds its key")
+    action.add_argument(
+        "--key-env", help="the environment variable of each worker that holds its key; several are separated by commas"
+    )
     action.add_argument("--models", help="its models: names, or public-name=its-name, separated by commas")
     for name, purpose in (("discover", "list the models that it lists"), ("any-model", "accept NAME/anything")):
         action.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=purpose)

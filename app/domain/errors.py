@@ -378,7 +378,7 @@ class UpstreamError(GatewayError):
     # Does it lock out every request, so that there is no point in sending another?
     shuts_out: ClassVar[bool] = False
     # Would a request for another model of the same upstream meet it, too?
-    concerns_all_models: ClassVar[bool] = False
+    concerns_all_models: bool = False
 
 
 class UpstreamModelMissing(UpstreamError):
@@ -409,6 +409,7 @@ class UpstreamKeyRejected(UpstreamError):
     code = "upstream_key_rejected"
     advice = "Set the right key, or remove this provider."
     is_outage = False
+    concerns_all_models = True
     should_retry = False
 
 
@@ -419,6 +420,7 @@ class UpstreamQuotaExhausted(UpstreamError):
     code = "upstream_quota_exhausted"
     advice = "Top up the account, or remove this provider."
     is_outage = False
+    concerns_all_models = True
     should_retry = False
 
 

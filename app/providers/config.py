@@ -106,6 +106,15 @@ def _model_entries(value: Any) -> Any:
     return value
 
 
+def _separated_by_commas(value: Any) -> Any:
+    """Turn a list of names into one text, which all that stores and shows it can take."""
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        value = ", ".join(value)
+    if isinstance(value, str) and not _parts(value):
+        raise ValueError("write the name of a variable, or several names")
+    return value
+
+
 class ProviderEntry(BoundsEntry):
     """A table of `[[providers]]`."""
 
@@ -113,7 +122,8 @@ class ProviderEntry(BoundsEntry):
     preset: str | None = None
     kind: ApiKind | None = None
     base_url: str | None = None
-    key_env: str | None = Field(None, min_length=1)
+    # The names of several variables are separated by commas.
+    key_env: Annotated[str, BeforeValidator(_separated_by_commas)] | None = None
     models: Annotated[tuple[ModelEntry, ...] | None, BeforeValidator(_model_entries)] = None
     any_model: bool | None = None
     discover: bool | None = None
@@ -199,7 +209,7 @@ class ProvidersFile(_Row):
     def variables(self) -> set[str]:
         """The environment variables that the file names."""
         values = [value for entry in self.providers for value in entry.headers.values()]
-        return {entry.key_env for entry in self.providers if entry.key_env} | {
+        return {name for entry in self.providers for name in _parts(entry.key_env or "")} | {
             value.env for value in values if isinstance(value, FromEnvironment)
         }
 
@@ -233,7 +243,7 @@ class PresetSettings(_Row):
     """The settings of a preset, each under the variable that `Preset.variables` names.
 
     Args:
-        api_key: Switches it on.
+        api_key: Switches it on; several are separated by commas.
         base_url: In place of the preset's; switches on those that have none.
         models: Public id -> the upstream's own, in place of the preset's.
     """
@@ -248,9 +258,9 @@ class PresetSettings(_Row):
         return value and checked_base_url(value, "")
 
     @property
-    def key(self) -> str:
-        """The key itself; empty for none."""
-        return self.api_key.get_secret_value().strip()
+    def keys(self) -> list[str]:
+        """The keys themselves."""
+        return _parts(self.api_key.get_secret_value())
 
 
 class Traffic(Struct, frozen=True):
@@ -363,7 +373,7 @@ def configured_upstream(
 
 
 def _is_on(preset: Preset, settings: PresetSettings) -> bool:
-    return bool(settings.key if preset.base_url else settings.base_url)
+    return bool(settings.keys if preset.base_url else settings.base_url)
 
 
 def _entry(name: str, settings: PresetSettings) -> ProviderEntry:
@@ -407,11 +417,14 @@ def _upstream(
         raise ValueError(f"{field}: is for upstreams of the kind 'openai' only")
     name = entry.name
     size = entry.context_length or preset.context_length
+    keys = _keys(entry, preset, settings, environment)
+    first = next(iter(keys), "")
     upstream = Upstream(
         name=name,
         base_url=checked_base_url(base_url, _USUAL_PATHS[preset.kind]),
-        key=_sendable("key_env" if entry.key_env else "key", _key(entry, preset, settings, environment)),
-        key_name=entry.key_env or preset.variables.get("api_key", ""),
+        key=keys.get(first, ""),
+        key_name=first or preset.variables.get("api_key", ""),
+        keys=keys if len(keys) > 1 else {},
         headers={header: _value(header, given, environment) for header, given in entry.headers.items()},
         quirks=_quirks(entry, preset.quirks),
         any_model=preset.any_model if entry.any_model is None else entry.any_model,
@@ -424,16 +437,49 @@ def _upstream(
     return replace(upstream, models=tuple(_specs(entry, preset, upstream)))
 
 
-def _key(entry: ProviderEntry, preset: Preset, settings: PresetSettings, environment: Mapping[str, str]) -> str:
+def _keys(
+    entry: ProviderEntry, preset: Preset, settings: PresetSettings, environment: Mapping[str, str]
+) -> dict[str, str]:
+    """The keys by their names: that of the variable, with the key's place if the variable has several."""
+    field, found = _named_keys(entry, preset, settings, environment)
+    keys: dict[str, str] = {}
+    for name, parts in found.items():
+        for place, key in enumerate(parts, start=1):
+            if key not in keys.values():
+                keys[name if len(parts) == 1 else f"{name} {place}"] = _sendable(field, key)
+    return keys
+
+
+def _named_keys(
+    entry: ProviderEntry, preset: Preset, settings: PresetSettings, environment: Mapping[str, str]
+) -> tuple[str, dict[str, list[str]]]:
+    """The field that the keys are from, and by their variables' names what these have."""
+    switch = preset.variables.get("api_key", "")
     if isinstance(entry, KeyedEntry) and entry.key is not None:
-        return entry.key.get_secret_value().strip()
+        keys = _parts(entry.key.get_secret_value())
+        if not keys:
+            raise ValueError("key: has nothing but blanks and commas")
+        return "key", {"key" if len(keys) > 1 else switch: keys}
     if entry.key_env is not None:
-        return _variable("key_env", entry.key_env, environment)
+        names = _parts(entry.key_env)
+        return "key_env", {name: _keys_in(name, environment) for name in names}
     if entry.base_url is not None:
-        return ""  # a vendor's key goes nowhere but to the vendor, or to where the settings say
-    if "api_key" in preset.variables and not settings.key:
+        return "key", {}  # a vendor's key goes nowhere but to the vendor, or to where the settings say
+    if switch and not settings.keys:
         raise ValueError(f"{preset.switch} is not set")
-    return settings.key
+    return "key", {switch: settings.keys}
+
+
+def _keys_in(variable: str, environment: Mapping[str, str]) -> list[str]:
+    keys = _parts(_variable("key_env", variable, environment))
+    if not keys:
+        raise ValueError(f"key_env: the environment variable {variable} has nothing but commas")
+    return keys
+
+
+def _parts(text: str) -> list[str]:
+    """What commas separate."""
+    return [part for part in map(str.strip, text.split(",")) if part]
 
 
 def _value(header: str, given: str | FromEnvironment, environment: Mapping[str, str]) -> str:

@@ -34,9 +34,9 @@ repeated there: some are secrets.
 """
 _NOT_MOVABLE = " (no setting for another one: clients of this gateway use its name for the gateway's own address)"
 _PRESETS_INTRODUCTION = """\
-A key switches an upstream on; of those on your own machines the address does. `…_BASE_URL` sends requests to another \
-address than the vendor's. `…_MODELS` lists other models than the known ones: names, or `public-name=their-name`, \
-separated by commas.
+A key switches an upstream on; of those on your own machines the address does. Several keys are separated by commas. \
+`…_BASE_URL` sends requests to another address than the vendor's. `…_MODELS` lists other models than the known ones: \
+names, or `public-name=their-name`, separated by commas.
 """
 
 

@@ -285,6 +285,38 @@ def test_an_entry_replaces_the_preset_of_its_name_and_keeps_its_key_at_home(tmp_
 
 
 @pytest.mark.parametrize(
+    ("key_env", "keys"),
+    [
+        ('"WORK_KEY"', {}),
+        ('["WORK_KEY"]', {}),
+        ('"WORK_KEY, SECOND_KEY"', {"WORK_KEY": "sk-work-1", "SECOND_KEY": "sk-second-3"}),
+        ('["WORK_KEY", "SECOND_KEY"]', {"WORK_KEY": "sk-work-1", "SECOND_KEY": "sk-second-3"}),
+        ('"TWO"', {"TWO 1": "sk-a", "TWO 2": "sk-b"}),
+        ('["WORK_KEY", "TWO"]', {"WORK_KEY": "sk-work-1", "TWO 1": "sk-a", "TWO 2": "sk-b"}),
+        ('["TWO", "TWO"]', {"TWO 1": "sk-a", "TWO 2": "sk-b"}),
+        ('"SAME"', {}),
+    ],
+)
+def test_an_entry_may_have_several_keys(tmp_path: Path, key_env: str, keys: dict[str, str]) -> None:
+    """In several variables, in one, or both; each is named, once. A single one is what it always was."""
+    file = read(tmp_path, f'[[providers]]\nname = "a"\nbase_url = "http://x"\nkey_env = {key_env}')
+    environment = ENVIRONMENT | {"TWO": "sk-a, sk-b,", "SAME": "sk-work-1,sk-work-1"}
+    ((row, _),) = configured_upstreams(file, {}, environment, DEFAULTS)
+    assert (dict(row.keys), row.key) == (keys, next(iter(keys.values()), "sk-work-1"))
+    assert row.key_name in (keys or {"WORK_KEY", "SAME 1"})
+    assert {*keys.values(), row.key} <= {*row.secrets}
+    assert file.variables() <= environment.keys()
+
+
+def test_a_preset_s_variable_may_have_several_keys() -> None:
+    """They are named by their places; none at all switch nothing on."""
+    row = upstreams(ProvidersFile(), {"openai": PresetSettings(api_key=SecretStr(" sk-1 ,sk-2"))})["openai"]
+    assert (row.key, row.key_name) == ("sk-1", "OPENAI_API_KEY 1")
+    assert row.keys == {"OPENAI_API_KEY 1": "sk-1", "OPENAI_API_KEY 2": "sk-2"}
+    assert upstreams(ProvidersFile(), {"openai": PresetSettings(api_key=SecretStr(" , "))}) == {}
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("[[providers]", "is not valid TOML"),
@@ -346,6 +378,17 @@ def test_an_entry_replaces_the_preset_of_its_name_and_keeps_its_key_at_home(tmp_
             '[[providers]]\nname = "a"\nbase_url = "http://x"\nkey_env = "TORN_KEY"',
             "providers[0] (a): key_env: must consist of printable ASCII characters",
         ),
+        *(
+            (
+                f'[[providers]]\nname = "a"\nbase_url = "http://x"\nkey_env = {names}',
+                "providers[0] (a).key_env: write the name of a variable, or several names",
+            )
+            for names in ("[]", '""', '", "', '[" "]')
+        ),
+        (
+            '[[providers]]\nname = "a"\nbase_url = "http://x"\nkey_env = ["WORK_KEY", "COMMAS"]',
+            "providers[0] (a): key_env: the environment variable COMMAS has nothing but commas",
+        ),
         ("[routes]\nkimi = []", "routes: the route 'kimi' needs at least one target"),
         ("[routes]\nkimi = { a = -1 }", "routes.kimi"),
         ("[route]", "route: Extra inputs are not permitted"),
@@ -354,7 +397,9 @@ def test_an_entry_replaces_the_preset_of_its_name_and_keeps_its_key_at_home(tmp_
 def test_a_mistake_is_named_with_its_place(tmp_path: Path, text: str, said: str) -> None:
     """File, table and field are in the message, and no value that might be a secret."""
     with pytest.raises(ProvidersFileError) as error:
-        configured_upstreams(read(tmp_path, text), {}, {**ENVIRONMENT, "TORN_KEY": "sk-1\nX-B: 1"}, DEFAULTS)
+        configured_upstreams(
+            read(tmp_path, text), {}, {**ENVIRONMENT, "TORN_KEY": "sk-1\nX-B: 1", "COMMAS": ","}, DEFAULTS
+        )
     assert said in str(error.value)
     assert "sk-1" not in str(error.value)
 

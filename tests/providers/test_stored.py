@@ -103,6 +103,21 @@ def test_an_upstream_is_added_changed_and_removed(book: Book) -> None:
     assert (delete["action"], delete["subject"], delete["after"]) == ("upstream.delete", "upstream:gpu", None)
 
 
+def test_an_upstream_may_have_several_keys(sqlite_book: Book) -> None:
+    """Keys with commas between them are one secret; a list of variables is kept as the text that forms show."""
+    sqlite_book.do("add", {**GPU, "key": f"{KEY},{NEXT_KEY}"})
+    sqlite_book.do("add", {**GPU, "name": "env", "key_env": ["HOME", "PATH"]})
+    several, of_variables = sqlite_book.all()
+    assert several.secrets == ["key"]
+    assert KEY not in sqlite_book.everything()
+    assert NEXT_KEY not in sqlite_book.everything()
+    assert of_variables.stored.entry["key_env"] == "HOME, PATH"
+    assert several.entry is not None
+    assert of_variables.entry is not None
+    for entry in (several.entry, of_variables.entry):
+        assert sqlite_book.administration.catalog.provider(entry).status().ready
+
+
 def test_what_is_secret_is_stored_encrypted_and_told_nowhere(book: Book) -> None:
     """Neither the key nor what headers say stands in any table, and both come back with SECRET_KEY."""
     headers = {"X-Token": TOKEN, "X-Home": {"env": "HOME"}}
@@ -186,6 +201,9 @@ def test_upstreams_are_put_in_order(book: Book) -> None:
         ({"key_env": "NOT_SET_ANYWHERE"}, "key_env"),
         ({"key": KEY, "key_env": "HOME"}, ""),
         ({"key": "\N{GREEK SMALL LETTER ALPHA}"}, "key"),
+        ({"key": f"{KEY},\N{GREEK SMALL LETTER ALPHA}"}, "key"),
+        ({"key": " , "}, "key"),
+        ({"key_env": ["HOME", "NOT_SET_ANYWHERE"]}, "key_env"),
         ({"preset": "nobody"}, "preset"),
         ({"option_bounds": {"temperature": [2, 1]}}, "option_bounds.temperature"),
         ({"colour": "red"}, "colour"),

@@ -195,7 +195,7 @@ def _lasting(words: str, upstream: Upstream, status: int, said: str, quoted: str
             f"The conversation is too long for the model at {name}{quoted}", param="messages", limit=_limit_in(words)
         )
     if status == 402 or (status in (200, 400, 403, 429) and _QUOTA.search(words)):
-        return UpstreamQuotaExhausted(f"The gateway's account at {name} has no credit or quota left.")
+        return _quota_exhausted(upstream)
     if status in (200, 400, 403, 422, 451) and _FILTER.search(words):
         return MessageRefused(f"{name} refuses to answer this{quoted}", param="messages")
     if status in (401, 403) or (status in (200, 400) and _KEY.search(words)):
@@ -229,7 +229,15 @@ def _passing(fault: UpstreamFault, name: str, status: int, quoted: str, headers:
 def key_rejected(upstream: Upstream, status: int, quoted: str = ".") -> UpstreamKeyRejected:
     """The error for a key that the upstream rejects, or that lacks a permission."""
     place = f" ({upstream.key_name})" if upstream.key_name else ""
-    return UpstreamKeyRejected(f"{upstream.name} rejects the gateway's key{place} with HTTP {status}{quoted}")
+    error = UpstreamKeyRejected(f"{upstream.name} rejects the gateway's key{place} with HTTP {status}{quoted}")
+    # A key that lacks a permission may be good for other models.
+    error.concerns_all_models = status != 403
+    return error
+
+
+def _quota_exhausted(upstream: Upstream) -> UpstreamQuotaExhausted:
+    place = f" ({upstream.key_name})" if upstream.keys else ""
+    return UpstreamQuotaExhausted(f"The gateway's account{place} at {upstream.name} has no credit or quota left.")
 
 
 def quotable(text: str, secrets: Sequence[str]) -> str:
@@ -254,7 +262,7 @@ def _wordless(reply: HttpReply, upstream: Upstream, api_name: str, wanted: str, 
     if status == 413:
         return ContextTooLong(f"The request is too large for {name}.", param="messages")
     if status == 402:
-        return UpstreamQuotaExhausted(f"The gateway's account at {name} has no credit or quota left.")
+        return _quota_exhausted(upstream)
     if status == 401 or (status == 403 and not is_page):
         return key_rejected(upstream, status)
     if status in (403, 451):

@@ -4,7 +4,9 @@ import asyncio
 import json
 import re
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from copy import copy
+from functools import partial
 from http import HTTPStatus
 from types import TracebackType
 from typing import ClassVar, Self
@@ -16,6 +18,7 @@ from app.domain.chat import Completion, Delta, Usage
 from app.domain.errors import GatewayError, UnexpectedReply, UpstreamUnavailable
 from app.domain.json import is_overladen, read_json_list, read_json_object
 from app.domain.spans import Trace, no_trace
+from app.providers.api_upstream.accounts import Account, Accounts
 from app.providers.api_upstream.events import Beginning, Events, events_from, is_events
 from app.providers.api_upstream.failure import UpstreamFault, failure, fault_error, fault_in
 from app.providers.api_upstream.reply import Json, Reader, gathered
@@ -56,18 +59,38 @@ class ApiProvider(BaseProvider):
     fault_in: ClassVar["staticmethod[[Json], UpstreamFault | None]"] = staticmethod(fault_in)
 
     def __init__(
-        self, upstream: Upstream, *, client: HttpClient, guard: Guard, max_reply_bytes: int, trace: Trace = no_trace
+        self: Self,
+        upstream: Upstream,
+        *,
+        client: HttpClient,
+        guard: Guard,
+        max_reply_bytes: int,
+        trace: Trace = no_trace,
     ) -> None:
         self.name = upstream.name
         self.timeout = guard.timeout
-        self._upstream = upstream
         self._client = client
         self._guard = guard
         self._max_reply_bytes = max_reply_bytes
         self._trace = trace
-        self._models = UpstreamModels(upstream, self._fetch_models)
+        self._models = UpstreamModels(upstream, self._listed_models)
+        self._use(upstream)
+        # None with a single key, or none.
+        self._accounts: Accounts[Self] | None = self._accounts_of(upstream) if upstream.keys else None
+
+    def _use(self, upstream: Upstream) -> None:
+        self._upstream = upstream
         self._headers = {**upstream.headers, **self._own_headers(upstream)}
         self._stream_headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity", **self._headers}
+
+    def _accounts_of(self, upstream: Upstream) -> Accounts[Self]:
+        """An account for each key. What sends its requests is this provider but for the key."""
+        accounts: list[Account[Self]] = []
+        for name, key in upstream.keys.items():
+            self._use(replace(upstream, key=key, key_name=name))
+            accounts.append(Account(self.name, name, key, copy(self), self._guard))
+        self._use(upstream)
+        return Accounts(accounts)
 
     @abstractmethod
     def _own_headers(self, upstream: Upstream) -> Mapping[str, str]:
@@ -137,7 +160,9 @@ class ApiProvider(BaseProvider):
         Raises:
             GatewayError: It isn't, or doesn't.
         """
-        await self._guard.run(self._check, caller_id="")
+        accounts = self._accounts
+        check = self.check_once if accounts is None else partial(accounts.check, lambda sender: sender.check_once())
+        await self._guard.run(check, caller_id="")
         await self._models.refresh()
 
     async def prepare(self) -> None:
@@ -166,6 +191,8 @@ class ApiProvider(BaseProvider):
         all_stopped = not self._upstream.any_model and listed and listed <= stopped
         breaker = "open" if all_stopped else guard.breaker.state
         details = {"breaker": breaker, **self._models.details}
+        if self._accounts is not None:
+            details.update(self._accounts.details)
         if reason := guard.failure_reason():
             details["failure_reason"] = reason
         if stopped:
@@ -184,8 +211,16 @@ class ApiProvider(BaseProvider):
     async def create_completion(self, request: CompletionRequest) -> Completion:
         """The upstream's answer, requested as a whole."""
         body = self._body(request, stream=False)
+        attempt: Callable[[], Awaitable[Completion]] = partial(self.complete_once, body, request)
+        if self._accounts is not None:
+            attempt = partial(
+                self._accounts.run,
+                lambda sender: sender.complete_once(body, request),
+                model=request.model.upstream_id,
+                conversation_id=request.conversation_id,
+            )
         return await self._guard.run(
-            lambda: self._complete(body, request),
+            attempt,
             caller_id=request.caller_id,
             model=request.model.upstream_id,
             deadline=request.deadline,
@@ -196,8 +231,16 @@ class ApiProvider(BaseProvider):
     def stream_completion(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
         """The upstream's stream, delta by delta."""
         body = self._body(request, stream=True)
+        attempt: Callable[[], AsyncGenerator[Delta, None]] = partial(self.stream_once, body, request)
+        if self._accounts is not None:
+            attempt = partial(
+                self._accounts.stream,
+                lambda sender: sender.stream_once(body, request),
+                model=request.model.upstream_id,
+                conversation_id=request.conversation_id,
+            )
         return self._guard.stream(
-            lambda: self._stream(body, request),
+            attempt,
             caller_id=request.caller_id,
             model=request.model.upstream_id,
             deadline=request.deadline,
@@ -205,7 +248,8 @@ class ApiProvider(BaseProvider):
             on_wait=request.on_wait,
         )
 
-    async def _check(self) -> None:
+    async def check_once(self) -> None:
+        """One try of `connect`."""
         try:
             check_url = f"{self._upstream.base_url}{self._upstream.quirks.check_path}"
             reply = await self._client.get(check_url, self._headers)
@@ -217,7 +261,8 @@ class ApiProvider(BaseProvider):
         if reply.status != HTTPStatus.OK or _any_json(reply.body) is None:
             raise self._failure(reply)
 
-    async def _complete(self, body: bytes, request: CompletionRequest) -> Completion:
+    async def complete_once(self, body: bytes, request: CompletionRequest) -> Completion:
+        """One try of `create_completion`."""
         url, headers = self._url(request, stream=False), self._headers_for(request, self._headers)
         with self._trace("upstream"):
             try:
@@ -228,9 +273,12 @@ class ApiProvider(BaseProvider):
             return gathered(await self._events_of(reply.body, self._reader(request)))  # some upstreams always stream
         return self._completion(self._good(reply), request)
 
-    async def _stream(self, body: bytes, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
-        """The body tells whether it is a stream, whatever its content type says. It ends with `[DONE]`, or with the
-        connection: neither a finish reason nor a usage nor a pause ends it before."""
+    async def stream_once(self, body: bytes, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
+        """One try of `stream_completion`.
+
+        The body tells whether it is a stream, whatever its content type says. It ends with `[DONE]`, or with the
+        connection: neither a finish reason nor a usage nor a pause ends it before.
+        """
         url, headers = self._url(request, stream=True), self._headers_for(request, self._stream_headers)
         with _BrokenOff(request.report) as broken_off:
             async with self._client.stream_json(url, body, headers) as stream:
@@ -377,7 +425,13 @@ class ApiProvider(BaseProvider):
     def _failure(self, reply: HttpReply) -> GatewayError:
         return failure(reply, self._upstream, self.fault_in, self.api_name)
 
-    async def _fetch_models(self) -> object:
+    async def _listed_models(self) -> object:
+        if self._accounts is None:
+            return await self.fetch_models()
+        return await self._accounts.run(lambda sender: sender.fetch_models())
+
+    async def fetch_models(self) -> object:
+        """One try to read the list of models; the document as it came."""
         try:
             reply = await self._client.get(self._models_url, self._headers)
         except HttpError as error:

@@ -48,6 +48,7 @@ class Upstream(Struct, frozen=True):
         base_url: The address up to and including `/v1` or the like, without a slash at the end.
         key: The API key; empty for none.
         key_name: The variable that holds the key, for messages to the operator.
+        keys: All keys by their names, `key` among them; empty if there is but one.
         headers: Further headers of every request. Values may be secret.
         models: The models that are configured.
         quirks: How it differs from the others.
@@ -63,6 +64,7 @@ class Upstream(Struct, frozen=True):
     base_url: str
     key: str = ""
     key_name: str = ""
+    keys: Mapping[str, str] = {}
     headers: Mapping[str, str] = {}
     quirks: Quirks = PLAIN
     models: tuple[ModelSpec, ...] = ()
@@ -79,5 +81,5 @@ class Upstream(Struct, frozen=True):
     @property
     def secrets(self) -> tuple[str, ...]:
         """What must never be seen in a text that came from the upstream, the longest first."""
-        found = {self.key, self.base_url, *self.headers.values()} - {""}
+        found = {self.key, *self.keys.values(), self.base_url, *self.headers.values()} - {""}
         return tuple(sorted(found, key=len, reverse=True))

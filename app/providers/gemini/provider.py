@@ -51,9 +51,9 @@ class GeminiProvider(ApiProvider):
             return f"{self._upstream.base_url}/{model}"
         return f"{self._upstream.base_url}/models/{quote(model.removeprefix('models/'), safe='')}"
 
-    async def _fetch_models(self) -> object:
+    async def fetch_models(self) -> object:
         """The models that answer chats, in the form that other lists have."""
-        document = await super()._fetch_models()
+        document = await super().fetch_models()
         rows = document.get("models") if isinstance(document, dict) else None
         return [
             {"id": str(row.get("name")).removeprefix("models/"), "context_length": row.get("inputTokenLimit")}

@@ -1,8 +1,8 @@
 """Upstreams that speak OpenAI chat completions."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from functools import cached_property
+from functools import cached_property, partial
 from http import HTTPStatus
 
 from app.domain.chat import Completion
@@ -65,8 +65,17 @@ class OpenAICompatibleProvider(ApiProvider):
 
     def relay(self, request: RelayRequest) -> AsyncGenerator[RelayHead | bytes, None]:
         """The upstream's answer to a request that is passed on, part by part."""
+        attempt: Callable[[], AsyncGenerator[RelayHead | bytes, None]] = partial(self.relay_once, request)
+        if self._accounts is not None:
+            attempt = partial(
+                self._accounts.stream,
+                lambda sender: sender.relay_once(request),
+                model=request.model.upstream_id,
+                # An upload that is still on its way from the client can't be sent again.
+                once=request.payload.pieces is not None and not request.retries,
+            )
         return self._guard.stream(
-            lambda: self._relay(request),
+            attempt,
             caller_id=request.caller_id,
             model=request.model.upstream_id,
             deadline=request.deadline,
@@ -74,7 +83,8 @@ class OpenAICompatibleProvider(ApiProvider):
             on_wait=request.on_wait,
         )
 
-    async def _relay(self, request: RelayRequest) -> AsyncGenerator[RelayHead | bytes, None]:
+    async def relay_once(self, request: RelayRequest) -> AsyncGenerator[RelayHead | bytes, None]:
+        """One try of `relay`."""
         try:
             async with self._sent(request.path, request.payload) as stream:
                 head = head_of(stream)

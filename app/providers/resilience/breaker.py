@@ -272,11 +272,17 @@ class RequestedPause:
         if until > self._until:
             self._until, self._refusal = until, refusal
 
+    def standing_refusal(self) -> UpstreamRateLimited | None:
+        """The upstream's refusal again, with the seconds that are left; None if no pause lasts."""
+        if self._refusal is None or not (seconds := self.seconds):
+            return None
+        refusal = type(self._refusal)(self._refusal.message, code=self._refusal.code, retry_after=seconds)
+        refusal.was_sent = False
+        return refusal
+
     def check(self) -> None:
-        """Raise the upstream's refusal again, with the seconds that are left, while the pause lasts."""
-        if self._refusal is not None and self.seconds > 0:
-            refusal = type(self._refusal)(self._refusal.message, code=self._refusal.code, retry_after=self.seconds)
-            refusal.was_sent = False
+        """Raise the upstream's refusal again while the pause lasts."""
+        if self._refusal is not None and (refusal := self.standing_refusal()) is not None:
             raise refusal
 
     def __enter__(self) -> None:

@@ -77,7 +77,7 @@ class Guard:
         self._budget = budget
         self._idle_timeout = idle_timeout
         self._longest_pause = longest_pause
-        self._clock = clock
+        self.clock = clock
         self._lanes = {"": Lane(self.breaker, self.pause)}
 
     def stopped_models(self) -> frozenset[str]:
@@ -95,6 +95,14 @@ class Guard:
     def pauses(self) -> list[float]:
         """The seconds that are left of each pause that lasts."""
         return [seconds for lane in self._lanes.values() if (seconds := lane.pause.seconds)]
+
+    def new_breaker(self) -> CircuitBreaker:
+        """A breaker with the upstream's policy, for a part of it that calls can do without."""
+        return CircuitBreaker(self._breaker_policy, self.clock)
+
+    def new_pause(self) -> RequestedPause:
+        """A pause with the upstream's bounds."""
+        return RequestedPause(self.clock, self._longest_pause)
 
     async def run(
         self,
@@ -211,8 +219,7 @@ class Guard:
             names = [name for name in self._lanes if name]
             del self._lanes[next((name for name in names if self._lanes[name].is_free), names[0])]
         lane = self._lanes[model] = Lane(
-            CircuitBreaker(self._breaker_policy, self._clock, self.breaker, self._warn),
-            RequestedPause(self._clock, self._longest_pause),
+            CircuitBreaker(self._breaker_policy, self.clock, self.breaker, self._warn), self.new_pause()
         )
         return lane
 

@@ -33,6 +33,12 @@ class Sent:
     headers: dict[str, str]
     body: dict[str, Any]
 
+    @property
+    def key(self) -> str:
+        """The key that it came with."""
+        headers = (self.headers.get(name) for name in ("authorization", "x-api-key", "x-goog-api-key"))
+        return next(filter(None, headers), "").removeprefix("Bearer ")
+
 
 @dataclass(slots=True)
 class RawUpstream:
@@ -40,6 +46,8 @@ class RawUpstream:
 
     base_url: str = ""
     answers: list[Sequence[bytes]] = field(default_factory=list)
+    by_key: dict[str, list[Sequence[bytes]]] = field(default_factory=dict)
+    """The same for requests with these keys."""
     hold: asyncio.Event | None = None
     """With one, the connection stays open after the last piece until it is set or the client leaves."""
     requests: list[Sent] = field(default_factory=list)
@@ -58,7 +66,8 @@ class RawUpstream:
             while (sent := await _read(reader)) is not None:
                 self.requests.append(sent)
                 self.asked.set()
-                pieces = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+                answers = self.by_key.get(sent.key, self.answers)
+                pieces = answers.pop(0) if len(answers) > 1 else answers[0]
                 for piece in pieces:
                     writer.write(piece)
                     await writer.drain()
