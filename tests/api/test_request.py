@@ -24,7 +24,9 @@ from app.domain.errors import ClientClosedRequest, InvalidRequest
 from tests.domain.strategies import UNTIMED, texts
 from tests.live import WAIT_SECONDS
 
-NOTHING = SessionHints(session=None, reset=False, strict=False, is_retry=False, idempotency_key=None, provider=None)
+NOTHING = SessionHints(
+    session=None, reset=False, strict=False, is_retry=False, idempotency_key=None, provider=None, cache=None
+)
 
 
 def raw(headers: dict[str, str]) -> dict[bytes, bytes]:
