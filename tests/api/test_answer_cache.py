@@ -98,7 +98,8 @@ def test_workers_share_kept_answers_in_redis(
     site: LiveSimulator, log_stream: TextIO, words: Words, redis_server: RedisServer
 ) -> None:
     """Each for no longer than answers are kept; and while Redis is away, the upstream answers."""
-    options: dict[str, Any] = {"answer_cache_seconds": 600, "session_store_url": redis_server.url, "api_master_key": KEYS}
+    options: dict[str, Any] = {"answer_cache_seconds": 600, "session_store_url": redis_server.url}
+    options["api_master_key"] = KEYS
     body = {"model": "r", "messages": [{"role": "user", "content": "Hello"}]}
     with gateway_with(site, log_stream, words, **options) as one, one.client() as client:
         first = client.post("/v1/chat/completions", json=body, headers=ASKING)
