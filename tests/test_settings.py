@@ -137,6 +137,9 @@ def test_an_empty_variable_leaves_the_files_value_in_place(monkeypatch: pytest.M
         ("metrics_key", "changeme"),
         ("metrics_key", "short"),
         ("session_store_url", "localhost:6379"),
+        ("answer_cache_seconds", "-1"),
+        ("answer_cache_seconds", "1e9"),
+        ("answer_cache_models", "kimi*"),  # nothing is kept
         ("session_store_url", "http://localhost"),
         ("session_lock_ttl", "0"),
         ("retry_budget", "1.5"),

@@ -139,6 +139,8 @@ def opening_headers(
     ]
     if opening.session_id is not None:
         headers.append((b"x-session-id", session_id_header(opening.session_id)))
+    if opening.cache_age is not None:
+        headers += _cache_headers(opening.cache_age)
     if opening.fallback:
         headers.append((b"x-fallback", ", ".join(opening.fallback).encode("latin-1")))
     unserved = () if exchange is None or opening.native else exchange.unserved
@@ -149,6 +151,11 @@ def opening_headers(
     if opening.admission is not None and limit_headers is not None:
         headers += limit_headers(opening.admission.tightest)
     return headers
+
+
+def _cache_headers(age: int) -> RawHeaders:
+    """What tells whether an answer was given before, and how long ago."""
+    return [(b"x-cache", b"MISS")] if age < 0 else [(b"x-cache", b"HIT"), (b"age", b"%d" % age)]
 
 
 def _listed(names: list[str]) -> str:

@@ -53,6 +53,8 @@ REQUEST_HEADERS: Mapping[str, str] = {
     "X-Session-Strict": "`true` answers 404 instead of starting an expired session anew",
     "Idempotency-Key": "the same for the same turn sent again within a minute, which then gets the same answer",
     "X-Provider": "the only provider that may answer",
+    "Cache-Control": "`max-age=N` takes an answer that the same request got within the last N seconds, else keeps this "
+    "one; `no-cache` takes none, `no-store` keeps none either; where `ANSWER_CACHE_SECONDS` is set",
     "X-Request-ID": "8 to 128 of A-Z a-z 0-9 . _ -; comes back in the response and in the logs",
 }
 

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from app.domain.caller import Caller
-from app.domain.chat import SessionRef
+from app.domain.chat import CacheWish, SessionRef
 from app.domain.errors import ClientClosedRequest, GatewayError, InvalidRequest
 from app.domain.limits import Headroom, Measure
 
@@ -169,7 +169,7 @@ class JsonReply(Response):
 
 
 class SessionHints(TypedDict):
-    """What a request's headers say about its session and its provider. Each is a field of `ChatCall`."""
+    """What a request's headers say about session, provider and kept answers. Each is a field of `ChatCall`."""
 
     session: SessionRef | None
     reset: bool
@@ -177,6 +177,7 @@ class SessionHints(TypedDict):
     is_retry: bool
     idempotency_key: str | None
     provider: str | None
+    cache: CacheWish | None
 
 
 def caller_of(request: Request) -> Caller:
@@ -235,6 +236,7 @@ def session_hints(headers: Mapping[bytes, bytes], user: str | None) -> SessionHi
         )
     retries = headers.get(b"x-stainless-retry-count", b"")
     key, provider = headers.get(b"idempotency-key"), headers.get(b"x-provider")
+    cache = headers.get(b"cache-control")
     return SessionHints(
         session=session,
         reset=headers.get(b"x-session-reset", b"").lower() in _TRUE,
@@ -242,7 +244,25 @@ def session_hints(headers: Mapping[bytes, bytes], user: str | None) -> SessionHi
         is_retry=retries.isdigit() and retries.strip(b"0") != b"",
         idempotency_key=key.decode("latin-1") if key else None,
         provider=(provider.decode("latin-1").strip() or None) if provider else None,
+        cache=cache_wish(cache) if cache else None,
     )
+
+
+def cache_wish(header: bytes) -> CacheWish | None:
+    """Read what `Cache-Control` says about kept answers; None if it says nothing of them.
+
+    Caches on the way, and browsers, have their words in it, too: what isn't understood is not looked at.
+    """
+    directives = dict[str, str]()
+    for part in header.decode("latin-1").lower().split(","):
+        name, _, value = part.partition("=")
+        directives[name.strip()] = value.strip().strip('"')
+    if "no-store" in directives:
+        return CacheWish(0, keeps=False)
+    if "no-cache" in directives:
+        return CacheWish(0)
+    seconds = directives.get("max-age", "")
+    return CacheWish(float(seconds)) if seconds.isascii() and seconds.isdigit() else None
 
 
 def session_id_header(session_id: str) -> bytes:

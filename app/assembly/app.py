@@ -190,6 +190,7 @@ def _chat_service(settings: Settings, resources: Resources) -> ChatService:
         ),
         compiler=SchemaCompiler(),
         limiter=None if limits is None else limits.limiter,
+        cache=resources.answers,
     )
 
 

@@ -23,8 +23,8 @@ PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"}) |
 # Pages that are served by this machine itself, at any port.
 _LOCAL_ORIGIN = r"https?://(localhost|[a-z0-9.-]+\.localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?"
 _READABLE_HEADERS = (
-    "openai-processing-ms request-id retry-after x-context-dropped x-context-shortened x-fallback x-ignored-params "
-    "x-prompt-chars x-prompt-tokens x-provider x-request-id x-session-action x-session-id"
+    "age openai-processing-ms request-id retry-after x-cache x-context-dropped x-context-shortened x-fallback "
+    "x-ignored-params x-prompt-chars x-prompt-tokens x-provider x-request-id x-session-action x-session-id"
 )
 
 

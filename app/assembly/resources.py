@@ -10,7 +10,8 @@ from msgspec import Struct
 
 from app.assembly.limits import Limits, limits_in_memory
 from app.assembly.providers import Providers, build_providers
-from app.assembly.stores import session_store, snapshot_store
+from app.assembly.stores import answer_cache, session_store, snapshot_store
+from app.chat.answer_cache import AnswerCache
 from app.domain.spans import no_trace
 from app.observe.loop_lag import LoopLag
 from app.observe.metrics import Metrics
@@ -31,6 +32,7 @@ class Resources(Struct, frozen=True):
         tracing: None if traces are switched off.
         loop_lag: Measures while the resources are open.
         snapshots: Lives in the session store, and is opened and closed with it.
+        answers: Likewise; None if no answers are kept.
         records: Keys and ledger; None without a database.
         limits: None if nothing can be limited.
     """
@@ -40,6 +42,7 @@ class Resources(Struct, frozen=True):
     loop_lag: LoopLag
     sessions: SessionStore
     snapshots: SnapshotStore
+    answers: AnswerCache | None
     registry: ProviderRegistry
     records: "Records | None"
     limits: Limits | None
@@ -84,6 +87,7 @@ def make_resources(settings: Settings, further_providers: Sequence[BaseProvider]
         loop_lag=LoopLag(metrics.loop_lag),
         sessions=sessions,
         snapshots=snapshot_store(settings, sessions),
+        answers=answer_cache(settings, sessions, metrics),
         registry=registry,
         records=records,
         limits=limits,

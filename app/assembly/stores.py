@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from app.chat.answer_cache import AnswerCache, CachePolicy
 from app.domain.spans import Trace
+from app.observe.metrics import Metrics
 from app.sessions.base import SnapshotStore
 from app.sessions.memory import MemorySessionStore, MemorySnapshotStore
 from app.settings import Settings, SettingsError
 
 if TYPE_CHECKING:  # Redis's client takes 6 MB, which most gateways have no use for
     from app.sessions.redis.store import RedisSessionStore
+
+# As many as find room in 32 MiB.
+_ANSWERS_IN_MEMORY = 4096
+_ANSWERS_OF_PROJECT = 1000
 
 
 def session_store(settings: Settings, trace: Trace) -> "MemorySessionStore | RedisSessionStore":
@@ -45,6 +51,22 @@ def snapshot_store(settings: Settings, sessions: "MemorySessionStore | RedisSess
     if isinstance(sessions, MemorySessionStore):
         return MemorySnapshotStore(max_snapshots=most, time_to_live=time_to_live)
     return sessions.snapshots(max_snapshots_per_caller=most, time_to_live=time_to_live)
+
+
+def answer_cache(
+    settings: Settings, sessions: "MemorySessionStore | RedisSessionStore", metrics: Metrics
+) -> AnswerCache | None:
+    """Make the cache of answers, next to the sessions; None if it is off."""
+    answers = settings.answers
+    if not answers.seconds:
+        return None
+    store: SnapshotStore
+    if isinstance(sessions, MemorySessionStore):
+        store = MemorySnapshotStore(max_snapshots=_ANSWERS_IN_MEMORY, time_to_live=answers.seconds)
+    else:
+        store = sessions.snapshots(max_snapshots_per_caller=_ANSWERS_OF_PROJECT, time_to_live=answers.seconds)
+    policy = CachePolicy(answers.seconds, tuple(answers.models))
+    return AnswerCache(store, policy, on_look_up=metrics.answer_looked_up)
 
 
 def _redis_sessions(settings: Settings, trace: Trace) -> "RedisSessionStore":

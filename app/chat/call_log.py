@@ -7,6 +7,7 @@ from typing import Self
 
 from msgspec.structs import replace
 
+from app.chat.answer_cache import CacheSlot
 from app.chat.deltas import estimated_usage, gather
 from app.chat.events import Ending
 from app.chat.fitting import tools_among
@@ -44,6 +45,7 @@ class CallLog:
 
     Attributes:
         target: Who is asked.
+        slot: The place of its answer in the cache; None if it has none.
         prompt: What is asked; None before anybody is.
         ending: The end of the answer; None if there is none.
         action: What the call means for its session; None until that is known.
@@ -75,6 +77,7 @@ class CallLog:
         "passage",
         "passed_over",
         "prompt",
+        "slot",
         "target",
         "used",
     )
@@ -95,6 +98,7 @@ class CallLog:
         self._on_call = on_call
         self._on_texts = on_texts
         self.target = target
+        self.slot: CacheSlot | None = None
         self.prompt: Prompt | None = None
         self.ending: Ending | None = None
         self._upstream_seconds: float | None = None

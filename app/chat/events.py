@@ -23,6 +23,7 @@ class Opening(Struct, frozen=True):
         ignored: What was left out or changed because the model doesn't take it, by our names.
         admission: By the limits of its caller; None if there are none.
         native: Whether the upstream's API has the form of the request: then the answer's parts have it, too.
+        cache_age: The age of an answer from the cache, in seconds; -1 if there was none, None if none was looked for.
     """
 
     model: str
@@ -35,6 +36,7 @@ class Opening(Struct, frozen=True):
     ignored: tuple[str, ...] = ()
     admission: Admission | None = None
     native: bool = False
+    cache_age: int | None = None
 
 
 class Ending(Struct, frozen=True):

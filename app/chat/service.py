@@ -6,6 +6,7 @@ from contextlib import aclosing
 
 from msgspec.structs import replace
 
+from app.chat.answer_cache import AnswerCache, Hit
 from app.chat.attempts import Attempt, attempts, is_native
 from app.chat.call_log import CallLog
 from app.chat.deltas import as_deltas, gather, limit_completion, limit_deltas, stream_whole, usage_with
@@ -41,6 +42,7 @@ class ChatService:
         room: What is done where a model's limit leaves too little room.
         compiler: Compiles the schemas of tools and answers, and remembers them; None for one of its own.
         limiter: Lets calls in as far as their limits allow; None if nothing is limited.
+        cache: Answers that are given again to the same request; None if there are none.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class ChatService:
         room: RoomPolicy = USUAL_ROOM,
         compiler: SchemaCompiler | None = None,
         limiter: Limiter | None = None,
+        cache: AnswerCache | None = None,
     ) -> None:
         self._registry = registry
         self._sessions = sessions
@@ -65,6 +68,7 @@ class ChatService:
         self._room = room
         self._compiler = SchemaCompiler() if compiler is None else compiler
         self._limiter = limiter
+        self._cache = cache
 
     async def complete(self, call: ChatCall, caller: Caller, origin: Origin = NOWHERE) -> Answer:
         """Answer a call as a whole.
@@ -75,11 +79,11 @@ class ChatService:
         targets = self._resolved(call, caller, origin)
         call = without_notices(call)
         with CallLog(call, caller, targets[0], self._on_call, self._on_texts, origin) as log:
-            await self._admit(call, caller, targets[0], log)
+            hit = await self._admit(call, caller, targets, log)
             async with CallSession(self._sessions, self._policy, call, caller, log.note_wait) as session:
                 log.action = session.action
-                if session.replay is not None:
-                    return _replayed(call, session, targets[0], session.replay, log)
+                if (known := hit or session.replay) is not None:
+                    return _known(call, session, targets[0], known, log)
                 for attempt in self._attempts(call, caller, targets, session, log):
                     try:
                         await self._pass(attempt, log)
@@ -98,9 +102,7 @@ class ChatService:
                         completion = limit_completion(completion, attempt.limiter)
                     opening = _opening(call, session, attempt.target, attempt.request.prompt, log, attempt.ignored)
                     ending = _ending(completion, opening.prompt)
-                    log.used = ending.usage
-                    await session.remember(ending, opening.prompt)
-                    log.ending = ending
+                    await _remember(opening, ending, session, log)
                     if self._room.tells:
                         ending = replace(ending, notice=notice_below(completion, opening, call, session.messages))
                     return Answer(opening, ending)
@@ -115,13 +117,13 @@ class ChatService:
         targets = self._resolved(call, caller, origin)
         call = without_notices(call)
         with CallLog(call, caller, targets[0], self._on_call, self._on_texts, origin) as log:
-            await self._admit(call, caller, targets[0], log)
+            hit = await self._admit(call, caller, targets, log)
             async with CallSession(self._sessions, self._policy, call, caller, log.note_wait) as session:
                 log.action = session.action
-                if session.replay is not None:
-                    answer = _replayed(call, session, targets[0], session.replay, log)
+                if (known := hit or session.replay) is not None:
+                    answer = _known(call, session, targets[0], known, log)
                     yield answer.opening
-                    for delta in as_deltas(answer.ending.completion):
+                    for delta in as_deltas(answer.ending.completion) if hit is None else hit.deltas:
                         yield delta
                     yield answer.ending
                     return
@@ -147,9 +149,7 @@ class ChatService:
                             log.pass_over(attempt.target, error)
                             continue
                     ending = _ending(gather(said), opening.prompt)
-                    log.used = ending.usage
-                    await session.remember(ending, opening.prompt)
-                    log.ending = ending
+                    await _remember(opening, ending, session, log)
                     if self._room.tells:
                         yield Delta(notice_below(ending.completion, opening, call, session.messages))
                     yield ending
@@ -166,10 +166,17 @@ class ChatService:
                 take(record)
             raise
 
-    async def _admit(self, call: ChatCall, caller: Caller, target: Target, log: CallLog) -> None:
-        """Wait a short while for the caller's limits to let the call in."""
+    async def _admit(self, call: ChatCall, caller: Caller, targets: Sequence[Target], log: CallLog) -> Hit | None:
+        """Wait a short while for the caller's limits to let the call in. If the cache has its answer, it needs no such
+        permission: the answer is returned."""
+        if self._cache is not None:
+            log.slot = slot = await self._cache.look_up(call, caller, targets)
+            if slot is not None and slot.hit is not None:
+                return slot.hit
         if self._limiter is not None:
+            target = targets[0]
             log.admission = await self._limiter.admit(call, caller, target.provider.name, target.spec.id, log.note_wait)
+        return None
 
     async def _pass(self, attempt: Attempt, log: CallLog) -> None:
         """Wait for the upstream's limits to let the attempt through; not at all if another upstream may be asked."""
@@ -235,6 +242,7 @@ def _opening(
         fallback=tuple([f"{provider}={reason}" for provider, reason in log.passed_over]) if log.passed_over else (),
         ignored=ignored,
         admission=log.admission,
+        cache_age=None if log.slot is None else -1,
         native=call.native is not None and session.replay is None and is_native(call, target),
     )
 
@@ -247,6 +255,23 @@ def _ending(completion: Completion, prompt: Prompt) -> Ending:
         if reason != completion.finish_reason:
             completion = replace(completion, finish_reason=reason)
     return Ending(completion, usage)
+
+
+async def _remember(opening: Opening, ending: Ending, session: CallSession, log: CallLog) -> None:
+    """Note the end of an answer, and keep it where it will be looked for."""
+    log.used = ending.usage
+    await session.remember(ending, opening.prompt)
+    log.ending = ending
+    if log.slot is not None:
+        await log.slot.keep(log.target, opening, ending, log.deltas)
+
+
+def _known(call: ChatCall, session: CallSession, target: Target, known: Hit | LastTurn, log: CallLog) -> Answer:
+    """The answer that the same request got before, from the cache or from its session."""
+    if isinstance(known, LastTurn):
+        return _replayed(call, session, target, known, log)
+    log.action, log.target, log.prompt, log.ending = "replayed", known.target, known.prompt, known.answer.ending
+    return known.answer
 
 
 def _replayed(call: ChatCall, session: CallSession, target: Target, last: LastTurn, log: CallLog) -> Answer:

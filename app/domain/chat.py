@@ -133,6 +133,18 @@ class SessionRef(Struct, frozen=True):
     source: Literal["header", "user"]
 
 
+class CacheWish(Struct, frozen=True):
+    """What a request says about answers that were given before.
+
+    Args:
+        max_age: How old one may be that answers it, in seconds; 0 for none.
+        keeps: Whether its own may be kept. If not, it gets no kept one either.
+    """
+
+    max_age: float
+    keeps: bool = True
+
+
 class NativeTurn(Struct, frozen=True):
     """A message in the form in which it came, and those that it was read as; none if there was nothing to read."""
 
@@ -188,6 +200,7 @@ class ChatCall(Struct, frozen=True):
         options: Further request fields, for upstreams that know them.
         n: How many answers are wanted.
         native: The request as it came, where one of those who may answer takes that form.
+        cache: What it says about answers that were given before; None for nothing.
     """
 
     model: str
@@ -205,6 +218,7 @@ class ChatCall(Struct, frozen=True):
     options: Mapping[str, object] = {}
     n: int = 1
     native: NativeRequest | None = None
+    cache: CacheWish | None = None
 
 
 class Usage(Struct, frozen=True):

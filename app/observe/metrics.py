@@ -220,6 +220,12 @@ class Metrics(Collector):
             "look-ups",
             ("result",),
         )
+        self._cached_answers = counter(
+            "kimi_answer_cache_total",
+            "Calls that may be answered from the cache of answers: a hit was, a miss was not",
+            "calls",
+            ("result",),
+        )
         self._tools_left_out = counter(
             "kimi_tools_left_out_total", "Tools left out of prompts because they did not fit", "tools", ("model",)
         )
@@ -271,6 +277,10 @@ class Metrics(Collector):
     def key_looked_up(self, result: str) -> None:
         """Count a look-up of a key: "hit" or "miss"."""
         self._key_look_ups.values[result,] += 1
+
+    def answer_looked_up(self, result: str) -> None:
+        """Count a look-up in the cache of answers: "hit" or "miss"."""
+        self._cached_answers.values[result,] += 1
 
     def limit_refused(self, scope: str, measure: str) -> None:
         """Count a call that a limit had no room for."""

@@ -3,9 +3,13 @@
 import re
 from typing import Annotated, Self
 
-from pydantic import SecretStr, field_validator, model_validator
+from pydantic import BeforeValidator, SecretStr, field_validator, model_validator
 
 from app.settings.group import Accepts, Characters, Seconds, SettingsGroup, setting
+
+
+def _patterns(value: object) -> object:
+    return [part.strip().lower() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 class SessionSettings(SettingsGroup):
@@ -83,6 +87,38 @@ class SessionSettings(SettingsGroup):
     def _locks_end_in_time(self) -> Self:
         if self.shared and self.lock_ttl * 2 > self.lock_wait:
             raise ValueError("SESSION_LOCK_TTL: must be at most half of SESSION_LOCK_WAIT")
+        return self
+
+
+class AnswerCacheSettings(SettingsGroup):
+    """Answer cache.
+
+    The very same request, from the same project, can get the answer that it got before. Off unless it is switched on
+    here; docs/api.md says which requests ask for it.
+    """
+
+    seconds: Seconds = setting(
+        "ANSWER_CACHE_SECONDS",
+        0,
+        "How long answers are kept for requests that ask for it with `Cache-Control: max-age`, which get none that is "
+        "older. They are kept where sessions are: up to 32 MiB in memory, or 1,000 of each project in Redis. 0 keeps "
+        "none.",
+        ge=0,
+        le=2_592_000,
+    )
+    models: Annotated[
+        list[str], BeforeValidator(_patterns), Accepts("patterns such as `faq` or `kimi*`, separated by commas")
+    ] = setting(
+        "ANSWER_CACHE_MODELS",
+        "",
+        "Models and routes whose requests need not ask for it, as long as they set no temperature above 0: their "
+        "names as requests have them, separated by commas, with `*` for anything.",
+    )
+
+    @model_validator(mode="after")
+    def _keeps_something(self) -> Self:
+        if self.models and not self.seconds:
+            raise ValueError("ANSWER_CACHE_MODELS: nothing is kept while ANSWER_CACHE_SECONDS is 0")
         return self
 
 

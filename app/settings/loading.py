@@ -10,7 +10,7 @@ from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource
 
 from app.providers.openai_compatible.presets import PRESETS, Preset
 from app.settings.access import AccessSettings
-from app.settings.conversations import SessionSettings, StreamSettings
+from app.settings.conversations import AnswerCacheSettings, SessionSettings, StreamSettings
 from app.settings.database import DatabaseSettings
 from app.settings.group import SettingsGroup, unquoted
 from app.settings.limits import LimitSettings
@@ -37,6 +37,7 @@ class Settings(BaseModel):
     site: SiteSettings
     traffic: TrafficSettings
     sessions: SessionSettings
+    answers: AnswerCacheSettings
     database: DatabaseSettings
     limits: LimitSettings
     streams: StreamSettings

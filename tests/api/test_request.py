@@ -19,12 +19,14 @@ from app.api.request import (
     session_hints,
     session_id_header,
 )
-from app.domain.chat import SessionRef
+from app.domain.chat import CacheWish, SessionRef
 from app.domain.errors import ClientClosedRequest, InvalidRequest
 from tests.domain.strategies import UNTIMED, texts
 from tests.live import WAIT_SECONDS
 
-NOTHING = SessionHints(session=None, reset=False, strict=False, is_retry=False, idempotency_key=None, provider=None)
+NOTHING = SessionHints(
+    session=None, reset=False, strict=False, is_retry=False, idempotency_key=None, provider=None, cache=None
+)
 
 
 def raw(headers: dict[str, str]) -> dict[bytes, bytes]:
@@ -124,6 +126,31 @@ def test_no_headers_say_nothing() -> None:
 def test_a_request_may_name_its_provider(value: bytes, provider: str | None) -> None:
     """Blanks around the name don't count, and blanks alone name nobody."""
     assert session_hints({b"x-provider": value}, None)["provider"] == provider
+
+
+@pytest.mark.parametrize(
+    ("header", "wish"),
+    [
+        ("", None),
+        ("max-age=60", CacheWish(60)),
+        (' Private , MAX-AGE = "60" ', CacheWish(60)),
+        ("max-age=0", CacheWish(0)),
+        ("no-cache", CacheWish(0)),
+        ("no-cache, max-age=60", CacheWish(0)),
+        ("max-age=60, no-store", CacheWish(0, keeps=False)),
+        ("no-store, no-cache", CacheWish(0, keeps=False)),
+        ("max-age", None),
+        ("max-age=-1", None),
+        ("max-age=1.5", None),
+        ("max-age=\xb2", None),
+        ("max-age=" + "9" * 5000, CacheWish(float("inf"))),
+        ("max-stale=60, only-if-cached, =, ,", None),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_request_says_what_it_wants_of_kept_answers(header: str, wish: CacheWish | None) -> None:
+    """The strictest word counts, and what makes no sense says nothing."""
+    assert session_hints(raw({"cache-control": header}), None)["cache"] == wish
 
 
 @pytest.mark.parametrize(

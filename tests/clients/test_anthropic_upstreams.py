@@ -93,7 +93,7 @@ REQUEST: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LiveGateway, RawUpstream]]:
     """One gateway for all tests; each says how the upstream answers."""
-    with native_gateway(tmp_path_factory.mktemp("native")) as both:
+    with native_gateway(tmp_path_factory.mktemp("native"), answer_cache_seconds=600) as both:
         yield both
 
 
@@ -174,6 +174,23 @@ def test_the_events_pass_one_by_one(claude: Anthropic, upstream: RawUpstream) ->
     expected = [each for each in streamed(MESSAGE) if each["type"] != "ping"]
     expected[0]["message"]["model"] = CLAUDE
     assert documents == expected
+
+
+@STREAMED
+def test_a_kept_answer_loses_nothing_either(claude: Anthropic, upstream: RawUpstream, stream: bool) -> None:
+    """Signed thoughts, citations and all counts are there again, whole and in events."""
+    will_say(upstream, MESSAGE, stream=stream)
+    asking = {"Cache-Control": "max-age=60"}
+    told = []
+    for _ in range(2):
+        with claude.messages.with_streaming_response.create(
+            model=CLAUDE, **REQUEST, stream=stream, extra_headers=asking
+        ) as response:
+            told.append((response.headers["x-cache"], response.read()))
+    (first, answer), (second, again) = told
+    assert (first, second) == ("MISS", "HIT")
+    assert answer == again
+    assert len(upstream.requests) == 1
 
 
 @STREAMED

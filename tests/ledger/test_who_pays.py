@@ -303,6 +303,21 @@ def test_a_request_that_is_sent_again_is_free(books: Books, dialect: str, stream
         assert [row["id"] for row in page_of_rows(connection, RowFilter(trouble=True)).rows] == []
 
 
+@WHOLE_AND_STREAMED
+@pytest.mark.parametrize("settings", [{"answer_cache_seconds": 60, "default_limits": "1 requests/hour"}])
+def test_an_answer_from_the_cache_costs_nothing(books: Books, streamed: bool) -> None:
+    """It is no request, and given also when a limit leaves none."""
+    answers(books.up, said(streamed=streamed, usage=_USAGE))
+    headers = {"Cache-Control": "max-age=60"}
+    told = [books.ask(streamed=streamed, headers=headers) for _ in range(2)]
+    assert [(one.status_code, one.headers["x-cache"]) for one in told] == [(200, "MISS"), (200, "HIT")]
+    first, second = books.rows(2)
+    assert paid(first) == (70, 30, 0, 0)
+    assert (ended(second), paid(second)) == (("replayed", 200, None), _NOTHING)
+    assert books.requests == 1
+    assert books.ask(streamed=streamed).status_code == 429
+
+
 # Failed upstreams.
 
 

@@ -162,6 +162,7 @@ class PlaygroundPages:
             is_retry=False,
             idempotency_key=None,
             provider=None,
+            cache=None,
         )
         call = to_call(wire, hints, self._playground.dialects, {})
         before: tuple[Message, ...] = ()
