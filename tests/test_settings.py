@@ -328,7 +328,7 @@ def test_quotes_around_a_value_are_taken_off(monkeypatch: pytest.MonkeyPatch, qu
     assert (settings.access.api_keys, settings.listening.port) == ([GOOD_KEY], 9000)
     assert settings.site.page_url == "https://kimi.example/chat/"
     assert settings.models.routes == {"r": ModelRoute(("a", "b"))}
-    assert settings.upstreams.presets["deepseek"].key == "sk-1"
+    assert settings.upstreams.presets["deepseek"].keys == ["sk-1"]
     assert environment(None)["WORK_KEY"] == "sk-2"
 
 
@@ -461,9 +461,9 @@ def test_upstreams_are_set_by_key_address_and_models() -> None:
         moonshot_cn_models="a, b = theirs,",
     )
     moonshot, ollama = (settings.upstreams.presets[name] for name in ("moonshot-cn", "ollama"))
-    assert (moonshot.key, moonshot.base_url) == ("sk-1", "https://example.org/v1")
+    assert (moonshot.keys, moonshot.base_url) == (["sk-1"], "https://example.org/v1")
     assert moonshot.models == {"a": "a", "b": "theirs"}
-    assert (ollama.key, ollama.base_url, ollama.models) == ("", "", {})
+    assert (ollama.keys, ollama.base_url, ollama.models) == ([], "", {})
     assert "sk-1" not in repr(settings) + settings.model_dump_json()
 
 
