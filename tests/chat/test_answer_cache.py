@@ -314,7 +314,11 @@ class _Damaged(_Away):
         return self._data
 
 
-@pytest.mark.parametrize("store", [_Away(), _Damaged(b"?"), _Damaged(b"\x01j{}"), _Damaged(b"")], ids=str)
+@pytest.mark.parametrize(
+    "store",
+    [_Away(), _Damaged(b"?"), _Damaged(b"\x01j{}"), _Damaged(b"")],
+    ids=["away", "an unknown form", "no answer", "nothing"],
+)
 async def test_a_store_of_no_use_costs_no_answer(store: object) -> None:
     """Upstreams are asked then, as if nothing were kept."""
     house = _House(store=store)
