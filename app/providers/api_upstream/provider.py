@@ -75,7 +75,7 @@ class ApiProvider(BaseProvider):
         self._trace = trace
         self._models = UpstreamModels(upstream, self._listed_models)
         self._use(upstream)
-        # None with a single key, or none.
+        # None with a single key, or none. (`self: Self` is for the type of this attribute.)
         self._accounts: Accounts[Self] | None = self._accounts_of(upstream) if upstream.keys else None
 
     def _use(self, upstream: Upstream) -> None:
