@@ -73,6 +73,15 @@ def test_the_description_tells_all_addresses(document: Any) -> None:
         "/v1/sessions": {"get"},
         "/v1/key": {"get"},
         "/v1/sessions/{session_id}": {"get", "delete"},
+        "/v1/embeddings": {"post"},
+        "/v1/rerank": {"post"},
+        "/v1/moderations": {"post"},
+        "/v1/images/generations": {"post"},
+        "/v1/images/edits": {"post"},
+        "/v1/images/variations": {"post"},
+        "/v1/audio/transcriptions": {"post"},
+        "/v1/audio/translations": {"post"},
+        "/v1/audio/speech": {"post"},
     }
     assert {"/health", "/ready"} <= set(told)
 

@@ -37,7 +37,7 @@ def _fuzz(gateway: LiveGateway, site: LiveSimulator, folder: Path) -> None:
         ALICE_KEY,
         folder,
         checks="tests.clients.fuzz_checks",
-        arguments=["--exclude-checks", NOT_CHECKED, "--max-examples", "50"],
+        arguments=["--exclude-checks", NOT_CHECKED, "--max-examples", "30"],
         environment=responses,
     )
     assert summary["operations"]["tested"] == summary["operations"]["total"] == 28
