@@ -142,8 +142,9 @@ def _calls(keys: list[NewSecret]) -> list[RequestRow]:
                 ),
                 (40, 2, 2, 1),
             )[0]
-            model, provider = rng.choice((("kimi", "kimi-web"), ("kimi", "kimi-web"), ("qwen3", "ollama")))
+            model = rng.choice(("kimi", "kimi", "qwen3"))
             milliseconds = round(rng.lognormvariate(7.6, 0.7))
+            of_site = model == "kimi" and rng.random() > 0.05
             calls.append(
                 call(
                     at=end - hour * 3_600_000 + place * 80_000,
@@ -153,7 +154,7 @@ def _calls(keys: list[NewSecret]) -> list[RequestRow]:
                     project=new.key.project,
                     model=model,
                     served=model,
-                    provider="ollama" if rng.random() < 0.05 else provider,
+                    provider="kimi-web" if of_site else "ollama",
                     outcome=outcome,
                     error=error,
                     status=status,
@@ -162,7 +163,15 @@ def _calls(keys: list[NewSecret]) -> list[RequestRow]:
                     tokens_out=rng.randrange(20, 600) if outcome == "completed" else 0,
                     milliseconds=milliseconds,
                     first_milliseconds=milliseconds // 4 if outcome == "completed" else None,
-                    passed_over="kimi-web=context_length_exceeded" if rng.random() < 0.05 else None,
+                    passed_over="kimi-web=context_length_exceeded" if model == "kimi" and not of_site else None,
+                    action="continued",
+                    prompt_size=rng.randrange(600, 1000),
+                    prompt_limit=1000 if of_site else 32_768,
+                    prompt_in_tokens=not of_site,
+                    shortened=0,
+                    dropped=rng.randrange(3) if of_site else 0,
+                    session="d1c7f0a4e2b8",
+                    waits=f"limits={milliseconds // 30},queue={milliseconds // 20}",
                 )
             )
     return sorted(calls, key=lambda one: one.at)
