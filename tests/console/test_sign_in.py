@@ -12,13 +12,13 @@ import pytest
 from msgspec.structs import replace
 from sqlalchemy import text
 
-from app.keys.administration import pause_key, revoke_key
+from app.keys.administration import pause_key, revoke_key, update_key
 from app.people.administration import new_person
 from app.people.sign_in import hashed_password
 from app.storage.audit import actions_before
 from app.storage.clock import now
-from app.storage.database import Connection
-from app.storage.keys import find_key
+from app.storage.database import Connection, Database
+from app.storage.keys import StoredKey, find_key
 from app.storage.people import Person, add_ticket, change_person, find_person, has_anybody_signed_in, logins_of
 from tests.console.running import COOKIE, Console, Signed
 
@@ -156,9 +156,13 @@ def test_a_person_s_login_ends(console: Console, end: Callable[[Console, Signed]
             assert thief.post("/console/keys/new", data={"csrf": admin.csrf, "name": "thief"}).status_code == 303
 
 
-@pytest.mark.parametrize("end", [pause_key, revoke_key])
+def _expire_key(database: Database, connection: Connection, key: StoredKey) -> None:
+    update_key(database, connection, replace(key, expires_at=now() - 1))
+
+
+@pytest.mark.parametrize("end", [pause_key, revoke_key, _expire_key])
 def test_a_holder_s_login_ends_with_the_key(console: Console, end: Callable[..., object]) -> None:
-    """One that is paused or revoked shows nothing any more."""
+    """One that is paused, revoked or over shows nothing any more."""
     with console.signed_in("holder") as holder:
         assert holder.key is not None
         key = holder.key.key

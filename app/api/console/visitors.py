@@ -10,6 +10,7 @@ from starlette.responses import RedirectResponse, Response
 
 from app.people.sign_in import NewLogin, Visitor, login_of
 from app.storage.audit import Actor
+from app.storage.clock import now
 from app.storage.database import Connection, Database
 from app.storage.keys import key_of
 from app.storage.recordings import Recording, running_recordings
@@ -59,7 +60,7 @@ def known_visitor(connection: Connection, cookie: str) -> Visitor | None:
     if person is not None:
         return Visitor(person.name, "admin" if person.role == "admin" else "viewer", login)
     key = key_of(connection, login.key_id or "")
-    if key is None or key.revoked_at is not None or key.paused_at is not None:
+    if key is None or key.state(now()) != "active":
         return None
     return Visitor(key.name, "holder", login, key.id)
 
