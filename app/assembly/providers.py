@@ -40,7 +40,7 @@ from app.providers.registry import ModelRoute, ProviderRegistry
 from app.providers.resilience.breaker import BreakerPolicy
 from app.providers.resilience.guard import Guard
 from app.providers.resilience.limits import Bulkhead, RetryBudget, RetryPolicy
-from app.settings import Settings, SettingsError, environment, unknown_lines
+from app.settings import Settings, SettingsError, environment, setting_names, unknown_lines
 
 _RETRY_RESERVE = 10
 # What the site's default model is called as well.
@@ -208,6 +208,10 @@ def _made_of_entry(given: _Ingredients, entry: KeyedEntry) -> BaseProvider:
     Raises:
         ValueError: It lacks something.
     """
+    # Whoever may add upstreams could else have any secret of the gateway's sent anywhere.
+    own = entry.variables() & {*setting_names(given.presets)}
+    if own:
+        raise ValueError(f"{', '.join(sorted(own))}: this is a setting of the gateway; name a variable of your own")
     presets, defaults = given.settings.upstreams.presets, _default_traffic(given.settings)
     return _api_provider(given, *configured_upstream(entry, presets, environment(), defaults, given.presets))
 

@@ -186,13 +186,19 @@ class CallLog:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         record = self._record(error)
-        for take in self._on_call:
-            take(record)
-        for admission in (self.admission, self.passage):
-            if admission is not None:
-                admission.settle(
-                    record.charged, counts=record.counts, provider=record.provider, model=record.served_model
-                )
+        try:
+            for take in self._on_call:
+                take(record)
+        finally:
+            for admission in (self.admission, self.passage):
+                if admission is not None:
+                    admission.settle(
+                        record.charged,
+                        counts=record.counts,
+                        was_answered=self.has_answered,
+                        provider=record.provider,
+                        model=record.served_model,
+                    )
         for taker in self._on_texts:
             if self._caller.id in taker.callers:
                 taker.take_texts(self._texts(record))
@@ -244,8 +250,13 @@ class CallLog:
     def _used_so_far(self, error: BaseException | None) -> Usage | None:
         """The tokens of an answer that broke off: those that the upstream has told, else of what came; None if nothing
         did."""
-        if self.used is not None or self.prompt is None:
+        if self.used is not None:
             return self.used
+        if isinstance(self._call, RelayCall):
+            tokens = self._call.prompt_tokens if self.has_answered else 0
+            return Usage(tokens, 0, estimated=True) if tokens else None
+        if self.prompt is None:
+            return None
         reported = self._reported
         if not self.deltas:
             # Nobody pays for an upstream that fails before its first word, whatever it counts.

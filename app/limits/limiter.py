@@ -35,6 +35,7 @@ _LOOK_AGAIN_SECONDS = 0.1
 # Measures of which every call takes one, whatever its size.
 _ONE_EACH = ("requests", "at once")
 _NOTHING = all_measured(0, 0, 0, 0)
+_NO_TOKENS = Usage(0, 0)
 
 Without = Literal["share", "refuse"]
 # Nano-dollars of tokens read, written, and read from a cache.
@@ -99,18 +100,27 @@ class Admission:
         self._plan = plan
         self._reserved = reserved
 
-    def settle(self, charged: Usage | None, *, counts: bool, provider: str = "", model: str = "") -> None:
+    def settle(
+        self,
+        charged: Usage | None,
+        *,
+        counts: bool,
+        was_answered: bool = False,
+        provider: str = "",
+        model: str = "",
+    ) -> None:
         """Give back what the call didn't use, and take what it used beyond its reservation.
 
         Args:
             charged: The tokens that its caller pays.
             counts: Whether it was a request.
+            was_answered: Whether an answer came, or began to: it counts for a quota of requests, even without tokens.
             provider: Who answered, and with which model: their prices count.
         """
         limiter, plan = self._limiter, self._plan
         if charged is not None and plan.ones is None:
             plan.output += (charged.completion_tokens - plan.output) * _NEWEST_PART
-        used_of = limiter.measured(plan, charged, provider, model)
+        used_of = limiter.measured(plan, charged or (_NO_TOKENS if was_answered and counts else None), provider, model)
         for allowance, measure, amount in zip(plan.allowances, plan.measures, self._reserved, strict=True):
             unit = allowance.unit
             if unit == REQUEST and counts:

@@ -152,6 +152,11 @@ class ProviderEntry(BoundsEntry):
         kind: ApiKind = info.data.get("kind") or (preset.kind if preset is not None else "openai")
         return checked_base_url(value, _USUAL_PATHS[kind])
 
+    def variables(self) -> set[str]:
+        """The environment variables that it names."""
+        in_headers = {value.env for value in self.headers.values() if isinstance(value, FromEnvironment)}
+        return {*_parts(self.key_env or "")} | in_headers
+
     @field_validator("headers")
     @classmethod
     def _header_names(cls, value: dict[str, str | FromEnvironment]) -> dict[str, str | FromEnvironment]:
@@ -208,10 +213,7 @@ class ProvidersFile(_Row):
 
     def variables(self) -> set[str]:
         """The environment variables that the file names."""
-        values = [value for entry in self.providers for value in entry.headers.values()]
-        return {name for entry in self.providers for name in _parts(entry.key_env or "")} | {
-            value.env for value in values if isinstance(value, FromEnvironment)
-        }
+        return {name for entry in self.providers for name in entry.variables()}
 
 
 def route_to(targets: Sequence[str] | Mapping[str, float]) -> ModelRoute:

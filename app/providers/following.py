@@ -17,8 +17,8 @@ _log = structlog.get_logger("kimi.upstream")
 # How long an upstream that is new may take to tell its models, before it is asked for others' answers all the same.
 _PREPARE_SECONDS = 1.0
 # A call that knows an upstream from before it was replaced may come to it late: after others on its route, after its
-# session's other calls, after its caller's limits.
-_LATE_SECONDS = 300.0
+# session's other calls, after its caller's limits. Longer than any of them may take.
+_LATE_SECONDS = 3600.0
 _LOOK_SECONDS = 5.0
 _FIRST_SECONDS = 5.0
 

@@ -304,12 +304,7 @@ class UpstreamAdministration(Struct, frozen=True):
             raise UpstreamFault(
                 f"It can't be read here, and would lose its key: {before.fault}. Give key again.", "key"
             )
-        entry = read_entry(changed_fields(before, fields))
-        kept = [field for field in before.secrets if not _is_given(fields, field)]
-        if kept and before.entry is not None and _address(before.entry) != _address(entry):
-            raise UpstreamFault(
-                f"What is secret was given for another address: give {' and '.join(kept)} again, or null.", kept[0]
-            )
+        entry = changed_entry(before, fields)
         return Opened(self._sealed(before.stored, entry), entry)
 
     def _sealed(self, stored: StoredUpstream, entry: KeyedEntry) -> StoredUpstream:
@@ -370,6 +365,21 @@ def changed_fields(opened: Opened, patch: Mapping[str, Any]) -> dict[str, Any]:
     document = stored if opened.entry is None else _joined(stored, _secrets_of(opened.entry))
     merged: dict[str, Any] = _merged(document, patch)
     return merged
+
+
+def changed_entry(opened: Opened, patch: Mapping[str, Any]) -> KeyedEntry:
+    """An upstream's entry after a JSON merge patch. What is secret stays with the address that it was given for.
+
+    Raises:
+        UpstreamFault: It isn't one, or has another address and lacks its secrets.
+    """
+    entry = read_entry(changed_fields(opened, patch))
+    kept = [field for field in opened.secrets if not _is_given(patch, field)]
+    if kept and opened.entry is not None and _address(opened.entry) != _address(entry):
+        raise UpstreamFault(
+            f"What is secret was given for another address: give {' and '.join(kept)} again, or null.", kept[0]
+        )
+    return entry
 
 
 def document_of(entry: KeyedEntry) -> dict[str, Any]:

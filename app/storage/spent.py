@@ -27,8 +27,8 @@ def add_spent(
     """Add what requests have used, and what they cost, to the days of a calendar."""
     spent: dict[tuple[str, int, str, str], list[int]] = {}
     for row, cost in zip(rows, costs, strict=True):
-        if not row.tokens_in and not row.tokens_out:
-            continue  # no word came: that counts for no quota
+        if row.first_milliseconds is None and not row.tokens_in and not row.tokens_out:
+            continue  # no answer came: that counts for no quota
         day = _day_of(row.at // _QUARTER, zone)
         for scope in (f"key:{row.key_id}", f"project:{row.project}", "gateway:"):
             # By the model's own name, be it listed or not: a limit may be for some models only.

@@ -64,6 +64,7 @@ def test_an_upstream_is_tried_added_changed_and_removed(
     assert _ask(keeper, key, "gpu/anything") == (200, "gpu")
     assert _ask(keeper, key, "mine")[0] == 404
     assert "given for another address" in admin.send("/upstreams/gpu", 400, base_url="http://127.0.0.1:9", do="save")
+    assert "given for another address" in admin.send("/upstreams/gpu", 400, base_url="http://127.0.0.1:9", do="test")
     assert "can be reached" in admin.send("/upstreams/gpu", base_url=site.api_url, do="test")
     admin.send("/upstreams/gpu", do="disable")
     assert "✕ disabled" in _plain(admin.page("/upstreams")).lower()

@@ -82,6 +82,31 @@ def _accounts(clock: Clock, count: int = 3) -> list[Account[str]]:
     return [Account("acme", f"KEY {place}", f"sk-{place}", f"sk-{place}", guard) for place in range(1, count + 1)]
 
 
+def test_a_key_that_may_not_list_models_goes_on_answering(clock: Clock) -> None:
+    """What it may do with models isn't known from that."""
+    account, *_ = _accounts(clock)
+    forbidden = UpstreamKeyRejected("no")
+    forbidden.concerns_all_models = False
+    account.refuse("", forbidden)
+    assert not account.is_set_aside("m")
+
+
+def test_a_failing_key_is_known_before_the_upstream_counts_as_failing() -> None:
+    """Of calls that go to each in turn a part is enough to judge one."""
+    guard = Guard(
+        bulkhead=Bulkhead(slots=10, queue_size=10, queue_timeout=20),
+        breaker=BreakerPolicy(minimum_calls=20),
+        retry=RetryPolicy(retries=0),
+        budget=RetryBudget(fraction=0.2, reserve=10),
+        timeout=20.0,
+    )
+    account = Account("acme", "KEY", "sk-1", "sk-1", guard, of=2)
+    for _ in range(5):
+        with pytest.raises(UpstreamUnavailable), account.call("m"):
+            raise UpstreamUnavailable("no")
+    assert account.is_failing
+
+
 # ── The choice ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -118,6 +118,13 @@ def test_an_upstream_may_have_several_keys(sqlite_book: Book) -> None:
         assert sqlite_book.administration.catalog.provider(entry).status().ready
 
 
+@pytest.mark.parametrize("entry", [{"key_env": "SECRET_KEY"}, {"headers": {"X-A": {"env": "API_MASTER_KEY"}}}])
+def test_no_secret_of_the_gateway_is_sent_to_an_upstream(sqlite_book: Book, entry: dict[str, Any]) -> None:
+    """Whoever may add upstreams could have it sent anywhere."""
+    with pytest.raises(UpstreamFault, match="a setting of the gateway"):
+        sqlite_book.do("add", {**GPU, **entry})
+
+
 def test_what_is_secret_is_stored_encrypted_and_told_nowhere(book: Book) -> None:
     """Neither the key nor what headers say stands in any table, and both come back with SECRET_KEY."""
     headers = {"X-Token": TOKEN, "X-Home": {"env": "HOME"}}

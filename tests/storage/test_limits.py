@@ -243,6 +243,16 @@ def test_quotas_count_the_days_of_their_zone(database: Database, zone_name: str)
         assert spent_of(connection, of_others) == 0
 
 
+def test_an_answer_without_tokens_is_a_request_all_the_same(database: Database) -> None:
+    """An image, say; a call that no answer came to is none."""
+    silent = replace(_ROW, tokens_in=0, tokens_out=0, first_milliseconds=None)
+    rows = [silent, replace(silent, count=1, first_milliseconds=700)]
+    with database.transaction() as connection:
+        add_spent(database, connection, rows, [0, 0], ZoneInfo("UTC"))
+        quota = Quota(Scope("key", "k"), "requests", "", 0, 86_400_000)
+        assert spent_of(connection, quota) == 1
+
+
 def test_a_quota_for_some_models_counts_models_that_nobody_lists(database: Database) -> None:
     """An upstream may serve whatever it is asked for: its models have names to go by, too."""
     rows = [replace(_ROW, count=count, served=served, listed=False) for count, served in enumerate(("up/kimi-x", "x"))]

@@ -26,7 +26,7 @@ from app.api.admin.common import (
 )
 from app.api.admin.services import AdminServices
 from app.api.admin.trying import Answerers, Probe, probed, tried, who_answers
-from app.domain.errors import InvalidRequest, KeyStoreUnavailable, NotFound
+from app.domain.errors import InvalidRequest, KeyStoreUnavailable, NotFound, PreconditionFailed
 from app.providers.base import BaseProvider
 from app.providers.config import KeyedEntry
 from app.providers.stored import NotStored, Opened, UpstreamFault, document_of
@@ -271,12 +271,17 @@ class UpstreamEndpoints:
 
     def _check(self, connection: Connection, name: str, if_match: str | None) -> None:
         if if_match is not None:
+            self._database.hold_back_writers(connection)
             check_version(_row(self._found(connection, name)), if_match)
 
     def _check_route(self, connection: Connection, name: str, if_match: str | None) -> None:
+        if if_match is None:
+            return
+        self._database.hold_back_writers(connection)
         found = next((route for route in list_routes(connection) if route.name == name), None)
-        if found is not None:
-            check_version(_route_state(found), if_match)
+        if found is None:
+            raise PreconditionFailed("There is no such route any more.")
+        check_version(_route_state(found), if_match)
 
     def _running(self, provider: BaseProvider) -> Upstream:
         """An upstream that the worker uses, without what the database has of it, if anything."""

@@ -7,6 +7,7 @@ from msgspec import DecodeError, Raw
 from msgspec.json import Decoder
 
 from app.api.anthropic.blocks import Conversation
+from app.api.wire.body import check_model
 from app.domain.chat import Message, NativeRequest, NativeTurn
 from app.domain.errors import InvalidRequest
 
@@ -35,13 +36,14 @@ def native_request(
         refusal: Why an upstream of another form can't answer it, if so.
 
     Raises:
-        InvalidRequest: A name in it is not valid Unicode.
+        InvalidRequest: A name in it is not valid Unicode, or could be taken for the model's.
     """
     try:
         fields = _read_fields(body.removeprefix(_BYTE_ORDER_MARK))
         turns = _read_list(fields["messages"])
     except (DecodeError, UnicodeDecodeError):
         raise InvalidRequest("The request body could not be parsed as JSON.") from None
+    check_model(fields)
     given = {name: headers.get(name.encode(), b"").decode("latin-1").strip() for name in _HEADERS}
     return NativeRequest(
         kind="anthropic",

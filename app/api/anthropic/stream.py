@@ -128,6 +128,8 @@ class MessageEncoder:
         return b"event: %b\ndata: %b\n\n" % (event.type.encode(), event.data)
 
     def _native_opening(self, data: bytes) -> bytes:
+        if not self._waits:
+            return b""  # it has begun: an upstream that was asked before was silent for too long
         self._waits = False
         begun = read_json_object(data) or {}
         message = begun.get("message")

@@ -22,7 +22,7 @@ from app.providers.base import BaseProvider
 from app.providers.config import model_names, route_to
 from app.providers.openai_compatible.presets import PRESETS
 from app.providers.registry import ModelRoute
-from app.providers.stored import NotStored, Opened, UpstreamFault, changed_fields, read_entry
+from app.providers.stored import NotStored, Opened, UpstreamFault, changed_entry, read_entry
 from app.storage.database import Connection
 from app.storage.keys import list_keys
 from app.storage.upstreams import list_routes
@@ -90,7 +90,7 @@ class UpstreamPages:
             raise Refused(HTTPStatus.NOT_FOUND, "missing")
         try:
             if form.get("do") == "test":
-                entry = read_entry(changed_fields(opened, _patch(opened, form)))
+                entry = changed_entry(opened, _patch(opened, form))
                 return await self._one(request, opened, values=form, trial=await tried(self._upstreams.catalog, entry))
             work = _work(opened, form)
             if work is None:

@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
 from app.api.relay.multipart import FormScanner, Span
+from app.api.wire.body import check_model
 from app.domain.errors import ClientClosedRequest, GatewayOverloaded, InvalidRequest, RequestTimeout
 from app.domain.json import read_json_object, strict_json_bytes
 from app.domain.relay import Payload
@@ -46,6 +47,7 @@ class JsonBody:
         document = read_json_object(body, bad_utf8="strict")
         if document is None:
             raise InvalidRequest("The request body must be a JSON object.")
+        check_model(document)
         try:
             strict_json_bytes(document)
         except ValueError:
@@ -256,8 +258,16 @@ def _slices(message: Message) -> Iterator[bytes]:
 
 
 def _tokens(value: object) -> int:
-    if isinstance(value, str):
-        return estimate(value)
-    if isinstance(value, list):
-        return sum([1 if isinstance(one, int) else _tokens(one) for one in value])
-    return estimate(text) if isinstance(value, dict) and isinstance(text := value.get("text"), str) else 0
+    # Not by calls within calls: lists may be nested as deep as they like.
+    tokens, waiting = 0, [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str):
+            tokens += estimate(one)
+        elif isinstance(one, list):
+            waiting += one
+        elif isinstance(one, int) and one is not value:
+            tokens += 1
+        elif isinstance(one, dict) and isinstance(text := one.get("text"), str):
+            tokens += estimate(text)
+    return tokens

@@ -15,14 +15,15 @@ _TYPE = re.compile(r'multipart/form-data\s*;\s*boundary=(?:"([^"\\]{1,70})"|([^\
 _BOUNDARY = re.compile(r"[A-Za-z0-9'()+_,./:=?-]{1,70}")
 _DISPOSITION = re.compile(
     rb'content-disposition[ \t]*:[ \t]*form-data[ \t]*;[ \t]*name="([^"\\%\s]{1,200})"'
-    rb'(?P<file>[ \t]*;[ \t]*filename=(?:"(?:[^"\\]|\\.)*"|[^\s";]+))?(?:[ \t]*;[ \t]*filename\*=[^\s";]+)?[ \t]*',
+    rb'(?P<file>[ \t]*;[ \t]*filename=(?:"(?:[^"\\\x00-\x1f]|\\[^\x00-\x1f])*"|[^\s";]+))?'
+    rb'(?:[ \t]*;[ \t]*filename\*=[^\s";]+)?[ \t]*',
     re.IGNORECASE,
 )
 _OTHER_HEADER = re.compile(
     rb"content-(?:(?:type|length)[ \t]*:[^\r\n]*|transfer-encoding[ \t]*:[ \t]*(?:7bit|8bit|binary)[ \t]*)",
     re.IGNORECASE,
 )
-_OTHER_CHARSET = re.compile(rb'charset[ \t]*=[ \t]*"?(?!utf-?8|us-ascii)', re.IGNORECASE)
+_OTHER_CHARSET = re.compile(rb'charset[ \t]*+=[ \t]*+(?!"?(?:utf-?8|us-ascii))', re.IGNORECASE)
 _LONGEST_HEAD = 8 * 1024
 _LONGEST_FIELD = 1024
 _MOST_PARTS = 200
@@ -96,6 +97,8 @@ class FormScanner:
             case "data":
                 return self._read_data()
             case _:
+                if self._rest.strip(b"\r\n\t "):
+                    raise _malformed("something follows its end")
                 self._drop(len(self._rest))
                 return False
 
@@ -142,7 +145,11 @@ class FormScanner:
         return True
 
     def _read_data(self) -> bool:
-        end = self._rest.find(self._delimiter)
+        # Some readers take it for a boundary wherever it stands.
+        place = self._rest.find(self._delimiter[2:])
+        if place >= 0 and not self._rest.startswith(self._delimiter, max(place - 2, 0)):
+            raise _malformed("its boundary stands within a part")
+        end = place - 2 if place >= 0 else -1
         size = end if end >= 0 else max(len(self._rest) - len(self._delimiter) + 1, 0)
         if self._field:
             self._value += self._rest[:size]

@@ -22,6 +22,17 @@ class WireModel(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
+def check_model(names: Iterable[str]) -> None:
+    """Refuse a body that is sent on with fields that readers without regard to case could take for its model.
+
+    Raises:
+        InvalidRequest: There is one.
+    """
+    for name in names:
+        if name != "model" and name.lower() == "model":
+            raise InvalidRequest(f"{name} is not a field of this request; name the model in `model`.", param=name)
+
+
 def text_tag(value: Any) -> str:
     """Which member a value is for, of a union of text, an array and null, as `Discriminator` asks.
 

@@ -52,15 +52,17 @@ class Account(Generic[S]):
         key: The key itself. The conversations that are its own follow from it.
         sender: Makes calls with it.
         guard: The upstream's.
+        of: How many keys there are.
     """
 
-    def __init__(self, upstream: str, name: str, key: str, sender: S, guard: Guard) -> None:
+    def __init__(self, upstream: str, name: str, key: str, sender: S, guard: Guard, of: int = 1) -> None:
         self.name = name
         self.sender = sender
         self.calls = 0
         # When it was taken last, compared to the others.
         self.turn = 0
-        self.breaker: CircuitBreaker = guard.new_breaker()
+        # It has to open before the upstream's own, which counts the failures of all keys.
+        self.breaker: CircuitBreaker = guard.new_breaker(share=2 * of)
         self._upstream = upstream
         self._clock = guard.clock
         self._digest = hashlib.blake2b(key.encode()).digest()
@@ -112,6 +114,8 @@ class Account(Generic[S]):
 
     def refuse(self, model: str, error: UpstreamError) -> None:
         """Set the key aside, and tell the log once, until it works again."""
+        if not (error.concerns_all_models or model):
+            return  # it may not list models, say: that tells nothing of calls
         place = "" if error.concerns_all_models else model
         if not self.is_set_aside(place):
             structlog.get_logger("kimi.upstream").warning(

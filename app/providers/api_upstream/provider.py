@@ -88,7 +88,7 @@ class ApiProvider(BaseProvider):
         accounts: list[Account[Self]] = []
         for name, key in upstream.keys.items():
             self._use(replace(upstream, key=key, key_name=name))
-            accounts.append(Account(self.name, name, key, copy(self), self._guard))
+            accounts.append(Account(self.name, name, key, copy(self), self._guard, len(upstream.keys)))
         self._use(upstream)
         return Accounts(accounts)
 

@@ -21,6 +21,8 @@ _WINDOW = 4096
 SHORT = 64 * 1024
 _USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
 _PAGES = ("text/html", "application/xhtml+xml")
+# More are a mistake, as with chats.
+_MOST_TOKENS = 10**9
 _READ = ("prompt_tokens", "input_tokens")
 _WRITTEN = ("completion_tokens", "output_tokens")
 
@@ -106,11 +108,13 @@ def _usage(document: Json | None) -> Usage | None:
         return None
     read, written = _count(document, *_READ), _count(document, *_WRITTEN)
     total = _count(document, "total_tokens")
-    if read is None and written is None and total is None:
-        return None
+    if not (read or written or total):
+        return None  # nobody believes in an answer of no tokens
     return Usage(read if read is not None else max((total or 0) - (written or 0), 0), written or 0)
 
 
 def _count(document: Json, *names: str) -> int | None:
     found = (document.get(name) for name in names)
-    return next((one for one in found if isinstance(one, int) and not isinstance(one, bool) and one >= 0), None)
+    return next(
+        (one for one in found if isinstance(one, int) and not isinstance(one, bool) and 0 <= one <= _MOST_TOKENS), None
+    )

@@ -270,7 +270,8 @@ class RequestedPause:
         """Begin the pause that a refusal asks for, or extend the current one."""
         until = self._clock() + min(refusal.retry_after or 0.0, self._longest)
         if until > self._until:
-            self._until, self._refusal = until, refusal
+            # Not the refusal itself: its traceback would keep the whole request in memory.
+            self._until, self._refusal = until, type(refusal)(refusal.message, code=refusal.code)
 
     def standing_refusal(self) -> UpstreamRateLimited | None:
         """The upstream's refusal again, with the seconds that are left; None if no pause lasts."""

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from app.domain.errors import UpstreamError
 from app.domain.waits import OnWait
@@ -96,9 +97,14 @@ class Guard:
         """The seconds that are left of each pause that lasts."""
         return [seconds for lane in self._lanes.values() if (seconds := lane.pause.seconds)]
 
-    def new_breaker(self) -> CircuitBreaker:
-        """A breaker with the upstream's policy, for a part of it that calls can do without."""
-        return CircuitBreaker(self._breaker_policy, self.clock)
+    def new_breaker(self, share: int) -> CircuitBreaker:
+        """A breaker with the upstream's policy, for a part of it that calls can do without.
+
+        Args:
+            share: The part is asked so many times less often: so many times fewer calls are enough to judge it.
+        """
+        policy = self._breaker_policy
+        return CircuitBreaker(replace(policy, minimum_calls=max(policy.minimum_calls // share, 1)), self.clock)
 
     def new_pause(self) -> RequestedPause:
         """A pause with the upstream's bounds."""

@@ -243,6 +243,13 @@ def test_native_events_stay_but_for_the_model_s_name() -> None:
     assert told[1:] == [*_BLOCK, _ENDED, {"type": "message_stop"}]
 
 
+def test_a_message_begins_once_whoever_answers_in_the_end() -> None:
+    """An upstream that was silent for so long that its beginning was told, and then one that answers natively."""
+    written = MessageEncoder(OPENING, show_reasoning=False)
+    stream = written.opening() + written.native(native(_BEGUN, *_BLOCK))
+    assert stream.count(b"event: message_start") == 1
+
+
 def test_a_notice_below_native_events_is_a_block_of_its_own() -> None:
     """What the gateway adds stands between the last block and the end."""
     written = MessageEncoder(replace(OPENING, native=True), show_reasoning=False)

@@ -157,11 +157,17 @@ def test_json_is_passed_on_whole() -> None:
     sent = body.payload("b", 1).data
     assert sent == '{"model":"b","input":["abcd","efgh"],"user":"u","x":1.5,"y":"é"}'.encode()
     assert JsonBody.read(b'{"input": [1, 2, 3]}').tokens("input") == 3
+    nested: object = "abcd"
+    for _ in range(5000):
+        nested = [nested]
+    assert JsonBody({"input": nested}).tokens("input") == 1
     assert JsonBody.read(b'{"query": "abcd", "documents": [{"text": "abcd"}, 7]}').tokens("query", "documents") == 3
 
 
-@pytest.mark.parametrize("text", [b"", b"7", b"[]", b'{"x": NaN}', b'{"x": "\xff"}', b"{"])
+@pytest.mark.parametrize(
+    "text", [b"", b"7", b"[]", b'{"x": NaN}', b'{"x": "\xff"}', b"{", b'{"model": "a", "Model": "b"}']
+)
 def test_what_is_no_json_object_is_refused(text: bytes) -> None:
-    """So is what can't be passed on as JSON."""
+    """So is what can't be passed on as JSON, or names what other readers could take for the model."""
     with pytest.raises(InvalidRequest):
         JsonBody.read(text)
