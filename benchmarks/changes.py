@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -26,10 +26,10 @@ import httpx
 from benchmarks.processes import ROOT, free_port
 from simulator.behaviour import Behaviour
 from simulator.live import running
+from tests.live import until
 
 _KEY, _UPSTREAM_KEY = "sk-changes-5d7e02aa91", "sk-of-an-upstream-0cc41f"
 _WORKERS, _CALLERS_OF_EACH = 3, 2
-_START_SECONDS = 60.0
 _LATENCY_SECONDS = 0.02
 
 
@@ -78,18 +78,16 @@ def _worker(settings: dict[str, str], number: int) -> Iterator[str]:
     environment = {**settings, "API_PORT": str(port), "WORKER_ID": str(number)}
     with subprocess.Popen([sys.executable, "main.py", "serve"], cwd=ROOT, env=environment) as process:
         try:
-            address, end = f"http://127.0.0.1:{port}", time.monotonic() + _START_SECONDS
-            while True:
-                try:
-                    httpx.get(f"{address}/health", trust_env=False)
-                    break
-                except httpx.HTTPError:
-                    if time.monotonic() > end:
-                        raise
-                    time.sleep(0.1)
-            yield address
+            until(lambda: _answers(port))
+            yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
+
+
+def _answers(port: int) -> bool:
+    with suppress(httpx.HTTPError):
+        return httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).is_success
+    return False
 
 
 def _hammered(addresses: Sequence[str], admin_key: str, api_url: str, times: int) -> tuple[Counter[str], float]:
@@ -102,8 +100,7 @@ def _hammered(addresses: Sequence[str], admin_key: str, api_url: str, times: int
         next(turns).post("/upstreams", json={**entry, "name": name}).raise_for_status()
     next(turns).put("/routes/live", json={"targets": ["a/m", "b/m"]}).raise_for_status()
     for admin in admins:
-        while not admin.get("/routes/answer", params={"model": "live"}).json()["targets"]:
-            time.sleep(0.02)
+        until(lambda admin=admin: admin.get("/routes/answer", params={"model": "live"}).json()["targets"])  # type: ignore[misc]  # mypy can't infer a lambda with defaults
     slowest = 0.0
     with ThreadPoolExecutor(len(addresses) * _CALLERS_OF_EACH) as pool:
         calls = [pool.submit(_call, address, ended) for address in addresses for _ in range(_CALLERS_OF_EACH)]
@@ -131,9 +128,12 @@ def _followed(admins: Sequence[httpx.Client], name: str, *, there: bool) -> floa
     """Seconds until all workers had an upstream, or had it no more."""
     begin = time.monotonic()
     for admin in admins:
-        while any(one["name"] == name and one["ready"] for one in admin.get("/upstreams").json()["data"]) is not there:
-            time.sleep(0.02)
+        until(lambda admin=admin: _has(admin, name) is there)  # type: ignore[misc]
     return time.monotonic() - begin
+
+
+def _has(admin: httpx.Client, name: str) -> bool:
+    return any(one["name"] == name and one["ready"] for one in admin.get("/upstreams").json()["data"])
 
 
 def _call(address: str, ended: threading.Event) -> Counter[str]:

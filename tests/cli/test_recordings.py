@@ -1,49 +1,18 @@
 """`main.py recordings`: started, listed, read and deleted at a terminal."""
 
 import json
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from app.cli.commands import main
 from app.domain.caller import caller_of_key
 from app.storage.audit import actions_before
 from app.storage.clock import now
 from app.storage.database import Database
 from app.storage.recordings import RecordedText, write_texts
-from app.storage.schema import migrate
+from tests.cli.conftest import Run
 from tests.live import ALICE_KEY
 
 _ALICE = caller_of_key(ALICE_KEY).id
-Run = Callable[..., str]
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Database:
-    """An empty database."""
-    database = Database(f"sqlite:///{tmp_path}/gateway.db", timeout=5)
-    migrate(database)
-    return database
-
-
-@pytest.fixture
-def run(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command and returns what it prints, together with what it complains of."""
-    monkeypatch.chdir(tmp_path)  # where no .env is
-    monkeypatch.setenv("DATABASE_URL", str(database.url))
-    monkeypatch.setenv("API_MASTER_KEY", ALICE_KEY)
-
-    def command(*words: str, fails: bool = False) -> str:
-        try:
-            status = main(words)
-        except SystemExit as ended:  # argparse
-            status = int(ended.code or 0)
-        told = capsys.readouterr()
-        assert bool(status) is fails, told
-        return told.out + told.err
-
-    return command
 
 
 def _text(key_id: str) -> RecordedText:

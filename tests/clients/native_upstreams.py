@@ -7,9 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+from anthropic import Anthropic
+from openai import OpenAI
+
 from app.assembly.app import create_app
 from app.observe import logging as logs
 from app.settings import load_settings
+from tests.clients import anthropic_sdk, sdk
 from tests.ledger.upstream import upstream_in_thread
 from tests.live import ALICE_KEY, UPSTREAM_KEY, LiveGateway, serving
 from tests.providers.openai_compatible.upstream import LAST_CHUNK, RawUpstream, chunked
@@ -33,6 +38,27 @@ models = [{{ id = "gemini-test", upstream_id = "gemini-3-own-name" }}]
 [routes]
 either = ["claude-test", "kimi-k2-instruct"]
 """
+
+
+@pytest.fixture
+def upstream(served: tuple[LiveGateway, RawUpstream]) -> RawUpstream:
+    """The upstream of a module's `served`, asked for nothing yet."""
+    served[1].requests.clear()
+    return served[1]
+
+
+@pytest.fixture
+def claude(served: tuple[LiveGateway, RawUpstream]) -> Iterator[Anthropic]:
+    """Anthropic's SDK."""
+    with anthropic_sdk.connect(served[0]) as client:
+        yield client
+
+
+@pytest.fixture
+def chat(served: tuple[LiveGateway, RawUpstream]) -> Iterator[OpenAI]:
+    """OpenAI's SDK."""
+    with sdk.connect(served[0]) as client:
+        yield client
 
 
 @contextmanager

@@ -10,11 +10,13 @@ import pytest
 from anthropic import Anthropic
 from openai import OpenAI
 
-from tests.clients import anthropic_sdk, sdk
+from tests.clients import anthropic_sdk, native_upstreams, sdk
 from tests.clients.native_upstreams import CLAUDE, event, events, native_gateway, streamed
 from tests.ledger.upstream import answers
 from tests.live import ALICE_KEY, UPSTREAM_KEY, LiveGateway
 from tests.providers.openai_compatible.upstream import RawUpstream, chunked, reply
+
+upstream, claude, chat = native_upstreams.upstream, native_upstreams.claude, native_upstreams.chat
 
 STREAMED = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 THOUGHT = {"type": "thinking", "thinking": "Two cities, 👋🏽 then.", "signature": "EqQBCgIYAhIM+/signed=="}
@@ -95,27 +97,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LiveGatew
     """One gateway for all tests; each says how the upstream answers."""
     with native_gateway(tmp_path_factory.mktemp("native"), answer_cache_seconds=600) as both:
         yield both
-
-
-@pytest.fixture
-def upstream(served: tuple[LiveGateway, RawUpstream]) -> RawUpstream:
-    """The upstream, asked for nothing yet."""
-    served[1].requests.clear()
-    return served[1]
-
-
-@pytest.fixture
-def claude(served: tuple[LiveGateway, RawUpstream]) -> Iterator[Anthropic]:
-    """Anthropic's SDK."""
-    with anthropic_sdk.connect(served[0]) as client:
-        yield client
-
-
-@pytest.fixture
-def chat(served: tuple[LiveGateway, RawUpstream]) -> Iterator[OpenAI]:
-    """OpenAI's SDK."""
-    with sdk.connect(served[0]) as client:
-        yield client
 
 
 def will_say(upstream: RawUpstream, message: dict[str, Any], *, stream: bool) -> None:
@@ -395,3 +376,12 @@ def test_a_stream_that_fails_before_a_word_has_its_status(claude: Anthropic, ups
     with pytest.raises(anthropic.APIStatusError) as caught:
         claude.messages.create(model=CLAUDE, max_tokens=9, messages=anthropic_sdk.said("Hi"), stream=True)
     assert caught.value.status_code == 503
+
+
+def test_no_other_spelling_of_the_model_is_sent(claude: Anthropic, upstream: RawUpstream) -> None:
+    """Readers without regard to case would take the last one, and another model than the one that was allowed."""
+    with pytest.raises(anthropic.BadRequestError, match="Model is not a field"):
+        claude.messages.create(
+            model=CLAUDE, max_tokens=9, messages=anthropic_sdk.said("Hi"), extra_body={"Model": "another"}
+        )
+    assert upstream.requests == []

@@ -9,11 +9,13 @@ import pytest
 from anthropic import Anthropic
 from openai import OpenAI
 
-from tests.clients import anthropic_sdk, sdk
+from tests.clients import native_upstreams, sdk
 from tests.clients.native_upstreams import GEMINI, native_gateway
 from tests.ledger.upstream import answers
 from tests.live import UPSTREAM_KEY, LiveGateway
 from tests.providers.openai_compatible.upstream import LAST_CHUNK, RawUpstream, chunked, event, reply
+
+upstream, claude, chat = native_upstreams.upstream, native_upstreams.claude, native_upstreams.chat
 
 STREAMED = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 SCHEMA: Any = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -26,27 +28,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LiveGatew
     """One gateway for all tests; each says how the upstream answers."""
     with native_gateway(tmp_path_factory.mktemp("native")) as both:
         yield both
-
-
-@pytest.fixture
-def upstream(served: tuple[LiveGateway, RawUpstream]) -> RawUpstream:
-    """The upstream, asked for nothing yet."""
-    served[1].requests.clear()
-    return served[1]
-
-
-@pytest.fixture
-def chat(served: tuple[LiveGateway, RawUpstream]) -> Iterator[OpenAI]:
-    """OpenAI's SDK."""
-    with sdk.connect(served[0]) as client:
-        yield client
-
-
-@pytest.fixture
-def claude(served: tuple[LiveGateway, RawUpstream]) -> Iterator[Anthropic]:
-    """Anthropic's SDK."""
-    with anthropic_sdk.connect(served[0]) as client:
-        yield client
 
 
 def part_of(*parts: dict[str, Any], end: str | None = None) -> dict[str, Any]:
