@@ -235,7 +235,7 @@ class Limiter:
         return self._taken(plan, reserved, self._now())
 
     def measured(self, plan: _Plan, usage: Usage | None, provider: str, model: str) -> dict[Measure, int]:
-        """What a call has used of all that its limits count. Without a word, nothing: so the ledger has it."""
+        """What a call has used of all that its limits count. Without an answer, nothing: so the ledger has it."""
         if usage is None:
             return _NOTHING
         cost = self._cost(provider, model, usage) if plan.costs and self._cost is not None else 0

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from msgspec.structs import replace
 
+from app.api.relay.bodies import JsonBody
 from app.chat.call_log import CallLog
 from app.chat.events import Ending
 from app.domain.caller import Caller
@@ -23,6 +24,7 @@ from app.domain.errors import (
 )
 from app.domain.limits import read_limits
 from app.domain.prompt import Prompt, PromptLimit, message_prompt, text_prompt
+from app.domain.relay import RelayCall
 from app.domain.usage import CallRecord
 from app.limits.book import LimitBook
 from app.limits.leases import Leases
@@ -256,3 +258,29 @@ def test_waits_of_all_attempts_are_added_up() -> None:
     with told.log():
         pass
     assert [record.waits for record in told.records] == [{"queue": 1.25, "nonce": 0.5}, None]
+
+
+def test_whoever_leaves_a_request_that_is_passed_on_pays_for_what_was_asked() -> None:
+    """Once its answer has begun; before that for nothing."""
+    told = _Told()
+    call = RelayCall("m", "embeddings", "/embeddings", "input", JsonBody({}), prompt_tokens=7)
+    for has_begun in (True, False):
+        with suppress(asyncio.CancelledError), CallLog(call, Caller("alice"), FIRST, [told.records.append]) as log:
+            if has_begun:
+                log.answered()
+            raise asyncio.CancelledError
+    assert [record.charged for record in told.records] == [Usage(7, 0, estimated=True), None]
+
+
+async def test_a_permit_comes_back_though_nobody_takes_the_record() -> None:
+    """Whoever takes records may fail; the next call must not wait for that one for ever."""
+
+    def fail(_: CallRecord) -> None:
+        raise OverflowError
+
+    leases = Leases(MemoryStore(ZoneInfo("UTC")))
+    limiter = Limiter(LimitBook(read_limits("1 at once")), leases, LimiterPolicy(wait=0))
+    with suppress(OverflowError), CallLog(CALL, Caller("alice"), FIRST, [fail]) as log:
+        log.admission = await limiter.admit(CALL, Caller("alice"), "first", "r")
+    assert await limiter.admit(CALL, Caller("alice"), "first", "r") is not None
+    await leases.aclose()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+import weakref
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
@@ -582,3 +583,16 @@ async def test_slots_are_shared_among_callers() -> None:
     bulkhead.release()
     await asyncio.gather(*waiting)
     assert served == ["busy", "quiet", "busy", "busy"]
+
+
+def test_a_pause_keeps_nothing_of_the_call_in_memory(clock: Clock) -> None:
+    """The error that began it leads to its frames, and so to the whole request."""
+    pause = RequestedPause(clock)
+    error = UpstreamRateLimited("Slow down.", retry_after=5)
+    alive = weakref.ref(error)
+    pause.note(error)
+    del error
+    assert alive() is None
+    refusal = pause.standing_refusal()
+    assert refusal is not None
+    assert refusal.message == "Slow down."
