@@ -1,20 +1,25 @@
 """FastAPI, as little of it as is needed around our own layers."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
-from starlette.routing import BaseRoute, Match
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.answering import AnsweringEndpoint, Dispatcher
+from app.api.dialects import Dialect
 from app.api.error_responses import install_error_handlers
 from app.api.lazy import Annexes
 from app.api.openapi import describe, install_openapi
 from app.api.relay.description import describe_relayed
 from app.api.relay.endpoint import RelayEndpoint
+from app.api.relay.endpoints import RelayedEndpoint
 
 
 class Gateway(FastAPI):
@@ -47,19 +52,21 @@ class Gateway(FastAPI):
         self._annexes = annexes
         self._endpoints: dict[str, ASGIApp] = {endpoint.path: endpoint for endpoint in endpoints}
         self._endpoints |= {endpoint.path: endpoint for endpoint in relayed}
-        described = APIRouter()
-        for endpoint in endpoints:
-            describe(described, endpoint.dialect)
-        for passed_on in relayed:
-            describe_relayed(described, passed_on.endpoint)
-        all_routers = [described, *routers]
-        for router in all_routers:
+        # By these routes come only requests with other methods than POST.
+        answering = [Route(path, _never, methods=["POST"]) for path in self._endpoints]
+        self.router.routes.extend(answering)
+        for router in routers:
             self.include_router(router)
-        self._routes = [route for router in all_routers for route in router.routes]
+        self._routes = [*answering, *(route for router in routers for route in router.routes)]
         install_error_handlers(self, self._routes)
         dialects = [endpoint.dialect for endpoint in endpoints]
         wire_types = [model for dialect in dialects for model in (dialect.request, *dialect.wire_types)]
-        install_openapi(self, wire_types, public_paths)
+        install_openapi(
+            self,
+            partial(_described, dialects, [passed_on.endpoint for passed_on in relayed]),
+            wire_types,
+            public_paths,
+        )
 
     def build_middleware_stack(self) -> ASGIApp:
         """All layers, inside out."""
@@ -80,6 +87,21 @@ class Gateway(FastAPI):
             return
         scope["app"] = self
         await self.middleware_stack(scope, receive, send)
+
+
+def _described(dialects: Sequence[Dialect], relayed: Sequence[RelayedEndpoint]) -> list[BaseRoute]:
+    """What FastAPI can describe of the endpoints that its router never sees."""
+    router = APIRouter()
+    for dialect in dialects:
+        describe(router, dialect)
+    for endpoint in relayed:
+        describe_relayed(router, endpoint)
+    return router.routes
+
+
+async def _never(request: Request) -> Response:
+    """What a route does whose own method the dispatcher sends elsewhere."""
+    raise AssertionError(f"{request.url.path} is answered by its own endpoint.")
 
 
 class _HeadAsGet:

@@ -1,18 +1,21 @@
 """The API's own description, where it says more than FastAPI can see."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Path
+from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.routing import BaseRoute
 
 from app.api.dialects import Dialect
+from app.api.wire.body import AnswerModel
 
 _REF = "#/components/schemas/{model}"
 
 
-class ErrorObject(BaseModel):
+class ErrorObject(AnswerModel):
     """What went wrong."""
 
     message: str
@@ -21,7 +24,7 @@ class ErrorObject(BaseModel):
     code: str | None
 
 
-class ErrorEnvelope(BaseModel):
+class ErrorEnvelope(AnswerModel):
     """The body of every error."""
 
     error: ErrorObject
@@ -125,18 +128,31 @@ def describe(router: APIRouter, dialect: Dialect) -> None:
     )
 
 
-def install_openapi(app: FastAPI, wire_types: Sequence[type[BaseModel]], public_paths: frozenset[str]) -> None:
+def install_openapi(
+    app: FastAPI,
+    described: Callable[[], Sequence[BaseRoute]],
+    wire_types: Sequence[type[BaseModel]],
+    public_paths: frozenset[str],
+) -> None:
     """Make `/openapi.json` complete: request bodies, keys, and our errors instead of FastAPI's.
 
     Args:
+        described: Makes routes that the app doesn't have, only to be described: they take longer to make than all
+            others.
         wire_types: The models that routes read by themselves, without FastAPI's knowledge.
         public_paths: Addresses that need no key.
     """
-    generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _completed(generate(), wire_types, public_paths)
+            document = get_openapi(
+                title=app.title,
+                version=app.version,
+                openapi_version=app.openapi_version,
+                description=app.description,
+                routes=[*described(), *app.routes],
+            )
+            app.openapi_schema = _completed(document, wire_types, public_paths)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way

@@ -1,11 +1,11 @@
 """`/health` and `/ready`: for load balancers, orchestrators and people."""
 
+import importlib
 from collections.abc import Callable, Iterable
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
 from app import __version__
@@ -136,7 +136,8 @@ def ops_router(
     )
     async def read_metrics() -> Response:
         """Opened by METRICS_KEY, or by any API key."""
-        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
+        module = importlib.import_module("app.observe.exposition")  # only now: see there
+        return Response(module.Exposition(metrics).text(), media_type=module.CONTENT_TYPE)
 
     return router
 

@@ -1,4 +1,4 @@
-"""The gateway's metrics, in Prometheus's text format. Each worker counts for itself and is scraped by itself.
+"""The gateway's metrics. Each worker counts for itself and is scraped by itself.
 
 To add a metric, define it in `Metrics.__init__` and give `Metrics` a method that counts. The table in docs/metrics.md
 is generated from the definitions.
@@ -6,18 +6,12 @@ is generated from the definitions.
 
 import asyncio
 import time
-from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import ClassVar
-
-from prometheus_client import generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
 from app.domain.errors import GatewayError
 from app.domain.spans import Trace, no_trace
@@ -25,7 +19,6 @@ from app.domain.usage import CallRecord
 
 # Label values, in the order of the label names.
 Labels = tuple[str | int, ...]
-Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 
 _BOUNDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 180)
 _LAG_BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5)
@@ -52,11 +45,11 @@ _STATE = (
 State = Mapping[str, Mapping[str, float]]
 
 
-class Instrument(ABC):
+class Instrument:
     """A metric: its definition and its numbers. Cheap to update, which each request does a dozen times.
 
     Only the event loop's thread updates it, so it does without the locks and label look-ups of `prometheus_client`'s
-    own metrics. `prometheus_client` still writes the text that Prometheus reads.
+    own metrics. `prometheus_client` still writes the text that Prometheus reads: see `app.observe.exposition`.
 
     Args:
         name: Its name in Prometheus.
@@ -73,82 +66,58 @@ class Instrument(ABC):
         self.unit = unit
         self.labels = labels
 
-    @abstractmethod
-    def collect(self) -> Family:
-        """The current numbers, in the form that `prometheus_client` writes."""
 
-
-class _Numbers(Instrument):
+class Numbers(Instrument):
     """One number for each combination of label values.
 
     `values` is public for speed: `counter.values[labels] += 1` saves a call, and a request makes a dozen of them.
     """
-
-    _family: ClassVar[type[CounterMetricFamily] | type[GaugeMetricFamily]]
 
     def __init__(self, name: str, meaning: str, unit: str, labels: tuple[str, ...] = ()) -> None:
         super().__init__(name, meaning, unit, labels)
         # A metric without labels is shown from the start; others, as soon as there is a number.
         self.values: defaultdict[Labels, float] = defaultdict(float, {} if labels else {(): 0.0})
 
-    def collect(self) -> Family:
-        """See `Instrument`."""
-        family = self._family(self.name, self.meaning, labels=self.labels)
-        for labels, value in self.values.items():
-            family.add_metric([str(label) for label in labels], value)
-        return family
 
-
-class Counter(_Numbers):
+class Counter(Numbers):
     """How often something has happened."""
 
     kind = "counter"
-    _family = CounterMetricFamily
 
 
-class Gauge(_Numbers):
+class Gauge(Numbers):
     """How much of something there is now."""
 
     kind = "gauge"
-    _family = GaugeMetricFamily
 
 
 class Histogram(Instrument):
     """How long something takes, in seconds.
 
     Args:
-        bounds: The upper ends of the buckets, in ascending order.
+        bounds: The upper ends of the buckets, in ascending order; infinity comes after the last.
+
+    Attributes:
+        rows: For each combination of label values, the number of observations in each bucket, then the sum of all
+            seconds.
     """
 
     kind = "histogram"
 
     def __init__(self, name: str, meaning: str, labels: tuple[str, ...] = (), *, bounds: Sequence[float]) -> None:
         super().__init__(name, meaning, "seconds", labels)
-        self._bounds = (*bounds, float("inf"))
-        # For each combination of label values: the number of observations in each bucket, then the sum of all seconds.
-        empty = [0.0] * (len(self._bounds) + 1)
-        self._rows: defaultdict[Labels, list[float]] = defaultdict(empty.copy, {} if labels else {(): empty.copy()})
+        self.bounds = (*bounds, float("inf"))
+        empty = [0.0] * (len(self.bounds) + 1)
+        self.rows: defaultdict[Labels, list[float]] = defaultdict(empty.copy, {} if labels else {(): empty.copy()})
 
     def observe(self, seconds: float, labels: Labels = ()) -> None:
         """Record that something took `seconds`."""
-        row = self._rows[labels]
-        row[bisect_left(self._bounds, seconds)] += 1
+        row = self.rows[labels]
+        row[bisect_left(self.bounds, seconds)] += 1
         row[-1] += seconds
 
-    def collect(self) -> Family:
-        """See `Instrument`."""
-        family = HistogramMetricFamily(self.name, self.meaning, labels=self.labels)
-        for labels, row in self._rows.items():
-            buckets = [(_bound(bound), sum(row[: index + 1])) for index, bound in enumerate(self._bounds)]
-            family.add_metric([str(label) for label in labels], buckets, row[-1])
-        return family
 
-
-def _bound(bound: float) -> str:
-    return "+Inf" if bound == float("inf") else str(float(bound))
-
-
-class Metrics(Collector):
+class Metrics:
     """All metrics of a worker.
 
     Args:
@@ -157,7 +126,7 @@ class Metrics(Collector):
 
     def __init__(self, read_state: Callable[[], State] = dict) -> None:
         self.read_state = read_state
-        self.instruments: list[Instrument] = []
+        self.instruments: list[Numbers | Histogram] = []
         counter, gauge, histogram = self._counter, self._gauge, self._histogram
         self._requests = counter(
             "kimi_http_requests_total",
@@ -312,19 +281,15 @@ class Metrics(Collector):
             return partial(_TimedStep, self._step_seconds, self._step_failures)
         return partial(_TracedStep, self._step_seconds, self._step_failures, trace)
 
-    def collect(self) -> Iterable[Metric]:
-        """Return all numbers, for `prometheus_client`."""
+    def read(self) -> Sequence[Numbers | Histogram]:
+        """All metrics, with the state of this moment in them."""
         state = self.read_state()
         for name in state.keys() - self._state.keys():
             self._state[name] = self._gauge(name, "A number reported by the provider", "", ("of",))
         for name, gauge in self._state.items():
             gauge.values.clear()
             gauge.values.update({(of,): value for of, value in state.get(name, {}).items()})
-        return [instrument.collect() for instrument in self.instruments]
-
-    def render(self) -> bytes:
-        """Return all metrics in Prometheus's text format."""
-        return generate_latest(self)
+        return self.instruments
 
 
 class _TimedStep:

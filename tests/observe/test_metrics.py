@@ -1,5 +1,6 @@
 """The definitions of the gateway's metrics."""
 
+from app.observe.exposition import Exposition
 from app.observe.metrics import Metrics
 
 
@@ -14,8 +15,8 @@ def test_a_gauge_that_only_a_provider_knows_is_shown_too() -> None:
     """A provider written elsewhere may report numbers of its own, which come and go with each scrape."""
     state = {"kimi_provider_temperature": {"oven": 180.0}}
     metrics = Metrics(lambda: state)
-    assert 'kimi_provider_temperature{of="oven"} 180.0' in metrics.render().decode()
+    assert 'kimi_provider_temperature{of="oven"} 180.0' in Exposition(metrics).text().decode()
     state.clear()
-    text = metrics.render().decode()
+    text = Exposition(metrics).text().decode()
     assert "# HELP kimi_provider_temperature " in text
     assert "oven" not in text

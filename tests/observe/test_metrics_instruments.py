@@ -9,7 +9,8 @@ from prometheus_client import Histogram as TheirHistogram
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from app.observe.metrics import Counter, Gauge, Histogram, Instrument
+from app.observe.exposition import family_of
+from app.observe.metrics import Counter, Gauge, Histogram, Numbers
 
 BOUNDS = (0.005, 0.1, 1, 20)
 SECONDS = (0, 0.005, 0.0051, 0.1, 19.9, 20, 21)
@@ -19,13 +20,13 @@ ODD = 'a "quoted"\nname'
 class Instruments(Collector):
     """Shows instruments to `prometheus_client`."""
 
-    def __init__(self, *instruments: Instrument) -> None:
+    def __init__(self, *instruments: Numbers | Histogram) -> None:
         self._instruments = instruments
 
     def collect(self) -> Iterator[Metric]:
         """See `Collector`."""
         for instrument in self._instruments:
-            yield instrument.collect()
+            yield family_of(instrument)
 
 
 def test_instruments_are_written_as_prometheus_clients_own_are() -> None:

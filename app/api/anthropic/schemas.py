@@ -6,9 +6,9 @@ Lenient in what they take: unknown fields are kept, null means absent. All kinds
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import ConfigDict, Discriminator, Field, Tag
 
-from app.api.wire.body import WireModel
+from app.api.wire.body import AnswerModel, WireModel
 from app.api.wire.options import Probability, Temperature
 
 
@@ -141,13 +141,13 @@ class CountTokensRequest(Prompted):
     """A request for the size of what `messages` would be sent."""
 
 
-class TokenCount(BaseModel):
+class TokenCount(AnswerModel):
     """Tokens, estimated at four bytes of UTF-8 each."""
 
     input_tokens: int
 
 
-class MessageUsage(BaseModel):
+class MessageUsage(AnswerModel):
     """Tokens, estimated at four bytes of UTF-8 each where the upstream doesn't count."""
 
     input_tokens: int
@@ -156,14 +156,14 @@ class MessageUsage(BaseModel):
     output_tokens: int
 
 
-class TextBlock(BaseModel):
+class TextBlock(AnswerModel):
     """A text."""
 
     type: Literal["text"]
     text: str
 
 
-class ThinkingBlock(BaseModel):
+class ThinkingBlock(AnswerModel):
     """What the model thought; it is not signed."""
 
     type: Literal["thinking"]
@@ -171,7 +171,7 @@ class ThinkingBlock(BaseModel):
     signature: str
 
 
-class ToolUseBlock(BaseModel):
+class ToolUseBlock(AnswerModel):
     """A tool that the client is asked to use."""
 
     type: Literal["tool_use"]
@@ -180,7 +180,7 @@ class ToolUseBlock(BaseModel):
     input: dict[str, Any]
 
 
-class AnswerMessage(BaseModel):
+class AnswerMessage(AnswerModel):
     """A whole answer."""
 
     id: str
@@ -193,7 +193,7 @@ class AnswerMessage(BaseModel):
     usage: MessageUsage
 
 
-class ModelInfo(BaseModel):
+class ModelInfo(AnswerModel):
     """A model that can be asked."""
 
     type: Literal["model"] = "model"
@@ -204,7 +204,7 @@ class ModelInfo(BaseModel):
     max_input_tokens: int | None = Field(description="null where the limit isn't in tokens")
 
 
-class ModelPage(BaseModel):
+class ModelPage(AnswerModel):
     """A page of the list of models."""
 
     data: list[ModelInfo]
@@ -213,7 +213,7 @@ class ModelPage(BaseModel):
     last_id: str | None
 
 
-class AnthropicError(BaseModel):
+class AnthropicError(AnswerModel):
     """What went wrong."""
 
     type: str
@@ -221,7 +221,7 @@ class AnthropicError(BaseModel):
     details: dict[str, str] | None = Field(None, description="`error_code` is the gateway's own code")
 
 
-class AnthropicErrorEnvelope(BaseModel):
+class AnthropicErrorEnvelope(AnswerModel):
     """The body of every error."""
 
     type: Literal["error"]

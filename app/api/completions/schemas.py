@@ -5,9 +5,9 @@ Lenient in what they take: unknown fields are kept, numbers may come as strings,
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import ConfigDict, Discriminator, Field, Tag
 
-from app.api.wire.body import WireModel, text_tag
+from app.api.wire.body import AnswerModel, WireModel, text_tag
 from app.api.wire.openai import StreamOptions, UsageObject
 from app.api.wire.options import Choices, LogitBias, MaxTokens, Penalty, Probability, Temperature
 
@@ -40,7 +40,7 @@ class TextCompletionRequest(WireModel):
     logit_bias: LogitBias | None = None
 
 
-class CompletionChoice(BaseModel):
+class CompletionChoice(AnswerModel):
     """The answer to one prompt."""
 
     index: int
@@ -49,7 +49,7 @@ class CompletionChoice(BaseModel):
     finish_reason: Literal["stop", "length", "content_filter"]
 
 
-class TextCompletion(BaseModel):
+class TextCompletion(AnswerModel):
     """All answers."""
 
     id: str

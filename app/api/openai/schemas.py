@@ -5,9 +5,9 @@ Lenient in what they take: unknown fields are kept, numbers may come as strings,
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import ConfigDict, Discriminator, Field, Tag
 
-from app.api.wire.body import WireModel
+from app.api.wire.body import AnswerModel, WireModel
 from app.api.wire.content import Content
 from app.api.wire.formats import ResponseFormat
 from app.api.wire.openai import StreamOptions, UsageObject
@@ -154,21 +154,21 @@ class ChatCompletionRequest(WireModel):
     modalities: list[str] | None = None
 
 
-class AnsweredFunction(BaseModel):
+class AnsweredFunction(AnswerModel):
     """Which function is to be called, and its arguments as JSON text."""
 
     name: str
     arguments: str
 
 
-class AnsweredCustom(BaseModel):
+class AnsweredCustom(AnswerModel):
     """Which custom tool is to be called, and its input."""
 
     name: str
     input: str
 
 
-class AnsweredCall(BaseModel):
+class AnsweredCall(AnswerModel):
     """A tool that the client is asked to call."""
 
     id: str
@@ -177,7 +177,7 @@ class AnsweredCall(BaseModel):
     custom: AnsweredCustom | None = None
 
 
-class AssistantMessage(BaseModel):
+class AssistantMessage(AnswerModel):
     """The answer."""
 
     role: Literal["assistant"]
@@ -188,7 +188,7 @@ class AssistantMessage(BaseModel):
     reasoning_content: str | None = None
 
 
-class Choice(BaseModel):
+class Choice(AnswerModel):
     """The one choice of an answer."""
 
     index: int
@@ -197,7 +197,7 @@ class Choice(BaseModel):
     finish_reason: Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
 
 
-class ChatCompletion(BaseModel):
+class ChatCompletion(AnswerModel):
     """A whole answer."""
 
     id: str
@@ -208,7 +208,7 @@ class ChatCompletion(BaseModel):
     usage: UsageObject
 
 
-class ModelObject(BaseModel):
+class ModelObject(AnswerModel):
     """A model that can be asked."""
 
     id: str
@@ -223,7 +223,7 @@ class ModelObject(BaseModel):
     abilities: list[str] = Field(description="what the model does by itself; the gateway makes up for tools and JSON")
 
 
-class ModelList(BaseModel):
+class ModelList(AnswerModel):
     """All models."""
 
     object: Literal["list"] = "list"

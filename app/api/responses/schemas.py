@@ -5,9 +5,9 @@ Lenient in what they take: unknown fields are kept, unknown items and tools are 
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import ConfigDict, Discriminator, Field, Tag
 
-from app.api.wire.body import WireModel, text_tag
+from app.api.wire.body import AnswerModel, WireModel, text_tag
 from app.api.wire.content import Content, ContentPart
 from app.api.wire.formats import ResponseFormat
 from app.api.wire.options import MaxTokens, Probability, Temperature, TopLogprobs
@@ -156,20 +156,20 @@ class ResponsesRequest(_FiniteModel):
     prompt: Any = Field(None, description="must be absent: there are no stored prompts here")
 
 
-class InputTokensDetails(BaseModel):
+class InputTokensDetails(AnswerModel):
     """Of the tokens read."""
 
     cached_tokens: int
     cache_write_tokens: int
 
 
-class OutputTokensDetails(BaseModel):
+class OutputTokensDetails(AnswerModel):
     """Of the tokens written."""
 
     reasoning_tokens: int
 
 
-class ResponseUsage(BaseModel):
+class ResponseUsage(AnswerModel):
     """Tokens, estimated at four bytes of UTF-8 each where the upstream doesn't count."""
 
     input_tokens: int
@@ -194,7 +194,7 @@ class ResponseObject(_FiniteModel):
     store: bool = Field(description="is it kept?")
 
 
-class ResponseDeleted(BaseModel):
+class ResponseDeleted(AnswerModel):
     """The response is forgotten."""
 
     id: str
@@ -202,7 +202,7 @@ class ResponseDeleted(BaseModel):
     deleted: Literal[True] = True
 
 
-class ItemList(BaseModel):
+class ItemList(AnswerModel):
     """A page of the items that a response answers."""
 
     object: Literal["list"] = "list"
@@ -212,7 +212,7 @@ class ItemList(BaseModel):
     has_more: bool
 
 
-class InputTokens(BaseModel):
+class InputTokens(AnswerModel):
     """How many tokens an input is estimated to have."""
 
     object: Literal["response.input_tokens"] = "response.input_tokens"

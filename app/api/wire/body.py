@@ -19,7 +19,14 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 class WireModel(BaseModel):
     """A wire type that is lenient in what it takes: unknown fields are kept, null means absent."""
 
-    model_config = ConfigDict(extra="allow")
+    # Most workers never see most of them: what pydantic needs to read one is built when the first one comes.
+    model_config = ConfigDict(extra="allow", defer_build=True)
+
+
+class AnswerModel(BaseModel):
+    """A wire type of what is answered, for the API's description."""
+
+    model_config = ConfigDict(defer_build=True)
 
 
 def check_model(names: Iterable[str]) -> None:

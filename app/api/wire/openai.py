@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from app.api.wire.body import WireModel
+from app.api.wire.body import AnswerModel, WireModel
 from app.api.wire.faults import too_many
 from app.domain.chat import Usage
 
@@ -18,19 +18,19 @@ class StreamOptions(WireModel):
     include_usage: bool | None = Field(None, description="send a last chunk with the usage")
 
 
-class PromptTokensDetails(BaseModel):
+class PromptTokensDetails(AnswerModel):
     """Of the tokens read."""
 
     cached_tokens: int
 
 
-class CompletionTokensDetails(BaseModel):
+class CompletionTokensDetails(AnswerModel):
     """Of the tokens written."""
 
     reasoning_tokens: int
 
 
-class UsageObject(BaseModel):
+class UsageObject(AnswerModel):
     """Tokens, estimated at four bytes of UTF-8 each where the upstream doesn't count."""
 
     prompt_tokens: int

@@ -1,10 +1,11 @@
 """Where a request goes: its URL taken apart, and the proxy on the way."""
 
+import importlib
 import re
 from base64 import b64encode
 from urllib.parse import SplitResult, quote, unquote, urlsplit
+from urllib.request import getproxies
 
-import requests.utils
 from msgspec import Struct
 
 from app.providers.http.exceptions import InvalidProxyUrl, InvalidUrl
@@ -124,7 +125,11 @@ def parse_proxy_url(url: str) -> Proxy:
 
 def _proxy_url(url: str) -> str | None:
     """The proxy for a URL by the environment's variables, as requests reads them."""
-    return requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
+    if not getproxies():
+        return None
+    requests = importlib.import_module("requests.utils")  # only now: it is large, and few have a proxy
+    proxy: str | None = requests.select_proxy(url, requests.get_environ_proxies(url))
+    return proxy
 
 
 def _host_and_port(parts: SplitResult) -> tuple[str, int]:

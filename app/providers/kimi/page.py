@@ -5,26 +5,26 @@ cloudscraper is synchronous, so it runs in threads, never on the event loop.
 
 import asyncio
 import contextlib
+import importlib
 import re
-import sys
 import time
 from collections.abc import Mapping
 from functools import partial
 from http.cookiejar import Cookie
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
-import cloudscraper
-import requests
-import urllib3
 from msgspec import Struct
 
-from app.domain.errors import CloudflareChallenge, NonceMissing, SiteChanged, UpstreamError, UpstreamUnavailable
+from app.domain.errors import NonceMissing, SiteChanged, UpstreamError, UpstreamUnavailable
 from app.providers.http import server_of
 from app.providers.kimi.failure import http_failure
 from app.providers.kimi.request import message_headers
-from app.providers.kimi.scraper import BoundedScraper, Page, RedirectRefused, fetch_failure_reason
 from app.providers.kimi.script import script_values
 from app.providers.threads import AbandonableThreads, TooManyStuckThreads
+
+if TYPE_CHECKING:
+    from app.providers.kimi.scraper import BoundedScraper, Page
 
 _NONCE = re.compile(r"[A-Za-z0-9_-]{4,128}")
 _AJAX_PATH = "/wp-admin/admin-ajax.php"
@@ -103,7 +103,7 @@ class PageReader:
                 scraper = None if new_visitor else self._scraper
                 if scraper is None or scraper.aborted:
                     # Takes tens of milliseconds (it reads a list of browsers), so it is kept for the next fetch.
-                    scraper = self._scraper = await self._threads.run(BoundedScraper)
+                    scraper = self._scraper = await self._threads.run(_new_scraper)
                 return await self._threads.run(partial(self._fetch, scraper, new_visitor), abort=scraper.abort)
         except TimeoutError as error:
             raise UpstreamUnavailable(
@@ -114,27 +114,10 @@ class PageReader:
         except TooManyStuckThreads as error:
             raise UpstreamUnavailable("Too many fetches of the Kimi site's chat page are stuck.") from error
 
-    def _fetch(self, scraper: BoundedScraper, new_visitor: bool) -> Clearance:
-        try:
-            reply = scraper.fetch(self._page_url, self._timeout)
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            reason = fetch_failure_reason(error)
-            raise UpstreamUnavailable(
-                "The Kimi site's chat page can't be reached.", reason=reason, server=self._server
-            ) from error
-        except RedirectRefused as error:
-            raise _redirect_error(error) from error
-        except cloudscraper.exceptions.CloudflareException as error:
-            raise CloudflareChallenge("The gateway can't pass Cloudflare's check in front of the Kimi site.") from error
-        except ValueError as error:
-            raise SiteChanged("The Kimi site's chat page redirects to an invalid address.") from error
-        finally:
-            # cloudscraper turns tracebacks off for the whole process when it raises.
-            if hasattr(sys, "tracebacklimit"):
-                del sys.tracebacklimit
-        return self._clearance(reply, scraper, new_visitor)
+    def _fetch(self, scraper: "BoundedScraper", new_visitor: bool) -> Clearance:
+        return self._clearance(scraper.visit(self._page_url, self._timeout), scraper, new_visitor)
 
-    def _clearance(self, reply: Page, scraper: BoundedScraper, new_visitor: bool) -> Clearance:
+    def _clearance(self, reply: "Page", scraper: "BoundedScraper", new_visitor: bool) -> Clearance:
         failed = http_failure(reply.http)
         if failed is not None:
             raise failed if isinstance(failed, UpstreamError) else SiteChanged(failed.message)
@@ -150,21 +133,10 @@ class PageReader:
         )
 
 
-def _redirect_error(refused: RedirectRefused) -> SiteChanged:
-    # Where to is for the operator's log: it may be nobody else's business.
-    if refused.is_downgrade:
-        return SiteChanged(
-            "The Kimi site's chat page redirects from https to http, where cookies and messages aren't safe. "
-            "Check CHAT_PAGE_URL.",
-            reason="page redirects from https to http",
-            server=refused.address,
-        )
-    return SiteChanged(
-        "The Kimi site's chat page redirects to another host. If the site is there now, set CHAT_PAGE_URL to its "
-        "address there, which is in the gateway's log.",
-        reason="page redirects to another host",
-        server=refused.address,
-    )
+def _new_scraper() -> "BoundedScraper":
+    # Importing it takes a twentieth of a second and a tenth of a worker's memory, which only who asks the site pays.
+    scraper: BoundedScraper = importlib.import_module("app.providers.kimi.scraper").BoundedScraper()
+    return scraper
 
 
 def _trusted(ajax_url: str | None, page_url: str) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +18,8 @@ from requests.utils import requote_uri
 from urllib3 import HTTPConnectionPool
 from urllib3.connection import HTTPConnection
 
-from app.providers.http import HttpReply, address_of, failure_reason
+from app.domain.errors import CloudflareChallenge, SiteChanged, UpstreamUnavailable
+from app.providers.http import HttpReply, address_of, failure_reason, server_of
 
 _PART_BYTES = 64 * 1024
 _PAGE_BYTES = 5 * 1024 * 1024
@@ -82,18 +84,36 @@ class BoundedScraper(cloudscraper.CloudScraper):  # type: ignore[misc]  # clouds
         self.aborted = False
         super().__init__()
 
-    def fetch(self, url: str, timeout: float) -> Page:
-        """Fetch a page.
+    def visit(self, url: str, timeout: float) -> Page:
+        """Fetch the chat page.
 
         Args:
             url: Its address.
             timeout: Seconds for each read, and for the whole body once the headers have arrived.
 
         Raises:
-            RedirectRefused: The page is on another host.
-            requests.RequestException, urllib3.exceptions.HTTPError, ValueError: The page can't be fetched.
-            cloudscraper.exceptions.CloudflareException: Cloudflare's check can't be passed.
+            UpstreamError: It can't be fetched.
         """
+        try:
+            return self._visit(url, timeout)
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            raise UpstreamUnavailable(
+                "The Kimi site's chat page can't be reached.",
+                reason=fetch_failure_reason(error),
+                server=server_of(url),
+            ) from error
+        except RedirectRefused as error:
+            raise _redirect_error(error) from error
+        except cloudscraper.exceptions.CloudflareException as error:
+            raise CloudflareChallenge("The gateway can't pass Cloudflare's check in front of the Kimi site.") from error
+        except ValueError as error:
+            raise SiteChanged("The Kimi site's chat page redirects to an invalid address.") from error
+        finally:
+            # cloudscraper turns tracebacks off for the whole process when it raises.
+            if hasattr(sys, "tracebacklimit"):
+                del sys.tracebacklimit
+
+    def _visit(self, url: str, timeout: float) -> Page:
         self._deadline = time.monotonic() + timeout
         self._at = url
         headers = {"Cache-Control": "no-cache", "Pragma": "no-cache"}
@@ -175,3 +195,20 @@ def _is_same_site(here: str, there: str) -> bool:
 
 def _port(parts: SplitResult) -> int | None:
     return parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def _redirect_error(refused: RedirectRefused) -> SiteChanged:
+    # Where to is for the operator's log: it may be nobody else's business.
+    if refused.is_downgrade:
+        return SiteChanged(
+            "The Kimi site's chat page redirects from https to http, where cookies and messages aren't safe. "
+            "Check CHAT_PAGE_URL.",
+            reason="page redirects from https to http",
+            server=refused.address,
+        )
+    return SiteChanged(
+        "The Kimi site's chat page redirects to another host. If the site is there now, set CHAT_PAGE_URL to its "
+        "address there, which is in the gateway's log.",
+        reason="page redirects to another host",
+        server=refused.address,
+    )
