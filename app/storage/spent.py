@@ -25,18 +25,25 @@ def add_spent(
     database: Database, connection: Connection, rows: Sequence[RequestRow], costs: Sequence[int], zone: ZoneInfo
 ) -> None:
     """Add what requests have used, and what they cost, to the days of a calendar."""
-    spent: dict[tuple[str, int, str, str], list[int]] = {}
+    # By what rows have in common first: they are many more than what they add up to.
+    parts: dict[tuple[int, str, str, str, str], list[int]] = {}
     for row, cost in zip(rows, costs, strict=True):
         if row.first_milliseconds is None and not row.tokens_in and not row.tokens_out:
             continue  # no answer came: that counts for no quota
-        day = _day_of(row.at // _QUARTER, zone)
-        for scope in (f"key:{row.key_id}", f"project:{row.project}", "gateway:"):
-            # By the model's own name, be it listed or not: a limit may be for some models only.
-            sums = spent.setdefault((scope, day, row.served, row.provider), [0] * len(_SUMS))
-            sums[0] += 1
-            sums[1] += row.tokens_in
-            sums[2] += row.tokens_out
-            sums[3] += cost
+        # By the model's own name, be it listed or not: a limit may be for some models only.
+        common = (row.at // _QUARTER, row.key_id, row.project, row.served, row.provider)
+        sums = parts.get(common)
+        if sums is None:
+            sums = parts[common] = [0] * len(_SUMS)
+        sums[0] += 1
+        sums[1] += row.tokens_in
+        sums[2] += row.tokens_out
+        sums[3] += cost
+    spent: dict[tuple[str, int, str, str], list[int]] = {}
+    for (quarter, key_id, project, model, provider), part in parts.items():
+        for scope in (f"key:{key_id}", f"project:{project}", "gateway:"):
+            of = (scope, _day_of(quarter, zone), model, provider)
+            spent[of] = [old + new for old, new in zip(spent.get(of, [0] * len(_SUMS)), part, strict=True)]
     if not spent:
         return
     names = [column.name for column in _SPENT.primary_key]
