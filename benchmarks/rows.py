@@ -1,4 +1,4 @@
-"""The ledger with ten million rows: how long pages, sums and cleaning take, and how large it is.
+"""The ledger with ten million rows: how long pages, sums, the console and cleaning take, and how large it is.
 
     .venv/bin/python -m benchmarks.rows [--rows N] [--database sqlite|postgresql]
 
@@ -32,6 +32,8 @@ from app.storage.schema import migrate
 from app.storage.usage import DAY, HOUR, percentile, usage_by, usage_of
 from benchmarks.bounds import Row
 from benchmarks.ledger_rows import RARE_ERROR, RARE_MODEL, Filled, fill
+from simulator.live import running
+from tests.console.running import PAGES, Signed, console_of
 from tests.databases import PostgresServer
 from tests.storage.calls import call
 
@@ -39,6 +41,8 @@ _RUNS = 11
 _PAGE_MS = 20
 _OVERVIEW_MS = 200
 _KEY_MS = 5
+_SHOWN_MS = 200
+_TRIED_MS = 5000
 _ROW_BYTES = 250
 # What a writer may have to wait, or a step of cleaning take, at most: half of what makes a database count as away.
 _LONGEST_MS = 1000
@@ -182,6 +186,52 @@ def sums(database: Database, filled: Filled) -> list[Row]:
     ]
 
 
+def console(database: Database, filled: Filled, folder: Path) -> list[Row]:
+    """The console's pages, as an administrator's browser gets them of a gateway; and the trial of new limits."""
+    url = database.url.render_as_string(hide_password=False)
+    asked = {
+        **{name or "overview": name for name in PAGES},
+        "overview of 30 days": "?span=30d",
+        "requests of a key's trouble": f"requests?key={filled.busy_key}&trouble=1",
+        "requests of a model, an upstream, an outcome": "requests?model=kimi&provider=kimi-web&outcome=failed&span=30d",
+        "a request": f"requests/{filled.row_id}",
+        "a key": f"keys/{filled.busy_key}",
+        "a project's limits": "limits/project:project-39",
+    }
+    with (
+        running() as site,
+        (folder / "gateway.log").open("w") as log,
+        # Nothing is cleaned up meanwhile.
+        console_of(site, log, folder, database_url=url, requests_kept_days=3650, database_max_mb=1_000_000) as gateway,
+        gateway.signed_in("admin") as admin,
+    ):
+        rows = [
+            Row(f"page of the console: {name}", _page_ms(admin, path), "ms", _SHOWN_MS) for name, path in asked.items()
+        ]
+        started = time.perf_counter()
+        answer = admin.post("/console/limits/gateway", limits="6000 requests/minute, 1M tokens/day", do="try")
+        answer.raise_for_status()
+        rows.append(
+            Row(
+                "page of the console: limits of the gateway, tried on seven days",
+                (time.perf_counter() - started) * 1000,
+                "ms",
+                _TRIED_MS,
+            )
+        )
+    return rows
+
+
+def _page_ms(admin: Signed, path: str) -> float:
+    """The milliseconds until the whole page is there."""
+    times = []
+    for _ in range(_RUNS):
+        started = time.perf_counter()
+        admin.client.get(f"/console/{path}").raise_for_status()
+        times.append((time.perf_counter() - started) * 1000)
+    return min(times)
+
+
 def size(database: Database, filled: Filled) -> list[Row]:
     """What rows take, and whether the gateway knows it."""
     with database.transaction(reads=True) as connection:
@@ -264,6 +314,7 @@ def measured(kind: str, count: int) -> list[Row]:
             if not database.is_sqlite:
                 _vacuum(database)
             rows = [*size(database, filled), *pages(database, filled), *sums(database, filled)]
+            rows += console(database, filled, folder)
             return [
                 Row(f"{kind}: {row.what}", row.figure, row.unit, row.bound)
                 for row in (*rows, *cleaning(database, folder))
