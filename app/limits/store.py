@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
+from app.domain.chat import Usage
 from app.domain.granting import (
     Claim,
     Exchanged,
@@ -20,6 +21,10 @@ from app.domain.granting import (
 )
 from app.domain.limits import Limit, measured, period_at
 from app.domain.usage import CallRecord
+
+# Longer than a month, in milliseconds: what was used before counts for no period that has an end.
+_DAYS_APART = 40 * 86_400_000
+_NO_TOKENS = Usage(0, 0)
 
 
 class StoreAway(Exception):
@@ -50,8 +55,9 @@ class MemoryStore:
         self._clock = clock
         self._standings: dict[str, Standing] = {}
         self._held: dict[str, int] = {}
-        # By scope, day and model: requests, tokens in, tokens out.
-        self._used: defaultdict[tuple[Scope, int, str], list[int]] = defaultdict(lambda: [0, 0, 0])
+        # By scope, then by day and model: requests, tokens in, tokens out.
+        self._used: defaultdict[Scope, defaultdict[tuple[int, str], list[int]]] = defaultdict(_no_use)
+        self._newest_day = 0
 
     async def exchange(self, claims: Sequence[Claim]) -> Exchanged:
         """See `LimitStore`."""
@@ -86,26 +92,40 @@ class MemoryStore:
 
     def call_ended(self, record: CallRecord) -> None:
         """Count what a call has used: this store's ledger."""
-        charged = record.charged
-        if charged is None:
-            return
+        charged = record.charged or _NO_TOKENS
+        if record.charged is None and record.upstream_seconds is None:
+            return  # no answer came: that counts for no quota
         began = int((record.began or time.time() - record.seconds) * 1000)
         day = period_at("day", began, self._zone).start
+        if day > self._newest_day:
+            self._newest_day = day
+            self._fold(day - _DAYS_APART)
         for scope in (
             Scope("key", record.caller_id),
             Scope("project", record.project),
             Scope("upstream", record.provider),
             Scope("gateway"),
         ):
-            used = self._used[scope, day, record.model]
+            used = self._used[scope][day, record.model]
             used[0] += 1
             used[1] += charged.prompt_tokens
             used[2] += charged.completion_tokens
+
+    def _fold(self, before: int) -> None:
+        """Keep what was used before a time as one sum: no period but the one without an end is as long."""
+        for days in self._used.values():
+            for day, model in [of for of in days if 0 < of[0] < before]:
+                for place, amount in enumerate(days.pop((day, model))):
+                    days[0, model][place] += amount
 
     def _used_of(self, quota: Quota) -> int:
         counted = Limit(1, "requests", "day", quota.pattern)
         return sum(
             measured(quota.measure, requests=used[0], tokens_in=used[1], tokens_out=used[2], cost=0)
-            for (scope, day, model), used in self._used.items()
-            if scope == quota.scope and quota.start <= day < quota.end and counted.counts(model)
+            for (day, model), used in self._used[quota.scope].items()
+            if quota.start <= day < quota.end and counted.counts(model)
         )
+
+
+def _no_use() -> defaultdict[tuple[int, str], list[int]]:
+    return defaultdict(lambda: [0, 0, 0])
