@@ -387,29 +387,36 @@ def _shared(
         limit: What the prompt is made for.
     """
     budget, taken = shares
-    wanted: list[tuple[_Section, int]] = []
-    given: list[int] = []
-    for section in draft.sections([draft.history[place] for place in places]):
-        overhead = limit.measure(section.tag + _SEPARATOR)
-        cost = overhead + limit.measure(section.body)
-        # All shares together grow with the limit, never two of them at once: that would cost another message its place.
-        share = (taken + 1) * budget // _SHARES - taken * budget // _SHARES
-        size = cost
-        if cost > share >= overhead + limit.measure(ELLIPSIS) + USEFUL:
-            taken += 1
+    measure = limit.measure
+    least_part = measure(ELLIPSIS) + USEFUL
+    overheads: dict[str, int] = {}
+    # All shares together grow with the limit, never two of them at once: that would cost another message its place.
+    share = (taken + 1) * budget // _SHARES - taken * budget // _SHARES
+    given: list[tuple[int, _Section, int, int]] = []
+    for place, section in zip(places, draft.sections([draft.history[place] for place in places]), strict=True):
+        overhead = overheads.get(section.tag)
+        if overhead is None:
+            overhead = overheads[section.tag] = measure(section.tag + _SEPARATOR)
+        size = cost = overhead + measure(section.body)
+        if cost > share >= overhead + least_part:
             size = share
-        wanted.append((section, cost))
-        given.append(min(size, room))
+            taken += 1
+            share = (taken + 1) * budget // _SHARES - taken * budget // _SHARES
         if size > room:
+            given.append((place, section, cost, room))
             room = 0
             break
+        given.append((place, section, cost, size))
         room -= size
     kept: list[tuple[int, _Section]] = []
-    for place, (section, cost), size in zip(places, wanted, given, strict=False):
-        more = min(cost - size, room)
-        room -= more
-        whole = size + more == cost
-        kept += [(place, part) for part in ([section] if whole else _cut(section, size + more, limit))]
+    for place, section, cost, size in given:
+        if size < cost:
+            more = min(cost - size, room)
+            room -= more
+            if size + more < cost:
+                kept += [(place, part) for part in _cut(section, size + more, limit)]
+                continue
+        kept.append((place, section))
     return kept, room
 
 
@@ -441,7 +448,7 @@ def _by_importance(draft: _Draft, max_characters: int) -> tuple[list[int], list[
         elif message.role == "user" or not has_answer:
             has_answer = has_answer or message.role != "user"
             first.append(place)
-            room_for_first -= min(size, share)
+            room_for_first -= min(share, size)
         elif room_for_others >= 0:
             answers.append(place)
             room_for_others -= size
