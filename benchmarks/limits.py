@@ -28,6 +28,7 @@ from sqlalchemy import text
 from app.domain.caller import Caller
 from app.domain.chat import ChatCall, Usage
 from app.domain.limits import read_limits
+from app.domain.waits import unpacked
 from app.limits.book import LimitBook
 from app.limits.leases import Leases
 from app.limits.limiter import Admission, Limiter, LimiterPolicy
@@ -62,7 +63,7 @@ async def flood(kind: str) -> list[Row]:
             begin = time.monotonic()
             statuses = await _attempts(running, begin, port)
             seconds = time.monotonic() - begin
-        times = [start for start, _ in _spans(at)]
+        times = _admissions(at)
     print(f"flood-{kind}: {len(statuses)} attempts, {statuses.count(200)} answered, {len(times)} let in", flush=True)
     return [
         *_bucket_rows(f"flood-{kind}", times, seconds),
@@ -308,12 +309,12 @@ async def _fail_at_times(running: Cluster) -> None:
         await running.session.patch(running.site, json={"failure": failure, "failure_times": 2})
 
 
-def _spans(at: Place) -> list[tuple[float, float]]:
-    """When each call that was let in began and ended, in seconds since the epoch."""
-    query = text("SELECT id, milliseconds FROM request WHERE outcome IS NULL OR outcome <> 'refused' ORDER BY id")
+def _admissions(at: Place) -> list[float]:
+    """When each call was let in, in seconds since the epoch: it may have waited for the store's answer."""
+    query = text("SELECT id, waits FROM request WHERE outcome IS NULL OR outcome <> 'refused'")
     with at.database.transaction(reads=True) as connection:
         rows = connection.execute(query).all()
-    return [(time_of(row.id) / 1000, (time_of(row.id) + row.milliseconds) / 1000) for row in rows]
+    return sorted(time_of(row.id) / 1000 + unpacked(row.waits).get("limits", 0) / 1000 for row in rows)
 
 
 async def _later(seconds: float, act: Callable[[], object]) -> None:

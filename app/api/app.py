@@ -35,6 +35,7 @@ class Gateway(FastAPI):
         public_paths: Addresses that need no key, for the API's description.
         relayed: Where requests are passed on.
         annexes: Applications of their own, by the beginnings of their addresses.
+        openapi_url: Where the API is described.
         options: FastAPI's own arguments.
     """
 
@@ -46,9 +47,10 @@ class Gateway(FastAPI):
         public_paths: frozenset[str],
         relayed: Sequence[RelayEndpoint] = (),
         annexes: Mapping[str, ASGIApp] | None = None,
+        openapi_url: str = "/openapi.json",
         **options: Any,
     ) -> None:
-        super().__init__(**options)
+        super().__init__(**options, openapi_url=None)
         self._annexes = annexes
         self._endpoints: dict[str, ASGIApp] = {endpoint.path: endpoint for endpoint in endpoints}
         self._endpoints |= {endpoint.path: endpoint for endpoint in relayed}
@@ -63,6 +65,7 @@ class Gateway(FastAPI):
         wire_types = [model for dialect in dialects for model in (dialect.request, *dialect.wire_types)]
         install_openapi(
             self,
+            openapi_url,
             partial(_described, dialects, [passed_on.endpoint for passed_on in relayed]),
             wire_types,
             public_paths,

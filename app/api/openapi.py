@@ -7,6 +7,8 @@ from fastapi import APIRouter, FastAPI, Path
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.requests import Request
+from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute
 
 from app.api.dialects import Dialect
@@ -130,13 +132,15 @@ def describe(router: APIRouter, dialect: Dialect) -> None:
 
 def install_openapi(
     app: FastAPI,
+    path: str,
     described: Callable[[], Sequence[BaseRoute]],
     wire_types: Sequence[type[BaseModel]],
     public_paths: frozenset[str],
 ) -> None:
-    """Make `/openapi.json` complete: request bodies, keys, and our errors instead of FastAPI's.
+    """Serve a complete description of the API: request bodies, keys, and our errors instead of FastAPI's.
 
     Args:
+        path: Where.
         described: Makes routes that the app doesn't have, only to be described: they take longer to make than all
             others.
         wire_types: The models that routes read by themselves, without FastAPI's knowledge.
@@ -151,11 +155,20 @@ def install_openapi(
                 openapi_version=app.openapi_version,
                 description=app.description,
                 routes=[*described(), *app.routes],
+                tags=app.openapi_tags,
             )
             app.openapi_schema = _completed(document, wire_types, public_paths)
         return app.openapi_schema
 
+    def send(request: Request) -> JSONResponse:
+        # No coroutine: it takes a good part of a second, once, in which no stream would go on.
+        document = app.openapi()
+        if prefix := request.scope.get("root_path", "").rstrip("/"):
+            document = {**document, "servers": [{"url": prefix}]}
+        return JSONResponse(document)
+
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
+    app.add_route(path, send, include_in_schema=False)
 
 
 def _completed(

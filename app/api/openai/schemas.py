@@ -126,7 +126,8 @@ FunctionChoices = Annotated[
 class ChatCompletionRequest(WireModel):
     """A request for an answer. Fields that the upstream has no use for are accepted and named in `X-Ignored-Params`."""
 
-    model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": True})
+    # Built at the start, unlike the others: nearly every worker gets one.
+    model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": True}, defer_build=False)
 
     messages: list[ChatMessage] = Field(min_length=1, description="the conversation, oldest message first")
     model: str | None = Field(None, description="a model of `GET /v1/models`; the gateway's default if absent")
