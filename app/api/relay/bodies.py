@@ -11,6 +11,7 @@ from starlette.types import Message, Receive
 
 from app.api.relay.multipart import FormScanner, Span
 from app.api.wire.body import check_model
+from app.api.wire.other_models import refuse_other_models
 from app.domain.errors import ClientClosedRequest, GatewayOverloaded, InvalidRequest, RequestTimeout
 from app.domain.json import read_json_object, strict_json_bytes
 from app.domain.relay import Payload
@@ -48,6 +49,7 @@ class JsonBody:
         if document is None:
             raise InvalidRequest("The request body must be a JSON object.")
         check_model(document)
+        refuse_other_models(document)
         try:
             strict_json_bytes(document)
         except ValueError:
