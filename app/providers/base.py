@@ -161,6 +161,9 @@ class BaseProvider(ABC):
     timeout: float = 120.0
     # Whether it has a `relay`.
     relays: bool = False
+    # Stands for the upstream behind the name; another one once that is at another address or has another account. No
+    # secret can be told from it, and it is the same in all workers.
+    identity: str = ""
 
     def find(self, model_id: str) -> ModelSpec | None:
         """The model with that id, given without the provider's name. It need not be in the list."""
