@@ -16,6 +16,7 @@ from app.domain.chat import PLAIN_TEXT, ApiKind, Completion, Delta, Message, Nat
 from app.domain.errors import InvalidRequest
 from app.domain.prompt import MessagePrompt, PromptLimit, TextPrompt
 from app.domain.relay import Payload, RelayHead, Service
+from app.domain.units import Unit
 from app.domain.waits import OnWait
 from app.providers.bounds import ModelBounds
 
@@ -121,8 +122,9 @@ class RelayRequest(Struct, frozen=True):
         caller_id: Whose request it is, for fair shares.
         deadline: When the answer must have begun, in the event loop's time.
         retries: Whether to try again after a transient failure.
-        report: Takes the tokens that the upstream has counted, if it has, before the answer ends.
+        report: Takes what the upstream has counted, if it has, before the answer ends.
         on_wait: See `CompletionRequest`.
+        unit: What the answer may tell of besides tokens; None for nothing.
     """
 
     model: ModelSpec
@@ -134,6 +136,7 @@ class RelayRequest(Struct, frozen=True):
     retries: bool
     report: Callable[[Usage], None]
     on_wait: OnWait | None = None
+    unit: Unit | None = None
 
 
 class ProviderStatus(Struct, frozen=True):

@@ -79,6 +79,11 @@ class JsonBody:
         """The tokens in some fields, estimated."""
         return sum([_tokens(self.document.get(field)) for field in fields])
 
+    def characters(self, field: str) -> int:
+        """The characters of a field that is a text."""
+        value = self.document.get(field)
+        return len(value) if isinstance(value, str) else 0
+
     def payload(self, model: str, seconds: float) -> Payload:  # noqa: ARG002 - all of it is here
         """See `RelayBody`."""
         return Payload(strict_json_bytes({**self.document, "model": model}))
@@ -155,6 +160,10 @@ class FormBody:
 
     def tokens(self, *_: str) -> int:
         """None are counted in files."""
+        return 0
+
+    def characters(self, _: str) -> int:
+        """Likewise."""
         return 0
 
     @property

@@ -91,6 +91,8 @@ class RelayEndpoint:
             body=body,
             provider=provider or None,
             prompt_tokens=body.tokens(*endpoint.counted),
+            unit=endpoint.unit,
+            amount=body.characters(endpoint.subject) if endpoint.unit == "characters" else 0,
         )
 
 

@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from app.api.error_responses import openai_errors
 from app.domain.relay import Service
+from app.domain.units import Unit
 
 # What its answer may be, for the API's description.
 Answer = Literal["application/json", "text/event-stream", "text/plain", "audio/*"]
@@ -25,6 +26,7 @@ class RelayedEndpoint(Struct, frozen=True):
         answers: The types of its answers.
         is_form: Whether it takes a form with files, and not JSON.
         counted: The fields whose tokens count if the upstream tells none.
+        unit: What is used besides tokens. Characters are those of `subject`; of all others the answer tells.
     """
 
     name: str
@@ -37,6 +39,7 @@ class RelayedEndpoint(Struct, frozen=True):
     answers: Sequence[Answer] = ("application/json",)
     is_form: bool = False
     counted: tuple[str, ...] = ()
+    unit: Unit | None = None
 
     @property
     def address(self) -> str:
@@ -64,6 +67,7 @@ RELAYED = (
         tag="embeddings",
         fields={"query": "the question", "documents": "an array of texts"},
         counted=("query", "documents"),
+        unit="searches",
     ),
     RelayedEndpoint(
         name="moderations",
@@ -83,6 +87,7 @@ RELAYED = (
         tag="images",
         fields={"prompt": "what is to be seen"},
         answers=("application/json", "text/event-stream"),
+        unit="images",
     ),
     RelayedEndpoint(
         name="images",
@@ -94,6 +99,7 @@ RELAYED = (
         fields={"image": "one or several images", "prompt": "what is to become of them", "mask": "where"},
         answers=("application/json", "text/event-stream"),
         is_form=True,
+        unit="images",
     ),
     RelayedEndpoint(
         name="images",
@@ -104,6 +110,7 @@ RELAYED = (
         tag="images",
         fields={"image": "the image"},
         is_form=True,
+        unit="images",
     ),
     RelayedEndpoint(
         name="speech",
@@ -114,6 +121,7 @@ RELAYED = (
         tag="audio",
         fields={"input": "the text", "voice": "of the upstream's", "response_format": "such as `mp3` or `wav`"},
         answers=("audio/*", "text/event-stream"),
+        unit="characters",
     ),
     RelayedEndpoint(
         name="transcriptions",
@@ -125,6 +133,7 @@ RELAYED = (
         fields={"file": "the audio", "stream": "`true` for events"},
         answers=("application/json", "text/plain", "text/event-stream"),
         is_form=True,
+        unit="audio_seconds",
     ),
     RelayedEndpoint(
         name="translations",
@@ -136,6 +145,7 @@ RELAYED = (
         fields={"file": "the audio"},
         answers=("application/json", "text/plain"),
         is_form=True,
+        unit="audio_seconds",
     ),
 )
 RELAY_ERRORS = openai_errors(*(f"{endpoint.address}/" for endpoint in RELAYED))
