@@ -24,7 +24,8 @@ class RelayedEndpoint(Struct, frozen=True):
         summary: For the API's description, like all that follows.
         fields: What else a request has, with their meaning; those that an upstream takes besides go there as well.
         answers: The types of its answers.
-        is_form: Whether it takes a form with files, and not JSON.
+        is_form: Whether it takes a form with files.
+        is_json: Whether it takes JSON.
         counted: The fields whose tokens count if the upstream tells none.
         unit: What is used besides tokens. Characters are those of `subject`; of all others the answer tells.
     """
@@ -38,6 +39,7 @@ class RelayedEndpoint(Struct, frozen=True):
     fields: Mapping[str, str]
     answers: Sequence[Answer] = ("application/json",)
     is_form: bool = False
+    is_json: bool = True
     counted: tuple[str, ...] = ()
     unit: Unit | None = None
 
@@ -96,7 +98,11 @@ RELAYED = (
         subject="prompt",
         summary="Change images",
         tag="images",
-        fields={"image": "one or several images", "prompt": "what is to become of them", "mask": "where"},
+        fields={
+            "image": "one or several images; in JSON `images`, with an `image_url` or a `file_id` each",
+            "prompt": "what is to become of them",
+            "mask": "where",
+        },
         answers=("application/json", "text/event-stream"),
         is_form=True,
         unit="images",
@@ -110,6 +116,7 @@ RELAYED = (
         tag="images",
         fields={"image": "the image"},
         is_form=True,
+        is_json=False,
         unit="images",
     ),
     RelayedEndpoint(
@@ -133,6 +140,7 @@ RELAYED = (
         fields={"file": "the audio", "stream": "`true` for events"},
         answers=("application/json", "text/plain", "text/event-stream"),
         is_form=True,
+        is_json=False,
         unit="audio_seconds",
     ),
     RelayedEndpoint(
@@ -145,6 +153,7 @@ RELAYED = (
         fields={"file": "the audio"},
         answers=("application/json", "text/plain"),
         is_form=True,
+        is_json=False,
         unit="audio_seconds",
     ),
 )
