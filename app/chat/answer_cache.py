@@ -100,7 +100,7 @@ class Hit(Struct, frozen=True):
             native=bool(kept.events) or kept.completion.native is not None,
             cache_age=max(0, int(age)),
         )
-        deltas = [Delta(native=kept.events)] if kept.events else as_deltas(kept.completion)
+        deltas = [Delta(native=kept.events, whole=True)] if kept.events else as_deltas(kept.completion)
         return cls(target, prompt, Answer(opening, Ending(kept.completion, kept.usage)), deltas)
 
 

@@ -284,7 +284,7 @@ class Delta(Struct, frozen=True, gc=False):
 
     Args:
         text: A part of the text; may be empty.
-        whole: Whether the text is the complete answer, which may be typed out piece by piece.
+        whole: Whether the text, or `native`, is the complete answer, which may be typed out piece by piece.
         finish_reason: In the last delta, if the upstream says why it stopped.
         usage: In the last delta, if the upstream counts tokens.
         reasoning: A part of the thoughts that precede the answer.
