@@ -31,7 +31,7 @@ ALL_KEYS = ""
 # All outcomes but those for which nothing was sent to an upstream.
 _IS_REQUEST = _USAGE.c.outcome.not_in(("refused", "replayed"))
 _SUMS = ("requests", "tokens_in", "tokens_out", "tokens_cached", "cost", "milliseconds", "tokens_cache_written", *UNITS)
-_FIRST_UNIT = _SUMS.index(UNITS[0])
+_CACHE_WRITTEN, _FIRST_UNIT = _SUMS.index("tokens_cache_written"), _SUMS.index(UNITS[0])
 _CLASSES = tuple(f"m{place}" for place in range(len(tables.DURATIONS) + 1))
 _SUM_COLUMNS = (*_SUMS, *_CLASSES)
 
@@ -87,7 +87,7 @@ def sums_of(rows: Sequence[RequestRow], costs: Sequence[int]) -> dict[tuple[Any,
         line[4] += cost
         line[5] += row.milliseconds
         if row.tokens_cache_written is not None:
-            line[_FIRST_UNIT - 1] += row.tokens_cache_written
+            line[_CACHE_WRITTEN] += row.tokens_cache_written
         if row.unit is not None and unit_of(row.unit) is not None:
             line[_FIRST_UNIT + row.unit - 1] += row.amount or 0
         line[len(_SUMS) + bisect_left(tables.DURATIONS, row.milliseconds)] += 1

@@ -21,6 +21,11 @@ _HOLDERS = frozenset(
     {"extra_body", "extra_params", "litellm_params", "provider", "provider_options", "gateway", "plugins"}
     | {"compound_custom", "orq"}
 )
+# What nearly all requests have, for a shorter look at them.
+_USUAL = frozenset(
+    {"model", "messages", "stream", "temperature", "top_p", "seed", "presence_penalty", "frequency_penalty"}
+    | {"logprobs", "top_logprobs", "reasoning_effort", "input", "prompt", "max_tokens", "system", "tools", "thinking"}
+)
 
 
 def _plain(name: str) -> str:
@@ -39,14 +44,16 @@ def may_hold_models(name: str) -> bool:
 
 def is_holder(name: str) -> bool:
     """Whether it takes a look at what a field holds to tell whether that names other models."""
-    return _plain(name) in _PLAIN_HOLDERS
+    return name not in _USUAL and _plain(name) in _PLAIN_HOLDERS
 
 
 def naming_other_models(fields: Mapping[str, object]) -> Iterator[str]:
     """The names of those fields of a request that name other models, themselves or in what they hold."""
     for name, value in fields.items():
+        if name in _USUAL:
+            continue
         plain = _plain(name)
-        if plain in _PLAIN_NAMES or (plain in _PLAIN_HOLDERS and _names_models(value)) or plain == "model" != name:
+        if plain in _PLAIN_NAMES or (plain in _PLAIN_HOLDERS and _names_models(value)) or plain == "model":
             yield name
 
 
@@ -91,4 +98,6 @@ def _names_models(value: object) -> bool:
                 if plain in _PLAIN_NAMES or plain.endswith(("model", "models")):
                     return True
                 waiting.append(held)
+        elif isinstance(one, str) and one.lstrip().startswith(("{", "[")):
+            return True  # JSON within JSON, which nobody needs
     return False

@@ -178,7 +178,8 @@ def test_what_is_no_json_object_is_refused(text: bytes) -> None:
 def test_no_other_models_are_passed_on(name: str) -> None:
     """What an upstream could take for a list of other models is refused by its name; contents may have any names."""
     value = {"gateway": {"models": ["b"]}}
-    with pytest.raises(InvalidRequest) as refused:
-        JsonBody.read(json.dumps({"model": "a", name: value}).encode())
-    assert refused.value.param == name
+    for form in (value, [value], json.dumps(value)):
+        with pytest.raises(InvalidRequest) as refused:
+            JsonBody.read(json.dumps({"model": "a", name: form}).encode())
+        assert refused.value.param == name
     JsonBody.read(b'{"model": "a", "documents": [{"model": "T", "models": []}], "providerOptions": {"only": ["x"]}}')
