@@ -150,6 +150,7 @@ def install_openapi(
                 version=app.version,
                 openapi_version=app.openapi_version,
                 description=app.description,
+                tags=app.openapi_tags,
                 routes=[*described(), *app.routes],
             )
             app.openapi_schema = _completed(document, wire_types, public_paths)
