@@ -174,7 +174,8 @@ def request_fields(operations: Iterable[tuple[str, str, Json]], schemas: Json) -
     """Return the fields of each request body, but of those that are passed on."""
     users: dict[str, list[str]] = {}
     for method, path, operation in operations:
-        [content] = operation.get("requestBody", {}).get("content", {"": {}}).values()
+        # Those that are passed on have no schema of their own, whichever types their bodies may have.
+        content, *_ = operation.get("requestBody", {}).get("content", {"": {}}).values()
         reference = content.get("schema", {}).get("$ref")
         if reference is not None:
             users.setdefault(reference.rpartition("/")[2], []).append(f"`{method} {path}`")

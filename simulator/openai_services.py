@@ -175,7 +175,9 @@ def _ranking(body: Mapping[str, Any]) -> Answer:
     best = sorted(scores, key=lambda index: -scores[index])
     results = [{"index": index, "relevance_score": scores[index]} for index in best]
     usage = {"total_tokens": tokens(sum(map(len, documents)))}
-    return _json({"model": body["model"], "usage": usage, "results": results})
+    # As Cohere bills: by hundred documents.
+    billed = {"billed_units": {"search_units": max(1, -(-len(documents) // 100))}}
+    return _json({"model": body["model"], "usage": usage, "meta": billed, "results": results})
 
 
 def _moderation(body: Mapping[str, Any]) -> Answer:

@@ -325,6 +325,7 @@ def test_the_doctor_checks_every_upstream_and_shows_no_key(site: LiveSimulator) 
         "DEEPSEEK_API_KEY": "sk-wrong-0815",
         "DEEPSEEK_BASE_URL": site.api_url,
         "VLLM_BASE_URL": f"{site.base_url}/nowhere",
+        "UPSTREAM_LIMITS": "vllm: 9 at once; deepsek: 9 at once",
     }
     ended = run("main.py", "doctor", **settings)
     assert ended.returncode == 1
@@ -332,6 +333,8 @@ def test_the_doctor_checks_every_upstream_and_shows_no_key(site: LiveSimulator) 
     assert "✗ deepseek: upstream_key_rejected: deepseek rejects" in ended.stdout
     assert "(DEEPSEEK_API_KEY)" in ended.stdout
     assert "✗ vllm: site_changed" in ended.stdout
+    assert "UPSTREAM_LIMITS names 'deepsek', but no upstream is called so (did you mean 'deepseek'?)" in ended.stdout
+    assert ended.stdout.count("UPSTREAM_LIMITS") == 1
     assert "sk-" not in ended.stdout + ended.stderr
 
 

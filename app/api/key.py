@@ -25,6 +25,11 @@ class KeyUsage(BaseModel):
     tokens_in: int
     tokens_out: int
     tokens_cached: int
+    tokens_cache_written: int
+    images: int = Field(description="Made.")
+    audio_seconds: int = Field(description="Of what was listened to.")
+    characters: int = Field(description="Spoken.")
+    searches: int = Field(description="Rankings, as their vendor counts.")
     cost_usd: float
 
 
@@ -87,13 +92,8 @@ def key_router(read_standing: ReadStanding, recorded_until: RecordedUntil) -> AP
 
 
 def _usage(sums: Mapping[str, int]) -> KeyUsage:
-    return KeyUsage(
-        requests=sums["requests"],
-        tokens_in=sums["tokens_in"],
-        tokens_out=sums["tokens_out"],
-        tokens_cached=sums["tokens_cached"],
-        cost_usd=sums["cost"] / 1e9,
-    )
+    counts = {name: sums[name] for name in KeyUsage.model_fields if name != "cost_usd"}
+    return KeyUsage(**counts, cost_usd=sums["cost"] / 1e9)
 
 
 def _limit(use: LimitUse) -> KeyLimit:

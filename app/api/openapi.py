@@ -154,6 +154,7 @@ def install_openapi(
                 version=app.version,
                 openapi_version=app.openapi_version,
                 description=app.description,
+                tags=app.openapi_tags,
                 routes=[*described(), *app.routes],
                 tags=app.openapi_tags,
             )

@@ -196,6 +196,11 @@ def unique_id(prefix: str, size: int) -> str:
     return prefix + random.randbytes(size).hex()  # noqa: S311 - see above
 
 
+def says_json(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a request's headers say that its body is JSON."""
+    return headers.get(b"content-type", b"").partition(b";")[0].strip().lower() == b"application/json"
+
+
 async def read_body(receive: Receive) -> bytes:
     """Read a request's body, which mostly comes in one piece.
 

@@ -34,6 +34,7 @@ from app.storage.keys import list_keys
 from app.storage.limits import Worker, states_of
 from app.storage.schema import SchemaError, migrate
 from app.storage.sealing import Sealer
+from app.storage.upstreams import list_upstreams
 from app.storage.usage import usage_of
 
 _log = structlog.get_logger("kimi.assembly")
@@ -216,6 +217,20 @@ def describe(settings: DatabaseSettings) -> str:
     finally:
         database.close()
     return f"{database.shown_url}, {count} keys"
+
+
+def upstream_names(settings: DatabaseSettings) -> list[str]:
+    """The names of the database's upstreams; for `doctor`.
+
+    Raises:
+        DatabaseAway: It can't be reached.
+    """
+    database = Database(settings.url.get_secret_value(), timeout=5)
+    try:
+        with database.transaction(reads=True) as connection:
+            return [upstream.name for upstream in list_upstreams(connection)]
+    finally:
+        database.close()
 
 
 def prepare_at_start(settings: DatabaseSettings) -> None:

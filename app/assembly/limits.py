@@ -1,7 +1,9 @@
 """What limits calls: shared by all workers with a database, this worker's alone without one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from difflib import get_close_matches
 
+import structlog
 from msgspec import Struct
 
 from app.domain.caller import Caller
@@ -50,6 +52,30 @@ def policy_of(settings: LimitSettings) -> LimiterPolicy:
 def book_of(settings: LimitSettings) -> LimitBook:
     """The limits that hold as long as no database has others."""
     return LimitBook(read_limits(settings.default), settings.fixed)
+
+
+def unknown_upstreams(settings: LimitSettings, names: Collection[str]) -> dict[str, str]:
+    """The names in UPSTREAM_LIMITS that no upstream has, each with the most similar one that does; empty for none.
+
+    That is no error: upstreams may be added while the gateway runs.
+
+    Args:
+        names: Of all upstreams.
+    """
+    limited = [scope.name for scope in settings.fixed if scope.kind == "upstream"]
+    return {name: next(iter(get_close_matches(name, names, 1)), "") for name in limited if name not in names}
+
+
+def warn_of_unknown_upstreams(settings: LimitSettings, names: Collection[str]) -> None:
+    """Tell the log of limits that limit nothing."""
+    for name, nearest in unknown_upstreams(settings, names).items():
+        structlog.get_logger("kimi.assembly").warning(
+            "unknown_upstream",
+            setting="UPSTREAM_LIMITS",
+            name=name,
+            nearest=nearest or None,
+            meaning="no upstream has this name, or it is disabled: its limits limit nothing as long as that is so",
+        )
 
 
 def limits_in_memory(settings: LimitSettings, metrics: Metrics) -> Limits | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from app.assembly.limits import Limits, limits_in_memory
+from app.assembly.limits import Limits, limits_in_memory, warn_of_unknown_upstreams
 from app.assembly.providers import Providers, build_providers
 from app.assembly.stores import answer_cache, session_store, snapshot_store
 from app.chat.answer_cache import AnswerCache
@@ -19,6 +19,7 @@ from app.providers.base import BaseProvider
 from app.providers.registry import ProviderRegistry
 from app.sessions.base import SessionStore, SnapshotStore
 from app.settings import Settings, SettingsError
+from app.settings.limits import LimitSettings
 
 if TYPE_CHECKING:  # imported where they are made, if they are wanted
     from app.assembly.database import Records
@@ -35,6 +36,7 @@ class Resources(Struct, frozen=True):
         answers: Likewise; None if no answers are kept.
         records: Keys and ledger; None without a database.
         limits: None if nothing can be limited.
+        limit_settings: What was set of them.
     """
 
     metrics: Metrics
@@ -46,6 +48,7 @@ class Resources(Struct, frozen=True):
     registry: ProviderRegistry
     records: "Records | None"
     limits: Limits | None
+    limit_settings: LimitSettings
 
     @asynccontextmanager
     async def opened(self) -> AsyncGenerator[None, None]:
@@ -64,6 +67,9 @@ class Resources(Struct, frozen=True):
                 await stack.enter_async_context(self.records.opened())
             elif self.limits is not None:
                 stack.push_async_callback(self.limits.leases.aclose)
+            if self.records is None or self.records.database.prepared:  # else it isn't known which ones there are
+                names = [provider.name for provider in self.registry.providers]
+                warn_of_unknown_upstreams(self.limit_settings, names)
             yield
 
 
@@ -91,6 +97,7 @@ def make_resources(settings: Settings, further_providers: Sequence[BaseProvider]
         registry=registry,
         records=records,
         limits=limits,
+        limit_settings=settings.limits,
     )
 
 

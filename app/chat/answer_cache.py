@@ -55,6 +55,7 @@ class KeptAnswer(Struct, frozen=True, omit_defaults=True):
         prompt_tokens: The same in tokens.
         ignored: What the model didn't take.
         events: A streamed answer in the form of its request, if it came in that form.
+        upstream: Stands for what was behind provider and model.
     """
 
     at: float
@@ -66,6 +67,7 @@ class KeptAnswer(Struct, frozen=True, omit_defaults=True):
     prompt_tokens: int
     ignored: tuple[str, ...] = ()
     events: tuple[NativeEvent, ...] = ()
+    upstream: str = ""
 
 
 class Hit(Struct, frozen=True):
@@ -98,7 +100,7 @@ class Hit(Struct, frozen=True):
             native=bool(kept.events) or kept.completion.native is not None,
             cache_age=max(0, int(age)),
         )
-        deltas = [Delta(native=kept.events)] if kept.events else as_deltas(kept.completion)
+        deltas = [Delta(native=kept.events, whole=True)] if kept.events else as_deltas(kept.completion)
         return cls(target, prompt, Answer(opening, Ending(kept.completion, kept.usage)), deltas)
 
 
@@ -143,6 +145,7 @@ class CacheSlot:
             prompt_tokens=prompt.tokens,
             ignored=opening.ignored,
             events=tuple([event for delta in deltas for event in delta.native]),
+            upstream=_upstream_of(target),
         )
         try:
             data = pack(to_builtins(kept))
@@ -217,9 +220,16 @@ class AnswerCache:
         if age > max_age:
             return None
         for target in targets:
-            if (target.provider.name, target.spec.id) == (kept.provider, kept.model):
+            names = (target.provider.name, target.spec.id)
+            # The names may have become those of another upstream, or of another model of it.
+            if names == (kept.provider, kept.model) and _upstream_of(target) == kept.upstream:
                 return Hit.of(call, kept, target, age)
         return None
+
+
+def _upstream_of(target: Target) -> str:
+    """Stands for the upstream, and its model, behind a target's names."""
+    return f"{target.provider.identity} {target.spec.upstream_id}"
 
 
 def _owner(caller: Caller) -> str:

@@ -123,14 +123,9 @@ class CallLog:
         """Note that a request is about to be passed on, to one target after another."""
         self.target, self.used = target, None
 
-    def passed_on(self, prompt_tokens: int) -> None:
-        """Note that the answer to a request that was passed on has come to its end.
-
-        Args:
-            prompt_tokens: What counts if the upstream has told no tokens; 0 if there are none.
-        """
-        if self.used is None and prompt_tokens:
-            self.used = Usage(prompt_tokens, 0, estimated=True)
+    def passed_on(self, call: RelayCall) -> None:
+        """Note that the answer to a request that was passed on has come to its end."""
+        self.used = _used_by(call, self.used)
         if self.used is not None:
             self.ending = Ending(Completion(""), self.used)
 
@@ -250,11 +245,10 @@ class CallLog:
     def _used_so_far(self, error: BaseException | None) -> Usage | None:
         """The tokens of an answer that broke off: those that the upstream has told, else of what came; None if nothing
         did."""
+        if isinstance(self._call, RelayCall):
+            return _used_by(self._call, self.used) if self.has_answered else self.used
         if self.used is not None:
             return self.used
-        if isinstance(self._call, RelayCall):
-            tokens = self._call.prompt_tokens if self.has_answered else 0
-            return Usage(tokens, 0, estimated=True) if tokens else None
         if self.prompt is None:
             return None
         reported = self._reported
@@ -276,6 +270,20 @@ class CallLog:
             return False
         refused = isinstance(error, GatewayError) and not self._was_sent and self._upstream_seconds is None
         return not refused
+
+
+def _used_by(call: RelayCall, told: Usage | None) -> Usage | None:
+    """What a request that was passed on has used, once an upstream has begun to answer; None for nothing.
+
+    Args:
+        told: What the upstream has told. For the rest, the request says what counts.
+    """
+    used = told or Usage(0, 0)
+    if call.prompt_tokens and not used.total_tokens:
+        used = replace(used, prompt_tokens=call.prompt_tokens, estimated=True)
+    if call.amount:
+        used = replace(used, unit=call.unit, amount=call.amount)
+    return used if used.total_tokens or used.amount else None
 
 
 def _outcome(error: BaseException | None) -> tuple[Outcome, str | None, int]:

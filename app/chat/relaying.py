@@ -99,7 +99,7 @@ class RelayService:
                         raise
                     log.pass_over(target, error)
                     continue
-                log.passed_on(call.prompt_tokens)
+                log.passed_on(call)
                 return
             raise log.refusal()
 
@@ -184,6 +184,7 @@ def _request(
         retries=is_whole and not others,
         report=log.note_replies,
         on_wait=log.note_wait,
+        unit=None if call.amount else call.unit,
     )
 
 

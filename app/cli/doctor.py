@@ -3,9 +3,11 @@
 import argparse
 import asyncio
 import importlib
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from app.assembly.app import create_app
+from app.assembly.limits import unknown_upstreams
 from app.assembly.providers import build_registry
 from app.assembly.stores import session_store
 from app.domain.chat import Message
@@ -32,7 +34,10 @@ async def _check(settings: Settings, *, find_limit: bool) -> int:
     registry = build_registry(settings)
     print(f"✓ settings: page {settings.site.page_url}, models {', '.join(settings.models.known)}")
     stores_work = await _check_sessions(settings)
-    stores_work = _check_database(settings) and stores_work
+    has_database = _check_database(settings)
+    stores_work = has_database and stores_work
+    if has_database:
+        _check_limits(settings, [provider.name for provider in registry.providers])
     async with AsyncExitStack() as stack:
         for provider in registry.providers:
             stack.push_async_callback(provider.aclose)
@@ -73,6 +78,15 @@ def _check_database(settings: Settings) -> bool:
         print(f"✗ database: {error}")
         return False
     return True
+
+
+def _check_limits(settings: Settings, names: Sequence[str]) -> None:
+    """Point out limits of upstreams that don't exist; they may be added later."""
+    if settings.database.enabled:
+        names = [*names, *importlib.import_module("app.assembly.database").upstream_names(settings.database)]
+    for name, nearest in unknown_upstreams(settings.limits, names).items():
+        hint = f" (did you mean {nearest!r}?)" if nearest else ""
+        print(f"! limits: UPSTREAM_LIMITS names {name!r}, but no upstream is called so{hint}")
 
 
 async def _check_site(provider: BaseProvider, spec: ModelSpec, *, find_limit: bool) -> bool:

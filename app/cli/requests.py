@@ -72,8 +72,9 @@ def _line(row: dict[str, Any]) -> str:
     begun = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(time_of(row["id"]) / 1000))
     about = "≈" if row["estimated"] else ""
     tokens = f"{about}{row['tokens_in']}+{row['tokens_out']}"
+    besides = f"{row['amount']} {row['unit'].replace('_', ' ')}  " if row["unit"] else ""
     what = row["outcome"] if row["error"] is None else f"{row['outcome']} ({row['error']})"
     return (
         f"{begun}  {row['status']}  {row['key_id']:<16}  {row['model']:<20}  {row['provider']:<12}  "
-        f"{tokens:>13} tokens  {row['milliseconds'] / 1000:7.2f} s  {what}"
+        f"{tokens:>13} tokens  {besides}{row['milliseconds'] / 1000:7.2f} s  {what}"
     )

@@ -126,11 +126,22 @@ class Supervisor:
                 rolled.cancel()
                 if roll.is_set() and not stop.is_set():
                     roll.clear()
-                    await self._reload(stop)
+                    await self._reload_unless(stopped)
         finally:
             stopped.cancel()
 
-    async def _reload(self, stop: asyncio.Event) -> None:
+    async def _reload_unless(self, stopped: asyncio.Task[bool]) -> None:
+        """Reload, but no longer than until the cluster is told to stop: it ends what the reload has begun."""
+        reloading = asyncio.create_task(self._reload())
+        try:
+            await asyncio.wait({stopped, reloading}, return_when=asyncio.FIRST_COMPLETED)
+            if reloading.done():
+                reloading.result()
+        finally:
+            reloading.cancel()
+            await asyncio.wait({reloading})
+
+    async def _reload(self) -> None:
         """Have the workers read the settings anew, unless something is wrong with these."""
         fault = await settings_fault(self._main, self._workers[0].environment)
         if fault:
@@ -146,13 +157,11 @@ class Supervisor:
             self._log.warning(
                 "restart_needed", of=changed, meaning="these settings hold when the cluster is started anew"
             )
-        await self._replace_workers(stop)
+        await self._replace_workers()
 
-    async def _replace_workers(self, stop: asyncio.Event) -> None:
+    async def _replace_workers(self) -> None:
         """One after the other. nginx keeps its configuration: who is refused by a worker that ends goes to the next."""
         for number, worker in enumerate(self._workers):
-            if stop.is_set():
-                return
             await worker.restart(self._policy.grace)
             try:
                 await _port_open(self._address(number))
@@ -252,12 +261,14 @@ class _Process:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command, env=self.environment, start_new_session=True
             )
+            # If that was asked for while none ran, this is the one.
+            self._restarting = False
             self._log.info(
                 "process_started", name=self.name, pid=self._process.pid, port=self.environment.get("API_PORT")
             )
             status = await self._process.wait()
             if self._restarting:
-                self._restarting, pause = False, 0.0
+                pause = 0.0
                 continue
             if not self._ending:
                 stable = loop.time() - started > _STABLE_SECONDS
@@ -270,13 +281,14 @@ class _Process:
     async def _pause(self, seconds: float, may_pause: Callable[[], bool]) -> None:
         loop = asyncio.get_running_loop()
         begin = loop.time()
-        while not self._ending:
+        while not (self._ending or self._restarting):
             passed = loop.time() - begin
             if passed >= seconds or (passed >= _FIRST_PAUSE and not may_pause()):
                 return
             await asyncio.sleep(_POLL_SECONDS)
 
     async def restart(self, grace: float) -> None:
+        """Have another process take its place. One that has died is started again at once."""
         self._restarting = True
         await self._stop(signal.SIGTERM, grace)
 

@@ -7,13 +7,16 @@ from typing import Any
 
 from app.cli.database_access import CommandFault, open_database, print_json, print_table, time_text, told
 from app.domain.durations import span
+from app.domain.units import UNITS
 from app.keys.administration import only_key
 from app.storage.clock import now
 from app.storage.keys import list_keys
 from app.storage.usage import NoSuchSums, UsageFilter, usage_by
 
 _HOUR, _DAY = 3_600_000, 86_400_000
-_SHOWN = ("requests", "tokens_in", "tokens_out", "tokens_cached", "cost")
+_SHOWN = ("requests", "tokens_in", "tokens_out", "tokens_cached", "tokens_cache_written", *UNITS, "cost")
+# Columns of a table for people that are left out if all of it is 0.
+_RARE = ("tokens_cache_written", *UNITS)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,9 +63,10 @@ def _shown(options: argparse.Namespace, seconds: float) -> int:
         writer.writeheader()
         writer.writerows(table)
     else:
+        shown = [name for name in _SHOWN if name not in _RARE or any(row[name] for row in table)]
         print_table(
-            (options.by.upper(), *(name.replace("_", " ").upper() for name in _SHOWN)),
-            (tuple(row.values()) for row in table),
+            (options.by.upper(), *(name.replace("_", " ").upper() for name in shown)),
+            (tuple(row[name] for name in (options.by, *shown)) for row in table),
         )
     return 0
 

@@ -5,6 +5,8 @@ from typing import Literal
 
 from msgspec import Raw, Struct
 
+from app.domain.units import Unit
+
 Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 # What a provider adds of its own, by its names: nobody here reads it, and it goes through both ways.
@@ -222,13 +224,15 @@ class ChatCall(Struct, frozen=True):
 
 
 class Usage(Struct, frozen=True):
-    """Tokens read and written.
+    """Tokens read and written, and what was used besides.
 
     Args:
         cached_tokens: Prompt tokens that came from the upstream's cache.
         cache_written_tokens: Prompt tokens that were put into it, where the upstream counts them apart.
         reasoning_tokens: Completion tokens that were thought and not said.
         estimated: Whether the gateway has estimated them, because the upstream doesn't count.
+        unit: Of what else was used; None if nothing was.
+        amount: How much of it.
     """
 
     prompt_tokens: int
@@ -237,6 +241,8 @@ class Usage(Struct, frozen=True):
     reasoning_tokens: int = 0
     estimated: bool = False
     cache_written_tokens: int = 0
+    unit: Unit | None = None
+    amount: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -278,7 +284,7 @@ class Delta(Struct, frozen=True, gc=False):
 
     Args:
         text: A part of the text; may be empty.
-        whole: Whether the text is the complete answer, which may be typed out piece by piece.
+        whole: Whether the text, or `native`, is the complete answer, which may be typed out piece by piece.
         finish_reason: In the last delta, if the upstream says why it stopped.
         usage: In the last delta, if the upstream counts tokens.
         reasoning: A part of the thoughts that precede the answer.

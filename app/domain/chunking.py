@@ -4,10 +4,13 @@ A grapheme is what a person sees as one character: a letter with its accents, a 
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from typing import TypeVar
 
 import regex
+
+T = TypeVar("T")
 
 # Flags (pairs of regional indicators) come first: \X looks back over a whole run of them for each one, which takes
 # minutes for a long run.
@@ -46,10 +49,21 @@ def paced_pieces(text: str, *, size: int, delay: float, ceiling: float) -> Itera
     """
     if delay <= 0:
         return pieces(text, size)
-    # The first piece goes at once, so n pieces take n - 1 delays.
-    most = max(1, math.floor(ceiling / delay) + 1)
+    most = _most_pieces(delay, ceiling)
     longer = len(text) > size * most and next(islice(_ends(text, size), most, None), None) is not None
     return _large_pieces(text, most) if longer else pieces(text, size)
+
+
+def paced_groups(items: Sequence[T], *, delay: float, ceiling: float) -> Iterator[Sequence[T]]:
+    """The same for things that can't be cut: groups of them, none of which is empty."""
+    size = math.ceil(len(items) / _most_pieces(delay, ceiling))
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _most_pieces(delay: float, ceiling: float) -> int:
+    # The first piece goes at once, so n pieces take n - 1 delays.
+    return max(1, math.floor(ceiling / delay) + 1)
 
 
 def _ends(text: str, size: int) -> Iterator[int]:

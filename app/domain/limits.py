@@ -182,9 +182,13 @@ def read_limit(text: str) -> Limit:
         measure = _measure(what, shown)
     window = _window(found["window"], measure, shown)
     number = float(found["number"].replace(",", "").replace("_", "")) * _FACTORS[(found["factor"] or "").lower()]
-    amount = round(number * NANO) if measure == "dollars" else round(number)
-    if not 1 <= amount <= _MOST * (1000 if measure == "dollars" else 1):
+    most = _MOST * (1000 if measure == "dollars" else 1)
+    # Bounded before it is rounded: there is no whole number for infinity.
+    amount = round(min(number * NANO if measure == "dollars" else number, most + 1))
+    if amount < 1:
         raise ValueError(f"{shown!r}: the number has to be at least 1 (to let nothing through, pause the key)")
+    if amount > most:
+        raise ValueError(f"{shown!r}: the number is too large (for no limit, leave it out)")
     pattern = (found["pattern"] or "").lower()
     if len(pattern) > _LONGEST_PATTERN:
         raise ValueError(f"{shown!r}: the name of the models is too long")

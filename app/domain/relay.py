@@ -5,6 +5,8 @@ from typing import Literal, Protocol, get_args
 
 from msgspec import Struct
 
+from app.domain.units import Unit
+
 # What a model can do besides chats. transcription: translations too. image_generation: edits and variations too.
 Service = Literal["embeddings", "rerank", "moderation", "image_generation", "transcription", "speech"]
 SERVICES: frozenset[Service] = frozenset(get_args(Service))
@@ -60,6 +62,8 @@ class RelayCall(Struct, frozen=True):
         body: What is passed on.
         provider: The only provider that may answer; None for any.
         prompt_tokens: The tokens in it, estimated; 0 where none are counted.
+        unit: What is used besides tokens; None for nothing.
+        amount: How much of it the request says; 0 if the answer tells.
         n: How many answers are wanted, for limits.
         max_tokens: Likewise how many tokens they may have: what is passed on has its tokens in the request.
         session: None: nothing is remembered.
@@ -72,6 +76,8 @@ class RelayCall(Struct, frozen=True):
     body: RelayBody
     provider: str | None = None
     prompt_tokens: int = 0
+    unit: Unit | None = None
+    amount: int = 0
     n: int = 1
     max_tokens: int = 0
     session: None = None

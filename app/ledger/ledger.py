@@ -6,6 +6,7 @@ from itertools import count
 import msgspec
 
 from app.domain.chat import Usage
+from app.domain.units import number_of
 from app.domain.usage import CallRecord
 from app.domain.waits import packed
 from app.ledger.journal import Journal
@@ -65,6 +66,9 @@ class Ledger:
             None if limit is None else limit.unit == "tokens",
             record.shortened or None,
             packed(record.waits) if record.waits else None,
+            charged.cache_written_tokens or None,
+            None if charged.unit is None else number_of(charged.unit),
+            charged.amount or None,
         )
         self._journal.append(_encode(row))
 

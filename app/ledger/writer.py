@@ -296,13 +296,14 @@ def _rows(lines: Sequence[bytes]) -> list[RequestRow]:
     for line in lines:
         with suppress(msgspec.DecodeError):
             row = _decode(line)
-            if row.tokens_in > _MOST_TOKENS or row.tokens_out > _MOST_TOKENS or row.tokens_cached > _MOST_TOKENS:
+            if max(row.tokens_in, row.tokens_out, row.tokens_cached, row.tokens_cache_written or 0) > _MOST_TOKENS:
                 # What an upstream has counted may be any number.
                 row = replace(
                     row,
                     tokens_in=min(row.tokens_in, _MOST_TOKENS),
                     tokens_out=min(row.tokens_out, _MOST_TOKENS),
                     tokens_cached=min(row.tokens_cached, _MOST_TOKENS),
+                    tokens_cache_written=min(row.tokens_cache_written or 0, _MOST_TOKENS) or None,
                 )
             rows.append(row)
     return rows

@@ -23,7 +23,7 @@ class LimitFollower:
         self._prices = Prices([])
 
     def cost(self, provider: str, model: str, usage: Usage) -> int:
-        """What tokens cost now, in nano-dollars; 0 where no price is known."""
+        """What was used costs now, in nano-dollars; 0 where no price is known."""
         return self._prices.cost(
             provider,
             model,
@@ -31,6 +31,9 @@ class LimitFollower:
             tokens_in=usage.prompt_tokens,
             cached=usage.cached_tokens,
             tokens_out=usage.completion_tokens,
+            cache_written=usage.cache_written_tokens,
+            unit=usage.unit,
+            amount=usage.amount,
         )
 
     def read(self, connection: Connection, changed: frozenset[str] | None) -> tuple[Mapping[Scope, str], Prices] | None:

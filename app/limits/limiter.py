@@ -13,6 +13,7 @@ from typing import Literal
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from app.domain.caller import Caller
 from app.domain.chat import ChatCall, Usage
@@ -334,7 +335,11 @@ class Limiter:
         output = int(plan.output) * call.n
         if call.max_tokens is not None:
             output = min(output, call.max_tokens)
-        usual = self.measured(plan, Usage(prompt, output), provider, model)
+        used = Usage(prompt, output)
+        if isinstance(call, RelayCall) and call.unit is not None:
+            # At least one of them: else a quota that is spent would let in what has no price but by the piece.
+            used = replace(used, unit=call.unit, amount=call.amount or 1)
+        usual = self.measured(plan, used, provider, model)
         usual["at once"] = 1
         reserved = [usual[measure] for measure in plan.measures]
         for place, (allowance, amount) in enumerate(zip(plan.allowances, reserved, strict=True)):

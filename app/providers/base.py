@@ -16,6 +16,7 @@ from app.domain.chat import PLAIN_TEXT, ApiKind, Completion, Delta, Message, Nat
 from app.domain.errors import InvalidRequest
 from app.domain.prompt import MessagePrompt, PromptLimit, TextPrompt
 from app.domain.relay import Payload, RelayHead, Service
+from app.domain.units import Unit
 from app.domain.waits import OnWait
 from app.providers.bounds import ModelBounds
 
@@ -121,8 +122,9 @@ class RelayRequest(Struct, frozen=True):
         caller_id: Whose request it is, for fair shares.
         deadline: When the answer must have begun, in the event loop's time.
         retries: Whether to try again after a transient failure.
-        report: Takes the tokens that the upstream has counted, if it has, before the answer ends.
+        report: Takes what the upstream has counted, if it has, before the answer ends.
         on_wait: See `CompletionRequest`.
+        unit: What the answer may tell of besides tokens; None for nothing.
     """
 
     model: ModelSpec
@@ -134,6 +136,7 @@ class RelayRequest(Struct, frozen=True):
     retries: bool
     report: Callable[[Usage], None]
     on_wait: OnWait | None = None
+    unit: Unit | None = None
 
 
 class ProviderStatus(Struct, frozen=True):
@@ -161,6 +164,9 @@ class BaseProvider(ABC):
     timeout: float = 120.0
     # Whether it has a `relay`.
     relays: bool = False
+    # Stands for the upstream behind the name; another one once that is at another address or has another account. No
+    # secret can be told from it, and it is the same in all workers.
+    identity: str = ""
 
     def find(self, model_id: str) -> ModelSpec | None:
         """The model with that id, given without the provider's name. It need not be in the list."""

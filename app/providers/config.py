@@ -44,6 +44,8 @@ _OWN_HEADERS = CLIENT_HEADERS | {"accept-encoding", "content-encoding", "content
 _USUAL_PATHS: Mapping[ApiKind, str] = MappingProxyType({"openai": "/v1", "anthropic": "/v1", "gemini": "/v1beta"})
 # How upstreams of OpenAI's form differ; other forms have their vendors' own rules.
 _QUIRKS = ("max_tokens_field", "stream_usage", "reasoning_field", "one_system_message")
+# No number of tokens, calls or the like is larger: one that is can hardly be meant, and not every store takes it.
+_MOST = 10**9
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 
 
@@ -65,7 +67,7 @@ def _option_range(value: tuple[float, float]) -> OptionRange:
 class BoundsEntry(_Row):
     """What a model takes, or all models of a provider. What is left out is the provider's, or the preset's."""
 
-    max_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=1, le=_MOST)
     option_bounds: dict[str, Annotated[tuple[float, float], AfterValidator(_option_range)]] = {}
     schema_rules: SchemaRules | None = None
 
@@ -79,7 +81,7 @@ class ModelEntry(BoundsEntry):
 
     id: str = Field(min_length=1, max_length=256)
     upstream_id: str | None = Field(None, min_length=1)
-    context_length: int | None = Field(None, ge=1)
+    context_length: int | None = Field(None, ge=1, le=_MOST)
     abilities: frozenset[Ability | Service] | None = None
 
 
@@ -93,7 +95,7 @@ class BreakerEntry(_Row):
     """In place of the settings `BREAKER_…`."""
 
     failure_rate: float | None = Field(None, gt=0, le=1)
-    minimum_calls: int | None = Field(None, ge=1)
+    minimum_calls: int | None = Field(None, ge=1, le=_MOST)
     open_seconds: float | None = Field(None, gt=0)
 
 
@@ -127,11 +129,11 @@ class ProviderEntry(BoundsEntry):
     models: Annotated[tuple[ModelEntry, ...] | None, BeforeValidator(_model_entries)] = None
     any_model: bool | None = None
     discover: bool | None = None
-    context_length: int | None = Field(None, ge=1)
+    context_length: int | None = Field(None, ge=1, le=_MOST)
     abilities: frozenset[Ability] | None = None
     headers: dict[str, str | FromEnvironment] = {}
-    concurrency: int | None = Field(None, ge=1)
-    queue: int | None = Field(None, ge=0)
+    concurrency: int | None = Field(None, ge=1, le=_MOST)
+    queue: int | None = Field(None, ge=0, le=_MOST)
     queue_timeout: float | None = Field(None, gt=0)
     timeout: float | None = Field(None, gt=0)
     idle_timeout: float | None = Field(None, gt=0)

@@ -3,8 +3,11 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from msgspec import Struct
+from msgspec.structs import asdict
 from sqlalchemy import Connection, Row, select
 
+from app.domain.units import Unit
 from app.storage import tables
 from app.storage.audit import Actor, note_action
 from app.storage.changes import note_change
@@ -15,30 +18,46 @@ _PRICES = tables.prices
 PRICES_CHANGED = "prices"
 
 
-def set_prices(database: Database, connection: Connection, rows: Iterable[tuple[str, int, int, int, int]]) -> int:
-    """Set prices, and tell all workers.
+class Price(Struct, frozen=True):
+    """What a model costs from a time on, in nano-dollars.
 
     Args:
-        rows: Model (or `provider/model`), since when (milliseconds), nano-dollars for a token in, out, cached.
+        model: Its name, or `provider/name`.
+        since: In milliseconds since the epoch.
+        input, output, cached: A token that is read, written, read from a cache.
+        image, audio_second, character, search: One of what is counted besides tokens.
+        cache_write: A token that is written into a cache; None for the same as `input`.
     """
-    names = [column.name for column in _PRICES.columns]
-    given = [dict(zip(names, row, strict=True)) for row in rows]
+
+    model: str
+    since: int
+    input: int
+    output: int
+    cached: int
+    image: int = 0
+    audio_second: int = 0
+    character: int = 0
+    search: int = 0
+    cache_write: int | None = None
+
+
+def set_prices(database: Database, connection: Connection, rows: Iterable[Price]) -> int:
+    """Set prices, and tell all workers."""
+    given = [asdict(row) for row in rows]
     if given:
         # Of several for one model and time the last counts. All in one statement: a list may be long.
         prices = {(price["model"], price["since"]): price for price in given}
         statement = insert_into(_PRICES, database.backend)
         statement = statement.on_conflict_do_update(
             index_elements=list(_PRICES.primary_key),
-            set_={name: statement.excluded[name] for name in ("input", "output", "cached")},
+            set_={name: statement.excluded[name] for name in Price.__struct_fields__[2:]},
         )
         connection.execute(statement, list(prices.values()))
     note_change(database, connection, PRICES_CHANGED)
     return len(given)
 
 
-def change_prices(
-    database: Database, connection: Connection, actor: Actor, rows: Sequence[tuple[str, int, int, int, int]]
-) -> None:
+def change_prices(database: Database, connection: Connection, actor: Actor, rows: Sequence[Price]) -> None:
     """Set prices, as `set_prices` does, and write down who has changed which."""
     before = list_prices(connection)
     set_prices(database, connection, rows)
@@ -77,15 +96,33 @@ class Prices:
         """All prices that there are."""
         return cls(connection.execute(select(_PRICES).order_by(_PRICES.c.since.desc())).all())
 
-    def cost(self, provider: str, model: str, *, at: int, tokens_in: int, cached: int, tokens_out: int) -> int:
-        """What tokens cost, in nano-dollars; 0 where no price is known.
+    def cost(
+        self,
+        provider: str,
+        model: str,
+        *,
+        at: int,
+        tokens_in: int,
+        cached: int,
+        tokens_out: int,
+        cache_written: int = 0,
+        unit: Unit | None = None,
+        amount: int = 0,
+    ) -> int:
+        """What was used costs, in nano-dollars; 0 where no price is known.
 
         Args:
-            at: When they were used, in milliseconds since the epoch.
+            at: When it was used, in milliseconds since the epoch.
+            tokens_in: All that were read, those among them that came from a cache or were written into one.
+            unit: Of what was used besides tokens, and how much of it.
         """
         for name in (f"{provider}/{model}", model) if self._rows else ():
             for price in self._rows.get(name, ()):
                 if price.since <= at:
-                    fresh = tokens_in - cached
-                    return int(fresh * price.input + cached * price.cached + tokens_out * price.output)
+                    cost = (tokens_in - cached) * price.input + cached * price.cached + tokens_out * price.output
+                    if cache_written and price.cache_write is not None:
+                        cost += cache_written * (price.cache_write - price.input)
+                    if unit is not None:
+                        cost += amount * getattr(price, tables.PRICES_OF[unit])
+                    return int(cost)
         return 0

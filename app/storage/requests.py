@@ -13,6 +13,7 @@ import msgspec
 from sqlalchemy import Connection, delete, func, insert, select, text, update
 from sqlalchemy.exc import DataError, IntegrityError
 
+from app.domain.units import unit_of
 from app.storage import tables
 from app.storage.clock import now
 from app.storage.database import Database
@@ -101,6 +102,9 @@ def write_rows(
             tokens_in=row.tokens_in,
             cached=row.tokens_cached,
             tokens_out=row.tokens_out,
+            cache_written=row.tokens_cache_written or 0,
+            unit=unit_of(row.unit),
+            amount=row.amount or 0,
         )
         for row in rows
     ]

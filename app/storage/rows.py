@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 from msgspec import Struct
 
 from app.domain.request_ids import number_of, time_in, written
+from app.domain.units import unit_of
 
 NUMBER_BITS = 10
 _COUNT_BITS = 12
@@ -25,7 +26,7 @@ _NAMED = ("key", "project", "model", "provider", "dialect", "action")
 _AS_THEY_ARE = (
     *("error", "status", "streamed", "tokens_in", "tokens_out", "tokens_cached", "estimated", "cost"),
     *("milliseconds", "first_milliseconds", "session", "end_user", "dropped", "passed_over"),
-    *("prompt_size", "prompt_limit", "prompt_in_tokens", "shortened", "waits"),
+    *("prompt_size", "prompt_limit", "prompt_in_tokens", "shortened", "waits", "amount"),
 )
 
 
@@ -51,6 +52,10 @@ class RequestRow(Struct, frozen=True, array_like=True, gc=False):
         prompt_in_tokens: Whether both are in tokens; else they are in characters.
         shortened: Messages that were cut; None if none were.
         waits: As `app.domain.waits.packed` writes them; None if there were none.
+        tokens_cache_written: Of `tokens_in`, those that were written into a cache; None for none. Lines of older
+            versions end before it.
+        unit: The number of the unit of what was used besides tokens; None for nothing.
+        amount: How much of it.
     """
 
     at: int
@@ -83,6 +88,9 @@ class RequestRow(Struct, frozen=True, array_like=True, gc=False):
     prompt_in_tokens: bool | None = None
     shortened: int | None = None
     waits: str | None = None
+    tokens_cache_written: int | None = None
+    unit: int | None = None
+    amount: int | None = None
 
 
 def id_at(milliseconds: int) -> int:
@@ -149,6 +157,9 @@ def values_of(row: RequestRow, names: Mapping[str, int], journal: int, cost: int
         None if row.prompt_in_tokens is None else int(row.prompt_in_tokens),
         row.shortened,
         row.waits,
+        row.tokens_cache_written,
+        row.unit,
+        row.amount,
     )
 
 
@@ -177,6 +188,8 @@ def as_told(values: dict[str, Any], names: Mapping[int, str]) -> dict[str, Any]:
         "dialect": names[values["dialect"]],
         "outcome": values["outcome"] or COMPLETED,
         "action": None if values["action"] is None else names[values["action"]],
+        "tokens_cache_written": values["tokens_cache_written"] or 0,
+        "unit": unit_of(values["unit"]),
         **{name: values[name] for name in _AS_THEY_ARE},
     }
 

@@ -19,6 +19,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
+from app.domain.units import UNITS, Unit
+
 metadata = MetaData()
 # STRICT tables of SQLite know no BIGINT; its INTEGER has 64 bits as well.
 Number = BigInteger().with_variant(Integer, "sqlite")
@@ -130,6 +132,9 @@ requests = Table(
     Column("prompt_in_tokens", Flag),
     Column("shortened", Integer),  # NULL for none
     Column("waits", Text),  # NULL for none
+    Column("tokens_cache_written", Integer),  # NULL for none
+    Column("unit", Flag),  # of what was used besides tokens (`app.domain.units`); NULL for nothing
+    Column("amount", Integer),  # how much of it
     sqlite_strict=True,
 )
 Index("request_key", requests.c.key, requests.c.id)
@@ -153,9 +158,19 @@ usage = Table(
     Column("cost", Number, nullable=False),
     Column("milliseconds", Number, nullable=False),
     *[Column(f"m{place}", Number, nullable=False) for place in range(len(DURATIONS) + 1)],
+    # With defaults, for gateways that don't know them.
+    *[Column(name, Number, nullable=False, server_default="0") for name in (*UNITS, "tokens_cache_written")],
     sqlite_strict=True,
     sqlite_with_rowid=False,
 )
+
+# By unit: the column that says what one of it costs.
+PRICES_OF: dict[Unit, str] = {
+    "images": "image",
+    "audio_seconds": "audio_second",
+    "characters": "character",
+    "searches": "search",
+}
 
 prices = Table(
     "price",
@@ -166,6 +181,9 @@ prices = Table(
     Column("input", Number, nullable=False),
     Column("output", Number, nullable=False),
     Column("cached", Number, nullable=False),
+    # Nano-dollars for one, with defaults for gateways that don't know them.
+    *[Column(name, Number, nullable=False, server_default="0") for name in PRICES_OF.values()],
+    Column("cache_write", Number),  # for a token, like those above; NULL if it costs what `input` says
     sqlite_strict=True,
 )
 

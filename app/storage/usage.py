@@ -12,6 +12,7 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, FromClause, Subquery, case, delete, func, select
 
 from app.domain.caller import ENVIRONMENT
+from app.domain.units import UNITS, unit_of
 from app.storage import tables
 from app.storage.clock import now
 from app.storage.database import Database, insert_into
@@ -29,7 +30,8 @@ UNLISTED = "unlisted"
 ALL_KEYS = ""
 # All outcomes but those for which nothing was sent to an upstream.
 _IS_REQUEST = _USAGE.c.outcome.not_in(("refused", "replayed"))
-_SUMS = ("requests", "tokens_in", "tokens_out", "tokens_cached", "cost", "milliseconds")
+_SUMS = ("requests", "tokens_in", "tokens_out", "tokens_cached", "cost", "milliseconds", "tokens_cache_written", *UNITS)
+_CACHE_WRITTEN, _FIRST_UNIT = _SUMS.index("tokens_cache_written"), _SUMS.index(UNITS[0])
 _CLASSES = tuple(f"m{place}" for place in range(len(tables.DURATIONS) + 1))
 _SUM_COLUMNS = (*_SUMS, *_CLASSES)
 
@@ -84,6 +86,10 @@ def sums_of(rows: Sequence[RequestRow], costs: Sequence[int]) -> dict[tuple[Any,
         line[3] += row.tokens_cached
         line[4] += cost
         line[5] += row.milliseconds
+        if row.tokens_cache_written is not None:
+            line[_CACHE_WRITTEN] += row.tokens_cache_written
+        if row.unit is not None and unit_of(row.unit) is not None:
+            line[_FIRST_UNIT + row.unit - 1] += row.amount or 0
         line[len(_SUMS) + bisect_left(tables.DURATIONS, row.milliseconds)] += 1
     sums: dict[tuple[Any, ...], list[int]] = {}
     for (hour, key, model, provider, outcome), line in hours.items():
@@ -118,8 +124,9 @@ def usage_by(
         durations: Whether `percentile` will be asked about the rows. It takes twice as long.
 
     Returns:
-        Rows with the names in `by`, `requests`, `tokens_in`, `tokens_out`, `tokens_cached`, `cost` (nano-dollars),
-        `milliseconds` (of all calls together), and if asked for the number of calls in each class of duration.
+        Rows with the names in `by`, `requests`, `tokens_in`, `tokens_out`, `tokens_cached`, `tokens_cache_written`,
+        the units of `app.domain.units`, `cost` (nano-dollars), `milliseconds` (of all calls together), and if asked
+        for the number of calls in each class of duration.
         What was refused, or answered again, is no request: only sums by `outcome` have it.
 
     Raises:

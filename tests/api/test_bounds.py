@@ -83,6 +83,17 @@ def test_a_temperature_that_a_model_does_not_take_is_not_sent(
     assert "x-ignored-params" not in reply.headers
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_no_other_models_are_sent(gateway: LiveGateway, site: LiveSimulator, path: str) -> None:
+    """Lists of other models, wherever a vendor has them, are left out and named; what is beside them is sent."""
+    others: dict[str, Any] = {"models": ["b"], "Route": "fallback", "MODEL": "c", "extra_body": {"x": {"model": "d"}}}
+    sent = {"provider": {"order": ["x"]}, "plugins": [{"id": "web"}]}
+    reply = _ask(gateway, path, "work/plain", **others, **sent)
+    assert site.site.api.requests[-1].items() >= sent.items()
+    assert not site.site.api.requests[-1].keys() & others.keys()
+    assert reply.headers["x-ignored-params"] == "MODEL, Route, extra_body, models"
+
+
 def test_a_bound_that_nobody_knows_is_asked_of_the_operator(gateway: LiveGateway, site: LiveSimulator) -> None:
     """The vendor's refusal of a too large `max_tokens` says where to set the right one."""
     site.site.update(api_failure="deepseek_max_tokens")

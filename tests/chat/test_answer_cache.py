@@ -284,6 +284,20 @@ async def test_an_answer_to_a_part_of_the_conversation_is_not_kept() -> None:
     assert [opening.cache_age for opening in openings] == [-1, -1]
 
 
+@pytest.mark.parametrize("what", ["upstream", "model"])
+async def test_another_upstream_behind_the_same_name_answers_anew(what: str) -> None:
+    """Its address, its account or what it calls the model has been changed: the old answer is another's."""
+    house = _House()
+    assert await house.text() == "Answer 1"
+    [provider] = house.providers
+    if what == "upstream":
+        provider.identity = "another"
+    else:
+        provider.models = [replace(spec, upstream_id="another") for spec in provider.models]
+    assert await house.text() == "Answer 2"
+    assert await house.text() == "Answer 2"
+
+
 async def test_only_those_who_may_answer_are_heard_again() -> None:
     """An answer of a model that the name no longer leads to is not given; another one that may answer is asked."""
     first, second = counting("first"), counting("second")

@@ -263,13 +263,17 @@ def test_waits_of_all_attempts_are_added_up() -> None:
 def test_whoever_leaves_a_request_that_is_passed_on_pays_for_what_was_asked() -> None:
     """Once its answer has begun; before that for nothing."""
     told = _Told()
-    call = RelayCall("m", "embeddings", "/embeddings", "input", JsonBody({}), prompt_tokens=7)
+    said: Any = {"prompt_tokens": 7, "unit": "characters", "amount": 12}
+    call = RelayCall("m", "embeddings", "/embeddings", "input", JsonBody({}), **said)
     for has_begun in (True, False):
         with suppress(asyncio.CancelledError), CallLog(call, Caller("alice"), FIRST, [told.records.append]) as log:
             if has_begun:
                 log.answered()
             raise asyncio.CancelledError
-    assert [record.charged for record in told.records] == [Usage(7, 0, estimated=True), None]
+    assert [record.charged for record in told.records] == [
+        Usage(7, 0, estimated=True, unit="characters", amount=12),
+        None,
+    ]
 
 
 async def test_a_permit_comes_back_though_nobody_takes_the_record() -> None:

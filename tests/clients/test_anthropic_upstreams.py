@@ -378,10 +378,17 @@ def test_a_stream_that_fails_before_a_word_has_its_status(claude: Anthropic, ups
     assert caught.value.status_code == 503
 
 
-def test_no_other_spelling_of_the_model_is_sent(claude: Anthropic, upstream: RawUpstream) -> None:
-    """Readers without regard to case would take the last one, and another model than the one that was allowed."""
-    with pytest.raises(anthropic.BadRequestError, match="Model is not a field"):
-        claude.messages.create(
-            model=CLAUDE, max_tokens=9, messages=anthropic_sdk.said("Hi"), extra_body={"Model": "another"}
-        )
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"Model": "another"}, "Model is not a field"),
+        ({"models": ["another"]}, "models is not passed on"),
+        ({"plugins": [{"id": "fusion", "model": "another"}]}, "plugins is not passed on"),
+        ({"tools": [{"type": "advisor_20260301", "name": "advisor", "model": "another"}]}, "tools.0.model"),
+    ],
+)
+def test_no_other_model_is_sent(claude: Anthropic, upstream: RawUpstream, fields: dict[str, Any], named: str) -> None:
+    """Under no spelling, in no list and in no tool: another model than the one that was allowed could answer."""
+    with pytest.raises(anthropic.BadRequestError, match=named):
+        claude.messages.create(model=CLAUDE, max_tokens=9, messages=anthropic_sdk.said("Hi"), extra_body=fields)
     assert upstream.requests == []

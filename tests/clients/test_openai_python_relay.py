@@ -247,6 +247,19 @@ def test_image_edits_and_variations(sdk: OpenAI, upstream: LiveSimulator) -> Non
     assert (body["path"], body["model"], body["image"]["size"]) == ("/images/variations", PAINTER, len(image))
 
 
+def test_image_edits_in_json(relay: LiveGateway, upstream: LiveSimulator) -> None:
+    """Images by address or id need no form; what is said of them goes along. Other endpoints with files take none."""
+    images = [{"image_url": "data:image/png;base64,AAAA"}, {"file_id": "file-1"}]
+    body = {"model": PAINTER, "images": images, "prompt": "a hat", "stream": False}
+    with relay.client() as http:
+        answer = http.post("/v1/images/edits", json=body, headers={"content-type": "Application/JSON; charset=utf-8"})
+        assert answer.json()["data"][0]["b64_json"]
+        received = sent(upstream)
+        assert (received["path"], received["images"], received["model"]) == ("/images/edits", images, PAINTER)
+        refused = http.post("/v1/images/variations", json=body)
+    assert (refused.status_code, "must be a form" in refused.text) == (400, True)
+
+
 def form(*parts: tuple[str, bytes]) -> tuple[bytes, dict[str, str]]:
     """A form with these heads and values, and the headers that go with it."""
     written = [b"--xyz\r\nContent-Disposition: form-data; %b\r\n\r\n%b\r\n" % (h.encode(), v) for h, v in parts]
@@ -302,8 +315,9 @@ def test_uploads_are_bounded(upstream: LiveSimulator, log_stream: TextIO) -> Non
             assert "MAX_UPLOAD_BYTES" in answer.json()["error"]["message"]
         small, headers = form(MODEL_PART, ('name="file"; filename="a.wav"', bytes(10_000)))
         assert http.post("/v1/audio/transcriptions", content=small, headers=headers).status_code == 200
-        answer = http.post("/v1/embeddings", json={"model": "small", "input": "x" * 3000})
-    assert "MAX_BODY_BYTES" in answer.json()["error"]["message"]
+        for path in ("/v1/embeddings", "/v1/images/edits"):  # JSON is held in memory
+            answer = http.post(path, json={"model": "small", "input": "x" * 3000})
+            assert "MAX_BODY_BYTES" in answer.json()["error"]["message"]
 
 
 def test_a_client_that_leaves_within_its_upload_ends_it(relay: LiveGateway, upstream: LiveSimulator) -> None:

@@ -6,10 +6,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from app.cli.supervisor import _Process
+from app.cli import supervisor
+from app.cli.nginx import NginxPolicy
+from app.cli.supervisor import ClusterPolicy, Supervisor, _Process
 from tests.cluster.running import ROOT
 from tests.live import ALICE_KEY, WAIT_SECONDS
 from tests.ports import free_ports
@@ -36,6 +41,49 @@ async def test_a_pause_ends_with_the_cluster() -> None:
     await process.end(signal.SIGTERM, 1)
     async with asyncio.timeout(WAIT_SECONDS):
         await pause
+
+
+async def test_a_worker_that_has_died_is_replaced_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no pause to wait for, and its next death is one again: nothing is left of the replacement."""
+    monkeypatch.setattr(supervisor, "_FIRST_PAUSE", 3600)
+    monkeypatch.setattr(supervisor, "_LONGEST_PAUSE", 3600)
+    process = _Process("worker", ["false"], {})
+    with capture_logs() as lines:
+        keeper = asyncio.create_task(process.keep_running(lambda: True))
+        async with asyncio.timeout(WAIT_SECONDS):
+            for deaths in (1, 2):
+                while [line["event"] for line in lines].count("process_died") < deaths:  # noqa: ASYNC110 - a log line sets no event
+                    await asyncio.sleep(0.01)
+                await process.restart(1)
+            await process.end(signal.SIGTERM, 1)
+            await keeper
+
+
+async def test_a_stop_waits_for_no_reload(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither for the check of the new settings nor for what would come after it."""
+    begun, left = asyncio.Event(), asyncio.Event()
+
+    async def check(*_: object) -> str:
+        begun.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            left.set()
+        return ""
+
+    monkeypatch.setattr(supervisor, "settings_fault", check)
+    values: dict[str, Any] = dict.fromkeys([field.name for field in fields(NginxPolicy)], "1")
+    nginx = NginxPolicy(**values)
+    policy = ClusterPolicy(workers=1, first_port=1, grace=1, nginx=nginx, template="")
+    cluster = Supervisor(policy, main=None, environment={}, policy_now=lambda: policy)
+    stop, roll = asyncio.Event(), asyncio.Event()
+    roll.set()
+    serving = asyncio.create_task(cluster._serve(stop, roll))
+    async with asyncio.timeout(WAIT_SECONDS):
+        await begun.wait()
+        stop.set()
+        await serving
+    assert left.is_set()
 
 
 def test_a_cluster_whose_workers_refuse_their_settings_ends_with_the_message() -> None:

@@ -20,13 +20,14 @@ from sqlalchemy import Connection, text
 
 from app.domain.chat import Usage
 from app.domain.prompt import PromptLimit
+from app.domain.units import Unit
 from app.domain.usage import CallRecord, Origin
 from app.ledger.journal import Journal, JournalFile
 from app.ledger.ledger import Ledger
 from app.ledger.writer import LedgerWriter
 from app.storage.clock import now
 from app.storage.database import Database, DatabaseAway
-from app.storage.prices import set_prices
+from app.storage.prices import Price, set_prices
 from app.storage.request_pages import page_of_rows
 from app.storage.rows import RequestRow, id_at, time_of
 from app.storage.schema import migrate
@@ -139,6 +140,9 @@ def test_a_call_becomes_a_row_with_all_that_is_known(database: Database, tmp_pat
         "prompt_in_tokens": 0,
         "shortened": 1,
         "waits": "limits=250,queue=1234",
+        "tokens_cache_written": 0,
+        "unit": None,
+        "amount": None,
     }
 
 
@@ -511,7 +515,11 @@ def test_a_database_that_is_away_keeps_the_lines_in_the_journal(tmp_path: Path) 
 def test_prices_count_from_their_date_on(database: Database, tmp_path: Path) -> None:
     """Cached tokens cost less, a provider's own price wins, and what came before a price costs what it did."""
     with database.transaction() as connection:
-        prices = [("kimi", 0, 1000, 2000, 100), ("kimi", now() + _HOUR, 9, 9, 9), ("other/kimi", 0, 5, 7, 1)]
+        prices = [
+            Price("kimi", 0, 1000, 2000, 100),
+            Price("kimi", now() + _HOUR, 9, 9, 9),
+            Price("other/kimi", 0, 5, 7, 1),
+        ]
         assert set_prices(database, connection, prices) == 3
     journal = _journal(tmp_path)
     ledger = Ledger(journal)
@@ -525,6 +533,51 @@ def test_prices_count_from_their_date_on(database: Database, tmp_path: Path) -> 
         ("other", None): 10 * 5 + 20 * 7,
         ("kimi-web", "free"): 0,
     }
+
+
+def test_what_is_used_besides_tokens_is_kept_and_has_prices(database: Database, tmp_path: Path) -> None:
+    """Each unit in rows and sums; so have tokens that are written into a cache, which else cost what others do."""
+    with database.transaction() as connection:
+        plain, dear = Price("plain", 0, 5, 7, 1), Price("dear", 0, 5, 7, 1, cache_write=8)
+        painter = Price("painter", 0, 1, 0, 0, image=40_000_000, audio_second=100, character=20, search=3)
+        set_prices(database, connection, [plain, dear, painter])
+    journal = _journal(tmp_path)
+    ledger = Ledger(journal)
+    for model in ("plain", "dear"):
+        charged = Usage(10, 0, cached_tokens=2, cache_written_tokens=5)
+        ledger.call_ended(_record(asked_model=model, served_model=model, charged=charged))
+    units: dict[Unit, int] = {"images": 3, "audio_seconds": 60, "characters": 500, "searches": 2}
+    for unit, amount in units.items():
+        charged = Usage(9, 0, unit=unit, amount=amount)
+        ledger.call_ended(_record(asked_model=unit, served_model="painter", charged=charged))
+    _writer(database, journal).carry_all()
+    rows = {
+        row["model"]: (row["unit"], row["amount"], row["tokens_cache_written"], row["cost"]) for row in _rows(database)
+    }
+    assert rows == {
+        "plain": (None, None, 5, 8 * 5 + 2),
+        "dear": (None, None, 5, 3 * 5 + 2 + 5 * 8),
+        "images": ("images", 3, 0, 9 + 3 * 40_000_000),
+        "audio_seconds": ("audio_seconds", 60, 0, 9 + 60 * 100),
+        "characters": ("characters", 500, 0, 9 + 500 * 20),
+        "searches": ("searches", 2, 0, 9 + 2 * 3),
+    }
+    with database.transaction(reads=True) as connection:
+        [sums] = usage_by(connection, since=0, until=now() + _HOUR)
+        of_key = usage_of(connection, "k_ada", {"total": 0})["total"]
+    for told in (sums, of_key):
+        assert {name: told[name] for name in units} == units
+        assert told["tokens_cache_written"] == 10
+
+
+def test_a_line_of_a_newer_version_becomes_a_row(database: Database, tmp_path: Path) -> None:
+    """Without what nobody here knows: a unit of its own, say, counts for no other."""
+    journal = _journal(tmp_path)
+    newer = [*msgspec.structs.astuple(msgspec.structs.replace(PLAIN, unit=99, amount=7)), "of a later version"]
+    journal.append(msgspec.json.encode(newer))
+    _writer(database, journal).carry_all()
+    (row,) = _rows(database)
+    assert (row["tokens_in"], row["unit"], row["amount"]) == (PLAIN.tokens_in, None, 7)
 
 
 def test_old_rows_go_and_sums_stay(database: Database, tmp_path: Path) -> None:

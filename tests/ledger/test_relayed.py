@@ -8,12 +8,15 @@ import httpx
 import pytest
 
 from app.domain.granting import Scope
+from app.domain.units import UNITS
 from app.keys.administration import NewSecret, create_key
 from app.storage.database import Database
 from app.storage.limits import set_limits
+from app.storage.prices import Price, set_prices
 from app.storage.schema import migrate
 from simulator.live import LiveSimulator
-from tests.relaying import EMBEDDER, LISTENER, PAINTER, RANKER, relaying
+from tests.live import until
+from tests.relaying import EMBEDDER, LISTENER, PAINTER, RANKER, SPEAKER, relaying
 from tests.storage.calls import rows_of
 
 MEGABYTE = 1024 * 1024
@@ -78,6 +81,53 @@ def test_each_request_is_a_row(client: httpx.Client, database: Database) -> None
     assert [row["streamed"] for row in rows] == [0, 0, 0, 0, 1]
     assert rows[0]["end_user"] == "bob"
     assert all(row["request_id"] == answer.headers["x-request-id"] for row, answer in zip(rows, answers, strict=True))
+
+
+def test_what_is_used_besides_tokens_is_in_the_ledger(client: httpx.Client, database: Database) -> None:
+    """Images, seconds, characters and searches; the holder of the key is told the sums, and what they cost."""
+    with database.transaction() as connection:
+        prices = {PAINTER: {"image": 40_000_000}, LISTENER: {"audio_second": 100_000}, SPEAKER: {"character": 15_000}}
+        set_prices(database, connection, [Price(model, 0, 0, 0, 0, **price) for model, price in prices.items()])
+    painted = {"model": PAINTER, "prompt": "a cat"}
+    verbose: Form = [
+        ("model", (None, LISTENER)),
+        ("response_format", (None, "verbose_json")),
+        ("file", ("talk.wav", b"RIFF")),
+    ]
+    answers = [
+        client.post("/v1/images/generations", json=painted),
+        client.post("/v1/images/generations", json={**painted, "stream": True}),
+        client.post("/v1/audio/transcriptions", files=verbose),
+        client.post("/v1/audio/speech", json={"model": SPEAKER, "input": "Good day. 你好", "voice": "alloy"}),
+        client.post("/v1/rerank", json={"model": RANKER, "query": "a", "documents": ["x"] * 101}),
+        client.post("/v1/embeddings", json={"model": EMBEDDER, "input": "x"}),
+    ]
+    assert [answer.status_code for answer in answers] == [200] * 6
+    rows = rows_of(database, 6)
+    assert [(row["unit"], row["amount"], row["cost"]) for row in rows] == [
+        ("images", 1, 40_000_000),
+        ("images", 1, 40_000_000),
+        ("audio_seconds", 2, 200_000),
+        ("characters", 12, 180_000),
+        ("searches", 2, 0),
+        (None, None, 0),
+    ]
+    told = client.get("/v1/key").json()["usage"]["today"]
+    assert [told[name] for name in UNITS] == [2, 2, 12, 2]
+    assert told["cost_usd"] == pytest.approx(0.08038)
+
+
+def test_a_limit_in_dollars_counts_what_is_used_besides_tokens(client: httpx.Client, database: Database) -> None:
+    """Also where tokens cost nothing: a quota that is spent lets no image through."""
+    key = new_key(database, "$0.05/day")
+    with database.transaction() as connection:
+        set_prices(database, connection, [Price(PAINTER, 0, 0, 0, 0, image=40_000_000)])
+    painted = {"model": PAINTER, "prompt": "a cat"}
+
+    def paint() -> int:
+        return client.post("/v1/images/generations", json=painted, headers=with_key(client, key)).status_code
+
+    until(lambda: paint() == 429)
 
 
 def test_failures_and_refusals_are_rows(client: httpx.Client, database: Database, site: LiveSimulator) -> None:

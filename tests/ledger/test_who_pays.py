@@ -19,7 +19,7 @@ from app.keys.administration import NewSecret, create_key, pause_key, revoke_key
 from app.observe.loop_lag import LoopLag
 from app.storage.clock import now
 from app.storage.database import Database
-from app.storage.prices import set_prices
+from app.storage.prices import Price, set_prices
 from app.storage.request_pages import RowFilter, page_of_rows
 from app.storage.schema import migrate
 from app.storage.usage import usage_by
@@ -275,7 +275,7 @@ def test_several_answers_to_one_request_are_all_paid(books: Books, streamed: boo
 def test_cached_input_is_in_tokens_in_and_has_a_price_of_its_own(books: Books) -> None:
     """70 tokens of which 50 came from the cache are 20 at one price and 50 at the other."""
     with books.database.transaction() as connection:
-        set_prices(books.database, connection, [("up/m", 0, 1000, 3000, 100)])
+        set_prices(books.database, connection, [Price("up/m", 0, 1000, 3000, 100)])
     usage = {"prompt_tokens": 70, "completion_tokens": 30, "prompt_tokens_details": {"cached_tokens": 50}}
     answers(books.up, said(streamed=False, usage=usage))
     books.ask()
@@ -782,7 +782,7 @@ def test_what_is_no_call_is_no_row(books: Books) -> None:
 def test_the_table_holds_on_either_database(books: Books) -> None:
     """Completed, cached, replayed, failed, broken off and refused calls: rows, requests and money."""
     with books.database.transaction() as connection:
-        set_prices(books.database, connection, [("up/m", 0, 1000, 3000, 100)])
+        set_prices(books.database, connection, [Price("up/m", 0, 1000, 3000, 100)])
     usage = {"prompt_tokens": 70, "completion_tokens": 30, "prompt_tokens_details": {"cached_tokens": 50}}
     headers = {"X-Session-Id": "s", "Idempotency-Key": "once"}
     broken = chunked(*[delta(content=word + " ") for word in _WORDS.split()[:4]])

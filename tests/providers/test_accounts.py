@@ -6,6 +6,7 @@ import weakref
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -406,6 +407,39 @@ async def test_nothing_moves_after_the_first_word() -> None:
         assert await _ask(provider, "stream") == "Hi"
         assert await _ask(provider, "stream") == "Hi"
         assert [sent.key for sent in upstream.requests] == [FIRST, SECOND, SECOND]
+
+
+async def test_a_key_that_is_limited_in_its_stream_keeps_nobody_waiting_for_longer_than_the_others(
+    clock: Clock,
+) -> None:
+    """With all keys limited, the model pauses until the first of them may be used, and not until that one may."""
+    limited = event({"error": {"message": "Rate limit reached, try again in 90s", "code": 429}})
+    keys = [stream(delta(content="Hi"), limited), ANSWER], [LIMITED, ANSWER]
+    async with _two_keys(*keys, _guard(clock)) as (provider, upstream):
+        parts = provider.stream_completion(wanted())
+        assert (await anext(parts)).text == "Hi"
+        assert await _ask(provider, "whole") == "Hi"
+        with pytest.raises(UpstreamRateLimited) as raised:
+            await anext(parts)
+        assert raised.value.retry_after == 30
+        clock.now += 31
+        assert await _ask(provider, "whole") == "Hi"
+        assert [sent.key for sent in upstream.requests] == [FIRST, SECOND, FIRST, SECOND]
+
+
+@pytest.mark.parametrize(
+    "other", [{"base_url": "https://b.test/v1"}, {"key": SECOND}, {"keys": KEYS}, {"headers": {"a": "b"}}]
+)
+def test_an_upstream_is_known_by_its_address_and_its_keys(other: dict[str, Any]) -> None:
+    """Not by what it is called, nor by its models; and nothing secret can be read from it."""
+
+    def identity(**fields: Any) -> str:
+        upstream = Upstream(**{"name": "acme", "base_url": "https://a.test/v1", "key": FIRST, **fields})
+        client = HttpClient(max_reply_bytes=10_000, keep_cookies=False)
+        return OpenAICompatibleProvider(upstream, client=client, guard=make_guard(), max_reply_bytes=1).identity
+
+    assert identity() == identity(name="b", models=(MODEL,)) != identity(**other)
+    assert FIRST not in identity()
 
 
 @pytest.mark.parametrize("retries", [False, True])

@@ -98,6 +98,11 @@ _FILLED["0006"] = [
     "INSERT INTO recording VALUES ('k_ada', 1, 2, 'ada', 8)",
     "INSERT INTO recorded_text VALUES (1, 1, 2, 8, 'k_ada', 'of-a-client', '', 'What?', 'What?', 'That.')",
 ]
+_FILLED["0007"] = [
+    *_FILLED["0006"],
+    "INSERT INTO upstream VALUES ('gpu', '{}', NULL, 1, 1, 1, 1)",
+    "INSERT INTO route VALUES ('kimi', '[\"gpu/m\"]', 1)",
+]
 _OLDER = [step.revision for step in ScriptDirectory(_FOLDER).walk_revisions() if step.revision != HEAD]
 
 

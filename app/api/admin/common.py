@@ -325,13 +325,17 @@ def once(
 
     Raises:
         RepeatedDifferently: The key came with another request before.
+        InvalidRequest: The request has something in it that nothing could be kept of.
     """
     if key is None:
         return make()[0], None
     # So that two at the same time are two, one after the other.
     database.hold_back_writers(connection)
     digest = hashlib.sha256(f"{actor.name}\n{key}".encode()).hexdigest()
-    fingerprint = hashlib.sha256(msgspec.json.encode(request, order="sorted")).hexdigest()
+    try:
+        fingerprint = hashlib.sha256(msgspec.json.encode(request, order="sorted")).hexdigest()
+    except (OverflowError, UnicodeEncodeError):
+        raise InvalidRequest("The request has a number or a text that can't be stored.") from None
     known = find_repeated(connection, digest)
     if known is not None:
         if known.fingerprint != fingerprint:

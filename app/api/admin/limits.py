@@ -1,6 +1,7 @@
 """Limits of keys, projects, upstreams and the gateway: which there are, how they stand, what others would have done."""
 
 import time
+from collections.abc import Collection
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -53,6 +54,14 @@ class LimitsOfScope(BaseModel):
     limits: str
     source: Annotated[
         Literal["database", "settings"], Field(description="`database` if they were set; `settings` if not.")
+    ]
+
+
+class ListedLimits(LimitsOfScope):
+    """The limits of a scope, in the list of all."""
+
+    exists: Annotated[
+        bool, Field(description="False for an upstream that there is not, or not yet: nothing is limited by it.")
     ]
 
 
@@ -162,12 +171,15 @@ class LimitEndpoints:
             Endpoint("DELETE", scope, self.unset, "Go back to the limits of the settings", errors=(404, 412)),
         )
 
-    async def list_all(self, cursor: Cursor = None, limit: Limit = 50) -> Page[LimitsOfScope]:
+    async def list_all(self, cursor: Cursor = None, limit: Limit = 50) -> Page[ListedLimits]:
         """Those that were set, and those of the settings where no others were. `key:*` is each other key."""
-        stored = await read(self._database, stored_limits)
+        stored, names = await read(self._database, lambda one: (stored_limits(one), self._upstream_names(one)))
         found = {name: ("settings", text) for name, text in self._services.fixed_limits.items()}
         found |= {scope.text: ("database", text) for scope, text in stored.items()}
-        entries = [LimitsOfScope(scope=name, limits=text, source=source) for name, (source, text) in found.items()]
+        entries = [
+            ListedLimits(scope=name, limits=text, source=source, exists=_exists(name, names))
+            for name, (source, text) in found.items()
+        ]
         return sliced(entries, lambda entry: (entry.scope,), cursor, limit, str)
 
     async def get(self, scope: ScopeName, response: Response) -> ScopeStanding:
@@ -240,6 +252,10 @@ class LimitEndpoints:
     def _book(self, connection: Connection) -> StoredBook:
         return StoredBook.read(connection, self._services.new_book())
 
+    def _upstream_names(self, connection: Connection) -> set[str]:
+        """The names of all upstreams."""
+        return {*self._services.registry.own_names, *(upstream.name for upstream in list_upstreams(connection))}
+
     def _check(self, connection: Connection, scope: Scope) -> None:
         """Refuse the name of something that doesn't exist.
 
@@ -253,8 +269,7 @@ class LimitEndpoints:
             case "project":
                 is_known = scope.name == ENVIRONMENT or scope.name in list_projects(connection)
             case "upstream":
-                stored = [upstream.name for upstream in list_upstreams(connection)]
-                is_known = scope.name in services.registry.own_names or scope.name in stored
+                is_known = scope.name in self._upstream_names(connection)
             case _:
                 is_known = True
         # What is gone since its limits were set can be looked after, too.
@@ -272,6 +287,11 @@ def _scope(name: str) -> Scope:
     if name == "gateway" or (kind in ("key", "project", "upstream") and colon and of):
         return scope_of(name)
     raise InvalidRequest("The scope must be key:ID, project:NAME, upstream:NAME or gateway.", param="scope")
+
+
+def _exists(scope: str, upstreams: Collection[str]) -> bool:
+    kind, _, name = scope.partition(":")
+    return kind != "upstream" or name in upstreams
 
 
 def _shown(stored: StoredBook, scope: Scope) -> LimitsOfScope:

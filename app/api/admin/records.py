@@ -30,11 +30,14 @@ from app.storage.audit import actions_before
 from app.storage.database import Connection
 from app.storage.keys import count_of_keys
 from app.storage.limits import stored_limits
+from app.storage.prices import Price as StoredPrice
 from app.storage.prices import change_prices, list_prices
 
 Dollars = Annotated[float, Field(ge=0, le=1_000_000, description="Dollars for a million tokens, to a tenth of a cent.")]
-# Nano-dollars for a token in dollars for a million.
+DollarsForOne = Annotated[float, Field(ge=0, le=1_000_000, description="Dollars for one.")]
+# Nano-dollars for a token in dollars for a million; and for one of what is priced by the piece.
 _NANO_IN_DOLLARS = 1000
+_NANO_FOR_ONE = 1_000_000_000
 _MOST_PRICES = 1000
 
 
@@ -46,6 +49,13 @@ class Price(Body):
     input: Dollars
     output: Dollars
     cached: Dollars
+    cache_write: Annotated[
+        Dollars | None, Field(description="For tokens that are written into a cache; null for the same as `input`.")
+    ] = None
+    image: DollarsForOne = 0
+    audio_second: DollarsForOne = 0
+    characters: Annotated[float, Field(ge=0, le=1_000_000, description="Dollars for a million that are spoken.")] = 0
+    search: DollarsForOne = 0
 
 
 class NewPrices(Body):
@@ -112,12 +122,17 @@ class RecordEndpoints:
     ) -> PriceList:
         """Those of the same model and day are replaced, others stay. They count for calls from now on."""
         rows = [
-            (
+            StoredPrice(
                 price.model,
                 milliseconds_of(price.since, "since"),
                 _nano(price.input),
                 _nano(price.output),
                 _nano(price.cached),
+                image=_nano(price.image, _NANO_FOR_ONE),
+                audio_second=_nano(price.audio_second, _NANO_FOR_ONE),
+                character=_nano(price.characters),
+                search=_nano(price.search, _NANO_FOR_ONE),
+                cache_write=None if price.cache_write is None else _nano(price.cache_write),
             )
             for price in body.data
         ]
@@ -169,11 +184,16 @@ def _prices(connection: Connection) -> PriceList:
                 input=row["input"] / _NANO_IN_DOLLARS,
                 output=row["output"] / _NANO_IN_DOLLARS,
                 cached=row["cached"] / _NANO_IN_DOLLARS,
+                cache_write=None if row["cache_write"] is None else row["cache_write"] / _NANO_IN_DOLLARS,
+                image=row["image"] / _NANO_FOR_ONE,
+                audio_second=row["audio_second"] / _NANO_FOR_ONE,
+                characters=row["character"] / _NANO_IN_DOLLARS,
+                search=row["search"] / _NANO_FOR_ONE,
             )
             for row in list_prices(connection)
         ]
     )
 
 
-def _nano(dollars: float) -> int:
-    return round(dollars * _NANO_IN_DOLLARS)
+def _nano(dollars: float, factor: int = _NANO_IN_DOLLARS) -> int:
+    return round(dollars * factor)

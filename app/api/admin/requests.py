@@ -29,6 +29,7 @@ from app.api.admin.request_detail import known_headers, time_line
 from app.api.admin.services import AdminServices
 from app.domain.errors import InvalidRequest, NotFound
 from app.domain.json import json_bytes
+from app.domain.units import UNITS, Unit
 from app.storage.clock import now
 from app.storage.database import Connection
 from app.storage.request_pages import RowFilter, page_of_rows, row_of, rows_of_request
@@ -39,7 +40,10 @@ By = Literal["key", "project", "model", "provider", "outcome"]
 _EXPORTED_AT_ONCE = 1000
 _MOST_DAYS = 3700
 _USUAL_DAYS = 7
-_CSV_COLUMNS = ("day", "key", "model", "requests", "tokens_in", "tokens_out", "tokens_cached", "cost_usd")
+_CSV_COLUMNS = (
+    *("day", "key", "model", "requests", "tokens_in", "tokens_out", "tokens_cached", "cost_usd"),
+    *("tokens_cache_written", *UNITS),
+)
 
 
 class Call(BaseModel):
@@ -77,6 +81,9 @@ class Call(BaseModel):
     prompt_in_tokens: Annotated[bool | None, Field(description="Whether both are in tokens; else in characters.")]
     shortened: Annotated[int | None, Field(description="Messages of which only a part fitted; null for none.")]
     waits: Annotated[str | None, Field(description="What it waited for, as step=milliseconds; null for nothing.")]
+    tokens_cache_written: Annotated[int, Field(description="Of `tokens_in`, those that were written into a cache.")]
+    unit: Annotated[Unit | None, Field(description="Of what was used besides tokens; null for nothing.")]
+    amount: Annotated[int | None, Field(description="How much of it.")]
 
 
 class TimeStep(BaseModel):
@@ -107,6 +114,11 @@ class Sums(BaseModel):
     tokens_in: int
     tokens_out: int
     tokens_cached: int
+    tokens_cache_written: int
+    images: int
+    audio_seconds: int
+    characters: int
+    searches: int
     cost_usd: float
     mean_milliseconds: float | None
     p50_milliseconds: int | None
@@ -339,6 +351,8 @@ def sums_of(row: Mapping[str, Any], every: str | None) -> Sums:
         tokens_in=row["tokens_in"],
         tokens_out=row["tokens_out"],
         tokens_cached=row["tokens_cached"],
+        tokens_cache_written=row["tokens_cache_written"],
+        **{unit: row[unit] for unit in UNITS},
         cost_usd=row["cost"] / 1e9,
         mean_milliseconds=row["milliseconds"] / requests if requests else None,
         p50_milliseconds=percentile(row, 0.5),

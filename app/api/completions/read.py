@@ -11,6 +11,7 @@ from app.api.request import RequestContext, SessionHints, session_hints
 from app.api.wire.body import given_fields, nameable, parse_body
 from app.api.wire.faults import missing_parameter, too_many, unsupported_parameter, unsupported_value
 from app.api.wire.openai import stop_texts
+from app.api.wire.other_models import take_other_models
 from app.domain.chat import ChatCall, Message
 from app.domain.errors import InvalidRequest
 
@@ -28,6 +29,7 @@ async def read(body: bytes, context: RequestContext, services: DialectServices) 
     request = parse_body(TextCompletionRequest, body)
     prompts = prompts_of(request)
     options = given_fields(request, _HONOURED)
+    unserved = take_other_models(options) if options else []
     calls = to_calls(request, prompts, session_hints(context.headers, None), services.registry.default_model, options)
     echoed = prompts if request.echo else [""] * len(prompts)
     include_usage = request.stream_options is not None and bool(request.stream_options.include_usage)
@@ -37,6 +39,7 @@ async def read(body: bytes, context: RequestContext, services: DialectServices) 
         write=partial(write_completion, echoed=echoed),
         encoder=partial(CompletionEncoder, include_usage=include_usage, echo=echoed[0]),
         ignored=nameable(options.keys() - _INCONSEQUENTIAL),
+        unserved=nameable(unserved),
     )
 
 

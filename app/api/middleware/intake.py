@@ -6,7 +6,7 @@ from msgspec import Struct
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.error_responses import error_response
-from app.api.request import RequestContext
+from app.api.request import RequestContext, says_json
 from app.api.wire.coding import decoded
 from app.domain.errors import BodyTooLarge, GatewayError, GatewayOverloaded, HeadersTooLarge, UnsupportedCoding
 from app.observe.loop_lag import LoopLag
@@ -37,7 +37,7 @@ class IntakeMiddleware:
     Args:
         max_bytes: The size limit of a body.
         upload_paths: The addresses that take files.
-        max_upload_bytes: The size limit of a body there.
+        max_upload_bytes: The size limit of a body there that isn't JSON.
         max_headers: The limit of header lines.
         lag: How late the event loop is.
         max_lag: Above so many seconds, calls are refused.
@@ -70,6 +70,8 @@ class IntakeMiddleware:
         context: RequestContext = scope["context"]
         headers = context.headers
         limit = self._uploads.get(scope["path"], self._body)
+        if limit is not self._body and says_json(headers):
+            limit = self._body  # it is held in memory, as forms aren't
         refusal = self._refusal(scope, headers, limit)
         if refusal is not None:
             await error_response(refusal, context)(scope, receive, send)

@@ -26,6 +26,7 @@ from app.api.wire.custom import custom_arguments, custom_tool
 from app.api.wire.faults import invalid_value, missing_parameter, too_many, unsupported_value
 from app.api.wire.formats import output_format
 from app.api.wire.openai import stop_texts
+from app.api.wire.other_models import take_other_models
 from app.api.wire.tools import tool_use
 from app.domain.chat import PLAIN_TEXT, ChatCall, Extras, Message, Role, Tool, ToolCall, ToolUse
 from app.domain.message_shapes import CALL_EXTRAS, MESSAGE_EXTRAS, THOUGHT_PARTS, text_in, thoughts_in
@@ -54,6 +55,10 @@ async def read(body: bytes, context: RequestContext, services: DialectServices) 
     """Read a chat completion request."""
     request = parse_body(ChatCompletionRequest, body)
     options = given_fields(request, _HONOURED)
+    unserved = take_other_models(options) if options else []
+    # Within a text its quotes would be escaped.
+    if b'"cache_control"' in body:
+        unserved.append("cache_control")
     hints = session_hints(context.headers, request.user if services.session_from_user else None)
     # The older form of tools, which clients want their answer in as well.
     legacy = bool(request.functions) and not request.tools
@@ -66,8 +71,7 @@ async def read(body: bytes, context: RequestContext, services: DialectServices) 
         encoder=partial(ChunkEncoder, include_usage=include_usage, legacy=legacy, custom=custom),
         ignored=nameable(options.keys() - _INCONSEQUENTIAL) if options else (),
         names={} if request.max_completion_tokens is None else _NEWER_NAMES,
-        # Within a text its quotes would be escaped.
-        unserved=("cache_control",) if b'"cache_control"' in body else (),
+        unserved=nameable(unserved) if unserved else (),
         end_user=request.user,
     )
 

@@ -11,6 +11,7 @@ from starlette.types import Message, Receive
 
 from app.api.relay.multipart import FormScanner, Span
 from app.api.wire.body import check_model
+from app.api.wire.other_models import refuse_other_models
 from app.domain.errors import ClientClosedRequest, GatewayOverloaded, InvalidRequest, RequestTimeout
 from app.domain.json import read_json_object, strict_json_bytes
 from app.domain.relay import Payload
@@ -48,6 +49,7 @@ class JsonBody:
         if document is None:
             raise InvalidRequest("The request body must be a JSON object.")
         check_model(document)
+        refuse_other_models(document)
         try:
             strict_json_bytes(document)
         except ValueError:
@@ -76,6 +78,11 @@ class JsonBody:
     def tokens(self, *fields: str) -> int:
         """The tokens in some fields, estimated."""
         return sum([_tokens(self.document.get(field)) for field in fields])
+
+    def characters(self, field: str) -> int:
+        """The characters of a field that is a text."""
+        value = self.document.get(field)
+        return len(value) if isinstance(value, str) else 0
 
     def payload(self, model: str, seconds: float) -> Payload:  # noqa: ARG002 - all of it is here
         """See `RelayBody`."""
@@ -153,6 +160,10 @@ class FormBody:
 
     def tokens(self, *_: str) -> int:
         """None are counted in files."""
+        return 0
+
+    def characters(self, _: str) -> int:
+        """Likewise."""
         return 0
 
     @property

@@ -32,7 +32,10 @@ def describe_relayed(router: APIRouter, endpoint: RelayedEndpoint) -> None:
         response_model=None,
         responses={200: {"description": "The answer", "content": {kind: {} for kind in endpoint.answers}}, **statuses},
         openapi_extra={
-            "requestBody": {"required": True, "content": {_type(endpoint): {"schema": _schema(endpoint)}}},
+            "requestBody": {
+                "required": True,
+                "content": {kind: {"schema": _schema(endpoint)} for kind in _types(endpoint)},
+            },
             "parameters": [
                 {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": text}
                 for name, text in _HEADERS.items()
@@ -41,8 +44,9 @@ def describe_relayed(router: APIRouter, endpoint: RelayedEndpoint) -> None:
     )
 
 
-def _type(endpoint: RelayedEndpoint) -> str:
-    return "multipart/form-data" if endpoint.is_form else "application/json"
+def _types(endpoint: RelayedEndpoint) -> list[str]:
+    types = {"multipart/form-data": endpoint.is_form, "application/json": endpoint.is_json}
+    return [kind for kind, is_taken in types.items() if is_taken]
 
 
 def _schema(endpoint: RelayedEndpoint) -> dict[str, Any]:

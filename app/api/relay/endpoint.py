@@ -8,7 +8,7 @@ from app.api.error_responses import openai_error_object
 from app.api.relay.bodies import FormBody, JsonBody
 from app.api.relay.endpoints import RelayedEndpoint
 from app.api.relay.multipart import boundary_of
-from app.api.request import NO_STORE, RawHeaders, RequestContext, cancel_on_disconnect, read_body
+from app.api.request import NO_STORE, RawHeaders, RequestContext, cancel_on_disconnect, read_body, says_json
 from app.api.streaming.writing import ResponseWriter
 from app.chat.relaying import RelayOpening, RelayService
 from app.domain.errors import ClientClosedRequest, GatewayError
@@ -40,7 +40,7 @@ class RelayEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI call."""
         context: RequestContext = scope["context"]
-        if not self.endpoint.is_form:
+        if self.endpoint.is_json and (not self.endpoint.is_form or says_json(context.headers)):
             body = JsonBody.read(await read_body(receive))
             await self._answer(body, context, receive, send)
             return
@@ -91,6 +91,8 @@ class RelayEndpoint:
             body=body,
             provider=provider or None,
             prompt_tokens=body.tokens(*endpoint.counted),
+            unit=endpoint.unit,
+            amount=body.characters(endpoint.subject) if endpoint.unit == "characters" else 0,
         )
 
 

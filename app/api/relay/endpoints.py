@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from app.api.error_responses import openai_errors
 from app.domain.relay import Service
+from app.domain.units import Unit
 
 # What its answer may be, for the API's description.
 Answer = Literal["application/json", "text/event-stream", "text/plain", "audio/*"]
@@ -23,8 +24,10 @@ class RelayedEndpoint(Struct, frozen=True):
         summary: For the API's description, like all that follows.
         fields: What else a request has, with their meaning; those that an upstream takes besides go there as well.
         answers: The types of its answers.
-        is_form: Whether it takes a form with files, and not JSON.
+        is_form: Whether it takes a form with files.
+        is_json: Whether it takes JSON.
         counted: The fields whose tokens count if the upstream tells none.
+        unit: What is used besides tokens. Characters are those of `subject`; of all others the answer tells.
     """
 
     name: str
@@ -36,7 +39,9 @@ class RelayedEndpoint(Struct, frozen=True):
     fields: Mapping[str, str]
     answers: Sequence[Answer] = ("application/json",)
     is_form: bool = False
+    is_json: bool = True
     counted: tuple[str, ...] = ()
+    unit: Unit | None = None
 
     @property
     def address(self) -> str:
@@ -64,6 +69,7 @@ RELAYED = (
         tag="embeddings",
         fields={"query": "the question", "documents": "an array of texts"},
         counted=("query", "documents"),
+        unit="searches",
     ),
     RelayedEndpoint(
         name="moderations",
@@ -83,6 +89,7 @@ RELAYED = (
         tag="images",
         fields={"prompt": "what is to be seen"},
         answers=("application/json", "text/event-stream"),
+        unit="images",
     ),
     RelayedEndpoint(
         name="images",
@@ -91,9 +98,14 @@ RELAYED = (
         subject="prompt",
         summary="Change images",
         tag="images",
-        fields={"image": "one or several images", "prompt": "what is to become of them", "mask": "where"},
+        fields={
+            "image": "one or several images; in JSON `images`, with an `image_url` or a `file_id` each",
+            "prompt": "what is to become of them",
+            "mask": "where",
+        },
         answers=("application/json", "text/event-stream"),
         is_form=True,
+        unit="images",
     ),
     RelayedEndpoint(
         name="images",
@@ -104,6 +116,8 @@ RELAYED = (
         tag="images",
         fields={"image": "the image"},
         is_form=True,
+        is_json=False,
+        unit="images",
     ),
     RelayedEndpoint(
         name="speech",
@@ -114,6 +128,7 @@ RELAYED = (
         tag="audio",
         fields={"input": "the text", "voice": "of the upstream's", "response_format": "such as `mp3` or `wav`"},
         answers=("audio/*", "text/event-stream"),
+        unit="characters",
     ),
     RelayedEndpoint(
         name="transcriptions",
@@ -125,6 +140,8 @@ RELAYED = (
         fields={"file": "the audio", "stream": "`true` for events"},
         answers=("application/json", "text/plain", "text/event-stream"),
         is_form=True,
+        is_json=False,
+        unit="audio_seconds",
     ),
     RelayedEndpoint(
         name="translations",
@@ -136,6 +153,8 @@ RELAYED = (
         fields={"file": "the audio"},
         answers=("application/json", "text/plain"),
         is_form=True,
+        is_json=False,
+        unit="audio_seconds",
     ),
 )
 RELAY_ERRORS = openai_errors(*(f"{endpoint.address}/" for endpoint in RELAYED))

@@ -9,6 +9,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from app.api.wire.other_models import may_hold_models, other_models_refused
 from app.domain.errors import InvalidRequest
 
 _TYPE = re.compile(r'multipart/form-data\s*;\s*boundary=(?:"([^"\\]{1,70})"|([^\s;,"]{1,70}))\s*', re.IGNORECASE)
@@ -139,6 +140,8 @@ class FormScanner:
         field = name.lower().partition("[")[0]
         if field == "model" and (is_file or "model" in self.values or _OTHER_CHARSET.search(head)):
             raise InvalidRequest("The form must name one model, in one field of plain text.", param="model")
+        if may_hold_models(field):
+            raise other_models_refused(name)
         self._field = field if field in _READ and not is_file else ""
         self.in_file = self.in_file or is_file
         self._value, self._begin, self._state = b"", self._at, "data"

@@ -6,7 +6,7 @@ and typed out where the answer came in one piece.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 import structlog
@@ -19,8 +19,8 @@ from app.api.streaming.late_response import LateResponse
 from app.api.streaming.pacing import Pacer
 from app.api.streaming.writing import ResponseWriter
 from app.chat.events import Ending, Event, Opening
-from app.domain.chat import Delta
-from app.domain.chunking import paced_pieces, pieces
+from app.domain.chat import Delta, NativeEvent
+from app.domain.chunking import paced_groups, paced_pieces, pieces
 from app.domain.errors import ClientClosedRequest, GatewayError, GatewayStopping, InternalError
 from app.observe.metrics import Metrics
 
@@ -194,7 +194,10 @@ class EventStream:
             await out.write(encoder.other_choice(delta))
             return
         if delta.native:
-            await out.write(encoder.native(delta.native))
+            if delta.whole and self._policy.pacer is not None:
+                self._typing = asyncio.create_task(self._write_kept(out, encoder, delta.native, self._policy.pacer))
+            else:
+                await out.write(encoder.native(delta.native))
             return
         body = encoder.reasoning(delta.reasoning) if delta.reasoning else b""
         if delta.tool_call is not None:
@@ -217,6 +220,13 @@ class EventStream:
         texts = iter(paced_pieces(text, size=policy.piece_size, delay=pacer.delay, ceiling=policy.typing_ceiling))
         await out.write(before + encoder.text(next(texts)))
         await pacer.write(out.writer, texts, encoder.text)
+
+    async def _write_kept(
+        self, out: LateResponse, encoder: EventEncoder, events: Sequence[NativeEvent], pacer: Pacer
+    ) -> None:
+        groups = paced_groups(events, delay=pacer.delay, ceiling=self._policy.typing_ceiling)
+        await out.write(encoder.native(next(groups)))
+        await pacer.write(out.writer, groups, encoder.native)
 
     async def _write_at_once(self, out: LateResponse, encoder: EventEncoder, text: str, unsent: bytes) -> None:
         parts = [unsent]

@@ -3,11 +3,13 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
 
 from app.api.streaming.writing import ResponseWriter
 
+T = TypeVar("T")
 # Seconds. Texts whose turns are closer than this are written together, so that the process wakes up less often.
 _SLOT_SECONDS = 0.004
 
@@ -34,11 +36,12 @@ class Pacer:
         # When slot number 0 had its turn, by the event loop's clock.
         self._zero = 0.0
 
-    async def write(self, writer: ResponseWriter, texts: Iterator[str], encode: Callable[[str], bytes]) -> None:
+    async def write(self, writer: ResponseWriter, texts: Iterator[T], encode: Callable[[T], bytes]) -> None:
         """Write the texts, with a pause before each.
 
         Args:
-            encode: Encodes a text, just before it is written.
+            texts: Texts, or other things to be written; an empty one ends them.
+            encode: Encodes one, just before it is written.
 
         Raises:
             Exception: Whatever `writer` and `encode` raise.
@@ -49,7 +52,7 @@ class Pacer:
             await typing.held_up
             await writer.finish()
 
-    def _join(self, typing: "_Typing") -> None:
+    def _join(self, typing: "_Typing[Any]") -> None:
         """Take the last slot that comes by within one delay."""
         loop = asyncio.get_running_loop()
         typing.held_up = loop.create_future()
@@ -98,10 +101,10 @@ class _Slot(Struct):
     """
 
     number: int
-    typings: "list[_Typing]"
+    typings: "list[_Typing[Any]]"
 
 
-class _Typing:
+class _Typing(Generic[T]):
     """A text that is being typed out.
 
     `held_up` is done when the text takes no more turns for now: it has ended, the client doesn't read, something
@@ -110,11 +113,11 @@ class _Typing:
 
     held_up: asyncio.Future[None]
 
-    def __init__(self, writer: ResponseWriter, texts: Iterator[str], encode: Callable[[str], bytes]) -> None:
+    def __init__(self, writer: ResponseWriter, texts: Iterator[T], encode: Callable[[T], bytes]) -> None:
         self._writer = writer
         self._texts = texts
         self._encode = encode
-        self._next = next(texts, "")
+        self._next = next(texts, None)
 
     @property
     def has_more(self) -> bool:
@@ -128,9 +131,9 @@ class _Typing:
         try:
             # A ping may have been begun in between.
             is_done = not self._writer.is_waiting
-            if is_done:
+            if is_done and self._next is not None:
                 is_done = self._writer.begin(self._encode(self._next))
-                self._next = next(self._texts, "")
+                self._next = next(self._texts, None)
         except BaseException as error:  # noqa: BLE001 - raised in the waiting task; the other texts go on
             self.held_up.set_exception(error)
             return False

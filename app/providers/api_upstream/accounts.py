@@ -260,8 +260,8 @@ class Accounts(Generic[S]):
                         return
                 except _OF_KEY as error:
                     if has_begun or once:
-                        if isinstance(error, UpstreamRateLimited) and self._has_free(model):
-                            error.retry_after = None  # the pause is that key's: nobody else need wait
+                        if isinstance(error, UpstreamRateLimited):
+                            error.retry_after = self._pause_of_all(model)  # its own is that key's alone
                         raise
                     failed[account] = error
         finally:
@@ -283,8 +283,11 @@ class Accounts(Generic[S]):
         if refusals:
             raise refusals[0]
 
-    def _has_free(self, model: str) -> bool:
-        return any(not one.is_set_aside(model) and one.standing_refusal(model) is None for one in self._accounts)
+    def _pause_of_all(self, model: str) -> float | None:
+        """In how many seconds the first key can be used; None if one can be now."""
+        refusals = [one.standing_refusal(model) for one in self._accounts if not one.is_set_aside(model)]
+        pauses = [refusal.retry_after for refusal in refusals if refusal is not None and refusal.retry_after]
+        return min(pauses) if len(pauses) == len(refusals) else None
 
     def _next(self, model: str, conversation_id: str | None, failed: Mapping[Account[S], UpstreamError]) -> Account[S]:
         """The key for the next try.

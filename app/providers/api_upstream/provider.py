@@ -1,13 +1,15 @@
 """The flow of one call to an upstream with an API of its vendor's, whatever form that API has."""
 
 import asyncio
+import hashlib
 import json
 import re
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from copy import copy
-from functools import partial
+from functools import cached_property, partial
 from http import HTTPStatus
+from itertools import chain
 from types import TracebackType
 from typing import ClassVar, Self
 
@@ -129,6 +131,13 @@ class ApiProvider(BaseProvider):
         reader = self._reader(request)
         deltas = [*reader.feed(document), *reader.end()]
         return replace(gathered(deltas), deltas=alternating(deltas))
+
+    @cached_property
+    def identity(self) -> str:  # type: ignore[override]  # read-only here
+        """Stands for the form, the address and the keys of the upstream."""
+        one = self._upstream
+        parts = [one.kind, one.base_url, one.key, *one.keys.values(), *chain.from_iterable(sorted(one.headers.items()))]
+        return hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
     @property
     def _models_url(self) -> str:

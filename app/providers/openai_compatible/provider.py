@@ -95,7 +95,7 @@ class OpenAICompatibleProvider(ApiProvider):
                 if is_json(head) and len(part) <= SHORT and has_error(part):
                     raise relay_failure(HttpReply(stream.status, stream.headers, part), self._upstream, request)
                 yield head
-                finder = UsageFinder()
+                finder = UsageFinder(head, request.unit)
                 while part:
                     finder.feed(part)
                     yield part

@@ -5,15 +5,19 @@ Nobody here reads the rest of such an answer. It goes to the client as it comes,
 
 import re
 
+from msgspec.structs import replace
+
 from app.domain.chat import Usage
 from app.domain.errors import ContextTooLong, GatewayError, InvalidRequest, MessageRefused, SiteChanged
 from app.domain.json import read_json_object
 from app.domain.relay import RelayHead
+from app.domain.units import Unit
 from app.providers.api_upstream.failure import failure
 from app.providers.api_upstream.reply import Json
 from app.providers.api_upstream.upstream import Upstream
 from app.providers.base import RelayRequest
 from app.providers.http import HttpReply, HttpStream
+from app.providers.openai_compatible.relayed_units import ImageCounter, amount_in
 
 # The tokens are told at the end of an answer or at its beginning: in between there may be megabytes of an image.
 _WINDOW = 4096
@@ -65,21 +69,37 @@ def relay_failure(reply: HttpReply, upstream: Upstream, request: RelayRequest) -
 
 
 class UsageFinder:
-    """Finds the tokens that an answer tells of, in what passes by of it."""
+    """Finds the tokens that an answer tells of, and what else was used, in what passes by of it.
 
-    def __init__(self) -> None:
+    Args:
+        head: The answer's beginning.
+        unit: Of what else there may be; None for nothing.
+    """
+
+    def __init__(self, head: RelayHead, unit: Unit | None = None) -> None:
         self._first = b""
         self._last = b""
+        self._unit = unit
+        self._images = ImageCounter(is_events=_kind(head) == "text/event-stream") if unit == "images" else None
 
     def feed(self, part: bytes) -> None:
         """Take a part in."""
         if len(self._first) < _WINDOW:
             self._first += part[: _WINDOW - len(self._first)]
         self._last = part[-_WINDOW:] if len(part) >= _WINDOW else (self._last + part)[-_WINDOW:]
+        if self._images is not None:
+            self._images.feed(part)
 
     @property
     def usage(self) -> Usage | None:
         """What is told last; None if nothing is."""
+        tokens, unit = self._tokens(), self._unit
+        if unit is None:
+            return tokens
+        amount = amount_in(unit, (self._first, self._last)) if self._images is None else self._images.count
+        return replace(tokens or Usage(0, 0), unit=unit, amount=amount) if amount else tokens
+
+    def _tokens(self) -> Usage | None:
         for window in (self._last, self._first):
             for found in reversed([*_USAGE.finditer(window)]):
                 usage = _usage(read_json_object(_object_at(window, found.end())))

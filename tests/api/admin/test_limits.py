@@ -9,7 +9,7 @@ import pytest
 from app.storage.clock import now
 from app.storage.database import Database
 from tests.api.admin.conftest import create
-from tests.conftest import StartGateway
+from tests.conftest import RunLog, StartGateway
 from tests.live import LiveGateway, until
 from tests.storage.calls import call, write
 
@@ -25,12 +25,15 @@ def _standing(admin: httpx.Client, scope: str) -> dict[str, dict[str, Any]]:
 
 
 def test_limits_are_set_and_count_and_go_back_to_those_of_the_settings(
-    start_gateway: StartGateway, database: Database, settings: dict[str, Any]
+    start_gateway: StartGateway, database: Database, settings: dict[str, Any], run_log: RunLog
 ) -> None:
-    """On the running gateway; the list has both kinds, and the log of changes both texts."""
+    """On the running gateway; the list has both kinds, and the log of changes both texts. Upstreams that there aren't
+    are named in the list, and once in the log."""
+    begin = run_log.path.stat().st_size
     new = create(database, "ada", project="a/b")
     operator = create(database, "operator", scopes=["admin"])
     limits = {"default_limits": "1000 requests/minute", "gateway_limits": "500 at once"}
+    limits["upstream_limits"] = "kimi-web: 99 at once; kimi-wep: 9 at once"
     with (
         start_gateway(**settings, **limits) as gateway,
         gateway.client(operator.secret) as admin,
@@ -42,15 +45,19 @@ def test_limits_are_set_and_count_and_go_back_to_those_of_the_settings(
         done = admin.put(f"/limits/{scope}", json={"limits": "2 requests/hour,5 at once"})
         assert done.json() == {"scope": scope, "limits": "2 requests/hour, 5 at once", "source": "database"}
         assert admin.put("/limits/project:a/b", json={"limits": "none"}).json()["scope"] == "project:a/b"
-        assert admin.get("/limits").json() == {
-            "data": [
-                {"scope": "gateway", "limits": "500 at once", "source": "settings"},
-                {"scope": "key:*", "limits": "1000 requests/minute", "source": "settings"},
-                {"scope": scope, "limits": "2 requests/hour, 5 at once", "source": "database"},
-                {"scope": "project:a/b", "limits": "none", "source": "database"},
-            ],
-            "next": None,
-        }
+        listed = admin.get("/limits").json()["data"]
+        assert [(one["scope"], one["limits"], one["source"], one["exists"]) for one in listed] == [
+            ("gateway", "500 at once", "settings", True),
+            ("key:*", "1000 requests/minute", "settings", True),
+            (scope, "2 requests/hour, 5 at once", "database", True),
+            ("project:a/b", "none", "database", True),
+            ("upstream:kimi-web", "99 at once", "settings", True),
+            ("upstream:kimi-wep", "9 at once", "settings", False),
+        ]
+        run_log.stream.flush()
+        told = [line for line in run_log.path.read_bytes()[begin:].decode().splitlines() if "unknown_upstream" in line]
+        assert len(told) == 1
+        assert "kimi-wep" in told[0]
         until(lambda: client.get("/v1/key").json()["limits"][0]["amount"] == 2)
         assert [_chat(client).status_code for _ in range(3)] == [200, 200, 429]
         unset = admin.delete(f"/limits/{scope}").json()

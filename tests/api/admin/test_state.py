@@ -96,8 +96,10 @@ def test_sessions_are_listed_without_texts_and_forgotten(
 def test_prices_are_set_once_and_written_down(admin: httpx.Client) -> None:
     """Those of the same model and day are replaced; who has read an older list overwrites nothing."""
     kimi = {"model": "kimi", "since": "2026-01-01T00:00:00Z", "input": 0.15, "output": 2.5, "cached": 0.038}
-    qwen = kimi | {"model": "moonshot/qwen", "input": 1e6}
+    by_the_piece = {"image": 0.04, "audio_second": 0.0001, "characters": 15.0, "search": 0.002, "cache_write": 3.75}
+    qwen = kimi | {"model": "moonshot/qwen", "input": 1e6, **by_the_piece}
     first = admin.put("/prices", json={"data": [qwen, kimi]})
+    kimi |= dict.fromkeys(by_the_piece, 0.0) | {"cache_write": None}
     assert first.json() == {"data": [kimi, qwen], "next": None}
     dearer = kimi | {"input": 0.3}
     second = admin.put("/prices", json={"data": [dearer]}, headers={"if-match": first.headers["etag"]})

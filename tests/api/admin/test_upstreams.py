@@ -103,6 +103,33 @@ def test_a_request_that_is_sent_again_adds_nothing(admin: httpx.Client, entry: d
     assert len(admin.get("/upstreams").json()["data"]) == 2
 
 
+HUGE, ENDLESS = 10**20, int("9" * 400)
+SINCE = "2026-01-01T00:00:00Z"
+NUMBERS: list[tuple[str, str, dict[str, Any]]] = [
+    ("POST", "/upstreams", {"context_length": HUGE}),
+    ("POST", "/upstreams", {"models": [{"id": "m", "max_tokens": 2**63}]}),
+    ("POST", "/upstreams", {"option_bounds": {"top_k": [0, ENDLESS]}}),
+    ("PATCH", "/upstreams/gpu", {"context_length": HUGE}),
+    ("PUT", "/routes/kimi", {"targets": {"kimi-k2-instruct": ENDLESS}}),
+    ("PUT", "/prices", {"data": [{"model": "m", "since": SINCE, "input": HUGE, "output": 1, "cached": 1}]}),
+    ("PUT", "/limits/gateway", {"limits": f"{ENDLESS} requests/minute"}),
+    ("POST", "/keys", {"name": "a", "limits": f"${ENDLESS}/day"}),
+]
+
+
+def test_what_cannot_be_stored_is_refused(admin: httpx.Client, keeper: LiveGateway, entry: dict[str, Any]) -> None:
+    """Numbers that are too large and broken texts, wherever they are, and whether or not the request may come again."""
+    admin.post("/upstreams", json=entry).raise_for_status()
+    for headers in ({}, {"idempotency-key": "once"}):
+        for method, path, fields in NUMBERS:
+            body = {**entry, "name": "other", **fields} if path == "/upstreams" else fields
+            answer = admin.request(method, path, json=body, headers=headers)
+            assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error"), fields
+        half = json.dumps({**entry, "name": "other", "key": "\ud800"})  # a secret that is no text
+        answer = admin.post("/upstreams", content=half, headers={**headers, "content-type": "application/json"})
+        assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
+
+
 def test_an_upstream_is_tried_before_it_is_added(
     admin: httpx.Client, entry: dict[str, Any], site: LiveSimulator
 ) -> None:

@@ -1,6 +1,7 @@
 """When a form is passed on while it comes, and when it is kept first."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 
@@ -171,3 +172,14 @@ def test_what_is_no_json_object_is_refused(text: bytes) -> None:
     """So is what can't be passed on as JSON, or names what other readers could take for the model."""
     with pytest.raises(InvalidRequest):
         JsonBody.read(text)
+
+
+@pytest.mark.parametrize("name", ["models", "Fallback_Models", "providerOptions"])
+def test_no_other_models_are_passed_on(name: str) -> None:
+    """What an upstream could take for a list of other models is refused by its name; contents may have any names."""
+    value = {"gateway": {"models": ["b"]}}
+    for form in (value, [value], json.dumps(value)):
+        with pytest.raises(InvalidRequest) as refused:
+            JsonBody.read(json.dumps({"model": "a", name: form}).encode())
+        assert refused.value.param == name
+    JsonBody.read(b'{"model": "a", "documents": [{"model": "T", "models": []}], "providerOptions": {"only": ["x"]}}')

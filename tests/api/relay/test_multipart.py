@@ -77,6 +77,8 @@ REFUSED = {
     "two models": form((MODEL, b"x"), (FILE, b""), (MODEL, b"x")),
     "a second model in capitals": form((MODEL, b"x"), (MODEL.replace(b"model", b"MODEL"), b"y")),
     "a list of models": form((MODEL, b"x"), (MODEL.replace(b"model", b"model[]"), b"y")),
+    "a list of other models": form((MODEL, b"x"), (MODEL.replace(b"model", b"Models[]"), b"y")),
+    "a field that may hold other models": form((MODEL, b"x"), (MODEL.replace(b"model", b"extra_body[a][b]"), b"y")),
     "a file as a model": form((MODEL + b'; filename="x"', b"x")),
     "a long model": form((MODEL, b"x" * 2000)),
     "a long head": b"--xyz\r\nContent-Type: " + b"x" * 9000,

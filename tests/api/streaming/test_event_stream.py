@@ -2,21 +2,25 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncGenerator, Callable, Iterator
 from functools import partial
 from typing import Any
 
 import httpx
 import pytest
+from msgspec.structs import replace
 from starlette.types import Message
 
+from app.api.anthropic.stream import MessageEncoder
+from app.api.dialects import EventEncoder
 from app.api.error_responses import OPENAI_ERRORS
 from app.api.openai.stream import ChunkEncoder
 from app.api.request import RequestContext
 from app.api.streaming.event_stream import EventStream, StreamPolicy
 from app.api.streaming.pacing import Pacer
-from app.chat.events import Event, Opening
-from app.domain.chat import Delta, ToolCallDelta
+from app.chat.events import Ending, Event, Opening
+from app.domain.chat import Completion, Delta, NativeEvent, ToolCallDelta, Usage
 from app.domain.errors import UpstreamUnavailable
 from app.observe.metrics import Metrics
 from simulator.live import LiveSimulator
@@ -225,6 +229,24 @@ async def test_what_comes_after_a_whole_text_waits_for_it_but_the_call_does_not(
     assert b"[DONE]" not in body
 
 
+async def test_a_kept_answer_in_the_form_of_its_request_is_typed_out() -> None:
+    """Event by event, or several at a time where the ceiling asks for it; as they came, and in their order."""
+    kept = tuple([NativeEvent("content_block_delta", b'{"index":%d}' % place) for place in range(35)])
+    ending = Ending(Completion("Hi."), Usage(1, 1))
+
+    async def events() -> AsyncGenerator[Event, None]:
+        yield replace(OPENING, native=True)
+        yield Delta(native=kept, whole=True)
+        yield ending
+
+    encoder = partial(MessageEncoder, show_reasoning=False)
+    for ceiling, writes in ((0.009, 9), (1.0, 35), (0.0, 1)):
+        sent = await _sent(events(), encoder, StreamPolicy(pacer=Pacer(0.001), typing_ceiling=ceiling))
+        bodies = [body for message in sent if (body := message.get("body"))]
+        assert len(bodies) == writes + 1  # the ending
+        assert [int(place) for place in re.findall(rb'"index":(\d+)', b"".join(bodies))] == [*range(35)]
+
+
 class _Noting(ChunkEncoder):
     """All pieces but the first are written when the call is at its end."""
 
@@ -244,7 +266,7 @@ _plain_encoder = partial(ChunkEncoder, include_usage=False)
 
 async def _sent(
     events: AsyncGenerator[Event, None],
-    encoder: Callable[[Opening], ChunkEncoder] = _plain_encoder,
+    encoder: Callable[[Opening], EventEncoder] = _plain_encoder,
     policy: StreamPolicy | None = None,
 ) -> list[Message]:
     """What a stream sends to a client that reads all of it."""

@@ -75,7 +75,7 @@ async def test_tokens_are_found_wherever_they_are_told(size: int, has_length: bo
 def test_tokens_are_read_in_each_form(text: str, usage: Usage | None) -> None:
     """By the names of any endpoint, cut anywhere; never from within a text."""
     for size in (1, 7, 10_000):
-        finder = UsageFinder()
+        finder = UsageFinder(RelayHead("application/json"))
         for place in range(0, len(text), size):
             finder.feed(text[place : place + size].encode())
         assert finder.usage == usage
