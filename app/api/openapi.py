@@ -156,7 +156,6 @@ def install_openapi(
                 description=app.description,
                 tags=app.openapi_tags,
                 routes=[*described(), *app.routes],
-                tags=app.openapi_tags,
             )
             app.openapi_schema = _completed(document, wire_types, public_paths)
         return app.openapi_schema
