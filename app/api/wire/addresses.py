@@ -3,12 +3,18 @@
 import ipaddress
 import re
 
+from msgspec import Struct
+
 # Where other addresses are told.
 DOCUMENTS = frozenset({"/", "/docs", "/openapi.json"})
 # The beginnings of the addresses of console and admin API.
 CONSOLE = "/console"
 ADMINISTRATION = "/admin/"
 PAGES = (CONSOLE, ADMINISTRATION)
+# The beginning of the addresses of Google's clients, and those of them at which calls are answered.
+GOOGLE = "/v1beta/"
+GENERATE = "/v1beta/models/{model}:generateContent"
+GENERATE_STREAM = "/v1beta/models/{model}:streamGenerateContent"
 _PUBLIC = DOCUMENTS | {"/health", "/ready"}
 _NAMES = (
     "chat/+completions|completions|messages/+count_tokens|messages|models|responses|sessions|"
@@ -19,10 +25,33 @@ _NAMES = (
 _STEP = re.compile(rf"(?:/+v1)*/+({_NAMES})(?=/|$)")
 _END = re.compile(rf"/({_NAMES})/*$")
 _SLASHES = re.compile("/+")
+# Google's clients put the version before the name of a model, and what they ask of it behind.
+_GOOGLES = re.compile("(?:/+v1)*(?:/+v1(?:beta|alpha))+/+models(?:/+(.*?))?/*")
+_OF_A_MODEL = re.compile("(?:/+v1(?:beta|alpha)?)*/+models/+(.+):([A-Za-z]{1,40})/*")
 # Below them there are ids, which may hold anything.
 _WITH_IDS = frozenset({"models", "responses", "sessions"})
 _SESSION = "/v1/sessions/"
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+){1,8}")
+
+
+class ModelAddress(Struct, frozen=True):
+    """An address that names a model, and what is asked of it.
+
+    Args:
+        endpoint: The address with `{model}` in place of the name, which is the same for all models.
+        model: The model.
+        query: What stands behind the address.
+    """
+
+    endpoint: str
+    model: str
+    query: bytes = b""
+
+
+def model_address(path: str, query: bytes) -> ModelAddress | None:
+    """What an address means that is one of Google's for a model; None for any other."""
+    found = _OF_A_MODEL.fullmatch(path)
+    return None if found is None else ModelAddress(f"{GOOGLE}models/{{model}}:{found[2]}", found[1], query)
 
 
 def meant_address(path: str) -> str:
@@ -38,6 +67,8 @@ def meant_address(path: str) -> str:
     rest = path[place:].lstrip("/")
     if name and (not rest or name in _WITH_IDS):
         return f"/v1/{name}/{rest}" if rest else f"/v1/{name}"
+    if of_google := _GOOGLES.fullmatch(path):
+        return f"{GOOGLE}models/{of_google[1]}" if of_google[1] else f"{GOOGLE}models"
     bare = "/" + path.strip("/")
     return bare if bare in _PUBLIC else path
 
@@ -48,7 +79,7 @@ def address_hint(path: str) -> str:
         return f" Did you mean /v1/{_SLASHES.sub('/', end[1])}?"
     if path.startswith(ADMINISTRATION):
         return "" if path.startswith(f"{ADMINISTRATION}v1/") else " The admin API's addresses begin with /admin/v1/."
-    return "" if path.startswith("/v1/") else " The API's addresses begin with /v1/."
+    return "" if path.startswith(("/v1/", GOOGLE)) else " The API's addresses begin with /v1/."
 
 
 class TrustedProxies:
