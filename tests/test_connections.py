@@ -69,6 +69,7 @@ def serve(site: LiveSimulator) -> Callable[..., Any]:
         config = uvicorn.Config(
             app,
             port=0,
+            ws="none",
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=1,

@@ -6,7 +6,7 @@ from pydantic_core import ErrorDetails
 
 from app.api.limit_headers import openai_limit_headers
 from app.api.request import ErrorForm
-from app.api.wire.addresses import GOOGLE
+from app.api.wire.addresses import GOOGLE, GOOGLE_MARKS
 from app.api.wire.faults import bracketed, fields_of
 from app.domain.errors import GatewayError, InvalidRequest
 from app.domain.json import json_bytes
@@ -81,7 +81,7 @@ def _details(error: GatewayError, request_id: str) -> list[dict[str, object]]:
 GEMINI_ERRORS = ErrorForm(
     body=error_body,
     paths=(GOOGLE,),
-    marks=frozenset({b"x-goog-api-key"}),
+    marks=GOOGLE_MARKS,
     limit_headers=openai_limit_headers,
     key_header="x-goog-api-key",
 )

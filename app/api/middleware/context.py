@@ -11,7 +11,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.api.error_responses import error_form_of, error_response
 from app.api.refusals import Refusals
 from app.api.request import ErrorForm, RequestContext
-from app.api.wire.addresses import DOCUMENTS, PAGES, ModelAddress, TrustedProxies, meant_address, model_address
+from app.api.wire.addresses import (
+    DOCUMENTS,
+    PAGES,
+    ModelAddress,
+    TrustedProxies,
+    googles_address,
+    meant_address,
+    model_address,
+)
 from app.domain.errors import GatewayStopping, InternalError
 from app.domain.request_ids import RequestIds
 from app.observe.logging import AccessLog
@@ -119,7 +127,7 @@ class RequestContextMiddleware:
 
         If it names a model, they go by what is the same for all models.
         """
-        scope["path"] = path = meant_address(scope["path"])
+        scope["path"] = path = googles_address(meant_address(scope["path"]), headers)
         asked = model_address(path, scope.get("query_string", b"")) if scope["method"] == "POST" else None
         if asked is not None:
             scope["path"] = asked.endpoint

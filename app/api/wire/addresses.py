@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from collections.abc import Collection
 
 from msgspec import Struct
 
@@ -25,12 +26,15 @@ _NAMES = (
 _STEP = re.compile(rf"(?:/+v1)*/+({_NAMES})(?=/|$)")
 _END = re.compile(rf"/({_NAMES})/*$")
 _SLASHES = re.compile("/+")
+# Request headers by which Google's clients are told from others.
+GOOGLE_MARKS = frozenset({b"x-goog-api-key", b"x-goog-api-client"})
 # Google's clients put the version before the name of a model, and what they ask of it behind.
 _GOOGLES = re.compile("(?:/+v1)*(?:/+v1(?:beta|alpha))+/+models(?:/+(.*?))?/*")
 _OF_A_MODEL = re.compile("(?:/+v1(?:beta|alpha)?)*/+models/+(.+):([A-Za-z]{1,40})/*")
 # Below them there are ids, which may hold anything.
 _WITH_IDS = frozenset({"models", "responses", "sessions"})
 _SESSION = "/v1/sessions/"
+_MODELS = "/v1/models"
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+){1,8}")
 
 
@@ -52,6 +56,13 @@ def model_address(path: str, query: bytes) -> ModelAddress | None:
     """What an address means that is one of Google's for a model; None for any other."""
     found = _OF_A_MODEL.fullmatch(path)
     return None if found is None else ModelAddress(f"{GOOGLE}models/{{model}}:{found[2]}", found[1], query)
+
+
+def googles_address(path: str, headers: Collection[bytes]) -> str:
+    """The address that Google's clients mean by one that other dialects have, too; for all others the same."""
+    if f"{path}/".startswith(f"{_MODELS}/") and not GOOGLE_MARKS.isdisjoint(headers):
+        return GOOGLE + path.removeprefix("/v1/")
+    return path
 
 
 def meant_address(path: str) -> str:
