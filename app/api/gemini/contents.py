@@ -24,7 +24,7 @@ _NO_FILES = "Files are not kept here: send the data itself, as inlineData."
 
 
 class Unreadable(InvalidRequest):
-    """A part that only an upstream of Gemini's form may know what to do with."""
+    """Something that only an upstream of Gemini's form may know what to do with."""
 
 
 class Conversation(Struct, frozen=True):
@@ -46,18 +46,6 @@ class Conversation(Struct, frozen=True):
         """All messages, the instruction first."""
         turns = tuple([message for turn in self.turns for message in turn])
         return turns if self.system is None else (self.system, *turns)
-
-
-def domain_messages(system: GeminiContent | None, contents: Sequence[GeminiContent]) -> tuple[Message, ...]:
-    """A whole conversation, its instruction first.
-
-    Raises:
-        InvalidRequest: Something in it can't be read.
-    """
-    conversation = read_conversation(system, contents)
-    if conversation.refusal is not None:
-        raise conversation.refusal
-    return conversation.messages
 
 
 def read_conversation(system: GeminiContent | None, contents: Sequence[GeminiContent]) -> Conversation:
@@ -82,7 +70,7 @@ def read_conversation(system: GeminiContent | None, contents: Sequence[GeminiCon
     turns: list[list[Message]] = [[] for _ in contents]
     for place, message in zip(places, with_call_ids(messages), strict=True):
         turns[place].append(message)
-    instruction = _instruction(system) if system is not None else ""
+    instruction = _instruction(system, refusals) if system is not None else ""
     return Conversation(
         Message("system", instruction) if instruction else None,
         tuple(map(tuple, turns)),
@@ -90,12 +78,13 @@ def read_conversation(system: GeminiContent | None, contents: Sequence[GeminiCon
     )
 
 
-def _instruction(content: GeminiContent) -> str:
+def _instruction(content: GeminiContent, refusals: list[Unreadable]) -> str:
     texts = []
     for index, part in enumerate(content.parts or ()):
         if part.text is None:
-            raise InvalidRequest("The system instruction must be text.", param=f"systemInstruction.parts[{index}]")
-        texts.append(part.text)
+            place = f"systemInstruction.parts[{index}]"
+            refusals.append(Unreadable("The system instruction must be text.", param=place))
+        texts.append(part.text or "")
     return "\n\n".join(text for text in texts if text)
 
 

@@ -76,8 +76,10 @@ def _routes(services: DialectServices) -> APIRouter:
         """The tokens of everything that is sent, estimated. A model with less room may get less of it."""
         context: RequestContext = request.scope["context"]
         wire = parse_body(GeminiCountRequest, await read_body(request.receive), fault=google_fault)
-        registry.resolve(context.asked.model, caller=context.caller)
-        return GeminiTokenCount(totalTokens=count_tokens(wire, max_messages=services.max_messages))
+        model, caller = context.asked.model, context.caller
+        registry.resolve(model, caller=caller)
+        is_native = registry.has_kind("gemini", model, None, caller)
+        return GeminiTokenCount(totalTokens=count_tokens(wire, max_messages=services.max_messages, is_native=is_native))
 
     @router.get(
         "",

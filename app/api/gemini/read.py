@@ -5,12 +5,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Literal
 
+from msgspec.structs import replace
 from pydantic import BaseModel
 
 from app.api.dialects import EVENTS, DialectServices, Exchange
-from app.api.gemini.contents import domain_messages
+from app.api.gemini.contents import Conversation, Unreadable, read_conversation
 from app.api.gemini.errors import NAMES, google_fault
 from app.api.gemini.google_schema import json_schema
+from app.api.gemini.native import native_request
 from app.api.gemini.schemas import (
     GeminiConfig,
     GeminiCountRequest,
@@ -41,10 +43,6 @@ _NO_CACHE = "cachedContent is not supported: send the whole conversation each ti
 _EFFORTS = ((0, "none"), (1024, "low"), (8192, "medium"))
 
 
-class UnsupportedTool(InvalidRequest):
-    """A tool that only an upstream of Gemini's form may have."""
-
-
 async def read(body: bytes, context: RequestContext, services: DialectServices, *, stream: bool) -> Exchange:
     """Read a request for content. Its address names the model.
 
@@ -56,12 +54,14 @@ async def read(body: bytes, context: RequestContext, services: DialectServices, 
     """
     context.wants_stream = stream
     request = parse_body(GenerateContentRequest, body, fault=google_fault)
+    model, hints = context.asked.model, session_hints(context.headers, None)
     config = request.generation_config or GeminiConfig()
     show_thoughts = config.thinking_config is not None and bool(config.thinking_config.include_thoughts)
     as_array = not _wants_events(context.asked.query)
-    call = to_call(
-        request, context.asked.model, session_hints(context.headers, None), max_messages=services.max_messages
-    )
+    if services.registry.has_kind("gemini", model, hints["provider"], context.caller):
+        call = native_call(request, model, hints, body, max_messages=services.max_messages, stream=stream)
+    else:
+        call = to_call(request, model, hints, max_messages=services.max_messages)
     return Exchange(
         calls=(call,),
         stream=stream,
@@ -86,19 +86,60 @@ def to_call(request: GenerateContentRequest, model: str, hints: SessionHints, *,
     Raises:
         InvalidRequest: It asks for something that can't be done.
     """
-    _refuse_at_once(request, max_messages)
+    call, _, refusal = _read(request, model, hints, max_messages)
+    if refusal is not None:
+        raise refusal
+    return call
+
+
+def native_call(
+    request: GenerateContentRequest, model: str, hints: SessionHints, body: bytes, *, max_messages: int, stream: bool
+) -> ChatCall:
+    """The call that a request means, with the request as it came, for an upstream of Gemini's form.
+
+    Args:
+        request: The request as it came.
+        model: That its address names.
+        hints: What its headers say of its session.
+        body: Its body.
+        max_messages: Contents that may come.
+        stream: Whether its address asks for a stream.
+
+    Raises:
+        InvalidRequest: It is malformed. What only such an upstream can do is no error.
+    """
+    call, conversation, refusal = _read(request, model, hints, max_messages)
+    return replace(call, native=native_request(body, conversation, call.messages, refusal, stream=stream))
+
+
+def _read(
+    request: GenerateContentRequest, model: str, hints: SessionHints, max_messages: int
+) -> tuple[ChatCall, Conversation, Unreadable | None]:
+    """The call, what its contents mean, and what in the request can't be read, the first of it."""
+    _refuse_too_many(request, max_messages)
     config = request.generation_config or GeminiConfig()
-    return ChatCall(
+    conversation = read_conversation(request.system_instruction, request.contents)
+    refusals = [conversation.refusal]
+    if request.cached_content:
+        refusals.append(Unreadable(_NO_CACHE, param="cachedContent"))
+    tools, output_format = None, PLAIN_TEXT
+    try:
+        tools = _tools(request)
+        output_format = _output_format(config)
+    except Unreadable as unsupported:
+        refusals.append(unsupported.with_traceback(None))
+    call = ChatCall(
         model=model,
-        messages=domain_messages(request.system_instruction, request.contents),
-        tools=_tools(request),
-        output_format=_output_format(config),
+        messages=conversation.messages,
+        tools=tools,
+        output_format=output_format,
         max_tokens=config.max_output_tokens,
         stop=_stops(config),
         options=_options(config),
         n=config.candidate_count or 1,
         **hints,
     )
+    return call, conversation, next((refusal for refusal in refusals if refusal is not None), None)
 
 
 def unserved(request: GenerateContentRequest, config: GeminiConfig) -> list[str]:
@@ -111,8 +152,11 @@ def unserved(request: GenerateContentRequest, config: GeminiConfig) -> list[str]
     return nameable(set(names))
 
 
-def count_tokens(request: GeminiCountRequest, *, max_messages: int) -> int:
+def count_tokens(request: GeminiCountRequest, *, max_messages: int, is_native: bool = False) -> int:
     """Tokens of everything that was sent: instruction, contents and functions; images count nothing.
+
+    Args:
+        is_native: An upstream of Gemini's form may answer, which can read what can't be read here.
 
     Raises:
         InvalidRequest: Something in it can't be read.
@@ -123,8 +167,16 @@ def count_tokens(request: GeminiCountRequest, *, max_messages: int) -> int:
             raise InvalidRequest("contents must not be empty.", param="contents")
         prompted = GeminiPrompted(contents=request.contents)
     _refuse_too_many(prompted, max_messages)
-    messages = domain_messages(prompted.system_instruction, prompted.contents)
-    return estimate("\n".join(_counted(messages, _tools(prompted))))
+    conversation = read_conversation(prompted.system_instruction, prompted.contents)
+    if conversation.refusal is not None and not is_native:
+        raise conversation.refusal
+    tools = None
+    try:
+        tools = _tools(prompted)
+    except Unreadable:
+        if not is_native:
+            raise
+    return estimate("\n".join(_counted(conversation.messages, tools)))
 
 
 def _counted(messages: Iterable[Message], tools: ToolUse | None) -> Iterator[str]:
@@ -143,12 +195,6 @@ def _wants_events(query: bytes) -> bool:
 
 def _extra(model: BaseModel) -> list[str]:
     return [name for name, value in (model.model_extra or {}).items() if value is not None]
-
-
-def _refuse_at_once(request: GenerateContentRequest, max_messages: int) -> None:
-    _refuse_too_many(request, max_messages)
-    if request.cached_content:
-        raise InvalidRequest(_NO_CACHE, param="cachedContent")
 
 
 def _refuse_too_many(request: GeminiPrompted, max_messages: int) -> None:
@@ -186,12 +232,12 @@ def _effort(thinking: GeminiThinking) -> str | None:
 
 def _output_format(config: GeminiConfig) -> OutputFormat:
     if set(config.response_modalities or ()) - {"TEXT", "MODALITY_UNSPECIFIED"}:
-        raise InvalidRequest(
+        raise Unreadable(
             "responseModalities must be TEXT: other answers are not supported here.",
             param="generationConfig.responseModalities",
         )
     if config.response_mime_type not in (None, "", _TEXT, _JSON):
-        raise InvalidRequest(f"responseMimeType must be {_TEXT} or {_JSON}.", param="generationConfig.responseMimeType")
+        raise Unreadable(f"responseMimeType must be {_TEXT} or {_JSON}.", param="generationConfig.responseMimeType")
     if config.response_json_schema is not None:
         place = "generationConfig.responseJsonSchema"
         return OutputFormat("json_schema", config.response_json_schema, place=place)
@@ -216,7 +262,7 @@ def _tools(request: GeminiPrompted) -> ToolUse | None:
     ]
     googles = [name for tool in given for name in _extra(tool)]
     if googles and not places:
-        raise UnsupportedTool(f"The tool {googles[0][:40]!r} is not supported here.", param="tools")
+        raise Unreadable(f"The tool {googles[0][:40]!r} is not supported here.", param="tools")
     calling = None if request.tool_config is None else request.tool_config.function_calling_config
     mode, names = (None, None) if calling is None else (calling.mode, calling.allowed_function_names)
     choice = _CHOICES.get(mode, "auto")

@@ -81,6 +81,8 @@ class ContentEncoder:
         """Documents of the upstream's own: as they came, but for the model's name. The last is kept for `ending`."""
         written = []
         for event in events:
+            if not event.data:
+                continue
             document = as_it_came(read_json_object(event.data) or {}, self._model)
             if self._native_end or _has_ended(document):
                 self._native_end.append(document)
