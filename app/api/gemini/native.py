@@ -1,5 +1,7 @@
 """A request for content as it came, for an upstream of the same form. Pure."""
 
+import re
+
 from msgspec import DecodeError, Raw
 from msgspec.json import Decoder
 from pydantic.alias_generators import to_camel
@@ -9,6 +11,7 @@ from app.domain.chat import Message, NativeRequest, NativeTurn
 from app.domain.errors import InvalidRequest
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_SNAKE = re.compile("[a-z]+(?:_[a-z]+)+")
 _read_fields = Decoder(dict[str, Raw]).decode
 _read_list = Decoder(list[Raw]).decode
 
@@ -34,7 +37,10 @@ def native_request(
         InvalidRequest: A name in it is not valid Unicode.
     """
     try:
-        fields = {to_camel(name): value for name, value in _read_fields(body.removeprefix(_BYTE_ORDER_MARK)).items()}
+        given = _read_fields(body.removeprefix(_BYTE_ORDER_MARK))
+        # Where both are there the first counts, as it did when they were read.
+        fields = {**{to_camel(name): value for name, value in given.items() if _SNAKE.fullmatch(name)}, **given}
+        fields = {name: value for name, value in fields.items() if not _SNAKE.fullmatch(name)}
         turns = _turns(fields["contents"])
     except (DecodeError, UnicodeDecodeError):
         raise InvalidRequest("The request body could not be parsed as JSON.") from None
