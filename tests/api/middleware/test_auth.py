@@ -113,12 +113,13 @@ def test_browsers_of_allowed_origins_may_call_and_read_our_headers(start_gateway
         ({"Authorization": "Bearer"}, "You didn't provide an API key."),
         ({"Authorization": "Bearer sk-wrong-0123456789"}, "Incorrect API key provided: sk-w***6789. "),
         ({"x-api-key": "sk-wrong-0123456789"}, "Incorrect API key provided: sk-w***6789. "),
+        ({"x-goog-api-key": "sk-wrong-0123456789"}, "Incorrect API key provided: sk-w***6789. "),
         ({"Authorization": "Bearer sk-0123456789ab"}, "Incorrect API key provided: ***. "),
         ({"Authorization": "Bearer x"}, "Incorrect API key provided: ***. "),
         ({"Authorization": "Bearer sk-wröng-0123456789"}, "Incorrect API key provided: ***. "),
     ],
 )
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses", "/v1beta/models"])
 def test_a_wrong_key_is_told_by_its_ends_at_most(
     gateway: LiveGateway, path: str, headers: dict[str, str], begins: str
 ) -> None:
