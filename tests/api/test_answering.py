@@ -105,7 +105,7 @@ def test_a_fault_of_the_conversation_is_told_in_the_dialects_words(
         assert error["message"].startswith("prompt is too long: ")
         assert error["details"] == {"error_code": "context_length_exceeded"}
     elif path == GENERATE:
-        assert error["details"][0]["reason"] == "CONTEXT_LENGTH_EXCEEDED"
+        assert error["details"][0]["reason"] == "context_length_exceeded"
         assert _field(error) == param
     else:
         assert (error["param"], error["code"]) == (param, "context_length_exceeded")

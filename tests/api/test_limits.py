@@ -94,7 +94,7 @@ def _ask(client: httpx.Client, dialect: str = "openai", *, streamed: bool = Fals
 def _code(error: dict[str, Any], dialect: str) -> str:
     """The gateway's own code."""
     if dialect == "gemini":
-        return str(error["details"][0]["reason"]).lower()
+        return str(error["details"][0]["reason"])
     return str(error["details"]["error_code"] if dialect == "anthropic" else error["code"])
 
 

@@ -50,7 +50,7 @@ def test_a_wrong_key(gateway: LiveGateway) -> None:
         with pytest.raises(errors.ClientError) as listed:
             client.models.list()
     for error in (asked.value, listed.value):
-        assert (error.code, error.status, reason_of(error)) == (401, "UNAUTHENTICATED", "INVALID_API_KEY")
+        assert (error.code, error.status, reason_of(error)) == (401, "UNAUTHENTICATED", "invalid_api_key")
         assert "nobodys" not in str(error.message)
         assert "x-goog-api-key" in str(error.message)
 
@@ -65,7 +65,7 @@ def test_an_unknown_model(gemini: genai.Client, site: LiveSimulator) -> None:
     with pytest.raises(errors.ClientError) as looked_up:
         gemini.models.get(model=model)
     for error in (asked.value, counted.value, looked_up.value):
-        assert (error.code, error.status, reason_of(error)) == (404, "NOT_FOUND", "MODEL_NOT_FOUND")
+        assert (error.code, error.status, reason_of(error)) == (404, "NOT_FOUND", "model_not_found")
         assert model in str(error.message)
     assert site.site.messages == ()
 
@@ -75,7 +75,7 @@ def test_a_message_over_the_limit(gemini: genai.Client, stream: bool) -> None:
     """A last turn over the model's limit is INVALID_ARGUMENT, and says what the limit is."""
     with pytest.raises(errors.ClientError) as caught:
         ask(gemini, stream=stream, contents="x" * 1001)
-    assert (caught.value.code, reason_of(caught.value)) == (400, "CONTEXT_LENGTH_EXCEEDED")
+    assert (caught.value.code, reason_of(caught.value)) == (400, "context_length_exceeded")
     assert all(word in str(caught.value.message) for word in ("1001", "1000", "CONTEXT_MAX_LENGTH"))
 
 

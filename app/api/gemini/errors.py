@@ -64,10 +64,8 @@ def google_fault(error: ErrorDetails) -> InvalidRequest:
 
 def _details(error: GatewayError, request_id: str) -> list[dict[str, object]]:
     about = {"requestId": request_id} if request_id else {}
-    reason = (error.code or error.type).upper()
-    details: list[dict[str, object]] = [
-        {"@type": f"{_DETAIL}ErrorInfo", "reason": reason, "domain": _DOMAIN, "metadata": about}
-    ]
+    info = {"reason": error.code or error.type, "domain": _DOMAIN, "metadata": about}
+    details: list[dict[str, object]] = [{"@type": f"{_DETAIL}ErrorInfo", **info}]
     if error.param is not None:
         violation = {"field": NAMES.get(error.param, error.param), "description": error.message}
         details.append({"@type": f"{_DETAIL}BadRequest", "fieldViolations": [violation]})

@@ -50,7 +50,7 @@ def test_every_error_says_why() -> None:
         if inspect.isclass(kind) and issubclass(kind, GatewayError):
             error = kind("So it is.")
             info = written(error)["details"]["ErrorInfo"]
-            assert info["reason"] == (error.code or error.type).upper()
+            assert info["reason"] == (error.code or error.type)
             assert info["metadata"] == {"requestId": "req_1"}
 
 
