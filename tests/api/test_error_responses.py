@@ -112,6 +112,7 @@ def test_every_refusal_of_anthropics_clients_is_anthropics_error(
         ("GET", "/v1beta/files", {"x-goog-api-key": ALICE_KEY}, 404, "NOT_FOUND"),
         ("POST", "/upload/v1beta/files", {"x-goog-api-key": ALICE_KEY}, 404, "NOT_FOUND"),
         ("POST", "/v1beta/models/kimi:predict", {"x-goog-api-key": ALICE_KEY}, 404, "NOT_FOUND"),
+        ("GET", "/v1beta/models/kimi:countTokens", {"x-goog-api-key": ALICE_KEY}, 405, "UNIMPLEMENTED"),
         ("PUT", "/v1beta/models/kimi", {"x-goog-api-key": ALICE_KEY}, 405, "UNIMPLEMENTED"),
         ("POST", "/v1/models/kimi:countTokens", {"x-goog-api-key": ALICE_KEY}, 413, "INVALID_ARGUMENT"),
     ],

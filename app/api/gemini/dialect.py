@@ -1,9 +1,11 @@
 """Gemini's `generateContent`, whole and streamed, and the list of models for Google's clients."""
 
 from functools import partial
+from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from app.api.dialects import Dialect, DialectServices
@@ -15,6 +17,7 @@ from app.api.gemini.schemas import (
     GeminiErrorEnvelope,
     GeminiModel,
     GeminiModelPage,
+    GeminiParts,
     GeminiTokenCount,
     GenerateContentRequest,
     GenerateContentResponse,
@@ -58,7 +61,7 @@ _ALT = {
     "schema": {"type": "string", "enum": ["sse", "json"]},
     "description": "`sse` for server-sent events, else a JSON array that grows",
 }
-_METHODS = "generateContent, streamGenerateContent and countTokens"
+_METHODS = ("generateContent", "streamGenerateContent", "countTokens")
 
 
 def _routes(services: DialectServices) -> APIRouter:
@@ -102,13 +105,13 @@ def _routes(services: DialectServices) -> APIRouter:
     )
     async def get_model(request: Request, model: Annotated[str, example("kimi")]) -> GeminiModel:
         """One model, by an id that may contain slashes."""
+        if model.rpartition(":")[2] in _METHODS:
+            raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED)
         return model_info(model, registry.resolve(model, caller=caller_of(request))[0])
 
-    @router.post("/{model:path}", include_in_schema=False)
-    async def refuse_method(request: Request) -> Response:
-        asked = getattr(request.scope["context"], "asked", None)
-        name = "" if asked is None else asked.endpoint.rpartition(":")[2]
-        raise UnknownUrl(f"Models here have no method {name!r}, only {_METHODS}.")
+    @router.post("/{model}:{method}", include_in_schema=False)
+    async def refuse_method(method: str) -> Response:
+        raise UnknownUrl(f"Models here have no method {method!r}, but these: {', '.join(_METHODS)}.")
 
     return router
 
@@ -120,7 +123,7 @@ def _dialect(path: str, summary: str, *, stream: bool) -> Dialect:
         summary=summary,
         tag=_TAG,
         request=GenerateContentRequest,
-        answer=GenerateContentResponse,
+        answer=GeminiParts if stream else GenerateContentResponse,
         examples=_EXAMPLES,
         responses=_ERRORS,
         headers=_HEADERS,

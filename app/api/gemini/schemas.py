@@ -6,7 +6,7 @@ where a list is expected, null means absent. Unknown fields are kept.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel
 from pydantic.alias_generators import to_camel
 
 from app.api.wire.body import WireModel
@@ -199,6 +199,10 @@ class GenerateContentResponse(BaseModel):
     usageMetadata: GeminiUsage | None = None  # noqa: N815
     modelVersion: str  # noqa: N815
     responseId: str  # noqa: N815
+
+
+class GeminiParts(RootModel[list[GenerateContentResponse]]):
+    """All parts of a streamed answer, where they aren't events."""
 
 
 class GeminiModel(BaseModel):
