@@ -8,7 +8,7 @@ from google import genai
 from google.genai import errors, types
 
 from app.domain.chat import Delta
-from app.domain.errors import LimitReached, UpstreamRateLimited, UpstreamTimeout, UpstreamUnavailable
+from app.domain.errors import GatewayError, LimitReached, UpstreamRateLimited, UpstreamTimeout, UpstreamUnavailable
 from simulator.live import LiveSimulator
 from tests.clients.anthropic_sdk import able, gateway_with
 from tests.clients.google_sdk import connect
@@ -101,7 +101,7 @@ def test_what_is_not_there(gemini: genai.Client) -> None:
     ],
 )
 def test_an_upstream_that_fails(
-    site: LiveSimulator, log_stream: TextIO, stream: bool, error: Exception, code: int, status: str
+    site: LiveSimulator, log_stream: TextIO, stream: bool, error: GatewayError, code: int, status: str
 ) -> None:
     """Before the first word it is an error with its true status."""
     provider = able([error])

@@ -21,7 +21,12 @@ STREAMED = pytest.mark.parametrize("stream", [False, True], ids=["whole", "strea
 METHODS = {False: "generateContent", True: "streamGenerateContent?alt=sse"}
 CODE = {"executableCode": {"language": "PYTHON", "code": "print(1)"}}
 CALL = {"functionCall": {"id": "c1", "name": "weather", "args": {"city": "Köln"}}, "thoughtSignature": "c2ln+/8="}
-PARTS = [{"text": "Hm.", "thought": True}, {"text": "So: ", "thoughtSignature": "AAAA"}, CODE, CALL]
+PARTS: list[dict[str, Any]] = [
+    {"text": "Hm.", "thought": True},
+    {"text": "So: ", "thoughtSignature": "AAAA"},
+    CODE,
+    CALL,
+]
 COUNTS = {
     "promptTokenCount": 9,
     "candidatesTokenCount": 4,
