@@ -6,10 +6,10 @@ where a list is expected, null means absent. Unknown fields are kept.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel
+from pydantic import BeforeValidator, ConfigDict, Field, RootModel
 from pydantic.alias_generators import to_camel
 
-from app.api.wire.body import WireModel
+from app.api.wire.body import AnswerModel, WireModel
 from app.api.wire.options import Choices, Penalty, Probability, Temperature
 
 
@@ -29,7 +29,7 @@ class GoogleModel(WireModel):
     """A wire type whose fields have two names."""
 
     model_config = ConfigDict(
-        extra="allow", alias_generator=to_camel, validate_by_name=True, json_schema_extra={"additionalProperties": True}
+        alias_generator=to_camel, validate_by_name=True, json_schema_extra={"additionalProperties": True}
     )
 
 
@@ -161,20 +161,20 @@ class GeminiCountRequest(GoogleModel):
     generate_content_request: GenerateContentRequest | None = None
 
 
-class GeminiTokenCount(BaseModel):
+class GeminiTokenCount(AnswerModel):
     """Tokens, estimated at four bytes of UTF-8 each."""
 
     totalTokens: int  # noqa: N815 - the API's own name
 
 
-class GeminiAnswerContent(BaseModel):
+class GeminiAnswerContent(AnswerModel):
     """What the model says."""
 
     role: Literal["model"]
     parts: list[dict[str, Any]] = Field(description="`text`, `functionCall` or `inlineData` each, see `GeminiPart`")
 
 
-class GeminiCandidate(BaseModel):
+class GeminiCandidate(AnswerModel):
     """An answer."""
 
     content: GeminiAnswerContent
@@ -182,7 +182,7 @@ class GeminiCandidate(BaseModel):
     index: int
 
 
-class GeminiUsage(BaseModel):
+class GeminiUsage(AnswerModel):
     """Tokens, estimated at four bytes of UTF-8 each where the upstream doesn't count."""
 
     promptTokenCount: int  # noqa: N815
@@ -192,7 +192,7 @@ class GeminiUsage(BaseModel):
     cachedContentTokenCount: int | None = None  # noqa: N815
 
 
-class GenerateContentResponse(BaseModel):
+class GenerateContentResponse(AnswerModel):
     """A whole answer, or a part of a streamed one."""
 
     candidates: list[GeminiCandidate]
@@ -205,7 +205,7 @@ class GeminiParts(RootModel[list[GenerateContentResponse]]):
     """All parts of a streamed answer, where they aren't events."""
 
 
-class GeminiModel(BaseModel):
+class GeminiModel(AnswerModel):
     """A model that can be asked."""
 
     name: str = Field(examples=["models/kimi"])
@@ -216,14 +216,14 @@ class GeminiModel(BaseModel):
     supportedGenerationMethods: list[str]  # noqa: N815
 
 
-class GeminiModelPage(BaseModel):
+class GeminiModelPage(AnswerModel):
     """A page of the list of models."""
 
     models: list[GeminiModel]
     nextPageToken: str | None = None  # noqa: N815
 
 
-class GeminiError(BaseModel):
+class GeminiError(AnswerModel):
     """What went wrong."""
 
     code: int
@@ -234,7 +234,7 @@ class GeminiError(BaseModel):
     )
 
 
-class GeminiErrorEnvelope(BaseModel):
+class GeminiErrorEnvelope(AnswerModel):
     """The body of every error."""
 
     error: GeminiError
