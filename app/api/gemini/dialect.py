@@ -47,7 +47,6 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 _LOOKED_UP: dict[int | str, dict[str, Any]] = {status: _ERRORS[status] for status in (400, 401, 404)}
-_HEADERS = {**REQUEST_HEADERS, "X-Session-Id": "the session to remember this turn in; nothing else opens one here"}
 _CONTENTS = [{"role": "user", "parts": [{"text": "Hello!"}]}]
 _EXAMPLES = {
     "A message": {"contents": _CONTENTS},
@@ -126,7 +125,7 @@ def _dialect(path: str, summary: str, *, stream: bool) -> Dialect:
         answer=GeminiParts if stream else GenerateContentResponse,
         examples=_EXAMPLES,
         responses=_ERRORS,
-        headers=_HEADERS,
+        headers=REQUEST_HEADERS,
         read=partial(read, stream=stream),
         routes=(lambda _: APIRouter()) if stream else _routes,
         errors=GEMINI_ERRORS,

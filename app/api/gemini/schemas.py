@@ -155,10 +155,12 @@ class GenerateContentRequest(GeminiPrompted):
 
 
 class GeminiCountRequest(GoogleModel):
-    """A request for the size of what would be sent: `contents`, or a whole request."""
+    """A request for the size of what would be sent."""
 
-    contents: Annotated[list[GeminiContent], _OneOrMore] | None = None
-    generate_content_request: GenerateContentRequest | None = None
+    contents: Annotated[list[GeminiContent], _OneOrMore] | None = Field(None, description="what would be sent")
+    generate_content_request: GenerateContentRequest | None = Field(
+        None, description="or a whole request, of which instruction and functions count as well"
+    )
 
 
 class GeminiTokenCount(AnswerModel):
