@@ -96,7 +96,9 @@ def will_say(upstream: RawUpstream, *parts: dict[str, Any], stream: bool, end: s
         documents = [document(*parts, end=end)]
         answers(upstream, reply(documents[0]))
         return documents
-    documents = [*(document(part, end=None) for part in parts), document(end=end)]
+    # Several parts may come at once.
+    pieces = [parts[:2], *([part] for part in parts[2:])]
+    documents = [*(document(*piece, end=None) for piece in pieces), document(end=end)]
     answers(upstream, [*chunked(*map(event, documents)), LAST_CHUNK])
     return documents
 

@@ -110,7 +110,8 @@ def _routes(services: DialectServices) -> APIRouter:
 
     @router.post("/{model}:{method}", include_in_schema=False)
     async def refuse_method(method: str) -> Response:
-        raise UnknownUrl(f"Models here have no method {method!r}, but these: {', '.join(_METHODS)}.")
+        told = f"Models here have no method {method!r}, but these: {', '.join(_METHODS)}."
+        raise UnknownUrl(f"{told} Embeddings are made at /v1/embeddings." if "embed" in method.lower() else told)
 
     return router
 

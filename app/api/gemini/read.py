@@ -52,7 +52,6 @@ async def read(body: bytes, context: RequestContext, services: DialectServices, 
         services: What it builds on.
         stream: Whether its address asks for a stream.
     """
-    context.wants_stream = stream
     request = parse_body(GenerateContentRequest, body, fault=google_fault)
     model, hints = context.asked.model, session_hints(context.headers, None)
     config = request.generation_config or GeminiConfig()

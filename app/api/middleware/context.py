@@ -13,6 +13,7 @@ from app.api.refusals import Refusals
 from app.api.request import ErrorForm, RequestContext
 from app.api.wire.addresses import (
     DOCUMENTS,
+    GENERATE_STREAM,
     PAGES,
     ModelAddress,
     TrustedProxies,
@@ -89,6 +90,7 @@ class RequestContextMiddleware:
         )
         if asked is not None:
             context.asked, context.model = asked, asked.model
+            context.wants_stream = asked.endpoint == GENERATE_STREAM
         shown = path
         if form is None:
             send = context.completing(send)

@@ -28,9 +28,9 @@ _END = re.compile(rf"/({_NAMES})/*$")
 _SLASHES = re.compile("/+")
 # Request headers by which Google's clients are told from others.
 GOOGLE_MARKS = frozenset({b"x-goog-api-key", b"x-goog-api-client"})
-# Google's clients put the version before the name of a model, and what they ask of it behind.
-_GOOGLES = re.compile("(?:/+v1)*(?:/+v1(?:beta|alpha))+/+models(?:/+(.*?))?/*")
-_OF_A_MODEL = re.compile("(?:/+v1(?:beta|alpha)?)*/+models/+(.+):([A-Za-z]{1,40})/*")
+# Google's clients put a version of their own before the models, and what they ask of a model behind its name.
+_BEFORE_A_MODEL = re.compile("((?:/+v1(?:beta|alpha)?)*)/+models(?=/|$)")
+_LONGEST_METHOD = 40
 # Below them there are ids, which may hold anything.
 _WITH_IDS = frozenset({"models", "responses", "sessions"})
 _SESSION = "/v1/sessions/"
@@ -54,8 +54,11 @@ class ModelAddress(Struct, frozen=True):
 
 def model_address(path: str, query: bytes) -> ModelAddress | None:
     """What an address means that is one of Google's for a model; None for any other."""
-    found = _OF_A_MODEL.fullmatch(path)
-    return None if found is None else ModelAddress(f"{GOOGLE}models/{{model}}:{found[2]}", found[1], query)
+    found = _BEFORE_A_MODEL.match(path)
+    model, _, method = path[found.end() :].strip("/").rpartition(":") if found is not None else ("", "", "")
+    if not model or not method.isascii() or not method.isalpha() or len(method) > _LONGEST_METHOD:
+        return None
+    return ModelAddress(f"{GOOGLE}models/{{model}}:{method}", model, query)
 
 
 def googles_address(path: str, headers: Collection[bytes]) -> str:
@@ -78,8 +81,9 @@ def meant_address(path: str) -> str:
     rest = path[place:].lstrip("/")
     if name and (not rest or name in _WITH_IDS):
         return f"/v1/{name}/{rest}" if rest else f"/v1/{name}"
-    if of_google := _GOOGLES.fullmatch(path):
-        return f"{GOOGLE}models/{of_google[1]}" if of_google[1] else f"{GOOGLE}models"
+    if (found := _BEFORE_A_MODEL.match(path)) and ("beta" in found[1] or "alpha" in found[1]):
+        model = path[found.end() :].strip("/")
+        return f"{GOOGLE}models/{model}" if model else f"{GOOGLE}models"
     bare = "/" + path.strip("/")
     return bare if bare in _PUBLIC else path
 
