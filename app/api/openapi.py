@@ -135,7 +135,7 @@ def describe(router: APIRouter, dialect: Dialect) -> None:
         """The answer of a model, whole or as server-sent events."""
         raise AssertionError(f"{dialect.path} is answered by its own endpoint.")
 
-    content = {"description": "The answer, or with `stream: true` its events", "content": {"text/event-stream": {}}}
+    content = {"description": "The answer, or its events where it is streamed", "content": {"text/event-stream": {}}}
     router.add_api_route(
         dialect.path,
         described,

@@ -89,6 +89,10 @@ def test_what_is_not_there(gemini: genai.Client) -> None:
     with pytest.raises(errors.ClientError) as listed:
         gemini.files.list()
     assert (listed.value.code, listed.value.status) == (404, "NOT_FOUND")
+    with pytest.raises(errors.ClientError) as embedded:
+        gemini.models.embed_content(model=MODEL, contents="Hello")
+    assert (embedded.value.code, embedded.value.status) == (404, "NOT_FOUND")
+    assert "/v1/embeddings" in str(embedded.value.message)
 
 
 @STREAMED

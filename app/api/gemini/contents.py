@@ -119,7 +119,7 @@ def _answer(parts: Sequence[GeminiPart], place: str, refusals: list[Unreadable])
         elif part.text is not None or signature is not None:
             (thought if part.thought else said).append(part.text or "")
             extras = signature or extras
-        elif part.model_extra or part.inline_data is not None:
+        elif part.model_extra or part.inline_data is not None or part.function_response is not None:
             refusals.append(_unreadable(part, f"{place}[{index}]"))
     return Message("assistant", "".join(said), tool_calls=tuple(calls), reasoning="".join(thought), extras=extras)
 
@@ -196,6 +196,8 @@ def _unreadable(part: GeminiPart, place: str) -> Unreadable:
     extra = part.model_extra or {}
     if "fileData" in extra or "file_data" in extra:
         return Unreadable(_NO_FILES, param=f"{place}.fileData")
+    if part.function_response is not None:
+        return Unreadable("Only the user answers functions: the role of this content is not 'user'.", param=place)
     if part.function_call is not None:
         return Unreadable("Only the model calls functions: the role of this content is not 'model'.", param=place)
     kind = next(iter(extra), "inlineData")

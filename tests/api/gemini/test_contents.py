@@ -126,6 +126,7 @@ def test_data() -> None:
             "wav",
         ),
         (user(CALL), "contents[0].parts[0]", "role"),
+        (model({"functionResponse": {"name": "weather"}}), "contents[0].parts[0]", "role"),
         (model({"executableCode": {"code": "1"}}), "contents[0].parts[0]", "executableCode"),
     ],
 )
