@@ -81,7 +81,7 @@ def _serving(app: FastAPI) -> Iterator[tuple[_Server, socket.socket]]:
     """A server, and a connection to it."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = _Server(uvicorn.Config(app, log_config=None, access_log=False))
+        server = _Server(uvicorn.Config(app, ws="none", log_config=None, access_log=False))
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
         server.ready.wait()

@@ -87,6 +87,7 @@ def test_a_gateway_loads_only_what_it_serves_with(tmp_path: Path) -> None:
     assert "app.providers.http.client" in loaded
     unused = {"redis", "simulator", "app.cli.supervisor", "app.cli.doctor", "app.observe.otel", "jsonschema_rs"}
     unused |= {"alembic", "psycopg", "sqlalchemy.dialects.postgresql", "jinja2", "app.api.admin.app", "app.api.console"}
+    unused |= {"app.api.gemini.dialect", "app.api.gemini.schemas"}
     assert loaded.isdisjoint(unused)
     with_sqlite = run("-c", script, API_MASTER_KEY=ALICE_KEY, DATABASE_URL=f"sqlite:///{tmp_path}/gateway.db")
     loaded = set(with_sqlite.stdout.split())

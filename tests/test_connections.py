@@ -69,6 +69,7 @@ def serve(site: LiveSimulator) -> Callable[..., Any]:
         config = uvicorn.Config(
             app,
             port=0,
+            ws="none",
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=1,
@@ -154,10 +155,11 @@ def test_a_head_has_a_size(serve: Callable[..., Any], head: bytes) -> None:
 
 
 def test_a_refusal_of_the_server_is_in_the_caller_s_dialect(serve: Callable[..., Any]) -> None:
-    """Anthropic's clients read Anthropic's errors, all others OpenAI's; each has an id and is stored nowhere."""
+    """Anthropic's and Google's clients read their errors, others OpenAI's; each has an id and is stored nowhere."""
     with serve() as server:
         openai = server.send(b"POST /v1/chat/completions HTTP/1.1\r\nHost : x\r\n\r\n")
         anthropic = server.send(b"POST /v1/messages HTTP/1.1\r\nHost : x\r\n\r\n")
+        google = server.send(b"POST /v1beta/models/kimi:generateContent HTTP/1.1\r\nHost : x\r\n\r\n")
     assert openai.startswith(b"HTTP/1.1 400 ")
     assert _error(openai) == {
         "message": "This is not a valid HTTP request.",
@@ -166,7 +168,8 @@ def test_a_refusal_of_the_server_is_in_the_caller_s_dialect(serve: Callable[...,
         "code": "bad_request",
     }
     assert json.loads(anthropic.partition(b"\r\n\r\n")[2])["type"] == "error"
-    for answer in (openai, anthropic):
+    assert _error(google)["status"] == "INVALID_ARGUMENT"
+    for answer in (openai, anthropic, google):
         assert b"\r\nx-request-id: req_" in answer
         assert b"\r\ncache-control: no-store" in answer
 

@@ -19,8 +19,10 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from app.api.wire.addresses import GENERATE
 from simulator.live import LiveSimulator
 from tests import databases
+from tests.addresses import address
 from tests.conftest import RunLog
 from tests.live import ALICE_KEY, BOB_KEY, NO_TLS, UPSTREAM_KEY
 from tests.ports import free_port
@@ -129,6 +131,8 @@ def _bodies(text: str, model: str) -> dict[str, dict[str, object]]:
         "/v1/completions": {"prompt": text, "model": model},
         "/v1/responses": {"input": text, "model": model},
         "/v1/messages": {"messages": messages, "max_tokens": 100, "model": model},
+        address(GENERATE, model): {"contents": [{"parts": [{"text": text}]}]},
+        address(GENERATE, model, stream=True): {"contents": [{"parts": [{"text": text}]}]},
     }
 
 

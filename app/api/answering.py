@@ -58,8 +58,9 @@ class AnsweringEndpoint:
             exchange = await self.dialect.read(body, context, self._services)
         except GatewayError:
             asked = read_json_object(body) or {}
-            context.model = model if isinstance(model := asked.get("model"), str) else ""
-            context.wants_stream = asked.get("stream") is True
+            # In some dialects the address says both.
+            context.model = context.model or (model if isinstance(model := asked.get("model"), str) else "")
+            context.wants_stream = context.wants_stream or asked.get("stream") is True
             raise
         context.became_call = True
         origin = Origin(context.request_id, self.dialect.name, exchange.stream, exchange.end_user)
@@ -68,6 +69,7 @@ class AnsweringEndpoint:
             response = EventStream(
                 events if exchange.keep is None else _kept(events, exchange.keep),
                 encoder=exchange.encoder,
+                media_type=exchange.stream_type,
                 headers_of=lambda opening: opening_headers(opening, exchange, context.error_form.limit_headers),
                 policy=self._stream_policy,
                 metrics=self._metrics,

@@ -1,6 +1,6 @@
 """FastAPI, as little of it as is needed around our own layers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -35,7 +35,8 @@ class Gateway(FastAPI):
         public_paths: Addresses that need no key, for the API's description.
         relayed: Where requests are passed on.
         annexes: Applications of their own, by the beginnings of their addresses.
-        openapi_url: Where the API is described.
+        openapi_url: Where the API is described; None if that is elsewhere.
+        elsewhere: Make the descriptions of those of them that belong to the API's.
         options: FastAPI's own arguments.
     """
 
@@ -47,7 +48,8 @@ class Gateway(FastAPI):
         public_paths: frozenset[str],
         relayed: Sequence[RelayEndpoint] = (),
         annexes: Mapping[str, ASGIApp] | None = None,
-        openapi_url: str = "/openapi.json",
+        openapi_url: str | None = "/openapi.json",
+        elsewhere: Sequence[Callable[[], Mapping[str, Any]]] = (),
         **options: Any,
     ) -> None:
         super().__init__(**options, openapi_url=None)
@@ -69,6 +71,7 @@ class Gateway(FastAPI):
             partial(_described, dialects, [passed_on.endpoint for passed_on in relayed]),
             wire_types,
             public_paths,
+            elsewhere,
         )
 
     def build_middleware_stack(self) -> ASGIApp:

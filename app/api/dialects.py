@@ -14,6 +14,9 @@ from app.domain.errors import GatewayError
 from app.providers.registry import ProviderRegistry
 from app.sessions.base import SnapshotStore
 
+# Server-sent events.
+EVENTS = b"text/event-stream; charset=utf-8"
+
 
 class EventEncoder(Protocol):
     """Writes the events of one streamed answer. It may keep in mind what it has written."""
@@ -70,6 +73,7 @@ class Exchange(Struct, frozen=True):
         stream: Whether the answer is streamed.
         write: Writes whole answers, one for each call, as the body of the response.
         encoder: Makes the encoder of a streamed answer when its opening is known.
+        stream_type: The media type of what it writes.
         ignored: Fields of the request that count only for an upstream that takes options.
         unserved: What has no effect whoever answers.
         names: The request's own names of fields that the gateway calls otherwise.
@@ -81,6 +85,7 @@ class Exchange(Struct, frozen=True):
     stream: bool
     write: Callable[[Sequence[Answer]], bytes]
     encoder: Callable[[Opening], EventEncoder]
+    stream_type: bytes = EVENTS
     ignored: Collection[str] = ()
     unserved: Collection[str] = ()
     names: Mapping[str, str] = {}
@@ -122,6 +127,7 @@ class Dialect(Struct, frozen=True):
             first is asked first.
         errors: How its errors are written.
         wire_types: Further wire types that its routes read by themselves, for the API's description.
+        parameters: What its address says, in the words of the API's description.
     """
 
     name: str
@@ -137,3 +143,4 @@ class Dialect(Struct, frozen=True):
     routes: Callable[[DialectServices], APIRouter]
     errors: ErrorForm
     wire_types: tuple[type[BaseModel], ...] = ()
+    parameters: tuple[Mapping[str, Any], ...] = ()

@@ -64,11 +64,14 @@ REQUEST_HEADERS: Mapping[str, str] = {
 }
 
 
+_HEADER: Mapping[str, object] = {"in": "header", "required": False, "schema": {"type": "string"}}
+
 # The order in which groups of endpoints are shown.
 TAGS: Sequence[Mapping[str, str]] = (
     {"name": "chat", "description": "OpenAI's chat completions"},
     {"name": "responses", "description": "OpenAI's responses, which are kept"},
     {"name": "messages", "description": "Anthropic's messages"},
+    {"name": "gemini", "description": "Gemini's generateContent, and its list of models"},
     {"name": "completions", "description": "OpenAI's legacy completions"},
     {"name": "embeddings", "description": "Vectors of texts, and ranking; passed on to an upstream with an API"},
     {"name": "moderations", "description": "Judging texts; passed on likewise"},
@@ -82,12 +85,16 @@ TAGS: Sequence[Mapping[str, str]] = (
 
 
 def request_doc(
-    body: type[BaseModel], examples: Mapping[str, object], headers: Mapping[str, str] = REQUEST_HEADERS
+    body: type[BaseModel],
+    examples: Mapping[str, object],
+    headers: Mapping[str, str] = REQUEST_HEADERS,
+    parameters: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The description of an endpoint that reads its body itself.
 
     Args:
         examples: Bodies that any gateway answers with 200, by what they show.
+        parameters: What its address says.
     """
     shown = {
         f"example-{place}": {"summary": name, "value": value} for place, (name, value) in enumerate(examples.items(), 1)
@@ -98,8 +105,8 @@ def request_doc(
             "content": {"application/json": {"schema": {"$ref": _REF.format(model=body.__name__)}, "examples": shown}},
         },
         "parameters": [
-            {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": description}
-            for name, description in headers.items()
+            *parameters,
+            *({**_HEADER, "name": name, "description": description} for name, description in headers.items()),
         ],
     }
 
@@ -109,6 +116,18 @@ def example(value: str, description: str | None = None) -> Any:
     return Path(description=description, openapi_examples={"example-1": {"value": value}})
 
 
+def path_parameter(name: str, value: str, description: str) -> dict[str, Any]:
+    """A parameter of an address that is read by the endpoint itself, with a value that can be tried."""
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string"},
+        "description": description,
+        "examples": {"example-1": {"value": value}},
+    }
+
+
 def describe(router: APIRouter, dialect: Dialect) -> None:
     """Have FastAPI describe the address at which a dialect answers calls; they don't come by this route."""
 
@@ -116,7 +135,7 @@ def describe(router: APIRouter, dialect: Dialect) -> None:
         """The answer of a model, whole or as server-sent events."""
         raise AssertionError(f"{dialect.path} is answered by its own endpoint.")
 
-    content = {"description": "The answer, or with `stream: true` its events", "content": {"text/event-stream": {}}}
+    content = {"description": "The answer, or its events where it is streamed", "content": {"text/event-stream": {}}}
     router.add_api_route(
         dialect.path,
         described,
@@ -126,25 +145,27 @@ def describe(router: APIRouter, dialect: Dialect) -> None:
         name=f"answer_{dialect.tag}",
         response_model=None,
         responses={200: {"model": dialect.answer, **content}, **dialect.responses},
-        openapi_extra=request_doc(dialect.request, dialect.examples, dialect.headers),
+        openapi_extra=request_doc(dialect.request, dialect.examples, dialect.headers, dialect.parameters),
     )
 
 
 def install_openapi(
     app: FastAPI,
-    path: str,
+    path: str | None,
     described: Callable[[], Sequence[BaseRoute]],
     wire_types: Sequence[type[BaseModel]],
     public_paths: frozenset[str],
+    elsewhere: Sequence[Callable[[], Mapping[str, Any]]] = (),
 ) -> None:
     """Serve a complete description of the API: request bodies, keys, and our errors instead of FastAPI's.
 
     Args:
-        path: Where.
+        path: Where; None if it is told elsewhere.
         described: Makes routes that the app doesn't have, only to be described: they take longer to make than all
             others.
         wire_types: The models that routes read by themselves, without FastAPI's knowledge.
         public_paths: Addresses that need no key.
+        elsewhere: Make the descriptions of what is answered by applications of their own, to be told here as well.
     """
 
     def openapi() -> dict[str, Any]:
@@ -157,7 +178,12 @@ def install_openapi(
                 tags=app.openapi_tags,
                 routes=[*described(), *app.routes],
             )
-            app.openapi_schema = _completed(document, wire_types, public_paths)
+            document = _completed(document, wire_types, public_paths)
+            for describe_more in elsewhere:
+                more = describe_more()
+                document["paths"] |= more["paths"]
+                document["components"]["schemas"] |= more["components"]["schemas"]
+            app.openapi_schema = document
         return app.openapi_schema
 
     def send(request: Request) -> JSONResponse:
@@ -168,7 +194,8 @@ def install_openapi(
         return JSONResponse(document)
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
-    app.add_route(path, send, include_in_schema=False)
+    if path is not None:
+        app.add_route(path, send, include_in_schema=False)
 
 
 def _completed(

@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from app.api.wire.addresses import ModelAddress
 from app.domain.caller import Caller
 from app.domain.chat import CacheWish, SessionRef
 from app.domain.errors import ClientClosedRequest, GatewayError, InvalidRequest
@@ -42,6 +43,7 @@ class ErrorForm(Struct, frozen=True):
         shared_marks: Request headers that tell its clients from others there, too.
         request_id_headers: Where its clients look for a request's id.
         limit_headers: Writes what limits leave, for its clients; None if they don't look for that.
+        key_header: The header in which its clients send a key, if not as `Authorization`.
     """
 
     body: Callable[[GatewayError, str], bytes]
@@ -51,6 +53,7 @@ class ErrorForm(Struct, frozen=True):
     shared_marks: frozenset[bytes] = frozenset()
     request_id_headers: tuple[bytes, ...] = (b"x-request-id",)
     limit_headers: Callable[[Callable[[frozenset[Measure]], Headroom | None]], RawHeaders] | None = None
+    key_header: str = "x-api-key"
 
     def owns(self, path: str) -> bool:
         """Whether the address is the dialect's own."""
@@ -72,6 +75,7 @@ class RequestContext:
         error_form: How the request's errors are written.
 
     Attributes:
+        asked: What the address says besides which endpoint is meant; there for addresses that name a model only.
         caller: Set by the auth layer. Code behind it that finds none fails, rather than serve anybody.
         shut_out: Whose key it is, if the key is known and doesn't open any more; then there is no `caller`.
         status: Of the response; None until it has begun.
@@ -83,6 +87,7 @@ class RequestContext:
 
     __slots__ = (
         "_received",
+        "asked",
         "became_call",
         "caller",
         "error",
@@ -95,6 +100,7 @@ class RequestContext:
         "wants_stream",
     )
 
+    asked: ModelAddress
     caller: Caller
 
     def __init__(self, headers: Mapping[bytes, bytes], request_id: str, error_form: ErrorForm) -> None:

@@ -15,7 +15,7 @@ from app.api.answering import AnsweringEndpoint
 from app.api.anthropic.dialect import MESSAGES
 from app.api.app import Gateway
 from app.api.completions.dialect import COMPLETIONS
-from app.api.dialects import DialectServices
+from app.api.dialects import Dialect, DialectServices
 from app.api.key import key_router
 from app.api.lazy import LazyApp, Refusing
 from app.api.openai.dialect import CHAT_COMPLETIONS
@@ -28,7 +28,7 @@ from app.api.responses.dialect import RESPONSES
 from app.api.sessions import sessions_router
 from app.api.streaming.event_stream import StreamPolicy
 from app.api.streaming.pacing import Pacer
-from app.api.wire.addresses import ADMINISTRATION, CONSOLE
+from app.api.wire.addresses import ADMINISTRATION, CONSOLE, GOOGLE
 from app.assembly.middleware import PUBLIC_PATHS, middleware
 from app.assembly.resources import Resources, make_resources
 from app.chat.fitting import RoomPolicy
@@ -77,13 +77,15 @@ def create_app(
         snapshot_max_characters=settings.sessions.max_characters,
     )
     service, stream_policy = _chat_service(settings, resources), _stream_policy(settings)
+
+    def endpoint_of(dialect: Dialect) -> AnsweringEndpoint:
+        return AnsweringEndpoint(
+            dialect, services, service=service, stream_policy=stream_policy, metrics=resources.metrics
+        )
+
+    gemini = _made_once("app.api.gemini.app", lambda module: module.gemini_app(services, endpoint_of))
     app = Gateway(
-        [
-            AnsweringEndpoint(
-                dialect, services, service=service, stream_policy=stream_policy, metrics=resources.metrics
-            )
-            for dialect in _DIALECTS
-        ],
+        [endpoint_of(dialect) for dialect in _DIALECTS],
         [
             ops_router(
                 providers=lambda: resources.registry.providers,
@@ -99,19 +101,23 @@ def create_app(
         ],
         public_paths=PUBLIC_PATHS,
         relayed=_relay_endpoints(settings, resources),
-        annexes=_annexes(
-            settings,
-            resources,
-            drain,
-            PlaygroundServices(
-                chat=service,
-                dialects=services,
-                streams=stream_policy,
-                metrics=resources.metrics,
-                environment=[caller_of_key(key) for key in settings.access.api_keys],
-                faults=faults,
+        annexes={
+            GOOGLE: LazyApp(gemini),
+            **_annexes(
+                settings,
+                resources,
+                drain,
+                PlaygroundServices(
+                    chat=service,
+                    dialects=services,
+                    streams=stream_policy,
+                    metrics=resources.metrics,
+                    environment=[caller_of_key(key) for key in settings.access.api_keys],
+                    faults=faults,
+                ),
             ),
-        ),
+        },
+        elsewhere=[lambda: gemini().openapi()],
         title=_TITLE,
         version=__version__,
         description="The Kimi web chat as the OpenAI API.",
@@ -137,18 +143,26 @@ def _annexes(
             CONSOLE: Refusing("There is no console without a database, and DATABASE_URL is none."),
         }
 
+    parts = _made_once(
+        "app.assembly.administration",
+        lambda module: module.Administration(settings, resources, records, drain, playground),
+    )
+    return {ADMINISTRATION: LazyApp(lambda: parts().api()), CONSOLE: LazyApp(lambda: parts().console())}
+
+
+def _made_once(module: str, make: Callable[[Any], Any]) -> Callable[[], Any]:
+    """Something whose module is imported when it is first needed."""
     making = Lock()
 
     @cache
     def made() -> Any:
-        module = importlib.import_module("app.assembly.administration")
-        return module.Administration(settings, resources, records, drain, playground)
+        return make(importlib.import_module(module))
 
-    def parts() -> Any:
-        with making:  # the first requests of both may be on two threads
+    def get() -> Any:
+        with making:  # those who need it first may be on two threads
             return made()
 
-    return {ADMINISTRATION: LazyApp(lambda: parts().api()), CONSOLE: LazyApp(lambda: parts().console())}
+    return get
 
 
 def _relay_endpoints(settings: Settings, resources: Resources) -> list[RelayEndpoint]:

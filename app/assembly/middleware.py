@@ -8,6 +8,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from app.api.dialects import Dialect
 from app.api.error_responses import openai_errors
+from app.api.gemini.errors import GEMINI_ERRORS
 from app.api.middleware.auth import ApiKeys, AuthMiddleware
 from app.api.middleware.context import RequestContextMiddleware
 from app.api.middleware.intake import IntakeMiddleware
@@ -15,7 +16,7 @@ from app.api.middleware.tracing import TracingMiddleware
 from app.api.pages.docs import ASSET_PATHS
 from app.api.refusals import Refusals
 from app.api.relay.endpoints import RELAY_ERRORS, RelayedEndpoint
-from app.api.wire.addresses import ADMINISTRATION, CONSOLE, TrustedProxies
+from app.api.wire.addresses import ADMINISTRATION, CONSOLE, GENERATE, GENERATE_STREAM, TrustedProxies
 from app.assembly.resources import Resources
 from app.settings import Settings
 
@@ -41,11 +42,17 @@ def middleware(
     names |= {endpoint.address: endpoint.name for endpoint in relayed}
     forms = {dialect.path: dialect.errors for dialect in dialects}
     forms |= {endpoint.address: RELAY_ERRORS for endpoint in relayed}
+    # The dialect itself is imported at its first request.
+    names |= dict.fromkeys((GENERATE, GENERATE_STREAM), "gemini")
+    forms |= dict.fromkeys((GENERATE, GENERATE_STREAM), GEMINI_ERRORS)
     layers = [
         Middleware(
             RequestContextMiddleware,
             metrics=resources.metrics,
-            error_forms=[openai_errors(ADMINISTRATION), RELAY_ERRORS, *(dialect.errors for dialect in dialects)],
+            error_forms=[
+                *(openai_errors(ADMINISTRATION), RELAY_ERRORS),
+                *(*(dialect.errors for dialect in dialects), GEMINI_ERRORS),
+            ],
             endpoints=forms,
             proxies=TrustedProxies(settings.listening.forwarded_allow_ips),
             refusals=Refusals(

@@ -15,6 +15,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.api.anthropic.errors import ANTHROPIC_ERRORS
 from app.api.error_responses import OPENAI_ERRORS
+from app.api.gemini.errors import GEMINI_ERRORS
+from app.api.wire.addresses import GOOGLE
 from app.domain.errors import GatewayError, HeadersTooLarge, InvalidRequest, RequestTimeout
 from app.domain.request_ids import RequestIds
 
@@ -23,6 +25,8 @@ _LARGEST_HEAD = 64 * 1024
 _SLOWEST_BODY = 1024
 # Requests that a client may send before it has read the answers to earlier ones.
 _MOST_PIPELINED = 64
+# How errors are written, by the beginnings of addresses; OpenAI's way at all others.
+_FORMS = ((b"/v1/messages", ANTHROPIC_ERRORS), (GOOGLE.encode(), GEMINI_ERRORS))
 # Linux only.
 _USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
 
@@ -147,7 +151,7 @@ class HttpProtocol(HttpToolsProtocol):
 def _answer(error: GatewayError, url: bytes) -> bytes:
     """A response in the dialect of the address, as far as that is known."""
     request_id = RequestIds().new()
-    form = ANTHROPIC_ERRORS if url.startswith(b"/v1/messages") else OPENAI_ERRORS
+    form = next((form for beginning, form in _FORMS if url.startswith(beginning)), OPENAI_ERRORS)
     body = form.body(error, request_id)
     heads = [b"%s: %s\r\n" % (name, request_id.encode()) for name in form.request_id_headers]
     return b"".join(

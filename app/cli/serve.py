@@ -83,6 +83,7 @@ def run_server(
             timeout_graceful_shutdown=listening.shutdown_grace,
             # Nothing asks for a client's address or scheme, and each request would have its headers read for them.
             proxy_headers=False,
+            ws="none",  # else it loads a package for WebSockets where one happens to be installed
             http=cast("type[asyncio.Protocol]", partial(HttpProtocol, limits=limits)),
         ),
         app.state.drain,

@@ -177,7 +177,10 @@ class NativeRequest(Struct, frozen=True):
 
 
 class NativeEvent(Struct, frozen=True, gc=False):
-    """An event of a streamed answer in the form in which it came: its type, and its data as JSON."""
+    """An event of a streamed answer in the form in which it came: its type, and its data as JSON.
+
+    Without data for a part of the answer that the event before has said already.
+    """
 
     type: str
     data: bytes

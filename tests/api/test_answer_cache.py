@@ -11,6 +11,7 @@ from app.domain.chat import Completion
 from app.providers.base import CompletionRequest
 from simulator.live import LiveSimulator
 from tests import redis_server as servers
+from tests.addresses import address
 from tests.api.test_answering import DIALECTS
 from tests.live import ALICE_KEY, BOB_KEY, LiveGateway
 from tests.redis_server import RedisServer
@@ -74,12 +75,13 @@ def _found(value: Any, names: tuple[str, ...]) -> list[str]:
 def test_each_dialect_gives_kept_answers(gateway: LiveGateway, words: Words, path: str, asked: dict[str, Any]) -> None:
     """A miss and then hits, whole and typed out; no other key's, and none to whoever doesn't ask."""
     body = {"model": "r", **asked}
+    whole_at, streamed_at = address(path, "r"), address(path, "r", stream=True)
     with gateway.client() as alice, gateway.client(BOB_KEY) as bob:
-        miss = alice.post(path, json=body, headers=ASKING)
-        whole = alice.post(path, json=body, headers=ASKING)
-        streamed = alice.post(path, json={**body, "stream": True}, headers=ASKING)
-        strange = bob.post(path, json={**body, "stream": True}, headers=ASKING)
-        plain = alice.post(path, json=body)
+        miss = alice.post(whole_at, json=body, headers=ASKING)
+        whole = alice.post(whole_at, json=body, headers=ASKING)
+        streamed = alice.post(streamed_at, json={**body, "stream": True}, headers=ASKING)
+        strange = bob.post(streamed_at, json={**body, "stream": True}, headers=ASKING)
+        plain = alice.post(whole_at, json=body)
         numbers = alice.get("/metrics").text
     answers = [miss, whole, streamed, strange, plain]
     assert [answer.headers.get("x-cache") for answer in answers] == ["MISS", "HIT", "HIT", "MISS", None]

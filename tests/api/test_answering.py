@@ -12,6 +12,7 @@ from starlette.responses import PlainTextResponse
 from app.api.answering import opening_headers
 from app.api.completions.dialect import COMPLETIONS
 from app.api.dialects import Exchange
+from app.api.wire.addresses import GENERATE
 from app.assembly.app import create_app
 from app.domain.chat import Delta
 from app.domain.errors import GatewayError, InvalidRequest, UpstreamUnavailable
@@ -19,6 +20,7 @@ from app.domain.prompt import PromptLimit, text_prompt
 from app.observe import logging as logs
 from app.settings import load_settings
 from simulator.live import LiveSimulator
+from tests.addresses import address
 from tests.api.answers import OPENING
 from tests.api.reading import read
 from tests.live import ALICE_KEY, serving
@@ -33,6 +35,7 @@ DIALECTS = [
     ("/v1/completions", {"prompt": LONG}, "prompt"),
     ("/v1/responses", {"input": LONG}, "input"),
     ("/v1/messages", {**CHAT[1], "max_tokens": 99}, "messages"),
+    (GENERATE, {"contents": [{"parts": [{"text": LONG}]}]}, "contents"),
 ]
 by_dialect = pytest.mark.parametrize(("path", "asked", "param"), DIALECTS, ids=[path for path, _, _ in DIALECTS])
 
@@ -95,12 +98,15 @@ def test_a_fault_of_the_conversation_is_told_in_the_dialects_words(
     """What is too long is named as the client has sent it, also if it wanted a stream."""
     small = ScriptedProvider("small", limit=PromptLimit(50))
     with gateway_with(site, log_stream, small) as gateway, gateway.client() as http:
-        response = http.post(path, json={"model": "r", "stream": stream, **asked})
+        response = http.post(address(path, "r", stream=stream), json={"model": "r", "stream": stream, **asked})
     error = response.json()["error"]
     assert response.status_code == 400
     if path == "/v1/messages":
         assert error["message"].startswith("prompt is too long: ")
         assert error["details"] == {"error_code": "context_length_exceeded"}
+    elif path == GENERATE:
+        assert error["details"][0]["reason"] == "context_length_exceeded"
+        assert _field(error) == param
     else:
         assert (error["param"], error["code"]) == (param, "context_length_exceeded")
 
@@ -118,14 +124,21 @@ def test_a_streams_failure_is_told_in_the_dialects_words(
     """Whether the stream has begun or not, an upstream's refusal names the field by which the client knows it."""
     steps: list[Delta | GatewayError] = [*begun, InvalidRequest("Not so.", param="messages")]
     with gateway_with(site, log_stream, ScriptedProvider("choosy", steps)) as gateway, gateway.client() as http:
-        response = http.post(path, json={"model": "r", "stream": True, **asked})
+        response = http.post(address(path, "r", stream=True), json={"model": "r", "stream": True, **asked})
     assert response.status_code == (200 if begun else 400)
     error = _streamed_error(response) if begun else response.json()["error"]
     if path == "/v1/messages":
         assert error["message"] == "messages: Not so."
+    elif path == GENERATE:
+        assert (error["message"], _field(error)) == ("Not so.", param)
     else:
         assert (error["message"], error["param"]) == ("Not so.", param)
     assert "[DONE]" not in response.text
+
+
+def _field(error: Any) -> Any:
+    """The field at fault, among the details of one of Google's errors."""
+    return error["details"][1]["fieldViolations"][0]["field"]
 
 
 def _streamed_error(response: httpx.Response) -> Any:
@@ -141,7 +154,10 @@ def test_each_dialect_answers_whole_and_streamed(
     """The same words reach the client, with the headers of an answer, after one who couldn't answer."""
     broken, working = ScriptedProvider("broken", UpstreamUnavailable("Down.")), ScriptedProvider("working")
     with gateway_with(site, log_stream, broken, working) as gateway, gateway.client() as http:
-        answers = [http.post(path, json={"model": "r", "stream": stream, **asked}) for stream in (False, True)]
+        answers = [
+            http.post(address(path, "r", stream=stream), json={"model": "r", "stream": stream, **asked})
+            for stream in (False, True)
+        ]
     for answer in answers:
         assert answer.status_code == 200
         assert "Hello." in answer.text

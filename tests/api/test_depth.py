@@ -23,6 +23,9 @@ _SHAPES: dict[str, Callable[[int], str]] = {
 _DEPTHS = (50, 58, 100, 199, 250, 1000, 100_000)
 _CALL = {"id": "c", "type": "function", "function": {"name": "t", "arguments": _HOLE}}
 _RESULT = {"role": "tool", "tool_call_id": "c", "content": "done"}
+_CONTENT = {"role": "user", "parts": [{"text": "Hello"}]}
+_ASKED = {"role": "model", "parts": [{"functionCall": {"name": "t", "args": _HOLE}}]}
+_ANSWERED = {"role": "user", "parts": [{"functionResponse": {"name": "t", "response": {"a": _HOLE}}}]}
 _USE = {"type": "tool_use", "id": "c", "name": "t", "input": _HOLE}
 _USED = {"type": "tool_result", "tool_use_id": "c", "content": "done"}
 
@@ -41,6 +44,10 @@ def _anthropic(**fields: object) -> tuple[str, dict[str, object]]:
 
 def _completions(**fields: object) -> tuple[str, dict[str, object]]:
     return "/v1/completions", {"prompt": "Hello", **fields}
+
+
+def _gemini(**fields: object) -> tuple[str, dict[str, object]]:
+    return "/v1beta/models/one-model:generateContent", {"contents": [_CONTENT], **fields}
 
 
 def _function(parameters: object) -> dict[str, object]:
@@ -68,6 +75,11 @@ _REQUESTS = [
     _anthropic(tools=[{"name": "t", "input_schema": _HOLE}]),
     _anthropic(messages=[_USER, {"role": "assistant", "content": [_USE]}, {"role": "user", "content": [_USED]}]),
     _anthropic(x=_HOLE),
+    _gemini(contents=_HOLE),
+    _gemini(contents=[_CONTENT, _ASKED, _ANSWERED]),
+    _gemini(tools=[{"functionDeclarations": [{"name": "t", "parameters": _HOLE}]}]),
+    _gemini(generationConfig={"responseMimeType": "application/json", "responseSchema": _HOLE}),
+    _gemini(generationConfig={"responseJsonSchema": _HOLE, "x": _HOLE}),
     _completions(prompt=_HOLE),
     _completions(logit_bias=_HOLE),
 ]
@@ -101,5 +113,6 @@ def _assert_answered(reply: httpx.Response, what: str) -> None:
         return
     error = reply.json()["error"]
     # The model has something else to say than the JSON that was asked for.
-    assert 400 <= reply.status_code < 500 or error.get("code") == "invalid_json_from_upstream", f"{what}: {reply.text}"
+    code = error["details"][0]["reason"] if "status" in error else error.get("code")
+    assert 400 <= reply.status_code < 500 or code == "invalid_json_from_upstream", f"{what}: {reply.text}"
     assert error["message"], what

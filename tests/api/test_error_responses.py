@@ -8,6 +8,7 @@ import pytest
 from app.api.anthropic.errors import ANTHROPIC_ERRORS
 from app.api.completions.errors import COMPLETIONS_ERRORS
 from app.api.error_responses import OPENAI_ERRORS, error_form_of, openai_error_object
+from app.api.gemini.errors import GEMINI_ERRORS
 from app.api.request import ErrorForm
 from app.api.responses.errors import RESPONSES_ERRORS
 from app.domain.errors import GatewayError, InvalidRequest, MessageRefused
@@ -43,13 +44,16 @@ def stranger(gateway: LiveGateway) -> Iterator[httpx.Client]:
         ("/v1/nothing", b"anthropic-version", ANTHROPIC_ERRORS),
         ("/v1/sessions", b"anthropic-version", ANTHROPIC_ERRORS),
         ("/nothing", b"anthropic-version", ANTHROPIC_ERRORS),
+        ("/v1beta/models", b"x-api-key", GEMINI_ERRORS),
+        ("/nothing", b"x-goog-api-key", GEMINI_ERRORS),
+        ("/v1/chat/completions", b"x-goog-api-key", OPENAI_ERRORS),
     ],
 )
 def test_the_address_tells_the_dialect_and_a_header_where_it_is_shared(
     path: str, header: bytes, form: ErrorForm
 ) -> None:
     """Messages are Anthropic's, chats OpenAI's whatever the headers say; of models both have a list."""
-    forms = [ANTHROPIC_ERRORS, OPENAI_ERRORS, RESPONSES_ERRORS, COMPLETIONS_ERRORS]
+    forms = [ANTHROPIC_ERRORS, OPENAI_ERRORS, RESPONSES_ERRORS, COMPLETIONS_ERRORS, GEMINI_ERRORS]
     assert error_form_of(path, {header: b"1"}, forms) is form
 
 
@@ -98,6 +102,31 @@ def test_every_refusal_of_anthropics_clients_is_anthropics_error(
     assert (document["type"], document["error"]["type"]) == ("error", kind)
     assert document["request_id"] == response.headers["request-id"] == response.headers["x-request-id"]
     assert document["request_id"] == "request-of-mine"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status", "word"),
+    [
+        ("POST", "/v1beta/models/kimi:generateContent", {}, 401, "UNAUTHENTICATED"),
+        ("GET", "/v1/models", {"x-goog-api-key": "wrong"}, 401, "UNAUTHENTICATED"),
+        ("GET", "/v1beta/files", {"x-goog-api-key": ALICE_KEY}, 404, "NOT_FOUND"),
+        ("POST", "/upload/v1beta/files", {"x-goog-api-key": ALICE_KEY}, 404, "NOT_FOUND"),
+        ("POST", "/v1beta/models/kimi:predict", {"x-goog-api-key": ALICE_KEY}, 404, "NOT_FOUND"),
+        ("GET", "/v1beta/models/kimi:countTokens", {"x-goog-api-key": ALICE_KEY}, 405, "UNIMPLEMENTED"),
+        ("PUT", "/v1beta/models/kimi", {"x-goog-api-key": ALICE_KEY}, 405, "UNIMPLEMENTED"),
+        ("POST", "/v1/models/kimi:countTokens", {"x-goog-api-key": ALICE_KEY}, 413, "INVALID_ARGUMENT"),
+    ],
+)
+def test_every_refusal_of_googles_clients_is_googles_error(
+    stranger: httpx.Client, method: str, path: str, headers: dict[str, str], status: int, word: str
+) -> None:
+    """Keys, unknown addresses, methods and sizes are refused in Google's shape, with the id that the log has."""
+    body = bytes(2_000_000) if status == 413 else b""
+    response = stranger.request(method, path, headers={**headers, "X-Request-ID": "request-of-mine"}, content=body)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["status"]) == (status, status, word)
+    assert error["details"][0]["metadata"] == {"requestId": response.headers["x-request-id"]}
+    assert response.headers["x-request-id"] == "request-of-mine"
 
 
 def test_a_gateway_that_is_late_says_so_in_each_dialect(

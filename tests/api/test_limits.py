@@ -15,6 +15,7 @@ import pytest
 from anthropic import Anthropic
 from openai import OpenAI
 
+from app.api.wire.addresses import GENERATE
 from app.domain.caller import caller_of_key
 from app.domain.granting import Scope
 from app.keys.administration import NewSecret, create_key
@@ -22,6 +23,7 @@ from app.storage.database import Database
 from app.storage.limits import set_limits
 from simulator.live import LiveSimulator
 from tests import databases
+from tests.addresses import address
 from tests.clients import anthropic_sdk, sdk
 from tests.conftest import StartGateway
 from tests.live import ALICE_KEY, LiveGateway, until
@@ -37,6 +39,7 @@ _CALLS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "responses": ("/v1/responses", {"model": "kimi", "input": "Hello"}),
     "completions": ("/v1/completions", {"model": "kimi", "prompt": "Hello"}),
     "anthropic": ("/v1/messages", {"model": "kimi", "max_tokens": 1000, "messages": _HELLO}),
+    "gemini": (GENERATE, {"contents": [{"parts": [{"text": "Hello"}]}], "generationConfig": {"maxOutputTokens": 1000}}),
 }
 every_way = pytest.mark.parametrize(
     ("dialect", "streamed"), [(dialect, streamed) for dialect in _CALLS for streamed in (False, True)]
@@ -85,7 +88,14 @@ def _set(database: Database, scope: Scope, text: str | None) -> None:
 
 def _ask(client: httpx.Client, dialect: str = "openai", *, streamed: bool = False) -> httpx.Response:
     path, body = _CALLS[dialect]
-    return client.post(path, json={**body, "stream": streamed})
+    return client.post(address(path, stream=streamed), json={**body, "stream": streamed})
+
+
+def _code(error: dict[str, Any], dialect: str) -> str:
+    """The gateway's own code."""
+    if dialect == "gemini":
+        return str(error["details"][0]["reason"])
+    return str(error["details"]["error_code"] if dialect == "anthropic" else error["code"])
 
 
 def _limits(client: httpx.Client) -> list[dict[str, Any]]:
@@ -127,6 +137,9 @@ def test_a_limit_is_a_429_in_every_dialect(
     if dialect == "anthropic":
         assert error["type"] == "rate_limit_error"
         assert error["details"]["error_code"] == "rate_limit_exceeded"
+    elif dialect == "gemini":
+        assert (error["status"], _code(error, dialect)) == ("RESOURCE_EXHAUSTED", "rate_limit_exceeded")
+        assert 0 < float(error["details"][-1]["retryDelay"].removesuffix("s")) <= 3600
     else:
         assert (error["type"], error["code"]) == ("requests", "rate_limit_exceeded")
     seconds, milliseconds = int(refused.headers["retry-after"]), int(refused.headers["retry-after-ms"])
@@ -196,8 +209,7 @@ def test_a_spent_quota_is_not_to_be_tried_again(
         refused = _ask(client, dialect, streamed=streamed)
     assert (answered.status_code, refused.status_code) == (200, 429)
     error = refused.json()["error"]
-    code = error["details"]["error_code"] if dialect == "anthropic" else error["code"]
-    assert code == "insufficient_quota"
+    assert _code(error, dialect) == "insufficient_quota"
     assert refused.headers["x-should-retry"] == "false"
     assert "retry-after" not in refused.headers
     assert not [name for name in _of_limits(answered) if "reset" in name]

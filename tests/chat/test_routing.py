@@ -5,6 +5,7 @@ from typing import Any, TextIO
 import httpx
 import pytest
 
+from app.api.wire.addresses import GENERATE
 from app.domain.chat import Completion, Delta, ToolCall, Usage
 from app.domain.errors import (
     ContextTooLong,
@@ -17,6 +18,7 @@ from app.domain.errors import (
 )
 from app.domain.prompt import PromptLimit
 from simulator.live import LiveSimulator
+from tests.addresses import address
 from tests.live import LiveGateway
 from tests.scripted import ScriptedProvider, gateway_with
 
@@ -234,12 +236,16 @@ def test_a_replay_is_told_like_the_first_time(site: LiveSimulator, log_stream: T
         "/v1/chat/completions": {"model": "r", "messages": HELLO, "tools": functions},
         "/v1/responses": {"model": "r", "input": "Hello", "tools": [{"type": "function", **tool} for tool in tools]},
         "/v1/messages": {"model": "r", "messages": HELLO, "tools": tools, "max_tokens": 99},
+        GENERATE: {
+            "contents": [{"parts": [{"text": "Hello"}]}],
+            "tools": [{"functionDeclarations": [{"name": tool["name"]} for tool in tools]}],
+        },
     }
     with gateway_with(site, log_stream, native) as gateway, gateway.client() as client:
         for path, body in bodies.items():
             headers = {"X-Session-Id": path, "Idempotency-Key": "k"}
-            first, second = (client.post(path, json=body, headers=headers) for _ in range(2))
-            stream = client.post(path, json={**body, "stream": True}, headers=headers)
+            first, second = (client.post(address(path, "r"), json=body, headers=headers) for _ in range(2))
+            stream = client.post(address(path, "r", stream=True), json={**body, "stream": True}, headers=headers)
             assert (first.status_code, second.headers["x-session-action"]) == (200, "replayed")
             assert _lasting(second.json()) == _lasting(first.json())
             assert stream.headers["x-session-action"] == "replayed"
@@ -248,10 +254,13 @@ def test_a_replay_is_told_like_the_first_time(site: LiveSimulator, log_stream: T
     assert len(native.requests) == len(bodies)
 
 
+_NEW = frozenset({"id", "created", "created_at", "responseId"})
+
+
 def _lasting(value: Any) -> Any:
     """An answer without what is new each time: ids of its own and times."""
     if isinstance(value, dict):
-        return {name: _lasting(part) for name, part in value.items() if name not in ("id", "created", "created_at")}
+        return {name: _lasting(part) for name, part in value.items() if name not in _NEW}
     return [_lasting(part) for part in value] if isinstance(value, list) else value
 
 

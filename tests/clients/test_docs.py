@@ -68,6 +68,11 @@ def test_the_description_tells_all_addresses(document: Any) -> None:
         "/v1/responses/{response_id}/input_items": {"get"},
         "/v1/messages": {"post"},
         "/v1/messages/count_tokens": {"post"},
+        "/v1beta/models/{model}:generateContent": {"post"},
+        "/v1beta/models/{model}:streamGenerateContent": {"post"},
+        "/v1beta/models/{model}:countTokens": {"post"},
+        "/v1beta/models": {"get"},
+        "/v1beta/models/{model}": {"get"},
         "/v1/models": {"get"},
         "/v1/models/{model}": {"get"},
         "/v1/sessions": {"get"},
@@ -122,6 +127,16 @@ def test_the_description_names_the_messages_request_and_its_errors(document: Any
     assert set(messages["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
     errors = [answer for status, answer in messages["responses"].items() if status != "200"]
     assert {schema_of(answer["content"]) for answer in errors} == {"AnthropicErrorEnvelope"}
+
+
+def test_the_description_names_the_content_request_and_its_errors(document: Any) -> None:
+    """So is Gemini's, which is imported no sooner than it is described."""
+    content = document["paths"]["/v1beta/models/{model}:generateContent"]["post"]
+    request = document["components"]["schemas"][schema_of(content["requestBody"]["content"])]
+    assert {"contents", "systemInstruction", "generationConfig", "tools", "toolConfig"} <= set(request["properties"])
+    assert [parameter["name"] for parameter in content["parameters"] if parameter["in"] == "path"] == ["model"]
+    errors = [answer for status, answer in content["responses"].items() if status != "200"]
+    assert {schema_of(answer["content"]) for answer in errors} == {"GeminiErrorEnvelope"}
 
 
 def test_the_description_knows_of_no_422(document: Any) -> None:

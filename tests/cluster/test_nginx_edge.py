@@ -51,6 +51,7 @@ def front(worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         {"X_Api_Key": "key-1"},
         {"X_API_KEY": " key-1 "},
         {"Api_Key": "key-1"},
+        {"X_Goog_Api_Key": "key-1"},
         {"Authorization": "Bearer key-1", "X_Api_Key": "key-1"},
         {"X_Api_Key": "key-1", "Api_Key": "key-1"},
     ],
@@ -67,6 +68,7 @@ def test_a_key_is_one_key_however_it_is_spelled(limited: Edge, other: Mapping[st
     [
         {"Authorization": "Bearer made-up-{}", "X_Api_Key": "key-1"},
         {"X_Api_Key": "made-up-{}", "Api_Key": "key-1"},
+        {"X_Api_Key": "made-up-{}", "X_Goog_Api_Key": "key-1"},
         {"Authorization": "Bearer another-{}", "X_Api_Key": "made-up-{}", "Api_Key": "key-1"},
         {"X_Api_Key": "key-1\r\nX-Api-Key: made-up-{}"},
         {"X_Api_Key": "key-1\r\nX-Api-Key: made-up-{}\r\nX-Api-Key: made-up-too-{}"},
@@ -181,9 +183,29 @@ def test_a_refusal_below_messages_is_in_anthropic_s_form(
     assert_own_headers(response.headers)
 
 
+@pytest.mark.parametrize(("raw", "status", "code"), list(REFUSALS.values())[1:], ids=list(REFUSALS)[1:])
+def test_a_refusal_at_google_s_addresses_is_in_google_s_form(front: Edge, raw: bytes, status: int, code: str) -> None:
+    """Status, its word, our code and the request's id."""
+    response = front.send(raw.replace(b"%s", b"/v1beta/models/kimi:generateContent"))
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (status, status)
+    assert error["status"].isupper()
+    assert error["message"]
+    [info] = error["details"]
+    assert (info["reason"], info["metadata"]) == (code, {"requestId": response.headers["x-request-id"]})
+    assert_own_headers(response.headers)
+
+
 @pytest.mark.parametrize(
     ("path", "headers", "dialect"),
     [
+        ("/v1/models", {"X-Goog-Api-Key": "key"}, "gemini"),
+        ("/v1/models", {"X-Goog-Api-Client": "sdk", "X-Api-Key": "key"}, "gemini"),
+        ("/v1/models/kimi:streamGenerateContent?alt=sse", {}, "gemini"),
+        ("/v1/messages", {"X-Goog-Api-Key": "key"}, "anthropic"),
+        ("/elsewhere", {"X-Goog-Api-Key": "key"}, "gemini"),
+        ("/v1/chat/completions", {"X-Goog-Api-Key": "key"}, "openai"),
+        ("/v1betas", {}, "openai"),
         ("/v1/models", {"Anthropic-Version": "2023-06-01"}, "anthropic"),
         ("/v1/models", {"X-Api-Key": "key"}, "anthropic"),
         ("/v1/models", {}, "openai"),
@@ -200,6 +222,7 @@ def test_the_dialect_is_that_of_the_app(front: Edge, path: str, headers: Mapping
     response = front.send(f"POST {path} HTTP/1.1\r\nHost: x\r\n{lines}Content-Length: 2000000\r\n\r\n".encode())
     assert response.status_code == 413
     assert ("request_id" in response.json()) == (dialect == "anthropic")
+    assert ("details" in response.json()["error"]) == (dialect in ("anthropic", "gemini"))
 
 
 UPLOADS = [

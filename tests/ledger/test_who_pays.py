@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from app.api.wire.addresses import GENERATE
 from app.domain.tokens import estimate
 from app.keys.administration import NewSecret, create_key, pause_key, revoke_key
 from app.observe.loop_lag import LoopLag
@@ -25,6 +26,7 @@ from app.storage.schema import migrate
 from app.storage.usage import usage_by
 from simulator.live import LiveSimulator
 from tests import databases
+from tests.addresses import address
 from tests.conftest import StartGateway
 from tests.ledger.upstream import answers, upstream_in_thread
 from tests.live import WAIT_SECONDS, LiveGateway, until
@@ -41,6 +43,7 @@ _PATHS: dict[str, tuple[str, dict[str, Any]]] = {
     "completions": ("/v1/completions", {"prompt": "Hello"}),
     "responses": ("/v1/responses", {"input": "Hello"}),
     "anthropic": ("/v1/messages", {"messages": _SAID, "max_tokens": 1000}),
+    "gemini": (GENERATE, {"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]}),
 }
 _PROVIDERS = """
 [[providers]]
@@ -62,6 +65,8 @@ _TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type
 _FORM = {"type": "json_schema", "json_schema": {"name": "town", "schema": {"type": "object", "required": ["name"]}}}
 _BAD_GATEWAY = reply({"error": {"message": "Broken."}}, "502 Bad Gateway")
 _NOTHING = (0, 0, 0, 0)
+# They have no codes of their own for what is wrong with a field; those are OpenAI's alone.
+_WITHOUT_CODES = ("anthropic", "gemini")
 
 EACH_DIALECT = pytest.mark.parametrize("dialect", list(_PATHS))
 WHOLE_AND_STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
@@ -93,7 +98,8 @@ class Books:
     ) -> httpx.Response:
         """Call, and read the answer to its end, or to where it breaks off."""
         path, body = _PATHS[dialect]
-        return self.client.post(path, json={**body, "model": "up/m", "stream": streamed, **fields}, headers=headers)
+        asked = {**body, "model": "up/m", "stream": streamed, **fields}
+        return self.client.post(address(path, asked["model"], stream=streamed), json=asked, headers=headers)
 
     def rows(self, number: int) -> list[dict[str, Any]]:
         """So many rows, as soon as they are there; the oldest first."""
@@ -440,9 +446,10 @@ def _sent(books: Books, dialect: str, headers: dict[str, str] | None = None, **f
     """A request on a socket of its own."""
     path, body = _PATHS[dialect]
     data = json.dumps({**body, "model": "up/m", **fields}).encode()
-    address = urlsplit(books.gateway.base_url)
-    connection = socket.create_connection((address.hostname, address.port), timeout=WAIT_SECONDS)
-    head = f"POST {path} HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {books.key.secret}\r\n"
+    host = urlsplit(books.gateway.base_url)
+    connection = socket.create_connection((host.hostname, host.port), timeout=WAIT_SECONDS)
+    target = address(path, "up/m", stream=fields.get("stream") is True)
+    head = f"POST {target} HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {books.key.secret}\r\n"
     head += "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
     connection.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
     return connection
@@ -551,11 +558,13 @@ def test_what_the_gateway_refuses_is_a_row_and_free(
     """With its reason and, as far as it is known, its model; no request is counted, and no upstream asked."""
     headers = {name: value for name, value in fields.items() if name.startswith("X-")}
     body = {name: value for name, value in fields.items() if name not in headers}
+    if dialect == "gemini" and "temperature" in body:
+        body = {"generationConfig": body}
     refused = books.ask(dialect, streamed=streamed, headers=headers, **body)
     assert refused.status_code == status, refused.text
     row = books.row()
-    if dialect == "anthropic" and code == "invalid_type":
-        code = "invalid_request_error"  # it has no codes, and this one is OpenAI's alone
+    if dialect in _WITHOUT_CODES and code == "invalid_type":
+        code = "invalid_request_error"
     assert (ended(row), paid(row)) == (("refused", status, code), _NOTHING)
     assert (row["key_id"], row["project"], row["dialect"]) == (books.key.key.id, "lab", dialect)
     assert (row["model"], row["streamed"], row["request_id"]) == (model, streamed, refused.headers["x-request-id"])
@@ -601,13 +610,14 @@ def test_a_body_that_is_too_large_is_a_row_and_free(books: Books, dialect: str, 
 def test_what_cannot_be_read_is_a_row_and_free(
     books: Books, dialect: str, content: bytes, headers: dict[str, str], status: int, code: str
 ) -> None:
-    """Without a model, because there is none to be read."""
-    refused = books.client.post(_PATHS[dialect][0], content=content, headers=headers)
+    """Without a model, because there is none to be read, unless the address names it."""
+    refused = books.client.post(address(_PATHS[dialect][0]), content=content, headers=headers)
     assert refused.status_code == status, refused.text
     row = books.row()
-    if dialect == "anthropic" and code == "invalid_type":
+    if dialect in _WITHOUT_CODES and code == "invalid_type":
         code = "invalid_request_error"
-    assert (ended(row), paid(row), row["model"]) == (("refused", status, code), _NOTHING, "")
+    model = "kimi" if dialect == "gemini" else ""
+    assert (ended(row), paid(row), row["model"]) == (("refused", status, code), _NOTHING, model)
 
 
 @pytest.fixture
@@ -757,6 +767,11 @@ def test_what_is_no_call_is_no_row(books: Books) -> None:
         ("POST", "/v1/messages/count_tokens", messages),
         ("POST", "/v1/messages/count_tokens", {}),
         ("POST", "/v1/responses/input_tokens", {"model": "kimi", "input": "Hello"}),
+        ("POST", "/v1beta/models/kimi:countTokens", {}),
+        ("POST", "/v1beta/models/kimi:countTokens", _PATHS["gemini"][1]),
+        ("POST", "/v1beta/models/kimi:predict", _PATHS["gemini"][1]),
+        ("GET", "/v1beta/models", None),
+        ("GET", "/v1beta/models/none", None),
         ("GET", "/v1/responses/resp_none", None),
         ("GET", "/v1/models", None),
         ("GET", "/v1/models/none", None),

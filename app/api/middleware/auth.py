@@ -1,6 +1,7 @@
 """Lets requests in by their API key, except at public addresses."""
 
 import hashlib
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
@@ -13,10 +14,11 @@ from app.domain.caller import Caller, caller_of_key
 from app.domain.errors import GatewayError, InvalidApiKey, MissingScope
 from app.observe.logging import access_fields
 
-# Anthropic's and Azure's.
-_KEY_HEADERS = (b"x-api-key", b"api-key")
+# Anthropic's, and Azure's or Google's: where both are, Azure's counts, and so it does in nginx.conf.
+_KEY_HEADERS = ((b"x-api-key",), (b"api-key", b"x-goog-api-key"))
 _ANYBODY = Caller("anonymous")
-_HOW = "Send it as 'Authorization: Bearer KEY' or as 'x-api-key: KEY'."
+_IN_THE_URL = re.compile(rb"(?:^|&)key=")
+_NOT_IN_THE_URL = "A key in the URL isn't taken: URLs are kept in logs."
 # Of a wrong key its ends are told, so that its owner knows which one it was; of a shorter one nothing.
 _TELLING_LENGTH = 16
 _END_LENGTH = 4
@@ -107,7 +109,7 @@ class AuthMiddleware:
                 await self._app(scope, receive, send)  # which knows its visitors by a cookie
                 return
             if caller is None:
-                caller = await self._looked_up(scope["method"], context.headers)
+                caller = await self._looked_up(scope, context)
             needed = self._needed(scope["method"], scope["path"], caller)
             if needed not in caller.scopes:
                 context.caller = caller
@@ -127,15 +129,15 @@ class AuthMiddleware:
             return self._scopes.get(path, "chat")
         return "admin:read" if method in ("GET", "HEAD") and "admin" not in caller.scopes else "admin"
 
-    async def _looked_up(self, method: str, headers: Mapping[bytes, bytes]) -> Caller:
+    async def _looked_up(self, scope: Scope, context: RequestContext) -> Caller:
         """The caller of a key that isn't known yet, or the refusal."""
-        if preflight := refused_preflight(method, headers):
+        if preflight := refused_preflight(scope["method"], context.headers):
             raise preflight
         if self._issued is not None:
-            for key in _keys_elsewhere(headers):
+            for key in _keys_elsewhere(context.headers):
                 if caller := await self._issued.look_up(key):
                     return caller
-        raise _refusal(headers)
+        raise _refusal(context, scope.get("query_string", b""))
 
 
 def _caller(keys: ApiKeys, issued: IssuedKeys | None, headers: Mapping[bytes, bytes]) -> Caller | None:
@@ -152,19 +154,22 @@ def _known(keys: ApiKeys, issued: IssuedKeys | None, key: bytes) -> Caller | Non
 
 def _keys_elsewhere(headers: Mapping[bytes, bytes]) -> list[bytes]:
     """The keys in headers of their own, or behind no `Bearer` or several."""
-    found = [headers.get(name, b"").strip() for name in _KEY_HEADERS]
+    found = [next((key for name in names if (key := headers.get(name, b"").strip())), b"") for names in _KEY_HEADERS]
     words = headers.get(b"authorization", b"").split()
     if words and all(word.lower() == b"bearer" for word in words[:-1]) and words[-1].lower() != b"bearer":
         found.insert(0, words[-1])
     return [key for key in found if key]
 
 
-def _refusal(headers: Mapping[bytes, bytes]) -> InvalidApiKey:
+def _refusal(context: RequestContext, query: bytes) -> InvalidApiKey:
     """What is wrong with the key, in the words by which clients tell it from other errors."""
-    presented = _keys_elsewhere(headers)
-    if not presented:
-        return InvalidApiKey(f"You didn't provide an API key. {_HOW}")
-    return InvalidApiKey(f"Incorrect API key provided: {_masked(presented[0])}. {_HOW}")
+    how = f"Send it as 'Authorization: Bearer KEY' or as '{context.error_form.key_header}: KEY'."
+    presented = _keys_elsewhere(context.headers)
+    if presented:
+        return InvalidApiKey(f"Incorrect API key provided: {_masked(presented[0])}. {how}")
+    if _IN_THE_URL.search(query):
+        return InvalidApiKey(f"{_NOT_IN_THE_URL} {how}")
+    return InvalidApiKey(f"You didn't provide an API key. {how}")
 
 
 def _masked(key: bytes) -> str:

@@ -11,7 +11,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.api.error_responses import error_form_of, error_response
 from app.api.refusals import Refusals
 from app.api.request import ErrorForm, RequestContext
-from app.api.wire.addresses import DOCUMENTS, PAGES, TrustedProxies, meant_address
+from app.api.wire.addresses import (
+    DOCUMENTS,
+    GENERATE_STREAM,
+    PAGES,
+    ModelAddress,
+    TrustedProxies,
+    googles_address,
+    meant_address,
+    model_address,
+)
 from app.domain.errors import GatewayStopping, InternalError
 from app.domain.request_ids import RequestIds
 from app.observe.logging import AccessLog
@@ -72,12 +81,16 @@ class RequestContextMiddleware:
         given = headers.get(b"x-request-id")
         request_id = given.decode() if given and _SANE_ID.fullmatch(given) else self._ids.new()
         form = self._endpoints.get(path) if method == "POST" else None
+        asked: ModelAddress | None = None
         if form is None:
-            path = self._address(scope, headers)
-            form = self._endpoints.get(path) if method == "POST" else None
+            path, asked = self._address(scope, headers)
+            form = self._endpoints.get(scope["path"]) if method == "POST" else None
         scope["context"] = context = RequestContext(
-            headers, request_id, form or error_form_of(path, headers, self._error_forms)
+            headers, request_id, form or error_form_of(scope["path"], headers, self._error_forms)
         )
+        if asked is not None:
+            context.asked, context.model = asked, asked.model
+            context.wants_stream = asked.endpoint == GENERATE_STREAM
         shown = path
         if form is None:
             send = context.completing(send)
@@ -109,17 +122,23 @@ class RequestContextMiddleware:
             level = logging.DEBUG if path in _PROBES else logging.INFO
             self._access_log.close(line, context.status, seconds, level)
             if form is not None and context.error is not None and not context.became_call:
-                self._refusals.note(path, context)
+                self._refusals.note(scope["path"], context)
 
-    def _address(self, scope: Scope, headers: Mapping[bytes, bytes]) -> str:
-        """The address that a request means, which all other layers go by from here on."""
-        scope["path"] = path = meant_address(scope["path"])
+    def _address(self, scope: Scope, headers: Mapping[bytes, bytes]) -> tuple[str, ModelAddress | None]:
+        """The address that a request means, which all other layers go by from here on.
+
+        If it names a model, they go by what is the same for all models.
+        """
+        scope["path"] = path = googles_address(meant_address(scope["path"]), headers)
+        asked = model_address(path, scope.get("query_string", b"")) if scope["method"] == "POST" else None
+        if asked is not None:
+            scope["path"] = asked.endpoint
         has_pages = path in DOCUMENTS or path.startswith(PAGES)
         if has_pages and (given := headers.get(b"x-forwarded-prefix")):
             scope["root_path"] = self._proxies.prefix(given, scope.get("client"))
         if has_pages and (given := headers.get(b"x-forwarded-for")):
             scope["client"] = self._proxies.client(given, scope.get("client"))
-        return path
+        return path, asked
 
 
 def route_of(scope: Scope) -> str:

@@ -13,7 +13,7 @@ import structlog
 from msgspec import Struct
 from starlette.types import Message, Receive, Send
 
-from app.api.dialects import EventEncoder
+from app.api.dialects import EVENTS, EventEncoder
 from app.api.request import NO_STORE, RawHeaders, RequestContext, cancel_on_disconnect
 from app.api.streaming.late_response import LateResponse
 from app.api.streaming.pacing import Pacer
@@ -29,7 +29,6 @@ _WRITE_BYTES = 16 * 1024
 _STREAM_HEADERS = (
     NO_STORE,
     (b"x-accel-buffering", b"no"),
-    (b"content-type", b"text/event-stream; charset=utf-8"),
 )
 
 
@@ -59,6 +58,7 @@ class EventStream:
     Args:
         events: The call's events, not yet begun.
         encoder: Makes the dialect's encoder when the opening is known.
+        media_type: Of what it writes.
         headers_of: The response headers that tell about the opening.
         policy: Times and sizes.
         metrics: Told of streams and heartbeats.
@@ -72,9 +72,11 @@ class EventStream:
         headers_of: Callable[[Opening], RawHeaders],
         policy: StreamPolicy,
         metrics: Metrics,
+        media_type: bytes = EVENTS,
     ) -> None:
         self._events = events
         self._encoder = encoder
+        self._media_type = media_type
         self._headers_of = headers_of
         self._policy = policy
         self._metrics = metrics
@@ -117,7 +119,7 @@ class EventStream:
         if self._opening is None:
             raise InternalError("The answer began without an opening.")
         self._metrics.stream_began()
-        headers = [*_STREAM_HEADERS, *self._headers_of(self._opening)]
+        headers = [*_STREAM_HEADERS, (b"content-type", self._media_type), *self._headers_of(self._opening)]
         return self._context.begin_response(200, headers), self._encoder(self._opening)
 
     async def _write_all(self, events: AsyncGenerator[Event, None], out: LateResponse) -> None:

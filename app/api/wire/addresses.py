@@ -2,6 +2,9 @@
 
 import ipaddress
 import re
+from collections.abc import Collection
+
+from msgspec import Struct
 
 # Where other addresses are told.
 DOCUMENTS = frozenset({"/", "/docs", "/openapi.json"})
@@ -9,6 +12,10 @@ DOCUMENTS = frozenset({"/", "/docs", "/openapi.json"})
 CONSOLE = "/console"
 ADMINISTRATION = "/admin/"
 PAGES = (CONSOLE, ADMINISTRATION)
+# The beginning of the addresses of Google's clients, and those of them at which calls are answered.
+GOOGLE = "/v1beta/"
+GENERATE = "/v1beta/models/{model}:generateContent"
+GENERATE_STREAM = "/v1beta/models/{model}:streamGenerateContent"
 _PUBLIC = DOCUMENTS | {"/health", "/ready"}
 _NAMES = (
     "chat/+completions|completions|messages/+count_tokens|messages|models|responses|sessions|"
@@ -19,10 +26,46 @@ _NAMES = (
 _STEP = re.compile(rf"(?:/+v1)*/+({_NAMES})(?=/|$)")
 _END = re.compile(rf"/({_NAMES})/*$")
 _SLASHES = re.compile("/+")
+# Request headers by which Google's clients are told from others.
+GOOGLE_MARKS = frozenset({b"x-goog-api-key", b"x-goog-api-client"})
+# Google's clients put a version of their own before the models, and what they ask of a model behind its name.
+_BEFORE_A_MODEL = re.compile("((?:/+v1(?:beta|alpha)?)*)/+models(?=/|$)")
+_LONGEST_METHOD = 40
 # Below them there are ids, which may hold anything.
 _WITH_IDS = frozenset({"models", "responses", "sessions"})
 _SESSION = "/v1/sessions/"
+_MODELS = "/v1/models"
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+){1,8}")
+
+
+class ModelAddress(Struct, frozen=True):
+    """An address that names a model, and what is asked of it.
+
+    Args:
+        endpoint: The address with `{model}` in place of the name, which is the same for all models.
+        model: The model.
+        query: What stands behind the address.
+    """
+
+    endpoint: str
+    model: str
+    query: bytes = b""
+
+
+def model_address(path: str, query: bytes) -> ModelAddress | None:
+    """What an address means that is one of Google's for a model; None for any other."""
+    found = _BEFORE_A_MODEL.match(path)
+    model, _, method = path[found.end() :].strip("/").rpartition(":") if found is not None else ("", "", "")
+    if not model or not method.isascii() or not method.isalpha() or len(method) > _LONGEST_METHOD:
+        return None
+    return ModelAddress(f"{GOOGLE}models/{{model}}:{method}", model, query)
+
+
+def googles_address(path: str, headers: Collection[bytes]) -> str:
+    """The address that Google's clients mean by one that other dialects have, too; for all others the same."""
+    if f"{path}/".startswith(f"{_MODELS}/") and not GOOGLE_MARKS.isdisjoint(headers):
+        return GOOGLE + path.removeprefix("/v1/")
+    return path
 
 
 def meant_address(path: str) -> str:
@@ -38,6 +81,9 @@ def meant_address(path: str) -> str:
     rest = path[place:].lstrip("/")
     if name and (not rest or name in _WITH_IDS):
         return f"/v1/{name}/{rest}" if rest else f"/v1/{name}"
+    if (found := _BEFORE_A_MODEL.match(path)) and ("beta" in found[1] or "alpha" in found[1]):
+        model = path[found.end() :].strip("/")
+        return f"{GOOGLE}models/{model}" if model else f"{GOOGLE}models"
     bare = "/" + path.strip("/")
     return bare if bare in _PUBLIC else path
 
@@ -48,7 +94,7 @@ def address_hint(path: str) -> str:
         return f" Did you mean /v1/{_SLASHES.sub('/', end[1])}?"
     if path.startswith(ADMINISTRATION):
         return "" if path.startswith(f"{ADMINISTRATION}v1/") else " The admin API's addresses begin with /admin/v1/."
-    return "" if path.startswith("/v1/") else " The API's addresses begin with /v1/."
+    return "" if path.startswith(("/v1/", GOOGLE)) else " The API's addresses begin with /v1/."
 
 
 class TrustedProxies:

@@ -1,13 +1,13 @@
 """A client's request that has Anthropic's form already: sent on with nothing lost. Pure."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from operator import is_
+from collections.abc import Mapping, Sequence
 
 from msgspec import Raw
 
-from app.domain.chat import Message, NativeRequest, NativeTurn
-from app.domain.json import exact_json_bytes, lenient_json_bytes, read_json_object
+from app.domain.chat import Message, NativeRequest
+from app.domain.json import exact_json_bytes, read_json_object
 from app.providers.anthropic.messages import wire_turns
+from app.providers.api_upstream.native_turns import own_messages, turns_as_they_came
 from app.providers.base import CompletionRequest
 
 # The gateway keeps them within the model's bounds.
@@ -36,8 +36,8 @@ def native_body(request: CompletionRequest, native: NativeRequest, *, stream: bo
 
 
 def _conversation(messages: Sequence[Message], native: NativeRequest) -> dict[str, object]:
-    said: dict[str, object] = {"messages": list(_wire(messages, native))}
-    within = _own(native)
+    said: dict[str, object] = {"messages": list(turns_as_they_came(messages, native, wire_turns))}
+    within = own_messages(native)
     # Instructions within the conversation have come with their message.
     system = [message for message in messages if message.role == "system" and id(message) not in within]
     if any(message is not native.system for message in system):
@@ -45,47 +45,10 @@ def _conversation(messages: Sequence[Message], native: NativeRequest) -> dict[st
     return said
 
 
-def _own(native: NativeRequest) -> set[int]:
-    """The client's own messages, by identity: an equal one that was remembered is another."""
-    return {id(message) for turn in native.turns for message in turn.messages}
-
-
-def _wire(messages: Sequence[Message], native: NativeRequest) -> Iterator[Raw]:
-    """The messages: the client's own as they came, others between them."""
-    places = {id(turn.messages[0]): place for place, turn in enumerate(native.turns) if turn.messages}
-    others: list[Message] = []
-    at = 0
-    while at < len(messages):
-        place = places.get(id(messages[at]))
-        if place is None or not _is_at(native.turns[place], messages, at):
-            others.append(messages[at])
-            at += 1
-            continue
-        yield from _written(others)
-        others = []
-        at += len(native.turns[place].messages)
-        yield native.turns[place].wire
-        # What nobody here could make anything of stays where it was.
-        for turn in native.turns[place + 1 :]:
-            if turn.messages:
-                break
-            yield turn.wire
-    yield from _written(others)
-
-
-def _is_at(turn: NativeTurn, messages: Sequence[Message], at: int) -> bool:
-    found = messages[at : at + len(turn.messages)]
-    return len(found) == len(turn.messages) and all(map(is_, turn.messages, found))
-
-
-def _written(messages: list[Message]) -> Iterator[Raw]:
-    yield from [Raw(lenient_json_bytes(turn)) for turn in wire_turns(messages)]
-
-
 def _lacks_a_thought(messages: Sequence[Message], native: NativeRequest) -> bool:
     """Whether the results that end the conversation are those of a call that the gateway has remembered without the
     thought behind it: the API takes no thinking then."""
-    ours = _own(native)
+    ours = own_messages(native)
     for message in reversed(messages):
         if message.role == "assistant":
             return bool(message.tool_calls) and id(message) not in ours

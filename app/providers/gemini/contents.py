@@ -14,6 +14,7 @@ Parts = list[dict[str, object]]
 
 # They refuse earlier calls without a signature. Google's word for calls that another model has made.
 _WANTS_SIGNATURES = "gemini-[3-9]*"
+_BEFORE_AN_ANSWER: dict[str, object] = {"role": "user", "parts": [{"text": BEFORE_AN_ANSWER}]}
 _UNSIGNED = "skip_thought_signature_validator"
 
 
@@ -31,6 +32,12 @@ def wire_contents(messages: Sequence[Message], model: str) -> list[dict[str, obj
     """
     if _is_all_system(messages):
         messages = (Message("user", messages[-1].text),)
+    turns = wire_turns(messages, model)
+    return turns if turns and turns[0]["role"] == "user" else [_BEFORE_AN_ANSWER, *turns]
+
+
+def wire_turns(messages: Sequence[Message], model: str) -> list[dict[str, object]]:
+    """Some turns of a conversation; see `wire_contents`."""
     names = {call.id: call.name for message in messages for call in message.tool_calls}
     is_signed = fnmatchcase(model.removeprefix("models/"), _WANTS_SIGNATURES)
     turns: list[tuple[str, Parts]] = []
@@ -43,8 +50,6 @@ def wire_contents(messages: Sequence[Message], model: str) -> list[dict[str, obj
             turns[-1][1].extend(parts)
         elif parts or role == "user":
             turns.append((role, parts or [{"text": NOTHING}]))
-    if not turns or turns[0][0] == "model":
-        turns.insert(0, ("user", [{"text": BEFORE_AN_ANSWER}]))
     return [{"role": role, "parts": _results_first(parts)} for role, parts in turns]
 
 

@@ -5,11 +5,15 @@ from collections.abc import Mapping
 from typing import ClassVar
 from urllib.parse import quote
 
+from msgspec.structs import replace
+
+from app.domain.chat import Completion
 from app.providers.api_upstream.provider import ApiProvider
 from app.providers.api_upstream.reply import Json, Reader
 from app.providers.api_upstream.upstream import Upstream
 from app.providers.base import CompletionRequest
 from app.providers.gemini.failure import gemini_fault
+from app.providers.gemini.native import native_body
 from app.providers.gemini.request import content_body, one_word_body
 from app.providers.gemini.stream import ContentReader
 
@@ -31,13 +35,17 @@ class GeminiProvider(ApiProvider):
         return f"{self._model_url(request.model.upstream_id)}:{method}"
 
     def _body(self, request: CompletionRequest, *, stream: bool) -> bytes:  # noqa: ARG002 - the address says it
-        return content_body(request)
+        return content_body(request) if request.native is None else native_body(request, request.native)
 
     def _one_word(self, model: str) -> tuple[str, bytes]:
         return f"{self._model_url(model)}:generateContent", one_word_body()
 
-    def _reader(self, request: CompletionRequest) -> Reader:  # noqa: ARG002 - the same for all
-        return ContentReader(self.name, self._max_reply_bytes)
+    def _reader(self, request: CompletionRequest) -> Reader:
+        return ContentReader(self.name, self._max_reply_bytes, native=request.native is not None)
+
+    def _completion(self, document: Json, request: CompletionRequest) -> Completion:
+        completion = super()._completion(document, request)
+        return completion if request.native is None else replace(completion, native=document)
 
     def _is_answer(self, document: Json) -> bool:
         return bool(document.get("candidates") or document.get("promptFeedback"))

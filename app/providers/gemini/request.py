@@ -9,7 +9,7 @@ from app.providers.base import CompletionRequest
 from app.providers.gemini.contents import system_parts, wire_contents
 
 # Under the API's own names for them.
-_OPTIONS = {
+OPTIONS = {
     "temperature": "temperature",
     "top_p": "topP",
     "top_k": "topK",
@@ -60,7 +60,7 @@ def one_word_body() -> bytes:
 
 
 def _config(request: CompletionRequest) -> dict[str, object]:
-    config = {name: request.options[given] for given, name in _OPTIONS.items() if given in request.options}
+    config = {name: request.options[given] for given, name in OPTIONS.items() if given in request.options}
     if request.max_tokens is not None:
         config["maxOutputTokens"] = request.max_tokens
     if request.stop:

@@ -3,25 +3,55 @@
 import secrets
 from collections.abc import Iterator
 
-from app.domain.chat import Delta, ToolCallDelta
+from msgspec.structs import replace
+
+from app.domain.chat import Delta, NativeEvent, ToolCallDelta
 from app.domain.errors import EmptyReply, MessageRefused
 from app.domain.json import json_bytes
 from app.providers.api_upstream.reply import Json, Reader
 from app.providers.gemini.reply import usage_in
 from app.providers.gemini.signatures import signed
 
+# For parts of an answer that the document of an earlier one has said already.
+_SAID = (NativeEvent("", b""),)
+
 
 class ContentReader(Reader):
-    """Turns the documents of one answer into deltas."""
+    """Turns the documents of one answer into deltas.
 
-    def __init__(self, name: str, max_characters: int) -> None:
+    Args:
+        name: The upstream, for error messages.
+        max_characters: Longer answers are refused.
+        native: The deltas are to have the documents with them, as they came.
+    """
+
+    def __init__(self, name: str, max_characters: int, *, native: bool = False) -> None:
         super().__init__(name, max_characters)
+        self._native = native
+        # Documents that say nothing: as long as nothing has been said, another upstream may answer.
+        self._held: list[NativeEvent] = []
         self._calls = 0
         self._says_something = False
         self._blocked: object = None
 
     def feed(self, document: Json) -> list[Delta]:
         """The deltas of a document."""
+        deltas = self._deltas(document)
+        return self._with_document(document, deltas) if self._native else deltas
+
+    def _with_document(self, document: Json, deltas: list[Delta]) -> list[Delta]:
+        data = json_bytes(document)
+        if not deltas:
+            self._bound(len(data))
+        self._held.append(NativeEvent("", data))
+        if not deltas and not _has_parts(document):
+            return deltas
+        events, self._held = tuple(self._held), []
+        if not deltas:
+            return [Delta(native=events)]
+        return [replace(deltas[0], native=events), *[replace(delta, native=_SAID) for delta in deltas[1:]]]
+
+    def _deltas(self, document: Json) -> list[Delta]:
         feedback = document.get("promptFeedback")
         if isinstance(feedback, dict):
             self._blocked = feedback.get("blockReason") or self._blocked
@@ -45,14 +75,14 @@ class ContentReader(Reader):
     def end(self) -> Iterator[Delta]:
         """The deltas after the last document; the very last one ends the answer."""
         reason = self._finish_reason or "stop"
-        if not self._says_something:
+        if not self._says_something and not self._native:
             if self._blocked or reason == "content_filter":
                 raise MessageRefused(f"{self._name}'s content filter refuses to answer this.", param="messages")
             if reason != "length":
                 raise EmptyReply(f"{self._name} sent an empty answer.")
         if self._calls and reason == "stop":
             reason = "tool_calls"
-        yield Delta(finish_reason=reason, usage=self.usage)
+        yield Delta(finish_reason=reason, usage=self.usage, native=tuple(self._held))
 
     @property
     def may_end(self) -> bool:
@@ -92,6 +122,13 @@ class ContentReader(Reader):
         self._bound(len(url))
         self._says_something = True
         return Delta(extras={"images": [{"type": "image_url", "image_url": {"url": url}}]})
+
+
+def _has_parts(document: Json) -> bool:
+    """Whether a document of which no delta was made is a part of the answer all the same."""
+    candidate = _first_candidate(document)
+    content = None if candidate is None else candidate.get("content")
+    return isinstance(content, dict) and bool(content.get("parts"))
 
 
 def _first_candidate(document: Json) -> Json | None:

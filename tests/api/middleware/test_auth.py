@@ -1,5 +1,9 @@
 """Who comes in, and who doesn't."""
 
+import http.client
+import json
+from urllib.parse import urlsplit
+
 import httpx
 import pytest
 
@@ -57,6 +61,10 @@ def test_every_key_opens_whatever_the_case_of_the_scheme(gateway: LiveGateway, s
         ({"api-key": BOB_KEY}, 200),
         ({"api-key": BOB_KEY, "x-api-key": "another-service"}, 200),
         ({"api-key": "wrong"}, 401),
+        ({"x-goog-api-key": BOB_KEY}, 200),
+        ({"x-goog-api-key": BOB_KEY, "x-api-key": "another-service", "api-key": ""}, 200),
+        # As nginx counts them.
+        ({"x-goog-api-key": BOB_KEY, "api-key": "another-service"}, 401),
         ({"Authorization": ALICE_KEY}, 200),
         ({"Authorization": f"Bearer Bearer {ALICE_KEY}"}, 200),
         ({"Authorization": "Bearer"}, 401),
@@ -65,8 +73,24 @@ def test_every_key_opens_whatever_the_case_of_the_scheme(gateway: LiveGateway, s
 def test_a_key_may_come_in_every_place_where_clients_put_it(
     gateway: LiveGateway, headers: dict[str, str], status: int
 ) -> None:
-    """Anthropic's `x-api-key`, Azure's `api-key`, no `Bearer` or two of them; of several keys one has to be right."""
+    """Headers of Anthropic's, Azure's or Google's, no `Bearer` or two of them; of several keys one has to be right."""
     assert httpx.get(f"{gateway.base_url}/v1/sessions", headers=headers, trust_env=False).status_code == status
+
+
+@pytest.mark.parametrize("path", ["/v1beta/models", "/v1beta/models/kimi:generateContent", "/v1/models"])
+def test_a_key_in_the_url_is_none(gateway: LiveGateway, path: str) -> None:
+    """URLs are kept in logs: whoever sends one so, as Google's documents do, is told how else."""
+    # Without httpx, which logs the addresses that it asks for.
+    connection = http.client.HTTPConnection(urlsplit(gateway.base_url).netloc)
+    connection.request("POST" if "generate" in path else "GET", f"{path}?key={ALICE_KEY}")
+    response = connection.getresponse()
+    text = response.read().decode()
+    connection.close()
+    message = json.loads(text)["error"]["message"]
+    assert response.status == 401
+    assert message.startswith("A key in the URL isn't taken")
+    assert ("x-goog-api-key: KEY" in message) == path.startswith("/v1beta")
+    assert ALICE_KEY not in text
 
 
 @pytest.mark.parametrize("path", ["/", "/health", "/ready", "/docs", "/openapi.json"])
@@ -113,12 +137,13 @@ def test_browsers_of_allowed_origins_may_call_and_read_our_headers(start_gateway
         ({"Authorization": "Bearer"}, "You didn't provide an API key."),
         ({"Authorization": "Bearer sk-wrong-0123456789"}, "Incorrect API key provided: sk-w***6789. "),
         ({"x-api-key": "sk-wrong-0123456789"}, "Incorrect API key provided: sk-w***6789. "),
+        ({"x-goog-api-key": "sk-wrong-0123456789"}, "Incorrect API key provided: sk-w***6789. "),
         ({"Authorization": "Bearer sk-0123456789ab"}, "Incorrect API key provided: ***. "),
         ({"Authorization": "Bearer x"}, "Incorrect API key provided: ***. "),
         ({"Authorization": "Bearer sk-wröng-0123456789"}, "Incorrect API key provided: ***. "),
     ],
 )
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses", "/v1beta/models"])
 def test_a_wrong_key_is_told_by_its_ends_at_most(
     gateway: LiveGateway, path: str, headers: dict[str, str], begins: str
 ) -> None:

@@ -8,6 +8,7 @@ from tests.conftest import StartGateway
 
 CHAT = {"messages": [{"role": "user", "content": "Hello"}]}
 MESSAGES = {**CHAT, "model": "kimi", "max_tokens": 10}
+CONTENTS = {"contents": [{"parts": [{"text": "Hello"}]}]}
 OURS = ("x-request-id", "openai-processing-ms")
 
 
@@ -22,6 +23,10 @@ OURS = ("x-request-id", "openai-processing-ms")
         ("POST", "/v1/messages", {**MESSAGES, "stream": True}, 200),
         ("POST", "/v1/messages/count_tokens", MESSAGES, 200),
         ("POST", "/v1/responses", {"input": "Hello"}, 200),
+        ("POST", "/v1beta/models/kimi:generateContent", CONTENTS, 200),
+        ("POST", "/v1beta/models/kimi:streamGenerateContent", CONTENTS, 200),
+        ("POST", "/v1beta/models/kimi:countTokens", CONTENTS, 200),
+        ("GET", "/v1beta/models", {}, 200),
         ("POST", "/v1/nothing", {}, 404),
         ("GET", "/v1/chat/completions", {}, 405),
         ("GET", "/v1/models", {}, 200),

@@ -3,7 +3,16 @@
 import httpx
 import pytest
 
-from app.api.wire.addresses import TrustedProxies, address_hint, meant_address
+from app.api.wire.addresses import (
+    GENERATE,
+    GOOGLE_MARKS,
+    ModelAddress,
+    TrustedProxies,
+    address_hint,
+    googles_address,
+    meant_address,
+    model_address,
+)
 from tests.conftest import StartGateway
 from tests.live import ALICE_KEY, LiveGateway
 
@@ -51,12 +60,45 @@ MESSAGES = {**HELLO, "model": "kimi", "max_tokens": 10}
         ("/v1/chat/completions/chatcmpl-1", "/v1/chat/completions/chatcmpl-1"),
         ("/v1/chat", "/v1/chat"),
         ("/v1beta/models", "/v1beta/models"),
+        ("/v1/v1beta/models/", "/v1beta/models"),
+        ("//v1beta/v1beta/models/org/model", "/v1beta/models/org/model"),
+        ("/v1alpha/models/kimi", "/v1beta/models/kimi"),
+        ("/v1beta/files", "/v1beta/files"),
         ("/unknown/chat/completions", "/unknown/chat/completions"),
     ],
 )
 def test_what_clients_make_of_a_base_url_leads_where_they_mean(path: str, meant: str) -> None:
     """Slashes, a missing or doubled `/v1` and an end too many are put right; ids and unknown addresses stay."""
     assert meant_address(path) == meant
+
+
+@pytest.mark.parametrize(
+    ("path", "model"),
+    [
+        ("/v1beta/models/kimi:generateContent", "kimi"),
+        ("/v1/models/kimi:generateContent", "kimi"),
+        ("/models/kimi:generateContent/", "kimi"),
+        ("/v1/v1beta/models/org/model:7b:generateContent", "org/model:7b"),
+        ("/v1beta/models/{model}:generateContent", "{model}"),
+        ("/v1beta/models/:generateContent", None),
+        ("/v1beta/models/kimi", None),
+        ("/v1/chat/completions", None),
+        ("/v1beta/tunedModels/a:generateContent", None),
+    ],
+)
+def test_an_address_names_a_model(path: str, model: str | None) -> None:
+    """And what is asked of it: so many addresses are one endpoint's."""
+    found = model_address(path, b"alt=sse")
+    assert found == (None if model is None else ModelAddress(GENERATE, model, b"alt=sse"))
+
+
+def test_the_models_have_one_address_for_several_dialects() -> None:
+    """Google's clients are told from others by their headers."""
+    for header in GOOGLE_MARKS:
+        assert googles_address("/v1/models/org/model", [header]) == "/v1beta/models/org/model"
+        assert googles_address("/v1/models", [header]) == "/v1beta/models"
+        assert googles_address("/v1/modelsque", [header]) == "/v1/modelsque"
+    assert googles_address("/v1/models", [b"x-api-key"]) == "/v1/models"
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,8 @@ def test_a_compressed_body_is_read(
         ("/v1/completions", {"prompt": "Hello"}),
         ("/v1/messages", {"model": "kimi", "max_tokens": 9, "messages": [{"role": "user", "content": "Hello"}]}),
         ("/v1/messages/count_tokens", {"model": "kimi", "messages": [{"role": "user", "content": "Hello"}]}),
+        ("/v1beta/models/kimi:generateContent", {"contents": [{"parts": [{"text": "Hello"}]}]}),
+        ("/v1beta/models/kimi:countTokens", {"contents": [{"parts": [{"text": "Hello"}]}]}),
     ],
 )
 def test_every_address_that_takes_a_body_takes_it_compressed(

@@ -8,10 +8,14 @@ from pydantic import BaseModel, ValidationError
 
 from app.api.anthropic.schemas import CountTokensRequest, MessagesRequest
 from app.api.completions.schemas import TextCompletionRequest
+from app.api.gemini.schemas import GeminiCountRequest, GenerateContentRequest
 from app.api.openai.schemas import ChatCompletionRequest
 from app.api.responses.schemas import ResponsesRequest
 
-REQUESTS = (ChatCompletionRequest, ResponsesRequest, TextCompletionRequest, MessagesRequest, CountTokensRequest)
+REQUESTS = (
+    *(ChatCompletionRequest, ResponsesRequest, TextCompletionRequest, MessagesRequest, CountTokensRequest),
+    *(GenerateContentRequest, GeminiCountRequest),
+)
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
