@@ -19,7 +19,7 @@ from app.domain.texts import CallTexts, answer_in_words, messages_in_words, prom
 from app.domain.tokens import utf8_size
 from app.storage.clock import now
 from app.storage.database import Connection, Database, DatabaseAway
-from app.storage.recordings import CHANGED, RecordedText, running_recordings, write_texts
+from app.storage.recordings import CHANGED, RecordedText, Recording, running_recordings, write_texts
 
 _log = structlog.get_logger("kimi.recording")
 
@@ -42,8 +42,7 @@ class Recorder:
         clock: The time in milliseconds since the epoch.
 
     Attributes:
-        callers: Whose texts are recorded, and until when, in milliseconds since the epoch. It may have some whose
-            recordings have ended.
+        callers: Whose texts are recorded, and by which recordings, of which some may have ended.
         lost: Texts that could not be kept.
     """
 
@@ -55,7 +54,7 @@ class Recorder:
         self._characters = 0
         self._has_come = asyncio.Event()
         self._writing: asyncio.Task[None] | None = None
-        self.callers: Mapping[str, int] = {}
+        self.callers: Mapping[str, Recording] = {}
         self.lost = 0
 
     def start(self) -> None:
@@ -81,14 +80,15 @@ class Recorder:
 
     def until(self, caller_id: str) -> int | None:
         """Until when a caller is recorded, in milliseconds since the epoch; None if it isn't."""
-        until = self.callers.get(caller_id)
-        return until if until is not None and until > self._clock() else None
+        recording = self.callers.get(caller_id)
+        return recording.until if recording is not None and recording.until > self._clock() else None
 
     def take_texts(self, texts: CallTexts) -> None:
         """See `TextTaker`."""
-        if self.until(texts.record.caller_id) is None:
+        caller_id = texts.record.caller_id
+        if self.until(caller_id) is None:
             return
-        text = _recorded(texts, self._clock())
+        text = _recorded(texts, self._clock(), self.callers[caller_id].started_at)
         characters = len(text.asked) + len(text.sent or "") + len(text.answered)
         if self._characters + characters > _MOST_WAITING:
             self.lost += 1
@@ -97,16 +97,16 @@ class Recorder:
         self._characters += characters
         self._has_come.set()
 
-    def read(self, connection: Connection, changed: frozenset[str] | None) -> Mapping[str, int] | None:
+    def read(self, connection: Connection, changed: frozenset[str] | None) -> Mapping[str, Recording] | None:
         """See `Follower`."""
         if changed is not None and CHANGED not in changed:
             return None
-        return {recording.key_id: recording.until for recording in running_recordings(connection)}
+        return {recording.key_id: recording for recording in running_recordings(connection)}
 
     def take(
         self,
         changed: frozenset[str] | None,  # noqa: ARG002 - a Follower's
-        found: Mapping[str, int] | None,
+        found: Mapping[str, Recording] | None,
     ) -> None:
         """See `Follower`."""
         if found is not None:
@@ -147,7 +147,7 @@ class Recorder:
         return batch
 
 
-def _recorded(texts: CallTexts, ended_at: int) -> RecordedText:
+def _recorded(texts: CallTexts, ended_at: int, recording: int) -> RecordedText:
     record = texts.record
     told = {
         "asked": messages_in_words(texts.asked),
@@ -165,6 +165,7 @@ def _recorded(texts: CallTexts, ended_at: int) -> RecordedText:
         sent=None if texts.prompt is None else _storable(told["sent"]),
         answered=_storable(told["answered"]),
         cut=tuple([name for name, text in told.items() if _is_too_long(text)]),
+        recording=recording,
     )
 
 

@@ -59,6 +59,8 @@ class RecordedText(Struct, frozen=True):
         sent: What the upstream was sent; None if none was asked.
         answered: What came back, as far as it came.
         cut: Which of these three were cut.
+        recording: When the recording began for which it was taken, which tells it from others of the key; 0 if it was
+            read from the database.
     """
 
     id: int
@@ -70,6 +72,7 @@ class RecordedText(Struct, frozen=True):
     sent: str | None
     answered: str
     cut: tuple[str, ...] = ()
+    recording: int = 0
 
 
 def list_recordings(connection: Connection) -> list[Recording]:
@@ -126,7 +129,8 @@ def delete_recording(database: Database, connection: Connection, key_id: str) ->
 def write_texts(database: Database, connection: Connection, texts: Sequence[RecordedText]) -> int:
     """Write texts of calls that ended while their keys were recorded; others are left out.
 
-    A recording whose texts have become too large ends. Returns how many texts were left out for that. Those that have
+    Left out, too, is what was taken for an earlier recording: that one may have been deleted, and its texts with it. A
+    recording whose texts have become too large ends. Returns how many texts were left out for that. Those that have
     been written before stay as they are.
     """
     database.hold_back_writers(connection)
@@ -137,7 +141,11 @@ def write_texts(database: Database, connection: Connection, texts: Sequence[Reco
             by_key.setdefault(text.key_id, []).append(text)
     left_out = 0
     for recording in connection.execute(select(_RECORDINGS).where(_RECORDINGS.c.key_id.in_(by_key))).all():
-        rows = [_row(text) for text in by_key[recording.key_id] if text.ended_at < recording.until]
+        rows = [
+            _row(text)
+            for text in by_key[recording.key_id]
+            if text.recording == recording.started_at and text.ended_at < recording.until
+        ]
         wanted, size = len(rows), recording.size + sum(row["size"] for row in rows)
         while rows and size > MOST_BYTES:
             size -= rows.pop()["size"]

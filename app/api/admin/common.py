@@ -198,12 +198,17 @@ async def read(database: Database, work: Callable[[Connection], T]) -> T:
 
 
 async def change(database: Database, work: Callable[[Connection], T]) -> T:
-    """Change something in the database.
+    """Change something in the database, one change after the other: what one reads first, no other changes meanwhile.
 
     Raises:
         KeyStoreUnavailable: The database is away.
     """
-    return await _done(database.run(work))
+
+    def alone(connection: Connection) -> T:
+        database.hold_back_writers(connection)
+        return work(connection)
+
+    return await _done(database.run(alone))
 
 
 async def _done(work: Awaitable[T]) -> T:
@@ -307,14 +312,13 @@ def with_etag(response: Response, shown: T, version: BaseModel | None = None) ->
 
 
 def once(
-    database: Database,
     connection: Connection,
     actor: Actor,
     key: str | None,
     request: object,
     make: Callable[[], tuple[T, Mapping[str, object]]],
 ) -> tuple[T | None, Any]:
-    """Do something at most once for an Idempotency-Key.
+    """Do something at most once for an Idempotency-Key, within a `change`.
 
     Args:
         request: What is asked for: another request with the same key is refused.
@@ -329,8 +333,6 @@ def once(
     """
     if key is None:
         return make()[0], None
-    # So that two at the same time are two, one after the other.
-    database.hold_back_writers(connection)
     digest = hashlib.sha256(f"{actor.name}\n{key}".encode()).hexdigest()
     try:
         fingerprint = hashlib.sha256(msgspec.json.encode(request, order="sorted")).hexdigest()

@@ -262,9 +262,8 @@ class RequestEndpoints:
         """By the ledger's id, or by the `X-Request-ID` of its answer: of several with that one, the newest."""
 
         def found(connection: Connection) -> dict[str, Any] | None:
-            if is_row_id(call_id):
-                return row_of(connection, int(call_id))
-            return next(iter(rows_of_request(connection, call_id)), None)
+            row = row_of(connection, int(call_id)) if is_row_id(call_id) else None
+            return row or next(iter(rows_of_request(connection, call_id)), None)
 
         row = await read(self._database, found)
         if row is None:
