@@ -12,9 +12,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 
+import msgspec
 import structlog
 
+from app.domain.chat import ChatCall
+from app.domain.json import strict_json_bytes
 from app.domain.prompt import ELLIPSIS, PromptLimit, head_of, tail_of
+from app.domain.repeating import repeatable
 from app.domain.texts import CallTexts, answer_in_words, messages_in_words, prompt_in_words
 from app.domain.tokens import utf8_size
 from app.storage.clock import now
@@ -30,6 +34,8 @@ _HALF = PromptLimit((MOST_OF_A_TEXT - len(ELLIPSIS.encode())) // 2, unit="bytes"
 _MOST_WAITING = 8 * 1024 * 1024
 _BATCH = 1024 * 1024
 _RETRY_SECONDS = 1.0
+# As JSON has it: no database can look for it.
+_NUL = "\\u0000"
 
 
 class Recorder:
@@ -89,7 +95,7 @@ class Recorder:
         if self.until(caller_id) is None:
             return
         text = _recorded(texts, self._clock(), self.callers[caller_id].started_at)
-        characters = len(text.asked) + len(text.sent or "") + len(text.answered)
+        characters = len(text.asked) + len(text.request) + len(text.sent or "") + len(text.answered)
         if self._characters + characters > _MOST_WAITING:
             self.lost += 1
             return
@@ -166,7 +172,21 @@ def _recorded(texts: CallTexts, ended_at: int, recording: int) -> RecordedText:
         answered=_storable(told["answered"]),
         cut=tuple([name for name, text in told.items() if _is_too_long(text)]),
         recording=recording,
+        request=_request(texts.call),
     )
+
+
+def _request(call: ChatCall | None) -> str:
+    """A call so that it can be asked again; empty if it can't be kept so."""
+    if call is None:
+        return ""
+    try:
+        document = strict_json_bytes(repeatable(call))
+        msgspec.json.decode(document)  # as it will be read
+    except (ValueError, RecursionError):
+        return ""
+    text = document.decode()
+    return "" if _is_too_long(text) or _NUL in text else text
 
 
 def _is_too_long(text: str) -> bool:

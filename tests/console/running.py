@@ -24,7 +24,18 @@ COOKIE = "kimi_console"
 _BROWSER = Origin("a browser of the tests")
 # All that an administrator sees without saying of what.
 PAGES = (
-    *("", "welcome", "requests", "keys", "keys/new", "projects", "limits/gateway", "sessions", "playground"),
+    *(
+        "",
+        "welcome",
+        "requests",
+        "keys",
+        "keys/new",
+        "projects",
+        "limits/gateway",
+        "sessions",
+        "playground",
+        "recordings",
+    ),
     *("upstreams", "workers", "settings", "people", "audit", "account"),
 )
 

@@ -69,12 +69,12 @@ def used_console(console: Console) -> Console:
 
 @pytest.mark.parametrize("way", ["/#", "/sign-in#"])
 def test_a_link_signs_in_by_itself(browser: Browser, console: Console, way: str) -> None:
-    """Opened, it leads to the overview, and its secret is in no address any more; a second time it says what to do."""
+    """Opened, it leads to where one begins, and its secret is in no address any more; a second time it says what to do."""
     link = console.address + way + (ticket := console.ticket())
     with tab(browser, console.address) as opened:
         opened.page.goto(link)
-        opened.page.wait_for_url("**/console/")
-        expect(opened.page.get_by_role("heading", level=1)).to_have_text("Overview")
+        opened.page.wait_for_url("**/console/welcome")
+        expect(opened.page.get_by_role("heading", level=1)).to_have_text("Welcome")
         assert ticket not in opened.page.url
         opened.page.go_back()
         assert ticket not in opened.page.url

@@ -23,6 +23,9 @@ PAGES = {
     ("GET", "/console/requests/feed"): ALL,
     ("GET", "/console/requests/{call_id:int}"): ALL,
     ("POST", "/console/requests/{call_id:int}/texts"): ADMINS,
+    ("POST", "/console/requests/{call_id:int}/playground"): ADMINS,
+    ("GET", "/console/recordings"): STAFF,
+    ("POST", "/console/recordings"): ADMINS,
     ("GET", "/console/keys"): STAFF,
     ("GET", "/console/keys/new"): ADMINS,
     ("POST", "/console/keys/new"): ADMINS,
@@ -77,6 +80,8 @@ WITHOUT_USE = {
     "/console/playground/stream": (400,),
     "/console/sessions/delete": (404,),
     "/console/requests/{call_id:int}/texts": (404,),
+    "/console/requests/{call_id:int}/playground": (404,),
+    "/console/recordings": (404,),
     "/console/upstreams": (400,),
     "/console/upstreams/{name}": (404,),  # one of the settings
     "/console/routes": (400,),

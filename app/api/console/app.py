@@ -43,7 +43,7 @@ def console_app(services: ConsoleServices) -> Starlette:
     limits = LimitPages(services, rendering)
     sessions = SessionPages(services, rendering)
     playground = PlaygroundPages(services, rendering)
-    recordings = RecordingPages(services, rendering, keys)
+    recordings = RecordingPages(services, rendering, keys, playground)
     people = PeoplePages(services, rendering)
     upstreams = UpstreamPages(services, rendering)
     state = StatePages(services, rendering)
@@ -54,6 +54,9 @@ def console_app(services: ConsoleServices) -> Starlette:
         ("GET", "/console/requests/feed", requests.feed, _EVERYBODY),
         ("GET", "/console/requests/{call_id:int}", requests.detail, _EVERYBODY),
         ("POST", "/console/requests/{call_id:int}/texts", recordings.texts, _ADMINS),
+        ("POST", "/console/requests/{call_id:int}/playground", recordings.again, _ADMINS),
+        ("GET", "/console/recordings", recordings.show, _STAFF),
+        ("POST", "/console/recordings", recordings.change_any, _ADMINS),
         ("GET", "/console/keys", keys.show, _STAFF),
         ("GET", "/console/keys/new", keys.new, _ADMINS),
         ("POST", "/console/keys/new", keys.create, _ADMINS),
