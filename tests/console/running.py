@@ -24,19 +24,8 @@ COOKIE = "kimi_console"
 _BROWSER = Origin("a browser of the tests")
 # All that an administrator sees without saying of what.
 PAGES = (
-    *(
-        "",
-        "welcome",
-        "requests",
-        "keys",
-        "keys/new",
-        "projects",
-        "limits/gateway",
-        "sessions",
-        "playground",
-        "recordings",
-    ),
-    *("upstreams", "workers", "settings", "people", "audit", "account"),
+    *("", "welcome", "requests", "keys", "keys/new", "projects", "limits/gateway", "sessions", "playground"),
+    *("recordings", "upstreams", "workers", "settings", "people", "audit", "account"),
 )
 
 

@@ -69,7 +69,7 @@ def used_console(console: Console) -> Console:
 
 @pytest.mark.parametrize("way", ["/#", "/sign-in#"])
 def test_a_link_signs_in_by_itself(browser: Browser, console: Console, way: str) -> None:
-    """Opened, it leads to where one begins, and its secret is in no address any more; a second time it says what to do."""
+    """Opened, it leads to where one begins, and its secret is in no address; a second time it says what to do."""
     link = console.address + way + (ticket := console.ticket())
     with tab(browser, console.address) as opened:
         opened.page.goto(link)

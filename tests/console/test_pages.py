@@ -124,7 +124,7 @@ def test_outcomes_and_errors_are_told_in_words(
 
 
 def test_a_request_and_a_session_are_found_by_their_ids(console: Console) -> None:
-    """An id leads to its request, whoever gave it; a session's own id is one of a key's. Nobody finds others' requests."""
+    """An id leads to its request, whoever gave it; a session's own id needs its key. Holders find only their own."""
     with console.signed_in("holder") as holder, console.signed_in("admin") as admin:
         assert holder.key is not None
         key_id = holder.key.key.id

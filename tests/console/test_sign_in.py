@@ -227,8 +227,8 @@ def test_whoever_has_to_begin_is_welcomed(own_console: Console, role: str, wante
     """An administrator, as long as nothing has been asked; not where another page was wanted."""
     person: Person = own_console.done(new_person, "ada", role)
     for where in leads:
-        fields = {"ticket": own_console.ticket(person), "next": wanted}
-        assert _enter(own_console, **fields).headers["location"] == f"/console/{where}"
+        entered = _enter(own_console, ticket=own_console.ticket(person), next=wanted)
+        assert entered.headers["location"] == f"/console/{where}"
         assert own_console.chat().status_code == 200
         own_console.rows()
 

@@ -83,10 +83,10 @@ def test_what_is_taken_out_of_further_fields_is_gone(database: Database, admin: 
     form = {"base_url": "http://127.0.0.1:9", "models": "qwen3"}
     bounds = {"option_bounds": {"temperature": [0, 1], "top_p": [0, 1]}}
     nested = {"breaker": {"failure_rate": 0.5, "minimum_calls": 7}, **bounds, "headers": {"X-Team": "blue"}}
-    admin.send("/upstreams", name="gpu", **form, more=json.dumps(nested), do="add")
+    admin.send("/upstreams", 200, name="gpu", **form, more=json.dumps(nested), do="add")
 
     def kept(**more: object) -> dict[str, Any]:
-        admin.send("/upstreams/gpu", **form, more=json.dumps(more), do="save")
+        admin.send("/upstreams/gpu", 200, **form, more=json.dumps(more), do="save")
         with database.transaction() as connection:
             (stored,) = list_upstreams(connection)
         assert stored.secrets is not None
