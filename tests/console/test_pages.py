@@ -144,11 +144,12 @@ def test_a_request_and_a_session_are_found_by_their_ids(console: Console) -> Non
             shown = admin.client.get("/console/requests", params=query).text
             assert shown.count('<a href="/console/requests/') == 2
             assert f'name="q" type="search" value="{query.get("q", session)}"' in shown
-        assert "No requests." in admin.client.get("/console/requests?q=ada").text
+        assert "No request matches" in admin.client.get("/console/requests?q=ada").text
         assert f"session={session}" in admin.client.get(f"/console/requests/{rows[0]['id']}").text
         with console.signed_in("holder") as other:
             for words in ("of-ada", "20261127", str(rows[0]["id"]), session):
-                assert "No requests." in other.client.get("/console/requests", params={"q": words}).text
+                assert "No request matches" in other.client.get("/console/requests", params={"q": words}).text
+            assert "No requests." in other.client.get("/console/requests").text
 
 
 def test_below_a_prefix_one_comes_back_below_it(console: Console) -> None:

@@ -1,6 +1,7 @@
 """The application behind `/console`."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -100,7 +101,7 @@ def console_app(services: ConsoleServices) -> Starlette:
     return Starlette(
         routes=routes,
         exception_handlers={
-            **dict.fromkeys((Refused, HTTPException, DatabaseAway, Exception), _refuse(rendering, services)),
+            **dict.fromkeys((Refused, HTTPException, DatabaseAway, Exception), _refuse(rendering, guard, services)),
             GatewayError: _answer_error,
         },
     )
@@ -117,14 +118,18 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     return error_response(error, request.scope["context"])
 
 
-def _refuse(rendering: Rendering, services: ConsoleServices) -> Callable[[Request, Exception], Response]:
-    def refuse(request: Request, error: Exception) -> Response:
+def _refuse(
+    rendering: Rendering, guard: Guard, services: ConsoleServices
+) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def refuse(request: Request, error: Exception) -> Response:
         if isinstance(error, DatabaseAway):
             reason = "database" if services.without_database == "share" else "database_refuse"
             return rendering.page(request, "fault", status=503, reason=reason)
         if isinstance(error, Refused):
             return rendering.page(request, "fault", status=error.status, reason=error.reason)
         status = error.status_code if isinstance(error, HTTPException) else 500
+        with suppress(DatabaseAway):
+            await guard.recognise(request)  # where there is no page, too, there is a way to others
         return rendering.page(request, "fault", status=status, reason="missing" if status == 404 else "wrong")
 
     return refuse

@@ -14,6 +14,7 @@ from app.api.console.playground import PlaygroundPages
 from app.api.console.rendering import Rendering
 from app.api.console.requests import request_page, shown_request
 from app.api.console.services import ConsoleServices
+from app.api.console.subjects import names_of_subjects
 from app.api.console.visitors import Refused, actor_of, form_of, home_of
 from app.domain.durations import span
 from app.recording.administration import (
@@ -107,6 +108,7 @@ class RecordingPages:
             found = [(one, counts.get(one.key_id, 0)) for one in list_recordings(connection)]
             named = {key.id: f"{key.project}/{key.name}" for key in list_keys(connection)}
             return {
+                "names": names_of_subjects(connection, [one.started_by for one, _ in found]),
                 "found": sorted(found, key=lambda one: (not one[0].is_running, -one[0].until)),
                 "keys": sorted(named.items(), key=lambda one: one[1]) + [(one, one) for one in self._environment],
             }

@@ -75,6 +75,7 @@ class RequestPages:
             outcomes=OUTCOMES,
             spans=list(_SPANS),
             is_newest=before is None,
+            is_filtered=any(value for name, value in chosen.items() if name != "key" or not _is_holder(request)),
         )
 
     async def _called(self, request: Request, words: str) -> int | None:
@@ -187,6 +188,11 @@ def _filter(request: Request) -> tuple[RowFilter, dict[str, str]]:
         session=_session(chosen["session"], chosen["key"]),
     )
     return wanted, chosen
+
+
+def _is_holder(request: Request) -> bool:
+    visitor = visitor_of(request)
+    return visitor is not None and visitor.key_id is not None
 
 
 def _session(words: str, key_id: str) -> str | None:

@@ -1,6 +1,7 @@
 """Workers, settings, and the log of changes."""
 
 from functools import partial
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -8,8 +9,10 @@ from starlette.responses import Response
 from app.api.admin.common import cursor_of, place_of
 from app.api.console.rendering import Rendering
 from app.api.console.services import ConsoleServices
+from app.api.console.subjects import names_of_subjects
 from app.domain.errors import InvalidRequest
 from app.storage.audit import actions_before
+from app.storage.database import Connection
 from app.storage.limits import seen_workers
 from app.storage.people import list_people
 
@@ -44,8 +47,14 @@ class StatePages:
         except InvalidRequest:
             place = None
         before = None if place is None else place[0]
-        actions = await self._services.database.report(
-            lambda connection: actions_before(connection, before, subject=subject, limit=_IN_PAGE + 1)
-        )
+
+        def read(connection: Connection) -> tuple[list[dict[str, Any]], dict[str, str]]:
+            actions = actions_before(connection, before, subject=subject, limit=_IN_PAGE + 1)
+            subjects = [one[field] for one in actions for field in ("actor", "subject")]
+            return actions, names_of_subjects(connection, subjects)
+
+        actions, names = await self._services.database.report(read)
         older = cursor_of(actions[_IN_PAGE - 1]["number"]) if len(actions) > _IN_PAGE else None
-        return self._rendering.page(request, "audit", actions=actions[:_IN_PAGE], older=older, subject=subject or "")
+        return self._rendering.page(
+            request, "audit", actions=actions[:_IN_PAGE], names=names, older=older, subject=subject or ""
+        )
