@@ -82,12 +82,13 @@ def main() -> int:
         sync_playwright() as playwright,
     ):
         browser = launched(playwright)
-        names = _filled(console)
+        keys, names = _filled(console)
         with console.signed_in("admin", "ada") as ada:
             if folder is None:
                 _make_pictures(browser, console, ada, names)
             else:
                 folder.mkdir(parents=True, exist_ok=True)
+                names["recorded"] = _recorded(console, keys[0])
                 _take_every_page(browser, console, ada, names, folder)
         browser.close()
     return 0
@@ -151,8 +152,8 @@ def _opened(browser: Browser, console: Console, ada: Signed, language: str, **op
         yield opened
 
 
-def _filled(console: Console) -> dict[str, str]:
-    """Two days of a small team's calls; the names of a call and a key worth looking at."""
+def _filled(console: Console) -> tuple[list[NewSecret], dict[str, str]]:
+    """Two days of a small team's calls; its keys, and the names of calls and keys worth looking at."""
     keys = [console.new_key(name, project=project) for project, name in _KEYS]
     for new, limits in zip(keys, ("60 requests/minute, 1M tokens/day", "5 at once", "$10/month"), strict=False):
         console.done(lambda connection, new=new, limits=limits: _limit(console, connection, new, limits))
@@ -162,15 +163,20 @@ def _filled(console: Console) -> dict[str, str]:
     revoked = console.new_key("leaked", project="shop")
     console.done(lambda connection: revoke_key(console.database, connection, revoked.key))
     console.chat(keys[0].secret)
-    console.record(keys[0])
+    failed = console.rows(lambda row: row["passed_over"] is not None)[0]
+    ids = {"key": keys[0].key.id, "revoked": revoked.key.id}
+    return keys, {"call": str(failed["id"]), **ids}
+
+
+def _recorded(console: Console, new: NewSecret) -> str:
+    """A call of a key that is recorded, which every page says."""
+    console.record(new)
     told = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Which is the longest river?"}]
-    console.chat(keys[0].secret, messages=told, user="ada", temperature=0.2)
+    console.chat(new.secret, messages=told, user="ada", temperature=0.2)
     recorded = console.rows(lambda row: row["end_user"] == "ada")[0]
     with console.database.transaction() as connection:
         until(lambda: has_texts(connection, recorded))
-    failed = console.rows(lambda row: row["passed_over"] is not None)[0]
-    ids = {"key": keys[0].key.id, "revoked": revoked.key.id}
-    return {"call": str(failed["id"]), "recorded": str(recorded["id"]), **ids}
+    return str(recorded["id"])
 
 
 def _set_up(console: Console) -> None:
