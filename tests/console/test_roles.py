@@ -47,6 +47,8 @@ PAGES = {
     ("POST", "/console/upstreams/{name}"): ADMINS,
     ("POST", "/console/upstreams/{name}/probe"): ADMINS,
     ("POST", "/console/routes"): ADMINS,
+    ("GET", "/console/prices"): STAFF,
+    ("POST", "/console/prices"): ADMINS,
     ("GET", "/console/workers"): STAFF,
     ("GET", "/console/settings"): STAFF,
     ("GET", "/console/people"): ADMINS,
@@ -85,6 +87,7 @@ WITHOUT_USE = {
     "/console/upstreams": (400,),
     "/console/upstreams/{name}": (404,),  # one of the settings
     "/console/routes": (400,),
+    "/console/prices": (400,),
 }
 
 

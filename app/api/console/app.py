@@ -14,6 +14,7 @@ from app.api.console.limits import LimitPages
 from app.api.console.overview import OverviewPages
 from app.api.console.people import PeoplePages
 from app.api.console.playground import PlaygroundPages
+from app.api.console.prices import PricePages
 from app.api.console.recordings import RecordingPages
 from app.api.console.rendering import Rendering, serve_asset
 from app.api.console.requests import RequestPages
@@ -47,6 +48,7 @@ def console_app(services: ConsoleServices) -> Starlette:
     recordings = RecordingPages(services, rendering, keys, playground)
     people = PeoplePages(services, rendering)
     upstreams = UpstreamPages(services, rendering)
+    prices = PricePages(services, rendering)
     state = StatePages(services, rendering)
     pages: list[tuple[str, str, Page, tuple[str, ...]]] = [
         ("GET", "/console/", overview.show, _EVERYBODY),
@@ -79,6 +81,8 @@ def console_app(services: ConsoleServices) -> Starlette:
         ("POST", "/console/upstreams/{name}", upstreams.change, _ADMINS),
         ("POST", "/console/upstreams/{name}/probe", upstreams.probe, _ADMINS),
         ("POST", "/console/routes", upstreams.route, _ADMINS),
+        ("GET", "/console/prices", prices.show, _STAFF),
+        ("POST", "/console/prices", prices.set, _ADMINS),
         ("GET", "/console/workers", state.workers, _STAFF),
         ("GET", "/console/settings", state.settings, _STAFF),
         ("GET", "/console/people", people.show, _ADMINS),
