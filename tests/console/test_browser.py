@@ -247,6 +247,25 @@ def test_language_and_theme_are_chosen_by_a_button(browser: Browser, used_consol
         expect(page.get_by_role("heading", level=1)).to_have_text("Keys")
 
 
+def test_pages_are_reached_by_keys(browser: Browser, used_console: Console) -> None:
+    """`g` and a letter lead to a page, `/` to the search; what is typed into a field leads nowhere."""
+    with _signed_in(browser, used_console) as opened:
+        page = opened.page
+        heading = page.get_by_role("heading", level=1)
+        opened.go("")
+        for letter, name in (("k", "Keys"), ("r", "Requests"), ("u", "Upstreams"), ("c", "Changes"), ("o", "Overview")):
+            page.keyboard.press("g")
+            page.keyboard.press(letter)
+            expect(heading).to_have_text(name)
+        opened.go("keys")
+        page.keyboard.press("k")
+        page.keyboard.press("/")
+        expect(page.get_by_label("Search")).to_be_focused()
+        page.keyboard.type("gr/")
+        expect(page.get_by_label("Search")).to_have_value("gr/")
+        expect(heading).to_have_text("Keys")
+
+
 def test_without_scripts_all_but_the_live_parts_works(browser: Browser, used_console: Console) -> None:
     """A link is pasted, a key is made, changed, paused and given another secret, and one signs out."""
     with tab(browser, used_console.address, java_script_enabled=False) as opened:

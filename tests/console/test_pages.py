@@ -123,6 +123,13 @@ def test_outcomes_and_errors_are_told_in_words(
         assert word in detail
 
 
+def test_the_settings_say_how_large_the_database_is(admin: Signed) -> None:
+    """And which commands look after it."""
+    shown = admin.client.get("/console/settings").text
+    assert re.search(r"<dd>SQLite</dd><dt>Size, about</dt><dd>\d+ KB</dd>", shown)
+    assert "main.py database backup" in shown
+
+
 def test_a_request_and_a_session_are_found_by_their_ids(console: Console) -> None:
     """An id leads to its request, whoever gave it; a session's own id needs its key. Holders find only their own."""
     with console.signed_in("holder") as holder, console.signed_in("admin") as admin:

@@ -15,6 +15,8 @@ from app.storage.audit import actions_before
 from app.storage.database import Connection
 from app.storage.limits import seen_workers
 from app.storage.people import list_people
+from app.storage.recordings import size_of_texts
+from app.storage.requests import size_in_bytes
 
 _IN_PAGE = 50
 
@@ -36,8 +38,20 @@ class StatePages:
         groups: dict[str, list[object]] = {}
         for setting in self._services.settings():
             groups.setdefault(setting.group, []).append(setting)
-        people = await self._services.database.report(list_people)
-        return self._rendering.page(request, "settings", groups=groups, people=people, version=self._services.version)
+        database = self._services.database
+
+        def read(connection: Connection) -> dict[str, Any]:
+            return {
+                "people": list_people(connection),
+                "size": size_in_bytes(database, connection),
+                "texts_size": size_of_texts(connection),
+            }
+
+        values = await database.report(read)
+        kind = "SQLite" if database.is_sqlite else "PostgreSQL"
+        return self._rendering.page(
+            request, "settings", groups=groups, version=self._services.version, kind=kind, **values
+        )
 
     async def audit(self, request: Request) -> Response:
         """Who has changed what."""
