@@ -31,7 +31,10 @@ class StatePages:
     async def workers(self, request: Request) -> Response:
         """All workers."""
         workers = await self._services.database.report(partial(seen_workers, self._services.database))
-        return self._rendering.page(request, "workers", workers=workers, numbers=self._services.state())
+        services = self._services
+        return self._rendering.page(
+            request, "workers", workers=workers, worker=services.worker, numbers=services.state()
+        )
 
     async def settings(self, request: Request) -> Response:
         """All settings, and the people who may look after them."""
