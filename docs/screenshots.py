@@ -190,7 +190,7 @@ def _set_up(console: Console) -> None:
         admin.post("/console/routes", route="fast", targets="gpu/qwen3*3 | kimi*1", do="set")
         for scope, limits in (("gateway", "600 requests/minute"), ("project:lab", "20M tokens/day, $100/month")):
             admin.post(f"/console/limits/{scope}", limits=limits, do="save")
-    prices = [("kimi", now() - 86_400_000, 600_000_000, 2_500_000_000, 150_000_000)]
+    prices = [("kimi", now() - 86_400_000, 600, 2_500, 150)]
     with console.database.transaction() as connection:
         change_prices(console.database, connection, Actor("cli:ada", "cli"), prices)
 

@@ -190,6 +190,9 @@ def test_all_recordings_are_on_a_page(console: Console) -> None:
         for wrong in ({"do": "start", "key": alice}, {"do": "dance", "key": alice}):
             assert admin.post(page, **wrong).status_code == 400
         assert admin.post(page, do="start", key="k_nobody", duration="1h").status_code == 404
+        _start(console, "key-that-was-taken-out-of-the-environment")
+        gone = admin.post(page, do="delete", key="key-that-was-taken-out-of-the-environment")
+        assert gone.status_code == 303
         _remove(console, new.key.id)
 
 

@@ -83,7 +83,7 @@ WITHOUT_USE = {
     "/console/sessions/delete": (404,),
     "/console/requests/{call_id:int}/texts": (404,),
     "/console/requests/{call_id:int}/playground": (404,),
-    "/console/recordings": (404,),
+    "/console/recordings": (400,),
     "/console/upstreams": (400,),
     "/console/upstreams/{name}": (404,),  # one of the settings
     "/console/routes": (400,),

@@ -128,7 +128,7 @@ class RecordingEndpoints:
         return sliced(await read(self._database, listed), lambda one: (one.key_id,), cursor, limit, str)
 
     async def start(self, body: NewRecording, actor: Writer) -> RecordingState:
-        """It counts on every worker within two seconds. One that is recorded already goes on so long."""
+        """It counts on every worker within two seconds. A key that is recorded already is, for so long from now on."""
         seconds = _seconds(body.duration)
 
         def start(connection: Connection) -> RecordingState:

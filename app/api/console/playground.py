@@ -50,8 +50,8 @@ from app.storage.database import Connection
 from app.storage.keys import key_of, list_keys
 
 _DIALECT = "console"
-# A message, or a form of an answer, that the form has a field of its own for.
-_PLAIN, _PLAIN_SCHEMA = frozenset({"role", "content"}), frozenset({"name", "schema"})
+# What a message has that the form has a field of its own for.
+_PLAIN = frozenset({"role", "content"})
 # What the form says with fields of its own, whatever stands among the settings.
 _OWN_FIELDS = frozenset({"model", "messages", "stream", "stream_options"})
 _CHAT = re.compile(r"[0-9a-f]{8,32}")
@@ -320,10 +320,10 @@ def _form(body: dict[str, Any]) -> dict[str, str]:
         form["history"] = _written(messages)
     if "tools" in body:
         form["tools"] = _written(body["tools"])
-    wanted = rest.get("response_format", {}).get("json_schema", {})
-    if wanted and wanted.keys() == _PLAIN_SCHEMA:
-        form["schema"] = _written(wanted["schema"])
-        del rest["response_format"]
+    match rest.get("response_format"):
+        case {"json_schema": {"schema": schema, **others}} if others.keys() == {"name"}:
+            form["schema"] = _written(schema)
+            del rest["response_format"]
     if rest:
         form["settings"] = _written(rest)
     return form

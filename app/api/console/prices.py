@@ -44,7 +44,7 @@ class PricePages:
     async def _shown(self, request: Request, *, values: Mapping[str, str] | None = None, fault: str = "") -> Response:
         found = await self._database.report(list_prices)
         rows: list[dict[str, Any]] = [
-            {**row, **{name: row[name] / _NANO_IN_DOLLARS for name in ("input", "output", "cached")}} for row in found
+            {**row, **{name: _dollars(row[name]) for name in ("input", "output", "cached")}} for row in found
         ]
         return self._rendering.page(
             request,
@@ -85,3 +85,7 @@ def _nano(text: str) -> int:
     if not 0 <= dollars <= _MOST_DOLLARS:
         raise ValueError(f"{text[:20]!r} is not a price; write dollars for a million tokens, such as 0.6.")
     return round(dollars * _NANO_IN_DOLLARS)
+
+
+def _dollars(nano: int) -> str:
+    return "$" + f"{nano / _NANO_IN_DOLLARS:,.3f}".rstrip("0").rstrip(".")

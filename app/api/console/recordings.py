@@ -88,10 +88,10 @@ class RecordingPages:
             raise Refused(HTTPStatus.BAD_REQUEST, "form")
 
         def change(connection: Connection) -> None:
-            if key_id not in self._environment and key_of(connection, key_id) is None:
-                raise Refused(HTTPStatus.NOT_FOUND, "missing")
             match do:
                 case "start":
+                    if key_id not in self._environment and key_of(connection, key_id) is None:
+                        raise Refused(HTTPStatus.NOT_FOUND, "missing")
                     start_recording(self._database, connection, actor, key_id, span(duration))
                 case "stop":
                     stop_recording(self._database, connection, actor, key_id)
