@@ -23,7 +23,7 @@ from app.keys.administration import NewSecret, pause_key, revoke_key
 from app.storage.audit import Actor
 from app.storage.clock import now
 from app.storage.limits import set_limits
-from app.storage.prices import change_prices
+from app.storage.prices import Price, change_prices
 from app.storage.recordings import has_texts
 from app.storage.rows import RequestRow
 from simulator.behaviour import Behaviour
@@ -190,7 +190,7 @@ def _set_up(console: Console) -> None:
         admin.post("/console/routes", route="fast", targets="gpu/qwen3*3 | kimi*1", do="set")
         for scope, limits in (("gateway", "600 requests/minute"), ("project:lab", "20M tokens/day, $100/month")):
             admin.post(f"/console/limits/{scope}", limits=limits, do="save")
-    prices = [("kimi", now() - 86_400_000, 600, 2_500, 150)]
+    prices = [Price("kimi", now() - 86_400_000, 600, 2_500, 150)]
     with console.database.transaction() as connection:
         change_prices(console.database, connection, Actor("cli:ada", "cli"), prices)
 

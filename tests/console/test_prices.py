@@ -25,8 +25,17 @@ def test_a_price_is_set_shown_and_written_down(console: Console) -> None:
         assert 'name="input"' not in shown
         rows = [(row["model"], row["input"], row["output"], row["cached"]) for row in console.done(list_prices)]
         assert rows == [("kimi", 600, 2500, 150), ("kimi", 600, 2500, 600)]
+        assert "One image</th>" not in shown
+        images = {"model": "dall-e-3", "since": "2026-01-31", "input": "0", "output": "0", "image": "0.04"}
+        assert admin.post(page, **images, cache_write="3.75", character="15").status_code == 303
+        shown = viewer.client.get(page).text
+        assert "One image</th>" in shown
+        for price in ("$0.04", "$3.75", "$15"):
+            assert f">{price}</td>" in shown
+        row = console.done(list_prices)[0]
+        assert (row["image"], row["cache_write"], row["character"], row["search"]) == (40_000_000, 3750, 15_000, 0)
         actions = console.done(actions_before, None, subject="prices")
-        assert [one["actor"] for one in actions] == [f"person:{admin.login.login.person_id}"] * 2
+        assert [one["actor"] for one in actions] == [f"person:{admin.login.login.person_id}"] * 3
 
 
 @pytest.mark.parametrize(

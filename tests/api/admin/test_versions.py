@@ -15,7 +15,7 @@ from app.storage.clock import now
 from app.storage.database import Connection, Database
 from app.storage.keys import key_of
 from app.storage.limits import set_limits
-from app.storage.prices import change_prices
+from app.storage.prices import Price, change_prices
 from tests import databases
 from tests.api.admin.conftest import create
 from tests.live import until
@@ -36,7 +36,7 @@ def _pause(database: Database, connection: Connection, key_id: str) -> None:
 
 
 def _price(database: Database, connection: Connection, _: str) -> None:
-    change_prices(database, connection, Actor("ada", "cli"), [("kimi", now(), 1, 1, 1)])
+    change_prices(database, connection, Actor("ada", "cli"), [Price("kimi", now(), 1, 1, 1)])
 
 
 def _limit(database: Database, connection: Connection, _: str) -> None:
