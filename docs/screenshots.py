@@ -7,6 +7,7 @@ whoever has changed one and wants to look at them all.
 import argparse
 import io
 import random
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -18,14 +19,19 @@ from urllib.parse import urlsplit
 from playwright.sync_api import Browser, sync_playwright
 
 from app.domain.granting import Scope
-from app.keys.administration import NewSecret, pause_key
+from app.keys.administration import NewSecret, pause_key, revoke_key
+from app.storage.audit import Actor
 from app.storage.clock import now
 from app.storage.limits import set_limits
+from app.storage.prices import Price, change_prices
+from app.storage.recordings import has_texts
 from app.storage.rows import RequestRow
 from simulator.behaviour import Behaviour
 from simulator.live import running
 from tests.console.browser import NARROW, Tab, launched, tab
 from tests.console.running import COOKIE, Console, Signed, console_of
+from tests.console.running import PAGES as PLAIN_PAGES
+from tests.live import until
 from tests.storage.calls import call, write
 
 ROOT = Path(__file__).parent
@@ -41,11 +47,24 @@ PICTURES = (
 )
 LOOKS: dict[str, dict[str, Any]] = {
     "light": {"viewport": WINDOW},
-    "dark": {"viewport": NARROW, "color_scheme": "dark"},
+    "dark": {"viewport": WINDOW, "color_scheme": "dark"},
+    "phone": {"viewport": NARROW},
 }
 PAGES = (
-    *("", "welcome", "requests", "keys", "keys/new", "upstreams", "workers", "settings", "audit", "account", "nowhere"),
-    *("requests/{call}", "keys/{key}"),
+    *PLAIN_PAGES,
+    *("requests/{call}", "requests/{recorded}", "requests?key=nobody", "keys/{key}", "keys/{revoked}", "nowhere"),
+    *("limits/project:lab", "sessions?key={key}", "upstreams/gpu", "upstreams?model=fast"),
+)
+# Pages that a form leads to: the page, the form's button, and what is typed before.
+ANSWERS: tuple[tuple[str, str, dict[str, str]], ...] = (
+    ("keys/new", "main form.card > button", {"name": "one-more-{look}"}),
+    ("keys/{key}", "button[value=try]", {"limits": "2 requests/minute, 100k tokens/day"}),
+    ("requests/{recorded}", "form[action$='/texts'] button", {}),
+    ("requests/{recorded}", "form[action$='/playground'] button", {}),
+    ("people", "form[action$='/link'] button", {}),
+    ("playground", "#playground > button", {"message": "Hello! Who are you?", "model2": "qwen3"}),
+    ("recordings", "button[value=start]", {}),
+    ("upstreams", "#routes button[value=set]", {"route": "nowhere", "targets": "nobody/nothing"}),
 )
 _LARGEST = 150_000
 _HOURS = 48
@@ -63,12 +82,13 @@ def main() -> int:
         sync_playwright() as playwright,
     ):
         browser = launched(playwright)
-        names = _filled(console)
+        keys, names = _filled(console)
         with console.signed_in("admin", "ada") as ada:
             if folder is None:
                 _make_pictures(browser, console, ada, names)
             else:
                 folder.mkdir(parents=True, exist_ok=True)
+                names["recorded"] = _recorded(console, keys[0])
                 _take_every_page(browser, console, ada, names, folder)
         browser.close()
     return 0
@@ -90,11 +110,36 @@ def _take_every_page(browser: Browser, console: Console, ada: Signed, names: dic
             with _opened(browser, console, ada, language, **options) as opened:
                 for page in PAGES:
                     opened.go(page.format(**names))
-                    name = page.replace("/", "-").replace("{", "").replace("}", "") or "overview"
-                    opened.page.screenshot(path=folder / f"{language}-{look}-{name}.png", full_page=True)
+                    _take(opened, folder / f"{language}-{look}-{_file(page)}.png")
+                for number, (page, button, fields) in enumerate(ANSWERS):
+                    _send(opened, page.format(**names), button, fields, f"{language}-{look}")
+                    _take(opened, folder / f"{language}-{look}-{_file(page)}-answer-{number}.png")
             with tab(browser, console.address, locale=locale, **options) as stranger:
                 stranger.go("sign-in")
                 stranger.page.screenshot(path=folder / f"{language}-{look}-sign-in.png", full_page=True)
+
+
+def _file(page: str) -> str:
+    return re.sub(r"[{}]", "", re.sub(r"[/?:=]", "-", page)) or "overview"
+
+
+def _take(opened: Tab, picture: Path) -> None:
+    opened.page.screenshot(path=picture, full_page=True)
+    if wider := opened.overflow():
+        print(f"{picture.name}: {wider} pixels wider than the window")
+
+
+def _send(opened: Tab, page: str, button: str, fields: dict[str, str], look: str) -> None:
+    opened.go(page)
+    for name, value in fields.items():
+        field = opened.page.locator(f"main [name={name}]:not([type=hidden])").first
+        text = value.format(look=look)
+        if field.evaluate("field => field.localName") == "select":
+            field.select_option(text)
+        else:
+            field.fill(text)
+    opened.page.locator(button).first.click()
+    opened.page.wait_for_load_state("networkidle")
 
 
 @contextmanager
@@ -107,16 +152,47 @@ def _opened(browser: Browser, console: Console, ada: Signed, language: str, **op
         yield opened
 
 
-def _filled(console: Console) -> dict[str, str]:
-    """Two days of a small team's calls; the names of a call and a key worth looking at."""
+def _filled(console: Console) -> tuple[list[NewSecret], dict[str, str]]:
+    """Two days of a small team's calls; its keys, and the names of calls and keys worth looking at."""
     keys = [console.new_key(name, project=project) for project, name in _KEYS]
     for new, limits in zip(keys, ("60 requests/minute, 1M tokens/day", "5 at once", "$10/month"), strict=False):
         console.done(lambda connection, new=new, limits=limits: _limit(console, connection, new, limits))
     console.done(lambda connection: pause_key(console.database, connection, keys[3].key))
     write(console.database, _calls(keys))
+    _set_up(console)
+    revoked = console.new_key("leaked", project="shop")
+    console.done(lambda connection: revoke_key(console.database, connection, revoked.key))
     console.chat(keys[0].secret)
     failed = console.rows(lambda row: row["passed_over"] is not None)[0]
-    return {"call": str(failed["id"]), "key": keys[0].key.id}
+    ids = {"key": keys[0].key.id, "revoked": revoked.key.id}
+    return keys, {"call": str(failed["id"]), **ids}
+
+
+def _recorded(console: Console, new: NewSecret) -> str:
+    """A call of a key that is recorded, which every page says."""
+    console.record(new)
+    told = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Which is the longest river?"}]
+    console.chat(new.secret, messages=told, user="ada", temperature=0.2)
+    recorded = console.rows(lambda row: row["end_user"] == "ada")[0]
+    with console.database.transaction() as connection:
+        until(lambda: has_texts(connection, recorded))
+    return str(recorded["id"])
+
+
+def _set_up(console: Console) -> None:
+    """What is more to see: people, upstreams and routes, limits, prices."""
+    with console.signed_in("admin") as admin:
+        for name, role in (("grace", "viewer"), ("linus", "admin")):
+            admin.post("/console/people", name=name, role=role)
+        more = '{"timeout": 120, "breaker": {"failure_rate": 0.5}}'
+        gpu = {"base_url": "http://127.0.0.1:9/v1", "models": "qwen3, mine=llama-4", "more": more}
+        admin.post("/console/upstreams", name="gpu", do="add", **gpu)
+        admin.post("/console/routes", route="fast", targets="gpu/qwen3*3 | kimi*1", do="set")
+        for scope, limits in (("gateway", "600 requests/minute"), ("project:lab", "20M tokens/day, $100/month")):
+            admin.post(f"/console/limits/{scope}", limits=limits, do="save")
+    prices = [Price("kimi", now() - 86_400_000, 600, 2_500, 150)]
+    with console.database.transaction() as connection:
+        change_prices(console.database, connection, Actor("cli:ada", "cli"), prices)
 
 
 _KEYS = (("lab", "ada-laptop"), ("lab", "ci"), ("shop", "assistant"), ("shop", "trial"))

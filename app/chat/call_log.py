@@ -199,11 +199,13 @@ class CallLog:
                 taker.take_texts(self._texts(record))
 
     def _texts(self, record: CallRecord) -> CallTexts:
+        call = None if isinstance(self._call, RelayCall) else self._call
         return CallTexts(
             record,
-            () if isinstance(self._call, RelayCall) else self._call.messages,
+            () if call is None else call.messages,
             self.prompt if isinstance(self.prompt, TextPrompt | MessagePrompt) else None,
             gather(self.deltas) if self.ending is None else self.ending.completion,
+            call,
         )
 
     def _record(self, error: BaseException | None) -> CallRecord:

@@ -45,6 +45,8 @@ _TASK_OF_AN_APP = re.compile(
     re.IGNORECASE,
 )
 # Where in a message a task stands: at its beginning or its end.
+# What the digest of a session begins with.
+DIGEST_PREFIX = "session-"
 SHORT_TEXT = 600
 
 Action = Literal["new", "continued", "replaced", "replayed", "reset", "stateless"]
@@ -60,7 +62,7 @@ class SessionKey(Struct, frozen=True, cache_hash=True):
     def digest(self) -> str:
         """Stands for the key where a session's id, often an e-mail address, must not appear."""
         text = f"{self.caller_id}\n{self.session_id}"
-        return "session-" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+        return DIGEST_PREFIX + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 class LastTurn(Struct, frozen=True):

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from app.domain.chat import Completion, Message
+from app.domain.chat import ChatCall, Completion, Message
 from app.domain.prompt import MessagePrompt, TextPrompt, told_call
 from app.domain.usage import CallRecord
 
@@ -18,12 +18,14 @@ class CallTexts(Struct, frozen=True):
         asked: What the client sent.
         prompt: What the upstream was sent; None if none was asked.
         answer: What came back, as far as it came.
+        call: The call itself, with all its settings; None for one that was passed on.
     """
 
     record: CallRecord
     asked: Sequence[Message]
     prompt: TextPrompt | MessagePrompt | None
     answer: Completion
+    call: ChatCall | None = None
 
 
 class TextTaker(Protocol):

@@ -178,11 +178,14 @@ class UpstreamAdministration(Struct, frozen=True):
         before = self.upstream(connection, name)
         fields = dict(patch)
         of_row = {field: fields.pop(field) for field in _OF_ROW if field in fields}
+        for field, value in of_row.items():
+            if value is None:
+                raise UpstreamFault(f"{field} can't be null: there is nothing to take away.", field)
         if fields.get("name", name) != name:
             raise UpstreamFault("An upstream keeps its name: limits and the ledger know it by that.", "name")
         after = self._patched(before, fields) if fields else before
-        if (enabled := of_row.get("enabled")) is not None:
-            after = replace(after, stored=replace(after.stored, enabled=_flag(enabled)))
+        if "enabled" in of_row:
+            after = replace(after, stored=replace(after.stored, enabled=_flag(of_row["enabled"])))
         if after.entry is not None and after.stored.enabled and after is not before:
             self.catalog.provider(after.entry)
         after = replace(after, stored=replace(after.stored, changed_at=now()))

@@ -41,7 +41,7 @@ class NoRecording(RecordingFault):
 
 
 def start_recording(database: Database, connection: Connection, actor: Actor, key_id: str, seconds: float) -> Recording:
-    """Record a key from now on; one that is recorded already, for so long from now on.
+    """Record a key from now on. One that is recorded already goes on being recorded, for so long from now on.
 
     Args:
         key_id: Of a key of the database or of the environment.
@@ -58,12 +58,20 @@ def start_recording(database: Database, connection: Connection, actor: Actor, ke
         raise RecordingFault(
             f"The texts of this key take {MOST_BYTES // 1024 // 1024} MB already; delete its recording first.", "key_id"
         )
-    before, time = recording_of(connection, key_id), now()
+    database.hold_back_writers(connection)
+    known, time = recording_of(connection, key_id), now()
+    before = known if known is not None and known.is_running else None
     set_recording(
-        database, connection, key_id, started_at=time, until=time + round(seconds * 1000), started_by=actor.name
+        database,
+        connection,
+        key_id,
+        # The same recording: what workers still have to write for it is written.
+        started_at=time if before is None else before.started_at,
+        until=time + round(seconds * 1000),
+        started_by=actor.name,
     )
     recording = _known(connection, key_id)
-    was = None if before is None or not before.is_running else _facts(before)
+    was = None if before is None else _facts(before)
     note_action(connection, actor, "recording.start", f"key:{key_id}", before=was, after=_facts(recording))
     return recording
 

@@ -12,14 +12,18 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 
+import msgspec
 import structlog
 
+from app.domain.chat import ChatCall
+from app.domain.json import strict_json_bytes
 from app.domain.prompt import ELLIPSIS, PromptLimit, head_of, tail_of
+from app.domain.repeating import repeatable
 from app.domain.texts import CallTexts, answer_in_words, messages_in_words, prompt_in_words
 from app.domain.tokens import utf8_size
 from app.storage.clock import now
 from app.storage.database import Connection, Database, DatabaseAway
-from app.storage.recordings import CHANGED, RecordedText, running_recordings, write_texts
+from app.storage.recordings import CHANGED, RecordedText, Recording, running_recordings, write_texts
 
 _log = structlog.get_logger("kimi.recording")
 
@@ -30,6 +34,8 @@ _HALF = PromptLimit((MOST_OF_A_TEXT - len(ELLIPSIS.encode())) // 2, unit="bytes"
 _MOST_WAITING = 8 * 1024 * 1024
 _BATCH = 1024 * 1024
 _RETRY_SECONDS = 1.0
+# As JSON has it: no database can look for it.
+_NUL = "\\u0000"
 
 
 class Recorder:
@@ -42,8 +48,7 @@ class Recorder:
         clock: The time in milliseconds since the epoch.
 
     Attributes:
-        callers: Whose texts are recorded, and until when, in milliseconds since the epoch. It may have some whose
-            recordings have ended.
+        callers: Whose texts are recorded, and by which recordings, of which some may have ended.
         lost: Texts that could not be kept.
     """
 
@@ -55,7 +60,7 @@ class Recorder:
         self._characters = 0
         self._has_come = asyncio.Event()
         self._writing: asyncio.Task[None] | None = None
-        self.callers: Mapping[str, int] = {}
+        self.callers: Mapping[str, Recording] = {}
         self.lost = 0
 
     def start(self) -> None:
@@ -81,15 +86,16 @@ class Recorder:
 
     def until(self, caller_id: str) -> int | None:
         """Until when a caller is recorded, in milliseconds since the epoch; None if it isn't."""
-        until = self.callers.get(caller_id)
-        return until if until is not None and until > self._clock() else None
+        recording = self.callers.get(caller_id)
+        return recording.until if recording is not None and recording.until > self._clock() else None
 
     def take_texts(self, texts: CallTexts) -> None:
         """See `TextTaker`."""
-        if self.until(texts.record.caller_id) is None:
+        caller_id = texts.record.caller_id
+        if self.until(caller_id) is None:
             return
-        text = _recorded(texts, self._clock())
-        characters = len(text.asked) + len(text.sent or "") + len(text.answered)
+        text = _recorded(texts, self._clock(), self.callers[caller_id].started_at)
+        characters = len(text.asked) + len(text.request) + len(text.sent or "") + len(text.answered)
         if self._characters + characters > _MOST_WAITING:
             self.lost += 1
             return
@@ -97,16 +103,16 @@ class Recorder:
         self._characters += characters
         self._has_come.set()
 
-    def read(self, connection: Connection, changed: frozenset[str] | None) -> Mapping[str, int] | None:
+    def read(self, connection: Connection, changed: frozenset[str] | None) -> Mapping[str, Recording] | None:
         """See `Follower`."""
         if changed is not None and CHANGED not in changed:
             return None
-        return {recording.key_id: recording.until for recording in running_recordings(connection)}
+        return {recording.key_id: recording for recording in running_recordings(connection)}
 
     def take(
         self,
         changed: frozenset[str] | None,  # noqa: ARG002 - a Follower's
-        found: Mapping[str, int] | None,
+        found: Mapping[str, Recording] | None,
     ) -> None:
         """See `Follower`."""
         if found is not None:
@@ -147,7 +153,7 @@ class Recorder:
         return batch
 
 
-def _recorded(texts: CallTexts, ended_at: int) -> RecordedText:
+def _recorded(texts: CallTexts, ended_at: int, recording: int) -> RecordedText:
     record = texts.record
     told = {
         "asked": messages_in_words(texts.asked),
@@ -165,7 +171,22 @@ def _recorded(texts: CallTexts, ended_at: int) -> RecordedText:
         sent=None if texts.prompt is None else _storable(told["sent"]),
         answered=_storable(told["answered"]),
         cut=tuple([name for name, text in told.items() if _is_too_long(text)]),
+        recording=recording,
+        request=_request(texts.call),
     )
+
+
+def _request(call: ChatCall | None) -> str:
+    """A call so that it can be asked again; empty if it can't be kept so."""
+    if call is None:
+        return ""
+    try:
+        document = strict_json_bytes(repeatable(call))
+        msgspec.json.decode(document)  # as it will be read
+    except (ValueError, RecursionError):
+        return ""
+    text = document.decode()
+    return "" if _is_too_long(text) or _NUL in text else text
 
 
 def _is_too_long(text: str) -> bool:

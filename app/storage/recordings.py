@@ -6,9 +6,12 @@ Whoever writes here holds back all others who do: no text is written for a recor
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, insert, select, update
 
+from app.domain.repeating import messages_of
+from app.domain.texts import messages_in_words
 from app.storage import tables
 from app.storage.changes import note_change
 from app.storage.clock import now
@@ -59,6 +62,10 @@ class RecordedText(Struct, frozen=True):
         sent: What the upstream was sent; None if none was asked.
         answered: What came back, as far as it came.
         cut: Which of these three were cut.
+        recording: When the recording began for which it was taken, which tells it from others of the key; 0 if it was
+            read from the database.
+        request: What the client sent once more, as `app.domain.repeating.repeatable` has it, in JSON; empty if it can't
+            be asked again.
     """
 
     id: int
@@ -70,6 +77,8 @@ class RecordedText(Struct, frozen=True):
     sent: str | None
     answered: str
     cut: tuple[str, ...] = ()
+    recording: int = 0
+    request: str = ""
 
 
 def list_recordings(connection: Connection) -> list[Recording]:
@@ -126,7 +135,8 @@ def delete_recording(database: Database, connection: Connection, key_id: str) ->
 def write_texts(database: Database, connection: Connection, texts: Sequence[RecordedText]) -> int:
     """Write texts of calls that ended while their keys were recorded; others are left out.
 
-    A recording whose texts have become too large ends. Returns how many texts were left out for that. Those that have
+    Left out, too, is what was taken for an earlier recording: that one may have been deleted, and its texts with it. A
+    recording whose texts have become too large ends. Returns how many texts were left out for that. Those that have
     been written before stay as they are.
     """
     database.hold_back_writers(connection)
@@ -137,7 +147,11 @@ def write_texts(database: Database, connection: Connection, texts: Sequence[Reco
             by_key.setdefault(text.key_id, []).append(text)
     left_out = 0
     for recording in connection.execute(select(_RECORDINGS).where(_RECORDINGS.c.key_id.in_(by_key))).all():
-        rows = [_row(text) for text in by_key[recording.key_id] if text.ended_at < recording.until]
+        rows = [
+            _row(text)
+            for text in by_key[recording.key_id]
+            if text.recording == recording.started_at and text.ended_at < recording.until
+        ]
         wanted, size = len(rows), recording.size + sum(row["size"] for row in rows)
         while rows and size > MOST_BYTES:
             size -= rows.pop()["size"]
@@ -208,15 +222,17 @@ def _recording(row: Row[Any]) -> Recording:
 
 
 def _row(text: RecordedText) -> dict[str, Any]:
+    # Once is enough: the request has all the words.
+    asked = text.request or text.asked
     return {
         "id": text.id,
         "at": text.at,
         "ended_at": text.ended_at,
-        "size": sum(len(part.encode()) for part in (text.asked, text.sent or "", text.answered)),
+        "size": sum(len(part.encode()) for part in (asked, text.sent or "", text.answered)),
         "key_id": text.key_id,
         "request_id": text.request_id,
         "cut": ",".join(text.cut),
-        "asked": text.asked,
+        "asked": asked,
         "sent": text.sent,
         "answered": text.answered,
     }
@@ -240,10 +256,20 @@ def _texts(connection: Connection, *conditions: ColumnElement[bool]) -> list[Rec
             ended_at=row.ended_at,
             key_id=row.key_id,
             request_id=row.request_id,
-            asked=row.asked,
+            asked=_words(row.asked),
             sent=row.sent,
             answered=row.answered,
             cut=tuple(row.cut.split(",")) if row.cut else (),
+            request=row.asked if _is_request(row.asked) else "",
         )
         for row in connection.execute(query)
     ]
+
+
+def _is_request(asked: str) -> bool:
+    """Whether it isn't in words, which begin with a role."""
+    return asked.startswith("{")
+
+
+def _words(asked: str) -> str:
+    return messages_in_words(messages_of(msgspec.json.decode(asked))) if _is_request(asked) else asked

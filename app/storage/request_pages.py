@@ -37,6 +37,7 @@ class RowFilter(Struct, frozen=True):
         error: An error's code.
         trouble: Only calls that didn't complete.
         since, until: When they began, in milliseconds since the epoch; from the first on, before the second.
+        session: The digest of their session.
     """
 
     key_id: str | None = None
@@ -48,6 +49,7 @@ class RowFilter(Struct, frozen=True):
     trouble: bool = False
     since: int | None = None
     until: int | None = None
+    session: str | None = None
 
 
 _ANY = RowFilter()
@@ -264,6 +266,7 @@ def _conditions(wanted: RowFilter) -> tuple[list[ColumnElement[bool]], list[Colu
         (wanted.project, columns.project == _number(wanted.project)),
         (wanted.provider, columns.provider == _number(wanted.provider)),
         (wanted.outcome, func.coalesce(columns.outcome, COMPLETED) == wanted.outcome),
+        (wanted.session, columns.session == wanted.session),
         (wanted.model, _is_model(wanted.model or "")),
         (wanted.trouble or None, columns.outcome != "replayed"),
     )

@@ -353,7 +353,7 @@ recorded_texts = Table(
     Column("key_id", Text, nullable=False),
     Column("request_id", Text, nullable=False),
     Column("cut", Text, nullable=False),  # which of the following were cut, with commas between them
-    Column("asked", Text, nullable=False),
+    Column("asked", Text, nullable=False),  # the request, as JSON; in words if it can't be asked again
     Column("sent", Text),  # NULL if no upstream was asked
     Column("answered", Text, nullable=False),
     sqlite_strict=True,

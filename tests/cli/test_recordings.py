@@ -7,15 +7,17 @@ import pytest
 from app.domain.caller import caller_of_key
 from app.storage.audit import actions_before
 from app.storage.clock import now
-from app.storage.database import Database
-from app.storage.recordings import RecordedText, write_texts
+from app.storage.database import Connection, Database
+from app.storage.recordings import RecordedText, recording_of, write_texts
 from tests.cli.conftest import Run
 from tests.live import ALICE_KEY
 
 _ALICE = caller_of_key(ALICE_KEY).id
 
 
-def _text(key_id: str) -> RecordedText:
+def _text(connection: Connection, key_id: str) -> RecordedText:
+    recording = recording_of(connection, key_id)
+    assert recording is not None
     return RecordedText(
         id=1,
         at=now(),
@@ -26,6 +28,7 @@ def _text(key_id: str) -> RecordedText:
         sent=None,
         answered="No.",
         cut=("asked",),
+        recording=recording.started_at,
     )
 
 
@@ -35,7 +38,7 @@ def test_a_key_is_recorded_read_and_forgotten(run: Run, database: Database) -> N
     assert run("recordings", "list").startswith("Nothing is recorded; start with")
     assert f"lab/ada ({key_id}) is recorded until" in run("recordings", "start", "ada", "--for", "4h")
     with database.transaction() as connection:
-        assert write_texts(database, connection, [_text(key_id)]) == 0
+        assert write_texts(database, connection, [_text(connection, key_id)]) == 0
     (listed,) = json.loads(run("recordings", "list", "--json"))
     assert (listed["key_id"], listed["running"], listed["texts"]) == (key_id, True, 1)
     assert listed["until"] - listed["started_at"] == 4 * 3_600_000

@@ -25,7 +25,7 @@ _BROWSER = Origin("a browser of the tests")
 # All that an administrator sees without saying of what.
 PAGES = (
     *("", "welcome", "requests", "keys", "keys/new", "projects", "limits/gateway", "sessions", "playground"),
-    *("upstreams", "workers", "settings", "people", "audit", "account"),
+    *("recordings", "upstreams", "prices", "workers", "settings", "people", "audit", "account"),
 )
 
 

@@ -1,12 +1,13 @@
 """The console in a real browser: from the first link to a limit that is lifted, and what never happens there."""
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 from msgspec.structs import replace
@@ -64,17 +65,18 @@ def used_console(console: Console) -> Console:
     with console.signed_in("admin") as admin:
         admin.post("/console/upstreams", name="gpu", base_url="http://127.0.0.1:9", models="qwen3", do="add")
         admin.post("/console/routes", route="fast", targets="gpu/qwen3 > kimi", do="set")
+        admin.post("/console/people", name="grace", role="viewer")
     return console
 
 
 @pytest.mark.parametrize("way", ["/#", "/sign-in#"])
 def test_a_link_signs_in_by_itself(browser: Browser, console: Console, way: str) -> None:
-    """Opened, it leads to the overview, and its secret is in no address any more; a second time it says what to do."""
+    """Opened, it leads to where one begins, and its secret is in no address; a second time it says what to do."""
     link = console.address + way + (ticket := console.ticket())
     with tab(browser, console.address) as opened:
         opened.page.goto(link)
-        opened.page.wait_for_url("**/console/")
-        expect(opened.page.get_by_role("heading", level=1)).to_have_text("Overview")
+        opened.page.wait_for_url("**/console/welcome")
+        expect(opened.page.get_by_role("heading", level=1)).to_have_text("Welcome")
         assert ticket not in opened.page.url
         opened.page.go_back()
         assert ticket not in opened.page.url
@@ -194,19 +196,32 @@ def test_every_page_is_within_reach(
     """In both themes and languages, wide and on a telephone: axe finds nothing, nothing is cut off."""
     options: dict[str, Any] = {"color_scheme": scheme, "locale": locale, "viewport": viewport}
     found: list[str] = []
-    with _signed_in(browser, used_console, **options) as opened:
+    with _signed_in(browser, used_console, may_fault=True, **options) as opened:
         key_id = used_console.rows(lambda row: row["outcome"] == "refused")[0]["key_id"]
         recorded = used_console.rows(lambda row: (row["key_id"], row["outcome"]) == (key_id, "completed"))[0]["id"]
         details = [f"requests/{used_console.rows()[0]['id']}", f"keys/{key_id}", f"requests/{recorded}"]
-        for page in (*PAGES, "upstreams/gpu", "upstreams?model=fast", *details):
+        others = ("upstreams/gpu", "upstreams?model=fast", "limits/project:default", "limits/upstream:gpu", "nowhere")
+        for page in (*PAGES, *others, f"sessions?key={key_id}", *details):
             opened.go(page)
             found += opened.axe()
             if opened.overflow() > 0:
                 found.append(f"{page} is {opened.overflow()} pixels wider than the window")
             assert opened.page.locator("html").get_attribute("lang") == ("zh-CN" if locale == "zh-CN" else "en")
-        opened.page.locator("#texts form button").click()
+        opened.page.locator("#texts form[action$='/texts'] button").click()
         expect(opened.page.locator("#texts pre").first).to_have_text("user: Hello")
         found += opened.axe()
+        # Pages that forms lead to.
+        for page, button, seen in (
+            (details[-1], "form[action$='/playground'] button", "textarea[name=message]"),
+            ("people", "form[action$='/link'] button", "#secret"),
+            ("recordings", "button[value=start]", "button[value=stop]"),
+        ):
+            opened.go(page)
+            opened.page.locator(button).first.click()
+            expect(opened.page.locator(seen).first).to_be_visible()
+            found += opened.axe()
+            if opened.overflow() > 0:
+                found.append(f"what {page} leads to is {opened.overflow()} pixels wider than the window")
     with tab(browser, used_console.address, may_fault=True, **options) as opened:
         for page in ("sign-in", "nowhere"):
             opened.go(page)
@@ -230,6 +245,25 @@ def test_language_and_theme_are_chosen_by_a_button(browser: Browser, used_consol
         expect(page.locator("html")).to_have_attribute("data-theme", "dark")
         page.get_by_role("button", name="EN").click()
         expect(page.get_by_role("heading", level=1)).to_have_text("Keys")
+
+
+def test_pages_are_reached_by_keys(browser: Browser, used_console: Console) -> None:
+    """`g` and a letter lead to a page, `/` to the search; what is typed into a field leads nowhere."""
+    with _signed_in(browser, used_console) as opened:
+        page = opened.page
+        heading = page.get_by_role("heading", level=1)
+        opened.go("")
+        for letter, name in (("k", "Keys"), ("r", "Requests"), ("u", "Upstreams"), ("c", "Changes"), ("o", "Overview")):
+            page.keyboard.press("g")
+            page.keyboard.press(letter)
+            expect(heading).to_have_text(name)
+        opened.go("keys")
+        page.keyboard.press("k")
+        page.keyboard.press("/")
+        expect(page.get_by_label("Search")).to_be_focused()
+        page.keyboard.type("gr/")
+        expect(page.get_by_label("Search")).to_have_value("gr/")
+        expect(heading).to_have_text("Keys")
 
 
 def test_without_scripts_all_but_the_live_parts_works(browser: Browser, used_console: Console) -> None:
@@ -257,6 +291,24 @@ def test_without_scripts_all_but_the_live_parts_works(browser: Browser, used_con
         page.get_by_role("button", name="Resume").click()
         page.get_by_role("button", name="New secret").click()
         assert page.locator("#secret").inner_text().startswith("sk-")
+        opened.go("recordings")
+        page.get_by_label("Key").select_option(label="default/no scripts")
+        page.get_by_role("button", name="Record", exact=True).click()
+        row = page.locator("main tr", has_text="default/no scripts")
+        expect(row).to_contain_text("Being recorded")
+        row.get_by_role("button", name="Delete all texts").click()
+        expect(row).to_have_count(0)
+        opened.go("people")
+        page.get_by_label("Name").fill("without scripts")
+        page.get_by_role("button", name="Add a person").click()
+        assert "#" in page.locator("#secret").inner_text()
+        opened.go("upstreams")
+        page.locator("#add").get_by_label("Name", exact=True).fill("no-scripts")
+        page.locator("#add").get_by_label("Address", exact=True).fill("http://127.0.0.1:9")
+        page.locator("#add").get_by_role("button", name="Add an upstream").click()
+        page.get_by_role("link", name="no-scripts", exact=True).first.click()
+        page.get_by_role("button", name="Disable").click()
+        expect(page.locator("main tr", has_text="no-scripts").first).to_contain_text("disabled")
         opened.go("account")
         page.get_by_role("button", name="Sign out").click()
         expect(heading).to_have_text("Sign in")
@@ -275,6 +327,15 @@ def _poison(console: Console) -> list[str]:
         pages.append(f"keys/{new.key.id}")
         rows = console.rows(lambda row, key=new.key.id: row["key_id"] == key)  # type: ignore[misc]
         pages.append(f"requests/{rows[0]['id']}")
+    with console.signed_in("admin") as admin:
+        models = ", ".join(payload.replace("=", "-") for payload in PAYLOADS)
+        fields = {"base_url": "http://127.0.0.1:9", "models": models, "more": '{"queue": 3}'}
+        assert admin.post("/console/upstreams", name="gpu", do="add", **fields).status_code == 303
+        for place, payload in enumerate(PAYLOADS):
+            name = f"{place}{payload}"
+            assert admin.post("/console/routes", route=name, targets="kimi", do="set").status_code == 303, name
+            assert admin.post("/console/people", name=name[:60], role="viewer").status_code == 200, name
+    console.record(new)
     return pages
 
 
@@ -316,11 +377,18 @@ def test_nothing_that_others_write_is_ever_run(browser: Browser, own_console: Co
             "requests?error=%22%3E%3Cimg%20src=x%20onerror=window.hit=1%3E&model=%3Cscript%3E&cursor=%22%3E%3Cb%3E",
             "audit?subject=%22%3E%3Cimg%20src=x%20onerror=window.hit=1%3E",
         ]
-        for page in ("", "requests", "keys", "audit", *queries, *pages):
+        projects = ["limits/project:" + quote(f"p0{PAYLOADS[0]}"[:100], safe=""), "upstreams/gpu"]
+        for page in (*PAGES, *queries, *projects, *pages):
             opened.go(page)
             assert _is_clean(opened.page), page
-        opened.go(_recorded(console))
-        opened.page.locator("#texts form button").click()
+        opened.go(recorded := _recorded(console))
+        opened.page.locator("#texts form[action$='/playground'] button").click()
+        message = opened.page.locator("textarea[name=message]")
+        for payload in PAYLOADS:
+            expect(message).to_have_value(re.compile(re.escape(payload)))
+        assert _is_clean(opened.page)
+        opened.go(recorded)
+        opened.page.locator("#texts form[action$='/texts'] button").click()
         for payload in PAYLOADS:
             expect(opened.page.locator("#texts pre").first).to_contain_text(payload)
         assert _is_clean(opened.page)

@@ -123,6 +123,42 @@ def test_outcomes_and_errors_are_told_in_words(
         assert word in detail
 
 
+def test_the_settings_say_how_large_the_database_is(admin: Signed) -> None:
+    """And which commands look after it."""
+    shown = admin.client.get("/console/settings").text
+    assert re.search(r"<dd>SQLite</dd><dt>Size, about</dt><dd>\d+ KB</dd>", shown)
+    assert "main.py database backup" in shown
+
+
+def test_a_request_and_a_session_are_found_by_their_ids(console: Console) -> None:
+    """An id leads to its request, whoever gave it; a session's own id needs its key. Holders find only their own."""
+    with console.signed_in("holder") as holder, console.signed_in("admin") as admin:
+        assert holder.key is not None
+        key_id = holder.key.key.id
+        with console.gateway.client(holder.key.secret) as client:
+            body = {"messages": [{"role": "user", "content": "Hello"}], "user": "ada"}
+            for request_id in ("of-ada", "20261127"):
+                client.post("/v1/chat/completions", json=body, headers={"x-request-id": request_id}).raise_for_status()
+        rows = until(lambda: found if len(found := console.rows(lambda row: row["key_id"] == key_id)) == 2 else None)
+        assert rows is not None
+        for row in rows:
+            for words in (row["request_id"], str(row["id"])):
+                for somebody in (admin, holder):
+                    location = somebody.client.get("/console/requests", params={"q": words}).headers["location"]
+                    assert location == f"/console/requests/{row['id']}"
+        session = rows[0]["session"]
+        for query in ({"q": session}, {"session": session}, {"q": "ada", "key": key_id}):
+            shown = admin.client.get("/console/requests", params=query).text
+            assert shown.count('<a href="/console/requests/') == 2
+            assert f'name="q" type="search" value="{query.get("q", session)}"' in shown
+        assert "No request matches" in admin.client.get("/console/requests?q=ada").text
+        assert f"session={session}" in admin.client.get(f"/console/requests/{rows[0]['id']}").text
+        with console.signed_in("holder") as other:
+            for words in ("of-ada", "20261127", str(rows[0]["id"]), session):
+                assert "No request matches" in other.client.get("/console/requests", params={"q": words}).text
+            assert "No requests." in other.client.get("/console/requests").text
+
+
 def test_below_a_prefix_one_comes_back_below_it(console: Console) -> None:
     """Being asked to sign in, signing in, and choosing a language lead to pages with the prefix, once."""
     headers = {"x-forwarded-prefix": "/some/prefix"}

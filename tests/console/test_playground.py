@@ -76,6 +76,10 @@ def test_a_key_that_doesnt_open_is_refused(database: Database, admin: Visit) -> 
         ({"key": good.key.id, "tools": "[{"}, "tools: this is not JSON"),
         ({"key": good.key.id, "schema": "[" * 5000}, "schema: this is not JSON"),
         ({"key": good.key.id, "tools": '{"a": 1}'}, "tools"),
+        ({"key": good.key.id, "settings": "[]"}, "settings: write an object"),
+        ({"key": good.key.id, "history": "{}"}, "history: write a list"),
+        # Past the key's models and limits.
+        ({"key": good.key.id, "settings": '{"models": ["another"]}'}, "models is not passed on"),
         ({"key": good.key.id, "model": "gpt-nothing"}, "does not exist"),
     ):
         answer, events = _stream(admin, **{"model": "kimi", "message": "Hello", **fields})

@@ -23,6 +23,9 @@ PAGES = {
     ("GET", "/console/requests/feed"): ALL,
     ("GET", "/console/requests/{call_id:int}"): ALL,
     ("POST", "/console/requests/{call_id:int}/texts"): ADMINS,
+    ("POST", "/console/requests/{call_id:int}/playground"): ADMINS,
+    ("GET", "/console/recordings"): STAFF,
+    ("POST", "/console/recordings"): ADMINS,
     ("GET", "/console/keys"): STAFF,
     ("GET", "/console/keys/new"): ADMINS,
     ("POST", "/console/keys/new"): ADMINS,
@@ -44,6 +47,8 @@ PAGES = {
     ("POST", "/console/upstreams/{name}"): ADMINS,
     ("POST", "/console/upstreams/{name}/probe"): ADMINS,
     ("POST", "/console/routes"): ADMINS,
+    ("GET", "/console/prices"): STAFF,
+    ("POST", "/console/prices"): ADMINS,
     ("GET", "/console/workers"): STAFF,
     ("GET", "/console/settings"): STAFF,
     ("GET", "/console/people"): ADMINS,
@@ -77,9 +82,12 @@ WITHOUT_USE = {
     "/console/playground/stream": (400,),
     "/console/sessions/delete": (404,),
     "/console/requests/{call_id:int}/texts": (404,),
+    "/console/requests/{call_id:int}/playground": (404,),
+    "/console/recordings": (400,),
     "/console/upstreams": (400,),
     "/console/upstreams/{name}": (404,),  # one of the settings
     "/console/routes": (400,),
+    "/console/prices": (400,),
 }
 
 

@@ -34,7 +34,7 @@ def test_a_link_signs_in_once(own_console: Console) -> None:
     """The second time it is refused, in words that say how to get another one."""
     ticket = own_console.ticket()
     first, second = (_enter(own_console, ticket=ticket) for _ in range(2))
-    assert (first.status_code, first.headers["location"]) == (303, "/console/")
+    assert (first.status_code, first.headers["location"]) == (303, "/console/welcome")
     cookie = first.headers["set-cookie"]
     assert cookie.startswith(f"{COOKIE}=")
     assert {"HttpOnly", "SameSite=strict", "Path=/console"} <= set(cookie.split("; "))
@@ -212,7 +212,25 @@ def test_signing_in_never_leads_to_another_site(console: Console, wanted: str) -
                 urlsplit(urljoin(console.gateway.base_url, location)).netloc
                 == urlsplit(client.base_url.__str__()).netloc
             )
-            assert location == "/console/"
+            assert location in ("/console/", "/console/welcome")
+
+
+@pytest.mark.parametrize(
+    ("role", "wanted", "leads"),
+    [
+        ("admin", "", ("welcome", "")),
+        ("admin", "/console/keys", ("keys", "keys")),
+        ("viewer", "", ("", "")),
+    ],
+)
+def test_whoever_has_to_begin_is_welcomed(own_console: Console, role: str, wanted: str, leads: tuple[str, str]) -> None:
+    """An administrator, as long as nothing has been asked; not where another page was wanted."""
+    person: Person = own_console.done(new_person, "ada", role)
+    for where in leads:
+        entered = _enter(own_console, ticket=own_console.ticket(person), next=wanted)
+        assert entered.headers["location"] == f"/console/{where}"
+        assert own_console.chat().status_code == 200
+        own_console.rows()
 
 
 def _headers(**named: str) -> dict[str, str]:

@@ -1,13 +1,16 @@
 """Upstreams and routes on the console, in a browser without scripts."""
 
 import html
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.storage.database import Database
+from app.storage.upstreams import list_upstreams
 from simulator.live import LiveSimulator
 from tests.conftest import StartGateway
 from tests.console import staff
@@ -73,6 +76,27 @@ def test_an_upstream_is_tried_added_changed_and_removed(
     assert _ask(keeper, key, "gpu/anything")[0] == 200
     assert "/console/upstreams/gpu" not in admin.send("/upstreams/gpu", do="remove")
     admin.page("/upstreams/gpu", 404)
+
+
+def test_what_is_taken_out_of_further_fields_is_gone(database: Database, admin: Visit) -> None:
+    """Within objects, too, however deep; a secret header, which isn't in the form, stays."""
+    form = {"base_url": "http://127.0.0.1:9", "models": "qwen3"}
+    bounds = {"option_bounds": {"temperature": [0, 1], "top_p": [0, 1]}}
+    nested = {"breaker": {"failure_rate": 0.5, "minimum_calls": 7}, **bounds, "headers": {"X-Team": "blue"}}
+    admin.send("/upstreams", 200, name="gpu", **form, more=json.dumps(nested), do="add")
+
+    def kept(**more: object) -> dict[str, Any]:
+        admin.send("/upstreams/gpu", 200, **form, more=json.dumps(more), do="save")
+        with database.transaction() as connection:
+            (stored,) = list_upstreams(connection)
+        assert stored.secrets is not None
+        return {name: value for name, value in stored.entry.items() if name in nested}
+
+    breaker, one_bound = {"minimum_calls": 7}, {"temperature": [0.0, 1.0]}
+    assert kept(breaker=breaker, option_bounds=one_bound) == {"breaker": breaker, "option_bounds": one_bound}
+    assert kept(breaker=breaker, option_bounds={}) == {"breaker": breaker, "option_bounds": {}}
+    assert kept() == {}
+    assert "headers.X-Team" in admin.page("/upstreams/gpu")
 
 
 def test_an_upstream_may_have_another_form_of_api(admin: Visit, site: LiveSimulator) -> None:

@@ -1,7 +1,7 @@
 """What is recorded of whose calls, until when, and what becomes of it. On a database of each kind."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from app.domain.chat import Completion, Message, ToolCall
 from app.domain.prompt import MessagePrompt, PromptLimit, TextPrompt, message_prompt, text_prompt
@@ -40,7 +41,6 @@ from app.storage.recordings import (
     size_of_texts,
     texts_of_call,
     texts_of_request,
-    write_texts,
 )
 from app.storage.request_pages import page_of_rows
 from tests import databases
@@ -96,6 +96,13 @@ def text(key_id: str, **fields: Any) -> RecordedText:
     """A text as it is written."""
     values = {"id": 1, "at": now(), "ended_at": now(), "request_id": "req_1", "asked": "?", "sent": None}
     return RecordedText(**{**values, "key_id": key_id, "answered": "!", **fields})
+
+
+def write_texts(database: Database, connection: Connection, texts: Sequence[RecordedText]) -> int:
+    """Write texts, for the recordings that there are unless it is said for which."""
+    recordings = {one.key_id: one.started_at for one in list_recordings(connection)}
+    said = [replace(one, recording=one.recording or recordings.get(one.key_id, 0)) for one in texts]
+    return stored.write_texts(database, connection, said)
 
 
 def done(database: Database, work: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
@@ -310,6 +317,31 @@ def test_deleting_a_recording_leaves_nothing_of_it(database: Database, way: str)
     if way == "revoke":
         with pytest.raises(RecordingFault, match="revoked"):
             start(database, key)
+
+
+async def test_what_was_deleted_does_not_come_back_in_the_next_recording(database: Database) -> None:
+    """Texts that a worker had still to write belong to their own recording, which may be made longer meanwhile."""
+    key = create(database).key.id
+    start(database, key)
+    recorder = Recorder(database)
+    recorder.take(None, done(database, recorder.read, None))
+    recorder.take_texts(texts(key, "before"))
+    start(database, key, 2 * _HOUR)
+    recorder.start()
+    await until(lambda: not recorder.waiting)
+    assert [text.asked for text in done(database, texts_of_request, "req_1")] == ["user: before"]
+    database.prepared = False
+    recorder.take_texts(texts(key, "of the deleted one"))
+    await recorder.aclose(0.05)
+    with database.transaction() as connection:
+        remove_recording(database, connection, ADA, key)
+    start(database, key)
+    again = Recorder(database)
+    again.take(None, recorder.callers)  # it has not followed yet
+    again.take_texts(texts(key, "of the deleted one"))
+    database.prepared = True
+    await again.aclose(5)
+    assert done(database, texts_of_request, "req_1") == []
 
 
 def test_a_recording_that_becomes_too_large_ends(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,6 +79,7 @@ def some_calls(count: int, *, begin: int, milliseconds: int, seed: int = 7) -> l
                 outcome=outcome,
                 error=error,
                 milliseconds=rng.randrange(200_000),
+                session=f"session-{place % 5}" if place % 5 else None,
             )
         )
     return calls

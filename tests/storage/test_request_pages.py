@@ -36,6 +36,8 @@ _WANTED = [
     RowFilter(error="upstream_timeout"),
     RowFilter(error="upstream_timeout", key_id="k_bob", model="kimi"),
     RowFilter(key_id="k_nobody"),
+    RowFilter(session="session-2"),
+    RowFilter(session="session-3", key_id="k_bob"),
     RowFilter(model="none"),
     RowFilter(since=_BEGIN + DAY, until=_BEGIN + 2 * DAY, model="qwen"),
     RowFilter(until=_BEGIN),
@@ -58,6 +60,7 @@ def _is_wanted(row: RequestRow, wanted: RowFilter) -> bool:
         and wanted.provider in (None, row.provider)
         and wanted.outcome in (None, row.outcome)
         and wanted.error in (None, row.error)
+        and wanted.session in (None, row.session)
         and (not wanted.trouble or row.outcome != "completed")
         and (wanted.since or 0) <= row.at < (wanted.until or 1 << 41)
     )

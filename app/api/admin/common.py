@@ -3,14 +3,16 @@
 import base64
 import hashlib
 import json
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar, cast
 
 import msgspec
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.routing import APIRoute
 from msgspec import Struct
 from pydantic import AwareDatetime, BaseModel, ConfigDict, field_validator
 from starlette.types import Send
@@ -78,26 +80,46 @@ class Endpoint(Struct, frozen=True):
     media_type: str = _JSON
 
 
-def refuse_unknown_parameters(request: Request) -> None:
-    """Refuse query parameters that the endpoint doesn't have, and what no database can look for.
+class KnownParameters:
+    """Refuses query parameters that an endpoint doesn't have, and what no database can look for.
 
-    Raises:
-        InvalidRequest: There is one.
+    The API's description would say the same, but it takes as long to write as all routes do.
     """
-    operations = request.app.openapi()["paths"].get(request.scope["route"].path_format, {})
-    described = operations.get(request.method.lower().replace("head", "get"), {})
-    known = {parameter["name"] for parameter in described.get("parameters", ()) if parameter["in"] == "query"}
-    for name in request.query_params:
-        if name not in known:
-            raise unknown_parameter(name)
-    for name, value in (*request.path_params.items(), *request.query_params.multi_items()):
-        if "\0" in value:
-            raise InvalidRequest(f"{name} must not have the character NUL in it.", param=name)
+
+    def __init__(self) -> None:
+        self._names: dict[tuple[str, str], frozenset[str]] = {}
+
+    def learn(self, route: APIRoute) -> None:
+        """Look at the parameters of a route."""
+        for method in route.methods or ():
+            self._names[method, route.path_format] = frozenset(_query_names(route.dependant))
+
+    async def __call__(self, request: Request) -> None:
+        """Look at a request.
+
+        Raises:
+            InvalidRequest: There is one.
+        """
+        method = request.method.replace("HEAD", "GET")
+        known = self._names.get((method, request.scope["route"].path_format), frozenset())
+        for name in request.query_params:
+            if name not in known:
+                raise unknown_parameter(name)
+        for name, value in (*request.path_params.items(), *request.query_params.multi_items()):
+            if "\0" in value:
+                raise InvalidRequest(f"{name} must not have the character NUL in it.", param=name)
+
+
+def _query_names(dependant: Dependant) -> Iterator[str]:
+    yield from (parameter.alias for parameter in dependant.query_params)
+    for one in dependant.dependencies:
+        yield from _query_names(one)
 
 
 def router_of(tag: str, *endpoints: Endpoint) -> APIRouter:
     """A router with some endpoints."""
-    router = APIRouter(prefix=PREFIX, tags=[tag], dependencies=[Depends(refuse_unknown_parameters)])
+    parameters = KnownParameters()
+    router = APIRouter(prefix=PREFIX, tags=[tag], dependencies=[Depends(parameters)])
     for endpoint in endpoints:
         responses = openai_responses({status: _ERRORS[status] for status in sorted({*_ALWAYS, *endpoint.errors})})
         is_stream = endpoint.media_type != _JSON
@@ -114,6 +136,7 @@ def router_of(tag: str, *endpoints: Endpoint) -> APIRouter:
             responses=responses,
             response_class=StreamingResponse if is_stream else JSONResponse,
         )
+        parameters.learn(cast("APIRoute", router.routes[-1]))
     return router
 
 
@@ -198,12 +221,17 @@ async def read(database: Database, work: Callable[[Connection], T]) -> T:
 
 
 async def change(database: Database, work: Callable[[Connection], T]) -> T:
-    """Change something in the database.
+    """Change something in the database, one change after the other: what one reads first, no other changes meanwhile.
 
     Raises:
         KeyStoreUnavailable: The database is away.
     """
-    return await _done(database.run(work))
+
+    def alone(connection: Connection) -> T:
+        database.hold_back_writers(connection)
+        return work(connection)
+
+    return await _done(database.run(alone))
 
 
 async def _done(work: Awaitable[T]) -> T:
@@ -307,14 +335,13 @@ def with_etag(response: Response, shown: T, version: BaseModel | None = None) ->
 
 
 def once(
-    database: Database,
     connection: Connection,
     actor: Actor,
     key: str | None,
     request: object,
     make: Callable[[], tuple[T, Mapping[str, object]]],
 ) -> tuple[T | None, Any]:
-    """Do something at most once for an Idempotency-Key.
+    """Do something at most once for an Idempotency-Key, within a `change`.
 
     Args:
         request: What is asked for: another request with the same key is refused.
@@ -329,8 +356,6 @@ def once(
     """
     if key is None:
         return make()[0], None
-    # So that two at the same time are two, one after the other.
-    database.hold_back_writers(connection)
     digest = hashlib.sha256(f"{actor.name}\n{key}".encode()).hexdigest()
     try:
         fingerprint = hashlib.sha256(msgspec.json.encode(request, order="sorted")).hexdigest()

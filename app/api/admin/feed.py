@@ -158,6 +158,7 @@ def fits(row: _Row, wanted: RowFilter) -> bool:
         "provider": wanted.provider,
         "outcome": wanted.outcome,
         "error": wanted.error,
+        "session": wanted.session,
     }
     if any(value is not None and row[name] != value for name, value in given.items()):
         return False

@@ -169,7 +169,6 @@ class KeyEndpoints:
         def make(connection: Connection) -> KeyWithSecret:
             request = ["key.create", body.model_dump(mode="json")]
             made, known = once(
-                self._database,
                 connection,
                 actor,
                 idempotency_key,
@@ -242,7 +241,7 @@ class KeyEndpoints:
                 return KeyWithSecret(key=_shown(connection, key), secret=new.secret, secret_shown=True), {}
 
             request = ["key.rotate", key_id, body.model_dump(mode="json")]
-            made, _ = once(self._database, connection, actor, idempotency_key, request, do)
+            made, _ = once(connection, actor, idempotency_key, request, do)
             return made or _without_secret(connection, key_id)
 
         answer = await change(self._database, rotated)

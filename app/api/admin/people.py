@@ -136,7 +136,7 @@ class PeopleEndpoints:
                 return _shown(person), {"id": person.id}
 
             request = ["person.create", body.model_dump(mode="json")]
-            made, known = once(self._database, connection, actor, idempotency_key, request, do)
+            made, known = once(connection, actor, idempotency_key, request, do)
             return (made, True) if made is not None else (_shown(_only(connection, known["id"])), False)
 
         try:
@@ -193,7 +193,7 @@ class PeopleEndpoints:
                     expires_at=time_at(now() + _TICKET_MILLISECONDS),
                 ), {}
 
-            made, _ = once(self._database, connection, actor, idempotency_key, ["person.link", person_id], do)
+            made, _ = once(connection, actor, idempotency_key, ["person.link", person_id], do)
             return made or PersonWithLink(
                 person=_shown(_only(connection, person_id)), link=None, link_shown=False, expires_at=None
             )

@@ -128,7 +128,7 @@ class RecordingEndpoints:
         return sliced(await read(self._database, listed), lambda one: (one.key_id,), cursor, limit, str)
 
     async def start(self, body: NewRecording, actor: Writer) -> RecordingState:
-        """It counts on every worker within two seconds. A key that is recorded already is recorded anew."""
+        """It counts on every worker within two seconds. A key that is recorded already is, for so long from now on."""
         seconds = _seconds(body.duration)
 
         def start(connection: Connection) -> RecordingState:
@@ -153,10 +153,10 @@ class RecordingEndpoints:
         """By the ledger's id or by the `X-Request-ID`. Each look is in the log of changes. Not for `admin:read`."""
 
         def found(connection: Connection) -> Sequence[RecordedText]:
-            if not is_row_id(call_id):
+            row = row_of(connection, int(call_id)) if is_row_id(call_id) else None
+            if row is None:
                 return read_texts(connection, actor, call_id)
-            row = row_of(connection, int(call_id))
-            return () if row is None else read_texts_of_call(connection, actor, row)
+            return read_texts_of_call(connection, actor, row)
 
         texts = await self._changed(found)
         if not texts:

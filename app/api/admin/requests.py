@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query
+from msgspec.structs import replace
 from pydantic import AwareDatetime, BaseModel, Field
 
 from app.api.admin.common import (
@@ -148,25 +149,19 @@ class CallFilter:
         outcome: RowOutcome | None = None,
         error: Annotated[str | None, Query(description="An error's code.")] = None,
         trouble: Annotated[bool, Query(description="Only those that got no whole answer.")] = False,
+        session: Annotated[str | None, Query(description="The digest of a session, as requests have it.")] = None,
     ) -> None:
-        self.rows = RowFilter(key, project, model, provider, outcome, error, trouble)
+        self.rows = RowFilter(key, project, model, provider, outcome, error, trouble, session=session)
 
 
 class PastCallFilter(CallFilter):
     """Which requests are looked for, and of which time."""
 
     def __init__(self, wanted: Annotated[CallFilter, Depends()], *, since: Since = None, until: Until = None) -> None:
-        rows = wanted.rows
-        self.rows = RowFilter(
-            rows.key_id,
-            rows.project,
-            rows.model,
-            rows.provider,
-            rows.outcome,
-            rows.error,
-            rows.trouble,
-            None if since is None else milliseconds_of(since, "since"),
-            None if until is None else milliseconds_of(until, "until"),
+        self.rows = replace(
+            wanted.rows,
+            since=None if since is None else milliseconds_of(since, "since"),
+            until=None if until is None else milliseconds_of(until, "until"),
         )
 
 
@@ -262,9 +257,8 @@ class RequestEndpoints:
         """By the ledger's id, or by the `X-Request-ID` of its answer: of several with that one, the newest."""
 
         def found(connection: Connection) -> dict[str, Any] | None:
-            if is_row_id(call_id):
-                return row_of(connection, int(call_id))
-            return next(iter(rows_of_request(connection, call_id)), None)
+            row = row_of(connection, int(call_id)) if is_row_id(call_id) else None
+            return row or next(iter(rows_of_request(connection, call_id)), None)
 
         row = await read(self._database, found)
         if row is None:

@@ -169,7 +169,7 @@ class UpstreamEndpoints:
                 return opened, {"name": body.name}
 
             request = ["upstream.create", document, enabled]
-            made, _ = once(self._database, connection, actor, idempotency_key, request, make)
+            made, _ = once(connection, actor, idempotency_key, request, make)
             return made or self._found(connection, body.name)
 
         return await self._changed(added, response)
@@ -271,13 +271,11 @@ class UpstreamEndpoints:
 
     def _check(self, connection: Connection, name: str, if_match: str | None) -> None:
         if if_match is not None:
-            self._database.hold_back_writers(connection)
             check_version(_row(self._found(connection, name)), if_match)
 
     def _check_route(self, connection: Connection, name: str, if_match: str | None) -> None:
         if if_match is None:
             return
-        self._database.hold_back_writers(connection)
         found = next((route for route in list_routes(connection) if route.name == name), None)
         if found is None:
             raise PreconditionFailed("There is no such route any more.")

@@ -1,6 +1,7 @@
 """The application behind `/console`."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -13,6 +14,7 @@ from app.api.console.limits import LimitPages
 from app.api.console.overview import OverviewPages
 from app.api.console.people import PeoplePages
 from app.api.console.playground import PlaygroundPages
+from app.api.console.prices import PricePages
 from app.api.console.recordings import RecordingPages
 from app.api.console.rendering import Rendering, serve_asset
 from app.api.console.requests import RequestPages
@@ -43,9 +45,10 @@ def console_app(services: ConsoleServices) -> Starlette:
     limits = LimitPages(services, rendering)
     sessions = SessionPages(services, rendering)
     playground = PlaygroundPages(services, rendering)
-    recordings = RecordingPages(services, rendering, keys)
+    recordings = RecordingPages(services, rendering, keys, playground)
     people = PeoplePages(services, rendering)
     upstreams = UpstreamPages(services, rendering)
+    prices = PricePages(services, rendering)
     state = StatePages(services, rendering)
     pages: list[tuple[str, str, Page, tuple[str, ...]]] = [
         ("GET", "/console/", overview.show, _EVERYBODY),
@@ -54,6 +57,9 @@ def console_app(services: ConsoleServices) -> Starlette:
         ("GET", "/console/requests/feed", requests.feed, _EVERYBODY),
         ("GET", "/console/requests/{call_id:int}", requests.detail, _EVERYBODY),
         ("POST", "/console/requests/{call_id:int}/texts", recordings.texts, _ADMINS),
+        ("POST", "/console/requests/{call_id:int}/playground", recordings.again, _ADMINS),
+        ("GET", "/console/recordings", recordings.show, _STAFF),
+        ("POST", "/console/recordings", recordings.change_any, _ADMINS),
         ("GET", "/console/keys", keys.show, _STAFF),
         ("GET", "/console/keys/new", keys.new, _ADMINS),
         ("POST", "/console/keys/new", keys.create, _ADMINS),
@@ -75,6 +81,8 @@ def console_app(services: ConsoleServices) -> Starlette:
         ("POST", "/console/upstreams/{name}", upstreams.change, _ADMINS),
         ("POST", "/console/upstreams/{name}/probe", upstreams.probe, _ADMINS),
         ("POST", "/console/routes", upstreams.route, _ADMINS),
+        ("GET", "/console/prices", prices.show, _STAFF),
+        ("POST", "/console/prices", prices.set, _ADMINS),
         ("GET", "/console/workers", state.workers, _STAFF),
         ("GET", "/console/settings", state.settings, _STAFF),
         ("GET", "/console/people", people.show, _ADMINS),
@@ -97,7 +105,7 @@ def console_app(services: ConsoleServices) -> Starlette:
     return Starlette(
         routes=routes,
         exception_handlers={
-            **dict.fromkeys((Refused, HTTPException, DatabaseAway, Exception), _refuse(rendering, services)),
+            **dict.fromkeys((Refused, HTTPException, DatabaseAway, Exception), _refuse(rendering, guard, services)),
             GatewayError: _answer_error,
         },
     )
@@ -114,14 +122,18 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     return error_response(error, request.scope["context"])
 
 
-def _refuse(rendering: Rendering, services: ConsoleServices) -> Callable[[Request, Exception], Response]:
-    def refuse(request: Request, error: Exception) -> Response:
+def _refuse(
+    rendering: Rendering, guard: Guard, services: ConsoleServices
+) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def refuse(request: Request, error: Exception) -> Response:
         if isinstance(error, DatabaseAway):
             reason = "database" if services.without_database == "share" else "database_refuse"
             return rendering.page(request, "fault", status=503, reason=reason)
         if isinstance(error, Refused):
             return rendering.page(request, "fault", status=error.status, reason=error.reason)
         status = error.status_code if isinstance(error, HTTPException) else 500
+        with suppress(DatabaseAway):
+            await guard.recognise(request)  # where there is no page, too, there is a way to others
         return rendering.page(request, "fault", status=status, reason="missing" if status == 404 else "wrong")
 
     return refuse

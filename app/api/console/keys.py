@@ -23,6 +23,7 @@ from app.api.console.limit_bars import (
 from app.api.console.overview import KeyDays, day_bars, days_of_keys
 from app.api.console.rendering import Rendering
 from app.api.console.services import ConsoleServices
+from app.api.console.subjects import names_of_subjects
 from app.api.console.visitors import Refused, actor_of, form_of, visitor_of
 from app.domain.caller import SCOPES
 from app.domain.granting import Scope
@@ -211,14 +212,18 @@ class KeyPages:
             days = day_bars(connection, key.id, _DAYS_SHOWN)
             today = now() - now() % DAY
             standing = read_standing(self._services, connection, scopes_of_key(key.id, key.project))
+            actions = actions_before(connection, None, subject=f"key:{key.id}", limit=10)
+            recording = recording_of(connection, key.id)
+            whose = [*(one["actor"] for one in actions), *([] if recording is None else [recording.started_by])]
             return {
                 "key": _shown_key(key, standing.stored),
                 "standing": standing,
                 "days": days,
                 "rectangles": stacked(days),
                 "used": usage_of(connection, key.id, {"today": today, "week": _week_ago(), "ever": 0}),
-                "actions": actions_before(connection, None, subject=f"key:{key.id}", limit=10),
-                "recording": recording_of(connection, key.id),
+                "actions": actions,
+                "recording": recording,
+                "names": names_of_subjects(connection, whose),
                 "texts": count_of_texts(connection, key.id).get(key.id, 0),
             }
 

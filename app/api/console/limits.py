@@ -9,6 +9,7 @@ from starlette.responses import RedirectResponse, Response
 from app.api.console.limit_bars import STRETCH_MINUTES, Tried, bars, read_standing, try_limits
 from app.api.console.rendering import Rendering
 from app.api.console.services import ConsoleServices
+from app.api.console.subjects import names_of_subjects
 from app.api.console.visitors import Refused, actor_of, form_of, home_of, page_path
 from app.domain.caller import ENVIRONMENT
 from app.domain.granting import Scope
@@ -77,9 +78,11 @@ class LimitPages:
         self, request: Request, scope: Scope, *, text: str | None = None, tried: Tried | None = None, fault: str = ""
     ) -> Response:
         def read(connection: Connection) -> dict[str, Any]:
+            actions = actions_before(connection, None, subject=scope.text, limit=10)
             return {
                 "standing": read_standing(self._services, connection, [scope]),
-                "actions": actions_before(connection, None, subject=scope.text, limit=10),
+                "actions": actions,
+                "names": names_of_subjects(connection, [one["actor"] for one in actions]),
             }
 
         found = await self._database.report(read)
@@ -98,6 +101,7 @@ class LimitPages:
             stretch=STRETCH_MINUTES,
             fault=fault,
             actions=found["actions"],
+            names=found["names"],
         )
 
     async def _scope(self, request: Request) -> Scope:

@@ -15,7 +15,8 @@ from app.api.console.visitors import home_of, visitor_of
 from app.storage.clock import now
 from app.storage.database import Connection
 from app.storage.keys import list_keys
-from app.storage.rows import OUTCOMES
+from app.storage.request_pages import RowFilter, page_of_rows
+from app.storage.rows import COMPLETED, OUTCOMES
 from app.storage.usage import DAY, HOUR, UsageFilter, percentile, usage_by
 
 _HOURS_SHOWN = 24
@@ -51,8 +52,15 @@ class OverviewPages:
 
     async def welcome(self, request: Request) -> Response:
         """How to begin."""
-        keys = await self._services.database.report(list_keys)
-        return self._rendering.page(request, "welcome", keys=[key for key in keys if "chat" in key.scopes])
+
+        def read(connection: Connection) -> dict[str, Any]:
+            answered = page_of_rows(connection, RowFilter(outcome=COMPLETED), limit=1).rows
+            return {
+                "keys": [key for key in list_keys(connection) if "chat" in key.scopes],
+                "answered": answered[0] if answered else None,
+            }
+
+        return self._rendering.page(request, "welcome", **await self._services.database.report(read))
 
 
 def _figures(connection: Connection) -> dict[str, Any]:

@@ -6,6 +6,7 @@ and sessions, and a row in the ledger with the dialect `console`. The browser ge
 
 import asyncio
 import hashlib
+import json
 import re
 import secrets
 import time
@@ -28,13 +29,14 @@ from app.api.console.snippets import snippets
 from app.api.console.visitors import form_of, visitor_of
 from app.api.dialects import Exchange
 from app.api.error_responses import error_response
-from app.api.openai.read import to_call
+from app.api.openai.read import HONOURED, to_call
 from app.api.openai.schemas import ChatCompletionRequest
 from app.api.openai.stream import ChunkEncoder
 from app.api.pages.addresses import gateway_address
 from app.api.request import RawHeaders, RequestContext, SessionHints, cancel_on_disconnect
 from app.api.streaming.event_stream import EventStream
-from app.api.wire.body import parse_body
+from app.api.wire.body import given_fields, parse_body
+from app.api.wire.other_models import refuse_other_models
 from app.chat.events import Opening
 from app.domain.caller import Caller
 from app.domain.chat import ChatCall, Message, SessionRef
@@ -48,6 +50,10 @@ from app.storage.database import Connection
 from app.storage.keys import key_of, list_keys
 
 _DIALECT = "console"
+# What a message has that the form has a field of its own for.
+_PLAIN = frozenset({"role", "content"})
+# What the form says with fields of its own, whatever stands among the settings.
+_OWN_FIELDS = frozenset({"model", "messages", "stream", "stream_options"})
 _CHAT = re.compile(r"[0-9a-f]{8,32}")
 # Of the headers of an answer, those that say something about it.
 _TELLING = (b"x-", b"retry-after", b"anthropic-ratelimit-")
@@ -87,8 +93,17 @@ class PlaygroundPages:
 
     async def show(self, request: Request) -> Response:
         """The empty form: a new conversation."""
-        values = {"key": request.query_params.get("key", ""), "model": request.query_params.get("model", "")}
+        values = {name: request.query_params.get(name, "")[:2000] for name in ("key", "model", "message")}
         return await self._shown(request, values)
+
+    async def again(self, request: Request, key_id: str, body: dict[str, Any]) -> Response:
+        """The form with what somebody has asked before.
+
+        Args:
+            key_id: The key that it was asked with.
+            body: As `app.domain.repeating.repeatable` has it.
+        """
+        return await self._shown(request, {"key": key_id, **_form(body)})
 
     async def answer(self, request: Request) -> Response:
         """Answer as a whole, in a page."""
@@ -164,7 +179,9 @@ class PlaygroundPages:
             provider=None,
             cache=None,
         )
-        call = to_call(wire, hints, self._playground.dialects, {})
+        options = given_fields(wire, HONOURED)
+        refuse_other_models(options)
+        call = to_call(wire, hints, self._playground.dialects, options)
         before: tuple[Message, ...] = ()
         if session_id is not None:
             session = await self._services.admin.sessions.load(SessionKey(caller.id, session_id))
@@ -268,10 +285,18 @@ def _body(form: dict[str, str], model: str, *, stream: bool) -> dict[str, Any]:
         InvalidRequest: Something in it isn't JSON.
     """
     messages = [{"role": "system", "content": form["system"]}] if form.get("system", "").strip() else []
-    body: dict[str, Any] = {
-        "model": model,
-        "messages": [*messages, {"role": "user", "content": form.get("message", "")}],
-    }
+    history = _json(form["history"], "history") if form.get("history", "").strip() else []
+    if not isinstance(history, list):
+        raise InvalidRequest("history: write a list of messages.", param="history")
+    messages += history
+    if form.get("message", "").strip() or not history:
+        messages.append({"role": "user", "content": form.get("message", "")})
+    body: dict[str, Any] = {"model": model, "messages": messages}
+    if form.get("settings", "").strip():
+        settings = _json(form["settings"], "settings")
+        if not isinstance(settings, dict):
+            raise InvalidRequest('settings: write an object, such as {"temperature": 0.2}.', param="settings")
+        body = {name: value for name, value in settings.items() if name not in _OWN_FIELDS} | body
     if stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     if form.get("tools", "").strip():
@@ -280,6 +305,32 @@ def _body(form: dict[str, str], model: str, *, stream: bool) -> dict[str, Any]:
         schema = {"name": "answer", "schema": _json(form["schema"], "schema")}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     return body
+
+
+def _form(body: dict[str, Any]) -> dict[str, str]:
+    """The opposite of `_body`, as far as the form has fields for it; `settings` has the rest."""
+    rest = {name: value for name, value in body.items() if name not in ("model", "messages", "tools")}
+    messages = list(body["messages"])
+    form = {"model": body["model"], "chat": "", "again": "1"}
+    if messages and messages[0]["role"] == "system" and messages[0].keys() == _PLAIN:
+        form["system"] = messages.pop(0)["content"]
+    if messages and messages[-1]["role"] == "user" and messages[-1].keys() == _PLAIN:
+        form["message"] = messages.pop()["content"]
+    if messages:
+        form["history"] = _written(messages)
+    if "tools" in body:
+        form["tools"] = _written(body["tools"])
+    match rest.get("response_format"):
+        case {"json_schema": {"schema": schema, **others}} if others.keys() == {"name"}:
+            form["schema"] = _written(schema)
+            del rest["response_format"]
+    if rest:
+        form["settings"] = _written(rest)
+    return form
+
+
+def _written(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=2)
 
 
 def _json(text: str, param: str) -> Any:

@@ -47,7 +47,13 @@ class Rendering:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._environment.filters |= {"when": _when, "short": _short, "duration": _duration, "money": _money}
+        self._environment.filters |= {
+            "when": _when,
+            "short": _short,
+            "duration": _duration,
+            "money": _money,
+            "bytes": _bytes,
+        }
         self._environment.globals["asset"] = asset_address
 
     def page(self, request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
@@ -164,3 +170,9 @@ def _duration(milliseconds: float | None) -> str:
 
 def _money(dollars: float | None) -> str:
     return "–" if not dollars else f"${dollars:,.4f}" if dollars < 1 else f"${dollars:,.2f}"
+
+
+def _bytes(size: int) -> str:
+    """A size: 950 KB, 4.5 MB."""
+    kilobytes = size / 1024
+    return f"{kilobytes / 1024:,.1f} MB" if kilobytes >= 1000 else f"{kilobytes:.0f} KB"

@@ -8,20 +8,21 @@ from typing import Any
 from urllib.parse import urlencode
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from app.api.admin.common import Stream, cursor_of, is_row_id, place_of
 from app.api.admin.request_detail import known_headers, time_line
 from app.api.console.rendering import Rendering
 from app.api.console.services import ConsoleServices
-from app.api.console.visitors import Refused, visitor_of
+from app.api.console.visitors import Refused, home_of, visitor_of
+from app.domain.conversation import DIGEST_PREFIX, SessionKey
 from app.domain.errors import InvalidRequest
 from app.domain.json import json_bytes
 from app.storage.clock import now
 from app.storage.database import Connection
 from app.storage.keys import list_keys
 from app.storage.recordings import RecordedText, has_texts
-from app.storage.request_pages import RowFilter, page_of_rows, row_of
+from app.storage.request_pages import RowFilter, page_of_rows, row_of, rows_of_request
 from app.storage.rows import OUTCOMES, time_of
 from app.storage.usage import DAY, HOUR
 
@@ -42,6 +43,9 @@ class RequestPages:
 
     async def show(self, request: Request) -> Response:
         """A page of the log; the filters are in its address."""
+        words = request.query_params.get("q", "").strip()[:200]
+        if words and (called := await self._called(request, words)):
+            return RedirectResponse(f"{home_of(request)}/requests/{called}", HTTPStatus.SEE_OTHER)
         wanted, chosen = _filter(request)
         try:
             place = place_of(request.query_params.get("cursor"), int)
@@ -71,7 +75,20 @@ class RequestPages:
             outcomes=OUTCOMES,
             spans=list(_SPANS),
             is_newest=before is None,
+            is_filtered=any(value for name, value in chosen.items() if name != "key" or not _is_holder(request)),
         )
+
+    async def _called(self, request: Request, words: str) -> int | None:
+        """The request that has some words as its id: of several, the newest that the visitor may see."""
+        visitor = visitor_of(request)
+        only = None if visitor is None else visitor.key_id
+
+        def read(connection: Connection) -> list[dict[str, Any]]:
+            row = row_of(connection, int(words)) if is_row_id(words) else None
+            return rows_of_request(connection, words) if row is None else [row]
+
+        rows = await self._services.database.report(read)
+        return next((row["id"] for row in rows if only in (None, row["key_id"])), None)
 
     async def detail(self, request: Request) -> Response:
         """One request."""
@@ -104,11 +121,28 @@ def shown_request(connection: Connection, call_id: int) -> dict[str, Any] | None
 
 
 def request_page(
-    rendering: Rendering, request: Request, row: dict[str, Any], texts: Sequence[RecordedText] | None = None
+    rendering: Rendering,
+    request: Request,
+    row: dict[str, Any],
+    texts: Sequence[RecordedText] | None = None,
+    *,
+    not_again: bool = False,
 ) -> Response:
-    """The page of a request; with its texts, if they are to be shown."""
+    """The page of a request; with its texts, if they are to be shown.
+
+    Args:
+        not_again: Whether it was to be asked again, and can't be.
+    """
     return rendering.page(
-        request, "request", texts=texts, row=row, steps=time_line(row), headers=known_headers(row), marks=_MARKS
+        request,
+        "request",
+        status=400 if not_again else 200,
+        texts=texts,
+        not_again=not_again,
+        row=row,
+        steps=time_line(row),
+        headers=known_headers(row),
+        marks=_MARKS,
     )
 
 
@@ -131,7 +165,7 @@ async def _events(
 
 def _filter(request: Request) -> tuple[RowFilter, dict[str, str]]:
     """What is looked for, and how it was chosen. A key's holder sees only what is theirs."""
-    names = ("span", "key", "model", "provider", "outcome", "error", "trouble")
+    names = ("span", "key", "model", "provider", "outcome", "error", "trouble", "session")
     chosen = {name: request.query_params.get(name, "")[:200] for name in names}
     visitor = visitor_of(request)
     if visitor is not None and visitor.key_id is not None:
@@ -139,6 +173,8 @@ def _filter(request: Request) -> tuple[RowFilter, dict[str, str]]:
     span = _SPANS.get(chosen["span"])
     if span is None:
         chosen["span"] = ""
+    # What is looked for is an id; if it is no request's, it may be a session's.
+    chosen["session"] = request.query_params.get("q", "").strip()[:200] or chosen["session"]
     if chosen["outcome"] not in OUTCOMES:
         chosen["outcome"] = ""
     wanted = RowFilter(
@@ -149,8 +185,21 @@ def _filter(request: Request) -> tuple[RowFilter, dict[str, str]]:
         error=chosen["error"] or None,
         trouble=bool(chosen["trouble"]),
         since=None if span is None else now() - span,
+        session=_session(chosen["session"], chosen["key"]),
     )
     return wanted, chosen
+
+
+def _is_holder(request: Request) -> bool:
+    visitor = visitor_of(request)
+    return visitor is not None and visitor.key_id is not None
+
+
+def _session(words: str, key_id: str) -> str | None:
+    """The digest of a session: given as such, or by the id that the client of a key has given it."""
+    if not words or words.startswith(DIGEST_PREFIX) or not key_id:
+        return words or None
+    return SessionKey(key_id, words).digest
 
 
 def _query(chosen: dict[str, str]) -> str:

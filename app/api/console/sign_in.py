@@ -1,6 +1,7 @@
 """Signing in and out, and one's own account."""
 
 import asyncio
+from functools import partial
 from http import HTTPStatus
 
 from msgspec.structs import replace
@@ -41,6 +42,7 @@ from app.people.tries import Tries
 from app.storage.audit import note_action
 from app.storage.database import Connection
 from app.storage.people import change_person, find_person
+from app.storage.request_pages import page_of_rows
 
 _YEAR = 31_536_000
 
@@ -93,6 +95,8 @@ class SignInPages:
             return self._rendering.page(
                 request, "sign_in", status=status, wanted=wanted, fault=str(fault), name=form.get("name", "")
             )
+        if wanted == f"{home_of(request)}/" and await self._database.report(partial(_has_to_begin, new)):
+            wanted += "welcome"
         return with_login(request, RedirectResponse(wanted, HTTPStatus.SEE_OTHER), new)
 
     async def account(self, request: Request) -> Response:
@@ -206,3 +210,10 @@ def _visitor(request: Request) -> Visitor:
     if visitor is None:
         raise Refused(HTTPStatus.UNAUTHORIZED, "role")
     return visitor
+
+
+def _has_to_begin(new: NewLogin, connection: Connection) -> bool:
+    """Whether somebody has signed in who administers a gateway that has been asked nothing yet."""
+    person_id = new.login.person_id
+    person = None if person_id is None else find_person(connection, person_id=person_id)
+    return person is not None and person.role == "admin" and not page_of_rows(connection, limit=1).rows

@@ -328,12 +328,24 @@ def _body(values: Mapping[str, str]) -> str:
 
 def _patch(opened: Opened, form: Mapping[str, str]) -> dict[str, Any]:
     """What makes an upstream what the form says; a key that isn't given stays, unless it is to be taken away."""
-    old, new = opened.stored.entry, _document(form)
-    headers = dict.fromkeys(old.get("headers", {})) | new.pop("headers", {})
-    patch = {name: None for name in old if name not in ("name", "headers") and name not in new} | new
-    if headers:
-        patch["headers"] = headers
+    # Without the name, which stays, and with headers in any case: those that are secret are not in the form, and stay.
+    old, new = {**opened.stored.entry, "name": None}, {"name": None, "headers": {}, **_document(form)}
+    old.setdefault("headers", {})
+    patch = _difference(old, new)
     return patch | ({"key": None} if form.get("no_key") else {})
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON merge patch that makes one object the other: in objects within them, too, null takes away."""
+    patch: dict[str, Any] = dict.fromkeys(name for name in old if name not in new)
+    for name, value in new.items():
+        before = old.get(name)
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            if changed := _difference(before, value):
+                patch[name] = changed
+        elif name not in old or before != value:
+            patch[name] = value
+    return patch
 
 
 def _work(opened: Opened, form: Mapping[str, str]) -> dict[str, Any] | None:

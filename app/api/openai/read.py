@@ -39,8 +39,8 @@ _ROLES: dict[str, Role] = {
     "tool": "tool",
     "function": "tool",
 }
-# What is looked at here; the rest is for upstreams that know it.
-_HONOURED = frozenset(
+# The fields that are looked at here; the rest is for upstreams that know it.
+HONOURED = frozenset(
     {"messages", "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "stop", "n", "user"}
     | {"tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "response_format", "modalities"}
 )
@@ -54,7 +54,7 @@ _NEWER_NAMES = {"max_tokens": "max_completion_tokens"}
 async def read(body: bytes, context: RequestContext, services: DialectServices) -> Exchange:
     """Read a chat completion request."""
     request = parse_body(ChatCompletionRequest, body)
-    options = given_fields(request, _HONOURED)
+    options = given_fields(request, HONOURED)
     unserved = take_other_models(options) if options else []
     # Within a text its quotes would be escaped.
     if b'"cache_control"' in body:

@@ -129,6 +129,29 @@ def test_a_key_of_the_environment_can_be_recorded(admin: httpx.Client, keeper: L
     assert (texts["key_id"], texts["asked"]) == (alice, f"user: {QUESTION}")
 
 
+def test_ids_of_digits_are_told_apart(admin: httpx.Client, keeper: LiveGateway, database: Database) -> None:
+    """A client may give its request an id of digits only: one that is no row's, or another request's row's."""
+    new = create(database, "ada")
+    admin.post("/recordings", json={"key_id": new.key.id, "duration": "1h"}).raise_for_status()
+    with keeper.client(new.secret) as client:
+        _follows(client, recorded=True)
+        first = _chat(client)
+        row = str(rows_of(database, 1)[0]["id"])
+        with keeper.client(ALICE_KEY) as alice:
+            _chat(alice)
+        others_row = next(str(one["id"]) for one in rows_of(database, 2) if one["key_id"] != new.key.id)
+        for own_id in ("20261127", row, others_row):
+            client.headers["x-request-id"] = own_id
+            assert _chat(client, user=own_id) == own_id
+    assert [one["request_id"] for one in _texts(admin, "20261127")] == ["20261127"]
+    assert len(rows_of(database, 5)) == 5
+    assert admin.get("/requests/20261127").json()["request_id"] == "20261127"
+    assert [one["request_id"] for one in _texts(admin, row)] == [first]
+    assert admin.get(f"/requests/{row}").json()["request_id"] == first
+    until(lambda: admin.get("/recordings").json()["data"][0]["texts"] == 4)
+    assert admin.get(f"/requests/{others_row}/texts").status_code == 404
+
+
 def test_a_failed_call_is_recorded_as_far_as_it_came(
     admin: httpx.Client, keeper: LiveGateway, database: Database, site: LiveSimulator
 ) -> None:

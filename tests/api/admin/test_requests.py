@@ -49,6 +49,8 @@ def test_a_request_is_found_by_either_of_its_ids(admin: httpx.Client, keeper: Li
     detail = admin.get(f"/requests/{row['id']}").json()
     assert row.items() <= detail.items()
     assert admin.get(f"/requests/{row['request_id']}").json() == detail
+    assert admin.get("/requests", params={"session": row["session"]}).json()["data"] == [row]
+    assert admin.get("/requests", params={"session": "session-of-nobody"}).json()["data"] == []
     assert "secret" not in str(row)
     for nothing in ("1", "9223372036854775807", "9223372036854775808", "99999999999999999999", "req_nothing", "٣"):
         assert admin.get(f"/requests/{nothing}").status_code == 404

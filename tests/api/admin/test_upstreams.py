@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.providers.config import KeyedEntry
 from app.storage.database import Database
 from simulator.live import LiveSimulator
 from tests.api.admin.conftest import Opened, create
@@ -67,6 +68,98 @@ def test_an_upstream_is_added_and_answers(admin: httpx.Client, keeper: LiveGatew
             ("upstream.delete", "api"),
         )
     ]
+
+
+# Fields of an upstream, as they are at first, if at all, and another value of each.
+_FIRST: dict[str, Any] = {
+    "base_url": "http://127.0.0.1:9/v1",
+    "models": [{"id": "qwen3"}],
+    "context_length": 1000,
+    "timeout": 30.0,
+    "breaker": {"minimum_calls": 7},
+    "headers": {"X-Team": {"env": "TEAM_OF_TESTS"}},
+}
+_OTHERS: dict[str, Any] = {
+    "preset": "ollama",
+    "kind": "anthropic",
+    "base_url": "http://127.0.0.1:10/v1",
+    "key_env": "KEY_OF_TESTS",
+    "models": [{"id": "qwen3", "upstream_id": "other"}],
+    "any_model": True,
+    "discover": False,
+    "context_length": 2000,
+    "abilities": ["tools"],
+    "headers": {"X-Team": {"env": "KEY_OF_TESTS"}},
+    "concurrency": 3,
+    "queue": 5,
+    "queue_timeout": 2.0,
+    "timeout": 20.0,
+    "idle_timeout": 4.0,
+    "longest_pause": 6.0,
+    "retries": 1,
+    "breaker": {"minimum_calls": 8},
+    "max_tokens": 50,
+    "option_bounds": {"temperature": [0.0, 1.0]},
+    "schema_rules": "moonshot",
+    "max_tokens_field": "max_completion_tokens",
+    "stream_usage": False,
+    "reasoning_field": "reasoning_content",
+    "one_system_message": True,
+}
+
+
+@pytest.mark.parametrize("how", ["absent", "null", "another"])
+def test_a_patch_changes_what_it_names_and_nothing_else(
+    admin: httpx.Client, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over every field of an upstream: what is absent stays, null takes away, a value replaces."""
+    for variable in ("TEAM_OF_TESTS", "KEY_OF_TESTS"):
+        monkeypatch.setenv(variable, "blue-team-of-tests")
+    assert _OTHERS.keys() | {"name", "key"} == KeyedEntry.model_fields.keys()
+    for place, (field, another) in enumerate(_OTHERS.items()):
+        name = f"u{place}"
+        admin.post("/upstreams", json={"name": name, **_FIRST}).raise_for_status()
+        before = admin.get(f"/upstreams/{name}").json()
+        body = {} if how == "absent" else {field: None if how == "null" else another}
+        answer = admin.patch(f"/upstreams/{name}", json=body)
+        if how == "null" and field == "base_url":
+            assert answer.status_code == 400  # there is no preset that has one
+            expected = before["entry"]
+        else:
+            assert answer.status_code == 200, (field, answer.text)
+            expected = {**before["entry"], **body}
+            if how == "null":
+                expected.pop(field)
+        shown = admin.get(f"/upstreams/{name}").json()
+        assert shown["entry"] == expected, field
+        assert (shown["enabled"], shown["position"]) == (True, before["position"])
+
+
+def test_a_patch_of_a_key_an_order_and_a_name(admin: httpx.Client, entry: dict[str, Any]) -> None:
+    """Absent they stay; a key is taken away by null, the others have to be something, and a name stays as it is."""
+    admin.post("/upstreams", json={"name": "other", "base_url": "http://127.0.0.1:9"}).raise_for_status()
+    admin.post("/upstreams", json=entry).raise_for_status()
+
+    def shown() -> tuple[Any, ...]:
+        one = admin.get("/upstreams/gpu").json()
+        return one["name"], one["secrets"], one["enabled"], one["position"]
+
+    first = ("gpu", ["key"], True, 2)
+    for param in ("enabled", "position", "name"):
+        refused = admin.patch("/upstreams/gpu", json={param: None})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+        assert shown() == first
+    changes: tuple[tuple[dict[str, Any], tuple[Any, ...]], ...] = (
+        ({}, first),
+        ({"name": "gpu"}, first),
+        ({"key": "sk-another-key"}, first),
+        ({"position": 1}, ("gpu", ["key"], True, 1)),
+        ({"enabled": False}, ("gpu", ["key"], False, 1)),
+        ({"key": None}, ("gpu", [], False, 1)),
+    )
+    for body, expected in changes:
+        assert admin.patch("/upstreams/gpu", json=body).status_code == 200
+        assert shown() == expected
 
 
 def test_secrets_are_never_shown_again(

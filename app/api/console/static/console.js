@@ -26,10 +26,25 @@ for (const button of document.querySelectorAll("button[data-copy]")) {
   });
 }
 
+// After a `g`, a letter leads to a page: `g k` to the keys.
+/** @type {Record<string, string>} */
+const PAGES = { o: "/", r: "/requests", p: "/playground", k: "/keys", j: "/projects", s: "/sessions", u: "/upstreams", w: "/workers", e: "/settings", c: "/audit" };
+let wentAt = -Infinity;
+
+/** @param {string} key */
+function leadTo(key) {
+  const links = [...document.querySelectorAll("nav a")];
+  const found = links.find((link) => link instanceof HTMLAnchorElement && PAGES[key] && new URL(link.href).pathname.endsWith(`/console${PAGES[key]}`));
+  if (found instanceof HTMLAnchorElement) found.click();
+}
+
 document.addEventListener("keydown", (event) => {
   const target = event.target;
   const isTyping = target instanceof HTMLInputElement || target instanceof HTMLSelectElement || target instanceof HTMLTextAreaElement;
-  if (event.key !== "/" || isTyping || event.ctrlKey || event.metaKey) return;
+  if (isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.timeStamp - wentAt < 1500) leadTo(event.key);
+  wentAt = event.key === "g" ? event.timeStamp : -Infinity;
+  if (event.key !== "/") return;
   const search = document.querySelector("input[type=search], .filters select");
   if (search instanceof HTMLElement) {
     event.preventDefault();
