@@ -43,7 +43,8 @@ _PAGE_MS = 20
 _OVERVIEW_MS = 200
 _KEY_MS = 5
 _SHOWN_MS = 200
-_TRIED_MS = 5000
+# It stops after eight seconds, and says so.
+_TRIED_MS = 10_000
 _ROW_BYTES = 250
 # What a writer may have to wait, or a step of cleaning take, at most: half of what makes a database count as away.
 _LONGEST_MS = 1000

@@ -171,6 +171,12 @@ class Metrics:
         self._tokens = counter(
             "kimi_tokens_total", "Tokens in prompts and completions, partly estimated", "tokens", ("model", "kind")
         )
+        self._units = counter(
+            "kimi_units_total",
+            "What was used besides tokens: images made, seconds of audio, characters spoken, searches",
+            "units",
+            ("model", "unit"),
+        )
         self._dropped = counter(
             "kimi_context_dropped_messages_total",
             "Messages left out of prompts because they did not fit",
@@ -270,6 +276,8 @@ class Metrics:
         if record.usage is not None:
             self._tokens.values[model, "prompt"] += record.usage.prompt_tokens
             self._tokens.values[model, "completion"] += record.usage.completion_tokens
+            if record.usage.unit is not None:
+                self._units.values[model, record.usage.unit] += record.usage.amount
         if record.dropped:
             self._dropped.values[model,] += record.dropped
         if record.tools_left_out:

@@ -84,7 +84,7 @@ def test_each_request_is_a_row(client: httpx.Client, database: Database) -> None
 
 
 def test_what_is_used_besides_tokens_is_in_the_ledger(client: httpx.Client, database: Database) -> None:
-    """Images, seconds, characters and searches; the holder of the key is told the sums, and what they cost."""
+    """And in metrics: images, seconds, characters, searches. A key's holder is told the sums, and what they cost."""
     with database.transaction() as connection:
         prices = {PAINTER: {"image": 40_000_000}, LISTENER: {"audio_second": 100_000}, SPEAKER: {"character": 15_000}}
         set_prices(database, connection, [Price(model, 0, 0, 0, 0, **price) for model, price in prices.items()])
@@ -115,6 +115,10 @@ def test_what_is_used_besides_tokens_is_in_the_ledger(client: httpx.Client, data
     told = client.get("/v1/key").json()["usage"]["today"]
     assert [told[name] for name in UNITS] == [2, 2, 12, 2]
     assert told["cost_usd"] == pytest.approx(0.08038)
+    lines = [line for line in client.get("/metrics").text.splitlines() if line.startswith("kimi_units_total{")]
+    assert sorted(line.partition('unit="')[2] for line in lines) == [
+        *('audio_seconds"} 2.0', 'characters"} 12.0', 'images"} 2.0', 'searches"} 2.0')
+    ]
 
 
 def test_a_limit_in_dollars_counts_what_is_used_besides_tokens(client: httpx.Client, database: Database) -> None:

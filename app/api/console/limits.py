@@ -33,11 +33,13 @@ class LimitPages:
         self._rendering = rendering
 
     async def projects(self, request: Request) -> Response:
-        """All projects, with what their keys have used in the last week."""
+        """All projects, with what their keys have used today and on the six days before."""
 
         def read(connection: Connection) -> dict[str, Any]:
             names = [*list_projects(connection), ENVIRONMENT]
-            used = {row["project"]: row for row in usage_by(connection, "project", since=now() - 7 * DAY, until=now())}
+            # Whole days: sums of single keys by hour would be many times as many.
+            until = now() - now() % DAY + DAY
+            used = {row["project"]: row for row in usage_by(connection, "project", since=until - 7 * DAY, until=until)}
             keys = [key.project for key in list_keys(connection)]
             standing = read_standing(self._services, connection, [Scope("project", name) for name in names])
             return {"names": names, "used": used, "keys": keys, "standing": standing}
