@@ -136,7 +136,7 @@ def ops_router(
         responses={200: {"content": {"text/plain": {}}, "description": "Prometheus' text format"}},
     )
     async def read_metrics() -> Response:
-        """Opened by METRICS_KEY, or by any API key."""
+        """Opened by METRICS_KEY, by a key of API_MASTER_KEY, or by one that has the scope `metrics`."""
         # Only now, and on a thread: see there.
         module = await asyncio.to_thread(importlib.import_module, "app.observe.exposition")
         return Response(module.Exposition(metrics).text(), media_type=module.CONTENT_TYPE)

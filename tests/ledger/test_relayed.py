@@ -15,7 +15,7 @@ from app.storage.limits import set_limits
 from app.storage.prices import Price, set_prices
 from app.storage.schema import migrate
 from simulator.live import LiveSimulator
-from tests.live import until
+from tests.live import ALICE_KEY, until
 from tests.relaying import EMBEDDER, LISTENER, PAINTER, RANKER, SPEAKER, relaying
 from tests.storage.calls import rows_of
 
@@ -115,7 +115,8 @@ def test_what_is_used_besides_tokens_is_in_the_ledger(client: httpx.Client, data
     told = client.get("/v1/key").json()["usage"]["today"]
     assert [told[name] for name in UNITS] == [2, 2, 12, 2]
     assert told["cost_usd"] == pytest.approx(0.08038)
-    lines = [line for line in client.get("/metrics").text.splitlines() if line.startswith("kimi_units_total{")]
+    metrics = client.get("/metrics", headers={"Authorization": f"Bearer {ALICE_KEY}"}).text
+    lines = [line for line in metrics.splitlines() if line.startswith("kimi_units_total{")]
     assert sorted(line.partition('unit="')[2] for line in lines) == [
         *('audio_seconds"} 2.0', 'characters"} 12.0', 'images"} 2.0', 'searches"} 2.0')
     ]
