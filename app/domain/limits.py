@@ -3,13 +3,14 @@
 import re
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Literal, get_args
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
 # What is counted. Dollars are in nano-dollars wherever they are numbers.
 Measure = Literal["requests", "tokens", "input tokens", "output tokens", "dollars", "at once"]
+MEASURES: tuple[Measure, ...] = get_args(Measure)
 Window = Literal["second", "minute", "hour", "day", "week", "month", "total", ""]
 # `bucket`: refills steadily. `quota`: what the ledger says of a calendar period. `permits`: taken and given back.
 Kind = Literal["bucket", "quota", "permits"]
@@ -130,19 +131,12 @@ def measured(measure: Measure, *, requests: int, tokens_in: int, tokens_out: int
     Args:
         cost: In nano-dollars.
     """
-    return all_measured(requests, tokens_in, tokens_out, cost)[measure]
+    return all_measured(requests, tokens_in, tokens_out, cost)[MEASURES.index(measure)]
 
 
-def all_measured(requests: int, tokens_in: int, tokens_out: int, cost: int) -> dict[Measure, int]:
-    """The same for all measures: whoever has several limits looks into one dict for all of them."""
-    return {
-        "requests": requests,
-        "tokens": tokens_in + tokens_out,
-        "input tokens": tokens_in,
-        "output tokens": tokens_out,
-        "dollars": cost,
-        "at once": 0,
-    }
+def all_measured(requests: int, tokens_in: int, tokens_out: int, cost: int, at_once: int = 0) -> tuple[int, ...]:
+    """The same for all measures, in their order: whoever has several limits looks into one tuple for all of them."""
+    return (requests, tokens_in + tokens_out, tokens_in, tokens_out, cost, at_once)
 
 
 def read_limits(text: str) -> tuple[Limit, ...]:

@@ -19,7 +19,7 @@ from app.domain.caller import Caller
 from app.domain.chat import ChatCall, Usage
 from app.domain.errors import GatewayOverloaded, LimitReached, LimitsUnavailable, QuotaSpent
 from app.domain.granting import Scope, scoped
-from app.domain.limits import Headroom, Limit, Measure, all_measured, amount_in_words
+from app.domain.limits import MEASURES, Headroom, Limit, Measure, all_measured, amount_in_words
 from app.domain.relay import RelayCall
 from app.domain.tokens import estimate
 from app.domain.waits import OnWait, Waiting
@@ -33,8 +33,8 @@ _MOST_WAITING = 16
 _FIRST_OUTPUT = 256.0
 _NEWEST_PART = 0.2
 _LOOK_AGAIN_SECONDS = 0.1
-# Measures of which every call takes one, whatever its size.
-_ONE_EACH = ("requests", "at once")
+# What every call takes of each measure, whatever its size.
+_ONE_EACH = all_measured(1, 0, 0, 0, at_once=1)
 _NOTHING = all_measured(0, 0, 0, 0)
 _NO_TOKENS = Usage(0, 0)
 
@@ -63,8 +63,9 @@ class _Plan(Struct):
     Args:
         owners: Whose limit each is, and how messages call it.
         ones: What a call takes of each, if that is one each; None if it depends on the call.
-        measures: What each limit counts.
+        places: What each limit counts: its measure's place among `MEASURES`.
         costs: Whether one of them counts dollars.
+        least: The fewest tokens that one of them allows at all; 0 if one counts dollars.
         until: When a quota's period ends, in the loop's time.
         version: Of what it was made from.
         period: What the periods of its quotas have in common, in seconds since the epoch; None if it has none.
@@ -74,8 +75,9 @@ class _Plan(Struct):
 
     allowances: tuple[Allowance, ...]
     owners: tuple[tuple[Scope, str], ...]
-    measures: tuple[Measure, ...]
+    places: tuple[int, ...]
     costs: bool
+    least: float
     ones: tuple[int, ...] | None
     until: float
     version: int
@@ -122,7 +124,7 @@ class Admission:
         if charged is not None and plan.ones is None:
             plan.output += (charged.completion_tokens - plan.output) * _NEWEST_PART
         used_of = limiter.measured(plan, charged or (_NO_TOKENS if was_answered and counts else None), provider, model)
-        for allowance, measure, amount in zip(plan.allowances, plan.measures, self._reserved, strict=True):
+        for allowance, place, amount in zip(plan.allowances, plan.places, self._reserved, strict=True):
             unit = allowance.unit
             if unit == REQUEST and counts:
                 continue  # used up as it was taken
@@ -131,13 +133,30 @@ class Admission:
                 if allowance.wanted:
                     limiter.leases.note(allowance)
             elif allowance.is_given_back:
-                allowance.settle_quota(amount, used_of[measure], limiter.line())
-            elif used_of[measure] != amount:
-                allowance.settle_bucket(amount, used_of[measure])
+                allowance.settle_quota(amount, used_of[place], limiter.line())
+            elif used_of[place] != amount:
+                allowance.settle_bucket(amount, used_of[place])
 
     def tightest(self, measures: frozenset[Measure]) -> Headroom | None:
         """What the tightest limit of one of these measures leaves, for the headers of the answer."""
-        return self._limiter.tightest(self._plan, measures)
+        plan = self._plan
+        of_these = plan.by_measures.get(measures)
+        if of_these is None:
+            of_these = tuple([one for one in plan.allowances if one.limit.measure in measures])
+            plan.by_measures[measures] = of_these
+        if not of_these:
+            return None
+        now = self._limiter.now()
+        tightest = of_these[0]
+        least = tightest.remaining(now)
+        for place in range(1, len(of_these)):
+            remaining = of_these[place].remaining(now)
+            if remaining < least:
+                tightest, least = of_these[place], remaining
+        limit = tightest.limit
+        if tightest.seconds_each:
+            return Headroom(limit, least, (limit.amount - least) * tightest.seconds_each)
+        return Headroom(limit, least, self._limiter.reset(tightest, least))
 
 
 class Limiter:
@@ -191,7 +210,7 @@ class Limiter:
             QuotaSpent: A quota is used up.
             LimitsUnavailable: The store is away, and nothing is to be let in without it.
         """
-        now = self._now()
+        now = self.now()
         plan = self._plans.get((caller.id, model, caller.project))
         if plan is None or now >= plan.until or plan.version != self._book.version + self.leases.version:
             plan = self._new_plan(caller, model)
@@ -204,7 +223,7 @@ class Limiter:
             if allowance.free < amount:
                 with Waiting("limits", on_wait):
                     reserved = await self._wait(plan, reserved, call=call, provider=provider, model=model)
-                now = self._now()
+                now = self.now()
                 break
         return self._taken(plan, reserved, now)
 
@@ -222,41 +241,27 @@ class Limiter:
         """
         key = (f"upstream {provider}", model, "")
         plan = self._plans.get(key)
-        if plan is None or self._now() >= plan.until or plan.version != self._book.version + self.leases.version:
+        if plan is None or self.now() >= plan.until or plan.version != self._book.version + self.leases.version:
             owners = ((Scope("upstream", provider), f"The upstream {provider}"),)
             plan = self._planned(key, owners)
         if not plan.allowances:
             return None
-        reserved: Sequence[int] = plan.ones or [int(measure in _ONE_EACH) for measure in plan.measures]
+        reserved: Sequence[int] = plan.ones or [_ONE_EACH[place] for place in plan.places]
         try:
             with Waiting("limits", on_wait):
                 reserved = await self._wait(plan, reserved, seconds, _MOST_WAITING * 64)
         except (LimitReached, QuotaSpent, LimitsUnavailable) as refusal:
             raise GatewayOverloaded(refusal.message, retry_after=refusal.retry_after) from None
-        return self._taken(plan, reserved, self._now())
+        return self._taken(plan, reserved, self.now())
 
-    def measured(self, plan: _Plan, usage: Usage | None, provider: str, model: str) -> dict[Measure, int]:
-        """What a call has used of all that its limits count. Without an answer, nothing: so the ledger has it."""
+    def measured(
+        self, plan: _Plan, usage: Usage | None, provider: str, model: str, at_once: int = 0
+    ) -> tuple[int, ...]:
+        """What a call has used of all that limits count. Without an answer, nothing: so the ledger has it."""
         if usage is None:
             return _NOTHING
         cost = self._cost(provider, model, usage) if plan.costs and self._cost is not None else 0
-        return all_measured(1, usage.prompt_tokens, usage.completion_tokens, cost)
-
-    def tightest(self, plan: _Plan, measures: frozenset[Measure]) -> Headroom | None:
-        """See `Admission`."""
-        of_these = plan.by_measures.get(measures)
-        if of_these is None:
-            of_these = tuple([one for one in plan.allowances if one.limit.measure in measures])
-            plan.by_measures[measures] = of_these
-        if not of_these:
-            return None
-        now = self._now()
-        tightest, least = None, 0
-        for allowance in of_these:
-            remaining = allowance.remaining(now)
-            if tightest is None or remaining < least:
-                tightest, least = allowance, remaining
-        return None if tightest is None else Headroom(tightest.limit, least, self._reset(tightest, least))
+        return all_measured(1, usage.prompt_tokens, usage.completion_tokens, cost, at_once)
 
     def _taken(self, plan: _Plan, reserved: Sequence[int], now: float) -> Admission:
         for allowance, amount in zip(plan.allowances, reserved, strict=True):
@@ -269,10 +274,10 @@ class Limiter:
                 self.leases.note(allowance)
         if plan.period is None:
             return Admission(self, plan, reserved)
-        start, end = plan.period
-        return Admission(self, plan, reserved, max(start, min(self._time(), end - 0.001)))
+        at, (start, end) = self._time(), plan.period
+        return Admission(self, plan, reserved, at if start <= at < end else start if at < start else end - 0.001)
 
-    def _now(self) -> float:
+    def now(self) -> float:
         """The loop's time."""
         if self._clock is None:
             self._clock = asyncio.get_running_loop().time
@@ -294,7 +299,7 @@ class Limiter:
         Returns:
             What is reserved: less of a quota than asked for, if what is left is enough for what is certain of the call.
         """
-        now = self._now
+        now = self.now
         deadline = now() + (self._policy.wait if seconds is None else seconds)
         while True:
             self.leases.expire(now())
@@ -305,7 +310,7 @@ class Limiter:
             least = amount
             if allowance.kind == "quota" and call is not None:
                 certain = self.measured(plan, Usage(_prompt_tokens(call), 0), provider, model)
-                least = max(certain[allowance.limit.measure], 1)
+                least = max(certain[plan.places[short]], 1)
             if self.leases.is_away:
                 self._share(allowance, now())
             elif not allowance.is_dry(least, now()):
@@ -335,20 +340,25 @@ class Limiter:
         output = int(plan.output) * call.n
         if call.max_tokens is not None:
             output = min(output, call.max_tokens)
-        used = Usage(prompt, output)
-        if isinstance(call, RelayCall) and call.unit is not None:
-            # At least one of them: else a quota that is spent would let in what has no price but by the piece.
-            used = replace(used, unit=call.unit, amount=call.amount or 1)
-        usual = self.measured(plan, used, provider, model)
-        usual["at once"] = 1
-        reserved = [usual[measure] for measure in plan.measures]
-        for place, (allowance, amount) in enumerate(zip(plan.allowances, reserved, strict=True)):
+        if plan.costs:
+            used = Usage(prompt, output)
+            if isinstance(call, RelayCall) and call.unit is not None:
+                # At least one of them: else a quota that is spent would let in what has no price but by the piece.
+                used = replace(used, unit=call.unit, amount=call.amount or 1)
+            usual = self.measured(plan, used, provider, model, at_once=1)
+        else:
+            usual = all_measured(1, prompt, output, 0, 1)
+        reserved = [usual[place] for place in plan.places]
+        if prompt + output <= plan.least:
+            return reserved
+        for number, (allowance, amount) in enumerate(zip(plan.allowances, reserved, strict=True)):
             limit = allowance.limit
             if amount > limit.amount:
-                if self.measured(plan, Usage(prompt, 0), provider, model)[limit.measure] > limit.amount:
-                    raise self._too_large(*plan.owners[place], limit, prompt)
+                certain = self.measured(plan, Usage(prompt, 0), provider, model)
+                if certain[plan.places[number]] > limit.amount:
+                    raise self._too_large(*plan.owners[number], limit, prompt)
                 # Never more than there is: the answer's length is only a guess.
-                reserved[place] = limit.amount
+                reserved[number] = limit.amount
         return reserved
 
     def _new_plan(self, caller: Caller, model: str) -> _Plan:
@@ -374,16 +384,20 @@ class Limiter:
                 owners.append((scope, owner))
                 if one.quota is not None:
                     start, end = max(start, one.quota.start / 1000), min(end, one.ends_at)
-        measures = tuple([allowance.limit.measure for allowance in allowances])
-        is_sized = not {*measures} <= {*_ONE_EACH}
+        places = tuple([MEASURES.index(allowance.limit.measure) for allowance in allowances])
+        costs = any(allowance.limit.measure == "dollars" for allowance in allowances)
+        sized = [
+            allowance.limit.amount for allowance in allowances if not _ONE_EACH[MEASURES.index(allowance.limit.measure)]
+        ]
         old = self._plans.get(key)
         plan = self._plans[key] = _Plan(
             tuple(allowances),
             tuple(owners),
-            measures,
-            "dollars" in measures,
-            None if is_sized else (1,) * len(allowances),
-            self._now() + end - moment,
+            places,
+            costs,
+            0 if costs else min(sized, default=math.inf),
+            None if sized else (1,) * len(allowances),
+            self.now() + end - moment,
             self._book.version + self.leases.version,
             (start, end) if end < math.inf else None,
             _FIRST_OUTPUT if old is None else old.output,
@@ -396,7 +410,7 @@ class Limiter:
         """The store's time of day, in seconds since the epoch."""
         return time.time() + self.leases.clock_offset
 
-    def _reset(self, allowance: Allowance, remaining: int) -> float:
+    def reset(self, allowance: Allowance, remaining: int) -> float:
         """Seconds until all of a limit is free again."""
         if allowance.limit.window == "total":
             return math.inf
@@ -411,10 +425,10 @@ class Limiter:
         limit = allowance.limit
         self._count(scope, limit)
         headroom = [
-            Headroom(one.limit, one.remaining(now), self._reset(one, one.remaining(now))) for one in plan.allowances
+            Headroom(one.limit, one.remaining(now), self.reset(one, one.remaining(now))) for one in plan.allowances
         ]
         if limit.kind == "quota":
-            seconds = self._reset(allowance, 0)
+            seconds = self.reset(allowance, 0)
             again = "" if limit.window == "total" else f"; it begins anew in {in_words(seconds)}"
             used = amount_in_words(allowance.used, limit.measure)
             rest = (
