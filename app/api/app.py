@@ -36,7 +36,7 @@ class Gateway(FastAPI):
         relayed: Where requests are passed on.
         annexes: Applications of their own, by the beginnings of their addresses.
         openapi_url: Where the API is described; None if that is elsewhere.
-        elsewhere: Make the descriptions of those of them that belong to the API's.
+        elsewhere: Make the descriptions of those annexes that belong to this API.
         options: FastAPI's own arguments.
     """
 
