@@ -37,6 +37,7 @@ class Gateway(FastAPI):
         annexes: Applications of their own, by the beginnings of their addresses.
         openapi_url: Where the API is described; None if that is elsewhere.
         elsewhere: Make the descriptions of those annexes that belong to this API.
+        login: See `install_openapi`.
         options: FastAPI's own arguments.
     """
 
@@ -50,6 +51,7 @@ class Gateway(FastAPI):
         annexes: Mapping[str, ASGIApp] | None = None,
         openapi_url: str | None = "/openapi.json",
         elsewhere: Sequence[Callable[[], Mapping[str, Any]]] = (),
+        login: Mapping[str, Mapping[str, Any]] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options, openapi_url=None)
@@ -72,6 +74,7 @@ class Gateway(FastAPI):
             wire_types,
             public_paths,
             elsewhere,
+            login,
         )
 
     def build_middleware_stack(self) -> ASGIApp:

@@ -156,6 +156,7 @@ def install_openapi(
     wire_types: Sequence[type[BaseModel]],
     public_paths: frozenset[str],
     elsewhere: Sequence[Callable[[], Mapping[str, Any]]] = (),
+    login: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Serve a complete description of the API: request bodies, keys, and our errors instead of FastAPI's.
 
@@ -166,6 +167,7 @@ def install_openapi(
         wire_types: The models that routes read by themselves, without FastAPI's knowledge.
         public_paths: Addresses that need no key.
         elsewhere: Make the descriptions of what is answered by applications of their own, to be told here as well.
+        login: The security schemes that together do instead of a key, where a login does.
     """
 
     def openapi() -> dict[str, Any]:
@@ -178,7 +180,7 @@ def install_openapi(
                 tags=app.openapi_tags,
                 routes=[*described(), *app.routes],
             )
-            document = _completed(document, wire_types, public_paths)
+            document = _completed(document, wire_types, public_paths, login or {})
             for describe_more in elsewhere:
                 more = describe_more()
                 document["paths"] |= more["paths"]
@@ -199,7 +201,10 @@ def install_openapi(
 
 
 def _completed(
-    document: dict[str, Any], wire_types: Sequence[type[BaseModel]], public_paths: frozenset[str]
+    document: dict[str, Any],
+    wire_types: Sequence[type[BaseModel]],
+    public_paths: frozenset[str],
+    login: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     document.setdefault("tags", [*TAGS])
     models: list[type[BaseModel]] = [ErrorEnvelope, *wire_types]
@@ -210,15 +215,18 @@ def _completed(
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     components["securitySchemes"] = {
-        "apiKey": {"type": "http", "scheme": "bearer", "description": "or as it is, in the header `x-api-key`"}
+        "apiKey": {"type": "http", "scheme": "bearer", "description": "or as it is, in the header `x-api-key`"},
+        **login,
     }
+    security: list[dict[str, list[str]]] = [{"apiKey": []}]
+    if login:
+        security.append({name: [] for name in login})
+    refusal = "The API key is missing or unknown" + (", or the login has ended" if login else "")
     envelope = {"application/json": {"schema": {"$ref": _REF.format(model=ErrorEnvelope.__name__)}}}
     for path, operations in document["paths"].items():
         for operation in operations.values():
             operation["responses"].pop("422", None)
             if path not in public_paths:
-                operation["security"] = [{"apiKey": []}]
-                operation["responses"].setdefault(
-                    "401", {"description": "The API key is missing or unknown", "content": envelope}
-                )
+                operation["security"] = security
+                operation["responses"].setdefault("401", {"description": refusal, "content": envelope})
     return document

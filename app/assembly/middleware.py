@@ -1,6 +1,9 @@
 """The layers around the routes."""
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, cast
 
 import structlog
 from starlette.middleware import Middleware
@@ -9,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from app.api.dialects import Dialect
 from app.api.error_responses import openai_errors
 from app.api.gemini.errors import GEMINI_ERRORS
-from app.api.middleware.auth import ApiKeys, AuthMiddleware
+from app.api.middleware.auth import ApiKeys, AuthMiddleware, Logins
 from app.api.middleware.context import RequestContextMiddleware
 from app.api.middleware.intake import IntakeMiddleware
 from app.api.middleware.tracing import TracingMiddleware
@@ -19,6 +22,9 @@ from app.api.relay.endpoints import RELAY_ERRORS, RelayedEndpoint
 from app.api.wire.addresses import ADMINISTRATION, CONSOLE, GENERATE, GENERATE_STREAM, TrustedProxies
 from app.assembly.resources import Resources
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.storage.database import Database
 
 PUBLIC_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"}) | ASSET_PATHS
 # Pages that are served by this machine itself, at any port.
@@ -108,5 +114,11 @@ def _auth(settings: Settings, resources: Resources) -> Middleware:
         scopes={"/metrics": "metrics"},
         # Without a database there is no admin API, and no key for it: whoever may chat is told so.
         administration=None if resources.records is None else ADMINISTRATION,
+        logins=None if resources.records is None else _logins(resources.records.database),
         pages=None if resources.records is None else CONSOLE,
     )
+
+
+def _logins(database: "Database") -> Callable[[], Logins]:
+    # Imported at the first request with a cookie: most workers never get one.
+    return cache(lambda: cast("Logins", importlib.import_module("app.api.logins").Logins(database)))

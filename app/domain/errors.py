@@ -9,7 +9,9 @@
     │   ├── UnsupportedCoding         415
     │   └── HeadersTooLarge           431
     ├── InvalidApiKey                 401
+    ├── LoginExpired                  401
     ├── MissingScope                  403
+    ├── CrossSiteRequest              403
     ├── ModelNotFound                 404
     ├── SessionNotFound               404
     ├── ResponseNotFound              404
@@ -184,12 +186,30 @@ class InvalidApiKey(GatewayError):
     caller: "Caller | None" = None
 
 
+class LoginExpired(GatewayError):
+    """The cookie's login to the console has ended; of the admin API."""
+
+    status = 401
+    type = "invalid_request_error"
+    code = "login_expired"
+
+
 class MissingScope(GatewayError):
-    """The API key may not do this; its scopes say what it may."""
+    """The API key, or the login to the console, may not do this; its scopes, or its role, say what it may."""
 
     status = 403
     type = "invalid_request_error"
     code = "missing_scope"
+
+
+class CrossSiteRequest(GatewayError):
+    """The request came by the console's cookie, and another site may have sent it: it lacks the login's token; of the
+    admin API.
+    """
+
+    status = 403
+    type = "invalid_request_error"
+    code = "csrf_failed"
 
 
 class ModelNotFound(GatewayError):

@@ -15,6 +15,7 @@ from app.keys.secret import make_id
 from app.storage.audit import Actor, note_action
 from app.storage.clock import now
 from app.storage.database import Connection
+from app.storage.keys import key_of
 from app.storage.people import (
     SIGN_IN,
     Login,
@@ -87,7 +88,12 @@ class Visitor(Struct, frozen=True):
     @property
     def actor(self) -> str:
         """The name in the log of changes."""
-        return f"person:{self.login.person_id}" if self.key_id is None else f"key:{self.key_id}"
+        return f"person:{self.id}" if self.key_id is None else f"key:{self.key_id}"
+
+    @property
+    def id(self) -> str:
+        """Of the person, or of the key."""
+        return self.key_id or self.login.person_id or ""
 
 
 def make_link_ticket(connection: Connection, person: Person | None = None) -> str:
@@ -149,6 +155,20 @@ def login_of(connection: Connection, cookie: str) -> tuple[Login, Person | None]
         return login, None
     person = find_person(connection, person_id=login.person_id)
     return None if person is None or person.disabled_at is not None else (login, person)
+
+
+def known_visitor(connection: Connection, cookie: str) -> Visitor | None:
+    """Who a cookie stands for; None if it counts no more."""
+    found = login_of(connection, cookie)
+    if found is None:
+        return None
+    login, person = found
+    if person is not None:
+        return Visitor(person.name, "admin" if person.role == "admin" else "viewer", login)
+    key = key_of(connection, login.key_id or "")
+    if key is None or key.state(now()) != "active":
+        return None
+    return Visitor(key.name, "holder", login, key.id)
 
 
 def sign_out(connection: Connection, login: Login) -> None:

@@ -461,6 +461,23 @@ def test_below_a_path_of_an_https_proxy(browser: Browser, used_console: Console,
         page.wait_for_url("**/some/prefix/console/sign-in")
 
 
+_ASKS = """async () => {
+    const me = await (await fetch("/admin/v1/me")).json();
+    const make = (headers) => fetch("/admin/v1/keys", {
+        method: "POST", body: '{"name": "made by a script"}', headers: {"Content-Type": "application/json", ...headers},
+    });
+    return [(await make({})).status, (await make({"X-CSRF-Token": me.csrf_token})).status];
+}"""
+
+
+def test_a_script_uses_the_admin_api_by_the_cookie(browser: Browser, console: Console) -> None:
+    """On a page of the console, with the token of the login."""
+    with tab(browser, console.address, may_fault=True) as opened:
+        opened.page.goto(f"{console.address}/#{console.ticket()}")
+        expect(opened.page.get_by_role("navigation").first).to_be_visible()
+        assert opened.page.evaluate(_ASKS) == [403, 201]
+
+
 def test_a_missing_browser_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """By what to install, rather than by a path that isn't there."""
     monkeypatch.setattr(shutil, "which", lambda _: None)

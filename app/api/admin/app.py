@@ -32,10 +32,27 @@ _TAGS = (
     {"name": "upstreams", "description": "Upstreams, models and routes"},
     {"name": "state", "description": "Workers, sessions and settings"},
 )
+# What a person who is signed in to the console sends instead of a key.
+_LOGIN = {
+    "consoleCookie": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": "kimi_console",
+        "description": "Of whoever is signed in to the console; its name over https is `__Host-kimi_console`.",
+    },
+    "csrfToken": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-CSRF-Token",
+        "description": "Of the login, from `GET /admin/v1/me`; only changes and `GET …/texts` need it.",
+    },
+}
 
 
 def admin_app(services: AdminServices) -> FastAPI:
-    """Make it. Its layers are the gateway's: whoever comes here has a key with the scope `admin` or `admin:read`."""
+    """Make it. Its layers are the gateway's: whoever comes here has a key with the scope `admin` or `admin:read`, or is
+    signed in to the console.
+    """
     app = Gateway(
         [],
         [
@@ -51,7 +68,9 @@ def admin_app(services: AdminServices) -> FastAPI:
         public_paths=frozenset(),
         title="kimi-ai-2api: administration",
         version=services.version,
-        description="Who may do what, and what happens. Needs a key with the scope `admin`, or `admin:read` to look.",
+        description="Who may do what, and what happens. Needs a key with the scope `admin`, or `admin:read` to look; "
+        "or the console's cookie.",
+        login=_LOGIN,
         openapi_url=f"{PREFIX}/openapi.json",
         openapi_tags=_TAGS,
         docs_url=None,

@@ -17,10 +17,12 @@ from msgspec import Struct
 from pydantic import AwareDatetime, BaseModel, ConfigDict, field_validator
 from starlette.types import Send
 
+from app.api.logins import visitor_of
+from app.api.middleware.auth import missing_scope
 from app.api.openapi import openai_responses
 from app.api.request import RequestContext
 from app.api.wire.faults import unknown_parameter
-from app.domain.errors import InvalidRequest, KeyStoreUnavailable, MissingScope, PreconditionFailed, RepeatedDifferently
+from app.domain.errors import InvalidRequest, KeyStoreUnavailable, PreconditionFailed, RepeatedDifferently
 from app.storage.audit import Actor, Repeated, find_repeated, keep_repeated
 from app.storage.database import Connection, Database, DatabaseAway
 
@@ -51,7 +53,8 @@ Until = Annotated[AwareDatetime | None, Query(description="Before then.")]
 
 _ERRORS = {
     400: "The request is wrong; `param` says where",
-    403: "`missing_scope`: the key lacks the scope `admin`, or to look `admin:read`",
+    403: "`missing_scope`: the key lacks the scope `admin`, or to look `admin:read`; "
+    "`csrf_failed`: another site may have sent this by the console's cookie",
     404: "`not_found`",
     409: "`idempotency_key_reused`: the `Idempotency-Key` came with another request before",
     412: "`precondition_failed`: somebody else has changed it since the version in `If-Match`",
@@ -193,18 +196,20 @@ class Page(BaseModel, Generic[T]):
 def actor_of(request: Request) -> Actor:
     """Who asks, for the audit log."""
     context: RequestContext = request.scope["context"]
-    return Actor(f"key:{context.caller.id}", "api", request.client.host if request.client else None)
+    visitor = visitor_of(request)
+    name = f"key:{context.caller.id}" if visitor is None else visitor.actor
+    return Actor(name, "api", request.client.host if request.client else None)
 
 
 def writer_of(request: Request) -> Actor:
     """Who asks for a change.
 
     Raises:
-        MissingScope: The key may only look.
+        MissingScope: The key or login may only look.
     """
     context: RequestContext = request.scope["context"]
     if "admin" not in context.caller.scopes:
-        raise MissingScope("This API key may not change anything: it lacks the scope 'admin'.")
+        raise missing_scope(request.scope, "admin", "change anything")
     return actor_of(request)
 
 

@@ -25,7 +25,9 @@ from app.api.admin.common import (
     with_etag,
 )
 from app.api.admin.services import AdminServices
+from app.api.logins import visitor_of
 from app.api.pages.addresses import gateway_address
+from app.api.request import caller_of
 from app.domain.errors import InvalidRequest, NotFound
 from app.people.administration import (
     PersonFault,
@@ -92,8 +94,20 @@ class PersonLogin(BaseModel):
     browser: Annotated[str, Field(description="As it calls itself.")]
 
 
+class Me(BaseModel):
+    """Who asks."""
+
+    id: Annotated[str, Field(description="Of the key, or of the person who is signed in.")]
+    name: str
+    scopes: list[str]
+    csrf_token: Annotated[
+        str | None,
+        Field(description="Of the login: changes by the console's cookie need it as `X-CSRF-Token`. Null for a key."),
+    ]
+
+
 class PeopleEndpoints:
-    """`/people`.
+    """`/people`, and `/me`.
 
     Args:
         services: What the admin API works with.
@@ -107,6 +121,7 @@ class PeopleEndpoints:
         one, logins = "/people/{person_id}", "/people/{person_id}/logins"
         return router_of(
             "people",
+            Endpoint("GET", "/me", self.me, "Who asks"),
             Endpoint("GET", "/people", self.list_all, "List people"),
             Endpoint("POST", "/people", self.create, "Add a person", status=201, errors=(409,)),
             Endpoint("GET", one, self.get, "Read a person", errors=(404,)),
@@ -117,6 +132,16 @@ class PeopleEndpoints:
             Endpoint(
                 "DELETE", f"{logins}/{{login_id}}", self.end_login, "Sign a person out", status=204, errors=(404,)
             ),
+        )
+
+    async def me(self, request: Request) -> Me:
+        """The key, or the person by whose cookie the request came, with the token that a page's script needs."""
+        caller, visitor = caller_of(request), visitor_of(request)
+        return Me(
+            id=caller.id,
+            name=caller.name,
+            scopes=sorted(caller.scopes),
+            csrf_token=None if visitor is None else visitor.login.csrf,
         )
 
     async def list_all(self, cursor: Cursor = None, limit: Limit = 50) -> Page[Person]:

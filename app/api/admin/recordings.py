@@ -22,9 +22,11 @@ from app.api.admin.common import (
     time_at,
 )
 from app.api.admin.services import AdminServices
+from app.api.logins import check_token
+from app.api.middleware.auth import missing_scope
 from app.api.request import RequestContext
 from app.domain.durations import span
-from app.domain.errors import InvalidRequest, MissingScope, NotFound
+from app.domain.errors import InvalidRequest, NotFound
 from app.recording.administration import (
     NoRecording,
     RecordingFault,
@@ -47,11 +49,13 @@ def reader_of_texts(request: Request) -> Actor:
     """Who asks for texts.
 
     Raises:
-        MissingScope: The key may look only at what is no text.
+        MissingScope: The key or login may look only at what is no text.
+        CrossSiteRequest: Another site may have sent it. Each look is in the log of changes.
     """
     context: RequestContext = request.scope["context"]
     if "admin" not in context.caller.scopes:
-        raise MissingScope("This API key may not read texts: it lacks the scope 'admin'.")
+        raise missing_scope(request.scope, "admin", "read texts")
+    check_token(request)
     return actor_of(request)
 
 

@@ -24,7 +24,8 @@ from app.api.console.overview import KeyDays, day_bars, days_of_keys
 from app.api.console.rendering import Rendering
 from app.api.console.services import ConsoleServices
 from app.api.console.subjects import names_of_subjects
-from app.api.console.visitors import Refused, actor_of, form_of, visitor_of
+from app.api.console.visitors import Refused, actor_of, form_of
+from app.api.logins import visitor_of
 from app.domain.caller import SCOPES
 from app.domain.granting import Scope
 from app.domain.limits import read_limits, texts_of

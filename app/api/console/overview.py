@@ -11,7 +11,8 @@ from starlette.responses import RedirectResponse, Response
 from app.api.console.charts import Bar, stacked
 from app.api.console.rendering import Rendering
 from app.api.console.services import ConsoleServices
-from app.api.console.visitors import home_of, visitor_of
+from app.api.console.visitors import home_of
+from app.api.logins import visitor_of
 from app.storage.clock import now
 from app.storage.database import Connection
 from app.storage.keys import list_keys

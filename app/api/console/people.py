@@ -9,7 +9,8 @@ from starlette.responses import RedirectResponse, Response
 
 from app.api.console.rendering import Rendering
 from app.api.console.services import ConsoleServices
-from app.api.console.visitors import Refused, actor_of, form_of, home_of, visitor_of
+from app.api.console.visitors import Refused, actor_of, form_of, home_of
+from app.api.logins import visitor_of
 from app.api.pages.addresses import gateway_address
 from app.people.administration import (
     PersonFault,

@@ -26,9 +26,10 @@ from app.api.console.rendering import Rendering
 from app.api.console.sent_prompt import SentPrompt, sent_prompt
 from app.api.console.services import ConsoleServices
 from app.api.console.snippets import snippets
-from app.api.console.visitors import form_of, visitor_of
+from app.api.console.visitors import form_of
 from app.api.dialects import Exchange
 from app.api.error_responses import error_response
+from app.api.logins import visitor_of
 from app.api.openai.read import HONOURED, to_call
 from app.api.openai.schemas import ChatCompletionRequest
 from app.api.openai.stream import ChunkEncoder

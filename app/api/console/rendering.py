@@ -12,7 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from app.api.console.visitors import home_of, page_path, recordings_of, visitor_of
+from app.api.console.visitors import home_of, page_path, recordings_of
+from app.api.logins import visitor_of
 from app.api.pages.addresses import gateway_address
 from app.api.pages.browsers import preferred_language
 

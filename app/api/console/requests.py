@@ -14,7 +14,8 @@ from app.api.admin.common import Stream, cursor_of, is_row_id, place_of
 from app.api.admin.request_detail import known_headers, time_line
 from app.api.console.rendering import Rendering
 from app.api.console.services import ConsoleServices
-from app.api.console.visitors import Refused, home_of, visitor_of
+from app.api.console.visitors import Refused, home_of
+from app.api.logins import visitor_of
 from app.domain.conversation import DIGEST_PREFIX, SessionKey
 from app.domain.errors import InvalidRequest
 from app.domain.json import json_bytes

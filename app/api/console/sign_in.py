@@ -10,19 +10,8 @@ from starlette.responses import RedirectResponse, Response
 
 from app.api.console.rendering import LANGUAGES, Rendering
 from app.api.console.services import ConsoleServices
-from app.api.console.visitors import (
-    Guard,
-    Refused,
-    actor_of,
-    form_of,
-    home_of,
-    is_https,
-    is_same_origin,
-    next_page,
-    visitor_of,
-    with_login,
-    without_login,
-)
+from app.api.console.visitors import Guard, Refused, actor_of, form_of, home_of, next_page
+from app.api.logins import is_https, is_same_origin, visitor_of, with_login, without_login
 from app.domain.errors import GatewayError
 from app.people.sign_in import (
     NewLogin,

@@ -14,7 +14,8 @@ from app.api.admin.trying import Answerers, Probe, probed, tried, who_answers
 from app.api.console.limit_bars import bars, read_standing
 from app.api.console.rendering import Rendering
 from app.api.console.services import ConsoleServices
-from app.api.console.visitors import Refused, actor_of, form_of, home_of, visitor_of
+from app.api.console.visitors import Refused, actor_of, form_of, home_of
+from app.api.logins import visitor_of
 from app.domain.chat import ApiKind
 from app.domain.errors import InvalidRequest
 from app.domain.granting import Scope

@@ -1,21 +1,18 @@
-"""Who looks at a page: the cookie, and what keeps other sites from using it."""
+"""Who looks at a page, and what they may see."""
 
-import hmac
 from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, quote
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from app.people.sign_in import NewLogin, Visitor, login_of
+from app.api.logins import TOKEN_HEADER, cookie_of, is_ours, visitor_of
+from app.people.sign_in import Visitor, known_visitor
 from app.storage.audit import Actor
-from app.storage.clock import now
 from app.storage.database import Connection, Database
-from app.storage.keys import key_of
 from app.storage.recordings import Recording, running_recordings
 
-_COOKIE, _SECURE_COOKIE = "kimi_console", "__Host-kimi_console"
 _SAFE = frozenset({"GET", "HEAD"})
 _MOST_FIELDS = 100
 
@@ -29,12 +26,6 @@ class Refused(Exception):
         super().__init__(reason)
         self.status = status
         self.reason = reason
-
-
-def visitor_of(request: Request) -> Visitor | None:
-    """Who looks; None for strangers."""
-    visitor: Visitor | None = request.scope.get("visitor")
-    return visitor
 
 
 def recordings_of(request: Request) -> Sequence[Recording]:
@@ -51,20 +42,6 @@ def actor_of(request: Request) -> Actor:
     return Actor(name, "console", client.host if client else None)
 
 
-def known_visitor(connection: Connection, cookie: str) -> Visitor | None:
-    """Who a cookie stands for; None if it counts no more."""
-    found = login_of(connection, cookie)
-    if found is None:
-        return None
-    login, person = found
-    if person is not None:
-        return Visitor(person.name, "admin" if person.role == "admin" else "viewer", login)
-    key = key_of(connection, login.key_id or "")
-    if key is None or key.state(now()) != "active":
-        return None
-    return Visitor(key.name, "holder", login, key.id)
-
-
 class Guard:
     """Lets visitors in, as far as their role allows.
 
@@ -77,7 +54,7 @@ class Guard:
 
     async def recognise(self, request: Request) -> None:
         """Find out who looks."""
-        cookie = request.cookies.get(_SECURE_COOKIE) or request.cookies.get(_COOKIE)
+        cookie = cookie_of(request)
         if cookie:
 
             def read(connection: Connection) -> tuple[Visitor | None, list[Recording]]:
@@ -99,7 +76,7 @@ class Guard:
                     return to_sign_in(request)
                 if visitor.role not in roles:
                     raise Refused(HTTPStatus.FORBIDDEN, "role")
-                if request.method not in _SAFE and not await _is_ours(request, visitor.login.csrf):
+                if request.method not in _SAFE and not await _is_sent_by(request, visitor):
                     raise Refused(HTTPStatus.FORBIDDEN, "form")
                 return await page(request)
 
@@ -127,48 +104,11 @@ def page_path(request: Request) -> str:
     return path.removeprefix(request.scope.get("root_path", "")).removeprefix("/console")
 
 
-def is_same_origin(request: Request) -> bool:
-    """Whether a form was sent by one of our own pages, as far as the browser says."""
-    site = request.headers.get("sec-fetch-site")
-    if site is not None:
-        return site == "same-origin"
-    origin = request.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
-
-
 def next_page(request: Request, wanted: str) -> str:
     """Where to go after signing in: only to a page of ours."""
     home = f"{home_of(request)}/"
     path = wanted.partition("?")[0]
     return wanted if path.startswith(home) and "\\" not in path and "//" not in path else home
-
-
-def with_login(request: Request, response: Response, new: NewLogin) -> Response:
-    """Give a browser its cookie."""
-    is_secure = is_https(request)
-    response.set_cookie(
-        _SECURE_COOKIE if is_secure else _COOKIE,
-        new.cookie,
-        max_age=round((new.login.expires_at - new.login.created_at) / 1000),
-        path="/" if is_secure else home_of(request),
-        httponly=True,
-        secure=is_secure,
-        samesite="strict",
-    )
-    return response
-
-
-def without_login(request: Request, response: Response) -> Response:
-    """Take a browser's cookie away."""
-    response.delete_cookie(_SECURE_COOKIE, path="/", secure=True, httponly=True, samesite="strict")
-    response.delete_cookie(_COOKIE, path=home_of(request))
-    return response
-
-
-def is_https(request: Request) -> bool:
-    """Whether the browser speaks https, with us or with a proxy in front."""
-    forwarded = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
-    return (forwarded or request.url.scheme) == "https"
 
 
 async def form_of(request: Request) -> dict[str, str]:
@@ -184,7 +124,7 @@ async def form_of(request: Request) -> dict[str, str]:
     return dict(fields)
 
 
-async def _is_ours(request: Request, token: str) -> bool:
+async def _is_sent_by(request: Request, visitor: Visitor) -> bool:
     """Whether a form was sent by a page of this login."""
-    sent = request.headers.get("x-csrf-token") or (await form_of(request)).get("csrf", "")
-    return is_same_origin(request) and hmac.compare_digest(sent.encode("utf-8", "replace"), token.encode())
+    token = request.headers.get(TOKEN_HEADER) or (await form_of(request)).get("csrf", "")
+    return is_ours(request, visitor, token)

@@ -2,9 +2,10 @@
 
 import hashlib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.error_responses import error_response, refused_preflight
@@ -41,6 +42,20 @@ class IssuedKeys(Protocol):
         ...
 
 
+class Logins(Protocol):
+    """The logins of the console."""
+
+    async def caller(self, request: Request) -> Caller | None:
+        """Who is signed in; None for a request without a cookie.
+
+        Raises:
+            LoginExpired: The cookie stands for no login that counts.
+            CrossSiteRequest: Another site may have sent the request.
+            KeyStoreUnavailable: Nobody knows at the moment.
+        """
+        ...
+
+
 class ApiKeys:
     """The keys of the environment; only their digests are kept.
 
@@ -71,6 +86,7 @@ class AuthMiddleware:
         scopes: What a key needs for an address, where that is not `chat`.
         administration: The beginning of the addresses for which it needs `admin`, or `admin:read` to look; None if
             there are none.
+        logins: Makes those that open these addresses to requests without a key; None if there are none.
         pages: The beginning of the addresses that need no key, because they know their visitors by a cookie; None if
             there are none.
     """
@@ -85,6 +101,7 @@ class AuthMiddleware:
         issued: IssuedKeys | None = None,
         scopes: Mapping[str, callers.Scope] | None = None,
         administration: str | None = None,
+        logins: Callable[[], Logins] | None = None,
         pages: str | None = None,
     ) -> None:
         self._app = app
@@ -94,6 +111,7 @@ class AuthMiddleware:
         self._issued = issued
         self._scopes = dict(scopes or {})
         self._administration = administration
+        self._logins = logins
         self._pages = pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -113,7 +131,7 @@ class AuthMiddleware:
             needed = self._needed(scope["method"], scope["path"], caller)
             if needed not in caller.scopes:
                 context.caller = caller
-                raise MissingScope(f"This API key may not do this: it lacks the scope {needed!r}.")
+                raise missing_scope(scope, needed, "do this")
         except GatewayError as refusal:
             if isinstance(refusal, InvalidApiKey):
                 context.shut_out = refusal.caller
@@ -130,14 +148,33 @@ class AuthMiddleware:
         return "admin:read" if method in ("GET", "HEAD") and "admin" not in caller.scopes else "admin"
 
     async def _looked_up(self, scope: Scope, context: RequestContext) -> Caller:
-        """The caller of a key that isn't known yet, or the refusal."""
+        """The caller of a key that isn't known yet, or of a login, or the refusal."""
         if preflight := refused_preflight(scope["method"], context.headers):
             raise preflight
+        keys = _keys_elsewhere(context.headers)
         if self._issued is not None:
-            for key in _keys_elsewhere(context.headers):
+            for key in keys:
                 if caller := await self._issued.look_up(key):
                     return caller
+        if (
+            not keys
+            and self._logins is not None
+            and self._administration is not None
+            and scope["path"].startswith(self._administration)
+            and (caller := await self._logins().caller(Request(scope)))
+        ):
+            return caller
         raise _refusal(context, scope.get("query_string", b""))
+
+
+def missing_scope(scope: Scope, needed: callers.Scope, what: str) -> MissingScope:
+    """The refusal of what a key or a login may not do.
+
+    Args:
+        what: What was tried, as a verb.
+    """
+    who = "login" if scope.get("visitor") is not None else "API key"
+    return MissingScope(f"This {who} may not {what}: it lacks the scope {needed!r}.")
 
 
 def _caller(keys: ApiKeys, issued: IssuedKeys | None, headers: Mapping[bytes, bytes]) -> Caller | None:

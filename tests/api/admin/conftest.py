@@ -11,10 +11,12 @@ import pytest
 from app.api.admin import feed
 from app.keys.administration import NewSecret, create_key
 from app.limits import allowance, leases
+from app.people.administration import new_person
+from app.people.sign_in import NewLogin, Origin, make_link_ticket, sign_in_with_key, sign_in_with_ticket
 from app.storage.database import Database
 from tests import databases
 from tests.conftest import StartGateway
-from tests.live import LiveGateway
+from tests.live import WAIT_SECONDS, LiveGateway
 
 shared_postgres = databases.shared_postgres
 own_postgres = databases.own_postgres
@@ -62,6 +64,34 @@ def opened(keeper: LiveGateway, database: Database) -> Opened:
         new = create(database, name or "-".join(scopes), scopes=scopes, project="operators")
         with keeper.client(new.secret) as http:
             http.base_url = f"{keeper.base_url}/admin/v1"
+            yield http
+
+    return client
+
+
+def sign_in(database: Database, role: str, name: str = "") -> NewLogin:
+    """A new person who is signed in to the console; `holder` for a key's holder."""
+    with database.transaction() as connection:
+        if role == "holder":
+            return sign_in_with_key(connection, create_key(connection, name=name or role).key.id, Origin("tests"))
+        person = new_person(connection, name or f"{role} of the console", role)
+        return sign_in_with_ticket(connection, make_link_ticket(connection, person), Origin("tests"))
+
+
+@pytest.fixture
+def signed_in(keeper: LiveGateway, database: Database) -> Opened:
+    """Opens clients of that gateway that have the console's cookie, and its login's token, instead of a key."""
+
+    @contextmanager
+    def client(role: str) -> Iterator[httpx.Client]:
+        new = sign_in(database, role)
+        with httpx.Client(
+            base_url=f"{keeper.base_url}/admin/v1",
+            cookies={"kimi_console": new.cookie},
+            headers={"x-csrf-token": new.login.csrf, "sec-fetch-site": "same-origin"},
+            timeout=WAIT_SECONDS,
+            trust_env=False,
+        ) as http:
             yield http
 
     return client

@@ -44,6 +44,7 @@ _ROUTES: dict[tuple[str, str], tuple[int, Any]] = {
     ("POST", "/keys/{key_id}/rotate"): (200, {"grace": "24h"}),
     ("GET", "/keys/{key_id}/sessions"): (200, None),
     ("DELETE", "/keys/{key_id}/sessions/{session_id}"): (204, None),
+    ("GET", "/me"): (200, None),
     ("GET", "/people"): (200, None),
     ("POST", "/people"): (201, {"name": "made"}),
     ("GET", "/people/{person_id}"): (200, None),
@@ -173,10 +174,14 @@ def _asked(client: httpx.Client, method: str, path: str, body: Any = None) -> tu
         return response.status_code, None
 
 
+@pytest.mark.parametrize("by", ["key", "cookie"])
 def test_every_address_has_its_exact_status_for_every_role(
-    keeper: LiveGateway, opened: Opened, database: Database
+    keeper: LiveGateway, opened: Opened, signed_in: Opened, database: Database, by: str
 ) -> None:
-    """Without a key 401, with one for chatting 403, `admin:read` looks and changes nothing, `admin` may do all."""
+    """Without a key 401, with one for chatting 403, `admin:read` looks and changes nothing, `admin` may do all.
+
+    So may a key's holder, a viewer and an administrator who are signed in to the console.
+    """
     subject = create(database, "subject")
     with database.transaction() as connection:
         person = new_person(connection, "subject", "admin")
@@ -188,9 +193,9 @@ def test_every_address_has_its_exact_status_for_every_role(
         start_recording(database, connection, Actor("ada", "cli"), subject.key.id, 900)
     with (
         httpx.Client(base_url=f"{keeper.base_url}/admin/v1", trust_env=False) as nobody,
-        opened("chat", "metrics") as chats,
-        opened("admin:read") as reads,
-        opened("admin") as changes,
+        opened("chat", "metrics") if by == "key" else signed_in("holder") as chats,
+        opened("admin:read") if by == "key" else signed_in("viewer") as reads,
+        opened("admin") if by == "key" else signed_in("admin") as changes,
     ):
         described = changes.get("/openapi.json").json()["paths"]
         routes = {(method.upper(), path) for path, operations in described.items() for method in operations}

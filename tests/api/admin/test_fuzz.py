@@ -37,5 +37,5 @@ def test_no_request_makes_the_admin_api_stumble(keeper: LiveGateway, database: D
         ],
         environment={KEY: subject.key.id, OWN_KEY: operator.key.id, PERSON: person.id},
     )
-    assert summary["operations"]["tested"] == 51
+    assert summary["operations"]["tested"] == 52
     assert summary["test_cases"]["generated"] > 500
