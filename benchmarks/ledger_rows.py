@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from app.domain.request_ids import written
 from app.storage.database import Database
-from app.storage.keys import StoredKey, add_key
+from app.storage.keys import StoredKey, StoredSecret, add_key
 from app.storage.names import numbers_of
 from app.storage.requests import COLUMNS, insert_rows
 from app.storage.rows import RequestRow, names_in, values_of
@@ -206,8 +206,9 @@ def _copy(connection: Connection, values: list[tuple[Any, ...]]) -> None:
 
 
 def _add_key(connection: Connection, number: int) -> None:
-    key = StoredKey(_key_id(number), f"key-{number}", _project(number), ("chat",), None, "", 0)
-    add_key(connection, key, project_id=f"p_{number:011}", digest=f"{number:064x}", hint="sk-kimi-…")
+    secrets = (StoredSecret("sk-kimi-…", 0),)
+    key = StoredKey(_key_id(number), f"key-{number}", _project(number), ("chat",), None, "", 0, secrets=secrets)
+    add_key(connection, key, project_id=f"p_{number:011}", digest=f"{number:064x}")
 
 
 def _key_id(number: int) -> str:

@@ -14,6 +14,7 @@ from app.domain.caller import Caller
 from app.domain.errors import KeyStoreUnavailable
 from app.domain.granting import LimitState
 from app.keys.keyring import Keyring
+from app.keys.last_uses import LastUses
 from app.ledger.journal import Journal
 from app.ledger.ledger import Ledger
 from app.ledger.writer import LedgerWriter
@@ -41,6 +42,7 @@ _log = structlog.get_logger("kimi.assembly")
 _RETRY_SECONDS = 1.0
 _LAST_ROWS_SECONDS = 5.0
 _LAST_TEXTS_SECONDS = 1.0
+_LAST_USES_SECONDS = 1.0
 
 
 class Records(Struct, frozen=True):
@@ -49,6 +51,7 @@ class Records(Struct, frozen=True):
     database: Database
     feed: ChangeFeed
     keyring: Keyring
+    last_uses: LastUses
     journal: Journal
     ledger: Ledger
     writer: LedgerWriter
@@ -76,6 +79,7 @@ class Records(Struct, frozen=True):
         self.feed.start(self.keyring, self.limit_follower, self.upstream_follower, self.recorder)
         self.writer.start()
         self.recorder.start()
+        self.last_uses.start()
         self.limits.leases.start()
         try:
             # Else the first requests would find nobody who serves their models.
@@ -86,6 +90,7 @@ class Records(Struct, frozen=True):
                 preparing.cancel()
             await self.feed.aclose()
             await self.recorder.aclose(_LAST_TEXTS_SECONDS)
+            await self.last_uses.aclose(_LAST_USES_SECONDS)
             await self.upstream_follower.aclose()
             await asyncio.to_thread(self.writer.stop, _LAST_ROWS_SECONDS)
             # Now what the last calls have used is in the ledger, and no quota has to be held for it any more.
@@ -169,6 +174,7 @@ def make_records(settings: Settings, metrics: Metrics, providers: Providers) -> 
     catalog = catalog_of(settings, providers)
     store = SharedStore(database)
     leases = Leases(store, workers=settings.cluster.workers, written=lambda: writer.written + journal.lost)
+    keyring = Keyring(database, feed, known_for=group.known_for, count=metrics.key_looked_up)
     limiter = Limiter(
         book,
         leases,
@@ -180,7 +186,8 @@ def make_records(settings: Settings, metrics: Metrics, providers: Providers) -> 
     return Records(
         database=database,
         feed=feed,
-        keyring=Keyring(database, feed, known_for=group.known_for, count=metrics.key_looked_up),
+        keyring=keyring,
+        last_uses=LastUses(database, keyring.used),
         journal=journal,
         ledger=Ledger(journal),
         writer=writer,

@@ -160,10 +160,15 @@ def _print_key(shown: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(shown)
         return
+    secrets = shown.pop("secrets")
     for name, value in shown.items():
         text = time_text(value) if name.endswith("_at") else ", ".join(value) if isinstance(value, tuple) else value
         if text:
             print(f"{name.replace('_', ' '):<11} {text}")
+    for secret in secrets:
+        used = f"last used {time_text(secret['last_used_at'])}" if secret["last_used_at"] else "no use noted"
+        until = f", works until {time_text(secret['valid_until'])}" if secret["valid_until"] else ""
+        print(f"{'secret':<11} {secret['hint']}, {used}{until}")
 
 
 def _print_list(keys: list[StoredKey], shown: list[dict[str, Any]], *, as_json: bool) -> None:
@@ -181,7 +186,7 @@ def _print_list(keys: list[StoredKey], shown: list[dict[str, Any]], *, as_json: 
                 key.name,
                 key.project,
                 fields["state"],
-                ", ".join(key.hints),
+                ", ".join(secret.hint for secret in key.secrets),
                 "all" if key.models is None else ", ".join(key.models),
                 ", ".join(key.scopes),
                 time_text(key.expires_at),

@@ -10,7 +10,7 @@ from app.domain.caller import ENVIRONMENT, SCOPES
 from app.keys.secret import digest_of, hint_of, make_id, make_secret
 from app.storage.clock import now
 from app.storage.database import Connection, Database
-from app.storage.keys import NameTaken, StoredKey, add_key, change_key, find_key, replace_secret
+from app.storage.keys import NameTaken, StoredKey, StoredSecret, add_key, change_key, find_key, replace_secret
 from app.storage.recordings import delete_recording
 
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
@@ -59,7 +59,7 @@ def create_key(
     Raises:
         KeyFault: A value is wrong, or the name is taken.
     """
-    secret = make_secret()
+    secret, time = make_secret(), now()
     key = StoredKey(
         id=make_id("k_"),
         name=name,
@@ -67,13 +67,13 @@ def create_key(
         scopes=tuple(dict.fromkeys(scopes)),
         models=None if models is None else tuple(dict.fromkeys(models)),
         note=note,
-        created_at=now(),
+        created_at=time,
         expires_at=expires_at,
-        hints=(hint_of(secret),),
+        secrets=(StoredSecret(hint_of(secret), time),),
     )
     _check(key)
     try:
-        add_key(connection, key, project_id=make_id("p_"), digest=digest_of(secret), hint=hint_of(secret))
+        add_key(connection, key, project_id=make_id("p_"), digest=digest_of(secret))
     except NameTaken:
         raise KeyFault(f"The project {project!r} has a key {name!r} already.", "name") from None
     return NewSecret(key, secret)
@@ -118,16 +118,18 @@ def rotate_key(database: Database, connection: Connection, key: StoredKey, *, gr
     """
     if key.revoked_at is not None:
         raise KeyFault(f"The key {key.name!r} is revoked; make a new one.")
-    secret = make_secret()
+    secret, time = make_secret(), now()
+    newest, until = StoredSecret(hint_of(secret), time), time + round(grace_seconds * 1000)
     replace_secret(
         database,
         connection,
         key.id,
         digest=digest_of(secret),
-        hint=hint_of(secret),
-        old_until=now() + round(grace_seconds * 1000),
+        secret=newest,
+        old_until=until,
     )
-    return NewSecret(replace(key, hints=(hint_of(secret), *key.hints)), secret)
+    older = [replace(one, valid_until=min(one.valid_until or until, until)) for one in key.secrets]
+    return NewSecret(replace(key, secrets=(newest, *older)), secret)
 
 
 def only_key(connection: Connection, words: str, project: str | None = None) -> StoredKey:

@@ -44,5 +44,5 @@ def note_changed(connection: Connection, actor: Actor, action: str, before: dict
 
 def note_rotated(connection: Connection, actor: Actor, new: NewSecret, *, grace_seconds: float) -> None:
     """Write down that a key has got another secret. Only the ends that are shown anyway say which."""
-    after = {"secret": new.key.hints[0], "grace_seconds": grace_seconds}
+    after = {"secret": new.key.secrets[0].hint, "grace_seconds": grace_seconds}
     note_action(connection, actor, "key.rotate", f"key:{new.key.id}", after=after)

@@ -56,6 +56,9 @@ class Keyring:
         feed: Tells what changes.
         known_for: Seconds for which keys that are in memory go on opening while the database is away.
         count: Told of each look-up: "hit" or "miss".
+
+    Attributes:
+        used: Digests of secrets that have opened; whoever notes that takes them out.
     """
 
     def __init__(
@@ -75,12 +78,15 @@ class Keyring:
         self._strangers: TTLCache[bytes, None] = TTLCache(_MOST_STRANGERS, _STRANGER_SECONDS)
         self._asked: dict[bytes, asyncio.Task[_Entry | None]] = {}
         self._turn = asyncio.Semaphore(_MOST_LOOK_UPS)
+        self.used: set[bytes] = set()
 
     def caller(self, presented: bytes) -> Caller | None:
         """The caller of a key that opens and is in memory; None for any other key."""
-        entry = self._entries.get(hashlib.sha256(presented).digest())
+        digest = hashlib.sha256(presented).digest()
+        entry = self._entries.get(digest)
         if entry is None or entry.refusal or entry.until <= time.time():
             return None
+        self.used.add(digest)
         self._count("hit")
         return entry.caller
 
@@ -108,6 +114,7 @@ class Keyring:
             invalid = InvalidApiKey(f"{message} Ask whoever gave it to you for another one.", code=code)
             invalid.caller = entry.caller
             raise invalid
+        self.used.add(digest)
         return entry.caller
 
     async def _fetched_once(self, digest: bytes) -> _Entry | None:

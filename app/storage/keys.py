@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Row, Select, func, insert, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Row, Select, bindparam, func, insert, or_, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from app.storage import tables
@@ -18,6 +18,21 @@ _KEYS, _SECRETS, _PROJECTS = tables.keys, tables.secrets, tables.projects
 _FEW_KEYS = 500
 
 
+class StoredSecret(Struct, frozen=True):
+    """What is known of a secret. Times are milliseconds since the epoch.
+
+    Args:
+        hint: Its beginning and end.
+        valid_until: When it stops opening; None for never.
+        last_used_at: To the minute; None if that isn't known.
+    """
+
+    hint: str
+    created_at: int
+    valid_until: int | None = None
+    last_used_at: int | None = None
+
+
 class StoredKey(Struct, frozen=True):
     """A key as the database has it. Times are milliseconds since the epoch.
 
@@ -26,8 +41,8 @@ class StoredKey(Struct, frozen=True):
         project: The project's name.
         scopes: What it may do.
         models: Patterns of the models that it may use; None for all.
-        hints: Beginning and end of each secret that still opens, the newest first.
         expires_at: When it stops opening; None for never.
+        secrets: Those that still open, the newest first.
     """
 
     id: str
@@ -40,7 +55,7 @@ class StoredKey(Struct, frozen=True):
     expires_at: int | None = None
     paused_at: int | None = None
     revoked_at: int | None = None
-    hints: tuple[str, ...] = ()
+    secrets: tuple[StoredSecret, ...] = ()
 
     def state(self, now: int) -> str:
         """`active`, or why it doesn't open: `revoked`, `paused` or `expired`."""
@@ -82,12 +97,12 @@ def find_key(connection: Connection, words: str, project: str | None = None) -> 
     """The keys that an id or a name means; by name, those that aren't revoked."""
     by_name = (_KEYS.c.name == words) & _KEYS.c.revoked_at.is_(None)
     query = _select_keys().where(or_(_KEYS.c.id == words, by_name))
-    return _with_hints(connection, query if project is None else query.where(_PROJECTS.c.name == project))
+    return _with_secrets(connection, query if project is None else query.where(_PROJECTS.c.name == project))
 
 
 def key_of(connection: Connection, key_id: str) -> StoredKey | None:
     """The key of an id, revoked or not; None if there is none."""
-    keys = _with_hints(connection, _select_keys().where(_KEYS.c.id == key_id))
+    keys = _with_secrets(connection, _select_keys().where(_KEYS.c.id == key_id))
     return keys[0] if keys else None
 
 
@@ -123,7 +138,7 @@ def page_of_keys(
                 found.append(_key(row))
                 if len(found) == limit:
                     break
-    return _hinted(connection, found)
+    return _complete(connection, found)
 
 
 def count_of_keys(connection: Connection) -> dict[str, int]:
@@ -139,7 +154,7 @@ def count_of_keys(connection: Connection) -> dict[str, int]:
 def list_keys(connection: Connection, *, revoked: bool = False) -> list[StoredKey]:
     """All keys by project and name; revoked ones only if asked for."""
     query = _select_keys().order_by(_PROJECTS.c.name, _KEYS.c.name, _KEYS.c.created_at)
-    return _with_hints(connection, query if revoked else query.where(_KEYS.c.revoked_at.is_(None)))
+    return _with_secrets(connection, query if revoked else query.where(_KEYS.c.revoked_at.is_(None)))
 
 
 def list_projects(connection: Connection) -> list[str]:
@@ -147,11 +162,12 @@ def list_projects(connection: Connection) -> list[str]:
     return list(connection.execute(select(_PROJECTS.c.name).order_by(_PROJECTS.c.name)).scalars())
 
 
-def add_key(connection: Connection, key: StoredKey, *, project_id: str, digest: str, hint: str) -> None:
-    """Add a key with its first secret, and its project if there is none of that name.
+def add_key(connection: Connection, key: StoredKey, *, project_id: str, digest: str) -> None:
+    """Add a key with its only secret, and its project if there is none of that name.
 
     Args:
         project_id: The id of the project if it is new.
+        digest: Of the secret.
 
     Raises:
         NameTaken: See there.
@@ -161,7 +177,7 @@ def add_key(connection: Connection, key: StoredKey, *, project_id: str, digest: 
         connection.execute(insert(_KEYS).values(project_id=project_id, **_columns(key)))
     except IntegrityError:
         raise NameTaken from None
-    _add_secret(connection, key.id, digest, hint)
+    _add_secret(connection, key.id, digest, key.secrets[0])
 
 
 def change_key(database: Database, connection: Connection, key: StoredKey, *, project_id: str) -> None:
@@ -182,13 +198,24 @@ def change_key(database: Database, connection: Connection, key: StoredKey, *, pr
 
 
 def replace_secret(
-    database: Database, connection: Connection, key_id: str, *, digest: str, hint: str, old_until: int
+    database: Database, connection: Connection, key_id: str, *, digest: str, secret: StoredSecret, old_until: int
 ) -> None:
     """Give a key a new secret, and tell all workers. Older ones open until `old_until` at most."""
     stops_sooner = _SECRETS.c.valid_until.is_(None) | (_SECRETS.c.valid_until > old_until)
     connection.execute(update(_SECRETS).where(_SECRETS.c.key_id == key_id, stops_sooner).values(valid_until=old_until))
-    _add_secret(connection, key_id, digest, hint)
+    _add_secret(connection, key_id, digest, secret)
     note_change(database, connection, key_id)
+
+
+def note_last_uses(connection: Connection, *, digests: Sequence[str], at: int) -> None:
+    """Note that secrets were used, unless another worker has noted that already.
+
+    Args:
+        digests: In one order on all workers, which else could wait for each other's rows.
+    """
+    is_older = _SECRETS.c.last_used_at.is_(None) | (_SECRETS.c.last_used_at < at)
+    query = update(_SECRETS).where(_SECRETS.c.digest == bindparam("used"), is_older).values(last_used_at=at)
+    connection.execute(query, [{"used": digest} for digest in digests])
 
 
 def _project_of(connection: Connection, name: str, new_id: str) -> str:
@@ -200,29 +227,30 @@ def _project_of(connection: Connection, name: str, new_id: str) -> str:
     return found
 
 
-def _add_secret(connection: Connection, key_id: str, digest: str, hint: str) -> None:
-    connection.execute(insert(_SECRETS).values(digest=digest, key_id=key_id, hint=hint, created_at=now()))
+def _add_secret(connection: Connection, key_id: str, digest: str, secret: StoredSecret) -> None:
+    fields = msgspec.structs.asdict(secret)
+    connection.execute(insert(_SECRETS).values(digest=digest, key_id=key_id, **fields))
 
 
 def _select_keys(*further: Any) -> Select[Any]:
     return select(_KEYS, _PROJECTS.c.name.label("project"), *further).join(_PROJECTS)
 
 
-def _with_hints(connection: Connection, query: Select[Any]) -> list[StoredKey]:
-    return _hinted(connection, [_key(row) for row in connection.execute(query)])
+def _with_secrets(connection: Connection, query: Select[Any]) -> list[StoredKey]:
+    return _complete(connection, [_key(row) for row in connection.execute(query)])
 
 
-def _hinted(connection: Connection, found: list[StoredKey]) -> list[StoredKey]:
-    """Keys with the hints of their secrets."""
+def _complete(connection: Connection, found: list[StoredKey]) -> list[StoredKey]:
+    """Keys with their secrets."""
     open_ones = or_(_SECRETS.c.valid_until.is_(None), _SECRETS.c.valid_until > now())
-    query = select(_SECRETS.c.key_id, _SECRETS.c.hint).where(open_ones).order_by(_SECRETS.c.created_at.desc())
+    columns = [_SECRETS.c[name] for name in ("key_id", *StoredSecret.__struct_fields__)]
+    query = select(*columns).where(open_ones).order_by(_SECRETS.c.created_at.desc())
     if len(found) <= _FEW_KEYS:
         query = query.where(_SECRETS.c.key_id.in_([key.id for key in found]))
-    rows = connection.execute(query)
-    hints: dict[str, list[str]] = {}
-    for key_id, hint in rows:
-        hints.setdefault(key_id, []).append(hint)
-    return [msgspec.structs.replace(key, hints=tuple(hints.get(key.id, ()))) for key in found]
+    secrets: dict[str, list[StoredSecret]] = {}
+    for key_id, *fields in connection.execute(query):
+        secrets.setdefault(key_id, []).append(StoredSecret(*fields))
+    return [msgspec.structs.replace(key, secrets=tuple(secrets.get(key.id, ()))) for key in found]
 
 
 def _state_is(state: str | None) -> list[ColumnElement[bool]]:

@@ -10,7 +10,7 @@ from sqlalchemy.sql import column, table
 from app.storage.database import Database
 
 # The newest step in migrations/versions.
-HEAD = "0008"
+HEAD = "0009"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _VERSION = table("alembic_version", column("version_num"))
 

@@ -60,6 +60,7 @@ secrets = Table(
     Column("hint", Text, nullable=False),
     Column("created_at", Number, nullable=False),
     Column("valid_until", Number),  # NULL for the newest one
+    Column("last_used_at", Number),  # to the minute; NULL if it isn't known
     sqlite_strict=True,
 )
 

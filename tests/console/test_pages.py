@@ -9,7 +9,10 @@ import msgspec
 import pytest
 
 from app.domain.granting import Scope
+from app.keys.administration import rotate_key
+from app.keys.secret import digest_of
 from app.storage.clock import now
+from app.storage.keys import note_last_uses
 from app.storage.limits import set_limits
 from simulator.live import LiveSimulator
 from tests import databases
@@ -255,3 +258,17 @@ def test_without_its_database_the_console_says_so(
             assert client.post("/console/sign-in", data={"ticket": "wrong"}).status_code == 503
         assert console.chat().status_code == 200
         own_postgres.start()
+
+
+def test_a_key_s_page_says_when_each_secret_was_last_used(console: Console, admin: Signed) -> None:
+    """And until when an older one works."""
+    new = console.new_key()
+    console.done(lambda connection: rotate_key(console.database, connection, new.key, grace_seconds=3600))
+    digest = digest_of(new.secret)
+    console.done(lambda connection: note_last_uses(connection, digests=[digest], at=1_764_000_000_000))
+    page = admin.client.get(f"/console/keys/{new.key.id}").text
+    newer, older = re.findall(r"<li>(<code>sk-kimi-.*?)</li>", page)
+    assert "no use noted" in newer
+    assert "Last use" in older
+    assert "2025-11-24T" in older
+    assert "works until" in older

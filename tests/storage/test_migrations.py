@@ -24,7 +24,7 @@ from app.storage.moving import MoveFault, copy_all
 from app.storage.partial_indexes import add_partial_indexes
 from app.storage.request_pages import RowFilter, page_of_rows, rows_after, rows_of_request
 from app.storage.schema import HEAD, SchemaError, migrate, version_of
-from app.storage.tables import metadata, requests, usage
+from app.storage.tables import metadata, secrets, usage
 from app.storage.usage import DAY, usage_by
 from tests import databases
 from tests.storage.calls import call, some_calls, write
@@ -102,6 +102,12 @@ _FILLED["0007"] = [
     *_FILLED["0006"],
     "INSERT INTO upstream VALUES ('gpu', '{}', NULL, 1, 1, 1, 1)",
     "INSERT INTO route VALUES ('kimi', '[\"gpu/m\"]', 1)",
+]
+_FILLED["0008"] = [
+    statement.replace("'queue=5')", "'queue=5', 1, 2, 3)")
+    .replace(f"1, 1, {_SUMS_0001})", f"1, 1, {_SUMS_0001}, 1, 2, 3, 4, 5)")
+    .replace("'kimi', 0, 1, 2, 3)", "'kimi', 0, 1, 2, 3, 4, 5, 6, 7, 8)")
+    for statement in _FILLED["0007"]
 ]
 _OLDER = [step.revision for step in ScriptDirectory(_FOLDER).walk_revisions() if step.revision != HEAD]
 
@@ -224,8 +230,9 @@ def test_a_step_that_fails_leaves_everything_as_it_was(empty_database: Database,
     with empty_database.transaction() as connection:
         missing = metadata.tables.keys() - set(inspect(connection).get_table_names())
         # What the steps still to come add last; they may add nothing but columns.
-        obstacle = min(missing) if missing else requests.c.keys()[-1]
-        in_the_way = f"CREATE TABLE {obstacle} (id INTEGER)" if missing else f"ALTER TABLE request ADD {obstacle} TEXT"
+        obstacle = min(missing) if missing else secrets.c.keys()[-1]
+        added = f"ALTER TABLE {secrets.name} ADD {obstacle} TEXT"
+        in_the_way = f"CREATE TABLE {obstacle} (id INTEGER)" if missing else added
         connection.execute(text(in_the_way))
     before, rows = _described(empty_database), _all_rows(empty_database)
     said = f"could not be brought from version {version} to {HEAD}; nothing was changed: [^\n]*{obstacle}[^\n]*$"
@@ -270,7 +277,7 @@ def test_everything_moves_into_another_database(
     write(database, calls)
     with database.transaction() as connection:
         for statement in _KEYS_0001[:4]:
-            connection.execute(text(statement))
+            connection.execute(text(statement.replace("'sk-kimi-…', 1, NULL)", "'sk-kimi-…', 1, NULL, 60000)")))
         note_action(connection, Actor("ada", "cli"), "key.create", "key:k_ada")
     with _another(database_url, tmp_path, request) as same, closing(Database(f"sqlite:///{tmp_path}/copy.db")) as file:
         for copy in (same, file):

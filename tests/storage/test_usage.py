@@ -11,7 +11,7 @@ from app.ledger.journal import Journal
 from app.ledger.writer import LedgerWriter
 from app.storage.clock import now
 from app.storage.database import Database
-from app.storage.keys import StoredKey, add_key
+from app.storage.keys import StoredKey, StoredSecret, add_key
 from app.storage.rows import RequestRow
 from app.storage.tables import DURATIONS
 from app.storage.usage import DAY, HOUR, KEY_HOURS_KEPT, NoSuchSums, UsageFilter, percentile, usage_by, usage_of
@@ -42,8 +42,8 @@ def calls(database: Database) -> list[RequestRow]:
     write(database, calls)
     with database.transaction() as connection:
         for key_id in ("k_ada", "k_bob"):
-            key = StoredKey(key_id, key_id, "lab", ("chat",), None, "", 0)
-            add_key(connection, key, project_id="p_lab", digest=key_id, hint="…")
+            key = StoredKey(key_id, key_id, "lab", ("chat",), None, "", 0, secrets=(StoredSecret("…", 0),))
+            add_key(connection, key, project_id="p_lab", digest=key_id)
     return calls
 
 

@@ -1,6 +1,7 @@
 """Keys: made, changed, given another secret, paused, revoked."""
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -56,6 +57,17 @@ Scopes = Annotated[list[str], Field(description="Of `chat`, `metrics`, `admin:re
 _LONGEST_GRACE_SECONDS = 366 * 86_400
 
 
+class Secret(BaseModel):
+    """What is known of a secret."""
+
+    hint: Annotated[str, Field(description="Its beginning and end.")]
+    created_at: AwareDatetime
+    valid_until: Annotated[AwareDatetime | None, Field(description="When it stops opening; null for never.")]
+    last_used_at: Annotated[
+        AwareDatetime | None, Field(description="To a minute or two; null if it has not been used since this is noted.")
+    ]
+
+
 class Key(BaseModel):
     """A key. Only its holder knows its secrets; of each, the beginning and the end are shown."""
 
@@ -69,7 +81,13 @@ class Key(BaseModel):
     note: str
     created_at: AwareDatetime
     expires_at: AwareDatetime | None
-    secrets: Annotated[list[str], Field(description="Those that open now, the newest first.")]
+    secrets: Annotated[list[Secret], Field(description="Those that open now, the newest first.")]
+
+    def version(self) -> "Key":
+        """What its `ETag` stands for: a use is no change."""
+        return self.model_copy(
+            update={"secrets": [one.model_copy(update={"last_used_at": None}) for one in self.secrets]}
+        )
 
 
 class NewKey(Body):
@@ -180,12 +198,12 @@ class KeyEndpoints:
         answer = await change(self._database, make)
         if not answer.secret_shown:
             response.status_code = 200
-        return with_etag(response, answer, answer.key)
+        return with_etag(response, answer, answer.key.version())
 
     async def get(self, key_id: str, response: Response) -> Key:
         """With its version as `ETag`."""
         key = await read(self._database, lambda connection: _shown(connection, _only(connection, key_id)))
-        return with_etag(response, key)
+        return with_etag(response, key, key.version())
 
     async def patch(
         self, key_id: str, body: KeyPatch, actor: Writer, response: Response, if_match: IfMatch = None
@@ -232,7 +250,7 @@ class KeyEndpoints:
         def rotated(connection: Connection) -> KeyWithSecret:
             def do() -> tuple[KeyWithSecret, dict[str, object]]:
                 key = _only(connection, key_id)
-                check_version(_shown(connection, key), if_match)
+                check_version(_shown(connection, key).version(), if_match)
                 new = _refusing_faults(
                     lambda: administration.rotate_key(self._database, connection, key, grace_seconds=grace)
                 )
@@ -245,7 +263,7 @@ class KeyEndpoints:
             return made or _without_secret(connection, key_id)
 
         answer = await change(self._database, rotated)
-        return with_etag(response, answer, answer.key)
+        return with_etag(response, answer, answer.key.version())
 
     def _created(self, connection: Connection, actor: Actor, body: NewKey) -> tuple[KeyWithSecret, dict[str, object]]:
         new = _refusing_faults(
@@ -275,13 +293,14 @@ class KeyEndpoints:
     ) -> Key:
         def changed(connection: Connection) -> Key:
             key = _only(connection, key_id)
-            check_version(_shown(connection, key), if_match)
+            check_version(_shown(connection, key).version(), if_match)
             before = key_facts(connection, key)
             after = _refusing_faults(lambda: work(connection, key))
             note_changed(connection, actor, action, before, after)
             return _shown(connection, after)
 
-        return with_etag(response, await change(self._database, changed))
+        key = await change(self._database, changed)
+        return with_etag(response, key, key.version())
 
     def _with(self, work: Callable[..., StoredKey]) -> Callable[[Connection, StoredKey], StoredKey]:
         return lambda connection, key: work(self._database, connection, key)
@@ -328,9 +347,21 @@ def _with_limits(key: StoredKey, limits: str | None) -> Key:
         limits=limits,
         note=key.note,
         created_at=time_at(key.created_at),
-        expires_at=None if key.expires_at is None else time_at(key.expires_at),
-        secrets=list(key.hints),
+        expires_at=_time(key.expires_at),
+        secrets=[
+            Secret(
+                hint=one.hint,
+                created_at=time_at(one.created_at),
+                valid_until=_time(one.valid_until),
+                last_used_at=_time(one.last_used_at),
+            )
+            for one in key.secrets
+        ],
     )
+
+
+def _time(milliseconds: int | None) -> datetime | None:
+    return None if milliseconds is None else time_at(milliseconds)
 
 
 def _without_secret(connection: Connection, key_id: str) -> KeyWithSecret:

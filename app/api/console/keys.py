@@ -267,7 +267,7 @@ def _shown_key(key: StoredKey, limits: dict[Scope, str]) -> dict[str, Any]:
         "created_at": key.created_at,
         "expires_at": key.expires_at,
         "expires": "" if key.expires_at is None else _day(key.expires_at),
-        "hints": key.hints,
+        "secrets": key.secrets,
     }
 
 

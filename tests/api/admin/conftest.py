@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from app.api.admin import feed
+from app.keys import last_uses
 from app.keys.administration import NewSecret, create_key
 from app.limits import allowance, leases
 from app.people.administration import new_person
@@ -36,8 +37,9 @@ def create(database: Database, name: str, **fields: Any) -> NewSecret:
 
 @pytest.fixture(autouse=True)
 def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What comes every second, every five or after ten does so sooner: tests wait for what is seen then."""
+    """What comes every second, every few or every minute does so sooner: tests wait for what is seen then."""
     monkeypatch.setattr(feed, "_PAUSE_SECONDS", 0.2)
+    monkeypatch.setattr(last_uses, "_EVERY_SECONDS", 0.2)
     monkeypatch.setattr(leases, "_IDLE_HEARTBEAT_SECONDS", 0.5)
     monkeypatch.setattr(allowance, "_IDLE_SECONDS", 0.5)
 

@@ -58,7 +58,7 @@ def test_a_key_that_is_made_opens_and_its_secret_is_shown_once(admin: httpx.Clie
     key, secret = made["key"], made["secret"]
     assert made["secret_shown"] is True
     assert {name: key[name] for name in _FIRST} == _FIRST
-    assert (key["state"], key["secrets"]) == ("active", [f"{secret[:12]}…{secret[-4:]}"])
+    assert (key["state"], [one["hint"] for one in key["secrets"]]) == ("active", [f"{secret[:12]}…{secret[-4:]}"])
     with keeper.client(secret) as client:
         assert client.get("/v1/key").json()["id"] == key["id"]
     for path in ("/keys", f"/keys/{key['id']}", "/audit", f"/limits/key:{key['id']}", "/settings"):
@@ -128,6 +128,26 @@ def test_a_key_moves_to_another_project(admin: httpx.Client, keeper: LiveGateway
     assert counts == {"lab": 0, "new": 1, "operators": 1}
 
 
+def test_the_last_use_of_each_secret_is_shown_and_is_no_change(admin: httpx.Client, keeper: LiveGateway) -> None:
+    """After a rotation one sees which secret is still in use; whoever has read the key before may still change it."""
+    made = _made(admin)
+    path = f"/keys/{made['key']['id']}"
+    admin.post(f"{path}/rotate", json={"grace": "24h"}).raise_for_status()
+    before = admin.get(path)
+
+    def used() -> list[str | None]:
+        return [one["last_used_at"] for one in admin.get(path).json()["secrets"]]
+
+    assert used() == [None, None]
+    assert [one["valid_until"] is None for one in before.json()["secrets"]] == [True, False]
+    with keeper.client(made["secret"]) as client:
+        client.get("/v1/key").raise_for_status()
+    until(lambda: used()[1])
+    assert used()[0] is None
+    assert admin.get(path).headers["etag"] == before.headers["etag"]
+    assert admin.patch(path, json={"note": "his"}, headers={"if-match": before.headers["etag"]}).status_code == 200
+
+
 def test_a_key_is_paused_resumed_revoked_and_rotated(admin: httpx.Client, keeper: LiveGateway) -> None:
     """Each is written down once, however often it is asked for; a revoked key gets no new secret."""
     made = _made(admin)
@@ -151,7 +171,7 @@ def test_a_key_is_paused_resumed_revoked_and_rotated(admin: httpx.Client, keeper
     assert [action["action"] for action in actions] == [
         *("key.create", "key.rotate", "key.rotate", "key.pause", "key.resume", "key.revoke")
     ]
-    assert actions[1]["after"] == {"secret": rotated["key"]["secrets"][0], "grace_seconds": 86_400}
+    assert actions[1]["after"] == {"secret": rotated["key"]["secrets"][0]["hint"], "grace_seconds": 86_400}
     assert actions[3] == {"action": "key.pause", "before": {"is_paused": False}, "after": {"is_paused": True}}
     shown = str(actions)
     assert made["secret"] not in shown
