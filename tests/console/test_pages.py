@@ -272,3 +272,15 @@ def test_a_key_s_page_says_when_each_secret_was_last_used(console: Console, admi
     assert "Last use" in older
     assert "2025-11-24T" in older
     assert "works until" in older
+
+
+def test_settings_are_explained_in_the_reader_s_language(admin: Signed) -> None:
+    """Groups and meanings; values and names are the same in every language."""
+    english, chinese = (
+        admin.client.get("/console/settings", headers={"accept-language": language}).text for language in ("en", "zh")
+    )
+    assert "The Kimi site" in english
+    assert "The longest answer of an upstream that is read." in english
+    for said in ("Kimi 站点", "读取的上游回答的最大长度。", "MAX_REPLY_BYTES"):
+        assert said in chinese
+    assert "longest answer" not in chinese

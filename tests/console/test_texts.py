@@ -1,5 +1,6 @@
 """The console's texts: the same ones in every language, and each that a page asks for."""
 
+import inspect
 import re
 import tomllib
 from collections.abc import Iterator
@@ -9,14 +10,16 @@ from string import Formatter
 import pytest
 
 import app.api.console
-from app.api.console.rendering import LANGUAGES
+from app.api.console.rendering import LANGUAGES, setting_texts_of
 from app.domain.errors import GatewayError, InvalidRequest, UpstreamRateLimited
+from app.settings.loading import setting_groups
 from app.storage.rows import OUTCOMES
 
 _HERE = Path(app.api.console.__file__).parent
 _ASKED = re.compile(r"\bt\('([a-z0-9_]+)'(?=[,)])")
 # Codes that are given to an error where it is made.
 _CODES = re.compile(r'''\bcode="([a-z_]+)"|_fault\([^)]*?"([a-z]+_[a-z_]+)"''')
+_NAMES = re.compile("`[^`]+`")
 _BEGUN = re.compile(r"\b(?:t\('([a-z0-9_]+_)' \+|word\('([a-z0-9_]+_)',)")
 TEXTS = {path.stem: tomllib.loads(path.read_text("utf-8")) for path in (_HERE / "texts").iterdir()}
 SOURCES = "\n".join(path.read_text("utf-8") for path in _HERE.parents[1].rglob("*.py"))
@@ -50,6 +53,19 @@ def test_a_language_has_every_text_with_the_same_places(language: str) -> None:
     assert [key for key, text in TEXTS[language].items() if not text.strip()] == []
     assert {key: _places(text) for key, text in TEXTS[language].items()} == {
         key: _places(text) for key, text in TEXTS["en"].items()
+    }
+
+
+@pytest.mark.parametrize("language", set(LANGUAGES) - {"en"})
+def test_a_language_has_the_meaning_of_every_setting(language: str) -> None:
+    """And of nothing else; the names in it are those of the English one, so that a change of that isn't forgotten."""
+    titles, meanings = setting_texts_of(language)
+    groups = setting_groups().values()
+    assert list(titles) == [inspect.cleandoc(group.__doc__ or "").partition("\n")[0].rstrip(".") for group in groups]
+    told = {name: field.description or "" for group in groups for name, field in group.settings().items()}
+    assert list(meanings) == list(told)
+    assert {name: sorted(_NAMES.findall(text)) for name, text in meanings.items()} == {
+        name: sorted(_NAMES.findall(text)) for name, text in told.items()
     }
 
 

@@ -111,6 +111,17 @@ def texts_of(language: str) -> Mapping[str, str]:
 
 
 @cache
+def setting_texts_of(language: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """The titles of settings' groups by their English ones, and what settings mean by their names.
+
+    Both are empty for English, in which settings say so themselves.
+    """
+    file = _HERE / "setting_texts" / f"{language}.toml"
+    found = tomllib.loads(file.read_text("utf-8")) if file.exists() else {}
+    return found.get("groups", {}), found.get("meanings", {})
+
+
+@cache
 def _assets() -> tuple[Mapping[str, bytes], str]:
     """The files that pages load, and their version.
 

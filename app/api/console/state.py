@@ -3,11 +3,13 @@
 from functools import partial
 from typing import Any
 
+from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.admin.common import cursor_of, place_of
-from app.api.console.rendering import Rendering
+from app.api.admin.services import Setting
+from app.api.console.rendering import Rendering, language_of, setting_texts_of
 from app.api.console.services import ConsoleServices
 from app.api.console.subjects import names_of_subjects
 from app.domain.errors import InvalidRequest
@@ -38,9 +40,11 @@ class StatePages:
 
     async def settings(self, request: Request) -> Response:
         """All settings, and the people who may look after them."""
-        groups: dict[str, list[object]] = {}
+        groups: dict[str, list[Setting]] = {}
+        titles, meanings = setting_texts_of(language_of(request))
         for setting in self._services.settings():
-            groups.setdefault(setting.group, []).append(setting)
+            shown = replace(setting, meaning=meanings.get(setting.name, setting.meaning))
+            groups.setdefault(titles.get(setting.group, setting.group), []).append(shown)
         database = self._services.database
 
         def read(connection: Connection) -> dict[str, Any]:
