@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from app.api.console.faults import translated
 from app.api.console.visitors import home_of, page_path, recordings_of
 from app.api.logins import visitor_of
 from app.api.pages.addresses import gateway_address
@@ -70,6 +71,7 @@ class Rendering:
             t=lambda key, **names: texts[key].format(**names) if names else texts[key],
             # What the gateway, or an upstream, calls something by a code: codes are many, and there may be new ones.
             word=lambda begin, code: texts.get(begin + code, code),
+            told_fault=lambda message: translated(message, language),
             dictionary=lambda *begins: {key: text for key, text in texts.items() if key.startswith(begins)},
             language=language,
             theme=theme_of(request),
