@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -11,6 +12,7 @@ from app.people.sign_in import NewLogin, Origin, make_link_ticket, sign_in_with_
 from app.storage.database import Database
 from app.storage.people import end_login
 from tests.api.admin.conftest import create
+from tests.conftest import StartGateway
 from tests.live import ALICE_KEY, WAIT_SECONDS, LiveGateway
 
 
@@ -95,6 +97,24 @@ def test_a_key_counts_before_the_cookie(browser: httpx.Client, database: Databas
         "scopes": ["admin:read"],
         "csrf_token": None,
     }
+
+
+def test_where_nobody_needs_a_key_administration_does(
+    start_gateway: StartGateway, database: Database, settings: dict[str, Any], ada: tuple[NewLogin, NewLogin]
+) -> None:
+    """AUTH_DISABLED lets everybody chat; a key with the scope, or a login, still opens the admin API."""
+    viewer = create(database, "viewer", scopes=["admin:read"])
+    with (
+        start_gateway(**settings, auth_disabled=True) as gateway,
+        httpx.Client(base_url=f"{gateway.base_url}/admin/v1", timeout=WAIT_SECONDS, trust_env=False) as client,
+    ):
+        assert client.get(f"{gateway.base_url}/v1/models").status_code == 200
+        assert _told(client.get("/keys")) == (401, "invalid_api_key")
+        key = {"authorization": f"Bearer {viewer.secret}"}
+        assert client.get("/keys", headers=key).status_code == 200
+        assert _told(client.post("/keys", json={"name": "made"}, headers=key)) == (403, "missing_scope")
+        client.cookies.set("kimi_console", ada[0].cookie)
+        assert client.get("/me").json()["name"] == "ada"
 
 
 def test_a_login_that_has_ended_is_a_401(
