@@ -64,6 +64,7 @@ async def test_each_secret_of_a_key_has_its_own_last_use(database: Database, clo
     assert _used(database, old.key) == [None, _AT + _MINUTE]
     assert keyring.used == set()
     assert keyring.caller(old.secret.encode()) is not None
+    assert len(keyring.used) == 1
     await keyring.look_up(new.secret.encode())
     clock.time = _AT  # another worker, whose clock is behind
     await uses.note()
