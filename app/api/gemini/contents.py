@@ -56,15 +56,16 @@ def read_conversation(system: GeminiContent | None, contents: Sequence[GeminiCon
     """
     refusals: list[Unreadable] = []
     places: list[int] = []
-    messages: list[Message] = []
+    neighbours: list[list[Message]] = []
     for index, content in enumerate(contents):
         for message in _messages(content, f"contents[{index}].parts", refusals):
-            if message.role == "assistant" and messages and messages[-1].role == "assistant":
+            if message.role == "assistant" and neighbours and neighbours[-1][0].role == "assistant":
                 # Google's SDKs keep each part of a streamed answer as a content of its own.
-                messages[-1] = _joined(messages[-1], message)
+                neighbours[-1].append(message)
             else:
                 places.append(index)
-                messages.append(message)
+                neighbours.append([message])
+    messages = [_joined(parts) for parts in neighbours]
     if not messages and not refusals:
         raise InvalidRequest("contents must have at least one part that says something.", param="contents")
     turns: list[list[Message]] = [[] for _ in contents]
@@ -124,13 +125,16 @@ def _answer(parts: Sequence[GeminiPart], place: str, refusals: list[Unreadable])
     return Message("assistant", "".join(said), tool_calls=tuple(calls), reasoning="".join(thought), extras=extras)
 
 
-def _joined(earlier: Message, later: Message) -> Message:
+def _joined(parts: Sequence[Message]) -> Message:
+    """One message of parts of an answer. All at once: there may be thousands."""
+    if len(parts) == 1:
+        return parts[0]
     return replace(
-        earlier,
-        text=earlier.text + later.text,
-        reasoning=earlier.reasoning + later.reasoning,
-        tool_calls=(*earlier.tool_calls, *later.tool_calls),
-        extras=later.extras or earlier.extras,
+        parts[0],
+        text="".join([part.text for part in parts]),
+        reasoning="".join([part.reasoning for part in parts]),
+        tool_calls=tuple([call for part in parts for call in part.tool_calls]),
+        extras=next((part.extras for part in reversed(parts) if part.extras), None),
     )
 
 

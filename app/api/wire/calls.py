@@ -1,6 +1,7 @@
 """Tool calls in a history, put right where clients leave something out. Pure."""
 
 import json
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec.structs import replace
@@ -49,12 +50,17 @@ def _named_calls(calls: Sequence[ToolCall], results: Sequence[Message], place: i
 
 def _named_results(results: Sequence[Message], calls: Sequence[ToolCall]) -> Iterator[Message]:
     answered = {result.tool_call_id for result in results}
-    open_calls = [call for call in calls if call.id not in answered]
+    open_calls = OrderedDict((place, call) for place, call in enumerate(calls) if call.id not in answered)
+    places: defaultdict[str | None, deque[int]] = defaultdict(deque)
+    for place, call in open_calls.items():
+        places[call.name].append(place)
     for result in results:
         if result.tool_call_id or not open_calls:
             yield result
             continue
         # The older form names the function.
-        call = next((call for call in open_calls if call.name == result.name), open_calls[0])
-        open_calls.remove(call)
+        same = places[result.name]
+        while same and same[0] not in open_calls:
+            same.popleft()
+        call = open_calls.pop(same[0] if same else next(iter(open_calls)))
         yield replace(result, tool_call_id=call.id)

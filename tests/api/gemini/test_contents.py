@@ -62,6 +62,13 @@ def test_the_parts_of_a_streamed_answer_are_one() -> None:
     assert found.turns == ((Message("user", "Hi"),), (said,), (), (), (Message("user", "?"),))
 
 
+def test_thousands_of_parts_are_joined_at_once() -> None:
+    """In a time that grows with their length: joining one after the other would take minutes."""
+    part = GeminiContent.model_validate(model(text("x" * 200), {"functionCall": {"name": "f", "args": {}}}))
+    (answer,) = read_conversation(None, [part] * 60_000).messages
+    assert (len(answer.text), len(answer.tool_calls)) == (200 * 60_000, 60_000)
+
+
 def test_thoughts_and_signatures() -> None:
     """What was thought is no text, and signatures stay with the call or the text that they came with."""
     parts = ({"text": "Hm.", "thought": True}, {"text": "So: ", "thought_signature": "c2ln"}, text("yes."))

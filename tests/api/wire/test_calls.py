@@ -54,6 +54,17 @@ def test_a_result_that_names_its_function_belongs_to_that_call() -> None:
     assert [message.tool_call_id for message in named[1:]] == ["b", "a"]
 
 
+@pytest.mark.parametrize("name", [None, "other", "f{}"], ids=["no name", "another's", "its own"])
+def test_results_without_ids_are_given_to_calls_in_linear_time(name: str | None) -> None:
+    """However many there are, in whatever order: looking through all calls for each would take minutes."""
+    count = 60_000
+    calls = _calls(*(f"call{number}" for number in range(count)))
+    results = [_result(None, name and name.format(number)) for number in reversed(range(count))]
+    found = [message.tool_call_id for message in with_call_ids([calls, *results])[1:]]
+    ids = [call.id for call in calls.tool_calls]
+    assert found == (ids[::-1] if name == "f{}" else ids)
+
+
 @pytest.mark.parametrize(
     ("given", "text"),
     [
