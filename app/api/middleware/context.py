@@ -65,6 +65,8 @@ class RequestContextMiddleware:
         self._metrics = metrics
         self._error_forms = tuple(error_forms)
         self._endpoints = dict(endpoints)
+        # A path that looks like one of the others names a model in braces, which has to be read first.
+        self._fixed = {path: form for path, form in endpoints.items() if "{" not in path}
         self._proxies = proxies
         self._refusals = refusals
         self._ids = RequestIds()
@@ -80,7 +82,7 @@ class RequestContextMiddleware:
         headers: dict[bytes, bytes] = dict(reversed([*scope["headers"]]))
         given = headers.get(b"x-request-id")
         request_id = given.decode() if given and _SANE_ID.fullmatch(given) else self._ids.new()
-        form = self._endpoints.get(path) if method == "POST" else None
+        form = self._fixed.get(path) if method == "POST" else None
         asked: ModelAddress | None = None
         if form is None:
             path, asked = self._address(scope, headers)

@@ -26,6 +26,7 @@ OURS = ("x-request-id", "openai-processing-ms")
         ("POST", "/v1beta/models/kimi:generateContent", CONTENTS, 200),
         ("POST", "/v1beta/models/kimi:streamGenerateContent", CONTENTS, 200),
         ("POST", "/v1beta/models/kimi:countTokens", CONTENTS, 200),
+        ("POST", "/v1beta/models/{model}:generateContent", CONTENTS, 404),
         ("GET", "/v1beta/models", {}, 200),
         ("POST", "/v1/nothing", {}, 404),
         ("GET", "/v1/chat/completions", {}, 405),
