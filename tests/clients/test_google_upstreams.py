@@ -198,6 +198,20 @@ def test_what_only_gemini_can_do_is_asked_of_nobody_else(http: httpx.Client, ups
     assert upstream.requests == []
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [{"fallbacks": ["another"]}, {"Model": "another"}, {"extra_body": {"models": ["another"]}}],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_no_other_model_is_sent(http: httpx.Client, upstream: RawUpstream, fields: dict[str, Any]) -> None:
+    """Not every upstream of Gemini's form is Google's: another model than the one that was allowed could answer."""
+    body = {"contents": [{"parts": [{"text": "Hi"}]}], **fields}
+    refused = http.post(f"/v1beta/models/{GEMINI}:generateContent", json=body).json()["error"]
+    assert (refused["code"], refused["status"]) == (400, "INVALID_ARGUMENT")
+    assert refused["details"][1]["fieldViolations"][0]["field"] == next(iter(fields))
+    assert upstream.requests == []
+
+
 @STREAMED
 def test_an_answer_of_nothing_is_passed_on(gemini: genai.Client, upstream: RawUpstream, stream: bool) -> None:
     """A prompt that Google blocks is told as Google tells it."""

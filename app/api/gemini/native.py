@@ -7,6 +7,7 @@ from msgspec.json import Decoder
 from pydantic.alias_generators import to_camel
 
 from app.api.gemini.contents import Conversation
+from app.api.wire.other_models import is_holder, refuse_other_models
 from app.domain.chat import Message, NativeRequest, NativeTurn
 from app.domain.errors import InvalidRequest
 
@@ -14,6 +15,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SNAKE = re.compile("[a-z]+(?:_[a-z]+)+")
 _read_fields = Decoder(dict[str, Raw]).decode
 _read_list = Decoder(list[Raw]).decode
+_read_any = Decoder().decode
 
 
 def native_request(
@@ -34,7 +36,7 @@ def native_request(
         stream: Whether its address asks for a stream: a field here, by which kept answers are told apart.
 
     Raises:
-        InvalidRequest: A name in it is not valid Unicode.
+        InvalidRequest: A name in it is not valid Unicode, or names other models.
     """
     try:
         given = _read_fields(body.removeprefix(_BYTE_ORDER_MARK))
@@ -42,8 +44,10 @@ def native_request(
         fields = {**{to_camel(name): value for name, value in given.items() if _SNAKE.fullmatch(name)}, **given}
         fields = {name: value for name, value in fields.items() if not _SNAKE.fullmatch(name)}
         turns = _turns(fields["contents"])
-    except (DecodeError, UnicodeDecodeError):
+        holders = {name: _read_any(raw) if is_holder(name) else None for name, raw in given.items()}
+    except (DecodeError, UnicodeDecodeError, RecursionError):
         raise InvalidRequest("The request body could not be parsed as JSON.") from None
+    refuse_other_models(holders)
     return NativeRequest(
         kind="gemini",
         fields={**fields, "stream": Raw(b"true" if stream else b"false")},
