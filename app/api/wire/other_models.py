@@ -29,7 +29,8 @@ _USUAL = frozenset(
 
 
 def _plain(name: str) -> str:
-    return name.lower().replace("_", "").replace("-", "")
+    # Go's reader, for one, takes `ſ` for an s and the sign of Kelvin for a k.
+    return name.casefold().replace("_", "").replace("-", "")
 
 
 _PLAIN_NAMES = frozenset(map(_plain, _NAMES))

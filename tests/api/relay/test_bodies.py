@@ -174,7 +174,7 @@ def test_what_is_no_json_object_is_refused(text: bytes) -> None:
         JsonBody.read(text)
 
 
-@pytest.mark.parametrize("name", ["models", "Fallback_Models", "providerOptions"])
+@pytest.mark.parametrize("name", ["models", "Fallback_Models", "fallbac\u212a\u017f", "providerOptions"])
 def test_no_other_models_are_passed_on(name: str) -> None:
     """What an upstream could take for a list of other models is refused by its name; contents may have any names."""
     value = {"gateway": {"models": ["b"]}}
