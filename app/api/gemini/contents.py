@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from msgspec import Struct
 from msgspec.structs import replace
 
-from app.api.gemini.schemas import GeminiBlob, GeminiContent, GeminiFunctionResponse, GeminiPart
+from app.api.gemini.schemas import GeminiBlob, GeminiContent, GeminiFunctionResponse, GeminiInstruction, GeminiPart
 from app.api.wire.calls import arguments_text, with_call_ids
 from app.api.wire.content import Part, text_and_parts
 from app.domain.chat import Image, Message, ToolCall
@@ -48,7 +48,7 @@ class Conversation(Struct, frozen=True):
         return turns if self.system is None else (self.system, *turns)
 
 
-def read_conversation(system: GeminiContent | None, contents: Sequence[GeminiContent]) -> Conversation:
+def read_conversation(system: GeminiInstruction | None, contents: Sequence[GeminiContent]) -> Conversation:
     """A conversation, as far as it can be read.
 
     Raises:
@@ -79,7 +79,7 @@ def read_conversation(system: GeminiContent | None, contents: Sequence[GeminiCon
     )
 
 
-def _instruction(content: GeminiContent, refusals: list[Unreadable]) -> str:
+def _instruction(content: GeminiInstruction, refusals: list[Unreadable]) -> str:
     texts = []
     for index, part in enumerate(content.parts or ()):
         if part.text is None:
@@ -183,6 +183,7 @@ def _readable(blob: GeminiBlob, place: str, refusals: list[Unreadable]) -> list[
     """An image, or a text; nothing if it is neither."""
     # Google's SDKs send the form of base64 that is for addresses, others the usual one.
     data = blob.data.translate(_STANDARD)
+    data += "=" * (-len(data) % 4)  # which they may leave out
     kind = blob.mime_type.lower()
     if kind.startswith("image/"):
         return [Image(f"data:{blob.mime_type};base64,{data}", place)]

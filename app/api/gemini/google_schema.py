@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 from pydantic.alias_generators import to_camel
 
-_TYPES = frozenset({"STRING", "NUMBER", "INTEGER", "BOOLEAN", "ARRAY", "OBJECT", "NULL"})
 _NO_TYPE = "TYPE_UNSPECIFIED"
+# In the order of their numbers, which stand for them where protocol buffers are written as JSON.
+_TYPES = (_NO_TYPE, "STRING", "NUMBER", "INTEGER", "BOOLEAN", "ARRAY", "OBJECT", "NULL")
 # They hold schemas: one, a list of them, or some by their names.
 _ONE, _LIST, _NAMED = frozenset({"items", "additionalProperties"}), "anyOf", frozenset({"properties", "$defs", "defs"})
 # 64-bit numbers, which come as texts.
@@ -33,6 +34,8 @@ def json_schema(given: Mapping[str, object]) -> dict[str, object]:
 def _field(name: str, value: object) -> dict[str, object]:
     if name == "type" and isinstance(value, str):
         return _type(value)
+    if name == "type" and isinstance(value, int) and 0 <= value < len(_TYPES):
+        return _type(_TYPES[value])
     if name == "format" and value == "enum":
         return {}
     if name in _ONE and isinstance(value, Mapping):

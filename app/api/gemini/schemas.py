@@ -4,6 +4,7 @@ Lenient in what they take, as Google's own JSON is: every field has two names (`
 where a list is expected, null means absent. Unknown fields are kept.
 """
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, RootModel
@@ -21,8 +22,22 @@ def _upper(value: Any) -> Any:
     return value.upper() if isinstance(value, str) else value
 
 
+def _absent(value: Any) -> Any:
+    return None if value == "" else value
+
+
+def _word_of(words: tuple[str, ...], value: Any) -> Any:
+    is_number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(words)
+    return words[value] if is_number else _upper(value)
+
+
 _OneOrMore = BeforeValidator(_listed)
 _Word = BeforeValidator(_upper)
+# Google's older libraries for Python write numbers for words where they speak HTTP, as protocol buffers have them.
+_MODES = ("MODE_UNSPECIFIED", "AUTO", "ANY", "NONE", "VALIDATED")
+_MODALITIES = ("MODALITY_UNSPECIFIED", "TEXT", "IMAGE", "AUDIO")
+_Mode = BeforeValidator(partial(_word_of, _MODES))
+_Modality = BeforeValidator(partial(_word_of, _MODALITIES))
 
 
 class GoogleModel(WireModel):
@@ -77,7 +92,15 @@ class GeminiPart(GoogleModel):
 class GeminiContent(GoogleModel):
     """One turn of the conversation."""
 
-    role: Literal["user", "model", "function"] | None = Field(None, description="`user` if absent")
+    role: Annotated[Literal["user", "model", "function"] | None, BeforeValidator(_absent)] = Field(
+        None, description="`user` if absent"
+    )
+    parts: Annotated[list[GeminiPart], _OneOrMore] | None = None
+
+
+class GeminiInstruction(GoogleModel):
+    """What the model is to bear in mind. It may have any role."""
+
     parts: Annotated[list[GeminiPart], _OneOrMore] | None = None
 
 
@@ -99,7 +122,7 @@ class GeminiTool(GoogleModel):
 class GeminiCalling(GoogleModel):
     """Whether a function is to be called."""
 
-    mode: Annotated[Literal["MODE_UNSPECIFIED", "AUTO", "ANY", "NONE", "VALIDATED"], _Word] | None = None
+    mode: Annotated[Literal["MODE_UNSPECIFIED", "AUTO", "ANY", "NONE", "VALIDATED"], _Mode] | None = None
     allowed_function_names: list[str] | None = None
 
 
@@ -132,7 +155,7 @@ class GeminiConfig(GoogleModel):
     response_mime_type: str | None = Field(None, description="`text/plain` or `application/json`")
     response_schema: dict[str, Any] | None = Field(None, description="a schema in Google's form")
     response_json_schema: dict[str, Any] | None = Field(None, description="or a JSON Schema")
-    response_modalities: list[Annotated[str, _Word]] | None = Field(None, description="`TEXT` only")
+    response_modalities: list[Annotated[str, _Modality]] | None = Field(None, description="`TEXT` only")
     thinking_config: GeminiThinking | None = None
 
 
@@ -142,7 +165,7 @@ class GeminiPrompted(GoogleModel):
     contents: Annotated[list[GeminiContent], _OneOrMore] = Field(
         min_length=1, description="the conversation, oldest turn first"
     )
-    system_instruction: GeminiContent | None = None
+    system_instruction: GeminiInstruction | None = None
     tools: Annotated[list[GeminiTool], _OneOrMore] | None = None
     tool_config: GeminiToolConfig | None = None
 

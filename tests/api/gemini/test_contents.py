@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.api.gemini.contents import Conversation, Unreadable, read_conversation
-from app.api.gemini.schemas import GeminiContent
+from app.api.gemini.schemas import GeminiContent, GeminiInstruction
 from app.domain.chat import Image, Message, ToolCall
 from app.domain.errors import InvalidRequest
 
@@ -15,7 +15,7 @@ SIGNED = {"extra_content": {"google": {"thought_signature": "c2ln"}}}
 
 def conversation(*contents: dict[str, Any], system: dict[str, Any] | None = None) -> Conversation:
     """What contents mean."""
-    instruction = None if system is None else GeminiContent.model_validate(system)
+    instruction = None if system is None else GeminiInstruction.model_validate(system)
     return read_conversation(instruction, [GeminiContent.model_validate(content) for content in contents])
 
 
@@ -45,6 +45,7 @@ def test_texts_are_joined() -> None:
     """A user's parts stand below each other; without a role a content is the user's."""
     assert read(user(text("one"), text("two"))) == (Message("user", "one\ntwo"),)
     assert read({"parts": [text("Hi")]}) == read({"parts": text("Hi")}) == (Message("user", "Hi"),)
+    assert read({"role": "", "parts": [text("Hi")]}) == (Message("user", "Hi"),)
 
 
 def test_the_instruction_comes_first() -> None:
@@ -53,6 +54,8 @@ def test_the_instruction_comes_first() -> None:
     assert read(user(text("Hi")), system=system) == (Message("system", "Be brief.\n\nBe kind."), Message("user", "Hi"))
     assert read(user(text("Hi")), system={"parts": [text("")]}) == (Message("user", "Hi"),)
     assert read(user(text("Hi")), system={}) == (Message("user", "Hi"),)
+    # As Google's older SDK for JavaScript writes it.
+    assert read(user(text("Hi")), system={"role": "system", **system})[0].text == "Be brief.\n\nBe kind."
 
 
 def test_the_parts_of_a_streamed_answer_are_one() -> None:
@@ -110,7 +113,7 @@ def test_calls_keep_their_ids() -> None:
 
 def test_data() -> None:
     """Images go on in the usual base64, whichever came; texts are read; also within a function's response."""
-    image = {"inlineData": {"mimeType": "image/png", "data": "-_8="}}
+    image = {"inlineData": {"mimeType": "image/png", "data": "-_8"}}
     shown = Image("data:image/png;base64,+/8=", "contents[0].parts[0].inlineData")
     notes = {"inline_data": {"mime_type": "text/markdown", "data": "SGkh"}}
     assert read(user(image, notes, text("?"))) == (Message("user", "[image]\nHi!\n?", parts=(shown, "Hi!", "?")),)

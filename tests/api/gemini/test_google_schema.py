@@ -10,6 +10,9 @@ from app.api.gemini.google_schema import json_schema
     [
         ({"type": "STRING"}, {"type": "string"}),
         ({"type": "object", "properties": {}}, {"type": "object", "properties": {}}),
+        ({"type": 6, "properties": {"n": {"type": 3}}}, {"type": "object", "properties": {"n": {"type": "integer"}}}),
+        ({"type": 0, "title": "Any"}, {"title": "Any"}),
+        ({"type": 99}, {"type": 99}),
         ({"type": "TYPE_UNSPECIFIED", "title": "Any"}, {"title": "Any"}),
         ({"type": "INTEGER", "nullable": True, "format": "int32"}, {"type": ["integer", "null"], "format": "int32"}),
         ({"type": "STRING", "format": "enum", "enum": ["a"]}, {"type": "string", "enum": ["a"]}),

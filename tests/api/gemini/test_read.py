@@ -108,6 +108,7 @@ def test_thinking(thinking: dict[str, Any], effort: str | None) -> None:
     ("config", "form"),
     [
         ({"responseMimeType": "text/plain"}, PLAIN_TEXT),
+        ({"responseModalities": [1]}, PLAIN_TEXT),
         (
             {"responseMimeType": "application/json"},
             OutputFormat("json_object", place="generationConfig.responseMimeType"),
@@ -142,6 +143,7 @@ def test_tools() -> None:
     [
         ({"mode": "AUTO"}, "auto", None),
         ({"mode": "any"}, "required", None),
+        ({"mode": 2}, "required", None),
         ({"mode": "NONE"}, "none", None),
         ({"mode": "ANY", "allowedFunctionNames": ["clock"]}, "required", frozenset({"clock"})),
         ({"mode": "VALIDATED", "allowed_function_names": ["clock"]}, "auto", frozenset({"clock"})),
@@ -212,6 +214,7 @@ def test_how_it_is_streamed() -> None:
             "toolConfig.functionCallingConfig.allowedFunctionNames",
         ),
         ({"toolConfig": {"functionCallingConfig": {"mode": "SOMETIMES"}}}, "toolConfig.functionCallingConfig.mode"),
+        ({"toolConfig": {"functionCallingConfig": {"mode": 9}}}, "toolConfig.functionCallingConfig.mode"),
     ],
 )
 def test_a_fault_is_named_by_its_place(fields: dict[str, Any], place: str) -> None:
