@@ -79,12 +79,19 @@ def _write_fitting(
     try:
         with connection.begin_nested():
             write_rows(database, connection, number, rows, zone)
-    except (DataError, OverflowError):
+    except (DataError, OverflowError, IntegrityError) as error:
+        if isinstance(error, IntegrityError) and not _is_overflow(error):
+            raise
         if len(rows) == 1:
             return 1
         half = len(rows) // 2
         return sum(_write_fitting(database, connection, number, part, zone) for part in (rows[:half], rows[half:]))
     return 0
+
+
+def _is_overflow(error: IntegrityError) -> bool:
+    """Whether a sum has become too large for SQLite, which makes a fraction of it; PostgreSQL has a `DataError`."""
+    return "cannot store REAL value" in str(error.orig)
 
 
 def write_rows(

@@ -376,6 +376,20 @@ def test_one_row_that_the_database_doesn_t_take_keeps_no_other_out(database: Dat
     assert (writer.unfit, writer.waiting) == (1, 0)
 
 
+def test_sums_that_have_become_too_large_keep_no_other_out(database: Database, tmp_path: Path) -> None:
+    """What an upstream has counted times its price may be any number: what no sum has room for is left out."""
+    journal = _journal(tmp_path)
+    ledger, writer = Ledger(journal), _writer(database, journal)
+    with database.transaction() as connection:
+        set_prices(database, connection, [Price("dear", 0, 0, 0, 0, search=10**15)])
+    for model in ("dear", "dear", "plain"):
+        ledger.call_ended(_record(served_model=model, charged=Usage(1, 1, unit="searches", amount=5000)))
+        writer.carry_all()
+    assert sorted(row["served"] for row in _rows(database)) == ["dear", "plain"]
+    assert not wrong_sums(database)
+    assert (writer.unfit, writer.waiting) == (1, 0)
+
+
 def test_a_database_that_was_away_gets_all_that_came_meanwhile(own_postgres: PostgresServer, tmp_path: Path) -> None:
     """Once each, from the thread that runs all the time."""
     database = Database(own_postgres.new_database(), timeout=2)
