@@ -63,6 +63,7 @@ _USAGE: dict[str, Any] = {"prompt_tokens": 70, "completion_tokens": 30}
 _CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{"where"'}}
 _TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
 _FORM = {"type": "json_schema", "json_schema": {"name": "town", "schema": {"type": "object", "required": ["name"]}}}
+_IMAGE = "image_generation.completed"
 _BAD_GATEWAY = reply({"error": {"message": "Broken."}}, "502 Bad Gateway")
 _NOTHING = (0, 0, 0, 0)
 # They have no codes of their own for what is wrong with a field; those are OpenAI's alone.
@@ -493,6 +494,19 @@ def test_a_client_that_leaves_within_the_answer_pays_what_had_come(books: Books,
     assert 0 < row["tokens_out"] == estimate(" ".join(_WORDS.split()[:4]) + " ") < whole["tokens_out"]
     assert row["estimated"] == 1
     assert books.requests == 2
+
+
+def test_a_client_that_leaves_behind_an_image_pays_for_it(books: Books) -> None:
+    """So do tokens that the upstream has told of: who has got the image doesn't need the end of the answer."""
+    images = [{"type": kind, "b64_json": "AAAA"} for kind in ("image_generation.partial_image", _IMAGE)]
+    usage = {"input_tokens": 70, "output_tokens": 30, "total_tokens": 100}
+    answers(books.other, stream(event(images[0]), event({**images[1], "usage": usage})), hold=True)
+    body = {"model": "other/m", "prompt": "a cat", "stream": True}
+    with books.client.stream("POST", "/v1/images/generations", json=body) as answer:
+        assert next(line for line in answer.iter_lines() if _IMAGE in line)
+    row = books.row()
+    assert (ended(row), paid(row)) == (("abandoned", 499, None), (70, 30, 0, 0))
+    assert (row["unit"], row["amount"]) == ("images", 1)
 
 
 def test_what_the_upstream_has_reported_to_a_client_that_left_counts_all_the_same(books: Books) -> None:

@@ -96,12 +96,15 @@ class OpenAICompatibleProvider(ApiProvider):
                     raise relay_failure(HttpReply(stream.status, stream.headers, part), self._upstream, request)
                 yield head
                 finder = UsageFinder(head, request.unit)
-                while part:
-                    finder.feed(part)
-                    yield part
-                    part = await stream.next_part()
-                if (usage := finder.usage) is not None:
-                    request.report(usage)
+                try:
+                    while part:
+                        finder.feed(part)
+                        yield part
+                        part = await stream.next_part()
+                finally:
+                    # Who has got an image may leave before the end of the answer.
+                    if (usage := finder.usage) is not None:
+                        request.report(usage)
         except HttpError as error:
             raise translated(error) from error
 
