@@ -266,6 +266,8 @@ class _Process:
             self._log.info(
                 "process_started", name=self.name, pid=self._process.pid, port=self.environment.get("API_PORT")
             )
+            if self._ending:
+                self.send(signal.SIGTERM)  # `end` came while it was being started, and found nobody to tell
             status = await self._process.wait()
             if self._restarting:
                 pause = 0.0

@@ -43,6 +43,16 @@ async def test_a_pause_ends_with_the_cluster() -> None:
         await pause
 
 
+async def test_an_end_that_comes_while_a_process_is_started_ends_that_one() -> None:
+    """The cluster waits for all its processes: one that nobody has told would keep it for ever."""
+    process = _Process("worker", ["sleep", "3600"], {"PATH": os.environ["PATH"]})
+    keeper = asyncio.create_task(process.keep_running(lambda: True))
+    await asyncio.sleep(0)  # it has begun, and has no process yet
+    await process.end(signal.SIGTERM, 1)
+    async with asyncio.timeout(WAIT_SECONDS):
+        await keeper
+
+
 async def test_a_worker_that_has_died_is_replaced_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """It has no pause to wait for, and its next death is one again: nothing is left of the replacement."""
     monkeypatch.setattr(supervisor, "_FIRST_PAUSE", 3600)
