@@ -35,7 +35,11 @@ def forget_changes(connection: Connection, before: int) -> None:
 
 
 def note_change(database: Database, connection: Connection, subject: str) -> None:
-    """Tell all workers that something has changed."""
+    """Tell all workers that something is changed in this transaction.
+
+    It comes before the change itself, or `hold_back_writers` does: of two who take that lock and the same rows in
+    another order, each would wait for the other.
+    """
     # A worker asks for what came after the newest number that it has seen: a lower one must not appear later.
     database.hold_back_writers(connection)
     connection.execute(insert(_CHANGES).values(subject=subject, at=now()))

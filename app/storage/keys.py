@@ -189,22 +189,22 @@ def change_key(database: Database, connection: Connection, key: StoredKey, *, pr
     Raises:
         NameTaken: See there.
     """
+    note_change(database, connection, key.id)
     project_id = _project_of(connection, key.project, project_id)
     try:
         connection.execute(update(_KEYS).where(_KEYS.c.id == key.id).values(project_id=project_id, **_columns(key)))
     except IntegrityError:
         raise NameTaken from None
-    note_change(database, connection, key.id)
 
 
 def replace_secret(
     database: Database, connection: Connection, key_id: str, *, digest: str, secret: StoredSecret, old_until: int
 ) -> None:
     """Give a key a new secret, and tell all workers. Older ones open until `old_until` at most."""
+    note_change(database, connection, key_id)
     stops_sooner = _SECRETS.c.valid_until.is_(None) | (_SECRETS.c.valid_until > old_until)
     connection.execute(update(_SECRETS).where(_SECRETS.c.key_id == key_id, stops_sooner).values(valid_until=old_until))
     _add_secret(connection, key_id, digest, secret)
-    note_change(database, connection, key_id)
 
 
 def note_last_uses(connection: Connection, *, digests: Sequence[str], at: int) -> None:

@@ -112,11 +112,11 @@ def exchange(
 
 def set_limits(database: Database, connection: Connection, scope: Scope, limits_text: str | None) -> None:
     """Set a scope's limits, as `texts_of` writes them, and tell all workers; None for those of the settings."""
+    note_change(database, connection, CHANGED)
     name = name_of(scope)
     connection.execute(delete(_LIMITS).where(_LIMITS.c.scope == name))
     if limits_text is not None:
         connection.execute(insert(_LIMITS).values(scope=name, limits=limits_text, changed_at=now()))
-    note_change(database, connection, CHANGED)
 
 
 def limits_of_scope(connection: Connection, scope: Scope) -> str | None:

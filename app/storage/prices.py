@@ -43,6 +43,7 @@ class Price(Struct, frozen=True):
 
 def set_prices(database: Database, connection: Connection, rows: Iterable[Price]) -> int:
     """Set prices, and tell all workers."""
+    note_change(database, connection, PRICES_CHANGED)
     given = [asdict(row) for row in rows]
     if given:
         # Of several for one model and time the last counts. All in one statement: a list may be long.
@@ -53,7 +54,6 @@ def set_prices(database: Database, connection: Connection, rows: Iterable[Price]
             set_={name: statement.excluded[name] for name in Price.__struct_fields__[2:]},
         )
         connection.execute(statement, list(prices.values()))
-    note_change(database, connection, PRICES_CHANGED)
     return len(given)
 
 

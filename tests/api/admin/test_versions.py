@@ -11,7 +11,6 @@ import pytest
 from app.domain.granting import Scope
 from app.keys.administration import pause_key
 from app.storage.audit import Actor
-from app.storage.clock import now
 from app.storage.database import Connection, Database
 from app.storage.keys import key_of
 from app.storage.limits import set_limits
@@ -36,7 +35,7 @@ def _pause(database: Database, connection: Connection, key_id: str) -> None:
 
 
 def _price(database: Database, connection: Connection, _: str) -> None:
-    change_prices(database, connection, Actor("ada", "cli"), [Price("kimi", now(), 1, 1, 1)])
+    change_prices(database, connection, Actor("ada", "cli"), [Price("kimi", 1, 1, 1, 1)])
 
 
 def _limit(database: Database, connection: Connection, _: str) -> None:
@@ -73,3 +72,23 @@ def test_a_change_that_is_being_made_is_waited_for(
     assert (refused.status_code, refused.json()["error"]["code"]) == (412, "precondition_failed")
     assert "mine" not in admin.get(path).text
     assert "5 at once" not in admin.get(path).text
+
+
+@pytest.mark.parametrize("change", [_pause, _price, _limit])
+def test_changes_of_all_kinds_wait_for_each_other_in_one_order(
+    database: Database, database_url: str, change: Callable[[Database, Connection, str], None]
+) -> None:
+    """One of the admin API's, which holds others back first, and one of the console's or the command line's."""
+    key_id = create(database, "ada").key.id
+
+    def elsewhere() -> None:
+        with database.transaction() as connection:
+            change(database, connection, key_id)
+
+    with ThreadPoolExecutor(1) as threads, psycopg.connect(database_url, autocommit=True) as watching:
+        with database.transaction() as connection:
+            database.hold_back_writers(connection)
+            other = threads.submit(elsewhere)
+            until(lambda: watching.execute(_WAITING).fetchone() == (1,) or other.done())
+            change(database, connection, key_id)
+        other.result()
