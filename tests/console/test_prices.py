@@ -57,4 +57,5 @@ def test_what_is_no_price_is_refused(console: Console, field: str, text: str, me
         refused = admin.post("/console/prices", **_PRICE | {field: text})
     assert refused.status_code == 400
     assert message in html.unescape(refused.text)
+    assert field == "since" or 'value="2026-01-31"' in refused.text
     assert console.done(list_prices) == before
