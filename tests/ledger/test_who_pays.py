@@ -290,6 +290,22 @@ def test_cached_input_is_in_tokens_in_and_has_a_price_of_its_own(books: Books) -
     assert row["cost"] == 20 * 1000 + 50 * 100 + 30 * 3000
 
 
+def test_what_came_from_a_cache_was_not_written_into_it(books: Books) -> None:
+    """Who counts the same tokens as both is believed in the first: else a call could cost less than nothing."""
+    with books.database.transaction() as connection:
+        set_prices(books.database, connection, [Price("up/m", 0, 1000, 10, 100, cache_write=0)])
+    usage = {
+        "prompt_tokens": 70,
+        "completion_tokens": 30,
+        "prompt_tokens_details": {"cached_tokens": 60},
+        "cache_creation_input_tokens": 70,
+    }
+    answers(books.up, said(streamed=False, usage=usage))
+    books.ask()
+    row = books.row()
+    assert (row["tokens_cache_written"], row["cost"]) == (10, 60 * 100 + 10 * 0 + 30 * 10)
+
+
 # Answered without an upstream.
 
 

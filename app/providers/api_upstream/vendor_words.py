@@ -88,7 +88,7 @@ def usage_of(value: object) -> Usage | None:
     cached, thought = _first(counts, _CACHED) or 0, _first(counts, _THOUGHT) or 0
     if thought and _first(counts, _TOTAL) == prompt + written + thought:
         written += thought  # xAI and Gemini count what was thought beside what was written
-    put_in_cache = min(counts.get("cache_creation_input_tokens", 0), prompt)
+    put_in_cache = min(counts.get("cache_creation_input_tokens", 0), prompt - min(cached, prompt))
     # All are parts: more than the whole is nonsense.
     return Usage(prompt, written, min(cached, prompt), min(thought, written), cache_written_tokens=put_in_cache)
 
