@@ -73,6 +73,8 @@ def meant_address(path: str) -> str:
 
     `/chat/completions`, `//v1/v1/chat/completions/` and `/v1/models/chat/completions` are `/v1/chat/completions`.
     """
+    # The router's patterns end where a last line does: whatever lies before the newline would be taken for the address.
+    path = path.rstrip("\n")
     if path.startswith(_SESSION) and path != _SESSION:
         return path
     place, name = 0, ""

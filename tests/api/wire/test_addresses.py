@@ -60,6 +60,8 @@ MESSAGES = {**HELLO, "model": "kimi", "max_tokens": 10}
         ("/v1/chat/completions/chatcmpl-1", "/v1/chat/completions/chatcmpl-1"),
         ("/v1/chat", "/v1/chat"),
         ("/v1beta/models", "/v1beta/models"),
+        ("/v1beta/models/kimi:countTokens\n", "/v1beta/models/kimi:countTokens"),
+        ("/v1/embeddings\n\n", "/v1/embeddings"),
         ("/v1/v1beta/models/", "/v1beta/models"),
         ("//v1beta/v1beta/models/org/model", "/v1beta/models/org/model"),
         ("/v1alpha/models/kimi", "/v1beta/models/kimi"),
