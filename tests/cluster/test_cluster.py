@@ -146,7 +146,13 @@ def test_nginx_logs_what_was_asked_for_where_it_refuses(three: Cluster, path: st
 def test_every_answer_has_the_security_headers_once(three: Cluster) -> None:
     """Those of the app, of nginx's own 404s and of what it hides; each with one request id."""
     with three.client() as client:
-        for path, status in (("/health", 200), ("/nothing", 404), ("/metrics", 404), ("/_error/429", 404)):
+        for path, status in (
+            ("/health", 200),
+            ("/nothing", 404),
+            ("/metrics", 404),
+            ("/metrics%0A", 404),
+            ("/_error/429", 404),
+        ):
             response = client.get(path)
             assert (response.status_code, len(response.headers.get_list("x-request-id"))) == (status, 1)
             assert response.headers.keys() >= SECURITY_HEADERS
