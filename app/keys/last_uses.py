@@ -44,12 +44,12 @@ class LastUses:
     async def note(self) -> None:
         """Note all uses as of now. While the database is away they wait for the next time."""
         at = now() // _MINUTE * _MINUTE
-        # In one order on all workers: else two could wait for each other's rows.
-        digests = sorted(self._used)
+        digests = list(self._used)
         for begin in range(0, len(digests), _BATCH):
             batch = digests[begin : begin + _BATCH]
             try:
-                await self._database.run(partial(note_last_uses, digests=[digest.hex() for digest in batch], at=at))
+                texts = [digest.hex() for digest in batch]
+                await self._database.run(partial(note_last_uses, self._database, digests=texts, at=at))
             except DatabaseAway:
                 return
             self._used.difference_update(batch)

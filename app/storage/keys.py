@@ -207,12 +207,10 @@ def replace_secret(
     _add_secret(connection, key_id, digest, secret)
 
 
-def note_last_uses(connection: Connection, *, digests: Sequence[str], at: int) -> None:
-    """Note that secrets were used, unless another worker has noted that already.
-
-    Args:
-        digests: In one order on all workers, which else could wait for each other's rows.
-    """
+def note_last_uses(database: Database, connection: Connection, *, digests: Sequence[str], at: int) -> None:
+    """Note that secrets were used, unless another worker has noted that already."""
+    # Else two workers, or one and whoever replaces a secret, could wait for each other's rows.
+    database.hold_back_writers(connection)
     is_older = _SECRETS.c.last_used_at.is_(None) | (_SECRETS.c.last_used_at < at)
     query = update(_SECRETS).where(_SECRETS.c.digest == bindparam("used"), is_older).values(last_used_at=at)
     connection.execute(query, [{"used": digest} for digest in digests])

@@ -14,7 +14,7 @@ def test_a_key_is_shown_with_the_last_use_of_each_secret(run: Run, database: Dat
     old = json.loads(run("keys", "create", "ada", "--json"))
     run("keys", "rotate", "ada", "--grace", "24h")
     with database.transaction() as connection:
-        note_last_uses(connection, digests=[digest_of(old["secret"])], at=now())
+        note_last_uses(database, connection, digests=[digest_of(old["secret"])], at=now())
     newer, older = (line for line in run("keys", "show", "ada").splitlines() if line.startswith("secret "))
     assert newer.endswith(", no use noted")
     assert f"{old['secret'][-4:]}, last used 20" in older

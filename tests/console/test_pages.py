@@ -265,7 +265,9 @@ def test_a_key_s_page_says_when_each_secret_was_last_used(console: Console, admi
     new = console.new_key()
     console.done(lambda connection: rotate_key(console.database, connection, new.key, grace_seconds=3600))
     digest = digest_of(new.secret)
-    console.done(lambda connection: note_last_uses(connection, digests=[digest], at=1_764_000_000_000))
+    console.done(
+        lambda connection: note_last_uses(console.database, connection, digests=[digest], at=1_764_000_000_000)
+    )
     page = admin.client.get(f"/console/keys/{new.key.id}").text
     newer, older = re.findall(r"<li>(<code>sk-kimi-.*?)</li>", page)
     assert "no use noted" in newer
