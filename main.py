@@ -5,8 +5,16 @@ import sys
 from functools import cache
 from typing import TYPE_CHECKING
 
-from app.cli.commands import main
-from app.settings import SettingsError, load_settings
+try:
+    from app.cli.commands import main
+    from app.settings import SettingsError, load_settings
+except ModuleNotFoundError as missing:
+    if (missing.name or "").partition(".")[0] == "app":
+        raise
+    sys.exit(
+        f"The Python package {missing.name} is not installed for {sys.executable}. In a checkout, ./dev COMMAND "
+        "installs what is missing and runs the command, such as ./dev serve or ./dev keys list."
+    )
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -96,6 +96,16 @@ def test_a_gateway_loads_only_what_it_serves_with(tmp_path: Path) -> None:
     assert loaded.isdisjoint(unused | not_either | {"app.api.admin.app", "app.api.console"})
 
 
+def test_a_python_without_the_packages_is_told_of_the_command_that_has_them() -> None:
+    """Instead of a traceback, to whoever runs `python main.py` where only `./dev` has installed anything."""
+    ended = subprocess.run(
+        [sys.executable, "-S", "main.py", "keys", "list"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    assert "./dev keys list" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_a_process_has_one_app() -> None:
     """Whoever asks for `main.app` a second time gets the same; the factory makes another one each time."""
     script = "import main; print(main.app is main.app, main.create_app() is main.create_app())"

@@ -6,9 +6,9 @@ from contextlib import closing
 
 import structlog
 
-from app.cli.database_access import open_database, told
+from app.cli.database_access import command_settings, open_database, told
 from app.people.sign_in import TICKET_MINUTES, make_link_ticket
-from app.settings import Settings, load_settings
+from app.settings import Settings
 from app.storage.database import Database, DatabaseAway
 from app.storage.people import has_anybody_signed_in
 from app.storage.schema import SchemaError, migrate
@@ -42,7 +42,7 @@ def link_below(base_url: str | None, ticket: str) -> str:
     Args:
         base_url: The gateway's address; None for this machine's.
     """
-    return _link((base_url or f"http://localhost:{load_settings().listening.port}").rstrip("/"), ticket)
+    return _link((base_url or f"http://localhost:{command_settings().listening.port}").rstrip("/"), ticket)
 
 
 def print_link(link: str) -> None:

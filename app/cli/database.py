@@ -5,11 +5,11 @@ import contextlib
 import sys
 from pathlib import Path
 
-from app.cli.database_access import open_database, told
+from app.cli.database_access import CommandFault, open_database, told
 from app.settings import SettingsError
-from app.storage.database import Database
+from app.storage.database import Database, DatabaseAway
 from app.storage.moving import MoveFault, copy_all
-from app.storage.schema import HEAD, migrate, version_of
+from app.storage.schema import HEAD, SchemaError, migrate, version_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +72,10 @@ def _moved(database: Database, url: str) -> int:
 
 
 def _copied(source: Database, target: Database, done: str) -> int:
+    try:
+        migrate(target)
+    except (DatabaseAway, SchemaError) as error:
+        raise CommandFault(f"{target.shown_url} can't be used: {error}") from None
     try:
         counts = copy_all(source, target)
     except MoveFault as error:

@@ -11,7 +11,7 @@ from typing import Any
 
 from app.keys.administration import KeyFault
 from app.people.administration import PersonFault
-from app.settings import SettingsError, load_settings
+from app.settings import Settings, SettingsError, load_settings
 from app.storage.audit import Actor
 from app.storage.database import Database, DatabaseAway
 from app.storage.schema import SchemaError, migrate
@@ -24,6 +24,15 @@ class CommandFault(Exception):
     """What was asked for can't be done; says why, in words for whoever asked."""
 
 
+def command_settings() -> Settings:
+    """The settings, also where no `API_MASTER_KEY` is set: only who serves needs one, and the demo makes its own.
+
+    Raises:
+        SettingsError: They are wrong.
+    """
+    return load_settings(auth_disabled=True)
+
+
 @contextmanager
 def open_database(*, prepare: bool = True) -> Iterator[Database]:
     """Open the database that the settings name, with its tables up to date.
@@ -34,7 +43,7 @@ def open_database(*, prepare: bool = True) -> Iterator[Database]:
     Raises:
         SettingsError: There is none, or it can't be used.
     """
-    settings = load_settings().database
+    settings = command_settings().database
     if not settings.enabled:
         raise SettingsError("DATABASE_URL: it is none, so there are no keys and no ledger")
     try:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from app.cli.database_access import open_database, operator, print_json, print_table, time_text, told
+from app.cli.database_access import command_settings, open_database, operator, print_json, print_table, time_text, told
 from app.cli.limit_scopes import give_limits, limits_or_default, stored_book
 from app.cli.times import moment
 from app.domain.durations import span
@@ -24,7 +24,6 @@ from app.keys.administration import (
     update_key,
 )
 from app.keys.history import key_facts, note_changed, note_created, note_rotated
-from app.settings import load_settings
 from app.storage.clock import now
 from app.storage.database import Connection, Database
 from app.storage.keys import StoredKey, list_keys
@@ -199,7 +198,7 @@ def _print_list(keys: list[StoredKey], shown: list[dict[str, Any]], *, as_json: 
 
 def _plain(connection: Connection, keys: list[StoredKey]) -> list[dict[str, Any]]:
     """The keys with their states and limits."""
-    stored = stored_book(connection, load_settings())
+    stored = stored_book(connection, command_settings())
     return [
         msgspec.to_builtins(key) | {"state": key.state(now()), "limits": stored.text(Scope("key", key.id))}
         for key in keys

@@ -4,7 +4,7 @@ import argparse
 import time
 from typing import Any
 
-from app.cli.database_access import open_database, operator, print_json, print_table, told
+from app.cli.database_access import command_settings, open_database, operator, print_json, print_table, told
 from app.cli.limit_scopes import (
     HELP,
     NamedScope,
@@ -21,7 +21,7 @@ from app.domain.limits import Limit, amount_in_words, read_limits, texts_of
 from app.limits.limiter import in_words
 from app.limits.overview import LimitUse, figure, limits_of, use_of
 from app.limits.stored import change_limits
-from app.settings import Settings, load_settings
+from app.settings import Settings
 from app.storage.database import Connection, Database
 from app.storage.limits import states_of
 
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _done(options: argparse.Namespace) -> int:
-    settings = load_settings()
+    settings = command_settings()
     with open_database() as database:
         if options.action == "try":
             return run_trial(database, settings, options)

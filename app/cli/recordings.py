@@ -5,7 +5,16 @@ from typing import Any
 
 import msgspec
 
-from app.cli.database_access import CommandFault, open_database, operator, print_json, print_table, time_text, told
+from app.cli.database_access import (
+    CommandFault,
+    command_settings,
+    open_database,
+    operator,
+    print_json,
+    print_table,
+    time_text,
+    told,
+)
 from app.cli.limit_scopes import read_scope
 from app.domain.durations import span
 from app.recording.administration import (
@@ -15,7 +24,6 @@ from app.recording.administration import (
     start_recording,
     stop_recording,
 )
-from app.settings import load_settings
 from app.storage.database import Connection, Database
 from app.storage.recordings import RecordedText, Recording, count_of_texts, list_recordings
 
@@ -58,7 +66,7 @@ def _done(options: argparse.Namespace) -> int:
 
 
 def _changed(database: Database, connection: Connection, options: argparse.Namespace) -> int:
-    key_id = read_scope(connection, load_settings(), f"key:{options.key}", options.project).scope.name
+    key_id = read_scope(connection, command_settings(), f"key:{options.key}", options.project).scope.name
     match options.action:
         case "start":
             recording = start_recording(database, connection, operator(), key_id, options.seconds)

@@ -11,13 +11,20 @@ from typing import Any, get_args
 
 from app.assembly.database import catalog_of
 from app.assembly.providers import build_providers
-from app.cli.database_access import CommandFault, open_database, operator, print_json, print_table, told
+from app.cli.database_access import (
+    CommandFault,
+    command_settings,
+    open_database,
+    operator,
+    print_json,
+    print_table,
+    told,
+)
 from app.domain.chat import ApiKind
 from app.domain.errors import GatewayError
 from app.providers.config import KeyedEntry, model_names
 from app.providers.stored import Opened, UpstreamAdministration, UpstreamFault, read_entry
 from app.providers.trying import try_upstream
-from app.settings import load_settings
 from app.storage.database import Connection
 
 _SWITCHES = ("discover", "any_model")
@@ -79,7 +86,7 @@ def upstreams_of_settings() -> Iterator[tuple[UpstreamAdministration, Connection
     Raises:
         CommandFault: It is told why something can't be done.
     """
-    settings = load_settings()
+    settings = command_settings()
     providers = build_providers(settings)
     with open_database() as database, database.transaction() as connection:
         try:

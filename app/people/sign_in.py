@@ -122,7 +122,9 @@ def sign_in_with_ticket(connection: Connection, ticket: str, origin: Origin) -> 
     """
     person = take_ticket(connection, _digest(ticket))
     if person is None:
-        raise SignInFault("This link has been used, or has expired. Make another one: python main.py console-link")
+        raise SignInFault(
+            "This link has been used, or has expired. Make another one with the command console-link below."
+        )
     return _signed_in(connection, origin, person_id=person.id)
 
 

@@ -22,6 +22,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from app.domain.chat import ApiKind
 from app.domain.prompt import PromptLimit
@@ -296,9 +297,7 @@ def read_providers_file(path: Path) -> ProvidersFile:
         return ProvidersFile.model_validate(document)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False)
-        lines = (
-            f"{path}: {_place(fault['loc'], document)}{fault['msg'].removeprefix('Value error, ')}" for fault in faults
-        )
+        lines = (f"{path}: {_place(fault['loc'], document)}{_words(fault)}" for fault in faults)
         raise ProvidersFileError("\n".join(dict.fromkeys(lines))) from None
 
 
@@ -589,7 +588,16 @@ def _traffic(entry: ProviderEntry, defaults: Traffic) -> Traffic:
 def entry_fault(error: ValidationError) -> tuple[str, str]:
     """What is wrong with an entry that stands by itself: the field at fault, and the fault in the words of the file."""
     first = error.errors(include_url=False, include_input=False)[0]
-    return _place(first["loc"], {}).removesuffix(": "), first["msg"].removeprefix("Value error, ")
+    return _place(first["loc"], {}).removesuffix(": "), _words(first)
+
+
+def _words(fault: ErrorDetails) -> str:
+    """Say what is wrong, without pydantic's terms where somebody who mistypes a name or a field meets them."""
+    if fault["type"] == "extra_forbidden":
+        return "there is no such field"
+    if fault["type"] == "string_pattern_mismatch" and fault["ctx"]["pattern"] == _NAME:
+        return "up to 32 lower-case letters, digits, dots, underscores and hyphens, beginning with a letter or digit"
+    return fault["msg"].removeprefix("Value error, ")
 
 
 def _place(location: tuple[int | str, ...], document: Mapping[str, Any]) -> str:

@@ -75,7 +75,7 @@ def test_upstreams_are_tried_added_changed_and_removed(run: Run, site: LiveSimul
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("add", "GPU", "--base-url", "http://127.0.0.1:9"), "name: String should match"),
+        (("add", "GPU", "--base-url", "http://127.0.0.1:9"), "name: up to 32 lower-case letters"),
         (("add", "gpu"), "base_url is missing"),
         (("add", "gpu", "--base-url", "http://127.0.0.1:9", "--key"), "no key was given"),
         (("add", "gpu", "--json", "{"), "--json: this is not JSON"),

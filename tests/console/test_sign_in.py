@@ -41,7 +41,7 @@ def test_a_link_signs_in_once(own_console: Console) -> None:
         assert cookie.startswith(f"{COOKIE}=")
         assert {"HttpOnly", "SameSite=strict", f"Path={place}"} <= set(cookie.split("; "))
     assert second.status_code == 401
-    assert "console-link" in second.text
+    assert f"console-link --base-url {own_console.gateway.base_url}<" in second.text
     assert "set-cookie" not in second.headers
 
 

@@ -126,7 +126,7 @@ def test_upstreams_change_places(admin: Visit) -> None:
 @pytest.mark.parametrize(
     ("form", "message"),
     [
-        ({"name": "GPU", "base_url": "http://127.0.0.1:9"}, "name: String should match"),
+        ({"name": "GPU", "base_url": "http://127.0.0.1:9"}, "name: up to 32 lower-case letters"),
         ({"name": "gpu"}, "base_url is missing"),
         ({"name": "gpu", "base_url": "http://127.0.0.1:9", "more": "{"}, "more: "),
         ({"name": "gpu", "base_url": "http://127.0.0.1:9", "more": "[]"}, "more: write an object"),

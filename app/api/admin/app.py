@@ -4,6 +4,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic_core import ErrorDetails
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.admin.common import PREFIX
 from app.api.admin.keys import KeyEndpoints
@@ -79,7 +80,24 @@ def admin_app(services: AdminServices) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.add_exception_handler(RequestValidationError, _refuse)
+    app.add_middleware(_BodiesAreJson)
     return app
+
+
+class _BodiesAreJson:
+    """Reads a body as JSON whatever its type is said to be, as calls are read: `curl -d` says that it is a form.
+
+    No page can make a browser send one in somebody's name: the key is in a header.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            headers = [header for header in scope["headers"] if header[0] != b"content-type"]
+            scope = {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
+        await self._app(scope, receive, send)
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

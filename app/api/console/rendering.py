@@ -67,6 +67,7 @@ class Rendering:
         """
         language = language_of(request)
         texts = texts_of(language)
+        address = gateway_address(request)
         html = self._environment.get_template(f"{template}.html").render(
             t=lambda key, **names: texts[key].format(**names) if names else texts[key],
             # What the gateway, or an upstream, calls something by a code: codes are many, and there may be new ones.
@@ -78,7 +79,8 @@ class Rendering:
             visitor=visitor_of(request),
             recordings=recordings_of(request),
             base=home_of(request),
-            api=f"{gateway_address(request)}/v1",
+            address=address,
+            api=f"{address}/v1",
             path=page_path(request),
             here=_address_of(request),
             now=datetime.now(UTC),

@@ -188,8 +188,8 @@ class SignInPages:
             raise SignInFault(error.message) from None
         if caller is None:
             raise SignInFault(
-                "This gateway has not issued this key. Keys of API_MASTER_KEY can't sign in here; use a link instead: "
-                "python main.py console-link"
+                "This gateway has not issued this key. Keys of API_MASTER_KEY can't sign in here; use a link instead, "
+                "made with the command console-link below."
             )
         return await self._database.run(lambda connection: sign_in_with_key(connection, caller.id, origin))
 

@@ -94,6 +94,8 @@ def nameable(names: Iterable[str]) -> list[str]:
 def _invalid(error: ValidationError, fault: Callable[[ErrorDetails], InvalidRequest]) -> InvalidRequest:
     first = error.errors(include_url=False)[0]
     if first["type"] == "json_invalid":
+        if not first["input"]:
+            return InvalidRequest("The request has no body. Send a JSON object.")
         return InvalidRequest(
             f"The request body could not be parsed as JSON ({first['msg'].removeprefix('Invalid JSON: ')})."
         )

@@ -309,12 +309,23 @@ def _without_wrapping(document: Json) -> Json | str | None:
     """The document itself if it is an error, as in `{"code": 20012, "message": …}` or `{"detail": …}`."""
     if document.get("object") == "error" or document.get("type") == "error":
         return document
-    if isinstance(document.get("detail"), str | list):
-        detail = document["detail"]
-        return detail if isinstance(detail, str) else {"detail": str(detail)}
+    detail = document.get("detail")
+    if isinstance(detail, str):
+        return detail
+    if isinstance(detail, list):
+        return {"detail": "; ".join(map(_refused_field, detail))}
     has_words = isinstance(document.get("message") or document.get("msg") or document.get("error_msg"), str)
     has_code = any(document.get(name) not in (None, 0, "", 200) for name in ("code", "error_code", "status"))
     return document if has_words and (has_code or "choices" not in document) else None
+
+
+def _refused_field(row: object) -> str:
+    """What FastAPI says of one field, as `messages[0].content: Field required`."""
+    if not isinstance(row, dict) or not isinstance(row.get("msg"), str):
+        return str(row)
+    steps = row["loc"] if isinstance(row.get("loc"), list) else []
+    place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps if step != "body")
+    return f"{place.removeprefix('.')}: {row['msg']}" if place else str(row["msg"])
 
 
 def _in_choice(document: Json) -> object:

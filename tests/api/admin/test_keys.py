@@ -32,6 +32,16 @@ def _made(admin: httpx.Client, **fields: Any) -> dict[str, Any]:
     return answer
 
 
+def test_a_body_is_json_whatever_it_is_called(admin: httpx.Client) -> None:
+    """`curl -d` calls every body a form, and some clients say nothing."""
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    assert admin.post("/keys", content='{"name": "ada"}', headers=form).status_code == 201
+    assert admin.post("/keys", content='{"name": "bob"}').status_code == 201
+    refused = admin.post("/keys", content="name=carl", headers=form)
+    assert refused.status_code == 400
+    assert "could not be parsed as JSON" in refused.json()["error"]["message"]
+
+
 def _actions(admin: httpx.Client, subject: str) -> list[dict[str, Any]]:
     """What was written down of something, the oldest first, without the times."""
     data = admin.get("/audit", params={"subject": subject}).json()["data"]

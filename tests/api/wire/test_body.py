@@ -59,6 +59,12 @@ def test_what_is_no_number_in_json_is_refused_anywhere(word: str) -> None:
     assert parse_body(_Body, f'{{"plain": "{word}"}}'.encode()).plain == word
 
 
+def test_a_request_without_a_body_is_told_so() -> None:
+    """Rather than where in nothing the JSON breaks off."""
+    with pytest.raises(InvalidRequest, match="has no body"):
+        parse_body(_Body, b"")
+
+
 def test_a_byte_order_mark_is_no_fault() -> None:
     """What some editors put before the JSON is skipped."""
     assert parse_body(_Body, b'\xef\xbb\xbf{"plain": "x"}').plain == "x"

@@ -238,3 +238,22 @@ async def test_an_upstreams_own_limit_is_told_in_openais_words(said: str, limit:
     assert found.limit == (limit and f"{limit} tokens")
     assert found.message.startswith(f"This model's maximum context length is {limit} tokens. ") is (limit is not None)
     assert said in found.message
+
+
+@pytest.mark.parametrize(
+    ("detail", "told"),
+    [
+        ([{"loc": ["body", "messages", 0, "content"], "msg": "Field required"}], "messages[0].content: Field required"),
+        ([{"loc": ["body"], "msg": "No."}, {"loc": ["body", "n"], "msg": "Too many."}], "No.; n: Too many."),
+        ([{"msg": "No."}, "Odd", {"msg": 5}, {"loc": "n", "msg": "No."}], "No.; Odd; {'msg': 5}; No."),
+    ],
+)
+async def test_a_refusal_of_fastapis_names_fields_as_people_write_them(detail: list[Any], told: str) -> None:
+    """Servers of local models refuse with a list of faults; clients get a sentence instead of Python's notation."""
+    async with (
+        raw_upstream(reply({"detail": detail}, "422 Bad")) as upstream,
+        provider_at(upstream.base_url) as provider,
+    ):
+        with pytest.raises(InvalidRequest) as raised:
+            await provider.create_completion(wanted())
+    assert raised.value.message == f"acme refuses this request: {told}"
