@@ -76,6 +76,8 @@ def configure(level: str, log_format: LogFormat, stream: TextIO | None = None, *
     logging.basicConfig(handlers=handlers, level=level, force=True)
     # We write access lines ourselves, without query strings.
     logging.getLogger("uvicorn.access").disabled = True
+    # It tells at INFO what it is made of.
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
     # At DEBUG these two log headers and bodies.
     for name in ("urllib3", "asyncio"):
         logging.getLogger(name).setLevel(max(logging.getLevelName(level), logging.INFO))
