@@ -49,7 +49,10 @@ def _read(body: dict[str, Any]) -> ChatCall:
         {"output_format": OutputFormat("json_schema", {"type": "object"}, "cat", "A cat.", strict=True)},
         {"output_format": OutputFormat("json_schema", {"type": "object"}, "cat")},
     ],
-    ids=repr,
+    ids=[
+        *("plain", "settings", "tools", "no tool", "any tool", "this tool", "some tools"),
+        *("an object", "a described schema", "a schema"),
+    ],
 )
 def test_it_asks_the_same(settings: dict[str, Any]) -> None:
     """The request means the same call, with all its settings, and tells the same words."""
