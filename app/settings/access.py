@@ -36,7 +36,10 @@ class AccessSettings(SettingsGroup):
         "AUTH_DISABLED", False, "Lets everybody in who can reach the port, without a key. For local use only."
     )
     metrics_key: Annotated[SecretStr, Accepts("a key of 8 or more characters")] = setting(
-        "METRICS_KEY", "", "A key that opens `/metrics` and nothing else, for Prometheus. Every API key opens it, too."
+        "METRICS_KEY",
+        "",
+        "A key that opens `/metrics` and nothing else, for Prometheus. Those of `API_MASTER_KEY` open it, too, and those "
+        "that have the scope `metrics`.",
     )
     cors_origins: Annotated[list[str], BeforeValidator(_list), Accepts("origins, `localhost`, or `*` for all")] = (
         setting(
