@@ -38,8 +38,8 @@ class AccessSettings(SettingsGroup):
     metrics_key: Annotated[SecretStr, Accepts("a key of 8 or more characters")] = setting(
         "METRICS_KEY",
         "",
-        "A key that opens `/metrics` and nothing else, for Prometheus. Those of `API_MASTER_KEY` open it, too, and those "
-        "that have the scope `metrics`.",
+        "A key that opens `/metrics` and nothing else, for Prometheus. Those of `API_MASTER_KEY` open it, too, and "
+        "those that have the scope `metrics`.",
     )
     cors_origins: Annotated[list[str], BeforeValidator(_list), Accepts("origins, `localhost`, or `*` for all")] = (
         setting(
