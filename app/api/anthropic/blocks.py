@@ -7,10 +7,9 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from msgspec import Struct
-
 from app.api.anthropic.schemas import ContentBlock, ContentSource, WireMessage
 from app.api.wire.content import text_and_parts
+from app.api.wire.conversation import Conversation
 from app.domain.chat import Image, Message, ToolCall
 from app.domain.errors import InvalidRequest
 from app.domain.message_shapes import CALL_EXTRAS
@@ -22,26 +21,6 @@ _OF_OTHERS = frozenset({"redacted_thinking", "container_upload"})
 
 class Unreadable(InvalidRequest):
     """A block that only an upstream of Anthropic's form may know what to do with."""
-
-
-class Conversation(Struct, frozen=True):
-    """A conversation as it was read.
-
-    Args:
-        system: The system prompt; None if it says nothing.
-        turns: The messages that each of the request's messages means.
-        refusal: What could not be read, the first of it. Its type stands in its place.
-    """
-
-    system: Message | None
-    turns: tuple[tuple[Message, ...], ...]
-    refusal: Unreadable | None = None
-
-    @property
-    def messages(self) -> tuple[Message, ...]:
-        """All messages, the system prompt first."""
-        turns = tuple([message for turn in self.turns for message in turn])
-        return turns if self.system is None else (self.system, *turns)
 
 
 def domain_messages(system: str | list[ContentBlock] | None, messages: Sequence[WireMessage]) -> tuple[Message, ...]:

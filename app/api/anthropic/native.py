@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from msgspec import DecodeError, Raw
 from msgspec.json import Decoder
 
-from app.api.anthropic.blocks import Conversation
 from app.api.wire.body import check_model
+from app.api.wire.conversation import Conversation
 from app.api.wire.other_models import is_holder, other_models_refused, refuse_other_models
 from app.domain.chat import Message, NativeRequest, NativeTurn
 from app.domain.errors import InvalidRequest

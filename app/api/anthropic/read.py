@@ -1,7 +1,6 @@
 """Reads messages requests: from the wire to the call that is meant. Every fault is named by its place."""
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Literal
 
@@ -16,10 +15,10 @@ from app.api.anthropic.write import write_message
 from app.api.dialects import DialectServices, Exchange
 from app.api.request import RequestContext, SessionHints, session_hints
 from app.api.wire.body import nameable, parse_body
+from app.api.wire.conversation import tokens_of
 from app.api.wire.tools import tool_use
 from app.domain.chat import PLAIN_TEXT, ChatCall, Message, OutputFormat, Tool, ToolUse
 from app.domain.errors import InvalidRequest
-from app.domain.tokens import estimate
 
 _CHOICES: dict[str, Literal["none", "auto", "required"]] = {"any": "required", "auto": "auto", "none": "none"}
 
@@ -166,16 +165,7 @@ def count_tokens(request: CountTokensRequest, *, max_messages: int, is_native: b
         if not is_native:
             raise
         tools = None
-    return estimate("\n".join(_counted(conversation.messages, tools)))
-
-
-def _counted(messages: Iterable[Message], tools: ToolUse | None) -> Iterator[str]:
-    for message in messages:
-        yield message.reasoning + message.text
-        for call in message.tool_calls:
-            yield call.name + call.arguments
-    for tool in tools.tools if tools else ():
-        yield tool.name + tool.description + json.dumps(tool.parameters, ensure_ascii=False, separators=(",", ":"))
+    return tokens_of(conversation.messages, tools)
 
 
 def _refuse_too_many(request: Prompted, max_messages: int) -> None:

@@ -9,12 +9,12 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from app.api.gemini.schemas import GeminiBlob, GeminiContent, GeminiFunctionResponse, GeminiInstruction, GeminiPart
 from app.api.wire.calls import arguments_text, with_call_ids
 from app.api.wire.content import Part, text_and_parts
+from app.api.wire.conversation import Conversation
 from app.domain.chat import Image, Message, ToolCall
 from app.domain.errors import InvalidRequest
 from app.providers.gemini.signatures import signed
@@ -25,27 +25,6 @@ _NO_FILES = "Files are not kept here: send the data itself, as inlineData."
 
 class Unreadable(InvalidRequest):
     """Something that only an upstream of Gemini's form may know what to do with."""
-
-
-class Conversation(Struct, frozen=True):
-    """A conversation as it was read.
-
-    Args:
-        system: The instruction; None if it says nothing.
-        turns: The messages that each of the contents means. Neighbouring contents of the model's are one message, that
-            of the first; those behind it mean none.
-        refusal: What could not be read, the first of it.
-    """
-
-    system: Message | None
-    turns: tuple[tuple[Message, ...], ...]
-    refusal: Unreadable | None = None
-
-    @property
-    def messages(self) -> tuple[Message, ...]:
-        """All messages, the instruction first."""
-        turns = tuple([message for turn in self.turns for message in turn])
-        return turns if self.system is None else (self.system, *turns)
 
 
 def read_conversation(system: GeminiInstruction | None, contents: Sequence[GeminiContent]) -> Conversation:

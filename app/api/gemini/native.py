@@ -6,7 +6,7 @@ from msgspec import DecodeError, Raw
 from msgspec.json import Decoder
 from pydantic.alias_generators import to_camel
 
-from app.api.gemini.contents import Conversation
+from app.api.wire.conversation import Conversation
 from app.api.wire.other_models import is_holder, refuse_other_models
 from app.domain.chat import Message, NativeRequest, NativeTurn
 from app.domain.errors import InvalidRequest

@@ -1,7 +1,6 @@
 """Reads requests for content: from the wire to the call that is meant. Every fault is named by its place."""
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Literal
 
@@ -9,7 +8,7 @@ from msgspec.structs import replace
 from pydantic import BaseModel
 
 from app.api.dialects import EVENTS, DialectServices, Exchange
-from app.api.gemini.contents import Conversation, Unreadable, read_conversation
+from app.api.gemini.contents import Unreadable, read_conversation
 from app.api.gemini.errors import NAMES, google_fault
 from app.api.gemini.google_schema import json_schema
 from app.api.gemini.native import native_request
@@ -25,10 +24,10 @@ from app.api.gemini.stream import ContentEncoder
 from app.api.gemini.write import write_content
 from app.api.request import RequestContext, SessionHints, session_hints
 from app.api.wire.body import nameable, parse_body
+from app.api.wire.conversation import Conversation, tokens_of
 from app.api.wire.tools import tool_use
-from app.domain.chat import PLAIN_TEXT, ChatCall, Message, OutputFormat, Tool, ToolUse
+from app.domain.chat import PLAIN_TEXT, ChatCall, OutputFormat, Tool, ToolUse
 from app.domain.errors import InvalidRequest
-from app.domain.tokens import estimate
 
 _CHOICES: dict[str | None, Literal["none", "auto", "required"]] = {"ANY": "required", "NONE": "none"}
 # What upstreams know, by their name for it.
@@ -113,7 +112,7 @@ def native_call(
 
 def _read(
     request: GenerateContentRequest, model: str, hints: SessionHints, max_messages: int
-) -> tuple[ChatCall, Conversation, Unreadable | None]:
+) -> tuple[ChatCall, Conversation, InvalidRequest | None]:
     """The call, what its contents mean, and what in the request can't be read, the first of it."""
     _refuse_too_many(request, max_messages)
     config = request.generation_config or GeminiConfig()
@@ -175,16 +174,7 @@ def count_tokens(request: GeminiCountRequest, *, max_messages: int, is_native: b
     except Unreadable:
         if not is_native:
             raise
-    return estimate("\n".join(_counted(conversation.messages, tools)))
-
-
-def _counted(messages: Iterable[Message], tools: ToolUse | None) -> Iterator[str]:
-    for message in messages:
-        yield message.reasoning + message.text
-        for call in message.tool_calls:
-            yield call.name + call.arguments
-    for tool in tools.tools if tools else ():
-        yield tool.name + tool.description + json.dumps(tool.parameters, ensure_ascii=False, separators=(",", ":"))
+    return tokens_of(conversation.messages, tools)
 
 
 def _wants_events(query: bytes) -> bool:

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from app.api.gemini.contents import Conversation, Unreadable, read_conversation
+from app.api.gemini.contents import Unreadable, read_conversation
 from app.api.gemini.schemas import GeminiContent, GeminiInstruction
+from app.api.wire.conversation import Conversation
 from app.domain.chat import Image, Message, ToolCall
 from app.domain.errors import InvalidRequest
 
