@@ -1,4 +1,4 @@
-"""Importing much at once."""
+"""What is done around the import of many modules."""
 
 import gc
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_collection() -> Iterator[None]:
-    """Keep the garbage collector from looking through what is being imported: there is none, and it takes as long."""
+    """Keep the garbage collector from looking through what is imported: that takes time, and finds nothing."""
     gc.disable()
     try:
         yield

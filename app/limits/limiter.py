@@ -386,9 +386,7 @@ class Limiter:
                     start, end = max(start, one.quota.start / 1000), min(end, one.ends_at)
         places = tuple([MEASURES.index(allowance.limit.measure) for allowance in allowances])
         costs = any(allowance.limit.measure == "dollars" for allowance in allowances)
-        sized = [
-            allowance.limit.amount for allowance in allowances if not _ONE_EACH[MEASURES.index(allowance.limit.measure)]
-        ]
+        sized = [one.limit.amount for one, place in zip(allowances, places, strict=True) if not _ONE_EACH[place]]
         old = self._plans.get(key)
         plan = self._plans[key] = _Plan(
             tuple(allowances),
