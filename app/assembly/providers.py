@@ -20,15 +20,8 @@ from app.providers.anthropic.provider import AnthropicProvider
 from app.providers.api_upstream.provider import ApiProvider
 from app.providers.api_upstream.upstream import Upstream
 from app.providers.base import BaseProvider, ModelSpec
-from app.providers.config import (
-    KeyedEntry,
-    ProvidersFile,
-    ProvidersFileError,
-    Traffic,
-    configured_upstream,
-    configured_upstreams,
-    read_providers_file,
-)
+from app.providers.config import Traffic, configured_upstream, configured_upstreams
+from app.providers.entries import KeyedEntry, ProvidersFile, ProvidersFileError, read_providers_file
 from app.providers.gemini.provider import GeminiProvider
 from app.providers.http import HttpClient, Tls
 from app.providers.kimi.nonce import NoncePolicy

@@ -8,7 +8,7 @@ from app.domain.caller import Caller
 from app.domain.errors import ModelNotFound
 from app.keys.administration import only_key
 from app.keys.keyring import caller_of
-from app.providers.config import route_to
+from app.providers.entries import route_to
 from app.providers.registry import ModelRoute
 from app.providers.stored import UpstreamAdministration
 from app.storage.database import Connection

@@ -22,7 +22,7 @@ from app.cli.database_access import (
 )
 from app.domain.chat import ApiKind
 from app.domain.errors import GatewayError
-from app.providers.config import KeyedEntry, model_names
+from app.providers.entries import KeyedEntry, model_names
 from app.providers.stored import Opened, UpstreamAdministration, UpstreamFault, read_entry
 from app.providers.trying import try_upstream
 from app.storage.database import Connection

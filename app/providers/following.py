@@ -8,7 +8,7 @@ import structlog
 from msgspec import Struct
 
 from app.providers.base import BaseProvider
-from app.providers.config import KeyedEntry, route_to
+from app.providers.entries import KeyedEntry, route_to
 from app.providers.stored import Catalog, Opened, UpstreamFault
 from app.storage.database import Connection
 from app.storage.upstreams import UPSTREAMS_CHANGED, StoredRoute, list_routes, list_upstreams

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from pydantic import ValidationError
 
 from app.providers.base import BaseProvider
-from app.providers.config import KeyedEntry, entry_fault, route_to
+from app.providers.entries import KeyedEntry, entry_fault, route_to
 from app.providers.registry import ProviderRegistry
 from app.storage.audit import Actor, note_action, note_update
 from app.storage.clock import now

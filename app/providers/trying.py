@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from app.providers.base import ModelSpec
-from app.providers.config import KeyedEntry
+from app.providers.entries import KeyedEntry
 from app.providers.stored import Catalog
 
 # Whoever tries something waits for it.

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.providers.config import checked_http_url
+from app.providers.entries import checked_http_url
 
 
 def unquoted(value: str) -> str:

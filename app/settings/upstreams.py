@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, field_validator, model_validator
 
-from app.providers.config import PresetSettings, model_names
+from app.providers.entries import PresetSettings, model_names
 from app.providers.registry import ModelRoute
 from app.settings.group import Accepts, Bytes, HttpUrl, OptionalHttpUrl, Seconds, SettingsGroup, setting
 

@@ -8,13 +8,12 @@ from pydantic import SecretStr
 
 from app.providers.api_upstream.upstream import Upstream
 from app.providers.bounds import ModelBounds
-from app.providers.config import (
+from app.providers.config import Traffic, configured_upstreams
+from app.providers.entries import (
     PresetSettings,
     ProvidersFile,
     ProvidersFileError,
-    Traffic,
     checked_base_url,
-    configured_upstreams,
     read_providers_file,
 )
 from app.providers.openai_compatible.presets import PRESETS

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.providers.config import KeyedEntry
+from app.providers.entries import KeyedEntry
 from app.providers.following import UpstreamFollower
 from app.providers.registry import ModelRoute, ProviderRegistry
 from app.providers.stored import Catalog, Opened

@@ -8,7 +8,8 @@ from app.domain.relay import Service
 from app.providers.api_upstream.upstream import Upstream
 from app.providers.api_upstream.upstream_models import UpstreamModels
 from app.providers.base import ModelSpec
-from app.providers.config import ProvidersFileError, configured_upstreams, read_providers_file
+from app.providers.config import configured_upstreams
+from app.providers.entries import ProvidersFileError, read_providers_file
 from app.providers.services import services_named
 from tests.providers.test_config import DEFAULTS
 

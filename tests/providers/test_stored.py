@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from app.assembly.database import catalog_of
 from app.assembly.providers import build_providers
-from app.providers.config import ProvidersFileError, read_providers_file
+from app.providers.entries import ProvidersFileError, read_providers_file
 from app.providers.stored import NotStored, Opened, UpstreamAdministration, UpstreamFault
 from app.settings import load_settings
 from app.storage.audit import Actor, actions_before

@@ -12,7 +12,7 @@ from app.domain.caller import Caller
 from app.domain.errors import GatewayError, InvalidRequest, UpstreamTimeout
 from app.keys.keyring import caller_of
 from app.providers.base import BaseProvider, ModelSpec
-from app.providers.config import KeyedEntry
+from app.providers.entries import KeyedEntry
 from app.providers.stored import Catalog
 from app.providers.trying import try_upstream
 from app.storage.keys import key_of

@@ -28,7 +28,7 @@ from app.api.admin.services import AdminServices
 from app.api.admin.trying import Answerers, Probe, probed, tried, who_answers
 from app.domain.errors import InvalidRequest, KeyStoreUnavailable, NotFound, PreconditionFailed
 from app.providers.base import BaseProvider
-from app.providers.config import KeyedEntry
+from app.providers.entries import KeyedEntry
 from app.providers.stored import NotStored, Opened, UpstreamFault, document_of
 from app.storage.database import Connection
 from app.storage.upstreams import StoredRoute, list_routes

@@ -20,7 +20,7 @@ from app.domain.chat import ApiKind
 from app.domain.errors import InvalidRequest
 from app.domain.granting import Scope
 from app.providers.base import BaseProvider
-from app.providers.config import model_names, route_to
+from app.providers.entries import model_names, route_to
 from app.providers.openai_compatible.presets import PRESETS
 from app.providers.registry import ModelRoute
 from app.providers.stored import NotStored, Opened, UpstreamFault, changed_entry, read_entry

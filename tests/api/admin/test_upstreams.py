@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.providers.config import KeyedEntry
+from app.providers.entries import KeyedEntry
 from app.storage.database import Database
 from simulator.live import LiveSimulator
 from tests.api.admin.conftest import Opened, create
