@@ -189,7 +189,7 @@ class GeminiCountRequest(GoogleModel):
 class GeminiTokenCount(AnswerModel):
     """Tokens, estimated at four bytes of UTF-8 each."""
 
-    totalTokens: int  # noqa: N815 - the API's own name
+    totalTokens: int
 
 
 class GeminiAnswerContent(AnswerModel):
@@ -203,27 +203,27 @@ class GeminiCandidate(AnswerModel):
     """An answer."""
 
     content: GeminiAnswerContent
-    finishReason: Literal["STOP", "MAX_TOKENS", "SAFETY"] | None = None  # noqa: N815
+    finishReason: Literal["STOP", "MAX_TOKENS", "SAFETY"] | None = None
     index: int
 
 
 class GeminiUsage(AnswerModel):
     """Tokens, estimated at four bytes of UTF-8 each where the upstream doesn't count."""
 
-    promptTokenCount: int  # noqa: N815
-    candidatesTokenCount: int  # noqa: N815
-    totalTokenCount: int  # noqa: N815
-    thoughtsTokenCount: int | None = None  # noqa: N815
-    cachedContentTokenCount: int | None = None  # noqa: N815
+    promptTokenCount: int
+    candidatesTokenCount: int
+    totalTokenCount: int
+    thoughtsTokenCount: int | None = None
+    cachedContentTokenCount: int | None = None
 
 
 class GenerateContentResponse(AnswerModel):
     """A whole answer, or a part of a streamed one."""
 
     candidates: list[GeminiCandidate]
-    usageMetadata: GeminiUsage | None = None  # noqa: N815
-    modelVersion: str  # noqa: N815
-    responseId: str  # noqa: N815
+    usageMetadata: GeminiUsage | None = None
+    modelVersion: str
+    responseId: str
 
 
 class GeminiParts(RootModel[list[GenerateContentResponse]]):
@@ -234,18 +234,18 @@ class GeminiModel(AnswerModel):
     """A model that can be asked."""
 
     name: str = Field(examples=["models/kimi"])
-    displayName: str  # noqa: N815
+    displayName: str
     description: str
     version: str
-    inputTokenLimit: int | None = Field(None, description="absent where the limit isn't in tokens")  # noqa: N815
-    supportedGenerationMethods: list[str]  # noqa: N815
+    inputTokenLimit: int | None = Field(None, description="absent where the limit isn't in tokens")
+    supportedGenerationMethods: list[str]
 
 
 class GeminiModelPage(AnswerModel):
     """A page of the list of models."""
 
     models: list[GeminiModel]
-    nextPageToken: str | None = None  # noqa: N815
+    nextPageToken: str | None = None
 
 
 class GeminiError(AnswerModel):
