@@ -151,7 +151,7 @@ def opening_headers(
         names.update([exchange.names.get(name, name) for name in opening.ignored])
         headers.append((b"x-ignored-params", _listed(sorted(names)[:_MAX_IGNORED]).encode()))
     if opening.admission is not None and limit_headers is not None:
-        headers += limit_headers(opening.admission.tightest)
+        headers += opening.admission.headers(limit_headers)
     return headers
 
 

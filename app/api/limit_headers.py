@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 
 from app.api.request import RawHeaders
 from app.domain.limits import Headroom, Measure
+from app.limits.limiter import Tightest
 
-# Finds the tightest limit of some measures.
-Tightest = Callable[[frozenset[Measure]], Headroom | None]
 LimitHeaders = Callable[[Tightest], RawHeaders]
 
 _REQUESTS: frozenset[Measure] = frozenset({"requests"})

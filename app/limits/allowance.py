@@ -148,7 +148,8 @@ class Allowance:
             self._lost -= 1
             return
         self.free += 1
-        self._tell_freed()
+        if self.freed is not None:
+            self._tell_freed(self.freed)
 
     def settle_bucket(self, reserved: int, used: int) -> None:
         """Tell what became of something that was taken of a bucket, if it wasn't used up as it was taken.
@@ -159,12 +160,14 @@ class Allowance:
         after = self.free + reserved - used
         if used < reserved:
             # More than the store counts as held here may have been refilled in the meantime.
-            kept = max(min(after, self._reported), self.free)
-            self._returned += after - kept
-            after = kept
+            if after > self._reported:
+                kept = max(self._reported, self.free)
+                self._returned += after - kept
+                after = kept
             self.dry_until = 0.0
         self.free = after
-        self._tell_freed()
+        if self.freed is not None:
+            self._tell_freed(self.freed)
 
     def settle_quota(self, reserved: int, used: int, line: int) -> None:
         """Tell what became of something that was taken of a quota.
@@ -173,18 +176,21 @@ class Allowance:
             used: What was used in the end.
             line: The line of the journal that tells the ledger.
         """
-        self.in_use += used - reserved
         back = reserved - used
-        if back > 0 and self._lost:
+        self.in_use -= back
+        if used:
+            self._pending.append((line, used))
+        if back <= 0:
+            # What was used beyond its reservation comes out of what is free, as far as it goes.
+            self.free = max(self.free + back, min(self.free, 0))
+            return
+        if self._lost:
             lost = min(back, self._lost)
             self._lost -= lost
             back -= lost
-        # What was used beyond its reservation comes out of what is free, as far as it goes.
-        self.free = max(self.free + back, min(self.free, 0))
-        if used:
-            self._pending.append((line, used))
-        if back > 0:
-            self._tell_freed()
+        self.free += back
+        if self.freed is not None:
+            self._tell_freed(self.freed)
 
     def written(self, line: int) -> None:
         """The ledger knows of all lines up to this one."""
@@ -375,10 +381,9 @@ class Allowance:
     def _is_idle(self, now: float) -> bool:
         return now - self._used_at > _IDLE_SECONDS
 
-    def _tell_freed(self) -> None:
-        if self.freed is not None:
-            _done(self.freed)
-            self.freed = None
+    def _tell_freed(self, waiting: asyncio.Future[None]) -> None:
+        _done(waiting)
+        self.freed = None
 
     def _answer(self) -> None:
         if self.answer is not None:

@@ -9,6 +9,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -33,6 +34,9 @@ _MOST_WAITING = 16
 _FIRST_OUTPUT = 256.0
 _NEWEST_PART = 0.2
 _LOOK_AGAIN_SECONDS = 0.1
+# What headers say may be so old, if calls since then used at most this part of each limit that they tell of.
+_TOLD_SECONDS, _TOLD_PARTS = 0.1, 10_000
+_TOLD_MEASURES: frozenset[Measure] = frozenset({"requests", "tokens", "input tokens", "output tokens"})
 # What every call takes of each measure, whatever its size.
 _ONE_EACH = all_measured(1, 0, 0, 0, at_once=1)
 _NOTHING = all_measured(0, 0, 0, 0)
@@ -41,6 +45,9 @@ _NO_TOKENS = Usage(0, 0)
 Without = Literal["share", "refuse"]
 # Nano-dollars of tokens read, written, and read from a cache.
 Cost = Callable[[str, str, Usage], int]
+# Finds the tightest limit of some measures.
+Tightest = Callable[[frozenset[Measure]], Headroom | None]
+Headers = list[tuple[bytes, bytes]]
 
 
 class LimiterPolicy(Struct, frozen=True):
@@ -63,7 +70,7 @@ class _Plan(Struct):
     Args:
         owners: Whose limit each is, and how messages call it.
         ones: What a call takes of each, if that is one each; None if it depends on the call.
-        places: What each limit counts: its measure's place among `MEASURES`.
+        of_each: Takes what each limit counts out of what `all_measured` gives.
         costs: Whether one of them counts dollars.
         least: The fewest tokens that one of them allows at all; 0 if one counts dollars.
         until: When a quota's period ends, in the loop's time.
@@ -71,11 +78,13 @@ class _Plan(Struct):
         period: What the periods of its quotas have in common, in seconds since the epoch; None if it has none.
         output: The usual number of tokens in an answer.
         by_measures: The allowances of some measures, as far as they were asked for.
+        is_large: Whether headers needn't be exact to the last call.
+        told: What they said, as written by `told_by`; it may be said again until `told_until`, so many times.
     """
 
     allowances: tuple[Allowance, ...]
     owners: tuple[tuple[Scope, str], ...]
-    places: tuple[int, ...]
+    of_each: Callable[[tuple[int, ...]], tuple[int, ...]]
     costs: bool
     least: float
     ones: tuple[int, ...] | None
@@ -84,9 +93,14 @@ class _Plan(Struct):
     period: tuple[float, float] | None = None
     output: float = _FIRST_OUTPUT
     by_measures: dict[frozenset[Measure], tuple[Allowance, ...]] = field(default_factory=dict)
+    is_large: bool = False
+    told: Headers = field(default_factory=list)
+    told_by: Callable[[Tightest], Headers] | None = None
+    told_until: float = 0.0
+    told_again: int = 0
 
 
-class Admission:
+class Admission(Struct, eq=False):
     """A call that has been let in. `settle` must follow, however it ends.
 
     Attributes:
@@ -95,13 +109,10 @@ class Admission:
             machine's clock says.
     """
 
-    __slots__ = ("_limiter", "_plan", "_reserved", "at")
-
-    def __init__(self, limiter: "Limiter", plan: _Plan, reserved: Sequence[int], at: float = 0.0) -> None:
-        self.at = at
-        self._limiter = limiter
-        self._plan = plan
-        self._reserved = reserved
+    _limiter: "Limiter"
+    _plan: _Plan
+    _reserved: Sequence[int]
+    at: float = 0.0
 
     def settle(
         self,
@@ -124,7 +135,7 @@ class Admission:
         if charged is not None and plan.ones is None:
             plan.output += (charged.completion_tokens - plan.output) * _NEWEST_PART
         used_of = limiter.measured(plan, charged or (_NO_TOKENS if was_answered and counts else None), provider, model)
-        for allowance, place, amount in zip(plan.allowances, plan.places, self._reserved, strict=True):
+        for allowance, amount, used in zip(plan.allowances, self._reserved, plan.of_each(used_of), strict=True):
             unit = allowance.unit
             if unit == REQUEST and counts:
                 continue  # used up as it was taken
@@ -133,9 +144,33 @@ class Admission:
                 if allowance.wanted:
                     limiter.leases.note(allowance)
             elif allowance.is_given_back:
-                allowance.settle_quota(amount, used_of[place], limiter.line())
-            elif used_of[place] != amount:
-                allowance.settle_bucket(amount, used_of[place])
+                allowance.settle_quota(amount, used, limiter.line())
+            elif used != amount:
+                allowance.settle_bucket(amount, used)
+
+    def headers(self, write: Callable[[Tightest], Headers]) -> Headers:
+        """The headers that tell what limits leave.
+
+        Large limits are not looked at for each call: then headers are up to 0.1 s and 0.01 % of the limit behind.
+
+        Args:
+            write: Writes them.
+        """
+        plan, now = self._plan, self._limiter.now()
+        if plan.told_again > 0 and now < plan.told_until and plan.told_by is write:
+            plan.told_again -= 1
+            return plan.told
+        headers = write(self.tightest)
+        if plan.is_large:
+            plan.told, plan.told_by, plan.told_until = headers, write, now + _TOLD_SECONDS
+            plan.told_again = min(
+                [
+                    one.limit.amount // (max(amount, 1) * _TOLD_PARTS)
+                    for one, amount in zip(plan.allowances, self._reserved, strict=True)
+                    if one.limit.measure in _TOLD_MEASURES
+                ]
+            )
+        return headers
 
     def tightest(self, measures: frozenset[Measure]) -> Headroom | None:
         """What the tightest limit of one of these measures leaves, for the headers of the answer."""
@@ -217,15 +252,11 @@ class Limiter:
         if not plan.allowances:
             return None
         reserved: Sequence[int] = plan.ones or self._reservation(plan, call, provider, model)
-        if now >= self.leases.valid_until:
-            self.leases.expire(now)
-        for allowance, amount in zip(plan.allowances, reserved, strict=True):
-            if allowance.free < amount:
-                with Waiting("limits", on_wait):
-                    reserved = await self._wait(plan, reserved, call=call, provider=provider, model=model)
-                now = self.now()
-                break
-        return self._taken(plan, reserved, now)
+        while (admission := self._taken(plan, reserved, now)) is None:
+            with Waiting("limits", on_wait):
+                reserved = await self._wait(plan, reserved, call=call, provider=provider, model=model)
+            now = self.now()
+        return admission
 
     async def at_upstream(
         self, provider: str, model: str, seconds: float, on_wait: OnWait | None = None
@@ -246,13 +277,14 @@ class Limiter:
             plan = self._planned(key, owners)
         if not plan.allowances:
             return None
-        reserved: Sequence[int] = plan.ones or [_ONE_EACH[place] for place in plan.places]
-        try:
-            with Waiting("limits", on_wait):
-                reserved = await self._wait(plan, reserved, seconds, _MOST_WAITING * 64)
-        except (LimitReached, QuotaSpent, LimitsUnavailable) as refusal:
-            raise GatewayOverloaded(refusal.message, retry_after=refusal.retry_after) from None
-        return self._taken(plan, reserved, self.now())
+        reserved: Sequence[int] = plan.of_each(_ONE_EACH)
+        while (admission := self._taken(plan, reserved, self.now())) is None:
+            try:
+                with Waiting("limits", on_wait):
+                    reserved = await self._wait(plan, reserved, seconds, _MOST_WAITING * 64)
+            except (LimitReached, QuotaSpent, LimitsUnavailable) as refusal:
+                raise GatewayOverloaded(refusal.message, retry_after=refusal.retry_after) from None
+        return admission
 
     def measured(
         self, plan: _Plan, usage: Usage | None, provider: str, model: str, at_once: int = 0
@@ -263,10 +295,17 @@ class Limiter:
         cost = self._cost(provider, model, usage) if plan.costs and self._cost is not None else 0
         return all_measured(1, usage.prompt_tokens, usage.completion_tokens, cost, at_once)
 
-    def _taken(self, plan: _Plan, reserved: Sequence[int], now: float) -> Admission:
+    def _taken(self, plan: _Plan, reserved: Sequence[int], now: float) -> Admission | None:
+        """Take all of it, or nothing: None."""
+        if now >= self.leases.valid_until:
+            self.leases.expire(now)
+        # One loop that checks and takes, without a method for each limit: two would take half as long again.
         for allowance, amount in zip(plan.allowances, reserved, strict=True):
-            # Not a method of its own: that would take as long as all of this.
-            allowance.free = free = allowance.free - amount
+            free = allowance.free - amount
+            if free < 0:
+                self._untake(plan, reserved, allowance)
+                return None
+            allowance.free = free
             if allowance.is_given_back:
                 allowance.in_use += amount
             allowance.taken += amount
@@ -276,6 +315,16 @@ class Limiter:
             return Admission(self, plan, reserved)
         at, (start, end) = self._time(), plan.period
         return Admission(self, plan, reserved, at if start <= at < end else start if at < start else end - 0.001)
+
+    def _untake(self, plan: _Plan, reserved: Sequence[int], short: Allowance) -> None:
+        """Put back what was taken of the limits before the one that had too little."""
+        for allowance, amount in zip(plan.allowances, reserved, strict=True):
+            if allowance is short:
+                return
+            allowance.free += amount
+            if allowance.is_given_back:
+                allowance.in_use -= amount
+            allowance.taken -= amount
 
     def now(self) -> float:
         """The loop's time."""
@@ -310,7 +359,7 @@ class Limiter:
             least = amount
             if allowance.kind == "quota" and call is not None:
                 certain = self.measured(plan, Usage(_prompt_tokens(call), 0), provider, model)
-                least = max(certain[plan.places[short]], 1)
+                least = max(plan.of_each(certain)[short], 1)
             if self.leases.is_away:
                 self._share(allowance, now())
             elif not allowance.is_dry(least, now()):
@@ -334,7 +383,7 @@ class Limiter:
             raise LimitsUnavailable("Limits can't be checked at the moment; try again soon.", retry_after=2)
         self.leases.stand_alone(allowance, now)
 
-    def _reservation(self, plan: _Plan, call: ChatCall | RelayCall, provider: str, model: str) -> list[int]:
+    def _reservation(self, plan: _Plan, call: ChatCall | RelayCall, provider: str, model: str) -> Sequence[int]:
         """What a call is taken to need of each limit: its prompt, and an answer as long as usual."""
         prompt = _prompt_tokens(call)
         output = int(plan.output) * call.n
@@ -348,18 +397,15 @@ class Limiter:
             usual = self.measured(plan, used, provider, model, at_once=1)
         else:
             usual = all_measured(1, prompt, output, 0, 1)
-        reserved = [usual[place] for place in plan.places]
+        reserved = plan.of_each(usual)
         if prompt + output <= plan.least:
             return reserved
-        for number, (allowance, amount) in enumerate(zip(plan.allowances, reserved, strict=True)):
-            limit = allowance.limit
-            if amount > limit.amount:
-                certain = self.measured(plan, Usage(prompt, 0), provider, model)
-                if certain[plan.places[number]] > limit.amount:
-                    raise self._too_large(*plan.owners[number], limit, prompt)
-                # Never more than there is: the answer's length is only a guess.
-                reserved[number] = limit.amount
-        return reserved
+        certain = plan.of_each(self.measured(plan, Usage(prompt, 0), provider, model))
+        for allowance, owner, amount in zip(plan.allowances, plan.owners, certain, strict=True):
+            if amount > allowance.limit.amount:
+                raise self._too_large(*owner, allowance.limit, prompt)
+        # Never more than there is: the answer's length is only a guess.
+        return [min(amount, one.limit.amount) for one, amount in zip(plan.allowances, reserved, strict=True)]
 
     def _new_plan(self, caller: Caller, model: str) -> _Plan:
         whose = (
@@ -387,11 +433,12 @@ class Limiter:
         places = tuple([MEASURES.index(allowance.limit.measure) for allowance in allowances])
         costs = any(allowance.limit.measure == "dollars" for allowance in allowances)
         sized = [one.limit.amount for one, place in zip(allowances, places, strict=True) if not _ONE_EACH[place]]
+        told = [one.limit.amount for one in allowances if one.limit.measure in _TOLD_MEASURES]
         old = self._plans.get(key)
         plan = self._plans[key] = _Plan(
             tuple(allowances),
             tuple(owners),
-            places,
+            _of_each(places),
             costs,
             0 if costs else min(sized, default=math.inf),
             None if sized else (1,) * len(allowances),
@@ -399,6 +446,7 @@ class Limiter:
             self._book.version + self.leases.version,
             (start, end) if end < math.inf else None,
             _FIRST_OUTPUT if old is None else old.output,
+            is_large=min(told, default=0) >= 2 * _TOLD_PARTS,
         )
         while len(self._plans) > _MOST_PLANS:
             self._plans.popitem(last=False)
@@ -469,10 +517,20 @@ class Limiter:
             self._on_refusal(scope.kind, limit.measure)
 
 
+def _of_each(places: Sequence[int]) -> Callable[[tuple[int, ...]], tuple[int, ...]]:
+    """Takes what is at these places out of a tuple."""
+    # Of a single place it would give no tuple.
+    return itemgetter(*places) if len(places) > 1 else lambda measured: tuple([measured[place] for place in places])
+
+
 def _prompt_tokens(call: ChatCall | RelayCall) -> int:
     if isinstance(call, RelayCall):
         return call.prompt_tokens
-    return sum([estimate(message.text) for message in call.messages])
+    tokens = 0
+    # A loop, because most calls have one message: a list of one to add up takes twice as long.
+    for message in call.messages:
+        tokens += estimate(message.text)
+    return tokens
 
 
 async def _until_freed(allowance: Allowance, seconds: float) -> None:

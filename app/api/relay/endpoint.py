@@ -109,5 +109,5 @@ def _headers(opening: RelayOpening, context: RequestContext) -> RawHeaders:
         headers.append((b"x-fallback", ", ".join(opening.fallback).encode("latin-1")))
     limit_headers = context.error_form.limit_headers
     if opening.admission is not None and limit_headers is not None:
-        headers += limit_headers(opening.admission.tightest)
+        headers += opening.admission.headers(limit_headers)
     return headers
