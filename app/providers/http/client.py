@@ -1,7 +1,6 @@
 """The client: prepares request heads, finds a connection, and hands out replies."""
 
 import re
-import string
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import aclosing, asynccontextmanager
 from http.cookiejar import Cookie
@@ -26,14 +25,6 @@ CLIENT_HEADERS = frozenset(
 _TOKEN = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
 # Line breaks, and halves of surrogate pairs but for those that stand for bytes of the environment.
 _FORBIDDEN_IN_VALUE = re.compile("[\r\n\0\ud800-\udc7f\udd00-\udfff]")
-# How bytes stand in a form.
-_SAFE = (string.ascii_letters + string.digits + "_.-~").encode()
-_SAFE_OR_SPACE = _SAFE + b" "
-# Spaces are left for last: they become plus signs.
-_UNSAFE_RUN = re.compile(rb"[^%b ]+" % re.escape(_SAFE))
-_BYTES = tuple(bytes((byte,)) for byte in range(256))
-_QUOTED = tuple(byte if byte in _SAFE else b"+" if byte == b" " else b"%%%02X" % ord(byte) for byte in _BYTES)
-_FEW = 24
 # One for each URL with its headers: a handful in practice.
 _MAX_HEADS = 64
 
@@ -105,15 +96,13 @@ class HttpClient:
 
     # Plain functions that return a coroutine: an `async def` around it would be one more for each request.
 
-    def post_form(
-        self, url: str, form: Mapping[str, str], headers: Mapping[str, str]
-    ) -> Coroutine[Any, Any, HttpReply]:
-        """Post a form, and read the whole reply, whatever its status.
+    def post_form(self, url: str, form: bytes, headers: Mapping[str, str]) -> Coroutine[Any, Any, HttpReply]:
+        """Post an encoded form, and read the whole reply, whatever its status.
 
         Raises:
             HttpError: Any but `ProxyError` without a proxy; see `exceptions`.
         """
-        return self._request("POST", url, "application/x-www-form-urlencoded", headers, encode_form(form))
+        return self._request("POST", url, "application/x-www-form-urlencoded", headers, form)
 
     def post_json(self, url: str, body: bytes, headers: Mapping[str, str]) -> Coroutine[Any, Any, HttpReply]:
         """Post JSON, and read the whole reply, whatever its status. Raises as `post_form`."""
@@ -271,43 +260,3 @@ def _head_lines(method: str, url: ParsedUrl, content_type: str, headers: Mapping
     if proxy is not None and proxy.authorization and not url.destination.tls:
         lines.append(f"Proxy-Authorization: {proxy.authorization}")
     return "\r\n".join([*lines, ""]).encode("utf-8", "surrogateescape")
-
-
-def encode_form(form: Mapping[str, str]) -> bytes:
-    """Encode a form in UTF-8, at a fraction of the cost of `urlencode`; lone surrogates become question marks."""
-    return "&".join([f"{_quote(name)}={_quote(value)}" for name, value in form.items()]).encode()
-
-
-def _quote(text: str) -> str:
-    """The same as `urllib.parse.quote_plus`."""
-    if text.isascii() and (text.isidentifier() or text.isalnum()):
-        return text
-    return _quote_bytes(text.encode("utf-8", "replace")).decode()
-
-
-def _quote_bytes(data: bytes) -> bytes:
-    """Quote in the way that is fastest for these bytes."""
-    unsafe = data.translate(None, _SAFE_OR_SPACE)
-    if not unsafe:
-        return data.replace(b" ", b"+")
-    if not unsafe.isascii() and 2 * len(unsafe) > len(data):
-        # Chinese, for example: long runs, each quoted by one call.
-        return _UNSAFE_RUN.sub(_hexadecimal, data).replace(b" ", b"+")
-    distinct = set(unsafe)
-    if len(distinct) <= _FEW:
-        return _quote_each(data, distinct)
-    return b"".join([_QUOTED[byte] for byte in data])
-
-
-def _quote_each(data: bytes, distinct: set[int]) -> bytes:
-    """One pass for each distinct byte."""
-    if 0x25 in distinct:  # first, because the others put percent signs in
-        distinct.remove(0x25)
-        data = data.replace(b"%", b"%25")
-    for byte in distinct:
-        data = data.replace(_BYTES[byte], _QUOTED[byte])
-    return data.replace(b" ", b"+")
-
-
-def _hexadecimal(run: re.Match[bytes]) -> bytes:
-    return b"%" + run[0].hex("%").upper().encode()

@@ -1,16 +1,25 @@
 """What the site is sent: one message, in the form and with the headers of its own chat page. Pure."""
 
 import hashlib
-import secrets
+import os
 import time
+from functools import lru_cache
 from urllib.parse import urlsplit
 
-_ACTION = "kimi_send_message"
+from app.providers.http.forms import quoted
+
+# Of nonces and models, which are the same for many messages.
+_quoted_before = lru_cache(maxsize=64)(quoted)
 
 
-def message_form(*, nonce: str, message: str, model: str, session_id: str) -> dict[str, str]:
-    """The form fields of a message."""
-    return {"action": _ACTION, "nonce": nonce, "message": message, "model": model, "session_id": session_id}
+def message_form(*, nonce: str, message: str, model: str, session_id: str) -> bytes:
+    """The encoded form of a message."""
+    return b"action=kimi_send_message&nonce=%b&message=%b&model=%b&session_id=%b" % (
+        _quoted_before(nonce),
+        quoted(message),
+        _quoted_before(model),
+        session_id.encode(),
+    )
 
 
 def message_headers(*, page_url: str, user_agent: str) -> dict[str, str]:
@@ -28,7 +37,7 @@ def message_headers(*, page_url: str, user_agent: str) -> dict[str, str]:
 
 def new_session_id() -> str:
     """A fresh session id in the format of the site's chat page."""
-    return f"session_{int(time.time() * 1000)}_{secrets.token_hex(5)[:9]}"
+    return f"session_{int(time.time() * 1000)}_{os.urandom(5).hex()[:9]}"
 
 
 def lasting_session_id(conversation_id: str) -> str:

@@ -1,21 +1,21 @@
 """What the site is sent."""
 
 import re
+from urllib.parse import parse_qsl
 
 from app.providers.kimi.request import lasting_session_id, message_form, new_session_id
 
-NONCE = "0a1b2c3d4e"
-
 
 def test_a_message_is_the_form_that_the_site_expects() -> None:
-    """The fields of the form are those of the site's own page."""
-    assert message_form(nonce=NONCE, message="Hi\n月", model="moonshotai/Kimi", session_id="session_1_a") == {
-        "action": "kimi_send_message",
-        "nonce": NONCE,
-        "message": "Hi\n月",
-        "model": "moonshotai/Kimi",
-        "session_id": "session_1_a",
-    }
+    """The fields of the form are those of the site's own page, each quoted."""
+    form = message_form(nonce="0a&1", message="Hi\n月", model="moonshotai/Kimi", session_id="session_1_a")
+    assert parse_qsl(form.decode(), strict_parsing=True) == [
+        ("action", "kimi_send_message"),
+        ("nonce", "0a&1"),
+        ("message", "Hi\n月"),
+        ("model", "moonshotai/Kimi"),
+        ("session_id", "session_1_a"),
+    ]
 
 
 def test_session_ids_look_like_the_sites_own() -> None:
