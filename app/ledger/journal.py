@@ -24,7 +24,8 @@ _log = structlog.get_logger("kimi.ledger")
 _SUFFIX = ".journal"
 _SEGMENT = 4 * 1024 * 1024
 _MOST_IN_MEMORY = 8 * 1024 * 1024
-_CHUNK = 1024 * 1024
+# About 2,000 lines: one transaction of the database.
+_CHUNK = 512 * 1024
 _NEW_LINE = ord("\n")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -102,7 +103,7 @@ class JournalFile:
         return True
 
     def read(self, begin: int) -> bytes:
-        """Read whole lines from a position on, up to 1 MiB; empty at the end."""
+        """Read whole lines from a position on, up to 512 KiB; empty at the end."""
         data = os.pread(self._descriptor, min(_CHUNK, self.size - begin), begin)
         return data[: data.rfind(b"\n") + 1]
 

@@ -4,7 +4,6 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from zoneinfo import ZoneInfo
 
@@ -36,6 +35,7 @@ _log = structlog.get_logger("kimi.ledger")
 _PAUSE_SECONDS = 0.5
 # While the database is away it is tried again after this long.
 _AWAY_SECONDS = 1.0
+# Of the lines that no file took.
 _BATCH = 2000
 _DAY = 86_400_000
 _CHANGES_KEPT = _DAY
@@ -50,7 +50,7 @@ _TEXTS_DELETED_AT_ONCE = 50
 _OTHERS_TURN_SECONDS = 0.01
 # What a column of tokens takes.
 _MOST_TOKENS = 2**31 - 1
-_decode = msgspec.json.Decoder(RequestRow).decode
+_row = msgspec.json.Decoder(RequestRow)
 
 
 class LedgerWriter:
@@ -161,9 +161,8 @@ class LedgerWriter:
         growing = self._journal.is_growing(file)
         position = self._position(file.id)
         while data := file.read(position):
-            lines = data.splitlines(keepends=True)[:_BATCH]
-            end = position + sum(map(len, lines))
-            self._write(file.id, position, lines, end, len(lines) if own else 0)
+            end = position + len(data)
+            self._write(file.id, position, data, end, own=own)
             position = end
         if growing:
             return
@@ -186,7 +185,7 @@ class LedgerWriter:
             count, journal = len(self._taken), self._taken_as
             try:
                 if self._position(journal) == 0:  # else they had been written, and only the answer was lost
-                    self._write(journal, 0, self._taken, count, count)
+                    self._write(journal, 0, b"".join([b"%b\n" % line for line in self._taken]), count, own=True)
             except BaseException:
                 if journal not in self._unsure:
                     self._give_back()
@@ -210,13 +209,13 @@ class LedgerWriter:
                 self.written += count
         return self._positions[journal]
 
-    def _write(self, journal: str, begin: int, lines: Sequence[bytes], end: int, own: int) -> None:
+    def _write(self, journal: str, begin: int, lines: bytes, end: int, *, own: bool) -> None:
         """Carry over the lines between two positions of a journal.
 
         Args:
-            own: How many of them are this process's.
+            own: Whether they are this process's.
         """
-        rows = _rows(lines)
+        count, rows = lines.count(b"\n"), _rows(lines)
         committing = False
         try:
             with self._database.transaction() as connection:
@@ -225,12 +224,12 @@ class LedgerWriter:
         except BaseException:
             self._positions.pop(journal, None)
             if committing:  # Perhaps it was written, and only the answer is lost: the database knows how far it is.
-                self._unsure[journal] = end, own
+                self._unsure[journal] = end, count if own else 0
             raise
         self._positions[journal] = end
         self._unsure.pop(journal, None)
-        self.written += own
-        if unfit := len(lines) - len(rows) + refused:
+        self.written += count if own else 0
+        if unfit := count - len(rows) + refused:
             self.unfit += unfit
             _log.error("journal_lines_unfit", count=unfit, meaning="the calls in them are not in the ledger")
 
@@ -290,20 +289,33 @@ class LedgerWriter:
             return delete_rows_before(self._database, connection, row_id, _DELETED_AT_ONCE)
 
 
-def _rows(lines: Sequence[bytes]) -> list[RequestRow]:
-    """The rows of the lines that can be read: those of a disk that failed can't, and their neighbours count."""
-    rows = []
-    for line in lines:
-        with suppress(msgspec.DecodeError):
-            row = _decode(line)
-            if max(row.tokens_in, row.tokens_out, row.tokens_cached, row.tokens_cache_written or 0) > _MOST_TOKENS:
-                # What an upstream has counted may be any number.
-                row = replace(
-                    row,
-                    tokens_in=min(row.tokens_in, _MOST_TOKENS),
-                    tokens_out=min(row.tokens_out, _MOST_TOKENS),
-                    tokens_cached=min(row.tokens_cached, _MOST_TOKENS),
-                    tokens_cache_written=min(row.tokens_cache_written or 0, _MOST_TOKENS) or None,
-                )
-            rows.append(row)
-    return rows
+def _rows(lines: bytes) -> list[RequestRow]:
+    """The rows of the lines that can be read."""
+    try:
+        rows = _row.decode_lines(lines)
+    except msgspec.DecodeError:  # of a disk that failed: the neighbours of such a line count
+        rows = []
+        for line in lines.splitlines():
+            with suppress(msgspec.DecodeError):
+                rows.append(_row.decode(line))
+    return [row if _fits(row) else _fitted(row) for row in rows]
+
+
+def _fits(row: RequestRow) -> bool:
+    return (
+        row.tokens_in <= _MOST_TOKENS
+        and row.tokens_out <= _MOST_TOKENS
+        and row.tokens_cached <= _MOST_TOKENS
+        and (row.tokens_cache_written is None or row.tokens_cache_written <= _MOST_TOKENS)
+    )
+
+
+def _fitted(row: RequestRow) -> RequestRow:
+    """The row with numbers that columns take: what an upstream has counted may be any."""
+    return replace(
+        row,
+        tokens_in=min(row.tokens_in, _MOST_TOKENS),
+        tokens_out=min(row.tokens_out, _MOST_TOKENS),
+        tokens_cached=min(row.tokens_cached, _MOST_TOKENS),
+        tokens_cache_written=min(row.tokens_cache_written or 0, _MOST_TOKENS) or None,
+    )

@@ -96,6 +96,11 @@ class Prices:
         """All prices that there are."""
         return cls(connection.execute(select(_PRICES).order_by(_PRICES.c.since.desc())).all())
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has a price."""
+        return not self._rows
+
     def cost(
         self,
         provider: str,
