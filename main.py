@@ -6,8 +6,11 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 try:
-    from app.cli.commands import main
-    from app.settings import SettingsError, load_settings
+    from app.cli.imports import light_imports
+
+    with light_imports():
+        from app.cli.commands import main
+        from app.settings import SettingsError, load_settings
 except ModuleNotFoundError as missing:
     if (missing.name or "").partition(".")[0] == "app":
         raise
@@ -23,7 +26,8 @@ if TYPE_CHECKING:
 def create_app() -> "FastAPI":
     """Make a gateway from the environment's settings, for `uvicorn --factory main:create_app`."""
     # Imported only now: most commands need none of it, and it takes longer than all that they do.
-    assembly = importlib.import_module("app.assembly.app")
+    with light_imports():
+        assembly = importlib.import_module("app.assembly.app")
     try:
         app: FastAPI = assembly.create_app(load_settings())
     except SettingsError as error:

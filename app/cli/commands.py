@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from app import __version__
-from app.cli.imports import without_collection
+from app.cli.imports import light_imports
 from app.settings import SettingsError
 
 
@@ -14,7 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the process's exit status."""
     options, rest = _parser().parse_known_args(arguments)
     # Imported only now: a gateway that serves has no use for what the other commands need.
-    with without_collection():
+    with light_imports():
         command = importlib.import_module(f"app.cli.{(options.command or 'serve').replace('-', '_')}")
     parser = argparse.ArgumentParser(prog=f"main.py {options.command}", description=command.__doc__)
     if options.declares_more:

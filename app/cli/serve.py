@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from app.assembly.app import create_app
 from app.cli.addresses import shown_host
 from app.cli.connections import ConnectionLimits, HttpProtocol
-from app.cli.imports import without_collection
+from app.cli.imports import light_imports
 from app.cli.reloading import inherited_socket, main_file, settings_fault, start_anew
 from app.cli.server import GracefulServer, allow_open_files, most_connections
 from app.settings import Settings, load_settings
@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     """Serve until told to stop, and return the exit status."""
     given = {"api_host": options.host, "api_port": options.port}
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})
-    with without_collection():
+    with light_imports():
         app = create_app(settings)
         prepare_database(settings)
     listening = settings.listening
