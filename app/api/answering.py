@@ -76,8 +76,10 @@ class AnsweringEndpoint:
             )
             await response.send(context, receive, send)
             return
-        async with cancel_on_disconnect(receive):
-            answers = [await self._service.complete(call, context.caller, origin) for call in exchange.calls]
+        with cancel_on_disconnect(receive):
+            answers = []
+            for call in exchange.calls:  # no comprehension: it would be one more coroutine
+                answers.append(await self._service.complete(call, context.caller, origin))  # noqa: PERF401
             if exchange.keep is not None:
                 await exchange.keep(answers[-1].ending)
             if answers[-1].ending.notice:

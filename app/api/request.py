@@ -186,6 +186,18 @@ class SessionHints(TypedDict):
     cache: CacheWish | None
 
 
+# The headers that say any of it.
+_HINTS = frozenset(
+    {
+        *(b"x-session-id", b"x-session-reset", b"x-session-strict", b"x-stainless-retry-count"),
+        *(b"idempotency-key", b"x-provider", b"cache-control"),
+    }
+)
+_NO_HINTS = SessionHints(
+    session=None, reset=False, strict=False, is_retry=False, idempotency_key=None, provider=None, cache=None
+)
+
+
 def caller_of(request: Request) -> Caller:
     """Who has sent a request."""
     context: RequestContext = request.scope["context"]
@@ -199,7 +211,7 @@ def unique_id(prefix: str, size: int) -> str:
         prefix: How it begins.
         size: Random bytes in it, written in hex.
     """
-    return prefix + random.randbytes(size).hex()  # noqa: S311 - see above
+    return f"{prefix}{random.getrandbits(8 * size):0{2 * size}x}"
 
 
 def says_json(headers: Mapping[bytes, bytes]) -> bool:
@@ -234,6 +246,8 @@ def session_hints(headers: Mapping[bytes, bytes], user: str | None) -> SessionHi
     Raises:
         InvalidRequest: The session id is too long.
     """
+    if not user and _HINTS.isdisjoint(headers):
+        return _NO_HINTS
     header = headers.get(b"x-session-id")
     # Percent-encoded, as responses have it, or plain UTF-8.
     given = unquote(header.decode("utf-8", "replace"), errors="replace").strip() if header else ""
@@ -283,7 +297,7 @@ def session_id_header(session_id: str) -> bytes:
 
 
 class cancel_on_disconnect:  # noqa: N801 - reads like asyncio.timeout, its sibling
-    """Cancels the code in the `async with` block when the client closes the connection.
+    """Cancels the code in the `with` block when the client closes the connection.
 
     The request's body must have been read before. Raises `ClientClosedRequest` in place of the cancellation.
     """
@@ -294,7 +308,7 @@ class cancel_on_disconnect:  # noqa: N801 - reads like asyncio.timeout, its sibl
         self._receive = receive
         self._gone = False
 
-    async def __aenter__(self) -> Self:
+    def __enter__(self) -> Self:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("cancel_on_disconnect works in tasks only.")
@@ -302,7 +316,7 @@ class cancel_on_disconnect:  # noqa: N801 - reads like asyncio.timeout, its sibl
         self._watcher = asyncio.create_task(self._watch())
         return self
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._watcher.cancel()

@@ -250,7 +250,7 @@ async def test_a_client_that_leaves_cancels_what_is_done_for_it() -> None:
         return {"type": "http.disconnect"}
 
     async def work() -> None:
-        async with cancel_on_disconnect(receive):
+        with cancel_on_disconnect(receive):
             leaves.set()
             await asyncio.Event().wait()
 
@@ -277,7 +277,7 @@ async def test_nobody_watches_a_client_whose_request_is_done() -> None:
             watched.set()
         return {}
 
-    async with cancel_on_disconnect(receive):
+    with cancel_on_disconnect(receive):
         await watching.wait()
     async with asyncio.timeout(WAIT_SECONDS):
         await watched.wait()
@@ -292,7 +292,7 @@ async def test_another_cancellation_is_not_taken_for_a_client_that_left() -> Non
         return {}
 
     async def work() -> None:
-        async with cancel_on_disconnect(receive):
+        with cancel_on_disconnect(receive):
             begun.set()
             await asyncio.Event().wait()
 

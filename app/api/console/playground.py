@@ -112,9 +112,8 @@ class PlaygroundPages:
         models = [(form.get("model", ""), "1")]
         if form.get("model2"):
             models.append((form["model2"], "2"))
-        async with cancel_on_disconnect(request.receive):
-            with self._misbehaving(form):
-                results = await asyncio.gather(*(self._answered(request, form, *one) for one in models))
+        with cancel_on_disconnect(request.receive), self._misbehaving(form):
+            results = await asyncio.gather(*(self._answered(request, form, *one) for one in models))
         return await self._shown(request, form, results)
 
     async def stream(self, request: Request) -> Response:

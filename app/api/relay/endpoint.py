@@ -60,17 +60,15 @@ class RelayEndpoint:
         writer = ResponseWriter(send, self._write_timeout)
         opening: RelayOpening | None = None
         try:
-            async with (
-                cancel_on_disconnect(receive),
-                aclosing(self._service.relay(call, context.caller, origin)) as parts,
-            ):
-                async for part in parts:
-                    if isinstance(part, RelayOpening):
-                        opening = part
-                        await writer.start(context.begin_response(200, _headers(opening, context)))
-                    else:
-                        for place in range(0, len(part), _PIECE):
-                            await writer.write(part[place : place + _PIECE])
+            with cancel_on_disconnect(receive):
+                async with aclosing(self._service.relay(call, context.caller, origin)) as parts:
+                    async for part in parts:
+                        if isinstance(part, RelayOpening):
+                            opening = part
+                            await writer.start(context.begin_response(200, _headers(opening, context)))
+                        else:
+                            for place in range(0, len(part), _PIECE):
+                                await writer.write(part[place : place + _PIECE])
             await writer.write(b"", more=False)
         except GatewayError as error:
             if opening is None:

@@ -98,10 +98,11 @@ class EventStream:
             on_ping=self._metrics.heartbeat,
         )
         try:
-            async with cancel_on_disconnect(receive), aclosing(self._events) as events:
-                with out:
-                    await self._write_all(events, out)
-                await out.writer.write(b"", more=False)
+            with cancel_on_disconnect(receive):
+                async with aclosing(self._events) as events:
+                    with out:
+                        await self._write_all(events, out)
+                    await out.writer.write(b"", more=False)
         except ClientClosedRequest:
             if out.encoder is None:
                 raise

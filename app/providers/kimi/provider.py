@@ -1,9 +1,10 @@
 """The flow of one message: nonce, post, answer; and once more with a fresh page if the site rejects the nonce."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from app.domain.chat import Completion, Delta
 from app.domain.errors import CloudflareChallenge, EmptyReply, NonceRejected
@@ -94,23 +95,24 @@ class KimiProvider(BaseProvider):
         """Fetch the page and its nonce, unless that has been done."""
         await self._nonces.current()
 
-    async def create_completion(self, request: CompletionRequest) -> Completion:
+    # Here and below, plain functions that return a coroutine: an `async def` around it would be one more for each call.
+
+    def create_completion(self, request: CompletionRequest) -> Coroutine[Any, Any, Completion]:
         """The site's answer, which arrives whole."""
-        text = await self._guard.run(
+        return self._guard.run(
             partial(self._exchange, request),
             caller_id=request.caller_id,
             deadline=request.deadline,
             retries=request.retries,
             on_wait=request.on_wait,
         )
-        return Completion(text)
 
     async def stream_completion(self, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
         """The same answer as a single part; the API types it out to the client."""
         completion = await self.create_completion(request)
         yield Delta(completion.text, whole=True)
 
-    async def _exchange(self, request: CompletionRequest) -> str:
+    async def _exchange(self, request: CompletionRequest) -> Completion:
         clearance = await self._nonces.current(request.on_wait)
         try:
             return await self._send(request, clearance)
@@ -122,19 +124,23 @@ class KimiProvider(BaseProvider):
             self._nonces.condemn(fresh, rejection)
             raise
 
-    async def _send(self, request: CompletionRequest, clearance: Clearance) -> str:
+    def _send(self, request: CompletionRequest, clearance: Clearance) -> Coroutine[Any, Any, Completion]:
         prompt = request.prompt
         if isinstance(prompt, TextPrompt) and prompt.earlier_parts:
-            # A session of their own: were they sent again into the same one, they would be in it twice.
-            session_id = new_session_id()
-            for part in prompt.earlier_parts:
-                with suppress(EmptyReply):  # nothing need be said to a part
-                    await self._post(part, request, clearance, session_id)
-        else:
-            session_id = self._upstream_session(request)
+            return self._send_parts(prompt, request, clearance)
+        return self._post(prompt.text, request, clearance, self._upstream_session(request))
+
+    async def _send_parts(self, prompt: TextPrompt, request: CompletionRequest, clearance: Clearance) -> Completion:
+        # A session of their own: were they sent again into the same one, they would be in it twice.
+        session_id = new_session_id()
+        for part in prompt.earlier_parts:
+            with suppress(EmptyReply):  # nothing need be said to a part
+                await self._post(part, request, clearance, session_id)
         return await self._post(prompt.text, request, clearance, session_id)
 
-    async def _post(self, message: str, request: CompletionRequest, clearance: Clearance, session_id: str) -> str:
+    async def _post(
+        self, message: str, request: CompletionRequest, clearance: Clearance, session_id: str
+    ) -> Completion:
         form = message_form(
             nonce=clearance.nonce, message=message, model=request.model.upstream_id, session_id=session_id
         )
@@ -145,7 +151,7 @@ class KimiProvider(BaseProvider):
                 raise translated(error) from error
             text = read_reply(reply, nonce=clearance.nonce)
         self._nonces.approve(clearance)
-        return text
+        return Completion(text)
 
     def _upstream_session(self, request: CompletionRequest) -> str:
         if not self._keep_upstream_session or request.conversation_id is None:
