@@ -219,6 +219,10 @@ def reach(tables: Tables, micro: dict[str, float]) -> list[tuple[str, str, str, 
     cpu, event = "cpu_ms_per_request", "cpu_us_per_event"
     inverse = tables.ratio("closed", "litellm", "gateway", cpu)
     row("CPU of a request, LiteLLM's share", "≤ 1/45", inverse, lambda x: x >= 45, "1/{:.0f}")
+    inverse = tables.ratio("closed", "litellm", "gateway", cpu, "closed-plain")
+    row("… without a session", "≤ 1/55", inverse, lambda x: x >= 55, "1/{:.0f}")
+    inverse = tables.ratio("closed", "litellm", "gateway-limits", cpu, "closed-plain")
+    row("… and of a key with four limits", "≤ 1/52", inverse, lambda x: x >= 52, "1/{:.0f}")
     for name, title in (("floor", "… and the floor's"), ("own-floor", "… and the floor's with our client")):
         row(title, "≤ 1.5 ×", tables.ratio("closed", "gateway", name, cpu), lambda x: x <= 1.5, "{:.2f} ×")
     added = tables.added(200, "gateway", "p50_ms")

@@ -28,6 +28,8 @@ _QUESTION = (
     "and what the dust in the air has to do with it."
 )
 _START_SECONDS = 120.0
+# So large that none of them ever refuses a call.
+FOUR_LIMITS = "10M requests/minute, 1000M tokens/minute, 5000 at once, 100000M tokens/day"
 # What 2,000 calls at once need; the defaults are a polite guest's.
 MANY_CALLS = {"UPSTREAM_CONCURRENCY": "4000", "UPSTREAM_QUEUE_SIZE": "4000"}
 
@@ -212,6 +214,20 @@ SUBJECTS = (
         "this gateway, passing on from an OpenAI-compatible upstream",
         lambda p: (p.python("gateway"), "main.py", "serve"),
         _api_gateway,
+    ),
+    Subject(
+        "gateway-none",
+        "this gateway without a database",
+        lambda p: (p.python("gateway"), "main.py", "serve"),
+        lambda place: {**_gateway(place), "DATABASE_URL": "none"},
+        sessions=True,
+    ),
+    Subject(
+        "gateway-limits",
+        "this gateway, a key with four limits",
+        lambda p: (p.python("gateway"), "main.py", "serve"),
+        lambda place: {**_gateway(place), "DEFAULT_LIMITS": FOUR_LIMITS},
+        sessions=True,
     ),
     Subject("gateway", "this gateway", lambda p: (p.python("gateway"), "main.py", "serve"), _gateway, sessions=True),
 )

@@ -68,6 +68,7 @@ class Allowance:
         "_reported",
         "_returned",
         "_share",
+        "_share_left",
         "_taken_before",
         "_taken_seen",
         "_used_at",
@@ -126,6 +127,8 @@ class Allowance:
         self._lost = 0
         # While the store is away: what was freed of this worker's share, the share, and among how many it is divided.
         self._alone = self._share = 0
+        # Of a quota: what was left of the share when the store came back.
+        self._share_left = 0
         self._divided = 1
         self._rate = 0.0
         self.taken = 0
@@ -257,6 +260,7 @@ class Allowance:
             self._lost = min(excess - given_up, self.in_use)
         self._reported += grant.granted
         self._is_unsure = False
+        self._share_left = 0
         self._divided = 1
         self._left, self._answered_at, self.wanted, self.used = grant.left, now, grant.wanted, grant.used
         if grant.granted < need:
@@ -307,6 +311,9 @@ class Allowance:
         """
         has_to_tell = self._reported > 0 or self.held > 0 or self._returned > 0 or self._is_unsure
         share_left = min(max(self.free, 0), self._alone)
+        if is_back and self._alone:
+            # If the store is away again before it has granted anything, the rest of the share is this worker's again.
+            self._share_left = share_left
         self.free = min(self.free, 0)
         if not is_back:
             self.free += share_left
@@ -340,10 +347,11 @@ class Allowance:
             free = max(self.free, min(self.free + self._returned + refilled, share))
             self._alone += max(free - self.free - self._returned, 0)
             self.free, self._returned = free, 0
-        elif self._left > 0:
-            self._alone += int(self._left // workers)
-            self.free += int(self._left // workers)
-            self._left = 0.0
+        elif self._left > 0 or self._share_left:
+            freed = self._share_left or int(self._left // workers)
+            self._alone += freed
+            self.free += freed
+            self._left, self._share_left = 0.0, 0
 
     def is_dry(self, amount: int, now: float) -> bool:
         """Whether the store is known not to have so much. It may have had too little for a larger call only."""

@@ -29,7 +29,8 @@ from app.limits.book import LimitBook
 from app.limits.leases import Leases
 
 _MOST_PLANS = 20_000
-_MOST_WAITING = 16
+# Calls that may wait for a limit at a time: so many, or as many as it lets in within the longest wait, up to a bound.
+_MOST_WAITING, _MOST_WAITING_AT_LARGE_LIMITS = 16, 1000
 # What an answer is taken to need before there was one, and how much the newest one counts for the next.
 _FIRST_OUTPUT = 256.0
 _NEWEST_PART = 0.2
@@ -223,7 +224,8 @@ class Limiter:
         self.line = line
         self._on_refusal = on_refusal
         self._plans: OrderedDict[tuple[str, str, str], _Plan] = OrderedDict()
-        self._clock: Callable[[], float] | None = None
+        # The loop's time; a loop is there from the first call on.
+        self.now: Callable[[], float] = self._first_now
 
     @property
     def limits_upstreams(self) -> bool:
@@ -326,11 +328,9 @@ class Limiter:
                 allowance.in_use -= amount
             allowance.taken -= amount
 
-    def now(self) -> float:
-        """The loop's time."""
-        if self._clock is None:
-            self._clock = asyncio.get_running_loop().time
-        return self._clock()
+    def _first_now(self) -> float:
+        self.now = asyncio.get_running_loop().time
+        return self.now()
 
     async def _wait(
         self,
@@ -374,9 +374,15 @@ class Limiter:
             if allowance.is_dry(least, now()):
                 pause = max(pause, allowance.dry_until - now())
             is_spent = allowance.kind == "quota" and allowance.used >= allowance.limit.amount
-            if is_spent or now() + pause > deadline or allowance.waiting >= most_waiting:
+            if is_spent or now() + pause > deadline or allowance.waiting >= max(most_waiting, self._let_in(allowance)):
                 raise self._refusal(plan, short, least, now())
             await _until_freed(allowance, pause)
+
+    def _let_in(self, allowance: Allowance) -> float:
+        """How many calls a limit lets in within the longest wait, as far as that matters."""
+        if not allowance.seconds_each or allowance.unit != REQUEST:
+            return 0
+        return min(self._policy.wait / allowance.seconds_each, _MOST_WAITING_AT_LARGE_LIMITS)
 
     def _share(self, allowance: Allowance, now: float) -> None:
         if self._policy.without_store == "refuse":

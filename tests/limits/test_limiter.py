@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -11,13 +11,13 @@ import pytest
 from app.domain.caller import Caller
 from app.domain.chat import ChatCall, Message, Usage
 from app.domain.errors import GatewayError, GatewayOverloaded, LimitReached, QuotaSpent
-from app.domain.granting import Scope
+from app.domain.granting import Claim, Exchanged, Scope
 from app.domain.limits import read_limits
 from app.domain.usage import CallRecord
 from app.limits.book import LimitBook
 from app.limits.leases import Leases
 from app.limits.limiter import Admission, Limiter, LimiterPolicy
-from app.limits.store import MemoryStore
+from app.limits.store import MemoryStore, StoreAway
 from tests.loops import in_leaping_time
 
 UTC = ZoneInfo("UTC")
@@ -391,5 +391,64 @@ def test_days_are_exact_over_midnight(monkeypatch: pytest.MonkeyPatch) -> None:
         day = int(midnight) // 86_400
         assert days == {day - 1: 20, day: 20}
         await gateway.leases.aclose()
+
+    leaping(work())
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.3])
+def test_nobody_is_refused_while_there_is_plenty(delay: float) -> None:
+    """Many calls that come before the store's first answer, or while it is slow, all get in."""
+
+    async def work() -> None:
+        gateway = Gateway("1M requests/minute, 5000 at once, 1000M tokens/day")
+        exchange = gateway.store.exchange
+
+        async def slowly(claims: Sequence[Claim]) -> Exchanged:
+            await asyncio.sleep(delay)
+            return await exchange(claims)
+
+        gateway.store.exchange = slowly  # type: ignore[method-assign]
+        first = asyncio.create_task(gateway.count(100))
+        await asyncio.sleep(delay / 2)
+        assert await gateway.count(100) == 100
+        assert await first == 100
+
+    leaping(work())
+
+
+def test_a_store_that_comes_and_goes_takes_no_share_of_a_quota() -> None:
+    """A store that answers looks but no claims, as one whose disk is full, leaves each worker the rest of its share."""
+
+    async def work() -> None:
+        gateway = Gateway("100 requests/day")
+        exchange = gateway.store.exchange
+
+        async def looked_at(claims: Sequence[Claim]) -> Exchanged:
+            if claims:
+                raise StoreAway("its disk is full")
+            return await exchange(claims)
+
+        gateway.store.exchange = looked_at  # type: ignore[method-assign]
+        let_in = 0
+        for _ in range(10):
+            let_in += await gateway.count(20)
+            await asyncio.sleep(2)
+        assert let_in == 100
+
+    leaping(work())
+
+
+def test_calls_of_a_large_limit_wait_for_a_moment_however_many_they_are() -> None:
+    """A limit that lets in hundreds within a second doesn't refuse the hundredth call for want of a place to wait."""
+
+    async def work() -> None:
+        gateway = Gateway("100k requests/minute")
+
+        async def away(claims: Sequence[Claim]) -> Exchanged:
+            raise StoreAway(f"it is away, with {len(claims)} claims")
+
+        # The worker's share refills from nothing.
+        gateway.store.exchange = away  # type: ignore[method-assign]
+        assert await gateway.count(200) == 200
 
     leaping(work())
