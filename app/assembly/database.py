@@ -215,6 +215,7 @@ def describe(settings: DatabaseSettings) -> str:
         database = Database(settings.url.get_secret_value(), timeout=5)
     except ValueError as error:
         raise SettingsError(f"DATABASE_URL: {error}") from None
+    is_new = ", a new file" if database.is_missing else ""
     try:
         prepare(database)
         with database.transaction(reads=True) as connection:
@@ -223,7 +224,7 @@ def describe(settings: DatabaseSettings) -> str:
         raise SettingsError(f"DATABASE_URL: {database.shown_url} can't be used: {error}") from None
     finally:
         database.close()
-    return f"{database.shown_url}, {count} keys"
+    return f"{database.shown_url}{is_new}, {count} keys"
 
 
 def upstream_names(settings: DatabaseSettings) -> list[str]:

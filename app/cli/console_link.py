@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _printed(base_url: str | None) -> int:
-    with open_database() as database, database.transaction() as connection:
+    with open_database(may_make=True) as database, database.transaction() as connection:
         ticket = make_link_ticket(connection)
     print_link(link_below(base_url, ticket))
     return 0

@@ -34,14 +34,17 @@ def command_settings() -> Settings:
 
 
 @contextmanager
-def open_database(*, prepare: bool = True) -> Iterator[Database]:
+def open_database(*, prepare: bool = True, may_make: bool = False) -> Iterator[Database]:
     """Open the database that the settings name, with its tables up to date.
 
     Args:
         prepare: Whether its tables are brought up to date first.
+        may_make: Whether a file that isn't there is made, and told of: by what puts something into it. Anything else
+            would only hide a path that is mistyped.
 
     Raises:
         SettingsError: There is none, or it can't be used.
+        CommandFault: Its file isn't there.
     """
     settings = command_settings().database
     if not settings.enabled:
@@ -51,11 +54,23 @@ def open_database(*, prepare: bool = True) -> Iterator[Database]:
     except ValueError as error:
         raise SettingsError(f"DATABASE_URL: {error}") from None
     try:
+        if database.is_missing:
+            _tell_missing(database, may_make=may_make)
         if prepare:
             migrate(database)
         yield database
     finally:
         database.close()
+
+
+def _tell_missing(database: Database, *, may_make: bool) -> None:
+    file = database.url.database
+    if not may_make:
+        raise CommandFault(
+            f"There is no database {file} (DATABASE_URL) yet. The gateway makes it at its first start, and so does: "
+            "python main.py database migrate"
+        )
+    print(f"There was no database {file} (DATABASE_URL) yet; a new one is made.", file=sys.stderr)
 
 
 def operator() -> Actor:

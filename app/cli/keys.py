@@ -77,7 +77,7 @@ def _add_fields(parser: argparse.ArgumentParser) -> None:
 
 
 def _done(options: argparse.Namespace) -> int:
-    with open_database() as database:
+    with open_database(may_make=options.action == "create") as database:
         if options.action == "list":
             with database.transaction(reads=True) as connection:
                 keys = list_keys(connection, revoked=options.all)

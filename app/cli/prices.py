@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _imported(file: Path) -> int:
     rows = list(_rows(file))
-    with open_database() as database, database.transaction() as connection:
+    with open_database(may_make=True) as database, database.transaction() as connection:
         change_prices(database, connection, operator(), rows)
     print(f"Prices read: {len(rows)}. Each counts for calls from now on that begin on its date or later.")
     return 0

@@ -80,15 +80,18 @@ def run(options: argparse.Namespace) -> int:
 
 
 @contextmanager
-def upstreams_of_settings() -> Iterator[tuple[UpstreamAdministration, Connection]]:
+def upstreams_of_settings(*, may_make: bool = False) -> Iterator[tuple[UpstreamAdministration, Connection]]:
     """What changes upstreams and routes, in a transaction of the database that the settings name.
+
+    Args:
+        may_make: See `open_database`.
 
     Raises:
         CommandFault: It is told why something can't be done.
     """
     settings = command_settings()
     providers = build_providers(settings)
-    with open_database() as database, database.transaction() as connection:
+    with open_database(may_make=may_make) as database, database.transaction() as connection:
         try:
             yield UpstreamAdministration(database, catalog_of(settings, providers)), connection
         except UpstreamFault as fault:
@@ -99,7 +102,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.action == "test":
         return _test(options)
     fields = _fields(options) if options.action in ("add", "change") else {}
-    with upstreams_of_settings() as (upstreams, connection):
+    with upstreams_of_settings(may_make=options.action == "add") as (upstreams, connection):
         name, actor = getattr(options, "name", ""), operator()
         match options.action:
             case "list":
@@ -159,12 +162,13 @@ def _asked_key() -> str:
 
 def _test(options: argparse.Namespace) -> int:
     fields = _fields(options)
-    with upstreams_of_settings() as (upstreams, connection):
-        catalog = upstreams.catalog
-        if options.name in catalog.registry.own_names and not fields:
-            raise CommandFault("This one stands in the settings; `main.py doctor` tries it.")
-        entry = read_entry({**fields, "name": options.name}) if fields else _entry(upstreams, connection, options.name)
+    settings = command_settings()
+    catalog = catalog_of(settings, build_providers(settings))
+    if options.name in catalog.registry.own_names and not fields:
+        raise CommandFault("This one stands in the settings; `main.py doctor` tries it.")
     try:
+        # What is only tried needs no database.
+        entry = read_entry({**fields, "name": options.name}) if fields else _stored_entry(options.name)
         models = [spec.id for spec in asyncio.run(try_upstream(catalog, entry))]
     except UpstreamFault as fault:
         raise CommandFault(str(fault)) from None
@@ -175,8 +179,9 @@ def _test(options: argparse.Namespace) -> int:
     return 0
 
 
-def _entry(upstreams: UpstreamAdministration, connection: Connection, name: str) -> KeyedEntry:
-    opened = upstreams.upstream(connection, name)
+def _stored_entry(name: str) -> KeyedEntry:
+    with upstreams_of_settings() as (upstreams, connection):
+        opened = upstreams.upstream(connection, name)
     if opened.entry is None:
         raise CommandFault(f"It can't be used: {opened.fault}.")
     return opened.entry

@@ -10,6 +10,7 @@ import pytest
 
 from app.cli.commands import main
 from simulator.live import LiveSimulator
+from tests.databases import ready_file
 from tests.live import ALICE_KEY
 
 Run = Callable[..., str]
@@ -20,7 +21,7 @@ _KEY = "sk-of-an-upstream-10c7aa"
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs a command and returns what it prints, together with what it complains of."""
     monkeypatch.chdir(tmp_path)  # where no .env is
-    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/gateway.db")
+    monkeypatch.setenv("DATABASE_URL", ready_file(tmp_path / "gateway.db"))
     monkeypatch.setenv("API_MASTER_KEY", ALICE_KEY)
     monkeypatch.setenv("SECRET_KEY", "s" * 32)
 
