@@ -30,6 +30,17 @@ class KeyFault(Exception):
         self.param = param
 
 
+class KeyIsRevoked(KeyFault):
+    """A revoked key stays revoked: it can't be paused, resumed or given another secret.
+
+    Args:
+        key: The key.
+    """
+
+    def __init__(self, key: StoredKey) -> None:
+        super().__init__(f"The key {key.name!r} is revoked; make a new one.")
+
+
 class NewSecret(Struct, frozen=True):
     """A key, and its secret, which is never seen again."""
 
@@ -94,12 +105,22 @@ def update_key(database: Database, connection: Connection, key: StoredKey) -> St
 
 
 def pause_key(database: Database, connection: Connection, key: StoredKey) -> StoredKey:
-    """Let a key no longer open, until it is resumed."""
+    """Let a key no longer open, until it is resumed.
+
+    Raises:
+        KeyIsRevoked: It never opens again anyway.
+    """
+    _check_not_revoked(key)
     return update_key(database, connection, replace(key, paused_at=key.paused_at or now()))
 
 
 def resume_key(database: Database, connection: Connection, key: StoredKey) -> StoredKey:
-    """Let a paused key open again."""
+    """Let a paused key open again.
+
+    Raises:
+        KeyIsRevoked: It never opens again.
+    """
+    _check_not_revoked(key)
     return update_key(database, connection, replace(key, paused_at=None))
 
 
@@ -114,10 +135,9 @@ def rotate_key(database: Database, connection: Connection, key: StoredKey, *, gr
     """Give a key a new secret. The old one opens for `grace_seconds` more.
 
     Raises:
-        KeyFault: The key is revoked.
+        KeyIsRevoked: It never opens again.
     """
-    if key.revoked_at is not None:
-        raise KeyFault(f"The key {key.name!r} is revoked; make a new one.")
+    _check_not_revoked(key)
     secret, time = make_secret(), now()
     newest, until = StoredSecret(hint_of(secret), time), time + round(grace_seconds * 1000)
     replace_secret(
@@ -145,6 +165,11 @@ def only_key(connection: Connection, words: str, project: str | None = None) -> 
         where = ", ".join(f"{key.id} in {key.project}" for key in found)
         raise KeyFault(f"Several keys have the name {words!r}: {where}. Name the project, or the id.")
     return found[0]
+
+
+def _check_not_revoked(key: StoredKey) -> None:
+    if key.revoked_at is not None:
+        raise KeyIsRevoked(key)
 
 
 def _check(key: StoredKey) -> None:
