@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 from app.cli.database_access import CommandFault
+from app.domain.counting import counted
 from app.storage.database import Database
 from app.storage.limits import SeenWorker, seen_workers
 
@@ -42,5 +43,4 @@ def _alive(database: Database) -> dict[str, SeenWorker]:
 def _named(workers: dict[str, SeenWorker]) -> str:
     """What a message says of workers."""
     machines = sorted({worker.machine for worker in workers.values()})
-    count = "a worker" if len(workers) == 1 else f"{len(workers)} workers"
-    return f"{count} on {', '.join(machines)}"
+    return f"{counted(len(workers), 'worker')} on {', '.join(machines)}"

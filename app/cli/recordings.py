@@ -16,6 +16,7 @@ from app.cli.database_access import (
     told,
 )
 from app.cli.limit_scopes import read_scope
+from app.domain.counting import counted
 from app.domain.durations import span
 from app.recording.administration import (
     RecordingFault,
@@ -77,7 +78,7 @@ def _changed(database: Database, connection: Connection, options: argparse.Names
             if options.json:
                 print_json({"key_id": key_id, "texts": count})
             else:
-                print(f"The texts of {count:,} calls were deleted.")
+                print(f"The texts of {counted(count, 'call')} were deleted.")
             return 0
     if options.json:
         print_json(_plain(connection, recording))

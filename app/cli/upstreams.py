@@ -21,6 +21,7 @@ from app.cli.database_access import (
     told,
 )
 from app.domain.chat import ApiKind
+from app.domain.counting import counted
 from app.domain.errors import GatewayError
 from app.providers.entries import KeyedEntry, model_names
 from app.providers.stored import Opened, UpstreamAdministration, UpstreamFault, read_entry
@@ -124,7 +125,7 @@ def _run(options: argparse.Namespace) -> int:
                 done = "Removed."
             case _:
                 count = upstreams.seal_anew(connection, actor)
-                print(f"Encrypted anew: what is secret of {count} upstreams.")
+                print(f"Encrypted anew: what is secret of {counted(count, 'upstream')}.")
                 return 0
     print(f"{done} Workers that run follow within two seconds.")
     return 0

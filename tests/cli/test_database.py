@@ -56,7 +56,7 @@ def test_a_database_is_not_moved_into_itself(run: Run, database: Database) -> No
 def test_a_database_that_a_gateway_uses_is_not_moved(database: Database) -> None:
     """What comes while it is copied would be lost. The next sign of life tells that a worker still runs."""
     _beat(database, 1)
-    with pytest.raises(CommandFault, match=r"uses the database .a worker on mercury.*--even-if-in-use"):
+    with pytest.raises(CommandFault, match=r"uses the database .1 worker on mercury.*--even-if-in-use"):
         check_unused(database, lambda _: _beat(database, 2))
 
 
@@ -69,7 +69,7 @@ def test_a_gateway_that_was_just_stopped_is_waited_for(database: Database, capsy
             connection.execute(text("UPDATE worker SET beat = beat - 10000"))
 
     check_unused(database, pause)
-    assert "a worker on mercury used it a moment ago" in capsys.readouterr().err
+    assert "1 worker on mercury used it a moment ago" in capsys.readouterr().err
 
 
 def test_a_database_can_be_moved_although_a_gateway_uses_it(run: Run, database: Database) -> None:

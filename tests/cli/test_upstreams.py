@@ -69,7 +69,7 @@ def test_upstreams_are_tried_added_changed_and_removed(run: Run, site: LiveSimul
     run("upstreams", "remove", "see")
     run("upstreams", "disable", "cpu")
     run("upstreams", "remove", "cpu")
-    assert "Encrypted anew: what is secret of 1 upstreams." in run("upstreams", "encrypt")
+    assert "Encrypted anew: what is secret of 1 upstream." in run("upstreams", "encrypt")
     assert list(_listed(run)) == ["kimi-web", "gpu"]
 
 
