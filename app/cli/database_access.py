@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from app.cli.output import is_output_unicode, printable, width
 from app.keys.administration import KeyFault
 from app.people.administration import PersonFault
 from app.settings import Settings, SettingsError, load_settings
@@ -97,13 +98,18 @@ def told(command: Callable[[], int]) -> int:
 
 def print_json(value: object) -> None:
     """Print a value for machines."""
-    print(json.dumps(value, ensure_ascii=False, indent=2))
+    print(json.dumps(value, ensure_ascii=not is_output_unicode(), indent=2))
+
+
+def print_json_line(value: object) -> None:
+    """Print a value for machines that read line by line, at once."""
+    print(json.dumps(value, ensure_ascii=not is_output_unicode()), flush=True)
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print rows for people: numbers to the right."""
     lines = [[_shown(value) for value in row] for row in rows]
-    widths = [max(len(line[place]) for line in [list(heads), *lines]) for place in range(len(heads))]
+    widths = [max(width(line[place]) for line in [list(heads), *lines]) for place in range(len(heads))]
     is_number = [
         bool(lines)
         and all(line[place].replace(",", "").replace(".", "").isdigit() or not line[place] for line in lines)
@@ -111,8 +117,8 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     ]
     for line in [list(heads), *lines]:
         cells = (
-            cell.rjust(width) if number else cell.ljust(width)
-            for cell, width, number in zip(line, widths, is_number, strict=True)
+            " " * (most - width(cell)) + cell if number else cell + " " * (most - width(cell))
+            for cell, most, number in zip(line, widths, is_number, strict=True)
         )
         print("  ".join(cells).rstrip())
 
@@ -127,4 +133,4 @@ def time_text(milliseconds: int | None) -> str:
 def _shown(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) else printable(str(value))

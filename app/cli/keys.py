@@ -130,7 +130,7 @@ def _changed(database: Database, connection: Connection, key: StoredKey, options
             return resume_key(database, connection, key)
         case "revoke":
             return revoke_key(database, connection, key)
-    changes = _fields(options) | ({"name": options.name} if options.name else {})
+    changes = _fields(options) | ({} if options.name is None else {"name": options.name})
     if not changes and "limits" not in options:
         raise KeyFault("Nothing to change was given; see --help.")
     _set_limits(database, connection, key, options)
@@ -182,7 +182,7 @@ def _print_list(keys: list[StoredKey], shown: list[dict[str, Any]], *, as_json: 
         print_json(shown)
         return
     if not keys:
-        print("There are no keys yet; make one with: python main.py keys create NAME")
+        print("There are no keys; make one with: python main.py keys create NAME (--all shows revoked ones)")
         return
     print_table(
         ("ID", "NAME", "PROJECT", "STATE", "KEY", "MODELS", "SCOPES", "EXPIRES", "LIMITS"),

@@ -40,6 +40,9 @@ def _listed(*, as_json: bool) -> int:
     if as_json:
         print_json(prices)
         return 0
+    if not prices:
+        print("There are no prices yet; read some with: python main.py prices import FILE.csv")
+        return 0
     print_table(
         ("MODEL", "SINCE", "INPUT", "OUTPUT", *(name.replace("_", " ").upper() for name in FURTHER)),
         (

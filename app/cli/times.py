@@ -6,6 +6,7 @@ from app.domain.durations import span
 from app.keys.expiry import expiry_at
 
 _NEVER = "never"
+_LONGEST_SPAN = 36_525 * 86_400
 
 
 def expiry_or_span(text: str, zone: tzinfo) -> int | None:
@@ -17,10 +18,12 @@ def expiry_or_span(text: str, zone: tzinfo) -> int | None:
     if text.strip().lower() == _NEVER:
         return None
     try:
-        return round((datetime.now(UTC).timestamp() + span(text)) * 1000)
+        seconds = span(text)
     except ValueError:
-        pass
-    try:
-        return expiry_at(text, zone)
-    except ValueError as error:
-        raise ValueError(f"{error} Or write a span from now such as 30d, or `{_NEVER}`.") from None
+        try:
+            return expiry_at(text, zone)
+        except ValueError as error:
+            raise ValueError(f"{error} Or write a span from now such as 30d, or `{_NEVER}`.") from None
+    if seconds > _LONGEST_SPAN:
+        raise ValueError(f"{text!r} is more than a hundred years; write `{_NEVER}`.")
+    return round((datetime.now(UTC).timestamp() + seconds) * 1000)

@@ -16,6 +16,7 @@ from app.storage.recordings import delete_recording
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
 _PATTERN = re.compile(r"[^\s,\x00-\x1f\x7f]{1,200}")
 _LONGEST_NOTE = 1000
+LONGEST_GRACE_DAYS = 366
 
 
 class KeyFault(Exception):
@@ -136,8 +137,11 @@ def rotate_key(database: Database, connection: Connection, key: StoredKey, *, gr
 
     Raises:
         KeyIsRevoked: It never opens again.
+        KeyFault: The old one would open for too long.
     """
     _check_not_revoked(key)
+    if grace_seconds > LONGEST_GRACE_DAYS * 86_400:
+        raise KeyFault(f"The grace must not exceed {LONGEST_GRACE_DAYS}d.", "grace")
     secret, time = make_secret(), now()
     newest, until = StoredSecret(hint_of(secret), time), time + round(grace_seconds * 1000)
     replace_secret(

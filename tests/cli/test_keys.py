@@ -42,3 +42,18 @@ def test_a_revoked_key_stays_revoked(run: Run, action: str) -> None:
     key = json.loads(run("keys", "create", "ada", "--json"))
     run("keys", "revoke", "ada")
     assert run("keys", action, key["id"], fails=True) == "The key 'ada' is revoked; make a new one.\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("update ada --name", "The name must have 1 to 100 characters"),
+        ("rotate ada --grace 9999d", "The grace must not exceed 366d."),
+        ("update ada --expires 99999w", "is more than a hundred years; write `never`"),
+    ],
+)
+def test_a_value_that_can_t_be_kept_is_refused(run: Run, words: str, told: str) -> None:
+    """An empty name is none, and times end where no list could show them any more."""
+    run("keys", "create", "ada")
+    given = words.split()
+    assert told in run("keys", *given, *([""] if given[-1] == "--name" else []), fails=True)

@@ -62,7 +62,6 @@ Expiry = Annotated[
         "`2027-01-31T12:00:00+01:00`; null for never.",
     ),
 ]
-_LONGEST_GRACE_SECONDS = 366 * 86_400
 
 
 class Secret(BaseModel):
@@ -403,8 +402,8 @@ def _grace(text: str) -> float:
         seconds = span(text)
     except ValueError as error:
         raise InvalidRequest(f"grace: {error}.", param="grace") from None
-    if seconds > _LONGEST_GRACE_SECONDS:
-        raise InvalidRequest("grace must not exceed 366d.", param="grace")
+    if seconds > administration.LONGEST_GRACE_DAYS * 86_400:
+        raise InvalidRequest(f"grace must not exceed {administration.LONGEST_GRACE_DAYS}d.", param="grace")
     return seconds
 
 
