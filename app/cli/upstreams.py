@@ -103,6 +103,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.action == "test":
         return _test(options)
     fields = _fields(options) if options.action in ("add", "change") else {}
+    if options.action == "change" and not fields:
+        raise CommandFault("Nothing to change was given; see --help.")
     with upstreams_of_settings(may_make=options.action == "add") as (upstreams, connection):
         name, actor = getattr(options, "name", ""), operator()
         match options.action:

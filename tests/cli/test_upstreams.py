@@ -83,6 +83,7 @@ def test_upstreams_are_tried_added_changed_and_removed(run: Run, site: LiveSimul
         (("add", "gpu", "--json", "[]"), "--json: write an object"),
         (("add", "gpu", "--models", "=x"), "--models: write names of models"),
         (("change", "kimi-web", "--discover"), "stands in the settings"),
+        (("change", "kimi-web"), "Nothing to change was given"),
         (("enable", "nobody"), "There is no upstream 'nobody'"),
         (("order", "nobody", "1"), "There is no upstream 'nobody'"),
         (("test", "kimi-web"), "`main.py doctor` tries it"),
