@@ -34,6 +34,8 @@ _MARK = b"\xef\xbb\xbf"
 _LARGEST_FILE = 16 * 1024 * 1024
 _LONGEST_NAME = 200
 _MOST_DOLLARS = 1_000_000
+# Later times may have no year that can be written, in another time zone.
+_FIRST_YEAR, _LAST_YEAR = 1971, 9998
 _NUMBER = re.compile(r"(\d{1,20}(\.\d{0,20})?|\.\d{1,20})([eE][+-]?\d{1,2})?", re.ASCII)
 # A comma that can't separate thousands: not three digits follow, or a zero leads.
 _DECIMAL_COMMA = re.compile(r"0,\d{1,20}|\d{1,20},(\d{1,2}|\d{4,20})", re.ASCII)
@@ -46,7 +48,7 @@ def read_prices(file: Path) -> list[Price]:
         CommandFault: Something in it can't be read; says what, in which line and column.
     """
     text = _text_of(file)
-    head = text.lstrip().partition("\n")[0]
+    head = "".join(text.lstrip().splitlines()[:1])
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=max(_DELIMITERS, key=head.count), strict=True)
     try:
         filled = (line for line in lines if any(cell.strip() for cell in line))
@@ -107,7 +109,7 @@ def _cells(names: Sequence[str], line: Sequence[str]) -> dict[str, str]:
 
 
 def _price(cells: Mapping[str, str]) -> Price:
-    model = cells["model"]
+    model = cells.get("model", "")
     if not 0 < len(model) <= _LONGEST_NAME or not model.isprintable():
         raise ValueError(f"column model: the name of a model has 1 to {_LONGEST_NAME} characters")
     fresh = _nano(cells, "input")
@@ -126,7 +128,7 @@ def _since(text: str) -> int:
         time = datetime.fromisoformat(text)
     except ValueError:
         time = None
-    if time is None or time.year <= 1970:
+    if time is None or not _FIRST_YEAR <= time.year <= _LAST_YEAR:
         raise ValueError(f"column since: {text[:40]!r} is not a date; write it like 2027-01-31")
     return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
 

@@ -84,7 +84,7 @@ class Database:
     @classmethod
     def in_file(cls, file: Path) -> "Database":
         """A database in a file of SQLite's, whatever characters its name has."""
-        return cls(URL.create("sqlite", database=str(file)))
+        return cls(URL.create("sqlite", database=str(file.absolute())))
 
     async def run(self, work: Callable[[Connection], T], *, reads: bool = False) -> T:
         """Run a function in a transaction of its own on the database's thread.

@@ -27,10 +27,12 @@ def test_a_target_that_can_t_be_reached_is_named(run: Run) -> None:
 def test_a_copy_goes_into_a_new_file_of_any_name(run: Run, tmp_path: Path) -> None:
     """No folder is made and no file is replaced; and a name may have characters that mean something in an address."""
     assert run("database", "backup", "later/copy.db", fails=True).startswith("There is no folder later; make it first")
-    assert "Backed up to really?.db. " in run("database", "backup", "really?.db")
+    for name in ("really?.db", ":memory:"):
+        assert f"Backed up to {name}. " in run("database", "backup", name)
     assert "exists; name a new file" in run("database", "backup", "really?.db", fails=True)
     assert {path.name for path in tmp_path.iterdir()} - {"gateway.db", "gateway.db-shm", "gateway.db-wal"} == {
-        "really?.db"
+        "really?.db",
+        ":memory:",
     }
 
 

@@ -60,6 +60,8 @@ def test_a_file_may_come_from_any_spreadsheet(tmp_path: Path, data: bytes) -> No
         (b"model,since,output\nkimi,2026-01-01,1\n", "line 1: .*; input is missing"),
         (b"model,since,input,output,Input\n", "line 1: the column input is there more than once"),
         (HEAD + b"kimi,01.02.2026,1,2\n", "line 2: column since: '01.02.2026' is not a date; write it like 2027-01-31"),
+        (HEAD + b"kimi,9999-12-31,1,2\n", "line 2: column since: '9999-12-31' is not a date"),
+        (b"output,input,since,model\n1,2\n", "line 2: column model: the name of a model has 1 to 200 characters"),
         (HEAD + b"kimi,30d,1,2\n", "line 2: column since: '30d' is not a date"),
         (HEAD + b"\n\nkimi,2026-01-01,1\n", "line 4: column output: '' is not a price; write dollars, such as 0.6"),
         (HEAD + b'kimi,2026-01-01,"1,000",2\n', "line 2: column input: '1,000' is not a price"),
