@@ -102,13 +102,18 @@ def call_asked_for(text: str) -> tuple[str, str] | None:
     return (asked[1], asked[2]) if asked else None
 
 
+def characters(number: int) -> str:
+    """So many characters, in words."""
+    return "1 character" if number == 1 else f"{number} characters"
+
+
 def _echo(prompt: str, last: str) -> str:
     shown = last if len(last) <= ECHOED_CHARACTERS else last[:ECHOED_CHARACTERS] + "…"
     if language_of(last) == "chinese":
         return f"这是 Kimi 网站的模拟器，背后没有模型。你写的是：{shown}\n\n提示词共 {len(prompt)} 个字符。"
     return (
         "This is the simulator of the Kimi site; no model is behind it. "
-        f"You wrote: {shown}\n\nThe prompt has {len(prompt)} characters."
+        f"You wrote: {shown}\n\nThe prompt has {characters(len(prompt))}."
     )
 
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from starlette.types import ASGIApp
 
+from simulator.answers import characters
 from simulator.behaviour import Behaviour
 from simulator.responses import END, HTML, JSON, Canned, Messages, Streamed, piece, start
 from simulator.server import RESET
@@ -111,7 +112,7 @@ def _challenge(status: int, *, marked: bool = True) -> Canned:
 
 def too_long(behaviour: Behaviour) -> Canned:
     """The refusal of a message over the limit."""
-    return _refusal(f"Message is too long. Maximum {behaviour.char_limit} characters allowed.")
+    return _refusal(f"Message is too long. Maximum {characters(behaviour.char_limit)} allowed.")
 
 
 # Answers that the page and the message endpoint share.

@@ -232,6 +232,14 @@ def wav(text: str) -> bytes:
     return head + bytes(size)
 
 
+# What stands before the text in forms that aren't JSON.
+_PLAIN: Final = {
+    "text": "",
+    "srt": "1\n00:00:00,000 --> 00:00:01,500\n",
+    "vtt": "WEBVTT\n\n00:00.000 --> 00:01.500\n",
+}
+
+
 def _transcript(body: Mapping[str, Any]) -> Answer:
     text = "".join(_HEARD)
     usage = {"type": "tokens", "input_tokens": 14, "output_tokens": 5, "total_tokens": 19}
@@ -239,8 +247,8 @@ def _transcript(body: Mapping[str, Any]) -> Answer:
         deltas = [{"type": "transcript.text.delta", "delta": word} for word in _HEARD]
         return _events(*deltas, {"type": "transcript.text.done", "text": text, "usage": usage})
     kind = body.get("response_format")
-    if kind in ("text", "srt", "vtt"):
-        return _pieces("text/plain; charset=utf-8", f"{text}\n".encode())
+    if kind in _PLAIN:
+        return _pieces("text/plain; charset=utf-8", f"{_PLAIN[kind]}{text}\n".encode())
     more = {"task": "transcribe", "language": "english", "duration": 1.5, "segments": []}
     return _json({"text": text, "usage": usage, **(more if kind == "verbose_json" else {})})
 

@@ -11,6 +11,7 @@ from msgspec import Struct
 from app.assembly.limits import Limits, book_of, policy_of
 from app.assembly.providers import Providers
 from app.domain.caller import Caller
+from app.domain.counting import counted
 from app.domain.errors import KeyStoreUnavailable
 from app.domain.granting import LimitState
 from app.keys.keyring import Keyring
@@ -215,6 +216,7 @@ def describe(settings: DatabaseSettings) -> str:
         database = Database(settings.url.get_secret_value(), timeout=5)
     except ValueError as error:
         raise SettingsError(f"DATABASE_URL: {error}") from None
+    is_new = ", a new file" if database.is_missing else ""
     try:
         prepare(database)
         with database.transaction(reads=True) as connection:
@@ -223,7 +225,7 @@ def describe(settings: DatabaseSettings) -> str:
         raise SettingsError(f"DATABASE_URL: {database.shown_url} can't be used: {error}") from None
     finally:
         database.close()
-    return f"{database.shown_url}, {count} keys"
+    return f"{database.shown_url}{is_new}, {counted(count, 'key')}"
 
 
 def upstream_names(settings: DatabaseSettings) -> list[str]:

@@ -7,27 +7,43 @@ from collections.abc import Sequence
 
 from app import __version__
 from app.cli.imports import light_imports
+from app.cli.output import accept_any_output, reader_left
 from app.settings import SettingsError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the process's exit status."""
+    _check_texts(sys.argv[1:] if arguments is None else arguments)
     options, rest = _parser().parse_known_args(arguments)
     # Imported only now: a gateway that serves has no use for what the other commands need.
     with light_imports():
         command = importlib.import_module(f"app.cli.{(options.command or 'serve').replace('-', '_')}")
-    parser = argparse.ArgumentParser(prog=f"main.py {options.command}", description=command.__doc__)
+    prog = f"main.py {options.command}" if options.command else "main.py"
+    parser = argparse.ArgumentParser(prog=prog, description=command.__doc__)
     if options.declares_more:
         command.add_arguments(parser)
     options = parser.parse_args(rest, options)
+    accept_any_output()
     try:
         status: int = command.run(options)
+        print(end="", flush=True)
+    except BrokenPipeError:
+        return reader_left()
     except SettingsError as error:
         print(f"The settings are wrong; see .env.example.\n{error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
     return status
+
+
+def _check_texts(arguments: Sequence[str]) -> None:
+    """Refuse arguments that could neither be stored nor shown."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            _parser().error(f"{argument!a} is not UTF-8")
 
 
 def _port(text: str) -> int:

@@ -1,6 +1,7 @@
 """`main.py console-link`: a link that signs in to the console, once, within a quarter of an hour."""
 
 import argparse
+import re
 import sys
 from contextlib import closing
 
@@ -25,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _printed(base_url: str | None) -> int:
-    with open_database() as database, database.transaction() as connection:
+    with open_database(may_make=True) as database, database.transaction() as connection:
         ticket = make_link_ticket(connection)
     print_link(link_below(base_url, ticket))
     return 0
@@ -33,7 +34,15 @@ def _printed(base_url: str | None) -> int:
 
 def add_base_url(parser: argparse.ArgumentParser) -> None:
     """Declare the argument that says where the gateway is."""
-    parser.add_argument("--base-url", help="the gateway's address as browsers see it (default: this machine's)")
+    parser.add_argument(
+        "--base-url", type=_base_url, help="the gateway's address as browsers see it (default: this machine's)"
+    )
+
+
+def _base_url(text: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/]\S*", text):
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is no address such as https://gateway.example")
+    return text
 
 
 def link_below(base_url: str | None, ticket: str) -> str:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from app.cli.output import is_output_unicode, printable, width
 from app.keys.administration import KeyFault
 from app.people.administration import PersonFault
 from app.settings import Settings, SettingsError, load_settings
@@ -34,14 +35,17 @@ def command_settings() -> Settings:
 
 
 @contextmanager
-def open_database(*, prepare: bool = True) -> Iterator[Database]:
+def open_database(*, prepare: bool = True, may_make: bool = False) -> Iterator[Database]:
     """Open the database that the settings name, with its tables up to date.
 
     Args:
         prepare: Whether its tables are brought up to date first.
+        may_make: Whether a file that isn't there is made, and told of: by what puts something into it. Anything else
+            would only hide a path that is mistyped.
 
     Raises:
         SettingsError: There is none, or it can't be used.
+        CommandFault: Its file isn't there.
     """
     settings = command_settings().database
     if not settings.enabled:
@@ -51,11 +55,23 @@ def open_database(*, prepare: bool = True) -> Iterator[Database]:
     except ValueError as error:
         raise SettingsError(f"DATABASE_URL: {error}") from None
     try:
+        if database.is_missing:
+            _tell_missing(database, may_make=may_make)
         if prepare:
             migrate(database)
         yield database
     finally:
         database.close()
+
+
+def _tell_missing(database: Database, *, may_make: bool) -> None:
+    file = database.url.database
+    if not may_make:
+        raise CommandFault(
+            f"There is no database {file} (DATABASE_URL) yet. The gateway makes it at its first start, and so does: "
+            "python main.py database migrate"
+        )
+    print(f"There was no database {file} (DATABASE_URL) yet; a new one is made.", file=sys.stderr)
 
 
 def operator() -> Actor:
@@ -82,13 +98,18 @@ def told(command: Callable[[], int]) -> int:
 
 def print_json(value: object) -> None:
     """Print a value for machines."""
-    print(json.dumps(value, ensure_ascii=False, indent=2))
+    print(json.dumps(value, ensure_ascii=not is_output_unicode(), indent=2))
+
+
+def print_json_line(value: object) -> None:
+    """Print a value for machines that read line by line, at once."""
+    print(json.dumps(value, ensure_ascii=not is_output_unicode()), flush=True)
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print rows for people: numbers to the right."""
     lines = [[_shown(value) for value in row] for row in rows]
-    widths = [max(len(line[place]) for line in [list(heads), *lines]) for place in range(len(heads))]
+    widths = [max(width(line[place]) for line in [list(heads), *lines]) for place in range(len(heads))]
     is_number = [
         bool(lines)
         and all(line[place].replace(",", "").replace(".", "").isdigit() or not line[place] for line in lines)
@@ -96,8 +117,8 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     ]
     for line in [list(heads), *lines]:
         cells = (
-            cell.rjust(width) if number else cell.ljust(width)
-            for cell, width, number in zip(line, widths, is_number, strict=True)
+            " " * (most - width(cell)) + cell if number else cell + " " * (most - width(cell))
+            for cell, most, number in zip(line, widths, is_number, strict=True)
         )
         print("  ".join(cells).rstrip())
 
@@ -112,4 +133,4 @@ def time_text(milliseconds: int | None) -> str:
 def _shown(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) else printable(str(value))

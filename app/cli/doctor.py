@@ -11,6 +11,7 @@ from app.assembly.limits import unknown_upstreams
 from app.assembly.providers import build_registry
 from app.assembly.stores import session_store
 from app.domain.chat import Message
+from app.domain.counting import counted
 from app.domain.errors import ContextTooLong, GatewayError, SessionStoreUnavailable
 from app.domain.prompt import PromptLimit, TextPrompt, compose, text_prompt
 from app.domain.spans import no_trace
@@ -106,7 +107,7 @@ async def _check_upstream(provider: BaseProvider) -> bool:
     except GatewayError as error:
         _tell(provider, error)
         return False
-    print(f"✓ {provider.name}: it answers; {len(provider.models)} models")
+    print(f"✓ {provider.name}: it answers; {counted(len(provider.models), 'model')}")
     return True
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from datetime import UTC
 from typing import Any
 
 import msgspec
@@ -9,7 +10,7 @@ from msgspec.structs import replace
 
 from app.cli.database_access import command_settings, open_database, operator, print_json, print_table, time_text, told
 from app.cli.limit_scopes import give_limits, limits_or_default, stored_book
-from app.cli.times import moment
+from app.cli.times import expiry_or_span
 from app.domain.durations import span
 from app.domain.granting import Scope
 from app.keys.administration import (
@@ -66,7 +67,11 @@ def run(options: argparse.Namespace) -> int:
 def _add_fields(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", type=_list, help="what it may use, such as 'kimi*,gpt-4o' (default: all)")
     parser.add_argument("--scopes", type=_list, help="chat, metrics, admin:read, admin (default: chat)")
-    parser.add_argument("--expires", type=_moment, help="a date (2027-01-31) or a span from now (30d)")
+    parser.add_argument(
+        "--expires",
+        type=_expiry,
+        help="a date (2027-01-31: the end of that day in TIME_ZONE), a span from now (30d) or `never` (the default)",
+    )
     parser.add_argument("--note", help="for yourself")
     parser.add_argument(
         "--limits",
@@ -77,7 +82,7 @@ def _add_fields(parser: argparse.ArgumentParser) -> None:
 
 
 def _done(options: argparse.Namespace) -> int:
-    with open_database() as database:
+    with open_database(may_make=options.action == "create") as database:
         if options.action == "list":
             with database.transaction(reads=True) as connection:
                 keys = list_keys(connection, revoked=options.all)
@@ -125,7 +130,7 @@ def _changed(database: Database, connection: Connection, key: StoredKey, options
             return resume_key(database, connection, key)
         case "revoke":
             return revoke_key(database, connection, key)
-    changes = _fields(options) | ({"name": options.name} if options.name else {})
+    changes = _fields(options) | ({} if options.name is None else {"name": options.name})
     if not changes and "limits" not in options:
         raise KeyFault("Nothing to change was given; see --help.")
     _set_limits(database, connection, key, options)
@@ -142,7 +147,9 @@ def _fields(options: argparse.Namespace) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     if options.models is not None:
         fields["models"] = None if options.models == ("*",) else options.models
-    others = {"scopes": options.scopes, "expires_at": options.expires, "note": options.note}
+    if options.expires is not None:
+        fields["expires_at"] = expiry_or_span(options.expires, command_settings().limits.zone)
+    others = {"scopes": options.scopes, "note": options.note}
     return fields | {name: value for name, value in others.items() if value is not None}
 
 
@@ -175,7 +182,7 @@ def _print_list(keys: list[StoredKey], shown: list[dict[str, Any]], *, as_json: 
         print_json(shown)
         return
     if not keys:
-        print("There are no keys yet; make one with: python main.py keys create NAME")
+        print("There are no keys; make one with: python main.py keys create NAME (--all shows revoked ones)")
         return
     print_table(
         ("ID", "NAME", "PROJECT", "STATE", "KEY", "MODELS", "SCOPES", "EXPIRES", "LIMITS"),
@@ -216,8 +223,10 @@ def _span(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _moment(text: str) -> int:
+def _expiry(text: str) -> str:
+    """A text that can be read; whose day it means, only the settings know."""
     try:
-        return moment(text)
+        expiry_or_span(text, UTC)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+    return text

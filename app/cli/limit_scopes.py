@@ -100,6 +100,26 @@ def read_scope(connection: Connection, settings: Settings, words: str, project: 
     return _one_of("upstream", name, [*(one.name for one in build_registry(settings).providers), *stored])
 
 
+def read_owner(
+    connection: Connection, settings: Settings, key: str | None, project: str | None
+) -> tuple[str | None, str | None]:
+    """The key's id or the project whose calls are meant; None and None for everybody's.
+
+    Args:
+        key: Its id or name.
+        project: Of the key's name; without a key, all keys of it are meant.
+
+    Raises:
+        CommandFault: There is none.
+        KeyFault: There is no such key, or more than one.
+    """
+    if key is not None:
+        return read_scope(connection, settings, f"key:{key}", project).scope.name, None
+    if project is not None:
+        return None, read_scope(connection, settings, f"project:{project}", None).scope.name
+    return None, None
+
+
 def named_key(key: StoredKey) -> NamedScope:
     """A key's scope."""
     state = " (revoked)" if key.revoked_at is not None else ""

@@ -7,6 +7,7 @@ from typing import Any
 
 from app.cli.database_access import print_json
 from app.cli.limit_scopes import NamedScope, read_scope, warn_of_dollars
+from app.domain.counting import counted
 from app.domain.durations import span
 from app.domain.granting import Scope
 from app.domain.limits import Limit, texts_of
@@ -70,7 +71,7 @@ def _lines(replay: Replay, settings: Settings, named: NamedScope, limits: Sequen
     text = texts_of(tuple(limits))
     verb = "refused" if named.scope.kind != "upstream" else "sent elsewhere, or let wait,"
     refused = f"{trial.refused:,}" if trial.refused else "none"
-    line = f"{named.name}: {text} would have {verb} {refused} of {trial.calls:,} requests of the last {words}"
+    line = f"{named.name}: {text} would have {verb} {refused} of {counted(trial.calls, 'request')} of the last {words}"
     if trial.by_time:
         worst, count = max(trial.by_time.items(), key=lambda item: (item[1], -item[0]))
         minutes = STRETCH // 60_000
@@ -80,8 +81,8 @@ def _lines(replay: Replay, settings: Settings, named: NamedScope, limits: Sequen
         lines += [f"  {limit.text}: {count:,}" for limit, count in trial.by_limit.most_common()]
     if replay.refused_before:
         lines.append(
-            f"Not counted: {replay.refused_before:,} requests that limits had refused then; nobody knows what they "
-            "would have used."
+            f"Not counted: {counted(replay.refused_before, 'request')} that limits had refused then; nobody knows "
+            "what they would have used."
         )
     if replay.deleted_until is not None:
         lines.append(

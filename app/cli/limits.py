@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _done(options: argparse.Namespace) -> int:
     settings = command_settings()
-    with open_database() as database:
+    with open_database(may_make=options.action == "set") as database:
         if options.action == "try":
             return run_trial(database, settings, options)
         with database.transaction(reads=True) as connection:

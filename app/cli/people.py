@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _done(options: argparse.Namespace) -> int:
-    with open_database() as database:
+    with open_database(may_make=options.action == "create") as database:
         if options.action == "list":
             with database.transaction(reads=True) as connection:
                 people = list_people(connection)

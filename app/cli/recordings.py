@@ -16,6 +16,8 @@ from app.cli.database_access import (
     told,
 )
 from app.cli.limit_scopes import read_scope
+from app.cli.output import printable
+from app.domain.counting import counted
 from app.domain.durations import span
 from app.recording.administration import (
     RecordingFault,
@@ -77,7 +79,7 @@ def _changed(database: Database, connection: Connection, options: argparse.Names
             if options.json:
                 print_json({"key_id": key_id, "texts": count})
             else:
-                print(f"The texts of {count:,} calls were deleted.")
+                print(f"The texts of {counted(count, 'call')} were deleted.")
             return 0
     if options.json:
         print_json(_plain(connection, recording))
@@ -126,18 +128,13 @@ def _shown(database: Database, request_id: str, *, as_json: bool) -> int:
         print(f"{text.request_id}, key {text.key_id}, {time_text(text.at)} UTC")
         for name, words in _parts(text):
             print(f"--- {name}{' (cut)' if name in text.cut else ''}")
-            print(_printable(words))
+            print(printable(words))
     return 0
 
 
 def _parts(text: RecordedText) -> list[tuple[str, str]]:
     sent = [] if text.sent is None else [("sent", text.sent)]
     return [("asked", text.asked), *sent, ("answered", text.answered)]
-
-
-def _printable(text: str) -> str:
-    """A text that a terminal only shows: what somebody else has written may hold commands for it."""
-    return "".join([one if one.isprintable() or one in "\n\t" else "�" for one in text])
 
 
 def _plain(connection: Connection, recording: Recording) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    with upstreams_of_settings() as (upstreams, connection):
+    with upstreams_of_settings(may_make=options.action == "set") as (upstreams, connection):
         match options.action:
             case "list":
                 return _list(upstreams, connection, as_json=options.json)

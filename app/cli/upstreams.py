@@ -21,6 +21,7 @@ from app.cli.database_access import (
     told,
 )
 from app.domain.chat import ApiKind
+from app.domain.counting import counted
 from app.domain.errors import GatewayError
 from app.providers.entries import KeyedEntry, model_names
 from app.providers.stored import Opened, UpstreamAdministration, UpstreamFault, read_entry
@@ -80,15 +81,18 @@ def run(options: argparse.Namespace) -> int:
 
 
 @contextmanager
-def upstreams_of_settings() -> Iterator[tuple[UpstreamAdministration, Connection]]:
+def upstreams_of_settings(*, may_make: bool = False) -> Iterator[tuple[UpstreamAdministration, Connection]]:
     """What changes upstreams and routes, in a transaction of the database that the settings name.
+
+    Args:
+        may_make: See `open_database`.
 
     Raises:
         CommandFault: It is told why something can't be done.
     """
     settings = command_settings()
     providers = build_providers(settings)
-    with open_database() as database, database.transaction() as connection:
+    with open_database(may_make=may_make) as database, database.transaction() as connection:
         try:
             yield UpstreamAdministration(database, catalog_of(settings, providers)), connection
         except UpstreamFault as fault:
@@ -99,7 +103,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.action == "test":
         return _test(options)
     fields = _fields(options) if options.action in ("add", "change") else {}
-    with upstreams_of_settings() as (upstreams, connection):
+    if options.action == "change" and not fields:
+        raise CommandFault("Nothing to change was given; see --help.")
+    with upstreams_of_settings(may_make=options.action == "add") as (upstreams, connection):
         name, actor = getattr(options, "name", ""), operator()
         match options.action:
             case "list":
@@ -121,7 +127,7 @@ def _run(options: argparse.Namespace) -> int:
                 done = "Removed."
             case _:
                 count = upstreams.seal_anew(connection, actor)
-                print(f"Encrypted anew: what is secret of {count} upstreams.")
+                print(f"Encrypted anew: what is secret of {counted(count, 'upstream')}.")
                 return 0
     print(f"{done} Workers that run follow within two seconds.")
     return 0
@@ -159,12 +165,13 @@ def _asked_key() -> str:
 
 def _test(options: argparse.Namespace) -> int:
     fields = _fields(options)
-    with upstreams_of_settings() as (upstreams, connection):
-        catalog = upstreams.catalog
-        if options.name in catalog.registry.own_names and not fields:
-            raise CommandFault("This one stands in the settings; `main.py doctor` tries it.")
-        entry = read_entry({**fields, "name": options.name}) if fields else _entry(upstreams, connection, options.name)
+    settings = command_settings()
+    catalog = catalog_of(settings, build_providers(settings))
+    if options.name in catalog.registry.own_names and not fields:
+        raise CommandFault("This one stands in the settings; `main.py doctor` tries it.")
     try:
+        # What is only tried needs no database.
+        entry = read_entry({**fields, "name": options.name}) if fields else _stored_entry(options.name)
         models = [spec.id for spec in asyncio.run(try_upstream(catalog, entry))]
     except UpstreamFault as fault:
         raise CommandFault(str(fault)) from None
@@ -175,8 +182,9 @@ def _test(options: argparse.Namespace) -> int:
     return 0
 
 
-def _entry(upstreams: UpstreamAdministration, connection: Connection, name: str) -> KeyedEntry:
-    opened = upstreams.upstream(connection, name)
+def _stored_entry(name: str) -> KeyedEntry:
+    with upstreams_of_settings() as (upstreams, connection):
+        opened = upstreams.upstream(connection, name)
     if opened.entry is None:
         raise CommandFault(f"It can't be used: {opened.fault}.")
     return opened.entry

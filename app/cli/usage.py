@@ -5,10 +5,18 @@ import csv
 import sys
 from typing import Any
 
-from app.cli.database_access import CommandFault, open_database, print_json, print_table, time_text, told
+from app.cli.database_access import (
+    CommandFault,
+    command_settings,
+    open_database,
+    print_json,
+    print_table,
+    time_text,
+    told,
+)
+from app.cli.limit_scopes import read_owner
 from app.domain.durations import span
 from app.domain.units import UNITS
-from app.keys.administration import only_key
 from app.storage.clock import now
 from app.storage.keys import list_keys
 from app.storage.usage import NoSuchSums, UsageFilter, usage_by
@@ -26,9 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--last", default="7d", help="a span such as 24h or 30d (default: 7d)")
     parser.add_argument("--key", help="only this key's: its id or name")
-    parser.add_argument("--project", help="the project of the key's name")
-    parser.add_argument("--csv", action="store_true", help="print CSV")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--project", help="only this project's; with --key, the project of its name")
+    forms = parser.add_mutually_exclusive_group()
+    forms.add_argument("--csv", action="store_true", help="print CSV")
+    forms.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -47,11 +56,10 @@ def _shown(options: argparse.Namespace, seconds: float) -> int:
     since = now() - round(seconds * 1000)
     until = now() - now() % grain + grain
     with open_database() as database, database.transaction(reads=True) as connection:
-        key_id = only_key(connection, options.key, options.project).id if options.key else None
+        key_id, project = read_owner(connection, command_settings(), options.key, options.project)
+        wanted = UsageFilter(key_id=key_id, project=project)
         try:
-            rows = usage_by(
-                connection, options.by, since=since - since % grain, until=until, wanted=UsageFilter(key_id=key_id)
-            )
+            rows = usage_by(connection, options.by, since=since - since % grain, until=until, wanted=wanted)
         except NoSuchSums as error:
             raise CommandFault(f"{str(error).capitalize()}; take --by day, or a shorter --last.") from None
         names = {key.id: f"{key.project}/{key.name}" for key in list_keys(connection, revoked=True)}
@@ -62,6 +70,8 @@ def _shown(options: argparse.Namespace, seconds: float) -> int:
         writer = csv.DictWriter(sys.stdout, (options.by, *_SHOWN))
         writer.writeheader()
         writer.writerows(table)
+    elif not table:
+        print(f"Nothing was used in the last {options.last}.")
     else:
         shown = [name for name in _SHOWN if name not in _RARE or any(row[name] for row in table)]
         print_table(

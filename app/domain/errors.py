@@ -20,6 +20,7 @@
     ├── RequestTimeout                408
     ├── NotFound                      404
     ├── RepeatedDifferently           409
+    ├── StateConflict                 409
     ├── PreconditionFailed            412
     ├── SessionBusy                   409
     ├── LimitReached                  429
@@ -274,6 +275,15 @@ class RepeatedDifferently(GatewayError):
     status = 409
     type = "invalid_request_error"
     code = "idempotency_key_reused"
+
+
+class StateConflict(GatewayError):
+    """What is asked for can't be done in the state that the thing is in, such as a revoked key; of the admin API."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "state_conflict"
+    should_retry = False
 
 
 class PreconditionFailed(GatewayError):

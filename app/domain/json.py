@@ -116,6 +116,15 @@ def read_json_list(data: bytes) -> list[object] | None:
     return document if isinstance(document, list) else None
 
 
+def json_kind(data: bytes) -> str | None:
+    """What kind of JSON somebody else has written, in words for a sentence; None for what isn't JSON."""
+    if data.strip() == b"null":
+        return "null"
+    document = _read_from_others(data, "replace")
+    kinds = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", int: "a number", float: "a number"}
+    return kinds.get(type(document))
+
+
 def is_overladen(data: bytes) -> bool:
     """Whether a document consists of so many values that decoding it would hold up everybody else."""
     return len(data) > _SMALL and _values_in(data) > _MOST_VALUES_LENIENT

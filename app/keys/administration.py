@@ -16,6 +16,7 @@ from app.storage.recordings import delete_recording
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
 _PATTERN = re.compile(r"[^\s,\x00-\x1f\x7f]{1,200}")
 _LONGEST_NOTE = 1000
+LONGEST_GRACE_DAYS = 366
 
 
 class KeyFault(Exception):
@@ -28,6 +29,17 @@ class KeyFault(Exception):
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message)
         self.param = param
+
+
+class KeyIsRevoked(KeyFault):
+    """A revoked key stays revoked: it can't be paused, resumed or given another secret.
+
+    Args:
+        key: The key.
+    """
+
+    def __init__(self, key: StoredKey) -> None:
+        super().__init__(f"The key {key.name!r} is revoked; make a new one.")
 
 
 class NewSecret(Struct, frozen=True):
@@ -94,12 +106,22 @@ def update_key(database: Database, connection: Connection, key: StoredKey) -> St
 
 
 def pause_key(database: Database, connection: Connection, key: StoredKey) -> StoredKey:
-    """Let a key no longer open, until it is resumed."""
+    """Let a key no longer open, until it is resumed.
+
+    Raises:
+        KeyIsRevoked: It never opens again anyway.
+    """
+    _check_not_revoked(key)
     return update_key(database, connection, replace(key, paused_at=key.paused_at or now()))
 
 
 def resume_key(database: Database, connection: Connection, key: StoredKey) -> StoredKey:
-    """Let a paused key open again."""
+    """Let a paused key open again.
+
+    Raises:
+        KeyIsRevoked: It never opens again.
+    """
+    _check_not_revoked(key)
     return update_key(database, connection, replace(key, paused_at=None))
 
 
@@ -114,10 +136,12 @@ def rotate_key(database: Database, connection: Connection, key: StoredKey, *, gr
     """Give a key a new secret. The old one opens for `grace_seconds` more.
 
     Raises:
-        KeyFault: The key is revoked.
+        KeyIsRevoked: It never opens again.
+        KeyFault: The old one would open for too long.
     """
-    if key.revoked_at is not None:
-        raise KeyFault(f"The key {key.name!r} is revoked; make a new one.")
+    _check_not_revoked(key)
+    if grace_seconds > LONGEST_GRACE_DAYS * 86_400:
+        raise KeyFault(f"The grace must not exceed {LONGEST_GRACE_DAYS}d.", "grace")
     secret, time = make_secret(), now()
     newest, until = StoredSecret(hint_of(secret), time), time + round(grace_seconds * 1000)
     replace_secret(
@@ -145,6 +169,11 @@ def only_key(connection: Connection, words: str, project: str | None = None) -> 
         where = ", ".join(f"{key.id} in {key.project}" for key in found)
         raise KeyFault(f"Several keys have the name {words!r}: {where}. Name the project, or the id.")
     return found[0]
+
+
+def _check_not_revoked(key: StoredKey) -> None:
+    if key.revoked_at is not None:
+        raise KeyIsRevoked(key)
 
 
 def _check(key: StoredKey) -> None:

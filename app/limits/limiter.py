@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from app.domain.caller import Caller
 from app.domain.chat import ChatCall, Usage
+from app.domain.counting import counted
 from app.domain.errors import GatewayOverloaded, LimitReached, LimitsUnavailable, QuotaSpent
 from app.domain.granting import Scope, scoped
 from app.domain.limits import MEASURES, Headroom, Limit, Measure, all_measured, amount_in_words
@@ -495,7 +496,8 @@ class Limiter:
             )
         if limit.kind == "permits":
             return LimitReached(
-                f"{owner} may have {limit.amount} calls at once, and has; the next is possible when one has ended.",
+                f"{owner} may have {counted(limit.amount, 'call')} at once, and has; the next is possible when one has "
+                "ended.",
                 headroom=headroom,
                 retry_after=1,
             )

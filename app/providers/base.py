@@ -58,6 +58,11 @@ class ModelSpec(Struct, frozen=True):
         """What it can do, as clients are told."""
         return sorted({*(self.abilities if self.chats else ()), *(self.services or ())})
 
+    @property
+    def told_limit(self) -> PromptLimit | None:
+        """The largest conversation, as clients are told; None for a model that has none."""
+        return self.prompt_limit if self.chats else None
+
     def may_serve(self, service: Service) -> bool:
         """Whether it does that, or nobody here knows that it doesn't."""
         return self.services is None or service in self.services

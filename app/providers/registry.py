@@ -81,10 +81,12 @@ class Target(Struct, frozen=True):
 
     @property
     def description(self) -> str:
-        """Who answers, and how much it takes, for people."""
-        limit = self.spec.prompt_limit
+        """Who answers, and how long a conversation it takes, for people."""
+        place, limit = f"{self.spec.id} at {self.provider.name}", self.spec.told_limit
+        if limit is None:
+            return place
         unit = "characters" if limit.unit == "codepoints" else limit.unit
-        return f"{self.spec.id} at {self.provider.name}, up to {limit.size:,} {unit} at a time"
+        return f"{place}, up to {limit.size:,} {unit} at a time"
 
 
 class _Listed:

@@ -76,7 +76,10 @@ class LimitSettings(SettingsGroup):
         le=60,
     )
     time_zone: Annotated[str, AfterValidator(_zone), Accepts("a time zone such as `Europe/Berlin`")] = setting(
-        "TIME_ZONE", "UTC", "Whose calendar limits by day, week and month follow."
+        "TIME_ZONE",
+        "UTC",
+        "Whose calendar limits by day, week and month follow, and at the end of whose "
+        "day keys expire that are given a date.",
     )
     without_database: Literal["share", "refuse"] = setting(
         "LIMITS_WITHOUT_DATABASE",

@@ -67,7 +67,7 @@ class Database:
         ValueError: The address can't be used.
     """
 
-    def __init__(self, url: str, *, timeout: float = 2.0) -> None:
+    def __init__(self, url: str | URL, *, timeout: float = 2.0) -> None:
         self.url = _checked(url)
         self._timeout = timeout
         self.backend = self.url.get_backend_name()
@@ -80,6 +80,11 @@ class Database:
         # Why the last transaction failed; empty if it didn't.
         self.fault = ""
         self._is_closed = False
+
+    @classmethod
+    def in_file(cls, file: Path) -> "Database":
+        """A database in a file of SQLite's, whatever characters its name has."""
+        return cls(URL.create("sqlite", database=str(file.absolute())))
 
     async def run(self, work: Callable[[Connection], T], *, reads: bool = False) -> T:
         """Run a function in a transaction of its own on the database's thread.
@@ -155,6 +160,11 @@ class Database:
             connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _WRITE_LOCK})
 
     @property
+    def is_missing(self) -> bool:
+        """Whether it is a file that isn't there, and that the first transaction would make."""
+        return self.is_sqlite and not Path(str(self.url.database)).exists()
+
+    @property
     def shown_url(self) -> str:
         """The address without its password."""
         return self.url.render_as_string(hide_password=True)
@@ -184,7 +194,7 @@ def insert_into(table: Table, backend: str) -> Any:
     return importlib.import_module(f"sqlalchemy.dialects.{backend}").insert(table)
 
 
-def _checked(url: str) -> URL:
+def _checked(url: str | URL) -> URL:
     try:
         parsed = make_url(url)
     except ArgumentError:

@@ -1,6 +1,6 @@
 """Copies a database into another one, of the same kind or not."""
 
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import Connection, func, insert, select, text
 
 from app.storage.database import Database
 from app.storage.schema import HEAD, migrate, version_of
@@ -11,6 +11,19 @@ _BATCH = 1000
 
 class MoveFault(Exception):
     """The copy can't be made; says why. The target is as it was."""
+
+
+def check_movable(reading: Connection) -> None:
+    """See that a database has the tables that a copy has.
+
+    Raises:
+        MoveFault: It has none, or older ones.
+        SchemaError: It has newer ones.
+    """
+    version = version_of(reading)
+    if version != HEAD:
+        state = "an older schema" if version else "no tables yet"
+        raise MoveFault(f"the database has {state}; run `database migrate` first")
 
 
 def copy_all(source: Database, target: Database) -> dict[str, int]:
@@ -27,8 +40,7 @@ def copy_all(source: Database, target: Database) -> dict[str, int]:
         if not source.is_sqlite:
             # One moment for all tables. SQLite's transactions are like that anyway.
             reading.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
-        if version_of(reading) != HEAD:
-            raise MoveFault("the database has an older schema; run `database migrate` first")
+        check_movable(reading)
         for table in metadata.sorted_tables:
             if writing.execute(select(func.count()).select_from(table)).scalar():
                 raise MoveFault(f"the target is not empty: its table {table.name!r} has rows")

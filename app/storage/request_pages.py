@@ -85,16 +85,6 @@ def page_of_rows(
     return _searched(connection, wanted, low, high, limit)
 
 
-def rows_after(
-    connection: Connection, after: int, wanted: RowFilter = _ANY, *, limit: int = 500
-) -> list[dict[str, Any]]:
-    """The rows with ids above another one, the oldest first."""
-    indexed, others = _conditions(wanted)
-    low, high = _bounds(wanted)
-    query = select(_REQUESTS).where(*indexed, *others, *_between(max(low, after + 1), high))
-    return _told(connection, query.order_by(_REQUESTS.c.id).limit(limit))
-
-
 def rows_ended_since(
     connection: Connection, ended: int, wanted: RowFilter = _ANY, *, since: int, limit: int
 ) -> list[dict[str, Any]]:

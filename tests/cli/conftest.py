@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.cli.commands import main
+from app.storage.database import Database
 from tests import databases
 from tests.live import ALICE_KEY
 
@@ -18,8 +19,17 @@ Run = Callable[..., str]
 
 
 @pytest.fixture
-def run(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(database: Database, run_without_tables: Run) -> Run:
     """Runs a command and returns what it prints, together with what it complains of."""
+    assert database.prepared
+    return run_without_tables
+
+
+@pytest.fixture
+def run_without_tables(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """The same with nothing in the database, or none at all."""
     monkeypatch.chdir(tmp_path)  # where no .env is
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("API_MASTER_KEY", ALICE_KEY)

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from app.keys.secret import digest_of
 from app.storage.clock import now
 from app.storage.database import Database
@@ -22,3 +24,36 @@ def test_a_key_is_shown_with_the_last_use_of_each_secret(run: Run, database: Dat
     shown = json.loads(run("keys", "show", "ada", "--json"))["secrets"]
     assert [one["last_used_at"] is None for one in shown] == [True, False]
     assert [one["valid_until"] is None for one in shown] == [True, False]
+
+
+def test_a_key_expires_at_the_end_of_a_day_or_never(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The day is that of `TIME_ZONE`, as in the console and the admin API; an end can be taken away again."""
+    monkeypatch.setenv("TIME_ZONE", "Asia/Shanghai")
+    run("keys", "create", "ada", "--expires", "2030-01-31")
+    assert "2030-01-31 16:00" in run("keys", "show", "ada")
+    run("keys", "update", "ada", "--expires", "never")
+    assert "expires" not in run("keys", "show", "ada")
+    assert "is not a date such as 2027-01-31" in run("keys", "update", "ada", "--expires", "soon", fails=True)
+
+
+@pytest.mark.parametrize("action", ["pause", "resume", "rotate"])
+def test_a_revoked_key_stays_revoked(run: Run, action: str) -> None:
+    """Whoever wants to have it back is told that it is gone, instead of that it is still revoked."""
+    key = json.loads(run("keys", "create", "ada", "--json"))
+    run("keys", "revoke", "ada")
+    assert run("keys", action, key["id"], fails=True) == "The key 'ada' is revoked; make a new one.\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("update ada --name", "The name must have 1 to 100 characters"),
+        ("rotate ada --grace 9999d", "The grace must not exceed 366d."),
+        ("update ada --expires 99999w", "is more than a hundred years; write `never`"),
+    ],
+)
+def test_a_value_that_can_t_be_kept_is_refused(run: Run, words: str, told: str) -> None:
+    """An empty name is none, and times end where no list could show them any more."""
+    run("keys", "create", "ada")
+    given = words.split()
+    assert told in run("keys", *given, *([""] if given[-1] == "--name" else []), fails=True)

@@ -55,7 +55,7 @@ def test_a_key_is_recorded_read_and_forgotten(run: Run, database: Database) -> N
     assert as_json["asked"] == "user: clear \x1b[2J the screen\n\tnow"
     assert "was recorded until" in run("recordings", "stop", "ada", "--project", "lab")
     assert "lab/ada  ended" in run("recordings", "list")
-    assert run("recordings", "delete", key_id) == "The texts of 1 calls were deleted.\n"
+    assert run("recordings", "delete", key_id) == "The texts of 1 call were deleted.\n"
     assert "No texts" in run("recordings", "show", "req_1", fails=True)
     with database.transaction(reads=True) as connection:
         actions = actions_before(connection, None, subject=f"key:{key_id}")

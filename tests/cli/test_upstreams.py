@@ -10,6 +10,7 @@ import pytest
 
 from app.cli.commands import main
 from simulator.live import LiveSimulator
+from tests.databases import ready_file
 from tests.live import ALICE_KEY
 
 Run = Callable[..., str]
@@ -20,7 +21,7 @@ _KEY = "sk-of-an-upstream-10c7aa"
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs a command and returns what it prints, together with what it complains of."""
     monkeypatch.chdir(tmp_path)  # where no .env is
-    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/gateway.db")
+    monkeypatch.setenv("DATABASE_URL", ready_file(tmp_path / "gateway.db"))
     monkeypatch.setenv("API_MASTER_KEY", ALICE_KEY)
     monkeypatch.setenv("SECRET_KEY", "s" * 32)
 
@@ -68,7 +69,7 @@ def test_upstreams_are_tried_added_changed_and_removed(run: Run, site: LiveSimul
     run("upstreams", "remove", "see")
     run("upstreams", "disable", "cpu")
     run("upstreams", "remove", "cpu")
-    assert "Encrypted anew: what is secret of 1 upstreams." in run("upstreams", "encrypt")
+    assert "Encrypted anew: what is secret of 1 upstream." in run("upstreams", "encrypt")
     assert list(_listed(run)) == ["kimi-web", "gpu"]
 
 
@@ -82,6 +83,7 @@ def test_upstreams_are_tried_added_changed_and_removed(run: Run, site: LiveSimul
         (("add", "gpu", "--json", "[]"), "--json: write an object"),
         (("add", "gpu", "--models", "=x"), "--models: write names of models"),
         (("change", "kimi-web", "--discover"), "stands in the settings"),
+        (("change", "kimi-web"), "Nothing to change was given"),
         (("enable", "nobody"), "There is no upstream 'nobody'"),
         (("order", "nobody", "1"), "There is no upstream 'nobody'"),
         (("test", "kimi-web"), "`main.py doctor` tries it"),

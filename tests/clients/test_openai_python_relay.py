@@ -129,6 +129,23 @@ def test_models_say_what_they_can_do(sdk: OpenAI) -> None:
     assert "tools" in str(models["kimi-latest"])
 
 
+def test_models_that_do_not_chat_have_no_conversation_s_length(sdk: OpenAI, relay: LiveGateway) -> None:
+    """In any dialect: what makes speech or images takes no so many tokens of chat at a time."""
+    models = {model.id: model.to_dict() for model in sdk.models.list()}
+    assert models["kimi-latest"]["context_unit"] == "tokens"
+    assert "tokens at a time" in str(models["kimi-latest"]["description"])
+    with relay.client(ALICE_KEY) as client:
+        for model in (SPEAKER, PAINTER, "small"):
+            assert sdk.models.retrieve(model).to_dict() == models[model]
+            assert not {"context_length", "context_unit"} & models[model].keys()
+            assert str(models[model]["description"]).endswith(" at moonshot")
+            of_anthropic = client.get(f"/v1/models/{model}", headers={"anthropic-version": "2023-06-01"}).json()
+            of_gemini = client.get(f"/v1beta/models/{model}").json()
+            assert of_anthropic["max_input_tokens"] is None
+            assert "inputTokenLimit" not in of_gemini
+            assert of_gemini["supportedGenerationMethods"] == []
+
+
 def test_another_upstream_steps_in(sdk: OpenAI, upstream: LiveSimulator) -> None:
     """When the first of a route fails, the next one is asked, and the headers say so."""
     upstream.site.update(api_failure="openai_error", api_failure_times=1)

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from app.domain.granting import Scope
-from app.keys.administration import rotate_key
+from app.keys.administration import revoke_key, rotate_key
 from app.keys.secret import digest_of
 from app.storage.clock import now
-from app.storage.keys import note_last_uses
+from app.storage.keys import key_of, note_last_uses
 from app.storage.limits import set_limits
 from simulator.live import LiveSimulator
 from tests import databases
@@ -258,6 +258,25 @@ def test_without_its_database_the_console_says_so(
             assert client.post("/console/sign-in", data={"ticket": "wrong"}).status_code == 503
         assert console.chat().status_code == 200
         own_postgres.start()
+
+
+def test_a_form_that_is_saved_unchanged_keeps_a_key_s_end(console: Console, admin: Signed) -> None:
+    """The form has the day only: a time within it, which the admin API can set, is kept; another day is taken."""
+    key = console.new_key(expires_at=1_893_499_200_000).key  # noon
+    path = f"/console/keys/{key.id}"
+    for day, end in (("2030-01-01", 1_893_499_200_000), ("2030-01-02", 1_893_628_800_000), ("", None)):
+        assert admin.post(path, name=key.name, project=key.project, expires=day).status_code == 303
+        assert console.done(key_of, key.id).expires_at == end
+
+
+@pytest.mark.parametrize("action", ["pause", "resume", "rotate"])
+def test_a_page_says_that_a_revoked_key_stays_revoked(console: Console, admin: Signed, action: str) -> None:
+    """As the admin API and the command line do: somebody else may have revoked it since the page was loaded."""
+    key = console.new_key().key
+    console.done(lambda connection: revoke_key(console.database, connection, key))
+    refused = admin.post(f"/console/keys/{key.id}/{action}")
+    assert refused.status_code == 409
+    assert "is revoked; make a new one." in refused.text
 
 
 def test_a_key_s_page_says_when_each_secret_was_last_used(console: Console, admin: Signed) -> None:

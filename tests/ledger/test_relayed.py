@@ -122,6 +122,21 @@ def test_what_is_used_besides_tokens_is_in_the_ledger(client: httpx.Client, data
     ]
 
 
+def test_captions_cost_what_they_last_at_least(client: httpx.Client, database: Database) -> None:
+    """They tell no seconds; the end of the last one is taken, and marked as an estimate. A bare text tells nothing."""
+    with database.transaction() as connection:
+        set_prices(database, connection, [Price(LISTENER, 0, 0, 0, 0, audio_second=100_000)])
+    for form in ("srt", "vtt", "text"):
+        upload: Form = [
+            ("model", (None, LISTENER)),
+            ("response_format", (None, form)),
+            ("file", ("talk.wav", b"RIFF")),
+        ]
+        assert client.post("/v1/audio/transcriptions", files=upload).status_code == 200
+    rows = rows_of(database, 3)
+    assert [(row["amount"], row["cost"], row["estimated"]) for row in rows] == [(2, 200_000, 1)] * 2 + [(None, 0, 0)]
+
+
 def test_a_limit_in_dollars_counts_what_is_used_besides_tokens(client: httpx.Client, database: Database) -> None:
     """Also where tokens cost nothing: a quota that is spent lets no image through."""
     key = new_key(database, "$0.05/day")

@@ -104,7 +104,7 @@ def test_all_limits_or_none() -> None:
     ("limits", "message", "seconds"),
     [
         ("1 request/minute", r"may use 1 request/minute, and has; the next request is possible in 60 s\.", 60),
-        ("1 at once", r"may have 1 calls at once, and has; the next is possible when one has ended\.", 1),
+        ("1 at once", r"may have 1 call at once, and has; the next is possible when one has ended\.", 1),
         ("300 tokens/hour", r"may use 300 tokens/hour, and has; the next request of 266 tokens is possible .*", 2784),
     ],
 )

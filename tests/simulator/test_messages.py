@@ -67,6 +67,13 @@ def test_the_limit_counts_code_points_and_can_be_lifted(live: LiveSimulator, cli
     assert live.site.messages[-1].characters == 3_000_000
 
 
+def test_one_character_is_no_characters(live: LiveSimulator, client: httpx.Client) -> None:
+    """In the refusal of a longer message, and in what is told of the prompt."""
+    live.site.update(char_limit=1)
+    assert send(client, live, "xx").json()["data"] == "Message is too long. Maximum 1 character allowed."
+    assert send(client, live, "x").json()["data"]["message"].endswith("The prompt has 1 character.")
+
+
 def test_a_json_body_is_no_form(live: LiveSimulator, client: httpx.Client) -> None:
     """WordPress finds no action in a JSON body."""
     answer = client.post(live.ajax_url, json={"action": ACTION})

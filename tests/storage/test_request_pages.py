@@ -8,8 +8,8 @@ from app.domain.request_ids import RequestIds, number_of, time_in
 from app.storage import request_pages
 from app.storage.clock import now
 from app.storage.database import Database
-from app.storage.request_pages import RowFilter, newest_of_keys, page_of_rows, row_of, rows_after, rows_of_request
-from app.storage.rows import RequestRow, id_at, time_of
+from app.storage.request_pages import RowFilter, newest_of_keys, page_of_rows, row_of, rows_of_request, scan_of_rows
+from app.storage.rows import RequestRow, time_of
 from app.storage.usage import DAY, HOUR
 from tests import databases
 from tests.storage.calls import call, some_calls, write
@@ -86,7 +86,7 @@ def test_pages_have_what_is_looked_for_and_nothing_else(database: Database, want
             before = page.before
             if before is None:
                 break
-        oldest_first = _ids_of(rows_after(connection, 0, wanted))
+        oldest_first = _ids_of(scan_of_rows(connection, wanted)[0])
     expected = [row.request_id for row in calls if _is_wanted(row, wanted)]
     assert found == expected[::-1]
     assert oldest_first == expected
@@ -150,7 +150,7 @@ def test_a_row_is_told_in_the_words_of_its_call(database: Database) -> None:
         ],
     )
     with database.transaction(reads=True) as connection:
-        rows = rows_after(connection, 0)
+        rows, _ = scan_of_rows(connection, RowFilter())
         assert [(row["model"], row["served"]) for row in rows] == [
             ("kimi", None),
             ("gpt-4o", "kimi"),
@@ -190,7 +190,7 @@ def test_a_column_that_a_newer_gateway_has_added_is_left_alone(database: Databas
         connection.exec_driver_sql("ALTER TABLE request ADD COLUMN further BIGINT" if not database.is_sqlite else _ADD)
     write(database, [call(at=now())])
     with database.transaction(reads=True) as connection:
-        (row,) = rows_after(connection, id_at(_BEGIN))
+        (row,) = scan_of_rows(connection, RowFilter())[0]
     assert row["key_id"] == "k_ada"
 
 

@@ -56,7 +56,8 @@ _ERRORS = {
     403: "`missing_scope`: the key lacks the scope `admin`, or to look `admin:read`; "
     "`csrf_failed`: another site may have sent this by the console's cookie",
     404: "`not_found`",
-    409: "`idempotency_key_reused`: the `Idempotency-Key` came with another request before",
+    409: "`idempotency_key_reused`: the `Idempotency-Key` came with another request before; "
+    "or `state_conflict`: the key is revoked",
     412: "`precondition_failed`: somebody else has changed it since the version in `If-Match`",
     503: "`key_store_unavailable`: the database can't be reached at the moment",
 }

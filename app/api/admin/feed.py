@@ -3,31 +3,23 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
-from typing import Any
 
 from app.domain.errors import KeyStoreUnavailable
 from app.storage.clock import now
 from app.storage.database import Connection, Database, DatabaseAway
-from app.storage.request_pages import RowFilter, end_of, page_of_rows, row_of, rows_ended_since, slow_rows
-from app.storage.rows import id_at
+from app.storage.new_rows import LONG_MILLISECONDS, MOST_AT_ONCE, NewRows, Row, fits
+from app.storage.request_pages import RowFilter, end_of, row_of, rows_ended_since
 
 # The name of the task that asks the database.
 TASK = "feed of requests"
 _PAUSE_SECONDS = 1.0
-# A row's place is when its call began, but it comes when the call has ended: so far back is looked each time, and every
-# few times further back, for calls that took longer.
-_USUAL_MILLISECONDS, _LONG_MILLISECONDS = 15_000, 600_000
-_TIMES_UNTIL_LONG = 5
-# More in a second than anybody can read.
-_MOST_AT_ONCE = 500
 _QUIET_SECONDS = 15.0
 _MOST_WAITING = 1000
 # Who comes back after a pause gets what ended since, and what ended just before it: rows don't come in that order.
 _SLACK_MILLISECONDS = 3_000
 _LONGEST_ABSENCE_MILLISECONDS = 3_600_000
 
-_Row = dict[str, Any]
-_Queue = asyncio.Queue[_Row | None]
+_Queue = asyncio.Queue[Row | None]
 
 
 class Feed:
@@ -43,8 +35,7 @@ class Feed:
         self._is_stopping = is_stopping
         self._watchers: set[_Queue] = set()
         self._task: asyncio.Task[None] | None = None
-        self._known: dict[int, None] = {}
-        self._times = 0
+        self._new = NewRows()
 
     async def begin(self) -> None:
         """Look for the first time, if nobody watches yet. What comes from now on is told to whoever follows.
@@ -54,7 +45,7 @@ class Feed:
         """
         if self._is_running():
             return
-        self._known, self._times = {}, 0
+        self._new = NewRows()
         try:
             await self._look()
         except DatabaseAway:
@@ -62,7 +53,7 @@ class Feed:
                 "The database can't be reached at the moment; try again soon.", retry_after=2
             ) from None
 
-    async def follow(self, after: int | None, wanted: RowFilter) -> AsyncGenerator[_Row | None, None]:
+    async def follow(self, after: int | None, wanted: RowFilter) -> AsyncGenerator[Row | None, None]:
         """Rows as they come; None where nothing that is wanted has come for a while. `begin` comes before it.
 
         Args:
@@ -87,7 +78,7 @@ class Feed:
             clock = asyncio.get_running_loop().time
             quiet_until = clock() + _QUIET_SECONDS
             while True:
-                row_or_end: _Row | None = None
+                row_or_end: Row | None = None
                 try:
                     async with asyncio.timeout_at(quiet_until):
                         row_or_end = await queue.get()
@@ -109,13 +100,13 @@ class Feed:
     def _is_running(self) -> bool:
         return self._task is not None and not self._task.done()
 
-    async def _missed(self, after: int, wanted: RowFilter) -> list[_Row]:
-        def missed(connection: Connection) -> list[_Row]:
+    async def _missed(self, after: int, wanted: RowFilter) -> list[Row]:
+        def missed(connection: Connection) -> list[Row]:
             last = row_of(connection, after)
             longest = now() - _LONGEST_ABSENCE_MILLISECONDS
             ended = longest if last is None else max(end_of(last)[0] - _SLACK_MILLISECONDS, longest)
-            since = ended - _LONG_MILLISECONDS
-            rows = rows_ended_since(connection, ended, wanted, since=since, limit=_MOST_AT_ONCE)
+            since = ended - LONG_MILLISECONDS
+            rows = rows_ended_since(connection, ended, wanted, since=since, limit=MOST_AT_ONCE)
             return [row for row in rows if row["id"] != after]
 
         return await self._database.report(missed)
@@ -125,59 +116,18 @@ class Feed:
             while not self._is_stopping():
                 await asyncio.sleep(_PAUSE_SECONDS)
                 with suppress(DatabaseAway):
-                    for row in sorted(await self._look(), key=end_of):
+                    for row in await self._look():
                         self._tell(row)
         finally:
             self._tell(None)
 
-    async def _look(self) -> list[_Row]:
-        """What has come since the last time."""
-        is_deep = self._times % _TIMES_UNTIL_LONG == 0
-        rows = await self._database.report(_newest_and_slow if is_deep else _newest)
-        fresh = {row["id"]: row for row in rows if row["id"] not in self._known}
-        # What was seen before stays known until it is too old to be read again.
-        oldest = id_at(now() - 2 * _LONG_MILLISECONDS)
-        self._known = {row_id: None for row_id in self._known if row_id >= oldest} | dict.fromkeys(fresh)
-        self._times += 1
-        return list(fresh.values())
+    async def _look(self) -> list[Row]:
+        return self._new.take(await self._database.report(self._new.look))
 
-    def _tell(self, row: _Row | None) -> None:
+    def _tell(self, row: Row | None) -> None:
         for queue in self._watchers:
             if row is None and queue.full():
                 queue.get_nowait()  # the end has to find its place
             # Who doesn't read misses some, and may ask for them by Last-Event-ID.
             with suppress(asyncio.QueueFull):
                 queue.put_nowait(row)
-
-
-def fits(row: _Row, wanted: RowFilter) -> bool:
-    """Whether a row is one of those that are looked for, whenever it was."""
-    given = {
-        "key_id": wanted.key_id,
-        "project": wanted.project,
-        "provider": wanted.provider,
-        "outcome": wanted.outcome,
-        "error": wanted.error,
-        "session": wanted.session,
-    }
-    if any(value is not None and row[name] != value for name, value in given.items()):
-        return False
-    if wanted.model is not None and wanted.model != (row["served"] or row["model"]):
-        return False
-    return not wanted.trouble or row["outcome"] not in ("completed", "replayed")
-
-
-def _newest(connection: Connection) -> list[_Row]:
-    return page_of_rows(connection, RowFilter(since=now() - _USUAL_MILLISECONDS), limit=_MOST_AT_ONCE).rows
-
-
-def _newest_and_slow(connection: Connection) -> list[_Row]:
-    time = now()
-    slow = slow_rows(
-        connection,
-        since=time - _LONG_MILLISECONDS,
-        until=time - _USUAL_MILLISECONDS + 1,
-        at_least=_USUAL_MILLISECONDS // 2,
-        limit=_MOST_AT_ONCE,
-    )
-    return [*_newest(connection), *slow]

@@ -1,7 +1,7 @@
 """Keys: made, changed, given another secret, paused, revoked."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -20,7 +20,6 @@ from app.api.admin.common import (
     change,
     check_version,
     cursor_of,
-    milliseconds_of,
     once,
     place_of,
     read,
@@ -30,11 +29,12 @@ from app.api.admin.common import (
 )
 from app.api.admin.services import AdminServices
 from app.domain.durations import span
-from app.domain.errors import InvalidRequest, NotFound
+from app.domain.errors import InvalidRequest, NotFound, StateConflict
 from app.domain.granting import Scope
 from app.domain.limits import Limit as UsageLimit
 from app.domain.limits import read_limits, texts_of
 from app.keys import administration
+from app.keys.expiry import expiry_at
 from app.keys.history import key_facts, note_changed, note_created, note_rotated
 from app.storage.audit import Actor
 from app.storage.clock import now
@@ -54,7 +54,14 @@ Models = Annotated[
     list[str] | None, Field(max_length=200, description="Patterns of models, such as `kimi*`; null for all.")
 ]
 Scopes = Annotated[list[str], Field(description="Of `chat`, `metrics`, `admin:read` and `admin`.")]
-_LONGEST_GRACE_SECONDS = 366 * 86_400
+Expiry = Annotated[
+    str | None,
+    Field(
+        max_length=40,
+        description="A date such as `2027-01-31`, whose end in `TIME_ZONE` is meant, or a time with its offset such as "
+        "`2027-01-31T12:00:00+01:00`; null for never.",
+    ),
+]
 
 
 class Secret(BaseModel):
@@ -99,7 +106,7 @@ class NewKey(Body):
     models: Models = None
     limits: Limits = None
     note: str = ""
-    expires_at: AwareDatetime | None = None
+    expires_at: Expiry = None
 
 
 class KeyPatch(Body):
@@ -112,7 +119,7 @@ class KeyPatch(Body):
     models: Models = None
     limits: Limits = None
     note: str | None = None
-    expires_at: AwareDatetime | None = None
+    expires_at: Expiry = None
 
 
 class Rotation(Body):
@@ -140,6 +147,7 @@ class KeyEndpoints:
 
     def __init__(self, services: AdminServices) -> None:
         self._database = services.database
+        self._zone = services.zone
 
     def router(self) -> APIRouter:
         """The routes."""
@@ -150,8 +158,8 @@ class KeyEndpoints:
             Endpoint("GET", "/keys/{key_id}", self.get, "Read a key", errors=(404,)),
             Endpoint("PATCH", "/keys/{key_id}", self.patch, "Change a key", errors=(404, 412)),
             Endpoint("DELETE", "/keys/{key_id}", self.revoke, "Revoke a key", errors=(404, 412)),
-            Endpoint("POST", "/keys/{key_id}/pause", self.pause, "Pause a key", errors=(404, 412)),
-            Endpoint("POST", "/keys/{key_id}/resume", self.resume, "Resume a key", errors=(404, 412)),
+            Endpoint("POST", "/keys/{key_id}/pause", self.pause, "Pause a key", errors=(404, 409, 412)),
+            Endpoint("POST", "/keys/{key_id}/resume", self.resume, "Resume a key", errors=(404, 409, 412)),
             Endpoint("POST", "/keys/{key_id}/rotate", self.rotate, "Give a key another secret", errors=(404, 409, 412)),
         )
 
@@ -214,7 +222,7 @@ class KeyEndpoints:
             given = body.given()
             if "limits" in given:
                 self._set_limits(connection, key.id, given.pop("limits"))
-            changed = msgspec.structs.replace(key, **_fields(given))
+            changed = msgspec.structs.replace(key, **_fields(given, self._zone))
             return administration.update_key(self._database, connection, changed)
 
         return await self._changed(key_id, actor, "key.update", patched, if_match, response)
@@ -238,13 +246,14 @@ class KeyEndpoints:
     async def rotate(
         self,
         key_id: str,
-        body: Rotation,
         actor: Writer,
         response: Response,
+        body: Rotation | None = None,
         if_match: IfMatch = None,
         idempotency_key: IdempotencyKey = None,
     ) -> KeyWithSecret:
         """Its id, history, sessions and limits stay. The secret is in this answer only."""
+        body = body or Rotation()
         grace = _grace(body.grace)
 
         def rotated(connection: Connection) -> KeyWithSecret:
@@ -273,7 +282,7 @@ class KeyEndpoints:
                 project=body.project,
                 scopes=body.scopes,
                 models=body.models,
-                expires_at=None if body.expires_at is None else milliseconds_of(body.expires_at, "expires_at"),
+                expires_at=None if body.expires_at is None else _expiry(body.expires_at, self._zone),
                 note=body.note,
             )
         )
@@ -368,11 +377,11 @@ def _without_secret(connection: Connection, key_id: str) -> KeyWithSecret:
     return KeyWithSecret(key=_shown(connection, _only(connection, key_id)), secret=None, secret_shown=False)
 
 
-def _fields(given: dict[str, Any]) -> dict[str, Any]:
+def _fields(given: dict[str, Any], zone: tzinfo) -> dict[str, Any]:
     """The fields of a patch, as a stored key has them."""
     fields = dict(given)
     if fields.get("expires_at") is not None:
-        fields["expires_at"] = milliseconds_of(fields["expires_at"], "expires_at")
+        fields["expires_at"] = _expiry(fields["expires_at"], zone)
     if "note" in fields:
         fields["note"] = fields["note"] or ""
     for name in ("scopes", "models"):
@@ -381,13 +390,20 @@ def _fields(given: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
+def _expiry(text: str, zone: tzinfo) -> int:
+    try:
+        return expiry_at(text, zone)
+    except ValueError as error:
+        raise InvalidRequest(f"expires_at: {error}", param="expires_at") from None
+
+
 def _grace(text: str) -> float:
     try:
         seconds = span(text)
     except ValueError as error:
         raise InvalidRequest(f"grace: {error}.", param="grace") from None
-    if seconds > _LONGEST_GRACE_SECONDS:
-        raise InvalidRequest("grace must not exceed 366d.", param="grace")
+    if seconds > administration.LONGEST_GRACE_DAYS * 86_400:
+        raise InvalidRequest(f"grace must not exceed {administration.LONGEST_GRACE_DAYS}d.", param="grace")
     return seconds
 
 
@@ -395,5 +411,7 @@ def _refusing_faults(work: Callable[[], Any]) -> Any:
     """Do something, and say in the API's words what was wrong with it."""
     try:
         return work()
+    except administration.KeyIsRevoked as fault:
+        raise StateConflict(str(fault)) from None
     except administration.KeyFault as fault:
         raise InvalidRequest(str(fault), param=fault.param) from None

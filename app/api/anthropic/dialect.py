@@ -95,12 +95,12 @@ def _routes(services: DialectServices) -> APIRouter:
     @router.get("/models", include_in_schema=False)
     async def list_models(request: Request, limit: str = "20", after_id: str = "", before_id: str = "") -> ModelPage:
         names = registry.model_ids(caller=caller_of(request))
-        infos = [model_info(name, target.spec.prompt_limit, started) for name, target in names]
+        infos = [model_info(name, target.spec.told_limit, started) for name, target in names]
         return model_page(infos, limit=limit, after_id=after_id, before_id=before_id)
 
     @router.get("/models/{model:path}", include_in_schema=False)
     async def get_model(request: Request, model: str) -> ModelInfo:
-        return model_info(model, registry.resolve(model, caller=caller_of(request))[0].spec.prompt_limit, started)
+        return model_info(model, registry.resolve(model, caller=caller_of(request))[0].spec.told_limit, started)
 
     return router
 

@@ -11,17 +11,18 @@ from app.domain.prompt import PromptLimit
 _LARGEST_PAGE = 1000
 
 
-def model_info(name: str, limit: PromptLimit, since: datetime) -> ModelInfo:
+def model_info(name: str, limit: PromptLimit | None, since: datetime) -> ModelInfo:
     """A model by the name under which it can be asked.
 
     Args:
+        limit: The longest conversation; None for a model that doesn't chat.
         since: When it came to be, as far as this gateway knows.
     """
     return ModelInfo(
         id=name,
         display_name=name,
         created_at=since.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        max_input_tokens=limit.size if limit.unit == "tokens" else None,
+        max_input_tokens=limit.size if limit is not None and limit.unit == "tokens" else None,
     )
 
 

@@ -201,7 +201,7 @@ class ModelInfo(AnswerModel):
     display_name: str
     created_at: str
     lifecycle: Literal["active"] = "active"
-    max_input_tokens: int | None = Field(description="null where the limit isn't in tokens")
+    max_input_tokens: int | None = Field(description="null where the limit isn't in tokens, or the model doesn't chat")
 
 
 class ModelPage(AnswerModel):

@@ -1,7 +1,7 @@
 """Keys: listed, made, changed; one with its limits, its use and its log."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import tzinfo
 from http import HTTPStatus
 from typing import Any
 
@@ -30,6 +30,7 @@ from app.domain.caller import SCOPES
 from app.domain.granting import Scope
 from app.domain.limits import read_limits, texts_of
 from app.keys import administration
+from app.keys.expiry import expiry_at, last_day
 from app.keys.history import key_facts, note_changed, note_created, note_rotated
 from app.storage.audit import actions_before
 from app.storage.clock import now
@@ -59,6 +60,7 @@ class KeyPages:
     def __init__(self, services: ConsoleServices, rendering: Rendering) -> None:
         self._services = services
         self._database = services.admin.database
+        self._zone = services.admin.zone
         self._rendering = rendering
 
     async def show(self, request: Request) -> Response:
@@ -84,7 +86,7 @@ class KeyPages:
         found, days, newest, standing = await self._database.report(read)
         shown = bars(self._services, standing)
         keys = [
-            _shown_key(key, standing.stored)
+            _shown_key(key, standing.stored, self._zone)
             | {
                 "bars": shown.get(Scope("key", key.id)),
                 "days": days.get(key.id),
@@ -112,7 +114,7 @@ class KeyPages:
                 project=form.get("project", "").strip() or "default",
                 scopes=[scope for scope in SCOPES if form.get(f"scope_{scope}")] or ["chat"],
                 models=_models(form.get("models", "")),
-                expires_at=_date(form.get("expires", "")),
+                expires_at=self._expiry(form, None),
                 note=form.get("note", "").strip(),
             )
             if limits is not None:
@@ -151,7 +153,7 @@ class KeyPages:
                 project=form.get("project", "").strip() or "default",
                 models=None if not _models(form.get("models", "")) else tuple(_models(form["models"]) or ()),
                 note=form.get("note", "").strip(),
-                expires_at=_date(form.get("expires", "")),
+                expires_at=self._expiry(form, key.expires_at),
             )
             administration.update_key(self._database, connection, changed)
             if limits != before["limits"]:
@@ -181,7 +183,7 @@ class KeyPages:
             try:
                 new = await self._database.run(rotate)
             except administration.KeyFault as fault:
-                return await self._shown(request, key_id, fault=str(fault))
+                return await self._shown(request, key_id, fault=str(fault), status=409)
             return self._rendering.page(request, "key_secret", key=new.key, secret=new.secret, is_new=False)
         work = _ACTIONS.get(action)
         if work is None:
@@ -192,8 +194,22 @@ class KeyPages:
             before = key_facts(connection, key)
             note_changed(connection, actor, f"key.{action}", before, work(self._database, connection, key))
 
-        await self._database.run(act)
+        try:
+            await self._database.run(act)
+        except administration.KeyFault as fault:
+            return await self._shown(request, key_id, fault=str(fault), status=409)
         return RedirectResponse(f"../{key_id}", HTTPStatus.SEE_OTHER)
+
+    def _expiry(self, form: dict[str, str], before: int | None) -> int | None:
+        """When a key is to expire. A day that nobody has changed leaves the time as it was, whoever has set it.
+
+        Raises:
+            ValueError: It can't be read.
+        """
+        text = form.get("expires", "").strip()
+        if text == _day(before, self._zone):
+            return before
+        return expiry_at(text, self._zone) if text else None
 
     async def refuse(self, request: Request, key_id: str, fault: str) -> Response:
         """A key's page that says why something was not done."""
@@ -205,6 +221,7 @@ class KeyPages:
         key_id: str,
         *,
         fault: str = "",
+        status: int = 400,
         values: dict[str, str] | None = None,
         tried: Tried | None = None,
     ) -> Response:
@@ -217,7 +234,7 @@ class KeyPages:
             recording = recording_of(connection, key.id)
             whose = [*(one["actor"] for one in actions), *([] if recording is None else [recording.started_by])]
             return {
-                "key": _shown_key(key, standing.stored),
+                "key": _shown_key(key, standing.stored, self._zone),
                 "standing": standing,
                 "days": days,
                 "rectangles": stacked(days),
@@ -229,12 +246,12 @@ class KeyPages:
             }
 
         found = await self._database.report(read)
-        status = 400 if fault or (tried is not None and tried.fault) else 200
+        is_refused = bool(fault or (tried is not None and tried.fault))
         shown = bars(self._services, found["standing"])
         return self._rendering.page(
             request,
             "key",
-            status=status,
+            status=status if is_refused else 200,
             **found,
             bars=grouped(shown, scopes_of_key(key_id, found["key"]["project"])),
             fault=fault,
@@ -253,7 +270,7 @@ def _only(connection: Connection, key_id: str) -> StoredKey:
     return key
 
 
-def _shown_key(key: StoredKey, limits: dict[Scope, str]) -> dict[str, Any]:
+def _shown_key(key: StoredKey, limits: dict[Scope, str], zone: tzinfo) -> dict[str, Any]:
     """A key as pages show it."""
     return {
         "id": key.id,
@@ -266,7 +283,7 @@ def _shown_key(key: StoredKey, limits: dict[Scope, str]) -> dict[str, Any]:
         "note": key.note,
         "created_at": key.created_at,
         "expires_at": key.expires_at,
-        "expires": "" if key.expires_at is None else _day(key.expires_at),
+        "expires": _day(key.expires_at, zone),
         "secrets": key.secrets,
     }
 
@@ -284,23 +301,9 @@ def _models(text: str) -> list[str] | None:
     return [part.strip() for part in text.split(",") if part.strip()] or None
 
 
-def _date(text: str) -> int | None:
-    """The end of a day.
-
-    Raises:
-        ValueError: It is none.
-    """
-    if not text.strip():
-        return None
-    try:
-        day = datetime.strptime(text.strip(), "%Y-%m-%d").replace(tzinfo=UTC)
-    except ValueError:
-        raise ValueError(f"{text[:20]!r} is not a date; write it like 2027-01-31.") from None
-    return round(day.timestamp() * 1000) + DAY
-
-
-def _day(milliseconds: int) -> str:
-    return datetime.fromtimestamp((milliseconds - 1) / 1000, UTC).date().isoformat()
+def _day(expires_at: int | None, zone: tzinfo) -> str:
+    """What the field for it shows."""
+    return "" if expires_at is None else last_day(expires_at, zone).isoformat()
 
 
 def _week_ago() -> int:

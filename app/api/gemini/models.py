@@ -18,14 +18,14 @@ def model_info(name: str, target: Target) -> GeminiModel:
     Args:
         target: Who answers it first.
     """
-    limit = target.spec.prompt_limit
+    limit = target.spec.told_limit
     return GeminiModel(
         name=_PREFIX + name,
         displayName=name,
         description=target.description,
         version=name,
-        inputTokenLimit=limit.size if limit.unit == "tokens" else None,
-        supportedGenerationMethods=["generateContent", "countTokens"],
+        inputTokenLimit=limit.size if limit is not None and limit.unit == "tokens" else None,
+        supportedGenerationMethods=["generateContent", "countTokens"] if target.spec.chats else [],
     )
 
 

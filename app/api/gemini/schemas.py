@@ -237,7 +237,9 @@ class GeminiModel(AnswerModel):
     displayName: str
     description: str
     version: str
-    inputTokenLimit: int | None = Field(None, description="absent where the limit isn't in tokens")
+    inputTokenLimit: int | None = Field(
+        None, description="absent where the limit isn't in tokens, or the model doesn't chat"
+    )
     supportedGenerationMethods: list[str]
 
 

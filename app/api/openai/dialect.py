@@ -21,7 +21,7 @@ def _routes(services: DialectServices) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["models"])
     registry, started = services.registry, int(time.time())
 
-    @router.get("/models", summary="List the models", response_model=ModelList)
+    @router.get("/models", summary="List the models", response_model=ModelList, response_model_exclude_none=True)
     async def list_models(
         request: Request,
         all: Annotated[str, Query(description="`true` lists them as `provider/model`, too")] = "",  # noqa: A002
@@ -34,6 +34,7 @@ def _routes(services: DialectServices) -> APIRouter:
         "/models/{model:path}",
         summary="Look up a model",
         response_model=ModelObject,
+        response_model_exclude_none=True,
         responses=openai_responses({404: "`model_not_found`"}),
     )
     async def get_model(request: Request, model: Annotated[str, example("kimi")]) -> ModelObject:
@@ -46,15 +47,15 @@ def _routes(services: DialectServices) -> APIRouter:
 
 
 def _model_object(name: str, target: Target, created: int) -> ModelObject:
-    limit = target.spec.prompt_limit
+    limit = target.spec.told_limit
     return ModelObject(
         id=name,
         name=name,
         description=target.description,
         created=created,
         owned_by=target.spec.owned_by,
-        context_length=limit.size,
-        context_unit=limit.unit,
+        context_length=None if limit is None else limit.size,
+        context_unit=None if limit is None else limit.unit,
         provider=target.provider.name,
         abilities=target.spec.told_abilities,
     )

@@ -215,11 +215,13 @@ class ModelObject(AnswerModel):
     id: str
     object: Literal["model"] = "model"
     name: str = Field(description="what chat apps show")
-    description: str = Field(description="who answers, and how much it takes")
+    description: str = Field(description="who answers, and how long a conversation it takes")
     created: int
     owned_by: str
-    context_length: int = Field(description="the largest prompt, in `context_unit`")
-    context_unit: str
+    context_length: int | None = Field(
+        None, description="the largest prompt, in `context_unit`; absent for models that don't chat"
+    )
+    context_unit: str | None = None
     provider: str = Field(description="who answers first")
     abilities: list[str] = Field(description="what the model does by itself; the gateway makes up for tools and JSON")
 

@@ -21,7 +21,7 @@ from app.domain.errors import (
     UpstreamRateLimited,
     UpstreamUnavailable,
 )
-from app.domain.json import read_json_list, read_json_object
+from app.domain.json import json_kind, read_json_list, read_json_object
 from app.providers.api_upstream.reply import Json
 from app.providers.api_upstream.upstream import Upstream
 from app.providers.api_upstream.waits import told_wait
@@ -166,7 +166,7 @@ def failure(
     document = _document(reply.body)
     fault = find(document) if document is not None else None
     if fault is None:
-        return _wordless(reply, upstream, api_name, wanted, is_json=document is not None)
+        return _wordless(reply, upstream, api_name, wanted)
     return fault_error(fault, upstream, status=reply.status, headers=reply.headers, api_name=api_name)
 
 
@@ -250,7 +250,7 @@ def quotable(text: str, secrets: Sequence[str]) -> str:
     return text if len(text) <= _QUOTED_LENGTH else text[:_QUOTED_LENGTH] + "…"
 
 
-def _wordless(reply: HttpReply, upstream: Upstream, api_name: str, wanted: str, *, is_json: bool) -> GatewayError:
+def _wordless(reply: HttpReply, upstream: Upstream, api_name: str, wanted: str) -> GatewayError:
     """The error for an answer without an error message: a web page, other JSON, or nothing."""
     name, status = upstream.name, reply.status
     wait = told_wait(reply.headers, "", limited=status == 429)
@@ -273,8 +273,19 @@ def _wordless(reply: HttpReply, upstream: Upstream, api_name: str, wanted: str, 
         return InvalidRequest(f"{name} refuses this request without saying why.")
     if status != 200:
         return _no_api(name, status, api_name, reply.headers.get("location", ""))
-    what = "a web page" if is_page else "other JSON" if is_json else "something that isn't JSON"
-    return UnexpectedReply(f"{name} answered with {what if reply.body.strip() else 'nothing'} instead of {wanted}.")
+    return UnexpectedReply(f"{name} answered with {_described(reply.body)} instead of {wanted}.")
+
+
+def _described(body: bytes) -> str:
+    """What an answer with nothing of use in it is, in words."""
+    if not body.strip():
+        return "nothing"
+    if _MARKUP.match(body):
+        return "a web page"
+    kind = json_kind(body)
+    if kind is None:
+        return "something that isn't JSON"
+    return "other JSON" if kind == "an object" else f"JSON that is {kind} and no object"
 
 
 def _no_api(name: str, status: int, api_name: str, location: str = "") -> SiteChanged:

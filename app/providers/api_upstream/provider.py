@@ -431,8 +431,8 @@ class ApiProvider(BaseProvider):
             raise self._failure(reply)
         return document
 
-    def _failure(self, reply: HttpReply) -> GatewayError:
-        return failure(reply, self._upstream, self.fault_in, self.api_name)
+    def _failure(self, reply: HttpReply, wanted: str = "a completion") -> GatewayError:
+        return failure(reply, self._upstream, self.fault_in, self.api_name, wanted)
 
     async def _listed_models(self) -> object:
         if self._accounts is None:
@@ -447,7 +447,7 @@ class ApiProvider(BaseProvider):
             raise translated(error) from error
         document = _any_json(reply.body)
         if reply.status != HTTPStatus.OK or document is None:
-            raise self._failure(reply)
+            raise self._failure(reply, "a list of models")
         return document
 
 

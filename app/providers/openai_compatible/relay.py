@@ -17,13 +17,15 @@ from app.providers.api_upstream.reply import Json
 from app.providers.api_upstream.upstream import Upstream
 from app.providers.base import RelayRequest
 from app.providers.http import HttpReply, HttpStream
-from app.providers.openai_compatible.relayed_units import ImageCounter, amount_in
+from app.providers.openai_compatible.relayed_units import ImageCounter, amount_in, captions_end
 
 # The tokens are told at the end of an answer or at its beginning: in between there may be megabytes of an image.
 _WINDOW = 4096
 # A whole answer of this size is looked into for an error that comes with the status 200.
 SHORT = 64 * 1024
 _USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
+# Of captions: WebVTT, SubRip, and what most vendors say of either.
+_CAPTIONS = ("text/vtt", "text/srt", "application/x-subrip", "text/plain", "")
 _PAGES = ("text/html", "application/xhtml+xml")
 # More are a mistake, as with chats.
 _MOST_TOKENS = 10**9
@@ -80,6 +82,7 @@ class UsageFinder:
         self._first = b""
         self._last = b""
         self._unit = unit
+        self._is_text = _kind(head) in _CAPTIONS
         self._images = ImageCounter(is_events=_kind(head) == "text/event-stream") if unit == "images" else None
 
     def feed(self, part: bytes) -> None:
@@ -96,8 +99,11 @@ class UsageFinder:
         tokens, unit = self._tokens(), self._unit
         if unit is None:
             return tokens
-        amount = amount_in(unit, (self._first, self._last)) if self._images is None else self._images.count
-        return replace(tokens or Usage(0, 0), unit=unit, amount=amount) if amount else tokens
+        used, windows = tokens or Usage(0, 0), (self._first, self._last)
+        amount = amount_in(unit, windows) if self._images is None else self._images.count
+        if not amount and unit == "audio_seconds" and self._is_text:
+            used, amount = replace(used, estimated=True), captions_end(windows)
+        return replace(used, unit=unit, amount=amount) if amount else tokens
 
     def _tokens(self) -> Usage | None:
         for window in (self._last, self._first):

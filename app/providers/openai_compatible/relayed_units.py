@@ -5,6 +5,7 @@ Nobody here reads the whole of it: an answer may have megabytes of images, which
 
 import math
 import re
+from collections.abc import Iterable
 
 from app.domain.units import Unit
 
@@ -15,6 +16,12 @@ _IMAGE_EVENT = re.compile(rb'"type"\s{0,20}:\s{0,20}"image_(?:generation|edit)\.
 # What the end of a part may have of them.
 _LONGEST = 96
 _SECONDS = re.compile(rb'"(?:seconds|duration)"\s*:\s*"?(\d{1,9}(?:\.\d{1,30})?)[",}\s]')
+# The times of a caption, in SubRip or WebVTT; of the second one, hours, minutes and seconds. A hundred hours of speech
+# are no upload.
+_CAPTION = re.compile(
+    rb"^(?:\d\d:)?[0-5]\d:[0-5]\d[.,]\d{3}[ \t]{1,9}-->[ \t]{1,9}(?:(\d\d):)?([0-5]\d):([0-5]\d[.,]\d{3})\b",
+    re.MULTILINE,
+)
 _SEARCHES = re.compile(rb'"search_units"\s*:\s*(\d{1,9})[,}\s.]')
 
 
@@ -69,3 +76,19 @@ def amount_in(unit: Unit, windows: tuple[bytes, ...]) -> int:
         if unit == "searches" and (told := _SEARCHES.search(window)) is not None:
             return int(told[1])
     return 0
+
+
+def captions_end(windows: Iterable[bytes]) -> int:
+    """The second in which the last caption of a transcript ends, begun ones counting as whole; 0 if it has none.
+
+    What was spoken lasts at least that long: there may be silence behind it.
+
+    Args:
+        windows: Parts of the answer.
+    """
+    ends = [
+        int(found[1] or 0) * 3600 + int(found[2]) * 60 + float(found[3].replace(b",", b"."))
+        for window in windows
+        for found in _CAPTION.finditer(window)
+    ]
+    return math.ceil(max(ends, default=0.0))

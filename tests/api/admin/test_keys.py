@@ -87,6 +87,20 @@ def test_a_key_that_is_made_opens_and_its_secret_is_shown_once(admin: httpx.Clie
     ]
 
 
+def test_a_key_opens_until_the_end_of_the_day_that_was_given(admin: httpx.Client) -> None:
+    """As in the console and at the command line; what is no date is told both forms."""
+    key = _made(admin, name="ada", expires_at="2030-01-31")["key"]
+    assert key["expires_at"] == "2030-02-01T00:00:00Z"
+    path = f"/keys/{key['id']}"
+    assert admin.patch(path, json={"expires_at": "2030-03-31"}).json()["expires_at"] == "2030-04-01T00:00:00Z"
+    refused = admin.patch(path, json={"expires_at": "soon"}).json()["error"]
+    assert refused["param"] == "expires_at"
+    assert (
+        "'soon' is not a date such as 2027-01-31 (the end of that day), nor a time with its offset"
+        in refused["message"]
+    )
+
+
 @pytest.mark.parametrize("how", ["absent", "null", "another"])
 def test_a_patch_changes_what_it_names_and_nothing_else(admin: httpx.Client, database: Database, how: str) -> None:
     """Over every field: what is absent stays, null clears or is refused, a value replaces; and it is written down."""
@@ -159,7 +173,7 @@ def test_the_last_use_of_each_secret_is_shown_and_is_no_change(admin: httpx.Clie
 
 
 def test_a_key_is_paused_resumed_revoked_and_rotated(admin: httpx.Client, keeper: LiveGateway) -> None:
-    """Each is written down once, however often it is asked for; a revoked key gets no new secret."""
+    """Each is written down once, however often it is asked for; a rotation needs no body."""
     made = _made(admin)
     path = f"/keys/{made['key']['id']}"
     rotated = admin.post(f"{path}/rotate", json={"grace": "24h"}).json()
@@ -167,7 +181,7 @@ def test_a_key_is_paused_resumed_revoked_and_rotated(admin: httpx.Client, keeper
     for secret in (made["secret"], rotated["secret"]):
         with keeper.client(secret) as client:
             assert client.get("/v1/key").status_code == 200
-    assert len(admin.post(f"{path}/rotate", json={}).json()["key"]["secrets"]) == 1
+    assert len(admin.post(f"{path}/rotate").json()["key"]["secrets"]) == 1
     states = []
     for method, address in (
         *[("POST", f"{path}/pause")] * 2,
@@ -176,7 +190,10 @@ def test_a_key_is_paused_resumed_revoked_and_rotated(admin: httpx.Client, keeper
     ):
         states.append(admin.request(method, address).json()["state"])
     assert states == ["paused", "paused", "active", "active", "revoked", "revoked"]
-    assert admin.post(f"{path}/rotate", json={}).status_code == 400
+    for action in ("rotate", "pause", "resume"):
+        refused = admin.post(f"{path}/{action}")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "state_conflict")
+        assert refused.json()["error"]["message"] == "The key 'ada' is revoked; make a new one."
     actions = _actions(admin, f"key:{made['key']['id']}")
     assert [action["action"] for action in actions] == [
         *("key.create", "key.rotate", "key.rotate", "key.pause", "key.resume", "key.revoke")

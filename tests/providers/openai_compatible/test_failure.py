@@ -257,3 +257,35 @@ async def test_a_refusal_of_fastapis_names_fields_as_people_write_them(detail: l
         with pytest.raises(InvalidRequest) as raised:
             await provider.create_completion(wanted())
     assert raised.value.message == f"acme refuses this request: {told}"
+
+
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        (b"[]", "JSON that is a list and no object"),
+        (b'[{"id": 1}]', "JSON that is a list and no object"),
+        (b" null\n", "JSON that is null and no object"),
+        (b'"text"', "JSON that is a text and no object"),
+        (b"true", "JSON that is a boolean and no object"),
+        (b"0.5", "JSON that is a number and no object"),
+        (b"{}", "other JSON"),
+        (b"{", "something that isn't JSON"),
+        (b" ", "nothing"),
+    ],
+)
+async def test_what_is_no_completion_is_called_what_it_is(body: bytes, what: str) -> None:
+    """Whole or streamed, and in the list of models: whoever looks for the fault is not led astray."""
+    async with raw_upstream(reply(body)) as upstream, provider_at(upstream.base_url) as provider:
+        said = []
+        for ask in (provider.create_completion(wanted()), anext(provider.stream_completion(wanted()))):
+            with pytest.raises(UnexpectedReply) as raised:
+                await ask
+            said.append(raised.value.message)
+        assert said == [f"acme answered with {what} instead of a completion."] * 2
+
+
+async def test_what_is_no_list_of_models_is_told_as_such() -> None:
+    """Nobody has asked for a completion then."""
+    async with raw_upstream(reply(b"null")) as upstream, provider_at(upstream.base_url) as provider:
+        with pytest.raises(UnexpectedReply, match="null and no object instead of a list of models"):
+            await provider.fetch_models()

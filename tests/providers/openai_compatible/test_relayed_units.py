@@ -63,3 +63,29 @@ def test_tokens_are_told_beside_them() -> None:
     finder = UsageFinder(RelayHead("application/json"), "images")
     finder.feed(images({"b64_json": IMAGE}, usage={"input_tokens": 3, "output_tokens": 4}).encode())
     assert finder.usage == Usage(3, 4, unit="images", amount=1)
+
+
+CAPTIONS = [
+    ("text/plain; charset=utf-8", "1\n00:00:00,000 --> 00:00:03,200\nHi\n\n2\n00:00:03,200 --> 00:00:04,100\nyou\n", 5),
+    ("text/vtt", "WEBVTT\r\n\r\n00:00.000 --> 01:02.000 align:start\r\nHi\r\n", 62),
+    ("text/plain", "WEBVTT\n\n01:00:00.000\t-->\t01:00:00.001\nHi\n", 3601),
+    ("", f"1\n00:00:00,000 --> 00:00:07,000\n{'x' * 9000}\n", 7),
+    ("text/plain", "At 00:00:00,000 --> 99:00:00,000 they said.\n", 0),
+    ("text/plain", "1\n00:00:00,000 --> 999999:00:00,000\nHi\n", 0),
+    ("text/plain", "1\n00:00:00,000 --> 00:99:00,000\nHi\n", 0),
+    ("text/plain", "Hi\n", 0),
+    ("application/json", '{"text": "\\n00:00:00,000 --> 00:00:07,000"}', 0),
+    ("application/octet-stream", "1\n00:00:00,000 --> 00:00:07,000\nHi\n", 0),
+]
+
+
+@pytest.mark.parametrize("size", [1, 65, 1_000_000])
+@pytest.mark.parametrize(("kind", "text", "seconds"), CAPTIONS)
+def test_captions_tell_how_long_was_spoken_at_least(kind: str, text: str, seconds: int, size: int) -> None:
+    """By the end of the last one, which is an estimate; and never more than a time can say."""
+    finder = UsageFinder(RelayHead(kind), "audio_seconds")
+    data = text.encode()
+    for place in range(0, len(data), size):
+        finder.feed(data[place : place + size])
+    expected = Usage(0, 0, estimated=True, unit="audio_seconds", amount=seconds) if seconds else None
+    assert finder.usage == expected
