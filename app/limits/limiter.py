@@ -353,18 +353,17 @@ class Limiter:
         deadline = now() + (self._policy.wait if seconds is None else seconds)
         while True:
             self.leases.expire(now())
-            short = next((i for i, one in enumerate(plan.allowances) if one.free < reserved[i]), None)
-            if short is None:
+            places = [place for place, one in enumerate(plan.allowances) if one.free < reserved[place]]
+            if not places:
                 return reserved
-            allowance, amount = plan.allowances[short], reserved[short]
-            least = amount
-            if allowance.kind == "quota" and call is not None:
-                certain = self.measured(plan, Usage(_prompt_tokens(call), 0), provider, model)
-                least = max(plan.of_each(certain)[short], 1)
+            needs = [self._need(plan, place, reserved, call, provider, model) for place in places]
+            short, (allowance, amount, least) = places[0], needs[0]
             if self.leases.is_away:
                 self._share(allowance, now())
             elif not allowance.is_dry(least, now()):
-                await asyncio.shield(self.leases.ask(allowance, amount, least))
+                # All in one message: one after the other, each would be a way to the store and back.
+                answers = [self.leases.ask(*need) for need in needs if not need[0].is_dry(need[2], now())]
+                await asyncio.shield(answers[0])
             if allowance.free >= amount:
                 continue
             if allowance.free >= least:
@@ -378,6 +377,23 @@ class Limiter:
             if is_spent or now() + pause > deadline or allowance.waiting >= max(most_waiting, self._let_in(allowance)):
                 raise self._refusal(plan, short, least, now())
             await _until_freed(allowance, pause)
+
+    def _need(
+        self,
+        plan: _Plan,
+        place: int,
+        reserved: Sequence[int],
+        call: ChatCall | RelayCall | None,
+        provider: str,
+        model: str,
+    ) -> tuple[Allowance, int, int]:
+        """An allowance that has too little, what the call has to have of it, and what would do: of a quota, what is
+        certain of the call."""
+        allowance, amount = plan.allowances[place], reserved[place]
+        if allowance.kind != "quota" or call is None:
+            return allowance, amount, amount
+        certain = self.measured(plan, Usage(_prompt_tokens(call), 0), provider, model)
+        return allowance, amount, max(plan.of_each(certain)[place], 1)
 
     def _let_in(self, allowance: Allowance) -> float:
         """How many calls a limit lets in within the longest wait, as far as that matters."""

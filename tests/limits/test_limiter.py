@@ -416,6 +416,24 @@ def test_nobody_is_refused_while_there_is_plenty(delay: float) -> None:
     leaping(work())
 
 
+def test_a_call_asks_for_all_that_it_lacks_at_once() -> None:
+    """The first call of a key with several limits takes one way to the store and back, not one for each."""
+
+    async def work() -> None:
+        gateway, asked = Gateway("60 requests/minute, 100k tokens/minute, 5 at once, 1M tokens/day"), []
+        exchange = gateway.store.exchange
+
+        async def counted(claims: Sequence[Claim]) -> Exchanged:
+            asked.append(len(claims))
+            return await exchange(claims)
+
+        gateway.store.exchange = counted  # type: ignore[method-assign]
+        await gateway.admit()
+        assert asked == [4]
+
+    leaping(work())
+
+
 def test_a_store_that_comes_and_goes_takes_no_share_of_a_quota() -> None:
     """A store that answers looks but no claims, as one whose disk is full, leaves each worker the rest of its share."""
 
