@@ -103,9 +103,20 @@ class JournalFile:
         return True
 
     def read(self, begin: int) -> bytes:
-        """Read whole lines from a position on, up to 512 KiB; empty at the end."""
-        data = os.pread(self._descriptor, min(_CHUNK, self.size - begin), begin)
-        return data[: data.rfind(b"\n") + 1]
+        """Read whole lines from a position on, up to 512 KiB; empty at the end.
+
+        Where a loss of power has left a larger hole in the file, the hole is read with what follows. It may also have
+        taken lines that were carried over before it: then the position lies behind the end.
+
+        Raises:
+            OSError: The disk has failed.
+        """
+        left = max(self.size - begin, 0)
+        for room in (_CHUNK, left):
+            data = os.pread(self._descriptor, min(room, left), begin)
+            if end := data.rfind(b"\n") + 1:
+                return data[:end]
+        return b""
 
     def delete(self) -> None:
         """Delete the file, and let go of it."""

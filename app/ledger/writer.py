@@ -51,6 +51,8 @@ _OTHERS_TURN_SECONDS = 0.01
 # What a column of tokens takes.
 _MOST_TOKENS = 2**31 - 1
 _row = msgspec.json.Decoder(RequestRow)
+# What it raises for a line that a failed disk has changed: texts that aren't UTF-8, and brackets without end, included.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class LedgerWriter:
@@ -115,13 +117,18 @@ class LedgerWriter:
 
         Raises:
             DatabaseAway: The database is away.
+            OSError: A file can't be read, or not deleted; all others were carried over.
         """
         before = self.written
-        for file in tuple(self._adopted):
-            self._carry(file, own=False)
-        for file in self._journal.files():
-            self._carry(file, own=True)
+        fault: OSError | None = None
+        for file in (*self._adopted, *self._journal.files()):
+            try:
+                self._carry(file, own=file not in self._adopted)
+            except OSError as error:
+                fault = error
         self._carry_memory()
+        if fault is not None:
+            raise fault
         return self.written - before
 
     def _run(self) -> None:
@@ -293,10 +300,10 @@ def _rows(lines: bytes) -> list[RequestRow]:
     """The rows of the lines that can be read."""
     try:
         rows = _row.decode_lines(lines)
-    except msgspec.DecodeError:  # of a disk that failed: the neighbours of such a line count
+    except _UNREADABLE:  # the neighbours of such a line count
         rows = []
         for line in lines.splitlines():
-            with suppress(msgspec.DecodeError):
+            with suppress(*_UNREADABLE):
                 rows.append(_row.decode(line))
     return [row if _fits(row) else _fitted(row) for row in rows]
 

@@ -22,6 +22,8 @@ __all__ = ["Connection", "Database", "DatabaseAway"]
 
 T = TypeVar("T")
 _LONGEST_REASON = 160
+_FORMS = "sqlite:///data/gateway.db, or postgresql://user:password@host:5432/name"
+_IN_PASSWORDS = "In a password, write %40 for @, %3A for :, %2F for / and %25 for %"
 # What everybody may know of a fault, by what drivers say.
 _REASONS = {
     "refused": "connection refused",
@@ -166,8 +168,9 @@ class Database:
 
     @property
     def shown_url(self) -> str:
-        """The address without its password."""
-        return self.url.render_as_string(hide_password=True)
+        """The address without its passwords, which may also be options of libpq's."""
+        hidden = {name: "..." for name in self.url.query if "password" in name}
+        return self.url.update_query_dict(hidden).render_as_string(hide_password=True)
 
     def reason(self) -> str:
         """Why it is away, in words that tell nothing about where it is; empty if it isn't."""
@@ -198,16 +201,23 @@ def _checked(url: str | URL) -> URL:
     try:
         parsed = make_url(url)
     except ArgumentError:
-        raise ValueError("write sqlite:///data/gateway.db, or postgresql://user:password@host:5432/name") from None
+        raise ValueError(f"write {_FORMS}") from None
+    except ValueError:  # what stands where the port does may be a part of the password
+        raise ValueError(f"its port is not a number; write {_FORMS}. {_IN_PASSWORDS}") from None
     backend = parsed.get_backend_name()
     if backend == "postgres":
         parsed, backend = parsed.set(drivername="postgresql"), "postgresql"
     if backend == "postgresql":
+        # Behind the password's first @ the rest of it would count as the host, which error messages name.
+        if "@" in (parsed.host or "") or ("@" in (parsed.database or "") and "%40" not in str(url)):
+            raise ValueError(f"there is an @ too many in it. {_IN_PASSWORDS}")
         return parsed.set(drivername="postgresql+psycopg")
     if backend != "sqlite":
         raise ValueError(f"{backend[:40]!r} is not a database that the gateway knows: sqlite and postgresql are")
     if not parsed.database or parsed.database == ":memory:":
         raise ValueError("the database has to be a file: sqlite:///data/gateway.db")
+    if parsed.query:
+        raise ValueError("the address of a file takes no options; end it before the question mark")
     return parsed
 
 

@@ -29,6 +29,7 @@ from app.storage.clock import now
 from app.storage.database import Database, DatabaseAway
 from app.storage.prices import Price, set_prices
 from app.storage.request_pages import page_of_rows
+from app.storage.requests import carry
 from app.storage.rows import RequestRow, id_at, time_of
 from app.storage.schema import migrate
 from app.storage.usage import UsageFilter, usage_by, usage_of
@@ -443,6 +444,77 @@ def test_a_line_that_was_cut_off_is_not_a_call(database: Database, tmp_path: Pat
     writer.adopt()
     writer.carry_all()
     assert len(_rows(database)) == 2
+
+
+def _left_behind(folder: Path, *lines: bytes) -> Path:
+    """A journal of a process that is gone, with calls of models 0, 1, … and these lines between them."""
+    killed = _journal(folder)
+    ledger = Ledger(killed)
+    for number in range(len(lines) + 1):
+        ledger.call_ended(_record(asked_model=str(number)))
+        if number < len(lines):
+            killed.append(lines[number])
+    (file,) = killed.files()
+    killed.close()
+    return file.path
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(b'[1764000000000,1,"\xff\xfe"', id="not UTF-8"),
+        pytest.param(b"[" * 100_000, id="brackets without end"),
+        pytest.param(bytes(600_000), id="a hole"),
+    ],
+)
+def test_a_line_that_a_failed_disk_has_changed_costs_only_itself(tmp_path: Path, line: bytes) -> None:
+    """Whatever it looks like and however long it is, its neighbours count, and it is counted as lost."""
+    with closing(Database(databases.ready_file(tmp_path / "gateway.db"))) as database:
+        path = _left_behind(tmp_path / "journal", line)
+        writer = _writer(database, _journal(path.parent))
+        writer.adopt()
+        writer.carry_all()
+        assert sorted(row["model"] for row in _rows(database)) == ["0", "1"]
+    assert writer.unfit == 1
+    assert not path.exists()
+
+
+def test_what_a_loss_of_power_has_taken_stops_nobody(tmp_path: Path) -> None:
+    """A journal that is shorter than what the database has of it is done; calls that come count."""
+    with closing(Database(databases.ready_file(tmp_path / "gateway.db"))) as database:
+        path = _left_behind(tmp_path / "journal")
+        with database.transaction() as connection:
+            carry(database, connection, path.stem, 0, [], path.stat().st_size * 2)
+        journal = _journal(path.parent)
+        writer = _writer(database, journal)
+        Ledger(journal).call_ended(_record(asked_model="later"))
+        writer.adopt()
+        writer.carry_all()
+        assert [row["model"] for row in _rows(database)] == ["later"]
+    assert not path.exists()
+
+
+def test_a_journal_that_can_t_be_read_keeps_no_other_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The failure is told, and everything else is carried over."""
+    read = os.pread
+
+    def fails(descriptor: int, length: int, begin: int) -> bytes:
+        if os.path.sameopenfile(descriptor, failed):
+            raise OSError(errno.EIO, "Input/output error")
+        return read(descriptor, length, begin)
+
+    with closing(Database(databases.ready_file(tmp_path / "gateway.db"))) as database:
+        path = _left_behind(tmp_path / "journal")
+        journal = _journal(path.parent)
+        writer = _writer(database, journal)
+        Ledger(journal).call_ended(_record(asked_model="later"))
+        writer.adopt()
+        with path.open() as opened, monkeypatch.context() as patched, pytest.raises(OSError, match="Input/output"):
+            failed = opened.fileno()
+            patched.setattr(os, "pread", fails)
+            writer.carry_all()
+        assert [row["model"] for row in _rows(database)] == ["later"]
+    assert path.exists()
 
 
 def test_a_full_disk_fails_no_call_and_loses_none(

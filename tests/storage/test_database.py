@@ -20,6 +20,43 @@ empty_database = databases.empty_database
 database = databases.database
 
 
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        pytest.param("postgresql://u:p@secret@host/db", "an @ too many", id="an @ in the password"),
+        pytest.param("postgresql://u:p@sec/ret@host/db", "an @ too many", id="and a slash"),
+        pytest.param("postgresql://u:p@secret:x@host/db", "port is not a number", id="and a colon"),
+        pytest.param("postgresql://u:p@host:port/db", "port is not a number", id="no port"),
+        pytest.param("sqlite:///data/gateway.db?mode=ro", "no options", id="an option of a file"),
+        pytest.param("sqlite:///file:gateway.db?uri=true", "no options", id="a file as SQLite names it"),
+    ],
+)
+def test_an_address_that_can_t_be_meant_is_refused(url: str, reason: str) -> None:
+    """In a sentence that repeats nothing of it, because it may be a part of the password."""
+    with pytest.raises(ValueError, match=reason) as refusal:
+        Database(url)
+    assert "secret" not in str(refusal.value)
+    assert "invalid literal" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://u:secret@h/db", "postgresql+psycopg://u:***@h/db"),
+        ("postgresql://u%40server:sec%40ret@h/d%40b", "postgresql+psycopg://u%40server:***@h/d%40b"),
+        ("postgresql://u@h/db?password=secret", "postgresql+psycopg://u@h/db?password=..."),
+        (
+            "postgresql://u@h/db?sslmode=require&sslpassword=secret",
+            "postgresql+psycopg://u@h/db?sslmode=require&sslpassword=...",
+        ),
+    ],
+)
+def test_an_address_is_shown_without_passwords(url: str, shown: str) -> None:
+    """Wherever in it they are."""
+    with closing(Database(url)) as database:
+        assert database.shown_url == shown
+
+
 def test_whoever_reads_doesn_t_wait_for_who_writes(database: Database, database_url: str) -> None:
     """Not even over a new connection."""
     with closing(Database(database_url)) as other, database.transaction() as writing:
