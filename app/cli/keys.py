@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from app.cli.database_access import command_settings, open_database, operator, print_json, print_table, time_text, told
 from app.cli.limit_scopes import give_limits, limits_or_default, stored_book
+from app.cli.output import printable
 from app.cli.times import expiry_or_span
 from app.domain.durations import span
 from app.domain.granting import Scope
@@ -90,11 +91,16 @@ def _done(options: argparse.Namespace) -> int:
             _print_list(keys, shown, as_json=options.json)
         elif options.action in ("create", "rotate"):
             with database.transaction() as connection:
+                database.hold_back_writers(connection)
                 new = _with_new_secret(database, connection, options)
                 (shown_key,) = _plain(connection, [new.key])
             _print_secret(new, shown_key, as_json=options.json)
         else:
-            with database.transaction(reads=options.action == "show") as connection:
+            reads = options.action == "show"
+            with database.transaction(reads=reads) as connection:
+                if not reads:
+                    # All of a key's fields are written: none that somebody else changes must have been read before.
+                    database.hold_back_writers(connection)
                 (shown_key,) = _plain(connection, [_acted(database, connection, options)])
             _print_key(shown_key, as_json=options.json)
     return 0
@@ -159,7 +165,7 @@ def _print_secret(new: NewSecret, shown: dict[str, Any], *, as_json: bool) -> No
         return
     print(new.secret)
     # Beside the secret, so that it can be piped on alone.
-    print(f"{new.key.name} ({new.key.id}): keep this key; it is not shown again.", file=sys.stderr)
+    print(f"{printable(new.key.name)} ({new.key.id}): keep this key; it is not shown again.", file=sys.stderr)
 
 
 def _print_key(shown: dict[str, Any], *, as_json: bool) -> None:
@@ -170,7 +176,7 @@ def _print_key(shown: dict[str, Any], *, as_json: bool) -> None:
     for name, value in shown.items():
         text = time_text(value) if name.endswith("_at") else ", ".join(value) if isinstance(value, tuple) else value
         if text:
-            print(f"{name.replace('_', ' '):<11} {text}")
+            print(f"{name.replace('_', ' '):<11} {printable(text)}")
     for secret in secrets:
         used = f"last used {time_text(secret['last_used_at'])}" if secret["last_used_at"] else "no use noted"
         until = f", works until {time_text(secret['valid_until'])}" if secret["valid_until"] else ""

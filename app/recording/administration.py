@@ -51,6 +51,7 @@ def start_recording(database: Database, connection: Connection, actor: Actor, ke
     """
     if not SHORTEST_SECONDS <= seconds <= LONGEST_SECONDS:
         raise RecordingFault("A recording must last 15m to 24h.", "duration")
+    database.hold_back_writers(connection)
     key = key_of(connection, key_id)
     if key is not None and key.revoked_at is not None:
         raise RecordingFault(f"The key {key.name!r} is revoked.", "key_id")
@@ -58,7 +59,6 @@ def start_recording(database: Database, connection: Connection, actor: Actor, ke
         raise RecordingFault(
             f"The texts of this key take {MOST_BYTES // 1024 // 1024} MB already; delete its recording first.", "key_id"
         )
-    database.hold_back_writers(connection)
     known, time = recording_of(connection, key_id), now()
     before = known if known is not None and known.is_running else None
     set_recording(

@@ -1,14 +1,18 @@
 """Keys at the command line."""
 
 import json
+import threading
 
 import pytest
+from sqlalchemy import text
 
+from app.keys.administration import only_key, revoke_key
 from app.keys.secret import digest_of
 from app.storage.clock import now
 from app.storage.database import Database
 from app.storage.keys import note_last_uses
 from tests.cli.conftest import Run
+from tests.live import until
 
 
 def test_a_key_is_shown_with_the_last_use_of_each_secret(run: Run, database: Database) -> None:
@@ -57,3 +61,33 @@ def test_a_value_that_can_t_be_kept_is_refused(run: Run, words: str, told: str) 
     run("keys", "create", "ada")
     given = words.split()
     assert told in run("keys", *given, *([""] if given[-1] == "--name" else []), fails=True)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("words", ["update ada --note hers", "resume ada"])
+def test_a_key_that_is_revoked_meanwhile_stays_revoked(run: Run, database: Database, words: str) -> None:
+    """Whoever changes a key at the same time reads it when the other one is done: nothing brings it back."""
+    key = json.loads(run("keys", "create", "ada", "--json"))
+    command = threading.Thread(target=run, args=("keys", *words.split()), kwargs={"fails": True})
+    with database.transaction() as connection:
+        revoke_key(database, connection, only_key(connection, "ada"))
+        command.start()
+        until(lambda: _waiting(database) == 1)
+    command.join()
+    assert json.loads(run("keys", "show", key["id"], "--json"))["state"] == "revoked"
+
+
+def _waiting(database: Database) -> int:
+    """How many wait for the lock of those who write."""
+    with database.transaction(reads=True) as connection:
+        waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+        return int(connection.execute(waiting).scalar_one())
+
+
+def test_commands_for_a_terminal_in_what_is_known_of_a_key_are_not_printed(run: Run) -> None:
+    """Neither in a note nor in a name, whichever command shows it."""
+    shown = run("keys", "create", "a\x9bda", "--note", "\x1b[31mred")
+    shown += run("keys", "show", "a\x9bda") + run("keys", "list")
+    assert "a�da" in shown
+    assert "�[31mred" in shown
+    assert not {"\x1b", "\x9b"} & set(shown)
