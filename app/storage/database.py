@@ -7,6 +7,7 @@ of its own (the ledger's writer, the command line) opens a `transaction`. SQLite
 import asyncio
 import contextlib
 import importlib
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,8 @@ __all__ = ["Connection", "Database", "DatabaseAway"]
 
 T = TypeVar("T")
 _LONGEST_REASON = 160
+# All that SQLite says, whatever the system has told it.
+_NOT_OPENED = "unable to open database file"
 _FORMS = "sqlite:///data/gateway.db, or postgresql://user:password@host:5432/name"
 _IN_PASSWORDS = "In a password, write %40 for @, %3A for :, %2F for / and %25 for %"
 # What everybody may know of a fault, by what drivers say.
@@ -147,6 +150,8 @@ class Database:
             raise  # what was written is at fault, not the database
         except (DBAPIError, PoolTimeout) as error:
             self.fault = _reason(error)
+            if self.is_sqlite and self.fault == _NOT_OPENED and (why := _why_not_opened(Path(str(self.url.database)))):
+                self.fault = f"{_NOT_OPENED}: {why}"
             raise DatabaseAway(self.fault) from error
         finally:
             if self._is_closed:
@@ -227,11 +232,8 @@ def _sqlite(url: URL, timeout: float) -> Engine:
 
     @event.listens_for(engine, "do_connect")
     def make_file(*_: object) -> None:
-        with contextlib.suppress(OSError):  # SQLite says what is wrong
-            if not file.exists():
-                file.parent.mkdir(parents=True, exist_ok=True)
-                # Nobody else's business, like the journal. SQLite's further files get the same mode.
-                file.touch(mode=0o600)
+        with contextlib.suppress(OSError):  # told when SQLite can't open it either
+            _make_file(file)
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _: object) -> None:
@@ -287,3 +289,26 @@ def _reason(error: DBAPIError | PoolTimeout) -> str:
     original = error.orig if isinstance(error, DBAPIError) else error
     lines = str(original).strip().splitlines() or [type(original).__name__]
     return lines[0][:_LONGEST_REASON]
+
+
+def _make_file(file: Path) -> None:
+    """Make SQLite's file, and its folder, if it isn't there.
+
+    Raises:
+        OSError: It can't be made.
+    """
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # Nobody else's business, like the journal. SQLite's further files get the same mode.
+        file.touch(mode=0o600)
+
+
+def _why_not_opened(file: Path) -> str:
+    """What the system says of a file that SQLite can't open; empty if nothing is wrong with it."""
+    try:
+        _make_file(file)
+        os.close(os.open(file, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        return error.strerror or ""
+    # SQLite's further files are made beside it.
+    return "" if os.access(file.parent, os.W_OK) else "nothing can be written to its folder"

@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 import threading
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,6 +56,26 @@ def test_an_address_is_shown_without_passwords(url: str, shown: str) -> None:
     """Wherever in it they are."""
     with closing(Database(url)) as database:
         assert database.shown_url == shown
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("folder", "unable to open database file: Is a directory"),
+        ("file/gateway.db", "unable to open database file: Not a directory"),
+        ("file", "file is not a database"),
+    ],
+)
+def test_a_file_that_can_t_be_used_is_told_with_its_reason(tmp_path: Path, place: str, reason: str) -> None:
+    """SQLite itself says the same of a missing folder, of one that belongs to somebody else, and of a disk to read."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("not a database, but longer than its header would be" * 10)
+    with (
+        closing(Database(f"sqlite:///{tmp_path / place}")) as database,
+        pytest.raises(DatabaseAway, match=f"^{reason}$"),
+        database.transaction(reads=True),
+    ):
+        pass
 
 
 def test_whoever_reads_doesn_t_wait_for_who_writes(database: Database, database_url: str) -> None:
