@@ -25,7 +25,7 @@ class DatabaseSettings(SettingsGroup):
         "sqlite:///data/gateway.db",
         "Where keys and the ledger are kept. `sqlite:///data/gateway.db` is a file on this machine, made at the first "
         "start, which all its workers share. `postgresql://user:password@host:5432/name` is for several machines; "
-        "without a password in it, libpq's `PGPASSWORD` or password file is used. "
+        "without a password in it, libpq's `PGPASSWORD` or password file is used; in one, write `%40` for `@`. "
         "`none` switches both off: then there are only the keys of `API_MASTER_KEY`.",
     )
     known_for: Seconds = setting(

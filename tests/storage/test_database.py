@@ -62,7 +62,7 @@ def test_an_address_is_shown_without_passwords(url: str, shown: str) -> None:
     ("place", "reason"),
     [
         ("folder", "unable to open database file: Is a directory"),
-        ("file/gateway.db", "unable to open database file: Not a directory"),
+        ("file/gateway.db", "unable to open database file: File exists"),
         ("file", "file is not a database"),
     ],
 )
