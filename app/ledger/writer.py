@@ -117,18 +117,19 @@ class LedgerWriter:
 
         Raises:
             DatabaseAway: The database is away.
-            OSError: A file can't be read, or not deleted; all others were carried over.
+            OSError: A file of this process can't be read.
         """
         before = self.written
-        fault: OSError | None = None
-        for file in (*self._adopted, *self._journal.files()):
+        for file in tuple(self._adopted):
             try:
-                self._carry(file, own=file not in self._adopted)
-            except OSError as error:
-                fault = error
+                self._carry(file, own=False)
+            except OSError as error:  # must not hold up the calls of this process
+                _log.error("journal_unusable", journal=file.id, reason=error.strerror, meaning="it is tried again")
+                self._adopted.remove(file)
+                file.close()
+        for file in self._journal.files():
+            self._carry(file, own=True)
         self._carry_memory()
-        if fault is not None:
-            raise fault
         return self.written - before
 
     def _run(self) -> None:

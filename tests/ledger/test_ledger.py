@@ -495,7 +495,7 @@ def test_what_a_loss_of_power_has_taken_stops_nobody(tmp_path: Path) -> None:
 
 
 def test_a_journal_that_can_t_be_read_keeps_no_other_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The failure is told, and everything else is carried over."""
+    """The failure is told, everything else is carried over, and it is tried again."""
     read = os.pread
 
     def fails(descriptor: int, length: int, begin: int) -> bytes:
@@ -512,10 +512,15 @@ def test_a_journal_that_can_t_be_read_keeps_no_other_out(tmp_path: Path, monkeyp
         with path.open() as opened:
             failed = opened.fileno()
             monkeypatch.setattr(os, "pread", fails)
-            with pytest.raises(OSError, match="Input/output"):
+            with structlog.testing.capture_logs() as logs:
                 writer.carry_all()
+        monkeypatch.undo()
         assert [row["model"] for row in _rows(database)] == ["later"]
-    assert path.exists()
+        assert [(log["event"], log["reason"]) for log in logs] == [("journal_unusable", "Input/output error")]
+        writer.adopt()
+        writer.carry_all()
+        assert sorted(row["model"] for row in _rows(database)) == ["0", "later"]
+    assert not path.exists()
 
 
 def test_a_full_disk_fails_no_call_and_loses_none(
