@@ -57,8 +57,10 @@ class Allowance:
         "_asked_least",
         "_debt",
         "_divided",
+        "_is_asking",
         "_is_unsure",
         "_last_amount",
+        "_later",
         "_least",
         "_left",
         "_lost",
@@ -110,6 +112,9 @@ class Allowance:
         self.used = 0
         self.waiting = 0
         self.answer: asyncio.Future[None] | None = None
+        # Whether a message is on its way; and who has asked since then, and waits for the next one.
+        self._is_asking = False
+        self._later: asyncio.Future[None] | None = None
         self.freed: asyncio.Future[None] | None = None
         self.dry_until = 0.0
         self.lacked = 0
@@ -208,9 +213,21 @@ class Allowance:
         self._last_amount = amount
         self._used_at = now
 
+    def answered(self) -> asyncio.Future[None]:
+        """Done when the store has answered somebody who asks now: a message that is on its way knows nothing of it."""
+        pending = self._later if self._is_asking else self.answer
+        if pending is None:
+            pending = asyncio.get_running_loop().create_future()
+            if self._is_asking:
+                self._later = pending
+            else:
+                self.answer = pending
+        return pending
+
     def claim(self, now: float, workers: int, *, parting: bool = False) -> Claim:
         """What to ask of the store. What is too much is given back with it; all that is free when parting."""
         self.look(now)
+        self._is_asking = True
         elapsed = max(now - self._asked_at, 0.05)
         rate = (self.taken - self._taken_before) / elapsed
         self._rate = rate if self._rate == 0 else (self._rate + rate) / 2
@@ -243,6 +260,8 @@ class Allowance:
 
     def change(self, limit: Limit) -> None:
         """The limit has another amount now."""
+        # What this worker holds of more than there is now goes back with the next message.
+        self.wanted |= limit.amount < self.limit.amount
         self.limit = limit
         self.dry_until = 0.0
         self.seconds_each = limit.seconds / limit.amount if limit.kind == "bucket" else 0.0
@@ -276,6 +295,7 @@ class Allowance:
         """The store hasn't answered; whether it has heard, nobody knows."""
         self._is_unsure = True
         self._answer()
+        self._answer()  # nor will it be asked what the next message would have
 
     def look(self, now: float) -> None:
         """Note whether it was used since the last look."""
@@ -396,7 +416,7 @@ class Allowance:
     def _answer(self) -> None:
         if self.answer is not None:
             _done(self.answer)
-            self.answer = None
+        self.answer, self._later, self._is_asking = self._later, None, False
 
 
 def _unit_of(limit: Limit) -> int:

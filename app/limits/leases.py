@@ -123,13 +123,11 @@ class Leases:
 
     def ask(self, allowance: Allowance, amount: int, least: int | None = None) -> asyncio.Future[None]:
         """Ask for so much, or at least for so much. The result says that there is an answer, or none to be had."""
-        loop = asyncio.get_running_loop()
-        allowance.need(amount, loop.time(), least)
-        if allowance.answer is None:
-            allowance.answer = loop.create_future()
+        allowance.need(amount, asyncio.get_running_loop().time(), least)
+        answered = allowance.answered()
         self._due[allowance.limit_id] = self._allowances[allowance.limit_id] = allowance
         self._send()
-        return allowance.answer
+        return answered
 
     def expire(self, now: float) -> None:
         """Let go of what was held for too long without a word from the store: it may be others' now."""

@@ -319,6 +319,23 @@ def test_another_amount_holds_at_once() -> None:
     leaping(work())
 
 
+def test_a_smaller_window_takes_back_what_was_leased_of_the_larger_one() -> None:
+    """From the next message on, a worker keeps what it would of the smaller one, at most half of it."""
+
+    async def work() -> None:
+        gateway = Gateway("1000 requests/minute", 0)
+        for _ in range(40):
+            await gateway.count(10)
+            await asyncio.sleep(0.1)
+        gateway.book.set_stored({Scope("key", "k_ada"): "10 requests/minute"})
+        await gateway.count(1)
+        await asyncio.sleep(0.1)
+        assert await gateway.count(100) <= 5
+        await gateway.leases.aclose()
+
+    leaping(work())
+
+
 def test_a_new_period_begins_with_a_whole_quota(monkeypatch: pytest.MonkeyPatch) -> None:
     """At midnight of the zone, also where the time of day is set anew while the process runs."""
 
@@ -430,6 +447,28 @@ def test_a_call_asks_for_all_that_it_lacks_at_once() -> None:
         gateway.store.exchange = counted  # type: ignore[method-assign]
         await gateway.admit()
         assert asked == [4]
+
+    leaping(work())
+
+
+def test_what_calls_need_is_asked_for_once() -> None:
+    """Calls that come while a message is on its way don't ask again for what they asked for: others could need it."""
+
+    async def work() -> None:
+        gateway = Gateway("1000 requests/minute")
+        exchange, needs = gateway.store.exchange, []
+
+        async def slowly(claims: Sequence[Claim]) -> Exchanged:
+            needs.extend([claim.need for claim in claims])
+            await asyncio.sleep(0.3)
+            return await exchange(claims)
+
+        gateway.store.exchange = slowly  # type: ignore[method-assign]
+        first = asyncio.create_task(gateway.count(1))
+        await asyncio.sleep(0.15)
+        assert await gateway.count(100) == 100
+        assert await first == 1
+        assert sum(needs) <= 101
 
     leaping(work())
 
