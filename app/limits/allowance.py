@@ -73,6 +73,7 @@ class Allowance:
         "_share_left",
         "_taken_before",
         "_taken_seen",
+        "_unwritten",
         "_used_at",
         "answer",
         "dry_until",
@@ -141,13 +142,20 @@ class Allowance:
         self._last_amount = 1
         self._asked_at = 0.0
         self._used_at = now
-        # Of a quota: what was used, and which line of the journal tells the ledger.
+        # Of a quota: what was used, and which line of the journal tells the ledger; and how much that is.
         self._pending: deque[tuple[int, int]] = deque()
+        self._unwritten = 0
 
     @property
     def held(self) -> int:
         """What the store has to count as this worker's."""
         return max(self.free, 0) + self.in_use
+
+    @property
+    def used_by_now(self) -> int:
+        """Of a quota: what was used, also what the ledger doesn't know of yet, as far as this worker knows."""
+        # The ledger may know of it already: of that, nothing is told that would be more than the limit.
+        return max(self.used, min(self.used + self._unwritten, self.limit.amount))
 
     def release(self) -> None:
         """Give a permit back."""
@@ -188,6 +196,7 @@ class Allowance:
         self.in_use -= back
         if used:
             self._pending.append((line, used))
+            self._unwritten += used
         if back <= 0:
             # What was used beyond its reservation comes out of what is free, as far as it goes.
             self.free = max(self.free + back, min(self.free, 0))
@@ -203,7 +212,9 @@ class Allowance:
     def written(self, line: int) -> None:
         """The ledger knows of all lines up to this one."""
         while self._pending and self._pending[0][0] <= line:
-            self.in_use -= self._pending.popleft()[1]
+            _, used = self._pending.popleft()
+            self._unwritten -= used
+            self.in_use -= used
 
     def need(self, amount: int, now: float, least: int | None = None) -> None:
         """Somebody waits for so much, or at least for so much; the next claim says so."""
@@ -233,13 +244,14 @@ class Allowance:
         self._rate = rate if self._rate == 0 else (self._rate + rate) / 2
         self._taken_before, self._asked_at = self.taken, now
         reserve = 0 if parting else self._reserve(now, workers)
-        need, self._needs = max(self._needs - max(self.free, 0), 0), 0
-        self._asked_least, self._least = self._least, 0
-        least = max(self._asked_least - max(self.free, 0), 0) if need else 0
         back = max(self.free - reserve, 0) if parting or self.wanted or self._is_idle(now) else 0
         self.free -= back
         if back:
             self.dry_until = 0.0  # now the store has it
+        # Of what is given back, too: who has a part of what it needs would never get all of it else.
+        need, self._needs = max(self._needs - max(self.free, 0), 0), 0
+        self._asked_least, self._least = self._least, 0
+        least = max(self._asked_least - max(self.free, 0), 0) if need else 0
         self._debt = min(self.free, 0)
         returned, self._returned = self._returned, 0
         self.low = reserve / 2

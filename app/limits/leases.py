@@ -196,8 +196,10 @@ class Leases:
             _log.info("limits_store_back")
             self.is_away = False
         self.valid_until = sent + _VALID_SECONDS
+        # Not when it was sent: what has refilled since the store looked must not be told too early.
+        now = asyncio.get_running_loop().time()
         for asking, claim in zip(self._asking, claims, strict=True):
-            asking.granted(exchanged.grants[claim.limit_id], claim.need, sent)
+            asking.granted(exchanged.grants[claim.limit_id], claim.need, now)
         # Of those that weren't asked about: somebody else has to go without.
         for limit_id in self._wanted | exchanged.wanted:
             allowance = self._allowances.get(limit_id)

@@ -11,9 +11,10 @@ import pytest
 from app.domain.caller import Caller
 from app.domain.chat import ChatCall, Message, Usage
 from app.domain.errors import GatewayError, GatewayOverloaded, LimitReached, QuotaSpent
-from app.domain.granting import Claim, Exchanged, Scope
-from app.domain.limits import read_limits
+from app.domain.granting import Claim, Exchanged, Grant, Scope
+from app.domain.limits import read_limit, read_limits
 from app.domain.usage import CallRecord
+from app.limits.allowance import Allowance
 from app.limits.book import LimitBook
 from app.limits.leases import Leases
 from app.limits.limiter import Admission, Limiter, LimiterPolicy
@@ -469,6 +470,50 @@ def test_what_calls_need_is_asked_for_once() -> None:
         assert await gateway.count(100) == 100
         assert await first == 1
         assert sum(needs) <= 101
+
+    leaping(work())
+
+
+def test_who_waits_as_long_as_told_gets_in() -> None:
+    """Also where a worker has most of what the call needs already, and others went without a moment ago."""
+
+    async def work() -> None:
+        gateway = Gateway("100 tokens/minute", 0)
+        small, larger = [ChatCall("kimi", CALL.messages, max_tokens=tokens) for tokens in (15, 16)]
+        assert await gateway.count(3, small) == 3
+        for _ in range(5):
+            while await gateway.count(1, small):
+                pass
+            with pytest.raises(LimitReached) as refused:
+                await gateway.admit(larger)
+            assert refused.value.retry_after is not None
+            await asyncio.sleep(refused.value.retry_after + 0.001)
+            await gateway.admit(larger)
+        await gateway.leases.aclose()
+
+    leaping(work())
+
+
+def test_a_part_of_what_a_call_needs_goes_back_for_all_of_it() -> None:
+    """Where others went without, too: a worker that gave back its part, and asked for the rest only, never had all."""
+    allowance = Allowance("key:ada|tokens/minute", read_limit("100 tokens/minute"))
+    allowance.granted(Grant(27, 0.0, wanted=True), 27, 0.0)
+    allowance.need(28, 1.0)
+    claim = allowance.claim(1.0, 1)
+    assert (claim.held, claim.back, claim.need, claim.least) == (0, 27, 28, 28)
+
+
+def test_a_spent_quota_tells_what_the_ledger_does_not_know_yet() -> None:
+    """What was used a moment ago is told as used."""
+
+    async def work() -> None:
+        gateway = Gateway("3 requests/day")
+        gateway.leases._written = lambda: -1
+        for _ in range(3):
+            (await gateway.admit()).settle(Usage(1, 1), counts=True)
+        with pytest.raises(QuotaSpent, match="has used 3 requests; it begins anew"):
+            await gateway.admit()
+        await gateway.leases.aclose()
 
     leaping(work())
 
