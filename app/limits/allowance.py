@@ -372,11 +372,13 @@ class Allowance:
             self.free = max(self.free, share - self.in_use)
         elif self.kind == "bucket":
             if self._divided != workers:
-                self._divided, self._left, self._answered_at = workers, 0.0, max(since, self._answered_at)
+                self._divided, self._answered_at = workers, max(since, self._answered_at)
+            # What was left is this worker's, if there is no other that could have used it since.
+            left, self._left = max(int(self._left), 0) if workers == 1 else 0, 0.0
             each = self.seconds_each * workers
             refilled = int((now - self._answered_at) / each)
             self._answered_at += refilled * each
-            free = max(self.free, min(self.free + self._returned + refilled, share))
+            free = max(self.free, min(self.free + self._returned + left + refilled, share))
             self._alone += max(free - self.free - self._returned, 0)
             self.free, self._returned = free, 0
         elif self._left > 0 or self._share_left:

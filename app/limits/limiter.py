@@ -364,6 +364,8 @@ class Limiter:
                 # All in one message: one after the other, each would be a way to the store and back.
                 answers = [self.leases.ask(*need) for need in needs if not need[0].is_dry(need[2], now())]
                 await asyncio.shield(answers[0])
+                if self.leases.is_away:
+                    continue  # nobody answered, perhaps for longer than calls wait: this worker's share counts
             if allowance.free >= amount:
                 continue
             if allowance.free >= least:

@@ -540,6 +540,25 @@ def test_a_store_that_comes_and_goes_takes_no_share_of_a_quota() -> None:
     leaping(work())
 
 
+@pytest.mark.parametrize("limit", ["100 requests/day", "20 at once", "600 requests/hour"])
+def test_who_learns_that_the_store_is_away_gets_a_share(limit: str) -> None:
+    """Also those who waited for its answer for longer than calls wait for room."""
+
+    async def work() -> None:
+        gateway = Gateway(limit)
+        assert await gateway.count(1) == 1
+
+        async def silent(claims: Sequence[Claim]) -> Exchanged:  # noqa: ARG001 - a store's
+            await asyncio.sleep(2.0)
+            raise StoreAway("it took longer than 2 s")
+
+        gateway.store.exchange = silent  # type: ignore[method-assign]
+        assert await gateway.count(10) == 10
+        await gateway.leases.aclose()
+
+    leaping(work())
+
+
 def test_calls_of_a_large_limit_wait_for_a_moment_however_many_they_are() -> None:
     """A limit that lets in hundreds within a second doesn't refuse the hundredth call for want of a place to wait."""
 
