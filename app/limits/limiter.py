@@ -366,10 +366,8 @@ class Limiter:
                 await asyncio.shield(answers[0])
                 if self.leases.is_away:
                     continue  # nobody answered, perhaps for longer than calls wait: this worker's share counts
-            if allowance.free >= amount:
-                continue
             if allowance.free >= least:
-                reserved = [*reserved[:short], allowance.free, *reserved[short + 1 :]]
+                reserved = [*reserved[:short], min(allowance.free, amount), *reserved[short + 1 :]]
                 continue
             pause = allowance.ready_in(amount, now())
             pause = max(_LOOK_AGAIN_SECONDS if pause is None else pause, 0.001)

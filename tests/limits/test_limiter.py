@@ -548,7 +548,7 @@ def test_who_learns_that_the_store_is_away_gets_a_share(limit: str) -> None:
         gateway = Gateway(limit)
         assert await gateway.count(1) == 1
 
-        async def silent(claims: Sequence[Claim]) -> Exchanged:  # noqa: ARG001 - a store's
+        async def silent(claims: Sequence[Claim]) -> Exchanged:
             await asyncio.sleep(2.0)
             raise StoreAway("it took longer than 2 s")
 
