@@ -49,7 +49,8 @@ def anthropic_limit_headers(tightest: Tightest) -> RawHeaders:
                 (b"anthropic-ratelimit-%s-remaining" % name, b"%d" % found.remaining),
             )
             if math.isfinite(found.reset):
-                reset = datetime.fromtimestamp(math.ceil(time.time() + found.reset), UTC)
+                # To the millisecond: a moment later than midnight would be told as a second later.
+                reset = datetime.fromtimestamp(math.ceil(round(time.time() + found.reset, 3)), UTC)
                 headers.append((b"anthropic-ratelimit-%s-reset" % name, reset.strftime("%Y-%m-%dT%H:%M:%SZ").encode()))
     return headers
 

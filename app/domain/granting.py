@@ -8,10 +8,11 @@ a worker has used a moment ago would have been refilled before it was used.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from app.domain.limits import Kind, Limit, Measure, period_at
 
@@ -197,6 +198,9 @@ def grant(
         unchanged_since: Since when they have held that, and not what the standing says; None if that isn't known.
     """
     old = standing or Standing(claim.amount, float(claim.amount), now)
+    if claim.kind == "bucket" and claim.amount < old.amount:
+        said = {"own": own, "others": others, "used": used, "now": now, "unchanged_since": unchanged_since}
+        return _granted_of_lowered(claim, old, **said)
     tokens, at, held = 0.0, now, 0
     if claim.kind == "bucket":
         since = now if unchanged_since is None else min(max(unchanged_since, old.at), now)
@@ -217,6 +221,26 @@ def grant(
     return given, Standing(claim.amount, tokens, at, wanted_at, held)
 
 
+def _granted_of_lowered(claim: Claim, old: Standing, **said: Any) -> tuple[Grant, Standing]:
+    """Decide on a claim to a bucket that is smaller than it was.
+
+    What was used before counts on, until it would have been refilled at the pace that it was allowed at: else a bucket
+    that is much smaller now would let nothing through for hours.
+    """
+    asked = replace(claim, amount=old.amount, need=0, want=0, least=0)
+    _, standing = grant(asked, old, **said)
+    less = old.amount - claim.amount
+    tokens = standing.tokens - less
+    if tokens < 0:
+        wanted_at = said["now"] if claim.need else standing.wanted_at
+        # As much of the new limit as it takes as long to refill.
+        left = tokens * claim.amount / old.amount
+        return Grant(0, left, is_wanted(wanted_at, said["now"])), replace(standing, wanted_at=wanted_at)
+    held = claim.held
+    lowered = Standing(claim.amount, tokens, standing.at, standing.wanted_at, standing.held)
+    return grant(replace(claim, back=0, returned=0), lowered, **{**said, "own": held, "unchanged_since": said["now"]})
+
+
 def is_wanted(wanted_at: int, now: int) -> bool:
     """Whether somebody had to go without a short while ago."""
     return wanted_at > 0 and 0 <= now - wanted_at < WANTED_SECONDS * 1000
@@ -225,7 +249,7 @@ def is_wanted(wanted_at: int, now: int) -> bool:
 def _refilled(old: Standing, claim: Claim, held: int, since: int, now: int) -> float:
     """What nobody holds of a bucket now. At no time was it more than what workers held left room for."""
     # A change counts from now on; what was used counts on after it.
-    each = min(old.amount, claim.amount) / claim.seconds / 1000
+    each = old.amount / claim.seconds / 1000
     tokens = old.tokens + (claim.amount - old.amount)
     tokens = min(tokens + max(since - old.at, 0) * each, float(claim.amount - old.held))
     return min(tokens + max(now - max(since, old.at), 0) * each, float(claim.amount - held))

@@ -2,6 +2,7 @@
 
 import re
 from datetime import datetime, timedelta
+from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Literal, get_args
 from zoneinfo import ZoneInfo
@@ -43,7 +44,8 @@ _LIMIT = re.compile(
     r"(?:(?:/|per\s|an?\s|in\s)\s*(?P<window>[a-z]+))?\s*(?:for\s+(?P<pattern>\S+))?",
     re.IGNORECASE,
 )
-_SEPARATOR = re.compile(r"[;\n]|(?<!\d),|,(?!\d{3}(?!\d))")
+# Up to a comma, a semicolon or a line's end; the commas of a number such as `1,000` don't separate.
+_PART = re.compile(r"(?:(?<![^\s$,;])[\d_]+(?:,\d{3})+(?!\d)|[^,;\n])+")
 _EXAMPLES = (
     "write for example `60 requests/minute`, `100k tokens/hour`, `5 at once`, `$10/month` or `1M tokens/day for kimi*`"
 )
@@ -112,7 +114,7 @@ class Headroom(Struct, frozen=True):
 def amount_in_words(amount: int, measure: Measure) -> str:
     """How much of something, such as `100k tokens` or `$0.25`."""
     if measure == "dollars":
-        cents = f"{amount / NANO:.9f}".rstrip("0")
+        cents = f"{amount // NANO}.{amount % NANO:09}".rstrip("0")
         whole, _, rest = cents.partition(".")
         return f"${whole}.{rest:0<2}" if rest else f"${whole}"
     if measure == "at once":
@@ -147,7 +149,7 @@ def read_limits(text: str) -> tuple[Limit, ...]:
     """
     if text.strip().lower() in ("", "none"):
         return ()
-    limits = tuple([read_limit(part) for part in _SEPARATOR.split(text) if part.strip()])
+    limits = tuple([read_limit(part) for part in _PART.findall(text) if part.strip()])
     if len(limits) > _MOST_LIMITS:
         raise ValueError(f"there are {len(limits)} limits; at most {_MOST_LIMITS} are possible")
     names = [limit.name for limit in limits]
@@ -175,10 +177,10 @@ def read_limit(text: str) -> Limit:
     else:
         measure = _measure(what, shown)
     window = _window(found["window"], measure, shown)
-    number = float(found["number"].replace(",", "").replace("_", "")) * _FACTORS[(found["factor"] or "").lower()]
+    number = Decimal(found["number"].replace(",", "").replace("_", "")) * _FACTORS[(found["factor"] or "").lower()]
     most = _MOST * (1000 if measure == "dollars" else 1)
-    # Bounded before it is rounded: there is no whole number for infinity.
-    amount = round(min(number * NANO if measure == "dollars" else number, most + 1))
+    # Bounded before it is rounded: a number may have any length.
+    amount = round(min(number * NANO if measure == "dollars" else number, Decimal(most + 1)))
     if amount < 1:
         raise ValueError(f"{shown!r}: the number has to be at least 1 (to let nothing through, pause the key)")
     if amount > most:

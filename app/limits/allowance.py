@@ -57,8 +57,10 @@ class Allowance:
         "_asked_least",
         "_debt",
         "_divided",
+        "_is_asking",
         "_is_unsure",
         "_last_amount",
+        "_later",
         "_least",
         "_left",
         "_lost",
@@ -71,6 +73,7 @@ class Allowance:
         "_share_left",
         "_taken_before",
         "_taken_seen",
+        "_unwritten",
         "_used_at",
         "answer",
         "dry_until",
@@ -110,6 +113,9 @@ class Allowance:
         self.used = 0
         self.waiting = 0
         self.answer: asyncio.Future[None] | None = None
+        # Whether a message is on its way; and who has asked since then, and waits for the next one.
+        self._is_asking = False
+        self._later: asyncio.Future[None] | None = None
         self.freed: asyncio.Future[None] | None = None
         self.dry_until = 0.0
         self.lacked = 0
@@ -136,13 +142,20 @@ class Allowance:
         self._last_amount = 1
         self._asked_at = 0.0
         self._used_at = now
-        # Of a quota: what was used, and which line of the journal tells the ledger.
+        # Of a quota: what was used, and which line of the journal tells the ledger; and how much that is.
         self._pending: deque[tuple[int, int]] = deque()
+        self._unwritten = 0
 
     @property
     def held(self) -> int:
         """What the store has to count as this worker's."""
         return max(self.free, 0) + self.in_use
+
+    @property
+    def used_by_now(self) -> int:
+        """Of a quota: what was used, also what the ledger doesn't know of yet, as far as this worker knows."""
+        # The ledger may know of it already: of that, nothing is told that would be more than the limit.
+        return max(self.used, min(self.used + self._unwritten, self.limit.amount))
 
     def release(self) -> None:
         """Give a permit back."""
@@ -183,6 +196,7 @@ class Allowance:
         self.in_use -= back
         if used:
             self._pending.append((line, used))
+            self._unwritten += used
         if back <= 0:
             # What was used beyond its reservation comes out of what is free, as far as it goes.
             self.free = max(self.free + back, min(self.free, 0))
@@ -198,7 +212,9 @@ class Allowance:
     def written(self, line: int) -> None:
         """The ledger knows of all lines up to this one."""
         while self._pending and self._pending[0][0] <= line:
-            self.in_use -= self._pending.popleft()[1]
+            _, used = self._pending.popleft()
+            self._unwritten -= used
+            self.in_use -= used
 
     def need(self, amount: int, now: float, least: int | None = None) -> None:
         """Somebody waits for so much, or at least for so much; the next claim says so."""
@@ -208,21 +224,34 @@ class Allowance:
         self._last_amount = amount
         self._used_at = now
 
+    def answered(self) -> asyncio.Future[None]:
+        """Done when the store has answered somebody who asks now: a message that is on its way knows nothing of it."""
+        pending = self._later if self._is_asking else self.answer
+        if pending is None:
+            pending = asyncio.get_running_loop().create_future()
+            if self._is_asking:
+                self._later = pending
+            else:
+                self.answer = pending
+        return pending
+
     def claim(self, now: float, workers: int, *, parting: bool = False) -> Claim:
         """What to ask of the store. What is too much is given back with it; all that is free when parting."""
         self.look(now)
+        self._is_asking = True
         elapsed = max(now - self._asked_at, 0.05)
         rate = (self.taken - self._taken_before) / elapsed
         self._rate = rate if self._rate == 0 else (self._rate + rate) / 2
         self._taken_before, self._asked_at = self.taken, now
         reserve = 0 if parting else self._reserve(now, workers)
-        need, self._needs = max(self._needs - max(self.free, 0), 0), 0
-        self._asked_least, self._least = self._least, 0
-        least = max(self._asked_least - max(self.free, 0), 0) if need else 0
         back = max(self.free - reserve, 0) if parting or self.wanted or self._is_idle(now) else 0
         self.free -= back
         if back:
             self.dry_until = 0.0  # now the store has it
+        # Of what is given back, too: who has a part of what it needs would never get all of it else.
+        need, self._needs = max(self._needs - max(self.free, 0), 0), 0
+        self._asked_least, self._least = self._least, 0
+        least = max(self._asked_least - max(self.free, 0), 0) if need else 0
         self._debt = min(self.free, 0)
         returned, self._returned = self._returned, 0
         self.low = reserve / 2
@@ -243,6 +272,8 @@ class Allowance:
 
     def change(self, limit: Limit) -> None:
         """The limit has another amount now."""
+        # What this worker holds of more than there is now goes back with the next message.
+        self.wanted |= limit.amount < self.limit.amount
         self.limit = limit
         self.dry_until = 0.0
         self.seconds_each = limit.seconds / limit.amount if limit.kind == "bucket" else 0.0
@@ -276,6 +307,7 @@ class Allowance:
         """The store hasn't answered; whether it has heard, nobody knows."""
         self._is_unsure = True
         self._answer()
+        self._answer()  # nor will it be asked what the next message would have
 
     def look(self, now: float) -> None:
         """Note whether it was used since the last look."""
@@ -340,11 +372,13 @@ class Allowance:
             self.free = max(self.free, share - self.in_use)
         elif self.kind == "bucket":
             if self._divided != workers:
-                self._divided, self._left, self._answered_at = workers, 0.0, max(since, self._answered_at)
+                self._divided, self._answered_at = workers, max(since, self._answered_at)
+            # What was left is this worker's, if there is no other that could have used it since.
+            left, self._left = max(int(self._left), 0) if workers == 1 else 0, 0.0
             each = self.seconds_each * workers
             refilled = int((now - self._answered_at) / each)
             self._answered_at += refilled * each
-            free = max(self.free, min(self.free + self._returned + refilled, share))
+            free = max(self.free, min(self.free + self._returned + left + refilled, share))
             self._alone += max(free - self.free - self._returned, 0)
             self.free, self._returned = free, 0
         elif self._left > 0 or self._share_left:
@@ -396,7 +430,7 @@ class Allowance:
     def _answer(self) -> None:
         if self.answer is not None:
             _done(self.answer)
-            self.answer = None
+        self.answer, self._later, self._is_asking = self._later, None, False
 
 
 def _unit_of(limit: Limit) -> int:

@@ -123,13 +123,11 @@ class Leases:
 
     def ask(self, allowance: Allowance, amount: int, least: int | None = None) -> asyncio.Future[None]:
         """Ask for so much, or at least for so much. The result says that there is an answer, or none to be had."""
-        loop = asyncio.get_running_loop()
-        allowance.need(amount, loop.time(), least)
-        if allowance.answer is None:
-            allowance.answer = loop.create_future()
+        allowance.need(amount, asyncio.get_running_loop().time(), least)
+        answered = allowance.answered()
         self._due[allowance.limit_id] = self._allowances[allowance.limit_id] = allowance
         self._send()
-        return allowance.answer
+        return answered
 
     def expire(self, now: float) -> None:
         """Let go of what was held for too long without a word from the store: it may be others' now."""
@@ -198,8 +196,10 @@ class Leases:
             _log.info("limits_store_back")
             self.is_away = False
         self.valid_until = sent + _VALID_SECONDS
+        # Not when it was sent: what has refilled since the store looked must not be told too early.
+        now = asyncio.get_running_loop().time()
         for asking, claim in zip(self._asking, claims, strict=True):
-            asking.granted(exchanged.grants[claim.limit_id], claim.need, sent)
+            asking.granted(exchanged.grants[claim.limit_id], claim.need, now)
         # Of those that weren't asked about: somebody else has to go without.
         for limit_id in self._wanted | exchanged.wanted:
             allowance = self._allowances.get(limit_id)

@@ -364,10 +364,10 @@ class Limiter:
                 # All in one message: one after the other, each would be a way to the store and back.
                 answers = [self.leases.ask(*need) for need in needs if not need[0].is_dry(need[2], now())]
                 await asyncio.shield(answers[0])
-            if allowance.free >= amount:
-                continue
+                if self.leases.is_away:
+                    continue  # nobody answered, perhaps for longer than calls wait: this worker's share counts
             if allowance.free >= least:
-                reserved = [*reserved[:short], allowance.free, *reserved[short + 1 :]]
+                reserved = [*reserved[:short], min(allowance.free, amount), *reserved[short + 1 :]]
                 continue
             pause = allowance.ready_in(amount, now())
             pause = max(_LOOK_AGAIN_SECONDS if pause is None else pause, 0.001)
@@ -499,10 +499,10 @@ class Limiter:
         if limit.kind == "quota":
             seconds = self.reset(allowance, 0)
             again = "" if limit.window == "total" else f"; it begins anew in {in_words(seconds)}"
-            used = amount_in_words(allowance.used, limit.measure)
+            used = amount_in_words(allowance.used_by_now, limit.measure)
             rest = (
                 ""
-                if allowance.used >= limit.amount
+                if allowance.used_by_now >= limit.amount
                 else "; what is left doesn't suffice for this request, or is in use"
             )
             return QuotaSpent(
@@ -518,7 +518,9 @@ class Limiter:
                 retry_after=1,
             )
         ready = allowance.ready_in(amount, now)
-        seconds = max(1.0 if ready is None else ready, 0.001)
+        # The store isn't asked before, whatever has refilled until then.
+        pause = allowance.dry_until - now if allowance.is_dry(amount, now) else 0.001
+        seconds = max(1.0 if ready is None else ready, pause)
         of = "" if amount == 1 else f" of {amount_in_words(amount, limit.measure)}"
         return LimitReached(
             f"{owner} may use {limit.text}, and has; the next request{of} is possible in {in_words(seconds)}.",

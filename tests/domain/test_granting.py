@@ -49,6 +49,23 @@ def test_debts_are_paid_first() -> None:
     assert _granted(replace(_MINUTE, want=1), standing, now=41_000)[0].granted == 1
 
 
+def test_what_was_used_of_a_larger_limit_is_not_owed_for_hours() -> None:
+    """A bucket that is made smaller lets nothing through for as long as the larger one would have taken to refill."""
+    spent = Standing(1000, 0.0, 10_000)
+    lowered = replace(_MINUTE, amount=10, need=1, want=10)
+    given_, standing = _granted(lowered, spent)
+    assert (given_.granted, given_.left, given_.wanted) == (0, -9.9, True)
+    assert _granted(lowered, standing, now=69_000)[0].granted == 0
+    given_, standing = _granted(lowered, standing, now=70_000)
+    assert (given_.granted, standing.amount) == (10, 10)
+
+
+def test_making_a_limit_smaller_and_larger_again_frees_nothing() -> None:
+    """What is missing was used, whatever the limit was in between."""
+    _, lowered = _granted(replace(_MINUTE, amount=10), Standing(60, 5.0, 10_000))
+    assert _granted(replace(_MINUTE, want=60), lowered)[0].granted == 5
+
+
 def test_what_is_given_back_never_overflows() -> None:
     """Neither the bucket, nor what others hold besides."""
     assert _granted(replace(_MINUTE, want=99, returned=50), Standing(60, 50.0, 10_000))[0].granted == 60

@@ -63,6 +63,19 @@ def test_what_is_no_limit_is_refused_in_words(text: str, words: str) -> None:
         read_limit(text)
 
 
+def test_a_models_name_may_end_with_a_digit() -> None:
+    """The comma after it separates, also where three digits follow."""
+    assert texts_of(read_limits("10 requests/day for gpt-4,500 requests/day for k*")) == (
+        "10 requests/day for gpt-4, 500 requests/day for k*"
+    )
+
+
+def test_large_sums_are_kept_to_the_last_digit() -> None:
+    """A limit that is read and written and read again is the same."""
+    (limit,) = read_limits("$244380566.181038/month")
+    assert (limit.amount, limit.text) == (244_380_566_181_038_000, "$244380566.181038/month")
+
+
 def test_limits_are_separated_by_commas_that_are_not_in_numbers() -> None:
     """Or by semicolons, or line ends; each kind once, for each pattern."""
     limits = read_limits("1,000 requests/minute, 5 at once;7 requests/day\n2 tokens/hour")

@@ -11,9 +11,10 @@ import pytest
 from app.domain.caller import Caller
 from app.domain.chat import ChatCall, Message, Usage
 from app.domain.errors import GatewayError, GatewayOverloaded, LimitReached, QuotaSpent
-from app.domain.granting import Claim, Exchanged, Scope
-from app.domain.limits import read_limits
+from app.domain.granting import Claim, Exchanged, Grant, Scope
+from app.domain.limits import read_limit, read_limits
 from app.domain.usage import CallRecord
+from app.limits.allowance import Allowance
 from app.limits.book import LimitBook
 from app.limits.leases import Leases
 from app.limits.limiter import Admission, Limiter, LimiterPolicy
@@ -319,6 +320,23 @@ def test_another_amount_holds_at_once() -> None:
     leaping(work())
 
 
+def test_a_smaller_window_takes_back_what_was_leased_of_the_larger_one() -> None:
+    """From the next message on, a worker keeps what it would of the smaller one, at most half of it."""
+
+    async def work() -> None:
+        gateway = Gateway("1000 requests/minute", 0)
+        for _ in range(40):
+            await gateway.count(10)
+            await asyncio.sleep(0.1)
+        gateway.book.set_stored({Scope("key", "k_ada"): "10 requests/minute"})
+        await gateway.count(1)
+        await asyncio.sleep(0.1)
+        assert await gateway.count(100) <= 5
+        await gateway.leases.aclose()
+
+    leaping(work())
+
+
 def test_a_new_period_begins_with_a_whole_quota(monkeypatch: pytest.MonkeyPatch) -> None:
     """At midnight of the zone, also where the time of day is set anew while the process runs."""
 
@@ -434,6 +452,72 @@ def test_a_call_asks_for_all_that_it_lacks_at_once() -> None:
     leaping(work())
 
 
+def test_what_calls_need_is_asked_for_once() -> None:
+    """Calls that come while a message is on its way don't ask again for what they asked for: others could need it."""
+
+    async def work() -> None:
+        gateway = Gateway("1000 requests/minute")
+        exchange, needs = gateway.store.exchange, []
+
+        async def slowly(claims: Sequence[Claim]) -> Exchanged:
+            needs.extend([claim.need for claim in claims])
+            await asyncio.sleep(0.3)
+            return await exchange(claims)
+
+        gateway.store.exchange = slowly  # type: ignore[method-assign]
+        first = asyncio.create_task(gateway.count(1))
+        await asyncio.sleep(0.15)
+        assert await gateway.count(100) == 100
+        assert await first == 1
+        assert sum(needs) <= 101
+
+    leaping(work())
+
+
+def test_who_waits_as_long_as_told_gets_in() -> None:
+    """Also where a worker has most of what the call needs already, and others went without a moment ago."""
+
+    async def work() -> None:
+        gateway = Gateway("100 tokens/minute", 0)
+        small, larger = [ChatCall("kimi", CALL.messages, max_tokens=tokens) for tokens in (15, 16)]
+        assert await gateway.count(3, small) == 3
+        for _ in range(5):
+            while await gateway.count(1, small):
+                pass
+            with pytest.raises(LimitReached) as refused:
+                await gateway.admit(larger)
+            assert refused.value.retry_after is not None
+            await asyncio.sleep(refused.value.retry_after + 0.001)
+            await gateway.admit(larger)
+        await gateway.leases.aclose()
+
+    leaping(work())
+
+
+def test_a_part_of_what_a_call_needs_goes_back_for_all_of_it() -> None:
+    """Where others went without, too: a worker that gave back its part, and asked for the rest only, never had all."""
+    allowance = Allowance("key:ada|tokens/minute", read_limit("100 tokens/minute"))
+    allowance.granted(Grant(27, 0.0, wanted=True), 27, 0.0)
+    allowance.need(28, 1.0)
+    claim = allowance.claim(1.0, 1)
+    assert (claim.held, claim.back, claim.need, claim.least) == (0, 27, 28, 28)
+
+
+def test_a_spent_quota_tells_what_the_ledger_does_not_know_yet() -> None:
+    """What was used a moment ago is told as used."""
+
+    async def work() -> None:
+        gateway = Gateway("3 requests/day")
+        gateway.leases._written = lambda: -1
+        for _ in range(3):
+            (await gateway.admit()).settle(Usage(1, 1), counts=True)
+        with pytest.raises(QuotaSpent, match="has used 3 requests; it begins anew"):
+            await gateway.admit()
+        await gateway.leases.aclose()
+
+    leaping(work())
+
+
 def test_a_store_that_comes_and_goes_takes_no_share_of_a_quota() -> None:
     """A store that answers looks but no claims, as one whose disk is full, leaves each worker the rest of its share."""
 
@@ -452,6 +536,25 @@ def test_a_store_that_comes_and_goes_takes_no_share_of_a_quota() -> None:
             let_in += await gateway.count(20)
             await asyncio.sleep(2)
         assert let_in == 100
+
+    leaping(work())
+
+
+@pytest.mark.parametrize("limit", ["100 requests/day", "20 at once", "600 requests/hour"])
+def test_who_learns_that_the_store_is_away_gets_a_share(limit: str) -> None:
+    """Also those who waited for its answer for longer than calls wait for room."""
+
+    async def work() -> None:
+        gateway = Gateway(limit)
+        assert await gateway.count(1) == 1
+
+        async def silent(claims: Sequence[Claim]) -> Exchanged:
+            await asyncio.sleep(2.0)
+            raise StoreAway("it took longer than 2 s")
+
+        gateway.store.exchange = silent  # type: ignore[method-assign]
+        assert await gateway.count(10) == 10
+        await gateway.leases.aclose()
 
     leaping(work())
 
