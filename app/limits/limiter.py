@@ -18,16 +18,16 @@ from msgspec.structs import replace
 
 from app.domain.caller import Caller
 from app.domain.chat import ChatCall, Usage
-from app.domain.counting import counted
 from app.domain.errors import GatewayOverloaded, LimitReached, LimitsUnavailable, QuotaSpent
 from app.domain.granting import Scope, scoped
-from app.domain.limits import MEASURES, Headroom, Limit, Measure, all_measured, amount_in_words
+from app.domain.limits import MEASURES, Headroom, Limit, Measure, all_measured
 from app.domain.relay import RelayCall
 from app.domain.tokens import estimate
 from app.domain.waits import OnWait, Waiting
 from app.limits.allowance import PERMIT, REQUEST, Allowance
 from app.limits.book import LimitBook
 from app.limits.leases import Leases
+from app.limits.refusals import no_room, quota_spent, too_large
 
 _MOST_PLANS = 20_000
 # Calls that may wait for a limit at a time: so many, or as many as it lets in within the longest wait, up to a bound.
@@ -426,7 +426,8 @@ class Limiter:
         certain = plan.of_each(self.measured(plan, Usage(prompt, 0), provider, model))
         for allowance, owner, amount in zip(plan.allowances, plan.owners, certain, strict=True):
             if amount > allowance.limit.amount:
-                raise self._too_large(*owner, allowance.limit, prompt)
+                self._count(owner[0], allowance.limit)
+                raise too_large(owner[1], allowance.limit, prompt)
         # Never more than there is: the answer's length is only a guess.
         return [min(amount, one.limit.amount) for one, amount in zip(plan.allowances, reserved, strict=True)]
 
@@ -491,52 +492,13 @@ class Limiter:
 
     def _refusal(self, plan: _Plan, place: int, amount: int, now: float) -> LimitReached | QuotaSpent:
         allowance, (scope, owner) = plan.allowances[place], plan.owners[place]
-        limit = allowance.limit
-        self._count(scope, limit)
+        self._count(scope, allowance.limit)
         headroom = [
             Headroom(one.limit, one.remaining(now), self.reset(one, one.remaining(now))) for one in plan.allowances
         ]
-        if limit.kind == "quota":
-            seconds = self.reset(allowance, 0)
-            again = "" if limit.window == "total" else f"; it begins anew in {in_words(seconds)}"
-            used = amount_in_words(allowance.used_by_now, limit.measure)
-            rest = (
-                ""
-                if allowance.used_by_now >= limit.amount
-                else "; what is left doesn't suffice for this request, or is in use"
-            )
-            return QuotaSpent(
-                f"{owner} may use {limit.text}, and has used {used}{rest}{again}.",
-                headroom=headroom,
-                retry_after=None if limit.window == "total" else seconds,
-            )
-        if limit.kind == "permits":
-            return LimitReached(
-                f"{owner} may have {counted(limit.amount, 'call')} at once, and has; the next is possible when one has "
-                "ended.",
-                headroom=headroom,
-                retry_after=1,
-            )
-        ready = allowance.ready_in(amount, now)
-        # The store isn't asked before, whatever has refilled until then.
-        pause = allowance.dry_until - now if allowance.is_dry(amount, now) else 0.001
-        seconds = max(1.0 if ready is None else ready, pause)
-        of = "" if amount == 1 else f" of {amount_in_words(amount, limit.measure)}"
-        return LimitReached(
-            f"{owner} may use {limit.text}, and has; the next request{of} is possible in {in_words(seconds)}.",
-            measure="requests" if limit.measure == "requests" else "tokens",
-            headroom=headroom,
-            retry_after=seconds,
-        )
-
-    def _too_large(self, scope: Scope, owner: str, limit: Limit, prompt: int) -> LimitReached:
-        self._count(scope, limit)
-        return LimitReached(
-            f"This request has about {prompt} tokens, and {owner[0].lower()}{owner[1:]} may use {limit.text}: "
-            "it is too large, now and later. Send a shorter one.",
-            measure="tokens",
-            should_retry=False,
-        )
+        if allowance.kind == "quota":
+            return quota_spent(owner, allowance, self.reset(allowance, 0), headroom)
+        return no_room(owner, allowance, amount, now, headroom)
 
     def _count(self, scope: Scope, limit: Limit) -> None:
         if self._on_refusal is not None:
@@ -569,11 +531,3 @@ async def _until_freed(allowance: Allowance, seconds: float) -> None:
         await asyncio.wait((allowance.freed,), timeout=seconds)
     finally:
         allowance.waiting -= 1
-
-
-def in_words(seconds: float) -> str:
-    """A time as people say it, such as `12 s`, `7 min` or `3 days`."""
-    for unit, words in ((86_400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * unit:
-            return f"{seconds / unit:.0f} {words}"
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{max(seconds, 0.1):.1f} s"

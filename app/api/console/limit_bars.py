@@ -9,8 +9,8 @@ from msgspec import Struct
 from app.api.console.services import ConsoleServices
 from app.domain.granting import LimitState, Scope, ScopedLimit
 from app.domain.limits import Limit, amount_in_words, read_limits, texts_of
-from app.limits.limiter import in_words
 from app.limits.overview import LimitUse, limits_of
+from app.limits.refusals import in_words
 from app.limits.replay import Replay
 from app.limits.trial import STRETCH
 from app.storage.clock import now
