@@ -173,7 +173,7 @@ class ChatService:
             log.slot = slot = await self._cache.look_up(call, caller, targets)
             if slot is not None and slot.hit is not None:
                 return slot.hit
-        if self._limiter is not None:
+        if self._limiter is not None and self._limiter.limits_calls:
             target = targets[0]
             log.admission = await self._limiter.admit(call, caller, target.provider.name, target.spec.id, log.note_wait)
         return None

@@ -18,8 +18,8 @@ from app.cli.limit_scopes import (
 from app.cli.limit_trial import add_trial_arguments, run_trial
 from app.domain.granting import LimitState
 from app.domain.limits import Limit, amount_in_words, read_limits, texts_of
-from app.limits.limiter import in_words
 from app.limits.overview import LimitUse, figure, limits_of, use_of
+from app.limits.refusals import in_words
 from app.limits.stored import change_limits
 from app.settings import Settings
 from app.storage.database import Connection, Database

@@ -20,6 +20,7 @@ class LimitBook:
     Attributes:
         version: Another one after each change.
         limits_upstreams: Whether any upstream has a limit.
+        limits_calls: Whether anybody else has one.
     """
 
     def __init__(self, default: Sequence[Limit] = (), fixed: Mapping[Scope, Sequence[Limit]] | None = None) -> None:
@@ -27,7 +28,7 @@ class LimitBook:
         self._fixed = {scope: tuple(limits) for scope, limits in (fixed or {}).items()}
         self._stored: dict[Scope, tuple[Limit, ...]] = {}
         self.version = 0
-        self.limits_upstreams = self._has_upstreams()
+        self._note_whose()
 
     def set_stored(self, texts: Mapping[Scope, str]) -> None:
         """Take in all limits that the database has; they win over those from the settings."""
@@ -40,7 +41,7 @@ class LimitBook:
         if stored != self._stored:
             self._stored = stored
             self.version += 1
-            self.limits_upstreams = self._has_upstreams()
+            self._note_whose()
 
     def of(self, scope: Scope) -> tuple[Limit, ...]:
         """The limits of a scope."""
@@ -51,6 +52,7 @@ class LimitBook:
             limits = self._default if scope.kind == "key" else ()
         return limits
 
-    def _has_upstreams(self) -> bool:
-        of_all = (*self._fixed.items(), *self._stored.items())
-        return any(limits and scope.kind == "upstream" for scope, limits in of_all)
+    def _note_whose(self) -> None:
+        kinds = {scope.kind for scope, limits in (*self._fixed.items(), *self._stored.items()) if limits}
+        self.limits_upstreams = "upstream" in kinds
+        self.limits_calls = bool(self._default or kinds - {"upstream"})

@@ -233,6 +233,11 @@ class Limiter:
         """Whether calls have to ask for `at_upstream`."""
         return self._book.limits_upstreams
 
+    @property
+    def limits_calls(self) -> bool:
+        """Whether calls have to ask for `admit`; most gateways limit nobody, and save its microseconds."""
+        return self._book.limits_calls
+
     async def admit(
         self, call: ChatCall | RelayCall, caller: Caller, provider: str, model: str, on_wait: OnWait | None = None
     ) -> Admission | None:
