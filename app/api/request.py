@@ -18,7 +18,7 @@ from app.api.wire.addresses import ModelAddress
 from app.domain.caller import Caller
 from app.domain.chat import CacheWish, SessionRef
 from app.domain.errors import ClientClosedRequest, GatewayError, InvalidRequest
-from app.domain.limits import Headroom, Measure
+from app.limits.limiter import Tightest
 
 # As ASGI has them: names in lower case.
 RawHeaders = list[tuple[bytes, bytes]]
@@ -52,7 +52,7 @@ class ErrorForm(Struct, frozen=True):
     shared_paths: tuple[str, ...] = ()
     shared_marks: frozenset[bytes] = frozenset()
     request_id_headers: tuple[bytes, ...] = (b"x-request-id",)
-    limit_headers: Callable[[Callable[[frozenset[Measure]], Headroom | None]], RawHeaders] | None = None
+    limit_headers: Callable[[Tightest], RawHeaders] | None = None
     key_header: str = "x-api-key"
 
     def owns(self, path: str) -> bool:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 @contextmanager
 def light_imports() -> Iterator[None]:
-    """Keep imports from doing what nobody may need: half of what a start takes.
+    """Keep imports from doing what nobody may need, so that a start takes less.
 
     The garbage collector doesn't look through what is imported, where it finds nothing. Models, those of FastAPI's
     OpenAPI documents above all, are built when they are first used, but for those that say `defer_build=False`.

@@ -2,11 +2,12 @@
 
 import io
 import os
+import signal
 import sys
 import unicodedata
 
 # As a shell tells of a program whose reader has left.
-_READER_LEFT = 128 + 13
+_READER_LEFT = 128 + signal.SIGPIPE
 _WIDE = ("W", "F")
 
 

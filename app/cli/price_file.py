@@ -14,6 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from app.cli.database_access import CommandFault
+from app.domain.durations import FIRST_YEAR, LAST_YEAR
 from app.storage.prices import Price
 
 _NANO = 1000
@@ -34,8 +35,6 @@ _MARK = b"\xef\xbb\xbf"
 _LARGEST_FILE = 16 * 1024 * 1024
 _LONGEST_NAME = 200
 _MOST_DOLLARS = 1_000_000
-# Later times may have no year that can be written, in another time zone.
-_FIRST_YEAR, _LAST_YEAR = 1971, 9998
 _NUMBER = re.compile(r"(\d{1,20}(\.\d{0,20})?|\.\d{1,20})([eE][+-]?\d{1,2})?", re.ASCII)
 # A comma that can't separate thousands: not three digits follow, or a zero leads.
 _DECIMAL_COMMA = re.compile(r"0,\d{1,20}|\d{1,20},(\d{1,2}|\d{4,20})", re.ASCII)
@@ -128,7 +127,7 @@ def _since(text: str) -> int:
         time = datetime.fromisoformat(text)
     except ValueError:
         time = None
-    if time is None or not _FIRST_YEAR <= time.year <= _LAST_YEAR:
+    if time is None or not FIRST_YEAR <= time.year <= LAST_YEAR:
         raise ValueError(f"column since: {text[:40]!r} is not a date; write it like 2027-01-31")
     return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
 

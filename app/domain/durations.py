@@ -1,7 +1,9 @@
-"""Spans of time as people write them."""
+"""Spans of time as people write them, and the years that times may lie in."""
 
 import re
 
+# Later times may have no year that can be written, in another time zone.
+FIRST_YEAR, LAST_YEAR = 1971, 9998
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _SPAN = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)([smhdw])")
 

@@ -8,7 +8,7 @@ a worker has used a moment ago would have been refilled before it was used.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
@@ -199,8 +199,7 @@ def grant(
     """
     old = standing or Standing(claim.amount, float(claim.amount), now)
     if claim.kind == "bucket" and claim.amount < old.amount:
-        said = {"own": own, "others": others, "used": used, "now": now, "unchanged_since": unchanged_since}
-        return _granted_of_lowered(claim, old, **said)
+        return _granted_of_lowered(claim, old, own, others, now, unchanged_since)
     tokens, at, held = 0.0, now, 0
     if claim.kind == "bucket":
         since = now if unchanged_since is None else min(max(unchanged_since, old.at), now)
@@ -221,24 +220,26 @@ def grant(
     return given, Standing(claim.amount, tokens, at, wanted_at, held)
 
 
-def _granted_of_lowered(claim: Claim, old: Standing, **said: Any) -> tuple[Grant, Standing]:
+def _granted_of_lowered(
+    claim: Claim, old: Standing, own: int, others: int, now: int, unchanged_since: int | None
+) -> tuple[Grant, Standing]:
     """Decide on a claim to a bucket that is smaller than it was.
 
     What was used before counts on, until it would have been refilled at the pace that it was allowed at: else a bucket
     that is much smaller now would let nothing through for hours.
     """
     asked = replace(claim, amount=old.amount, need=0, want=0, least=0)
-    _, standing = grant(asked, old, **said)
-    less = old.amount - claim.amount
-    tokens = standing.tokens - less
+    _, standing = grant(asked, old, own=own, others=others, used=0, now=now, unchanged_since=unchanged_since)
+    tokens = standing.tokens - (old.amount - claim.amount)
     if tokens < 0:
-        wanted_at = said["now"] if claim.need else standing.wanted_at
+        wanted_at = now if claim.need else standing.wanted_at
         # As much of the new limit as it takes as long to refill.
         left = tokens * claim.amount / old.amount
-        return Grant(0, left, is_wanted(wanted_at, said["now"])), replace(standing, wanted_at=wanted_at)
-    held = claim.held
-    lowered = Standing(claim.amount, tokens, standing.at, standing.wanted_at, standing.held)
-    return grant(replace(claim, back=0, returned=0), lowered, **{**said, "own": held, "unchanged_since": said["now"]})
+        return Grant(0, left, is_wanted(wanted_at, now)), replace(standing, wanted_at=wanted_at)
+    # What was given back counts already.
+    asked = replace(claim, back=0, returned=0)
+    lowered = replace(standing, amount=claim.amount, tokens=tokens)
+    return grant(asked, lowered, own=claim.held, others=others, used=0, now=now, unchanged_since=now)
 
 
 def is_wanted(wanted_at: int, now: int) -> bool:

@@ -2,9 +2,9 @@
 
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
+from app.domain.durations import FIRST_YEAR, LAST_YEAR
+
 _DATE_LENGTH = len("2027-01-31")
-# Later times may have no year that can be written, in another time zone.
-_FIRST_YEAR, _LAST_YEAR = 1971, 9998
 
 
 def expiry_at(text: str, zone: tzinfo) -> int:
@@ -24,8 +24,8 @@ def expiry_at(text: str, zone: tzinfo) -> int:
             f"{text[:40]!r} is not a date such as 2027-01-31 (the end of that day), nor a time with its offset such as "
             "2027-01-31T12:00+01:00."
         )
-    if not _FIRST_YEAR <= given.year <= _LAST_YEAR:
-        raise ValueError(f"{text[:40]!r} does not lie between {_FIRST_YEAR} and {_LAST_YEAR}.")
+    if not FIRST_YEAR <= given.year <= LAST_YEAR:
+        raise ValueError(f"{text[:40]!r} does not lie between {FIRST_YEAR} and {LAST_YEAR}.")
     if not isinstance(given, datetime):
         given = datetime.combine(given + timedelta(days=1), time(), zone)
     return round(given.timestamp() * 1000)

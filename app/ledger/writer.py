@@ -50,7 +50,7 @@ _TEXTS_DELETED_AT_ONCE = 50
 _OTHERS_TURN_SECONDS = 0.01
 # What a column of tokens takes.
 _MOST_TOKENS = 2**31 - 1
-_row = msgspec.json.Decoder(RequestRow)
+_decoder = msgspec.json.Decoder(RequestRow)
 # What it raises for a line that a failed disk has changed: texts that aren't UTF-8, and brackets without end, included.
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -300,12 +300,12 @@ class LedgerWriter:
 def _rows(lines: bytes) -> list[RequestRow]:
     """The rows of the lines that can be read."""
     try:
-        rows = _row.decode_lines(lines)
+        rows = _decoder.decode_lines(lines)
     except _UNREADABLE:  # the neighbours of such a line count
         rows = []
         for line in lines.splitlines():
             with suppress(*_UNREADABLE):
-                rows.append(_row.decode(line))
+                rows.append(_decoder.decode(line))
     return [row if _fits(row) else _fitted(row) for row in rows]
 
 

@@ -1,8 +1,12 @@
 """What headers say of limits: exact for small ones, for large ones nearly so."""
 
 import asyncio
+import time
+
+import pytest
 
 from app.api.limit_headers import anthropic_limit_headers, openai_limit_headers
+from app.domain.limits import Headroom, read_limit
 from app.limits.limiter import Admission
 from tests.limits.test_limiter import Gateway, leaping
 
@@ -50,3 +54,14 @@ def test_each_dialect_has_headers_of_its_own() -> None:
             assert name in dict((await gateway.admit()).headers(write))
 
     leaping(work())
+
+
+def test_midnight_is_told_as_midnight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A day that ends within a millisecond of a whole second is not told to end a second later."""
+    monkeypatch.setattr(time, "time", lambda: 86_390.0002)
+    headroom = Headroom(read_limit("10 requests/day"), 4, 10.0)
+    assert dict(anthropic_limit_headers(lambda measures: headroom if "requests" in measures else None)) == {
+        b"anthropic-ratelimit-requests-limit": b"10",
+        b"anthropic-ratelimit-requests-remaining": b"4",
+        b"anthropic-ratelimit-requests-reset": b"1970-01-02T00:00:00Z",
+    }

@@ -22,6 +22,7 @@ from app.api.middleware.auth import missing_scope
 from app.api.openapi import openai_responses
 from app.api.request import RequestContext
 from app.api.wire.faults import unknown_parameter
+from app.domain.durations import FIRST_YEAR, LAST_YEAR
 from app.domain.errors import InvalidRequest, KeyStoreUnavailable, PreconditionFailed, RepeatedDifferently
 from app.storage.audit import Actor, Repeated, find_repeated, keep_repeated
 from app.storage.database import Connection, Database, DatabaseAway
@@ -32,8 +33,6 @@ MOST_IN_PAGE = 200
 # What both servers can hold in a column of numbers.
 _LARGEST_NUMBER = (1 << 63) - 1
 _RETRY_SECONDS = 2.0
-# Later times may have no year that can be written, in another time zone.
-_LAST_YEAR = 9998
 
 Limit = Annotated[int, Query(ge=1, le=MOST_IN_PAGE, description="The most entries of the page.")]
 Cursor = Annotated[str | None, Query(max_length=2000, description="`next` of the page before.")]
@@ -309,8 +308,8 @@ def milliseconds_of(at: datetime, param: str) -> int:
     Raises:
         InvalidRequest: It is too far away.
     """
-    if not 1970 < at.year <= _LAST_YEAR:
-        raise InvalidRequest(f"{param} must lie between 1971 and {_LAST_YEAR}.", param=param)
+    if not FIRST_YEAR <= at.year <= LAST_YEAR:
+        raise InvalidRequest(f"{param} must lie between {FIRST_YEAR} and {LAST_YEAR}.", param=param)
     return round(at.timestamp() * 1000)
 
 
