@@ -26,6 +26,7 @@ RawHeaders = list[tuple[bytes, bytes]]
 # Answers are about their callers alone.
 NO_STORE = (b"cache-control", b"no-store")
 MAX_SESSION_ID = 256
+_CLIENT_GONE = "The client closed the connection."
 _TRUE = frozenset({b"true", b"1", b"on", b"yes"})
 # What a session id may consist of to stand in a header as it is; everything else is percent-encoded.
 _PLAIN_SIGNS = " !#$&'()*+,/:;=?@[]^`{|}~\"<>\\"
@@ -211,7 +212,8 @@ def unique_id(prefix: str, size: int) -> str:
         prefix: How it begins.
         size: Random bytes in it, written in hex.
     """
-    return f"{prefix}{random.getrandbits(8 * size):0{2 * size}x}"
+    # Twice as fast as the format of a number.
+    return prefix + random.getrandbits(8 * size).to_bytes(size, "big").hex()
 
 
 def says_json(headers: Mapping[bytes, bytes]) -> bool:
@@ -278,7 +280,7 @@ def cache_wish(header: bytes) -> CacheWish | None:
 
     Caches on the way, and browsers, have their words in it, too: what isn't understood is not looked at.
     """
-    directives = dict[str, str]()
+    directives: dict[str, str] = {}
     for part in header.decode("latin-1").lower().split(","):
         name, _, value = part.partition("=")
         directives[name.strip()] = value.strip().strip('"')
@@ -299,36 +301,60 @@ def session_id_header(session_id: str) -> bytes:
 class cancel_on_disconnect:  # noqa: N801 - reads like asyncio.timeout, its sibling
     """Cancels the code in the `with` block when the client closes the connection.
 
-    The request's body must have been read before. Raises `ClientClosedRequest` in place of the cancellation.
+    The request's body must have been read before. Raises `ClientClosedRequest` in place of the cancellation, and on
+    entering if the client has gone already.
+
+    For speed it runs what waits for the client itself, in the callbacks of the futures that are waited for: a task for
+    each call costs several times as much.
     """
 
-    __slots__ = ("_gone", "_receive", "_task", "_watcher")
+    __slots__ = ("_gone", "_receive", "_task", "_waiting")
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._gone = False
+        self._task: asyncio.Task[object] | None = None
 
     def __enter__(self) -> Self:
-        task = asyncio.current_task()
-        if task is None:
+        self._waiting = self._until_gone()
+        self._wait()
+        if self._gone:
+            raise ClientClosedRequest(_CLIENT_GONE)
+        self._task = asyncio.current_task()
+        if self._task is None:
             raise RuntimeError("cancel_on_disconnect works in tasks only.")
-        self._task = task
-        self._watcher = asyncio.create_task(self._watch())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._watcher.cancel()
         task = self._task
         # Else its traceback, this object and the whole request would keep each other alive until the next collection.
-        del self._watcher, self._task
-        if self._gone and task.uncancel() == 0 and isinstance(error, asyncio.CancelledError):
-            raise ClientClosedRequest("The client closed the connection.") from None
+        self._task = None
+        self._waiting.close()
+        if self._gone and task and task.uncancel() == 0 and isinstance(error, asyncio.CancelledError):
+            raise ClientClosedRequest(_CLIENT_GONE) from None
 
-    async def _watch(self) -> None:
-        task = self._task
+    async def _until_gone(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self._gone = True
-        task.cancel()
+
+    def _wait(self) -> None:
+        """Run what waits for the client up to where it waits, as a task would."""
+        try:
+            future: asyncio.Future[object] | None = self._waiting.send(None)
+        except StopIteration:
+            self._gone = True
+            return
+        if future is None:
+            # It has only let others run.
+            asyncio.get_running_loop().call_soon(self._go_on, None)
+        else:
+            future.add_done_callback(self._go_on)
+
+    def _go_on(self, _done: object) -> None:
+        if self._task is None:
+            return  # the block has ended
+        self._wait()
+        if self._gone:
+            self._task.cancel()

@@ -19,7 +19,7 @@ from app.domain.granting import (
     grant,
     state_of,
 )
-from app.domain.limits import Limit, measured, period_at
+from app.domain.limits import Limit, Period, measured, period_at
 from app.domain.usage import CallRecord
 
 # Longer than a month, in milliseconds: what was used before counts for no period that has an end.
@@ -57,7 +57,7 @@ class MemoryStore:
         self._held: dict[str, int] = {}
         # By scope, then by day and model: requests, tokens in, tokens out.
         self._used: defaultdict[Scope, defaultdict[tuple[int, str], list[int]]] = defaultdict(_no_use)
-        self._newest_day = 0
+        self._newest_day = Period("", 0, 0)
 
     async def exchange(self, claims: Sequence[Claim]) -> Exchanged:
         """See `LimitStore`."""
@@ -96,10 +96,7 @@ class MemoryStore:
         if record.charged is None and record.upstream_seconds is None:
             return  # no answer came: that counts for no quota
         began = int((record.began or time.time() - record.seconds) * 1000)
-        day = period_at("day", began, self._zone).start
-        if day > self._newest_day:
-            self._newest_day = day
-            self._fold(day - _DAYS_APART)
+        day = self._day_of(began)
         for scope in (
             Scope("key", record.caller_id),
             Scope("project", record.project),
@@ -110,6 +107,17 @@ class MemoryStore:
             used[0] += 1
             used[1] += charged.prompt_tokens
             used[2] += charged.completion_tokens
+
+    def _day_of(self, began: int) -> int:
+        """When the day began in which this time lies."""
+        newest = self._newest_day
+        if newest.start <= began < newest.end:
+            return newest.start
+        day = period_at("day", began, self._zone)
+        if day.start > newest.start:
+            self._newest_day = day
+            self._fold(day.start - _DAYS_APART)
+        return day.start
 
     def _fold(self, before: int) -> None:
         """Keep what was used before a time as one sum: no period but the one without an end is as long."""

@@ -28,7 +28,7 @@ class Place:
         self._turn: asyncio.Future[None] | None = None
         line = lines.get(key)
         if line is None:
-            lines[key] = Line()
+            lines[key] = deque()
         else:
             self._turn = asyncio.get_running_loop().create_future()
             line.append(self._turn)

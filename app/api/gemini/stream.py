@@ -67,7 +67,8 @@ class ContentEncoder:
 
     def other_choice(self, delta: Delta) -> bytes:
         """The documents of a part of another answer than the first."""
-        index, parts = delta.choice, list[dict[str, object]]()
+        index = delta.choice
+        parts: list[dict[str, object]] = []
         if delta.reasoning and self._show_thoughts:
             parts.append(text_part(delta.reasoning, thought=True))
         if delta.text or delta.extras:

@@ -62,7 +62,8 @@ class SseDecoder:
         """
         if self._line or self._data or self._after_return or self._at_start:
             return None
-        if len(part) > self._longest_event or b"\r" in part:
+        # `in` would raise an error within, and catch it, before it looks.
+        if len(part) > self._longest_event or part.find(b"\r") >= 0:
             return None
         lines = part.split(b"\n")
         if lines.pop() or len(lines) % 2 or any(lines[1::2]):

@@ -162,7 +162,8 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         self._bytes_outside_body += len(data)
-        if not stream.status and b"\0" in data:
+        # `find` here and below: `in` raises an error within, and catches it, before it looks for bytes in bytes.
+        if not stream.status and data.find(b"\0") >= 0:
             self._has_nul = True
         try:
             self._parser.feed_data(data)
@@ -206,7 +207,7 @@ class Connection(asyncio.Protocol):
         set_cookies, self._set_cookies = self._set_cookies, []
         if status < 100 or len(headers) + len(set_cookies) > _MAX_HEADERS:
             raise ValueError("not an acceptable head")
-        if b" " in b"".join(headers):
+        if b"".join(headers).find(b" ") >= 0:
             # The parser frames a reply also by names with a space before the colon, which others on the way may not do.
             raise ValueError("a space before a colon")
         if self._has_nul and b"\0" in b"".join((*headers.values(), *set_cookies)):

@@ -33,11 +33,11 @@ class Headers(Mapping[str, str]):
 
     def get(self, name: str, /, default: object = None) -> Any:
         # Mapping's own would raise and catch a KeyError for most lookups.
-        value = self._raw.get(name.encode("latin-1", "replace"))
+        value = self._raw.get(name.encode())
         return default if value is None else value.decode("latin-1")
 
     def __getitem__(self, name: str) -> str:
-        return self._raw[name.encode("latin-1", "replace")].decode("latin-1")
+        return self._raw[name.encode()].decode("latin-1")
 
     def __iter__(self) -> Iterator[str]:
         return (name.decode("latin-1") for name in self._raw)
