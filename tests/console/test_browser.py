@@ -112,6 +112,21 @@ def test_a_password_and_a_key_sign_in_by_hand(browser: Browser, own_console: Con
         ]
 
 
+def test_a_form_is_sent_once_however_often_it_is_clicked(browser: Browser, console: Console) -> None:
+    """The page is that of the first click, with the secret, and not the second one's: that the name is taken."""
+    with _signed_in(browser, console) as opened:
+        page = opened.page
+        opened.go("keys/new")
+        page.get_by_label("Name").fill("twice")
+        button = page.get_by_role("button", name="Make a key")
+        button.evaluate("button => { button.click(); setInterval(() => button.click(), 20); }")
+        expect(page.locator("#secret")).to_be_visible()
+        page.go_back()
+        page.get_by_label("Name").fill("once more")
+        button.click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("The secret of once more")
+
+
 def _until_answered(console: Console, secret: str) -> None:
     """Limits reach the workers within two seconds."""
     until(lambda: console.chat(secret).status_code == 200)

@@ -126,6 +126,21 @@ def test_outcomes_and_errors_are_told_in_words(
         assert word in detail
 
 
+def test_an_upstream_is_not_passed_over_for_itself(console: Console, admin: Signed) -> None:
+    """Its own error is the request's; the upstreams before it are named with theirs."""
+    row = call(
+        at=now(),
+        key_id="k_passed",
+        provider="kimi-web",
+        outcome="failed",
+        error="site_changed",
+        passed_over="gpu=upstream_timeout,kimi-web=site_changed",
+    )
+    write(console.database, [row])
+    log = admin.client.get("/console/requests?key=k_passed").text
+    assert re.findall(r"⟵ ([^ ]+)", log) == ["gpu"]
+
+
 def test_the_settings_say_how_large_the_database_is(admin: Signed) -> None:
     """And which commands look after it."""
     shown = admin.client.get("/console/settings").text
