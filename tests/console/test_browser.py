@@ -1,5 +1,6 @@
 """The console in a real browser: from the first link to a limit that is lifted, and what never happens there."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 from msgspec.structs import replace
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from app.people.administration import new_person
 from app.people.sign_in import hashed_password
@@ -199,6 +200,47 @@ def test_a_paused_page_counts_what_comes(browser: Browser, console: Console) -> 
         assert opened.page.locator("#rows tbody tr").count() == 0
         opened.page.get_by_role("button", name="Resume").click()
         expect(opened.page.locator("#rows tbody tr")).to_have_count(2)
+
+
+def test_the_live_log_comes_back(browser: Browser, console: Console) -> None:
+    """After a page instead of rows, which a browser gives up at. Meanwhile it says so; no row is shown twice."""
+    rows = [{"id": str(number), "at": number, "outcome": "completed", "error": None, "passed": []} for number in (1, 2)]
+    rows = [row | dict.fromkeys(("key_name", "model", "provider"), "x") for row in rows]
+    rows = [row | dict.fromkeys(("tokens_in", "tokens_out", "estimated", "milliseconds"), 1) for row in rows]
+    told = [f"retry: 10\nid: {row['id']}\ndata: {json.dumps(row)}\n\n" for row in rows]
+    feeds = iter([(200, told[0]), (503, ""), (200, "".join(told))])
+    asked: list[str] = []
+
+    def answer(route: Route) -> None:
+        asked.append(urlsplit(route.request.url).query)
+        status, body = next(feeds, (0, ""))
+        if status:
+            route.fulfill(status=status, body=body, content_type="text/event-stream")
+
+    with _signed_in(browser, console, may_fault=True) as opened:
+        page = opened.page
+        page.clock.install()
+        page.route("**/requests/feed?*", answer)
+        opened.go("requests?model=nobody-asks-it")
+        state = page.locator("#live-state")
+        expect(state).to_contain_text("not live")
+        page.clock.fast_forward(5000)
+        expect(state).to_have_text("● live")
+        expect(page.locator("#rows tbody tr")).to_have_count(2)
+        assert [query.rpartition("last=")[2] for query in asked[:3]] == ["", "", "1"]
+
+
+def test_a_playground_whose_login_has_ended_says_what_to_do(browser: Browser, console: Console) -> None:
+    """What comes instead of an answer is the page to sign in."""
+    console.new_key()
+    with _signed_in(browser, console) as opened:
+        opened.go("playground")
+        opened.page.get_by_label("Message", exact=True).fill("Hello")
+        opened.page.context.clear_cookies()
+        opened.page.get_by_role("button", name="Send").click()
+        expect(opened.page.locator("#result-1 [data-part=state]")).to_have_text(
+            "✕ No answer. Load the page anew to see why."
+        )
 
 
 @pytest.mark.parametrize(

@@ -284,6 +284,25 @@ def test_a_form_that_is_saved_unchanged_keeps_a_key_s_end(console: Console, admi
         assert console.done(key_of, key.id).expires_at == end
 
 
+def test_a_form_undoes_no_change_that_came_between(console: Console, admin: Signed) -> None:
+    """Two people had the page open: the second one to save is told, and may replace what the first one saved."""
+    new = console.new_key()
+    path = f"/console/keys/{new.key.id}"
+
+    def version(page: str) -> str:
+        return page.split('name="version" value="')[1].split('"')[0]
+
+    seen = version(admin.client.get(path).text)
+    fields = {"name": new.key.name, "project": new.key.project}
+    assert admin.post(path, **fields, note="of the first", version=seen).status_code == 303
+    refused = admin.post(path, **fields, note="of the second", version=seen)
+    assert refused.status_code == 400
+    assert "has been changed since the page was loaded" in refused.text
+    assert console.done(key_of, new.key.id).note == "of the first"
+    assert admin.post(path, **fields, note="of the second", version=version(refused.text)).status_code == 303
+    assert console.done(key_of, new.key.id).note == "of the second"
+
+
 @pytest.mark.parametrize("action", ["pause", "resume", "rotate"])
 def test_a_page_says_that_a_revoked_key_stays_revoked(console: Console, admin: Signed, action: str) -> None:
     """As the admin API and the command line do: somebody else may have revoked it since the page was loaded."""

@@ -106,7 +106,8 @@ class RequestPages:
     async def feed(self, request: Request) -> Response:
         """Rows of the log as they come, as server-sent events."""
         wanted, _ = _filter(request)
-        last = request.headers.get("last-event-id", "")
+        # The header is a browser's that comes back by itself; ours has to ask anew after a 503.
+        last = request.headers.get("last-event-id") or request.query_params.get("last", "")
         names = await self._services.database.report(_names)
         await self._feed.begin()
         rows = self._feed.follow(int(last) if is_row_id(last) else None, wanted)
