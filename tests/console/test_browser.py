@@ -163,6 +163,7 @@ def test_from_welcome_to_a_limit_that_is_lifted(browser: Browser, console: Conso
         page.get_by_label("Limits").fill("5 requests/day")
         page.get_by_role("button", name="Save").click()
         expect(page.get_by_label("Limits")).to_have_value("5 requests/day")
+        expect(page.get_by_role("status")).to_have_text("● Saved.")
         _until_answered(console, secret)
         page.get_by_label("Limits").fill("five a day")
         page.get_by_role("button", name="Save").click()

@@ -171,7 +171,7 @@ class KeyPages:
             await self._database.run(change)
         except (administration.KeyFault, ValueError) as fault:
             return await self._shown(request, key_id, fault=str(fault), values=form)
-        return RedirectResponse(key_id, HTTPStatus.SEE_OTHER)
+        return RedirectResponse(f"{key_id}?saved=1", HTTPStatus.SEE_OTHER)
 
     async def act(self, request: Request) -> Response:
         """Pause, resume, revoke, or give another secret."""

@@ -85,6 +85,7 @@ class Rendering:
             api=f"{address}/v1",
             path=page_path(request),
             here=_address_of(request),
+            is_saved=request.method == "GET" and "saved" in request.query_params,
             now=datetime.now(UTC),
             **values,
         )
