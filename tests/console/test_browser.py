@@ -205,7 +205,9 @@ def test_a_paused_page_counts_what_comes(browser: Browser, console: Console) -> 
 
 def test_the_live_log_comes_back(browser: Browser, console: Console) -> None:
     """After a page instead of rows, which a browser gives up at. Meanwhile it says so; no row is shown twice."""
-    rows = [{"id": str(number), "at": number, "outcome": "completed", "error": None, "passed": []} for number in (1, 2)]
+    rows: list[dict[str, Any]] = [
+        {"id": str(number), "at": number, "outcome": "completed", "error": None, "passed": []} for number in (1, 2)
+    ]
     rows = [row | dict.fromkeys(("key_name", "model", "provider"), "x") for row in rows]
     rows = [row | dict.fromkeys(("tokens_in", "tokens_out", "estimated", "milliseconds"), 1) for row in rows]
     told = [f"retry: 10\nid: {row['id']}\ndata: {json.dumps(row)}\n\n" for row in rows]
