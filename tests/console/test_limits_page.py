@@ -6,8 +6,10 @@ import subprocess
 
 from app.domain.granting import Scope
 from app.storage.audit import actions_before
+from app.storage.clock import now
 from app.storage.database import Database
 from app.storage.limits import stored_limits
+from app.storage.prices import Price, set_prices
 from tests.console import staff
 from tests.console.staff import Visit, holding, make_key, signed_in
 from tests.live import LiveGateway, until
@@ -126,6 +128,16 @@ def test_commands_may_be_pasted_into_a_shell(database: Database, admin: Visit) -
     script = f"python() {{ printf '%s\\n' \"$@\"; }}; {setting}"
     words = subprocess.run(["sh", "-c", script], check=True, capture_output=True, text=True).stdout
     assert words.splitlines() == ["main.py", "limits", "set", "project:Ada's lab", "$10/month"]
+
+
+def test_a_limit_of_dollars_says_that_nothing_has_a_price(database: Database, admin: Visit) -> None:
+    """Else nobody would notice that it never applies."""
+    assert "never applies" in admin.send("/limits/gateway", do="save", limits="$10/month")
+    assert "never applies" not in admin.send("/limits/gateway", do="save", limits="10 requests/month")
+    price = Price("kimi", now(), 1, 1, 1)
+    with database.transaction() as connection:
+        set_prices(database, connection, [price])
+    assert "never applies" not in admin.send("/limits/gateway", do="save", limits="$10/month")
 
 
 def test_only_what_exists_has_limits(keeper: LiveGateway, database: Database, admin: Visit) -> None:
