@@ -81,6 +81,8 @@ def test_a_link_signs_in_by_itself(browser: Browser, console: Console, way: str)
         assert ticket not in opened.page.url
         opened.page.go_back()
         assert ticket not in opened.page.url
+        opened.page.goto(console.address + way + console.ticket())
+        expect(opened.page).to_have_url(re.compile("^[^#]*$"))
     with tab(browser, console.address, may_fault=True) as opened:
         opened.page.goto(link)
         expect(opened.page.get_by_role("alert")).to_contain_text("console-link")

@@ -26,6 +26,9 @@ for (const button of document.querySelectorAll("button[data-copy]")) {
   });
 }
 
+// A link that signs in, opened by whoever has signed in: its ticket is of no use, and no address is to keep it.
+if (/^#[\w-]{43}$/.test(location.hash) && document.querySelector("nav")) history.replaceState(null, "", location.pathname + location.search);
+
 // On a phone the menu is wider than the page: show where the reader is.
 document.querySelector("nav a[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
 
