@@ -132,7 +132,9 @@ def test_commands_may_be_pasted_into_a_shell(database: Database, admin: Visit) -
 
 def test_a_limit_of_dollars_says_that_nothing_has_a_price(database: Database, admin: Visit) -> None:
     """Else nobody would notice that it never applies."""
-    assert "never applies" in admin.send("/limits/gateway", do="save", limits="$10/month")
+    unused = admin.send("/limits/gateway", do="save", limits="$10/month")
+    assert "never applies" in unused
+    assert "all free in" not in unused
     assert "never applies" not in admin.send("/limits/gateway", do="save", limits="10 requests/month")
     price = Price("kimi", now(), 1, 1, 1)
     with database.transaction() as connection:

@@ -324,7 +324,7 @@ def test_a_key_s_page_says_when_each_secret_was_last_used(console: Console, admi
     page = admin.client.get(f"/console/keys/{new.key.id}").text
     newer, older = re.findall(r"<li>(<code>sk-kimi-.*?)</li>", page)
     assert "no use noted" in newer
-    assert "Last use" in older
+    assert "last use" in older
     assert "2025-11-24T" in older
     assert "works until" in older
 

@@ -160,7 +160,7 @@ def _bar(use: LimitUse, state: LimitState, *, lacks_prices: bool) -> LimitBar:
         amount=_amount(limit.amount, limit),
         free=_amount(use.remaining, limit),
         share=round(min(100 * use.used / limit.amount, 100), 1),
-        reset=in_words(use.reset) if use.reset else "",
+        reset=in_words(use.reset) if use.reset and use.used else "",
         workers=tuple([_amount(holding.held, limit) for holding in state.holdings if holding.held]),
         lacks_prices=lacks_prices,
     )
