@@ -7,6 +7,7 @@ from contextlib import aclosing
 from msgspec import Struct
 
 from app.chat.call_log import CallLog
+from app.chat.passage import pass_upstream
 from app.domain.caller import Caller
 from app.domain.errors import GatewayError, InvalidRequest
 from app.domain.relay import RelayCall, RelayHead, Service
@@ -77,7 +78,7 @@ class RelayService:
         """
         targets = self._able(call, caller, origin)
         with CallLog(call, caller, targets[0], self._on_call, origin=origin) as log:
-            if self._limiter is not None:
+            if self._limiter is not None and self._limiter.limits_calls:
                 provider, model = targets[0].provider.name, targets[0].spec.id
                 log.admission = await self._limiter.admit(call, caller, provider, model, log.note_wait)
             deadline = asyncio.get_running_loop().time() + max([target.provider.timeout for target in targets])
@@ -85,7 +86,7 @@ class RelayService:
                 log.turn_to(target)
                 try:
                     request = _request(call, caller, target, deadline, log, others=others)
-                    await self._pass(request, target, log)
+                    await pass_upstream(self._limiter, target, request, log)
                     async with aclosing(target.provider.relay(request)) as parts:
                         async for part in parts:
                             if isinstance(part, RelayHead):
@@ -151,13 +152,6 @@ class RelayService:
             ):
                 return name
         return None
-
-    async def _pass(self, request: RelayRequest, target: Target, log: CallLog) -> None:
-        """Wait for the upstream's limits to let the request through; not at all if another upstream may be asked."""
-        if self._limiter is None or not self._limiter.limits_upstreams:
-            return
-        seconds = request.deadline - asyncio.get_running_loop().time() if request.retries else 0.0
-        log.passage = await self._limiter.at_upstream(target.provider.name, target.spec.id, seconds, log.note_wait)
 
 
 def _request(

@@ -1,6 +1,5 @@
 """One call from beginning to end: model, session, provider, memory, record."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 
@@ -14,6 +13,7 @@ from app.chat.emulated import ask_emulated
 from app.chat.events import Answer, Ending, Event, Opening
 from app.chat.fitting import USUAL_ROOM, RoomPolicy
 from app.chat.notices import notice_below, without_notices
+from app.chat.passage import pass_upstream
 from app.chat.session import CallSession, SessionPolicy
 from app.domain.caller import Caller
 from app.domain.chat import ChatCall, Completion, Delta, FinishReason, Message
@@ -86,7 +86,7 @@ class ChatService:
                     return _known(call, session, targets[0], known, log)
                 for attempt in self._attempts(call, caller, targets, session, log):
                     try:
-                        await self._pass(attempt, log)
+                        await pass_upstream(self._limiter, attempt.target, attempt.request, log)
                         completion = await _asked(attempt, log)
                     except GatewayError as error:
                         log.failed(error)
@@ -132,7 +132,7 @@ class ChatService:
                     opening = _opening(call, session, attempt.target, attempt.request.prompt, log, attempt.ignored)
                     yield opening
                     try:
-                        await self._pass(attempt, log)
+                        await pass_upstream(self._limiter, attempt.target, attempt.request, log)
                         async with aclosing(_deltas(attempt, log)) as deltas:
                             async for delta in deltas:
                                 if not said:
@@ -177,16 +177,6 @@ class ChatService:
             target = targets[0]
             log.admission = await self._limiter.admit(call, caller, target.provider.name, target.spec.id, log.note_wait)
         return None
-
-    async def _pass(self, attempt: Attempt, log: CallLog) -> None:
-        """Wait for the upstream's limits to let the attempt through; not at all if another upstream may be asked."""
-        if self._limiter is None or not self._limiter.limits_upstreams:
-            return
-        request, seconds = attempt.request, 0.0
-        if request.retries and request.deadline is not None:
-            seconds = request.deadline - asyncio.get_running_loop().time()
-        target = attempt.target
-        log.passage = await self._limiter.at_upstream(target.provider.name, target.spec.id, seconds, log.note_wait)
 
     def _attempts(
         self, call: ChatCall, caller: Caller, targets: Sequence[Target], session: CallSession, log: CallLog

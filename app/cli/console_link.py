@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
 def _printed(base_url: str | None) -> int:
     with open_database(may_make=True) as database, database.transaction() as connection:
         ticket = make_link_ticket(connection)
-    print_link(link_below(base_url, ticket))
+    print_link(link_below(base_url, ticket), is_address_known=base_url is not None)
     return 0
 
 
@@ -54,10 +54,16 @@ def link_below(base_url: str | None, ticket: str) -> str:
     return _link((base_url or f"http://localhost:{command_settings().listening.port}").rstrip("/"), ticket)
 
 
-def print_link(link: str) -> None:
-    """Show a link, and say how long it opens."""
+def print_link(link: str, *, is_address_known: bool) -> None:
+    """Show a link, and say how long it opens.
+
+    Args:
+        is_address_known: Whether browsers reach the gateway where the link says, rather than through a proxy perhaps.
+    """
     print(link)
     print(f"It opens once, within {TICKET_MINUTES} minutes.")
+    if not is_address_known:
+        print("If browsers reach the gateway at another address, nginx's for example, say it with --base-url.")
 
 
 def new_link(settings: Settings, address: str, *, only_first: bool) -> str | None:

@@ -179,7 +179,8 @@ def _print_key(shown: dict[str, Any], *, as_json: bool) -> None:
             print(f"{name.replace('_', ' '):<11} {printable(text)}")
     for secret in secrets:
         used = f"last used {time_text(secret['last_used_at'])}" if secret["last_used_at"] else "no use noted"
-        until = f", works until {time_text(secret['valid_until'])}" if secret["valid_until"] else ""
+        ends = secret["valid_until"] and shown["state"] != "revoked"
+        until = f", works until {time_text(secret['valid_until'])}" if ends else ""
         print(f"{'secret':<11} {secret['hint']}, {used}{until}")
 
 

@@ -54,7 +54,7 @@ def _done(options: argparse.Namespace) -> int:
             if options.json:
                 print_json(_plain(person) | {"link": link})
             else:
-                print_link(link)
+                print_link(link, is_address_known=options.base_url is not None)
         else:
             with database.transaction() as connection:
                 person = _changed(database, connection, options)

@@ -93,7 +93,7 @@ def _print_line(row: dict[str, Any]) -> None:
     besides = f"{row['amount']} {row['unit'].replace('_', ' ')}  " if row["unit"] else ""
     what = row["outcome"] if row["error"] is None else f"{row['outcome']} ({row['error']})"
     line = (
-        f"{begun}  {row['status']}  {row['key_id']:<16}  {row['model']:<20}  {row['provider']:<12}  "
+        f"{begun}  {row['status']}  {row['key_id']:<16}  {row['model']:<21}  {row['provider']:<12}  "
         f"{tokens:>13} tokens  {besides}{row['milliseconds'] / 1000:7.2f} s  {what}"
     )
     print(printable(line), flush=True)

@@ -103,6 +103,7 @@ class GracefulServer(uvicorn.Server):
         if self._settings_fault is not None and hasattr(signal, "SIGHUP"):
             self._had_terminal = _has_terminal()
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload, self._settings_fault)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))
         gc.collect()
         gc.freeze()
         gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
@@ -118,6 +119,9 @@ class GracefulServer(uvicorn.Server):
         finally:
             if self._watch is not None:
                 self._watch.cancel()
+            if self.kept is not None:
+                # Until the process that comes next has its handler, another SIGHUP would kill it: let it wait.
+                signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
 
     def _reload(self, settings_fault: Callable[[], Awaitable[str]]) -> None:
         if self._had_terminal and not _has_terminal():

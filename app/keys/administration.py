@@ -84,6 +84,8 @@ def create_key(
         secrets=(StoredSecret(hint_of(secret), time),),
     )
     _check(key)
+    if key.state(time) == "expired":
+        raise KeyFault("A new key has to expire in the future.", "expires_at")
     try:
         add_key(connection, key, project_id=make_id("p_"), digest=digest_of(secret))
     except NameTaken:

@@ -33,6 +33,7 @@ class Ledger:
         """Put a call into the journal. Returns at once and never fails: see `Journal.append`."""
         charged, origin, limit = record.charged or _NOTHING, record.origin, record.prompt_limit
         first = record.upstream_seconds
+        # By position: names would take 2.5 µs more of every call.
         row = RequestRow(
             int((record.began or time.time() - record.seconds) * 1000),
             next(self._count) & 0xFFF,

@@ -262,7 +262,7 @@ class Allowance:
             amount=self.limit.amount,
             held=self._reported,
             need=need,
-            want=max(need + max(reserve - max(self.free, 0), 0), need),
+            want=need + max(reserve - max(self.free, 0), 0),
             least=least,
             back=back + self._debt if self.kind == "bucket" else 0,
             returned=returned,

@@ -465,16 +465,16 @@ class Limiter:
         told = [one.limit.amount for one in allowances if one.limit.measure in _TOLD_MEASURES]
         old = self._plans.get(key)
         plan = self._plans[key] = _Plan(
-            tuple(allowances),
-            tuple(owners),
-            _of_each(places),
-            costs,
-            0 if costs else min(sized, default=math.inf),
-            None if sized else (1,) * len(allowances),
-            self.now() + end - moment,
-            self._book.version + self.leases.version,
-            (start, end) if end < math.inf else None,
-            _FIRST_OUTPUT if old is None else old.output,
+            allowances=tuple(allowances),
+            owners=tuple(owners),
+            of_each=_of_each(places),
+            costs=costs,
+            least=0 if costs else min(sized, default=math.inf),
+            ones=None if sized else (1,) * len(allowances),
+            until=self.now() + end - moment,
+            version=self._book.version + self.leases.version,
+            period=(start, end) if end < math.inf else None,
+            output=_FIRST_OUTPUT if old is None else old.output,
             is_large=min(told, default=0) >= 2 * _TOLD_PARTS,
         )
         while len(self._plans) > _MOST_PLANS:

@@ -7,8 +7,9 @@ from typing import Any
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
-from app.keys.administration import NewSecret, create_key, pause_key, revoke_key, rotate_key
+from app.keys.administration import NewSecret, create_key, pause_key, revoke_key, rotate_key, update_key
 from app.storage.clock import now
 from app.storage.database import Database
 from simulator.live import LiveSimulator
@@ -161,7 +162,10 @@ def test_a_typo_is_a_401_as_ever(keeper: LiveGateway, presented: str) -> None:
 
 def test_an_expired_key_says_so(keeper: LiveGateway, database: Database) -> None:
     """Its holder learns what is wrong, and is not left guessing."""
-    with keeper.client(_create(database, expires_at=now() - 1).secret) as client:
+    new = _create(database)
+    with database.transaction() as connection:
+        update_key(database, connection, replace(new.key, expires_at=now() - 1))
+    with keeper.client(new.secret) as client:
         refused = _chat(client)
     assert refused.status_code == 401
     assert refused.json()["error"]["code"] == "key_expired"

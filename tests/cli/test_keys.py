@@ -28,6 +28,7 @@ def test_a_key_is_shown_with_the_last_use_of_each_secret(run: Run, database: Dat
     shown = json.loads(run("keys", "show", "ada", "--json"))["secrets"]
     assert [one["last_used_at"] is None for one in shown] == [True, False]
     assert [one["valid_until"] is None for one in shown] == [True, False]
+    assert "works until" not in run("keys", "revoke", "ada")
 
 
 def test_a_key_expires_at_the_end_of_a_day_or_never(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

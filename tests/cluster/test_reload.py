@@ -45,7 +45,8 @@ def test_a_cluster_reads_its_file_anew_unless_that_is_wrong(site: LiveSimulator,
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGHUP")
 def test_a_single_server_reads_env_anew_unless_that_is_wrong(site: LiveSimulator, tmp_path: Path) -> None:
-    """The process goes on with the same number and socket; who connects meanwhile is answered."""
+    """The process goes on with the same number and socket; who connects meanwhile is answered. A signal that comes
+    before the new one is ready waits for it."""
     port = free_port()
     lines = [f"API_MASTER_KEY={ALICE_KEY}", f"CHAT_PAGE_URL={site.page_url}", "DRAIN_SECONDS=0.1", f"API_PORT={port}"]
     settings = tmp_path / ".env"
@@ -90,7 +91,9 @@ def test_a_single_server_reads_env_anew_unless_that_is_wrong(site: LiveSimulator
                 assert "reloading" not in log.read_text()
                 write("MODEL_ROUTES=fresh=kimi-k2-instruct")
                 process.send_signal(signal.SIGHUP)
-                until(lambda: log.read_text().count("Application startup complete") == 2)
+                until(lambda: "Finished server process" in log.read_text())
+                process.send_signal(signal.SIGHUP)
+                until(lambda: log.read_text().count("Application startup complete") == 3 or process.poll() is not None)
                 assert _ask(client, "fresh") == 200
             finally:
                 stop.set()

@@ -1,5 +1,6 @@
 """The console in a real browser: from the first link to a limit that is lifted, and what never happens there."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 from msgspec.structs import replace
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from app.people.administration import new_person
 from app.people.sign_in import hashed_password
@@ -80,6 +81,8 @@ def test_a_link_signs_in_by_itself(browser: Browser, console: Console, way: str)
         assert ticket not in opened.page.url
         opened.page.go_back()
         assert ticket not in opened.page.url
+        opened.page.goto(console.address + way + console.ticket())
+        expect(opened.page).to_have_url(re.compile("^[^#]*$"))
     with tab(browser, console.address, may_fault=True) as opened:
         opened.page.goto(link)
         expect(opened.page.get_by_role("alert")).to_contain_text("console-link")
@@ -110,6 +113,21 @@ def test_a_password_and_a_key_sign_in_by_hand(browser: Browser, own_console: Con
             "Requests",
             "Playground",
         ]
+
+
+def test_a_form_is_sent_once_however_often_it_is_clicked(browser: Browser, console: Console) -> None:
+    """The page is that of the first click, with the secret, and not the second one's: that the name is taken."""
+    with _signed_in(browser, console) as opened:
+        page = opened.page
+        opened.go("keys/new")
+        page.get_by_label("Name").fill("twice")
+        button = page.get_by_role("button", name="Make a key")
+        button.evaluate("button => { button.click(); setInterval(() => button.click(), 20); }")
+        expect(page.locator("#secret")).to_be_visible()
+        page.go_back()
+        page.get_by_label("Name").fill("once more")
+        button.click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("The secret of once more")
 
 
 def _until_answered(console: Console, secret: str) -> None:
@@ -147,6 +165,7 @@ def test_from_welcome_to_a_limit_that_is_lifted(browser: Browser, console: Conso
         page.get_by_label("Limits").fill("5 requests/day")
         page.get_by_role("button", name="Save").click()
         expect(page.get_by_label("Limits")).to_have_value("5 requests/day")
+        expect(page.get_by_role("status")).to_have_text("● Saved.")
         _until_answered(console, secret)
         page.get_by_label("Limits").fill("five a day")
         page.get_by_role("button", name="Save").click()
@@ -184,6 +203,49 @@ def test_a_paused_page_counts_what_comes(browser: Browser, console: Console) -> 
         assert opened.page.locator("#rows tbody tr").count() == 0
         opened.page.get_by_role("button", name="Resume").click()
         expect(opened.page.locator("#rows tbody tr")).to_have_count(2)
+
+
+def test_the_live_log_comes_back(browser: Browser, console: Console) -> None:
+    """After a page instead of rows, which a browser gives up at. Meanwhile it says so; no row is shown twice."""
+    rows: list[dict[str, Any]] = [
+        {"id": str(number), "at": number, "outcome": "completed", "error": None, "passed": []} for number in (1, 2)
+    ]
+    rows = [row | dict.fromkeys(("key_name", "model", "provider"), "x") for row in rows]
+    rows = [row | dict.fromkeys(("tokens_in", "tokens_out", "estimated", "milliseconds"), 1) for row in rows]
+    told = [f"retry: 10\nid: {row['id']}\ndata: {json.dumps(row)}\n\n" for row in rows]
+    feeds = iter([(200, told[0]), (503, ""), (200, "".join(told))])
+    asked: list[str] = []
+
+    def answer(route: Route) -> None:
+        asked.append(urlsplit(route.request.url).query)
+        status, body = next(feeds, (0, ""))
+        if status:
+            route.fulfill(status=status, body=body, content_type="text/event-stream")
+
+    with _signed_in(browser, console, may_fault=True) as opened:
+        page = opened.page
+        page.clock.install()
+        page.route("**/requests/feed?*", answer)
+        opened.go("requests?model=nobody-asks-it")
+        state = page.locator("#live-state")
+        expect(state).to_contain_text("not live")
+        page.clock.fast_forward(5000)
+        expect(state).to_have_text("● live")
+        expect(page.locator("#rows tbody tr")).to_have_count(2)
+        assert [query.rpartition("last=")[2] for query in asked[:3]] == ["", "", "1"]
+
+
+def test_a_playground_whose_login_has_ended_says_what_to_do(browser: Browser, console: Console) -> None:
+    """What comes instead of an answer is the page to sign in."""
+    console.new_key()
+    with _signed_in(browser, console) as opened:
+        opened.go("playground")
+        opened.page.get_by_label("Message", exact=True).fill("Hello")
+        opened.page.context.clear_cookies()
+        opened.page.get_by_role("button", name="Send").click()
+        expect(opened.page.locator("#result-1 [data-part=state]")).to_have_text(
+            "✕ No answer. Load the page anew to see why."
+        )
 
 
 @pytest.mark.parametrize(

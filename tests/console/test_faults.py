@@ -69,6 +69,7 @@ def test_what_nobody_has_translated_is_told_as_it_is() -> None:
     [
         ("keys/new", {"name": "a", "limits": "60 bananas/minute"}, "不是限额；例如可以写 `60 requests/minute`"),
         ("keys/new", {"name": "a", "expires": "tomorrow"}, "不是日期"),
+        ("keys/new", {"name": "a", "expires": "2020-01-31"}, "到期时间必须在将来"),
         ("keys/new", {"name": "a" * 101}, "名称必须有 1 到 100 个字符"),
         ("limits/gateway", {"limits": "many", "do": "try"}, "不是限额；例如可以写"),
         ("people", {"name": " "}, "名称必须有 1 到 60 个字符"),

@@ -143,10 +143,12 @@ def test_a_cluster_at_a_terminal_prints_one_link(settings: dict[str, str]) -> No
 
 
 def test_the_command_prints_a_link(settings: dict[str, str]) -> None:
-    """For the address that is told, whenever somebody asks."""
+    """For the address that is told, whenever somebody asks. Where none is told, it says that there may be another."""
+    assert "--base-url" in run("main.py", "console-link", **settings).stdout
     _somebody_signs_in(settings["DATABASE_URL"])
     printed = run("main.py", "console-link", "--base-url", "https://gateway.example/kimi/", **settings).stdout
     assert re.match(r"https://gateway\.example/kimi/console/#[A-Za-z0-9_-]{43}\n", printed)
+    assert "--base-url" not in printed
     with process("main.py", "serve", **settings) as server:
         until_it_listens(server)
         address = f"http://127.0.0.1:{settings['API_PORT']}"

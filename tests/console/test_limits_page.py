@@ -1,11 +1,15 @@
 """Limits on the console: how they stand, what others would have refused, who has set them. Projects and sessions."""
 
+import html
 import re
+import subprocess
 
 from app.domain.granting import Scope
 from app.storage.audit import actions_before
+from app.storage.clock import now
 from app.storage.database import Database
 from app.storage.limits import stored_limits
+from app.storage.prices import Price, set_prices
 from tests.console import staff
 from tests.console.staff import Visit, holding, make_key, signed_in
 from tests.live import LiveGateway, until
@@ -112,6 +116,30 @@ def test_limits_of_the_gateway_and_of_upstreams_are_set_and_taken_back(database:
         actions = actions_before(connection, None, subject=f"upstream:{name[1]}")
     assert [one["action"] for one in actions] == ["limits.unset", "limits.set"]
     assert actions[0]["before"] == {"limits": "5 requests/minute"}
+
+
+def test_commands_may_be_pasted_into_a_shell(database: Database, admin: Visit) -> None:
+    """Dollars, spaces and quotation marks reach the command as they are."""
+    make_key(database, project="Ada's lab")
+    page = admin.send("/limits/project:Ada's%20lab", do="save", limits="$10/month")
+    commands = re.search(r"<pre>(.*?)</pre>", page, re.DOTALL)
+    assert commands is not None
+    setting = html.unescape(commands[1]).splitlines()[1]
+    script = f"python() {{ printf '%s\\n' \"$@\"; }}; {setting}"
+    words = subprocess.run(["sh", "-c", script], check=True, capture_output=True, text=True).stdout
+    assert words.splitlines() == ["main.py", "limits", "set", "project:Ada's lab", "$10/month"]
+
+
+def test_a_limit_of_dollars_says_that_nothing_has_a_price(database: Database, admin: Visit) -> None:
+    """Else nobody would notice that it never applies."""
+    unused = admin.send("/limits/gateway", do="save", limits="$10/month")
+    assert "never applies" in unused
+    assert "all free in" not in unused
+    assert "never applies" not in admin.send("/limits/gateway", do="save", limits="10 requests/month")
+    price = Price("kimi", now(), 1, 1, 1)
+    with database.transaction() as connection:
+        set_prices(database, connection, [price])
+    assert "never applies" not in admin.send("/limits/gateway", do="save", limits="$10/month")
 
 
 def test_only_what_exists_has_limits(keeper: LiveGateway, database: Database, admin: Visit) -> None:

@@ -126,6 +126,21 @@ def test_outcomes_and_errors_are_told_in_words(
         assert word in detail
 
 
+def test_an_upstream_is_not_passed_over_for_itself(console: Console, admin: Signed) -> None:
+    """Its own error is the request's; the upstreams before it are named with theirs."""
+    row = call(
+        at=now(),
+        key_id="k_passed",
+        provider="kimi-web",
+        outcome="failed",
+        error="site_changed",
+        passed_over="gpu=upstream_timeout,kimi-web=site_changed",
+    )
+    write(console.database, [row])
+    log = admin.client.get("/console/requests?key=k_passed").text
+    assert re.findall(r"⟵ ([^ ]+)", log) == ["gpu"]
+
+
 def test_the_settings_say_how_large_the_database_is(admin: Signed) -> None:
     """And which commands look after it."""
     shown = admin.client.get("/console/settings").text
@@ -180,7 +195,7 @@ def test_a_form_leads_back_below_the_prefix(admin: Signed) -> None:
     headers = {"x-forwarded-prefix": "/some/prefix"}
     form = {"csrf": admin.csrf, "do": "unset"}
     saved = admin.client.post("/console/limits/gateway", data=form, headers=headers)
-    assert (saved.status_code, saved.headers["location"]) == (303, "/some/prefix/console/limits/gateway")
+    assert (saved.status_code, saved.headers["location"]) == (303, "/some/prefix/console/limits/gateway?saved=1")
 
 
 def test_an_untrusted_client_has_no_say_over_links(admin: Signed) -> None:
@@ -269,6 +284,25 @@ def test_a_form_that_is_saved_unchanged_keeps_a_key_s_end(console: Console, admi
         assert console.done(key_of, key.id).expires_at == end
 
 
+def test_a_form_undoes_no_change_that_came_between(console: Console, admin: Signed) -> None:
+    """Two people had the page open: the second one to save is told, and may replace what the first one saved."""
+    new = console.new_key()
+    path = f"/console/keys/{new.key.id}"
+
+    def version(page: str) -> str:
+        return page.split('name="version" value="')[1].partition('"')[0]
+
+    seen = version(admin.client.get(path).text)
+    fields = {"name": new.key.name, "project": new.key.project}
+    assert admin.post(path, **fields, note="of the first", version=seen).status_code == 303
+    refused = admin.post(path, **fields, note="of the second", version=seen)
+    assert refused.status_code == 400
+    assert "has been changed since the page was loaded" in refused.text
+    assert console.done(key_of, new.key.id).note == "of the first"
+    assert admin.post(path, **fields, note="of the second", version=version(refused.text)).status_code == 303
+    assert console.done(key_of, new.key.id).note == "of the second"
+
+
 @pytest.mark.parametrize("action", ["pause", "resume", "rotate"])
 def test_a_page_says_that_a_revoked_key_stays_revoked(console: Console, admin: Signed, action: str) -> None:
     """As the admin API and the command line do: somebody else may have revoked it since the page was loaded."""
@@ -290,7 +324,7 @@ def test_a_key_s_page_says_when_each_secret_was_last_used(console: Console, admi
     page = admin.client.get(f"/console/keys/{new.key.id}").text
     newer, older = re.findall(r"<li>(<code>sk-kimi-.*?)</li>", page)
     assert "no use noted" in newer
-    assert "Last use" in older
+    assert "last use" in older
     assert "2025-11-24T" in older
     assert "works until" in older
 

@@ -266,11 +266,12 @@ def test_an_answer_is_typed_out_and_then_rendered(site: LiveSimulator, database:
     expect(page.locator("[data-snippet=curl]")).to_contain_text("Say it in **Markdown**")
     assert opened.axe() == []
     page.select_option("[name=model2]", "")
-    page.fill("[name=message]", "And again")
+    page.fill("[name=message]", "And again. " * 20)
     page.click("form#playground > button:not([type])")
     expect(page.locator("#result-1 [data-part=told] li")).to_have_count(3)
     expect(page.locator("#result-1 [data-part=headers]")).to_contain_text("continued")
     expect(page.locator("#result-2")).to_be_hidden()
+    assert opened.overflow() <= 0
 
 
 def test_pages_of_a_key_have_nothing_that_axe_finds(database: Database, admin: Visit, opened: Tab) -> None:

@@ -126,18 +126,18 @@ def test_upstreams_change_places(admin: Visit) -> None:
 @pytest.mark.parametrize(
     ("form", "message"),
     [
-        ({"name": "GPU", "base_url": "http://127.0.0.1:9"}, "name: up to 32 lower-case letters"),
-        ({"name": "gpu"}, "base_url is missing"),
-        ({"name": "gpu", "base_url": "http://127.0.0.1:9", "more": "{"}, "more: "),
-        ({"name": "gpu", "base_url": "http://127.0.0.1:9", "more": "[]"}, "more: write an object"),
-        ({"name": "gpu", "base_url": "http://127.0.0.1:9", "models": "=x"}, "models: write names of models"),
+        ({"name": "GPU", "base_url": "http://127.0.0.1:9"}, "Name: up to 32 lower-case letters"),
+        ({"name": "gpu"}, "Address is missing"),
+        ({"name": "gpu", "base_url": "http://127.0.0.1:9", "more": "{"}, "Further fields: "),
+        ({"name": "gpu", "base_url": "http://127.0.0.1:9", "more": "[]"}, "Further fields: write an object"),
+        ({"name": "gpu", "base_url": "http://127.0.0.1:9", "models": "=x"}, "Models: write names of models"),
         ({"name": "kimi-web", "base_url": "http://127.0.0.1:9"}, "in the settings already"),
     ],
 )
 def test_what_is_wrong_with_an_upstream_is_said_above_its_form(
     admin: Visit, form: dict[str, str], message: str
 ) -> None:
-    """What was typed stays, but for the key."""
+    """With the labels that the form has. What was typed stays, but for the key."""
     page = admin.send("/upstreams", 400, **form, key=_KEY, do="add")
     assert message in html.unescape(page)
     assert f'name="name" value="{form["name"]}"' in page

@@ -167,7 +167,10 @@ async def test_a_rotated_key_keeps_its_id_and_its_old_secret_for_the_grace(datab
 
 async def test_an_expired_key_says_so(database: Database) -> None:
     """Also one that is in memory already."""
-    key = _create(database, expires_at=now() - 1).secret.encode()
+    new = _create(database)
+    with database.transaction() as connection:
+        update_key(database, connection, replace(new.key, expires_at=now() - 1))
+    key = new.secret.encode()
     keyring = Keyring(database, ChangeFeed(database), known_for=60)
     for _ in range(2):
         with pytest.raises(InvalidApiKey) as caught:
@@ -266,6 +269,13 @@ async def test_an_older_copy_of_the_database_is_taken_for_what_it_is(database: D
         await _until(lambda: keyring.caller(key) is None)
         async with asyncio.timeout(10):
             assert await keyring.look_up(key)
+
+
+def test_a_new_key_expires_in_the_future(database: Database) -> None:
+    """One that has expired before it was given out is a mistyped year."""
+    with pytest.raises(KeyFault, match="has to expire in the future"):
+        _create(database, expires_at=now() - 1)
+    assert _create(database, expires_at=now() + 60_000).key.state(now()) == "active"
 
 
 def test_a_name_is_free_again_after_the_key_is_revoked(database: Database) -> None:

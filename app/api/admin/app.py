@@ -87,7 +87,7 @@ def admin_app(services: AdminServices) -> FastAPI:
 class _BodiesAreJson:
     """Reads a body as JSON whatever its type is said to be, as calls are read: `curl -d` says that it is a form.
 
-    No page can make a browser send one in somebody's name: the key is in a header.
+    No page can make a browser send one in somebody's name: the key, or the token of the login, is in a header.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -15,7 +15,8 @@ def translated(message: str, language: str) -> str:
     for pattern, text in patterns_of(language):
         if found := pattern.fullmatch(message):
             return text.format_map(found.groupdict())
-    return message
+    # The same fault follows a setting's name elsewhere; here it is a sentence of its own.
+    return message[0].upper() + message[1:] if re.match("[a-z]+ ", message) else message
 
 
 @cache

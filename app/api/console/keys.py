@@ -1,5 +1,6 @@
 """Keys: listed, made, changed; one with its limits, its use and its log."""
 
+import hashlib
 from collections.abc import Callable
 from datetime import tzinfo
 from http import HTTPStatus
@@ -51,6 +52,9 @@ _ACTIONS: dict[str, Callable[..., StoredKey]] = {
 }
 # Of recordings, as the form offers them.
 DURATIONS = ("15m", "1h", "4h", "24h")
+_CHANGED_MEANWHILE = (
+    "This key has been changed since the page was loaded; Changes says by whom. Save again to replace that."
+)
 _GRACES = {"0": 0.0, "1h": 3600.0, "24h": 86_400.0, "7d": 7 * 86_400.0}
 
 
@@ -146,6 +150,9 @@ class KeyPages:
         def change(connection: Connection) -> None:
             key = _only(connection, key_id)
             scope, before = Scope("key", key.id), key_facts(connection, key)
+            if form.get("version", version := _version(before)) != version:
+                form["version"] = version  # saved again, it replaces what has come between
+                raise administration.KeyFault(_CHANGED_MEANWHILE)
             limits = _limits(form.get("limits", ""))
             changed = replace(
                 key,
@@ -164,7 +171,7 @@ class KeyPages:
             await self._database.run(change)
         except (administration.KeyFault, ValueError) as fault:
             return await self._shown(request, key_id, fault=str(fault), values=form)
-        return RedirectResponse(key_id, HTTPStatus.SEE_OTHER)
+        return RedirectResponse(f"{key_id}?saved=1", HTTPStatus.SEE_OTHER)
 
     async def act(self, request: Request) -> Response:
         """Pause, resume, revoke, or give another secret."""
@@ -235,6 +242,7 @@ class KeyPages:
             whose = [*(one["actor"] for one in actions), *([] if recording is None else [recording.started_by])]
             return {
                 "key": _shown_key(key, standing.stored, self._zone),
+                "version": _version(key_facts(connection, key)),
                 "standing": standing,
                 "days": days,
                 "rectangles": stacked(days),
@@ -261,6 +269,12 @@ class KeyPages:
             graces=list(_GRACES),
             durations=DURATIONS,
         )
+
+
+def _version(facts: dict[str, object]) -> str:
+    """Of the fields of a key's form, so that two forms that are open at a time don't undo each other's work."""
+    fields = [facts[name] for name in ("name", "project", "models", "limits", "note", "expires_at")]
+    return hashlib.sha256(repr(fields).encode()).hexdigest()[:16]
 
 
 def _only(connection: Connection, key_id: str) -> StoredKey:

@@ -16,6 +16,7 @@ from app.limits.trial import STRETCH
 from app.storage.clock import now
 from app.storage.database import Connection
 from app.storage.limits import states_of, stored_limits
+from app.storage.prices import Prices
 from app.storage.usage import DAY
 
 _DAYS_TRIED = 7
@@ -31,6 +32,7 @@ class LimitBar(Struct, frozen=True):
         share: How much of it is used, of 100.
         reset: When all of it is free again, in words; empty if no time brings that about, or it is free.
         workers: What each worker holds of it.
+        lacks_prices: Whether it counts dollars, and nothing has a price.
     """
 
     scope: Scope
@@ -41,6 +43,7 @@ class LimitBar(Struct, frozen=True):
     share: float
     reset: str
     workers: tuple[str, ...]
+    lacks_prices: bool
 
 
 class Standing(Struct, frozen=True):
@@ -49,12 +52,14 @@ class Standing(Struct, frozen=True):
     Args:
         stored: The limits that were set, by scope.
         texts: All that hold, those of the settings too, by scope.
+        lacks_prices: Whether one of them counts dollars, and nothing has a price.
     """
 
     stored: dict[Scope, str]
     texts: dict[Scope, str]
     limits: list[ScopedLimit]
     states: list[LimitState]
+    lacks_prices: bool
 
 
 class Tried(Struct, frozen=True):
@@ -86,7 +91,9 @@ def read_standing(services: ConsoleServices, connection: Connection, scopes: Seq
     book.set_stored(stored)
     limits = limits_of(book, scopes, time.time(), services.admin.zone)
     texts = {scope: texts_of(found) for scope in scopes if (found := book.of(scope))}
-    return Standing(stored, texts, limits, states_of(services.admin.database, connection, limits))
+    counts_dollars = any(one.limit.measure == "dollars" for one in limits)
+    lacks_prices = counts_dollars and Prices.read(connection).is_empty
+    return Standing(stored, texts, limits, states_of(services.admin.database, connection, limits), lacks_prices)
 
 
 def bars(services: ConsoleServices, standing: Standing) -> dict[Scope, list[LimitBar]]:
@@ -94,7 +101,8 @@ def bars(services: ConsoleServices, standing: Standing) -> dict[Scope, list[Limi
     found: dict[Scope, list[LimitBar]] = {}
     uses = services.overview.uses(standing.limits, standing.states)
     for use, state in zip(uses, standing.states, strict=True):
-        found.setdefault(use.scope, []).append(_bar(use, state))
+        lacks_prices = standing.lacks_prices and use.limit.measure == "dollars"
+        found.setdefault(use.scope, []).append(_bar(use, state, lacks_prices=lacks_prices))
     return found
 
 
@@ -143,7 +151,7 @@ def _tried(services: ConsoleServices, limits: tuple[Limit, ...], replay: Replay)
     )
 
 
-def _bar(use: LimitUse, state: LimitState) -> LimitBar:
+def _bar(use: LimitUse, state: LimitState, *, lacks_prices: bool) -> LimitBar:
     limit = use.limit
     return LimitBar(
         scope=use.scope,
@@ -152,8 +160,9 @@ def _bar(use: LimitUse, state: LimitState) -> LimitBar:
         amount=_amount(limit.amount, limit),
         free=_amount(use.remaining, limit),
         share=round(min(100 * use.used / limit.amount, 100), 1),
-        reset=in_words(use.reset) if use.reset else "",
+        reset=in_words(use.reset) if use.reset and use.used else "",
         workers=tuple([_amount(holding.held, limit) for holding in state.holdings if holding.held]),
+        lacks_prices=lacks_prices,
     )
 
 

@@ -74,7 +74,7 @@ class LimitPages:
         except ValueError as error:
             return await self._shown(request, scope, text=text, fault=str(error))
         await self._database.run(lambda connection: change_limits(self._database, connection, actor, scope, limits))
-        return RedirectResponse(home_of(request) + page_path(request), HTTPStatus.SEE_OTHER)
+        return RedirectResponse(f"{home_of(request)}{page_path(request)}?saved=1", HTTPStatus.SEE_OTHER)
 
     async def _shown(
         self, request: Request, scope: Scope, *, text: str | None = None, tried: Tried | None = None, fault: str = ""

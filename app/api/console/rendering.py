@@ -1,6 +1,7 @@
 """Renders pages: templates, texts in the reader's language, files with their versions in their addresses."""
 
 import hashlib
+import shlex
 import tomllib
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -55,6 +56,7 @@ class Rendering:
             "duration": _duration,
             "money": _money,
             "bytes": _bytes,
+            "quoted": _quoted,
         }
         self._environment.globals["asset"] = asset_address
 
@@ -83,6 +85,7 @@ class Rendering:
             api=f"{address}/v1",
             path=page_path(request),
             here=_address_of(request),
+            is_saved=request.method == "GET" and "saved" in request.query_params,
             now=datetime.now(UTC),
             **values,
         )
@@ -154,6 +157,11 @@ def serve_asset(request: Request) -> Response:
     lasting = _FOREVER if request.path_params["version"] == version else "no-store"
     headers = {"cache-control": lasting, "x-content-type-options": "nosniff"}
     return Response(files[name], media_type=_TYPES[Path(name).suffix], headers=headers)
+
+
+def _quoted(text: str) -> str:
+    """A word of a command line: `$10/month` would be a variable in double quotes."""
+    return shlex.quote(str(text))  # str: markup would escape what is added to it
 
 
 def _when(at: datetime | int | None) -> str:

@@ -106,7 +106,8 @@ class RequestPages:
     async def feed(self, request: Request) -> Response:
         """Rows of the log as they come, as server-sent events."""
         wanted, _ = _filter(request)
-        last = request.headers.get("last-event-id", "")
+        # The header is a browser's that comes back by itself; ours has to ask anew after a 503.
+        last = request.headers.get("last-event-id") or request.query_params.get("last", "")
         names = await self._services.database.report(_names)
         await self._feed.begin()
         rows = self._feed.follow(int(last) if is_row_id(last) else None, wanted)
@@ -211,11 +212,17 @@ def _names(connection: Connection) -> dict[str, str]:
     return {key.id: f"{key.project}/{key.name}" for key in list_keys(connection, revoked=True)}
 
 
+def _passed(row: dict[str, Any]) -> list[tuple[str, str]]:
+    """The upstreams that didn't answer, with their reasons, but for the one whose error is the request's own."""
+    parts = (part.partition("=") for part in (row["passed_over"] or "").split(",") if part)
+    return [(name, reason) for name, _, reason in parts if (name, reason) != (row["provider"], row["error"])]
+
+
 def _shown_row(row: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
     """A row as pages show it."""
     return {
         **row,
         "at": time_of(row["id"]),
         "key_name": names.get(row["key_id"], row["key_id"]),
-        "passed": [tuple(part.partition("=")[::2]) for part in (row["passed_over"] or "").split(",") if part],
+        "passed": _passed(row),
     }

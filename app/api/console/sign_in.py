@@ -128,7 +128,7 @@ class SignInPages:
                 note_action(connection, actor, "person.password", f"person:{person.id}")
 
         await self._database.run(change)
-        return RedirectResponse("../account", HTTPStatus.SEE_OTHER)
+        return RedirectResponse("../account?saved=1", HTTPStatus.SEE_OTHER)
 
     async def leave(self, request: Request) -> Response:
         """Sign out."""

@@ -1,6 +1,7 @@
 """Upstreams, models and routes: how they are, and those of the database added, tried, changed and removed."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from shlex import quote as quoted
@@ -12,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 
 from app.api.admin.trying import Answerers, Probe, probed, tried, who_answers
 from app.api.console.limit_bars import bars, read_standing
-from app.api.console.rendering import Rendering
+from app.api.console.rendering import Rendering, language_of, texts_of
 from app.api.console.services import ConsoleServices
 from app.api.console.visitors import Refused, actor_of, form_of, home_of
 from app.api.logins import visitor_of
@@ -30,6 +31,16 @@ from app.storage.upstreams import list_routes
 
 # Fields of the form; all others stand in its last one, as JSON.
 _TEXTS, _SWITCHES = ("preset", "kind", "base_url", "key_env"), ("discover", "any_model")
+# The texts that label the fields in the form; the file of upstreams calls them by their names.
+_LABELS = {
+    "name": "name",
+    "preset": "preset",
+    "kind": "api_kind",
+    "base_url": "base_url",
+    "key": "upstream_key",
+    "models": "models",
+    "more": "more_fields",
+}
 _EXAMPLE = "https://llm.example.org/v1"
 _PLAIN_MODEL = {"id", "upstream_id"}
 
@@ -174,7 +185,7 @@ class UpstreamPages:
             presets=list(PRESETS),
             kinds=get_args(ApiKind),
             trial=trial,
-            fault=fault,
+            fault=_labelled(request, fault),
         )
 
     def _reason(self, opened: Opened) -> str:
@@ -212,6 +223,7 @@ class UpstreamPages:
             "probed": "",
             "outcome": "",
         } | given
+        page["fault"] = _labelled(request, page["fault"])
         visitor = visitor_of(request)
         return self._rendering.page(
             request,
@@ -303,6 +315,13 @@ def _values(entry: Mapping[str, Any]) -> dict[str, str]:
     if rest:
         values["more"] = json.dumps(rest, ensure_ascii=False)
     return values
+
+
+def _labelled(request: Request, fault: str) -> str:
+    """What is wrong with an upstream, its field called as the form calls it, not as the file of upstreams does."""
+    found = re.match(r"(\w+)(?=:| is missing)", fault)
+    label = None if found is None else _LABELS.get(found[0])
+    return fault if found is None or label is None else texts_of(language_of(request))[label] + fault[found.end() :]
 
 
 def _words(values: Mapping[str, str]) -> str:

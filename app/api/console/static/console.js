@@ -26,6 +26,24 @@ for (const button of document.querySelectorAll("button[data-copy]")) {
   });
 }
 
+// A link that signs in, opened by whoever has signed in: its ticket is of no use, and no address is to keep it.
+if (/^#[\w-]{43}$/.test(location.hash) && document.querySelector("nav")) history.replaceState(null, "", location.pathname + location.search);
+
+// On a phone the menu is wider than the page: show where the reader is.
+document.querySelector("nav a[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+
+// A second click would send a form again, and show the second answer: not the secret that the first one made.
+const SENDING_MS = 5000;
+/** @type {WeakMap<EventTarget, number>} */
+const sentAt = new WeakMap();
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (event.defaultPrevented || !(form instanceof HTMLFormElement) || form.method !== "post") return;
+  if (event.timeStamp - (sentAt.get(form) ?? -Infinity) < SENDING_MS) event.preventDefault();
+  else sentAt.set(form, event.timeStamp);
+});
+addEventListener("pageshow", () => document.querySelectorAll("form").forEach((form) => sentAt.delete(form)));
+
 // After a `g`, a letter leads to a page: `g k` to the keys.
 /** @type {Record<string, string>} */
 const PAGES = { o: "/", r: "/requests", p: "/playground", k: "/keys", j: "/projects", s: "/sessions", u: "/upstreams", w: "/workers", e: "/settings", c: "/audit" };

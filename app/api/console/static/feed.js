@@ -6,7 +6,9 @@ const table = document.getElementById("rows");
 const bar = document.querySelector("p.live");
 const pause = document.getElementById("live-pause");
 const news = document.getElementById("live-new");
+const state = document.getElementById("live-state");
 const MOST = 200;
+const AGAIN_MS = 5000;
 
 /**
  * @typedef {{id: string, at: number, key_name: string, model: string, provider: string, outcome: string, error: string | null,
@@ -44,7 +46,7 @@ function rendered(row, link, word) {
   return line;
 }
 
-if (table instanceof HTMLTableElement && table.dataset.feed && bar instanceof HTMLElement && pause && news) {
+if (table instanceof HTMLTableElement && table.dataset.feed && bar instanceof HTMLElement && pause && news && state) {
   const link = table.dataset.link ?? "";
   const word = wordsOf(table);
   /** @type {Row[]} */
@@ -57,14 +59,36 @@ if (table instanceof HTMLTableElement && table.dataset.feed && bar instanceof HT
     waiting = [];
     news.textContent = "";
   };
-  const source = new EventSource(table.dataset.feed);
-  source.addEventListener("open", () => { bar.hidden = false; });
-  source.addEventListener("message", (event) => {
-    waiting.push(JSON.parse(event.data));
-    if (waiting.length > MOST) waiting.shift();
-    if (paused) news.textContent = (table.dataset.new ?? "").replace("{count}", String(waiting.length));
-    else show();
-  });
+  /** @param {boolean} isLive */
+  const tell = (isLive) => {
+    bar.hidden = false;
+    state.className = isLive ? "good" : "odd";
+    state.textContent = (isLive ? state.dataset.live : state.dataset.away) ?? "";
+  };
+  // After a break, what came in the seconds before it is sent again.
+  /** @param {Row} row */
+  const isThere = (row) => table.querySelector(`a[href="${link}${row.id}"]`) || waiting.some((one) => one.id === row.id);
+  let last = "";
+  const follow = () => {
+    const source = new EventSource(`${table.dataset.feed}&last=${last}`);
+    source.addEventListener("open", () => tell(true));
+    source.addEventListener("error", () => {
+      // It comes back by itself, except from an answer that is no feed: the database is away, or the login has ended.
+      if (source.readyState !== EventSource.CLOSED) return;
+      tell(false);
+      setTimeout(follow, AGAIN_MS);
+    });
+    source.addEventListener("message", (event) => {
+      last = event.lastEventId;
+      const row = JSON.parse(event.data);
+      if (isThere(row)) return;
+      waiting.push(row);
+      if (waiting.length > MOST) waiting.shift();
+      if (paused) news.textContent = (table.dataset.new ?? "").replace("{count}", String(waiting.length));
+      else show();
+    });
+  };
+  follow();
   pause.addEventListener("click", () => {
     paused = !paused;
     pause.textContent = (paused ? pause.dataset.resume : pause.dataset.pause) ?? "";

@@ -151,7 +151,9 @@ async function answer(form, column, model, number, signal) {
     column.headers(response.headers);
     if (!response.ok || !response.body || !response.headers.get("content-type")?.startsWith("text/event-stream")) {
       const told = response.headers.get("content-type")?.startsWith("application/json") ? (await response.json()).error : null;
-      column.end(`✕ HTTP ${response.status}${told ? ` · ${word("error_", told.code ?? told.type)}: ${told.message}` : ""}`);
+      // A page instead: to sign in again, or one that says what is wrong.
+      const why = told ? `${word("error_", told.code ?? told.type)}: ${told.message}` : dataset.refused;
+      column.end(`✕ ${response.ok ? "" : `HTTP ${response.status} · `}${why}`);
       return;
     }
     /** @type {Told | null} */
