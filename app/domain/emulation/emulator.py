@@ -203,11 +203,10 @@ class Emulator:
     def _unreadable_call(self, reply: str, why: str) -> Unreadable:
         form = f"{self._markup.opening}{_EXAMPLE}{self._markup.closing}"
         is_free = not self._must_call and self._format.kind == "text"
-        at_worst = self._at_worst(reply)
         return Unreadable(
             f"The model made no usable tool call: {why}.",
             reminder=f"Your tool call can't be used: {why}. Write it again, complete, in exactly this form:\n{form}",
-            fallback=at_worst if at_worst.calls or is_free else None,
+            fallback=self._at_worst(reply) if is_free else None,
         )
 
     def _at_worst(self, reply: str) -> Reading:
