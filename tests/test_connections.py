@@ -222,6 +222,24 @@ def test_some_requests_in_a_row_are_answered_in_their_order(serve: Callable[...,
     assert statuses[2::3][:5] == [b"401"] * 5
 
 
+@pytest.mark.parametrize("at_once", [True, False], ids=["at_once", "body_apart"])
+def test_a_request_that_would_rather_speak_http_2_is_answered(serve: Callable[..., Any], *, at_once: bool) -> None:
+    """Java's HTTP client and `curl --http2` ask for h2c with their first request, whose body counts all the same."""
+    asks = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAA\r\n"
+    whole = _HEAD + asks + b"Content-Length: %d\r\n\r\n" % len(_BODY), _BODY
+    chunked = _HEAD + asks + b"Transfer-Encoding: chunked\r\n\r\n", b"%x\r\n%b\r\n0\r\n\r\n" % (len(_BODY), _BODY)
+    last = _REQUEST.replace(b"Host: x", b"Host: x\r\nConnection: Upgrade, close\r\nUpgrade: h2c")
+    with serve() as server, server.connect() as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # The same connection serves further requests.
+        parts = (*whole, *chunked, _REQUEST, last)
+        for part in [b"".join(parts)] if at_once else parts:
+            connection.sendall(part)
+        answers = _rest(connection)
+    assert answers.count(b"HTTP/1.1 200 OK\r\n") == answers.count(b"You wrote: Hello") == 4
+    assert b" 101 " not in answers
+
+
 def test_more_connections_than_there_may_be_are_closed(serve: Callable[..., Any]) -> None:
     """Those that are there already go on."""
     with serve(most=3) as server:

@@ -6,9 +6,11 @@ at all of them once a second, which costs a request nothing.
 
 import asyncio
 import socket
+import sys
 from contextlib import suppress
 from typing import Any
 
+import httptools
 from msgspec import Struct
 from starlette.types import Message, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -29,6 +31,8 @@ _MOST_PIPELINED = 64
 _FORMS = ((b"/v1/messages", ANTHROPIC_ERRORS), (GOOGLE.encode(), GEMINI_ERRORS))
 # Linux only.
 _USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
+# What a request says of another protocol that it would rather speak.
+_OF_UPGRADES = frozenset({b"upgrade", b"http2-settings"})
 
 
 class ConnectionLimits(Struct, frozen=True):
@@ -64,6 +68,8 @@ class HttpProtocol(HttpToolsProtocol):
         # Bytes that wait for the client to read, and since when there were never fewer.
         self._unread = 0
         self._unread_since = 0.0
+        # Where what follows the head of a request to upgrade begins, in what has just been received.
+        self._behind_upgrade: int | None = None
         self._fault: GatewayError = InvalidRequest("This is not a valid HTTP request.", code="bad_request")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
@@ -84,6 +90,9 @@ class HttpProtocol(HttpToolsProtocol):
             self._head_since, self._received = self.loop.time(), 0
         self._received += len(data)
         super().data_received(data)
+        while self._behind_upgrade is not None:
+            data = self._without_upgrade(data, self._behind_upgrade)
+            super().data_received(data)
         if self._head_since is not None and self._received > _LARGEST_HEAD:
             self._refuse(HeadersTooLarge("The request's head is too large."))
 
@@ -107,6 +116,33 @@ class HttpProtocol(HttpToolsProtocol):
         if self.pipeline:
             # uvicorn would read on, and keep what it reads, however many requests wait already.
             self.flow.pause_reading()
+
+    def _should_upgrade(self) -> bool:
+        """Whether what the parser takes for a request to upgrade is one; uvicorn then makes no request of it."""
+        return self.parser.get_method() != b"CONNECT"
+
+    def handle_websocket_upgrade(self) -> None:
+        """A request asks for another protocol: a WebSocket, or HTTP/2, as Java's HTTP client does with its first."""
+        stopped = sys.exception()
+        if isinstance(stopped, httptools.HttpParserUpgrade):  # uvicorn calls this while it handles one
+            self._behind_upgrade = stopped.args[0]
+
+    def _without_upgrade(self, data: bytes, behind: int) -> bytes:
+        """The request as if it hadn't asked for another protocol, which a server may always ignore, and what follows.
+
+        The parser takes everything behind such a head for the other protocol, the request's body too.
+        """
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        for name, value in self.headers:
+            if name == b"connection":
+                options = [option for option in value.split(b",") if option.strip().lower() not in _OF_UPGRADES]
+                lines.append(b"connection:" + b",".join(options))
+            elif name not in _OF_UPGRADES:
+                lines.append(b"%b:%b" % (name, value))
+        self._behind_upgrade = None
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+        return b"\r\n".join((*lines, b"", data[behind:]))
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words
         """Answer what is not HTTP, or too much of it."""

@@ -6,6 +6,7 @@ Pure and deterministic. What is kept, in this order:
 2. Instructions on tools and output format: what the answer depends on; they must fit too.
 3. The system prompt: whole if it takes at most a third of what the instructions leave of the limit, else its head and
    its tail.
+   Where tool results wait for an answer, what the user asked last has its share before that.
 4. The newest answer, the first thing that the user said, and what users have said since, newest first: each whole if
    it takes at most a third of that, else its head and its tail. One long text crowds out nothing that was told before
    it. What is left makes these whole.
@@ -354,7 +355,10 @@ def _select(draft: _Draft, must: list[_Section], limit: PromptLimit) -> list[_Se
         return must
     kept: list[_Section] = []
     budget = limit.size - told
-    share = min(room, budget // _SHARES)
+    asked = 0
+    for section in draft.sections(draft.history[place] for place in _asked(draft)):
+        asked = min(measure(section.tag) + separator + measure(section.body), budget // _SHARES)
+    share = max(min(room - asked, budget // _SHARES), 0)
     taken = 0
     for section in draft.system:
         cost = measure(section.tag) + separator + measure(section.body)
@@ -459,12 +463,22 @@ def _by_importance(draft: _Draft, max_characters: int) -> tuple[list[int], list[
         # People introduce themselves, and what they want, in the first thing they say.
         first = [place for place in first if place != opening]
         first.insert(1, opening)
+    for place in _asked(draft):
+        first = [place, *(other for other in first if other != place)]
     for place in unanswered:
         if room_for_others < 0:
             break
         answers.append(place)
         room_for_others -= len(history[place].text)
     return first, answers
+
+
+def _asked(draft: _Draft) -> Sequence[int]:
+    """The place of what the user asked last, if tool results wait for an answer: without it they mean nothing."""
+    if draft.first_pending.role != "tool":
+        return ()
+    history = draft.history
+    return [place for place in range(len(history) - 1, -1, -1) if history[place].role == "user"][:1]
 
 
 def _cut(section: _Section, room: int, limit: PromptLimit) -> list[_Section]:

@@ -77,6 +77,14 @@ def ask(sdk: openai.OpenAI, **fields: Any) -> ChatCompletion:
     return answer
 
 
+def called(answer: ChatCompletion) -> list[tuple[str, object]]:
+    """The calls in an answer that is nothing else."""
+    choice = answer.choices[0]
+    assert (choice.finish_reason, choice.message.content) == ("tool_calls", None)
+    functions = [made.function for made in choice.message.tool_calls or () if made.type == "function"]
+    return [(function.name, json.loads(function.arguments)) for function in functions]
+
+
 def test_a_tool_is_called_and_its_result_is_used(sdk: openai.OpenAI, text_model: ScriptedProvider) -> None:
     """The model's call comes out as a tool call, and the next request carries call and result to the model."""
     text_model.answer = says(lambda request: "Let me look. " + call(request), "It is sunny.")
@@ -153,15 +161,17 @@ def test_an_unusable_call_is_asked_for_once_more(sdk: openai.OpenAI, text_model:
     assert abs(answer.usage.prompt_tokens - both / 4) < 3
 
 
-def test_a_call_that_stays_unusable_is_text_if_none_was_required(
+def test_a_call_that_stays_unusable_is_given_as_it_is_if_none_was_required(
     sdk: openai.OpenAI, text_model: ScriptedProvider
 ) -> None:
-    """Nothing that the model said is lost."""
+    """With arguments that don't fit it is a call all the same, which the client checks; otherwise it is text."""
     text_model.answer = says(lambda request: call(request, {"town": "Rome"}))
+    assert called(ask(sdk)) == [("get_weather", {"town": "Rome"})]
+    text_model.answer = says(lambda request: call(request, name="get_rain"))
     choice = ask(sdk).choices[0]
     assert choice.finish_reason == "stop"
-    assert "town" in (choice.message.content or "")
-    assert len(text_model.requests) == 2
+    assert "get_rain" in (choice.message.content or "")
+    assert len(text_model.requests) == 4
 
 
 def test_where_there_is_no_room_to_ask_again_the_first_reply_counts(
@@ -180,7 +190,7 @@ def test_where_there_is_no_room_to_ask_again_the_first_reply_counts(
         gateway_with(site, log_stream, tight) as gateway,
         openai.OpenAI(base_url=gateway.openai_url, api_key=ALICE_KEY, max_retries=0) as client,
     ):
-        assert "town" in (ask(client, messages=long_question).choices[0].message.content or "")
+        assert called(ask(client, messages=long_question)) == [("get_weather", {"town": "Rome"})]
     assert len(tight.requests) == 1
 
 

@@ -289,6 +289,20 @@ def test_messages_that_are_sent_as_they_are_are_counted_in_tokens() -> None:
     assert prompt.text == "user: 12345\nassistant: 1234"
 
 
+@pytest.mark.parametrize("result", [200, 300, 400, 440])
+def test_what_the_results_are_for_stays_with_them(result: int) -> None:
+    """However much room system prompt, calls and results take: the model has to know what was asked."""
+    call = ToolCall("c", "get_weather", '{"city": "' + "Rome" * 30 + '"}')
+    asked = "What is the weather in Rome, in one sentence, please?"
+    turns = [assistant("", call), tool("m" * 50, "c"), assistant("", call), tool("n" * result, "c")]
+    instructions = "t" * 400
+    for earlier in ([], [user("u" * 400), assistant("v" * 400)]):
+        messages = [system("s" * 900), *earlier, user(asked), *turns]
+        text = compose(messages, PromptLimit(1000), instructions).text
+        assert f"[User]: {asked}\n" in text
+        assert text.endswith(f"[Tool get_weather]: {'n' * result}")
+
+
 def test_a_tool_that_had_nothing_to_say_is_answered() -> None:
     """An empty tool result at the end is sent with its tag; an empty user message is refused elsewhere."""
     call = ToolCall("c1", "save", "{}")

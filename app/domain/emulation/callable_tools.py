@@ -1,6 +1,6 @@
 """The tools that a reply may call: finds them by the names that models write, and checks arguments."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -9,6 +9,7 @@ from app.domain.emulation.coercion import coerced
 from app.domain.emulation.jsontext import Fault, dumps, items, loads, members
 from app.domain.emulation.repair import repaired
 from app.domain.emulation.schema import Effort, SchemaCheck
+from app.domain.emulation.schema_graph import extent
 
 # The members of a JSON object by which models write a call, in all forms that are in use.
 _NAMES = ("name", "tool_name", "tool", "function", "function_name", "action")
@@ -22,6 +23,8 @@ _TYPES = frozenset({"function", "function_call", "tool_call", "tool_use"})
 _PREFIX = "functions."
 # How many objects and lists may hold a call.
 _DEEPEST = 10
+# How many may be within each other in arguments that don't fit.
+_DEEPEST_UNCHECKED = 100
 
 
 class CallText(Struct, frozen=True):
@@ -38,10 +41,19 @@ class CallableTools:
         tools: The tools.
         checks: For the arguments of each of them, by its name.
         effort: What may be spent on them.
+        unchecked: The tools whose arguments may be any JSON object.
     """
 
-    def __init__(self, tools: Sequence[Tool], checks: Mapping[str, SchemaCheck], effort: Effort) -> None:
+    def __init__(
+        self,
+        tools: Sequence[Tool],
+        checks: Mapping[str, SchemaCheck],
+        effort: Effort,
+        *,
+        unchecked: Collection[str] = (),
+    ) -> None:
         self._effort = effort
+        self._unchecked = unchecked
         self._checks = {tool.name: checks[tool.name] for tool in tools}
         self._written: dict[str, list[str]] = {}
         for tool in tools:
@@ -126,8 +138,9 @@ class CallableTools:
         check = self._checks[name]
         faults = check.faults(arguments, self._effort)
         if faults:
+            is_lax = name in self._unchecked and extent(arguments)[0] <= _DEEPEST_UNCHECKED
             arguments, text = _object(coerced(arguments, check, self._effort)), None
-            if check.faults(arguments, self._effort):
+            if not is_lax and check.faults(arguments, self._effort):
                 raise Fault(f"the arguments of {name} don't fit ({'; '.join(faults)})")
         return CallText(name, dumps(arguments) if text is None else text)
 

@@ -94,7 +94,8 @@ class Emulator:
         self._may_call = bool(self._callable) or calls_by_itself
         self._effort = Effort()
         checks = checks or SchemaCompiler().checks(self._callable, output_format)
-        self._callable_tools = CallableTools(self._callable, checks.tools, self._effort)
+        self._checks = checks.tools
+        self._callable_tools = CallableTools(self._callable, self._checks, self._effort)
         self._check = checks.answer if output_format.schema is not None else None
         self.type_lines, self.tool_lines = written(self._callable)
         self.about_tools, self.about_format = self._about_tools(), self._about_format()
@@ -123,7 +124,7 @@ class Emulator:
             Unreadable: It is not what was asked for.
         """
         try:
-            words, calls = self._calls(reply)
+            words, calls = self._calls(reply, self._callable_tools)
         except Fault as fault:
             words, calls = self._bare_call(reply)
             if not calls:
@@ -131,7 +132,7 @@ class Emulator:
         if not calls and self._must_call:
             words, calls = self._bare_call(reply)
         if calls:
-            return Reading(words, tuple(ToolCall(self._call_id(), call.name, call.arguments) for call in calls))
+            return self._reading(words, calls)
         if self._must_call:
             raise self._unreadable_call(reply, "there is no tool call in it")
         if self._format.kind == "text":
@@ -141,13 +142,16 @@ class Emulator:
         except Fault as fault:
             raise self._unreadable_json(str(fault)) from fault
 
-    def _calls(self, reply: str) -> tuple[str, list[CallText]]:
+    def _reading(self, words: str, calls: Sequence[CallText]) -> Reading:
+        return Reading(words, tuple([ToolCall(self._call_id(), call.name, call.arguments) for call in calls]))
+
+    def _calls(self, reply: str, callable_tools: CallableTools) -> tuple[str, list[CallText]]:
         if not self._callable or self._tools is None:
             return reply, []
         words, calls = read_calls(
             reply,
             self._markup,
-            self._callable_tools,
+            callable_tools,
             self._quotations,
             must_call=self._must_call,
             is_answer=self._is_answer,
@@ -202,8 +206,20 @@ class Emulator:
         return Unreadable(
             f"The model made no usable tool call: {why}.",
             reminder=f"Your tool call can't be used: {why}. Write it again, complete, in exactly this form:\n{form}",
-            fallback=Reading(reply) if is_free else None,
+            fallback=self._at_worst(reply) if is_free else None,
         )
+
+    def _at_worst(self, reply: str) -> Reading:
+        """A reply with a call that can't be used: the call, if only its arguments don't fit, else the text as it is.
+
+        A client checks what it is given to call, unless it relies on the schema, and can tell the model better than we.
+        """
+        lax = frozenset(tool.name for tool in self._callable if not tool.strict)
+        try:
+            words, calls = self._calls(reply, CallableTools(self._callable, self._checks, self._effort, unchecked=lax))
+        except Fault:
+            calls = []
+        return self._reading(words, calls) if calls else Reading(reply)
 
     def _unreadable_json(self, why: str) -> Unreadable:
         return Unreadable(

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
+from msgspec.structs import replace
 
 from app.domain.chat import OutputFormat, Tool, ToolCall
-from app.domain.emulation.emulator import Emulator, Unreadable, new_call_id
+from app.domain.emulation.emulator import Emulator, Reading, Unreadable, new_call_id
 from tests.domain.emulation.tools import ANY, CLOSE, NOW, OPEN, OSLO, ROME, TAG, WEATHER, emulator, kimi, marked
 
 _SECTION = "<|tool_calls_section_begin|>{}<|tool_calls_section_end|>"
@@ -203,13 +204,9 @@ def test_slips_in_the_arguments_are_put_right(written: str, arguments: str) -> N
 @pytest.mark.parametrize(
     ("call", "why"),
     [
-        ('{"name":"get_weather","arguments":{"days":3}}', '"city" is a required property'),
-        ('{"name":"get_weather","arguments":{"city":"Rome","days":"soon"}}', "days"),
-        ('{"name":"get_weather","arguments":{"city":"Rome","days":"3.5"}}', "days"),
-        ('{"name":"get_weather","arguments":{"city":"Rome","hours":3}}', "hours"),
         ('{"name":"get_weather","arguments":[]}', "not a JSON object"),
         ('{"arguments":{}}', 'no "name"'),
-        ('{"name":"get_weather"},"arguments":{"city":"Rome"}}', "required"),
+        ('{"name":"weather","arguments":{"city":"Rome"}}', "there is no tool 'weather'"),
         ('{"name":"now"},"arguments":{"city":"Rome"}}', "ends too early"),
         ('{"name":"store","arguments":{"n":NaN}}', "character"),
         ("Rome, please", "no JSON object"),
@@ -225,8 +222,34 @@ def test_a_call_that_can_not_be_followed_is_unreadable(call: str, why: str) -> N
     assert why in caught.value.reminder
     assert caught.value.reminder.endswith(marked('{"name":"NAME","arguments":{...}}'))
     assert len(caught.value.reminder) < 700
-    assert caught.value.fallback is not None
-    assert caught.value.fallback.text == marked(call)
+    assert caught.value.fallback == Reading(marked(call))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ('{"days":3}', '"city" is a required property'),
+        ('{"city":"Rome","days":"soon"}', "days"),
+        ('{"city":"Rome","days":"3.5"}', "days"),
+        ('{"city":"Rome","hours":3}', "hours"),
+        ("{}", "city"),
+    ],
+)
+def test_a_call_with_arguments_that_do_not_fit_is_at_worst_given_as_it_is(arguments: str, why: str) -> None:
+    """As by OpenAI's API: the client, which checks them, can tell the model. Of a strict tool the reply is given."""
+    call = '{"name":"get_weather","arguments":' + arguments + "}"
+    reply = f"Well: {marked(call)}"
+    with pytest.raises(Unreadable) as caught:
+        emulator().read(reply)
+    assert why in caught.value.message
+    assert why in caught.value.reminder
+    assert caught.value.fallback == Reading("Well:", (ToolCall("call_1", "get_weather", arguments),))
+    with pytest.raises(Unreadable) as caught:
+        emulator(replace(WEATHER, strict=True)).read(reply)
+    assert caught.value.fallback == Reading(reply)
+    with pytest.raises(Unreadable) as caught:
+        emulator(choice="required").read(reply)
+    assert caught.value.fallback is None
 
 
 @pytest.mark.parametrize("length", range(6, len(OPEN + ROME)))

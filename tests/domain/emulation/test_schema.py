@@ -33,7 +33,7 @@ def _nested(levels: int, inner: object, name: str = "a") -> object:
         ({"$ref": "http://127.0.0.1:9/schema"}, "Retrieval is disabled"),
         ({"$ref": "file:///etc/hostname"}, "Retrieval is disabled"),
         ({"$id": "http://127.0.0.1:9/a", "$ref": "b"}, "Retrieval is disabled"),
-        ({"$schema": "http://127.0.0.1:9/schema"}, "Unknown meta-schema"),
+        ({"$schema": "http://127.0.0.1:9/schema", "$id": "a b", "type": "text"}, '"text" is not valid'),
         ({"$ref": "#/$defs/None"}, "does not exist"),
         ({"$ref": "#"}, "refers to itself endlessly"),
         ({"anyOf": [{"$ref": "#"}, {"type": "string"}]}, "refers to itself endlessly"),
@@ -99,6 +99,30 @@ def test_a_schema_that_can_not_work_is_refused(schema: dict[str, object], why: s
 def test_usable_schemas_pass(schema: dict[str, object]) -> None:
     """Any draft, references within the schema, recursion and unknown keywords are fine."""
     check_schema(schema, _PARAM, of_object=True)
+
+
+@pytest.mark.parametrize(
+    "naming",
+    [
+        {"$id": "Output Format"},
+        {"$id": "#root", "$schema": "http://json-schema.org/draft-03/schema#"},
+        {"$schema": "http://127.0.0.1:9/schema"},
+        {"properties": {"id": {"$id": "#/properties/id", "const": {"$id": "a b"}}}},
+        {
+            "properties": {"default": {"$ref": "#/$defs/List<int>"}},
+            "$defs": {"List<int>": {"items": {"type": "integer"}}},
+        },
+        {"properties": {"default": {"$ref": "#/$defs/列表"}}, "$defs": {"列表": {"items": {"type": "integer"}}}},
+    ],
+    ids=str,
+)
+def test_names_and_addresses_that_are_no_uris_are_taken_as_they_are_meant(naming: dict[str, object]) -> None:
+    """They come from names that programs give to their types; nothing is fetched, and everything else counts."""
+    check = SchemaCheck({"type": "object", "required": ["a"], **naming})
+    assert check.faults({"a": 1, "id": {"$id": "a b"}, "default": [1]}) == []
+    assert check.faults({}) == ['"a" is a required property']
+    if "$defs" in naming:
+        assert len(check.faults({"a": 1, "default": ["1"]})) == 1
 
 
 def test_a_tool_takes_an_object() -> None:

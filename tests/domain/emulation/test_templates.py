@@ -4,8 +4,8 @@ import contextlib
 
 import pytest
 
-from app.domain.chat import Message, Tool
-from app.domain.emulation.emulator import Unreadable
+from app.domain.chat import Message, Tool, ToolCall
+from app.domain.emulation.emulator import Reading, Unreadable
 from app.domain.prompt import PromptLimit, compose
 from tests.domain.emulation.tools import ROME, WEATHER, emulator
 
@@ -214,24 +214,24 @@ def test_values_are_what_the_schema_says() -> None:
 
 
 @pytest.mark.parametrize(
-    "reply",
+    ("reply", "at_worst"),
     [
-        "<function=get_weather>\n<parameter=days>3</parameter>\n</function>",
-        "<function=get_weather>\n<parameter=city>Ro",
-        "<function=get_weather>\n<parameter=city>Rome</parameter>",
-        '<invoke name="get_weather"><parameter name="town">Rome</parameter></invoke>',
-        '[TOOL_CALLS]get_weather[ARGS]{"city": "Ro',
-        "<get_weather><city>Ro",
-        '{"function_call": {"name": "get_weather", "arguments": "{}"}}',
-        '<|python_tag|>{"name": "get_weather", "parameters": {"days": 3}}',
+        ("<function=get_weather>\n<parameter=days>3</parameter>\n</function>", '{"days":3}'),
+        ("<function=get_weather>\n<parameter=city>Ro", None),
+        ("<function=get_weather>\n<parameter=city>Rome</parameter>", None),
+        ('<invoke name="get_weather"><parameter name="town">Rome</parameter></invoke>', '{"town":"Rome"}'),
+        ('[TOOL_CALLS]get_weather[ARGS]{"city": "Ro', None),
+        ("<get_weather><city>Ro", None),
+        ('{"function_call": {"name": "get_weather", "arguments": "{}"}}', "{}"),
+        ('<|python_tag|>{"name": "get_weather", "parameters": {"days": 3}}', '{"days":3}'),
     ],
 )
-def test_what_does_not_fit_or_is_cut_off_is_asked_for_again(reply: str) -> None:
-    """A call of a tool that the request has is checked like any other."""
+def test_what_does_not_fit_or_is_cut_off_is_asked_for_again(reply: str, at_worst: str | None) -> None:
+    """A call of a tool that the request has is checked like any other, and at worst given as it is if it is whole."""
     with pytest.raises(Unreadable) as caught:
         emulator().read(reply)
-    assert caught.value.fallback is not None
-    assert caught.value.fallback.text == reply
+    calls = () if at_worst is None else (ToolCall("call_1", "get_weather", at_worst),)
+    assert caught.value.fallback == Reading("" if calls else reply, calls)
 
 
 @pytest.mark.parametrize(
