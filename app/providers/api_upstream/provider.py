@@ -41,7 +41,7 @@ _TURN_WORK, _EVENT_WORK = 64 * 1024, 512
 _SIGNS_OF_LIFE = frozenset({"ping", "keep-alive", "keepalive", "heartbeat"})
 _BETWEEN = re.compile(r"(?:[\s,]|data:)*")
 _DONE = re.compile(r'"?\[?DONE\]?"?', re.IGNORECASE)
-_JSON = json.JSONDecoder()
+_JSON = json.JSONDecoder(strict=False)
 
 
 class ApiProvider(BaseProvider):

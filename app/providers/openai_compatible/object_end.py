@@ -3,6 +3,7 @@
 import re
 
 _MARKS = re.compile(r'[{}"\\]')
+_CONTROL = re.compile(r"([\x00-\x1f])")
 
 
 class ObjectEnd:
@@ -22,8 +23,20 @@ class ObjectEnd:
         self.is_blank = True
         self.begins = self.is_over = False
 
-    def feed(self, piece: str) -> None:
-        """Take the next piece."""
+    def feed(self, piece: str) -> str:
+        """Take the next piece. Returns it as JSON has it: with control characters escaped that stand within a text."""
+        if _CONTROL.search(piece) is None:
+            self._take(piece)
+            return piece
+        parts = _CONTROL.split(piece)
+        for place, part in enumerate(parts):
+            if place % 2 and self._in_text and not self._spoilt:
+                parts[place] = f"\\u{ord(part):04x}"
+            elif part:
+                self._take(part)
+        return "".join(parts)
+
+    def _take(self, piece: str) -> None:
         if self.is_blank:
             piece = piece.lstrip()
             if not piece:

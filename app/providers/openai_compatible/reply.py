@@ -70,7 +70,7 @@ class ReplyReader(Reader):
         usage = document.get("usage")
         choice = _first_choice(document)
         if choice is not None:
-            reason = choice.get("finish_reason")
+            reason = choice.get("finish_reason") if "finish_reason" in choice else _reason_elsewhere(choice)
             usage = usage or choice.get("usage")
             delta, message = choice.get("delta"), choice.get("message")
             if isinstance(delta, dict) and (delta or choice.get("logprobs")):
@@ -98,9 +98,10 @@ class ReplyReader(Reader):
         reason = self._finish_reason or "stop"
         for part in self._calls.flush(cut=reason in ("length", "content_filter")):
             yield Delta(tool_call=part)
-        if self._seen.tool_calls and reason == "stop":
+        calls = self._seen.tool_calls and self._calls.has_named
+        if calls and reason == "stop":
             reason = "tool_calls"
-        if not self._characters and not self._seen.tool_calls:
+        if not self._characters and not calls:
             if reason == "content_filter":
                 raise MessageRefused(f"{self._name}'s content filter removed the whole answer.", param="messages")
             if reason != "length":
@@ -241,9 +242,14 @@ def reader_for(name: str, max_characters: int, wanted: int) -> ReplyReader:
 def _first_choice(document: Json) -> Json | None:
     choices = document.get("choices")
     for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, dict) and choice.get("index", 0) in (0, None):
+        if isinstance(choice, dict) and choice.get("index", 0) in (0, None, "0"):
             return choice
     return None
+
+
+def _reason_elsewhere(choice: Json) -> object:
+    """The finish reason of an upstream that has another name for it."""
+    return choice.get("finishReason") or choice.get("stop_reason")
 
 
 def _texts(said: Json) -> list[tuple[_Kind, str]]:
@@ -259,6 +265,8 @@ def _texts(said: Json) -> list[tuple[_Kind, str]]:
         texts.append(("text", content))
     elif isinstance(content, list):
         texts += [_of_part(part) for part in content]
+    elif content:
+        texts.append(_of_part(content))
     if refusal := said.get("refusal"):
         texts.append(("refusal", text_in(refusal)))
     return texts

@@ -8,7 +8,7 @@ import pytest
 
 from app.chat.deltas import gather
 from app.domain.chat import Completion, ToolCall, Usage
-from app.domain.errors import UnexpectedReply, UpstreamUnavailable
+from app.domain.errors import EmptyReply, UnexpectedReply, UpstreamUnavailable
 from tests.providers.openai_compatible.upstream import (
     DONE,
     chunked,
@@ -83,6 +83,13 @@ async def whole(body: object) -> Completion:
                      id="lines-of-json"),
         pytest.param([*PIECES, STOP, b"[DONE]\n"], id="done-without-data"),
         pytest.param([b"data: {\ndata: " + PIECES[0][7:], *PIECES[1:], STOP], id="json-over-two-lines"),
+        pytest.param([b"\0" + PIECES[0], b" " + PIECES[1], b"\xef\xbb\xbf" + PIECES[2], STOP], id="dirt-before-data"),
+        pytest.param([piece.replace(b"data:", b"Data :") for piece in (*PIECES, STOP)], id="data-in-other-letters"),
+        pytest.param([chunk(delta={"content": {"type": "text", "text": TEXT}}), STOP], id="a-part-without-its-list"),
+        pytest.param([chunk(index="0", delta={"content": TEXT}), STOP], id="a-text-for-the-index"),
+        pytest.param([*PIECES, chunk(delta={}, finishReason="stop")], id="the-reason-in-camel-case"),
+        pytest.param([event({"status": "ok", "message": "Routed."}), *PIECES, STOP,
+                      event({"code": 0, "msg": "success"}), DONE], id="all-is-well-in-the-envelope"),
     ],
 )  # fmt: skip
 async def test_the_text_comes_whole_and_once(pieces: Sequence[bytes]) -> None:
@@ -152,6 +159,9 @@ ALPHA, BETA = '{"path": "alpha"}', '{"path": "beta"}'
                      id="text-in-a-text-and-an-object"),
         pytest.param([call("a", "read", " \n" + ALPHA, index=0), call("b", "read", BETA + "\n", index=1)],
                      id="spaces-around"),
+        pytest.param([call("a", "read", ALPHA[:5], index="0"), call("b", "read", BETA[:5], index="1"),
+                      call(None, None, ALPHA[5:], index="0"), call(None, None, BETA[5:], index="1")],
+                     id="indexes-that-are-texts"),
     ],
 )  # fmt: skip
 async def test_parts_that_belong_together_come_together(parts: list[dict[str, object]]) -> None:
@@ -178,6 +188,31 @@ async def test_no_arguments_are_an_empty_object(arguments: object) -> None:
     answers = [await whole(message(content=None, tool_calls=[found]))]
     answers.append(joined(await streamed(*stream(delta(tool_calls=[{**found, "index": 0}]), STOP, DONE))))
     assert [answer.tool_calls for answer in answers] == [(ToolCall("a", "now", "{}"),)] * 2
+
+
+async def test_arguments_are_valid_json_though_their_pieces_are_not() -> None:
+    """Raw line ends and tabs within a text are escaped, and a pair of surrogates may come in two events."""
+    pieces = ['{\n\t"path": "a', "\n\tb\ud83d", '\ude00"\n}']
+    lines = [json.dumps({"choices": [{"delta": {"tool_calls": [call("a", "read", piece)]}}]}) for piece in pieces]
+    answer = joined(await streamed(*stream(*[f"data: {line}\n\n".encode() for line in lines], STOP, DONE)))
+    assert answer.tool_calls[0].arguments == '{\n\t"path": "a\\u000a\\u0009b😀"\n}'
+    assert calls_of(await whole(message(content=None, tool_calls=[call("a", "read", '{"path": "a\tb"}')]))) == [
+        ("read", {"path": "a\tb"})
+    ]
+
+
+async def test_raw_control_characters_in_an_answer_are_read() -> None:
+    """Servers that put their JSON together by hand don't escape line ends."""
+    assert (await whole(b'{"choices":[{"message":{"content":"a\n\tb"}}]}')).text == "a\n\tb"
+
+
+@pytest.mark.parametrize("nothing", [{"id": "a"}, {"id": "a", "type": "custom", "custom": {"name": "f", "input": "x"}}])
+async def test_calls_of_nothing_are_no_answer(nothing: dict[str, object]) -> None:
+    """A call without a function, and nothing else, is an empty answer, whole and streamed."""
+    with pytest.raises(EmptyReply):
+        await whole(message(content=None, tool_calls=[nothing]))
+    with pytest.raises(EmptyReply):
+        await streamed(*stream(delta(tool_calls=[nothing]), STOP, DONE))
 
 
 @pytest.mark.parametrize(
