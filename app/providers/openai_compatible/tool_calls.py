@@ -10,7 +10,7 @@ from app.domain.errors import UnexpectedReply
 from app.domain.json import object_text
 from app.domain.message_shapes import CALL_EXTRAS
 from app.domain.surrogates import whole_pairs
-from app.providers.openai_compatible.object_end import ObjectEnd
+from app.providers.api_upstream.object_end import ObjectEnd
 
 Wire = Mapping[str, object]
 
