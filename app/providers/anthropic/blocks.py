@@ -1,11 +1,11 @@
 """Puts the events of a message in order: one block after the other, each with its beginning and its end. Pure."""
 
-import secrets
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 from app.domain.errors import UnexpectedReply
 from app.domain.json import json_bytes, object_text, read_json_object
+from app.providers.api_upstream.call_ids import CallIds
 from app.providers.api_upstream.reply import Json
 
 # What a piece is a piece of, where its block has no beginning.
@@ -45,7 +45,7 @@ class BlockOrder:
         self._kind = ""
         self._input = ""
         self._begun = 0
-        self._ids = UniqueIds()
+        self._ids = CallIds("toolu_")
         self._waiting: dict[object, list[Json]] = {}
 
     def ordered(self, kind: object, document: Json) -> Iterator[Json]:
@@ -132,27 +132,12 @@ class BlockOrder:
         yield _numbered(document or {"type": "content_block_stop"}, number)
 
 
-class UniqueIds:
-    """Makes ids of calls unique within an answer: the first of two keeps its own."""
-
-    def __init__(self) -> None:
-        self._known: set[str] = set()
-
-    def unique(self, given: object) -> str:
-        """The id itself, or a new one if it is none, or not the first."""
-        found = given if isinstance(given, str) and given else ""
-        if not found or found in self._known:
-            found = f"toolu_{secrets.token_hex(12)}"
-        self._known.add(found)
-        return found
-
-
 def well_formed(message: Json) -> Json:
     """A whole message with blocks that clients can read: the same message, if they are."""
     content = message.get("content")
     if not isinstance(content, list):
         return message
-    ids = UniqueIds()
+    ids = CallIds("toolu_")
     blocks = [_well_formed(block, ids) for block in content if _is_block(block)]
     if len(blocks) == len(content) and all(map(_is_same, blocks, content)):
         return message
@@ -169,7 +154,7 @@ def _is_block(block: object) -> bool:
     return block["type"] != "text" or isinstance(block.get("text"), str)
 
 
-def _well_formed(block: dict[str, object], ids: UniqueIds) -> dict[str, object]:
+def _well_formed(block: dict[str, object], ids: CallIds) -> dict[str, object]:
     if block["type"] != "tool_use":
         return block
     given, call_id = block.get("input"), ids.unique(block.get("id"))

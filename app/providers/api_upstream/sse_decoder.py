@@ -2,8 +2,7 @@
 
 Follows the event stream format of the HTML standard (any line end, comments, a byte order mark, several data lines),
 and is lenient where upstreams deviate: an event may end with the stream, or with one line end where its data is a whole
-JSON object; bare JSON lines count as data, and so do data lines with blanks, byte order marks or capitals that don't belong
-there.
+object; bare JSON lines count as data, and so do data lines with blanks, byte order marks or capitals that are mistakes.
 """
 
 import re

@@ -1,7 +1,6 @@
 """Tool calls from their parts, however an upstream numbers them, passed on one call after the other. Pure."""
 
 import json
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,6 +9,7 @@ from app.domain.errors import UnexpectedReply
 from app.domain.json import object_text
 from app.domain.message_shapes import CALL_EXTRAS
 from app.domain.surrogates import whole_pairs
+from app.providers.api_upstream.call_ids import CallIds
 from app.providers.api_upstream.object_end import ObjectEnd
 
 Wire = Mapping[str, object]
@@ -150,7 +150,7 @@ class ToolCallReader:
     def __init__(self, upstream: str) -> None:
         self._upstream = upstream
         self._calls: list[_Call] = []
-        self._ids: set[str] = set()
+        self._ids = CallIds("call_")
         self.size = 0
         self._current = 0
 
@@ -241,10 +241,7 @@ class ToolCallReader:
     def _name(self, call: _Call) -> None:
         """Give the call its id, which is told with its name."""
         if call.name and not call.id:
-            call.id = call.wire_id
-            if not call.id or call.id in self._ids:
-                call.id = f"call_{secrets.token_hex(12)}"
-            self._ids.add(call.id)
+            call.id = self._ids.unique(call.wire_id)
 
     def _begin(self, index: int | None) -> _Call:
         if len(self._calls) == _MOST_CALLS:
