@@ -83,6 +83,8 @@ class ContentReader(Reader):
                 raise EmptyReply(f"{self._name} sent an empty answer.")
         if self._calls and reason == "stop":
             reason = "tool_calls"
+        elif self._blocked and not self._says_something:
+            reason = "content_filter"
         yield Delta(finish_reason=reason, usage=self.usage, native=tuple(self._held))
 
     @property
