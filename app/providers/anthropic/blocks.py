@@ -1,5 +1,6 @@
 """Puts the events of a message in order: one block after the other, each with its beginning and its end. Pure."""
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
@@ -19,6 +20,8 @@ _KINDS: Mapping[object, Mapping[str, object]] = MappingProxyType(
 )
 # Blocks that may be broken off for another one, and go on behind it as a block more.
 _GIVE_WAY = frozenset({"text", "thinking", "redacted_thinking"})
+# They are all taken in one go, during which nobody else has a turn.
+_MOST_WAITING = 10_000
 _NOWHERE = object()
 
 
@@ -46,7 +49,8 @@ class BlockOrder:
         self._input = ""
         self._begun = 0
         self._ids = CallIds("toolu_")
-        self._waiting: dict[object, list[Json]] = {}
+        self._held = 0
+        self._waiting: OrderedDict[object, list[Json]] = OrderedDict()
 
     def ordered(self, kind: object, document: Json) -> Iterator[Json]:
         """The events to take for one that has come.
@@ -68,7 +72,9 @@ class BlockOrder:
             yield from self._end()
 
     def _next_waiting(self) -> Iterator[Json]:
-        for document in self._waiting.pop(next(iter(self._waiting))):
+        documents = self._waiting.popitem(last=False)[1]
+        self._held -= len(documents)
+        for document in documents:
             yield from self._one(document.get("type"), document)
 
     def _one(self, kind: object, document: Json) -> Iterator[Json]:
@@ -79,7 +85,7 @@ class BlockOrder:
         index = index if isinstance(index, int | str) else None
         is_elsewhere = self._is_open and index is not None and index != self._index
         if is_elsewhere and self._kind not in _GIVE_WAY:
-            self._waiting.setdefault(index, []).append(document)
+            self._wait(index, document)
         elif kind == "content_block_start":
             block = document.get("content_block")
             if isinstance(block, dict):
@@ -90,6 +96,12 @@ class BlockOrder:
                 yield from self._piece(index, delta, document, is_elsewhere=is_elsewhere)
         elif not is_elsewhere:
             yield from self._end(document)
+
+    def _wait(self, index: object, document: Json) -> None:
+        self._held += 1
+        if self._held > _MOST_WAITING:
+            raise UnexpectedReply(f"{self._name} sent too many content blocks at a time.")
+        self._waiting.setdefault(index, []).append(document)
 
     def _begin(self, index: object, block: dict[str, object], document: Json) -> Iterator[Json]:
         yield from self._end()
