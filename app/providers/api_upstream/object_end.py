@@ -33,7 +33,8 @@ class ObjectEnd:
             return piece
         is_text = self._in_text
         blanks = len(piece) - len(piece.lstrip()) if self.is_blank else 0
-        self._quotes = quotes = []
+        quotes: list[int] = []
+        self._quotes = quotes
         self._take(piece)
         self._quotes = None
         parts, start = [], 0
