@@ -180,7 +180,8 @@ def _well_formed(block: dict[str, object], ids: CallIds) -> dict[str, object]:
 
 def input_text(given: object) -> str:
     """A call's input as the text of a JSON object, if it is one: some upstreams send it as a text."""
-    return given if isinstance(given, str) else json_bytes(given or {}).decode()
+    text = given if isinstance(given, str) else json_bytes(given or {}).decode()
+    return object_text(text) or text
 
 
 def _numbered(document: Json, number: int) -> Json:

@@ -183,7 +183,8 @@ class MessageReader(Reader):
         if block.kind == "tool_use":
             if not block.pieces:
                 return [Delta(tool_call=ToolCallDelta(block.call, arguments="{}"))]
-            self._is_malformed = self._is_malformed or object_text("".join(block.pieces)) is None
+            is_object = block.end.begins and object_text("".join(block.pieces)) is not None
+            self._is_malformed = self._is_malformed or not is_object
         cited = [self._cited(citation, block.begins_at) for citation in block.citations if citation.get("url")]
         return [Delta(extras={"annotations": cited})] if cited else []
 

@@ -274,7 +274,7 @@ def _texts(said: Json) -> list[tuple[_Kind, str]]:
 
 def _of_part(part: object) -> tuple[_Kind, str]:
     kind = part.get("type") if isinstance(part, dict) else None
-    if kind in THOUGHT_PARTS or (isinstance(part, dict) and part.get("thought") is True):
+    if (isinstance(kind, str) and kind in THOUGHT_PARTS) or (isinstance(part, dict) and part.get("thought") is True):
         return "reasoning", text_in(part)
     return ("refusal" if kind == "refusal" else "text"), text_in(part)
 

@@ -86,6 +86,7 @@ async def whole(body: object) -> Completion:
         pytest.param([b"\0" + PIECES[0], b" " + PIECES[1], b"\xef\xbb\xbf" + PIECES[2], STOP], id="dirt-before-data"),
         pytest.param([piece.replace(b"data:", b"Data :") for piece in (*PIECES, STOP)], id="data-in-other-letters"),
         pytest.param([chunk(delta={"content": {"type": "text", "text": TEXT}}), STOP], id="a-part-without-its-list"),
+        pytest.param([chunk(delta={"content": [{"type": ["x"]}, {"type": {}}, {"text": TEXT}]}), STOP], id="odd-types"),
         pytest.param([chunk(index="0", delta={"content": TEXT}), STOP], id="a-text-for-the-index"),
         pytest.param([*PIECES, chunk(delta={}, finishReason="stop")], id="the-reason-in-camel-case"),
         pytest.param([event({"status": "ok", "message": "Routed."}), *PIECES, STOP,
