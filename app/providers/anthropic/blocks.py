@@ -10,7 +10,7 @@ from app.providers.api_upstream.call_ids import CallIds
 from app.providers.api_upstream.reply import Json
 
 # What a piece is a piece of, where its block has no beginning.
-_KINDS: Mapping[object, Mapping[str, object]] = MappingProxyType(
+_KINDS: Mapping[str, Mapping[str, object]] = MappingProxyType(
     {
         "text_delta": {"type": "text", "text": ""},
         "citations_delta": {"type": "text", "text": ""},
@@ -88,11 +88,11 @@ class BlockOrder:
             self._wait(index, document)
         elif kind == "content_block_start":
             block = document.get("content_block")
-            if isinstance(block, dict):
+            if isinstance(block, dict) and isinstance(block.get("type"), str):
                 yield from self._begin(index, block, document)
         elif kind == "content_block_delta":
             delta = document.get("delta")
-            if isinstance(delta, dict):
+            if isinstance(delta, dict) and isinstance(delta.get("type"), str):
                 yield from self._piece(index, delta, document, is_elsewhere=is_elsewhere)
         elif not is_elsewhere:
             yield from self._end(document)
@@ -115,6 +115,8 @@ class BlockOrder:
             unique = self._ids.unique(call_id)
             if given != {} or unique != call_id:
                 document = {**document, "content_block": {**block, "id": unique, "input": {}}}
+        elif self._kind in ("text", "thinking") and not isinstance(block.get(self._kind), str):
+            document = {**document, "content_block": {**block, self._kind: ""}}
         number, self._begun = self._begun, self._begun + 1
         if index == number and not self._input:
             self.here = index
@@ -122,10 +124,10 @@ class BlockOrder:
 
     def _piece(self, index: object, delta: dict[str, object], document: Json, *, is_elsewhere: bool) -> Iterator[Json]:
         if not self._is_open or is_elsewhere:
-            kind = delta.get("type")
+            kind = str(delta["type"])
             if kind == "input_json_delta" and delta.get("partial_json") not in (None, "", "{}"):
                 raise UnexpectedReply(f"{self._name} sent a part of a tool call that belongs to none.")
-            block = _KINDS.get(kind) if isinstance(kind, str) else None
+            block = _KINDS.get(kind)
             if block is None:
                 return
             yield from self._begin(index, dict(block), {"type": "content_block_start", "content_block": block})

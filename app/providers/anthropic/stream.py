@@ -60,7 +60,8 @@ class MessageReader(Reader):
         """The deltas of an event, or of a whole message."""
         kind = document.get("type")
         if kind == "content_block_delta" and document.get("index") == self._order.here:
-            if isinstance(document.get("delta"), dict):
+            delta = document.get("delta")
+            if isinstance(delta, dict) and isinstance(delta.get("type"), str):
                 return self._taken(kind, document)
             return []
         if kind == "message" or (kind is None and isinstance(document.get("content"), list)):

@@ -57,6 +57,8 @@ class ReplyReader(Reader):
     def __init__(self, name: str, max_characters: int) -> None:
         super().__init__(name, max_characters)
         self._calls = ToolCallReader(name)
+        self._within_call = False
+        self._behind_call: list[Delta] = []
         self._seen = _Seen()
 
     def feed(self, document: Json) -> list[Delta]:
@@ -85,6 +87,17 @@ class ReplyReader(Reader):
                 self._finish(reason)
         if usage or not _COUNTS.isdisjoint(document):
             self.usage = usage_of(usage) or _usage_elsewhere(document) or self.usage
+        return self._in_order(deltas) if self._seen.tool_calls else deltas
+
+    def _in_order(self, deltas: list[Delta]) -> list[Delta]:
+        """What comes within a call, behind it: most dialects can't go on with a call after something else."""
+        if self._within_call:
+            self._behind_call += [delta for delta in deltas if delta.tool_call is None]
+            deltas = [delta for delta in deltas if delta.tool_call is not None]
+        self._within_call = self._calls.within_call
+        if not self._within_call and self._behind_call:
+            deltas += self._behind_call
+            self._behind_call = []
         return deltas
 
     def end(self) -> Iterator[Delta]:
@@ -98,6 +111,7 @@ class ReplyReader(Reader):
         reason = self._finish_reason or "stop"
         for part in self._calls.flush(cut=reason in ("length", "content_filter")):
             yield Delta(tool_call=part)
+        yield from self._behind_call
         calls = self._seen.tool_calls and self._calls.has_named
         if calls and reason == "stop":
             reason = "tool_calls"

@@ -159,6 +159,12 @@ class ToolCallReader:
         """Whether any call has a name: one without is no call."""
         return any(call.name for call in self._calls)
 
+    @property
+    def within_call(self) -> bool:
+        """Whether a call has begun whose arguments are still to come."""
+        call = self._calls[self._current] if self._current < len(self._calls) else None
+        return call is not None and call.begun and not call.is_complete
+
     def feed(self, parts: Sequence[Wire]) -> Iterator[ToolCallDelta]:
         """What can be passed on after these parts, which came together and belong to different calls.
 

@@ -202,6 +202,20 @@ async def test_arguments_are_valid_json_though_their_pieces_are_not() -> None:
     ]
 
 
+async def test_what_comes_within_a_call_comes_behind_it() -> None:
+    """Most dialects can't go on with a call after something else; the call's end is not waited for in vain."""
+    middle = [delta(content="Rain "), delta(reasoning="Hm."), delta(content="on the ", annotations=[{"type": "x"}])]
+    begun, ended = delta(tool_calls=[call("a", "read", ALPHA[:9])]), delta(tool_calls=[call(None, None, ALPHA[9:])])
+    deltas = await streamed(*stream(begun, *middle, ended, delta(content="roof."), STOP, DONE))
+    places = [place for place, part in enumerate(deltas) if part.tool_call is not None]
+    assert places == [0, 1]
+    answer = joined(deltas)
+    assert (answer.text, answer.reasoning, calls_of(answer)) == (TEXT, "Hm.", [A])
+    assert answer.extras == {"annotations": [{"type": "x"}]}
+    without = joined(await streamed(*stream(delta(tool_calls=[call("a", "now", "")]), *PIECES, STOP, DONE)))
+    assert (without.text, calls_of(without)) == (TEXT, [("now", {})])
+
+
 async def test_raw_control_characters_in_an_answer_are_read() -> None:
     """Servers that put their JSON together by hand don't escape line ends."""
     assert (await whole(b'{"choices":[{"message":{"content":"a\n\tb"}}]}')).text == "a\n\tb"
