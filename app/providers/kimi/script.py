@@ -4,7 +4,7 @@ import base64
 import binascii
 import html
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from urllib.parse import unquote
 
@@ -49,16 +49,26 @@ _NAME = "kimi_ajax"
 def script_values(page: str) -> Iterator[Mapping[str, str]]:
     """What the page's script sets `kimi_ajax` to, one reading after the other: those values that are texts.
 
-    What is commented out comes last.
+    The last one comes first, as it is the one that counts in a browser; what is commented out comes last.
     """
     pages = [page, *_encoded_scripts(page)]
     for text in pages:
-        variables = list(_mentions(_VARIABLE, text))
+        variables = list(_mentions(_VARIABLE, text))[::-1]
+        members = list(_mentions(_MEMBER, text))
+        if variables and members and members[-1].start() > variables[0].start():
+            # A cached page may have its nonce put right by a script that isn't cached.
+            yield _set_by_parts(text, [found for found in members if found.start() > variables[0].start()])
         for variable in sorted(variables, key=lambda found: _is_commented_out(text, found.start())):
             yield from _objects(text, variable)
     for text in pages:
-        yield {found["name"]: _text_at(text, found.end()) for found in _mentions(_MEMBER, text)}
+        yield _set_by_parts(text, list(_mentions(_MEMBER, text)))
     yield from _quoted_objects(page)
+
+
+def _set_by_parts(page: str, members: Sequence[re.Match[str]]) -> Mapping[str, str]:
+    return {
+        found["name"]: _text_at(page, found.end()) for found in members if not _is_commented_out(page, found.start())
+    }
 
 
 def _quoted_objects(page: str) -> Iterator[Mapping[str, str]]:

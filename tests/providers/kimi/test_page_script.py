@@ -105,6 +105,12 @@ def _page(script: str) -> str:
             f"var kimi_ajax = JSON.parse(atob('{base64.b64encode(SCRIPT.encode()).decode()}'));", id="from base64"
         ),
         pytest.param(f'var kimi_ajax = {{"ajax_url":"{AJAX_URL}","nonce":" {NONCE}\n"}};', id="with blanks around it"),
+        pytest.param(f"var kimi_ajax = {{nonce: 'cached-one'}}; var kimi_ajax = {SCRIPT};", id="after an older one"),
+        pytest.param(
+            f"var kimi_ajax = {{nonce: 'cached-one', ajax_url: 'x'}}; "
+            f"kimi_ajax.nonce = '{NONCE}'; kimi_ajax.ajax_url = '{AJAX_URL}'; // kimi_ajax.nonce = 'commented-out'",
+            id="put right afterwards",
+        ),
         pytest.param(f"var kimi_ajax = {SCRIPT}; var kimi_ajax = {{}};", id="before an empty one"),
         pytest.param(f"if (kimi_ajax == null) kimi_ajax = load();\nvar kimi_ajax = {SCRIPT};", id="after its own use"),
     ],
