@@ -108,7 +108,7 @@ def _page(script: str) -> str:
         pytest.param(f"var kimi_ajax = {{nonce: 'cached-one'}}; var kimi_ajax = {SCRIPT};", id="after an older one"),
         pytest.param(
             f"var kimi_ajax = {{nonce: 'cached-one', ajax_url: 'x'}}; "
-            f"kimi_ajax.nonce = '{NONCE}'; kimi_ajax.ajax_url = '{AJAX_URL}'; // kimi_ajax.nonce = 'commented-out'",
+            f"kimi_ajax.nonce = '{NONCE}'; kimi_ajax.ajax_url = '{AJAX_URL}';\n// kimi_ajax.nonce = 'commented-out'",
             id="put right afterwards",
         ),
         pytest.param(f"var kimi_ajax = {SCRIPT}; var kimi_ajax = {{}};", id="before an empty one"),
