@@ -5,9 +5,7 @@ import re
 from app.providers.http import HttpReply
 
 _CHALLENGE_PAGE = re.compile(
-    rb"<title>\s*Just a moment|/cdn-cgi/challenge-platform/|cf-chl-|_cf_chl_opt|"
-    rb"//challenges\.cloudflare\.com/|[\"' ]challenge-form\b",
-    re.IGNORECASE,
+    rb"<title>\s*Just a moment|/cdn-cgi/challenge-platform/|cf-chl-|_cf_chl_opt|[\"' ]challenge-form\b", re.IGNORECASE
 )
 # What no other page has: for statuses by which a challenge can't be told.
 _NOTHING_ELSE = re.compile(rb"<title>\s*Just a moment|_cf_chl_opt|[\"' ]challenge-form\b", re.IGNORECASE)
