@@ -110,7 +110,7 @@ _MAX_TOKENS_HINT = (
 )
 
 # What says in the envelope of an answer that nothing is wrong.
-_GOOD_CODES = frozenset({"0", "200", "ok", "success", "succeeded"})
+_GOOD_CODES = frozenset({"0", "200", "ok", "success", "succeeded", "true"})
 _NO_SUCH_URL = re.compile(r"(?:404 )?(?:page )?not found\.?|.{0,20}invalid url.*|unknown request url.*", re.IGNORECASE)
 
 
@@ -145,7 +145,7 @@ def fault_in(document: Json) -> UpstreamFault | None:
         return None
     if not isinstance(error, dict):
         return UpstreamFault(str(error), str(error))
-    while isinstance(inner := error.get("error"), dict):
+    while not _first_text(error, "message", "msg") and isinstance(inner := error.get("error"), dict):
         error = inner
     message = _first_text(error, "message", "msg", "error_msg", "detail", "error", "description")
     codes = [error.get(name, document.get(name)) for name in ("code", "type", "error_code", "status")]

@@ -442,7 +442,9 @@ class ApiProvider(BaseProvider):
         if reply.status != 200 or not any(map(self._is_answer, documents)):
             raise self._failure(reply)
         for row in documents:
-            self._faultless(row)
+            fault = self.fault_in(row)
+            if fault is not None:
+                raise fault_error(fault, self._upstream, headers=reply.headers, api_name=self.api_name)
         return documents
 
     def _failure(self, reply: HttpReply, wanted: str = "a completion") -> GatewayError:

@@ -82,8 +82,7 @@ def _is_refused_nonce(body: str) -> bool:
 
 
 def _is_refusal(document: dict[str, object]) -> bool:
-    success = document.get("success")
-    return success is False or (success is not None and str(success).lower() in ("false", "0"))
+    return document.get("success") in (False, "false", "False", "0")
 
 
 def _refuses_nonce(document: dict[str, object]) -> bool:
