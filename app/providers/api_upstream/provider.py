@@ -41,6 +41,8 @@ _TURN_WORK, _EVENT_WORK = 64 * 1024, 512
 _SIGNS_OF_LIFE = frozenset({"ping", "keep-alive", "keepalive", "heartbeat"})
 _BETWEEN = re.compile(r"(?:[\s,]|data:)*")
 _DONE = re.compile(r'"?\[?DONE\]?"?', re.IGNORECASE)
+# How a stream ends that nobody has asked for. JSON ends with a bracket.
+_LAST_EVENTS = (b"[DONE]\n\n", b"[DONE]\r\n\r\n", b"[DONE]\n")
 _JSON = json.JSONDecoder(strict=False)
 
 
@@ -280,7 +282,7 @@ class ApiProvider(BaseProvider):
         url, headers = self._url(request, stream=False), self._headers_for(request, self._headers)
         with self._trace("upstream"):
             try:
-                reply = await self._client.post_json(url, body, headers)
+                reply = await self._client.post_json(url, body, headers, _LAST_EVENTS)
             except HttpError as error:
                 raise translated(error) from error
         if reply.status == HTTPStatus.OK and is_events(reply.body):

@@ -120,6 +120,14 @@ async def test_the_body_tells_what_it_is(body: bytes, kind: str, streaming: bool
     assert (answer.text, answer.finish_reason) == (TEXT, "stop")
 
 
+@pytest.mark.parametrize("hold", [False, True])
+async def test_a_stream_that_nobody_asked_for_ends_with_its_last_event(hold: bool) -> None:
+    """Whether the connection is left open behind it, or lost before the last chunk."""
+    answer = chunked(*PIECES, STOP, DONE)
+    async with raw_upstream(answer, hold=hold) as upstream, provider_at(upstream.base_url) as provider:
+        assert (await provider.create_completion(wanted())).text == TEXT
+
+
 async def test_reasons_that_cannot_be_believed_do_not_make_a_lost_connection_an_end() -> None:
     """If text comes after a reason, the next loss of the connection may well have cost some."""
     pieces = [delta("stop", content=piece) for piece in ("Rain ", "on the ")]
