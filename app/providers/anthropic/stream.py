@@ -61,9 +61,10 @@ class MessageReader(Reader):
         kind = document.get("type")
         if kind == "content_block_delta" and document.get("index") == self._order.here:
             delta = document.get("delta")
-            if isinstance(delta, dict) and isinstance(delta.get("type"), str):
-                return self._taken(kind, document)
-            return []
+            if not isinstance(delta, dict) or not isinstance(delta.get("type"), str):
+                return []
+            deltas = self._piece(delta)
+            return self._with_events(kind, document, deltas) if self._native else deltas
         if kind == "message" or (kind is None and isinstance(document.get("content"), list)):
             return [delta for event in events_of(document) for delta in self.feed(event)]
         events = self._order.ordered(kind, document)

@@ -28,7 +28,7 @@ class ObjectEnd:
 
     def feed(self, piece: str) -> str:
         """Take the next piece. Returns it as JSON has it: with control characters escaped that stand within a text."""
-        if _CONTROL.search(piece) is None:
+        if piece.isprintable() or _CONTROL.search(piece) is None:
             self._take(piece)
             return piece
         is_text = self._in_text

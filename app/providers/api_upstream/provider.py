@@ -41,8 +41,8 @@ _TURN_WORK, _EVENT_WORK = 64 * 1024, 512
 _SIGNS_OF_LIFE = frozenset({"ping", "keep-alive", "keepalive", "heartbeat"})
 _BETWEEN = re.compile(r"(?:[\s,]|data:)*")
 _DONE = re.compile(r'"?\[?DONE\]?"?', re.IGNORECASE)
-# How a stream ends that nobody has asked for. JSON ends with a bracket.
-_LAST_EVENTS = (b"[DONE]\n\n", b"[DONE]\r\n\r\n", b"[DONE]\n")
+# How a stream ends that nobody has asked for. No whole answer ends like this.
+_LAST_EVENTS = tuple([last + end for last in (b"[DONE]", b'"message_stop"}') for end in (b"\n\n", b"\r\n\r\n")])
 _JSON = json.JSONDecoder(strict=False)
 
 

@@ -91,7 +91,7 @@ class ReplyReader(Reader):
 
     def _in_order(self, deltas: list[Delta]) -> list[Delta]:
         """What comes within a call, behind it: most dialects can't go on with a call after something else."""
-        if self._within_call:
+        if self._within_call and (len(deltas) != 1 or deltas[0].tool_call is None):
             self._behind_call += [delta for delta in deltas if delta.tool_call is None]
             deltas = [delta for delta in deltas if delta.tool_call is not None]
         self._within_call = self._calls.within_call
