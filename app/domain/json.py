@@ -103,8 +103,8 @@ def read_json_object(data: bytes, *, bad_utf8: Literal["strict", "replace"] = "r
     """Decode an object that somebody else has written, as leniently as possible; None if it isn't one.
 
     Args:
-        data: The bytes. A byte order mark, NaN, numbers out of range and lone surrogates are accepted; a document of
-            hundreds of thousands of values is not.
+        data: The bytes. A byte order mark, NaN, numbers out of range, lone surrogates and raw control characters within
+            texts are accepted; a document of hundreds of thousands of values is not.
         bad_utf8: What to do with invalid UTF-8: "replace" puts U+FFFD in its place, "strict" gives None.
     """
     document = _read_from_others(data, bad_utf8)
@@ -230,7 +230,8 @@ def _ends(text: str) -> Iterator[str]:
 
 def _read_leniently(data: bytes, bad_utf8: str) -> object:
     try:
-        return json.loads(data.decode("utf-8-sig", bad_utf8))
+        # Not strictly: raw line ends and tabs within texts are what servers write that put their JSON together by hand.
+        return json.loads(data.decode("utf-8-sig", bad_utf8), strict=False)
     except (ValueError, RecursionError):
         return None
 

@@ -102,7 +102,8 @@ class MessageEncoder:
     def ending(self, ending: Ending) -> bytes:
         """The end of the last block, why the answer ended, the usage, and the end of the message."""
         if self._native_end is not None:
-            return self._end() + _event("message_delta", self._native_end) + _event("message_stop", {})
+            end = _with_an_end(self._native_end, ending)
+            return self._end() + _event("message_delta", end) + _event("message_stop", {})
         reason = stop_reason(ending)
         stop = ending.completion.stop if reason == "stop_sequence" else None
         delta = {"stop_reason": reason, "stop_sequence": stop}
@@ -119,7 +120,7 @@ class MessageEncoder:
         if event.type == "message_start":
             return self._native_opening(event.data)
         if event.type == "message_delta":
-            self._native_end = read_json_object(event.data)
+            self._native_end = _both(self._native_end, read_json_object(event.data) or {})
             return b""
         if event.type == "message_stop":
             return b""
@@ -133,8 +134,8 @@ class MessageEncoder:
         self._waits = False
         begun = read_json_object(data) or {}
         message = begun.get("message")
-        given = message if isinstance(message, dict) else self._message
-        return _event("message_start", {**begun, "message": {**given, "model": self._message["model"]}})
+        given = message if isinstance(message, dict) else {}
+        return _event("message_start", {**begun, "message": _filled(given, self._message)})
 
     def _begin(self, kind: _Kind, content: dict[str, object], delta: bytes) -> bytes:
         """Open a block, after the one before has been closed.
@@ -169,6 +170,41 @@ class MessageEncoder:
 
     def _delta(self, text: str) -> bytes:
         return self._before + json_bytes(text) + b"}}\n\n"
+
+
+def _filled(given: dict[str, Any], own: dict[str, object]) -> dict[str, object]:
+    """An upstream's beginning of a message, with what clients can't do without."""
+    message = {**own, **{name: value for name, value in given.items() if value is not None}, "model": own["model"]}
+    if not isinstance(message["content"], list):
+        message["content"] = []
+    if not _counts(message["usage"], "input_tokens", "output_tokens"):
+        message["usage"] = own["usage"]
+    return message
+
+
+def _with_an_end(last: dict[str, Any], ending: Ending) -> dict[str, Any]:
+    """An upstream's end of a message, with what clients can't do without."""
+    delta = last.get("delta")
+    if not isinstance(delta, dict) or not isinstance(delta.get("stop_reason"), str):
+        given = delta if isinstance(delta, dict) else {}
+        last = {**last, "delta": {"stop_sequence": None, **given, "stop_reason": stop_reason(ending)}}
+    return last if _counts(last.get("usage"), "output_tokens") else {**last, "usage": usage_object(ending.usage)}
+
+
+def _counts(usage: object, *names: str) -> bool:
+    return isinstance(usage, dict) and all(isinstance(usage.get(name), int) for name in names)
+
+
+def _both(before: dict[str, Any] | None, last: dict[str, Any]) -> dict[str, Any]:
+    """What two ends of one message say together: some upstreams tell the usage by itself."""
+    if before is None:
+        return last
+    both = {**before, **last}
+    for name in ("delta", "usage"):
+        parts = [part for part in (before.get(name), last.get(name)) if isinstance(part, dict)]
+        if parts:
+            both[name] = {key: value for part in parts for key, value in part.items() if value is not None}
+    return both
 
 
 def _event(kind: str, fields: dict[str, object]) -> bytes:

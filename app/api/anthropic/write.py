@@ -53,7 +53,7 @@ def write_message(answers: Sequence[Answer], *, show_reasoning: bool) -> bytes:
     ending = answer.ending
     native = ending.completion.native
     if native is not None:
-        return json_bytes(_as_it_came(native, answer.opening.model, ending.notice))
+        return json_bytes(_as_it_came(native, answer.opening.model, ending))
     reason = stop_reason(ending)
     document = {
         "id": new_message_id(),
@@ -73,11 +73,21 @@ def new_message_id() -> str:
     return unique_id("msg_", 12)
 
 
-def _as_it_came(message: Mapping[str, object], model: str, notice: str) -> dict[str, object]:
-    """An upstream's message under the name that the client asked for, with a notice below it."""
-    content = message.get("content")
+def _as_it_came(message: Mapping[str, object], model: str, ending: Ending) -> dict[str, object]:
+    """An upstream's message under the name that the client asked for, with a notice below it.
+
+    What clients can't do without is made up where the upstream has left it out.
+    """
+    content, notice = message.get("content"), ending.notice
     blocks = [*(content if isinstance(content, list) else ()), *([{"type": "text", "text": notice}] if notice else ())]
-    return {**message, "model": model, "content": blocks}
+    document = {"type": "message", "role": "assistant", **message, "model": model, "content": blocks}
+    if not isinstance(document.get("id"), str):
+        document["id"] = new_message_id()
+    if not isinstance(document.get("stop_reason"), str):
+        document["stop_reason"] = stop_reason(ending)
+    if not isinstance(document.get("usage"), dict):
+        document["usage"] = usage_object(ending.usage)
+    return document
 
 
 def _content(completion: Completion, *, show_reasoning: bool) -> list[dict[str, object]]:

@@ -164,7 +164,10 @@ def _last(reason: str, index: int) -> dict[str, object]:
 
 
 def _has_ended(document: dict[str, Any]) -> bool:
-    """Whether this is the last document that says something."""
+    """Whether this is the last document that says something: with a reason why the answer ends, or has none."""
+    feedback = document.get("promptFeedback")
+    if isinstance(feedback, dict) and feedback.get("blockReason"):
+        return True
     candidates = document.get("candidates")
     return isinstance(candidates, list) and any(
         isinstance(candidate, dict) and candidate.get("finishReason") for candidate in candidates

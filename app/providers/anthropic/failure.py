@@ -27,7 +27,8 @@ _STATUSES: Mapping[str, int] = MappingProxyType(
 
 def anthropic_fault(document: Json) -> UpstreamFault | None:
     """The error in an answer or an event; None if there is none."""
-    if "error" not in document and document.get("type") in _ANSWERS:
+    kind = document.get("type")
+    if "error" not in document and isinstance(kind, str) and kind in _ANSWERS:
         return None
     fault = fault_in(document)
     if fault is None or fault.status is not None or not isinstance(fault.error, dict):

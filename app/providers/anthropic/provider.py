@@ -7,6 +7,7 @@ from typing import ClassVar
 from msgspec.structs import replace
 
 from app.domain.chat import Completion
+from app.providers.anthropic.blocks import well_formed
 from app.providers.anthropic.failure import anthropic_fault
 from app.providers.anthropic.request import message_body, one_word_body
 from app.providers.anthropic.stream import MessageReader
@@ -55,6 +56,7 @@ class AnthropicProvider(ApiProvider):
         return MessageReader(self.name, self._max_reply_bytes, native=request.native is not None)
 
     def _completion(self, document: Json, request: CompletionRequest) -> Completion:
+        document = well_formed(document)
         completion = super()._completion(document, request)
         return completion if request.native is None else replace(completion, native=document)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from app.domain.json import json_bytes
+from app.providers.anthropic.blocks import input_text
 from app.providers.api_upstream.reply import Json
 
 
@@ -34,7 +34,7 @@ def _events_of_block(block: dict[str, object], index: int) -> Iterator[Json]:
         parts.append({"type": "signature_delta", "signature": block.get("signature")})
     elif block.get("type") == "tool_use":
         begun = {**block, "input": {}}
-        arguments = json_bytes(block.get("input") or {}).decode()
+        arguments = input_text(block.get("input"))
         parts.append({"type": "input_json_delta", "partial_json": arguments})
     else:
         begun = block

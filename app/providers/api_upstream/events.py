@@ -11,9 +11,9 @@ from app.providers.api_upstream.sse_decoder import SseDecoder
 _LONGEST_EVENT = 1024 * 1024
 # An event has a few characters of the answer in some hundred bytes of JSON.
 _STREAM_OVERHEAD = 64
-_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":", b"[DONE]")
+_FIELDS = (b"data:", b"data :", b"event:", b"id:", b"retry:", b":", b"[done]")
 _LONGEST_FIELD = 6
-_BLANK = b" \t\r\n\xef\xbb\xbf"
+_BLANK = b" \t\r\n\0\xef\xbb\xbf"
 
 
 class Beginning:
@@ -104,7 +104,7 @@ def is_events(begun: bytes, headers: Mapping[str, str] | None = None) -> bool:
         headers: Its content type counts where the answer itself doesn't tell.
     """
     begun = begun.lstrip(_BLANK)
-    if begun.startswith(_FIELDS):
+    if begun[:_LONGEST_FIELD].lower().startswith(_FIELDS):
         return True
     if begun.startswith(b"{"):
         # A whole answer, unless its first line is an object of its own.

@@ -109,6 +109,8 @@ _MAX_TOKENS_HINT = (
     " The gateway keeps to the model's bound if PROVIDERS_FILE gives it as max_tokens (docs/providers.md)."
 )
 
+# What says in the envelope of an answer that nothing is wrong.
+_GOOD_CODES = frozenset({"0", "200", "ok", "success", "succeeded", "true"})
 _NO_SUCH_URL = re.compile(r"(?:404 )?(?:page )?not found\.?|.{0,20}invalid url.*|unknown request url.*", re.IGNORECASE)
 
 
@@ -135,14 +137,16 @@ def fault_in(document: Json) -> UpstreamFault | None:
     error = document.get("error") or document.get("errors")
     if isinstance(error, list) and error:
         error = error[0]
-    if error is None and not document.get("choices"):
-        error = _without_wrapping(document)
+    if error is True or (error is None and not document.get("choices")):
+        error = _without_wrapping(document) or error
     if error is None:
         error = _in_choice(document)
     if not error:
         return None
     if not isinstance(error, dict):
         return UpstreamFault(str(error), str(error))
+    while not _first_text(error, "message", "msg") and isinstance(inner := error.get("error"), dict):
+        error = inner
     message = _first_text(error, "message", "msg", "error_msg", "detail", "error", "description")
     codes = [error.get(name, document.get(name)) for name in ("code", "type", "error_code", "status")]
     words = " ".join(str(word) for word in (*codes, message) if word is not None)
@@ -320,14 +324,19 @@ def _without_wrapping(document: Json) -> Json | str | None:
     """The document itself if it is an error, as in `{"code": 20012, "message": …}` or `{"detail": …}`."""
     if document.get("object") == "error" or document.get("type") == "error":
         return document
+    base = document.get("base_resp")  # MiniMax's
+    if isinstance(base, dict) and base.get("status_code"):
+        return {"code": base["status_code"], "message": base.get("status_msg")}
     detail = document.get("detail")
     if isinstance(detail, str):
         return detail
     if isinstance(detail, list):
         return {"detail": "; ".join(map(_refused_field, detail))}
     has_words = isinstance(document.get("message") or document.get("msg") or document.get("error_msg"), str)
-    has_code = any(document.get(name) not in (None, 0, "", 200) for name in ("code", "error_code", "status"))
-    return document if has_words and (has_code or "choices" not in document) else None
+    codes = [code for name in ("code", "error_code", "status") if (code := document.get(name)) not in (None, "")]
+    is_good = bool(codes) and all(str(code).lower() in _GOOD_CODES for code in codes)
+    has_code = bool(codes) and not is_good
+    return document if has_words and (has_code or ("choices" not in document and not is_good)) else None
 
 
 def _refused_field(row: object) -> str:

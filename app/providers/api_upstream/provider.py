@@ -41,7 +41,9 @@ _TURN_WORK, _EVENT_WORK = 64 * 1024, 512
 _SIGNS_OF_LIFE = frozenset({"ping", "keep-alive", "keepalive", "heartbeat"})
 _BETWEEN = re.compile(r"(?:[\s,]|data:)*")
 _DONE = re.compile(r'"?\[?DONE\]?"?', re.IGNORECASE)
-_JSON = json.JSONDecoder()
+# How a stream ends that nobody has asked for. No whole answer ends like this.
+_LAST_EVENTS = tuple([last + end for last in (b"[DONE]", b'"message_stop"}') for end in (b"\n\n", b"\r\n\r\n")])
+_JSON = json.JSONDecoder(strict=False)
 
 
 class ApiProvider(BaseProvider):
@@ -128,8 +130,13 @@ class ApiProvider(BaseProvider):
 
     def _completion(self, document: Json, request: CompletionRequest) -> Completion:
         """The completion that a whole answer contains."""
+        return self._gathered((document,), request)
+
+    def _gathered(self, documents: Sequence[Json], request: CompletionRequest) -> Completion:
+        """The completion that the documents of an answer are together."""
         reader = self._reader(request)
-        deltas = [*reader.feed(document), *reader.end()]
+        deltas = [delta for document in documents for delta in reader.feed(document)]
+        deltas.extend(reader.end())
         return replace(gathered(deltas), deltas=alternating(deltas))
 
     @cached_property
@@ -275,12 +282,15 @@ class ApiProvider(BaseProvider):
         url, headers = self._url(request, stream=False), self._headers_for(request, self._headers)
         with self._trace("upstream"):
             try:
-                reply = await self._client.post_json(url, body, headers)
+                reply = await self._client.post_json(url, body, headers, _LAST_EVENTS)
             except HttpError as error:
                 raise translated(error) from error
         if reply.status == HTTPStatus.OK and is_events(reply.body):
             return gathered(await self._events_of(reply.body, self._reader(request)))  # some upstreams always stream
-        return self._completion(self._good(reply), request)
+        document, *more = self._good(reply)
+        if more:
+            return self._gathered((document, *more), request)
+        return self._completion(document, request)
 
     async def stream_once(self, body: bytes, request: CompletionRequest) -> AsyncGenerator[Delta, None]:
         """One try of `stream_completion`.
@@ -296,8 +306,9 @@ class ApiProvider(BaseProvider):
                 if not is_events(part, stream.headers):
                     # Some upstreams never stream.
                     whole = part + (await stream.whole()).body
-                    for delta in reader.feed(self._good(HttpReply(stream.status, stream.headers, whole))):
-                        yield delta
+                    for document in self._good(HttpReply(stream.status, stream.headers, whole)):
+                        for delta in reader.feed(document):
+                            yield delta
                 else:
                     events = events_from(self.name, self._max_reply_bytes)
                     while True:
@@ -425,11 +436,18 @@ class ApiProvider(BaseProvider):
             raise fault_error(fault, self._upstream)
         return document
 
-    def _good(self, reply: HttpReply) -> Json:
+    def _good(self, reply: HttpReply) -> Sequence[Json]:
+        """The documents of an answer that isn't a stream: one, or a list of those that a stream would have had."""
         document = read_json_object(reply.body)
-        if reply.status != 200 or document is None or not self._is_answer(document) or self.fault_in(document):
+        rows = [document] if document is not None else read_json_list(reply.body) or []
+        documents = [row for row in rows if isinstance(row, dict)]
+        if reply.status != 200 or not any(map(self._is_answer, documents)):
             raise self._failure(reply)
-        return document
+        for row in documents:
+            fault = self.fault_in(row)
+            if fault is not None:
+                raise fault_error(fault, self._upstream, headers=reply.headers, api_name=self.api_name)
+        return documents
 
     def _failure(self, reply: HttpReply, wanted: str = "a completion") -> GatewayError:
         return failure(reply, self._upstream, self.fault_in, self.api_name, wanted)

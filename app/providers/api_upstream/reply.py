@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from app.domain.chat import Completion, Delta, FinishReason, ToolCall, ToolCallDelta, Usage, merged_extras
 from app.domain.errors import UnexpectedReply, UpstreamUnavailable
+from app.domain.surrogates import whole_pairs
 from app.providers.api_upstream.vendor_words import BrokenOff, finish_reason_of
 
 Json = Mapping[str, object]
@@ -77,11 +78,10 @@ class Reader(ABC):
 
     def _whole_pairs(self, kind: str, text: str) -> str:
         """The text without a lone surrogate, which UTF-8 can't encode; its other half may come with the next chunk."""
-        text = self._halves.pop(kind, "") + text
-        if "\ud800" <= text[-1:] <= "\udbff":
-            self._halves[kind] = text[-1]
-            text = text[:-1]
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        whole, half = whole_pairs(self._halves.pop(kind, "") + text)
+        if half:
+            self._halves[kind] = half
+        return whole
 
     def _finish(self, word: object) -> None:
         try:

@@ -2,8 +2,10 @@
 
 Follows the event stream format of the HTML standard (any line end, comments, a byte order mark, several data lines),
 and is lenient where upstreams deviate: an event may end with the stream, or with one line end where its data is a whole
-JSON object; bare JSON lines count as data.
+object; bare JSON lines count as data, and so do data lines with blanks, byte order marks or capitals that are mistakes.
 """
+
+import re
 
 from app.domain.errors import UnexpectedReply
 from app.domain.json import read_json_object
@@ -14,6 +16,9 @@ DONE = b"[DONE]"
 _LOOKS = 4
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# A data line with something before it or in it that doesn't belong there. What it says must not get lost.
+_ODD_DATA = re.compile(rb"(?:\xef\xbb\xbf|[\s\0])*data\s*:\s?", re.IGNORECASE)
+_BEGINS_ODDLY = frozenset(b"\xef\0 \t\v\fdD")
 
 
 class SseDecoder:
@@ -117,6 +122,8 @@ class SseDecoder:
                 self._looked_at = 0
         elif line.startswith((b"{", DONE)):
             self._append(line, events)
+        elif line[0] in _BEGINS_ODDLY and (found := _ODD_DATA.match(line)):
+            self._append(line[found.end() :], events)
 
     def _append(self, data: bytes, events: list[bytes]) -> None:
         if self._data and self._is_whole():

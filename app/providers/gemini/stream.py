@@ -1,13 +1,13 @@
 """Reads Gemini's answers, whole or event by event: each is a document of the same shape. Pure."""
 
-import secrets
 from collections.abc import Iterator
 
 from msgspec.structs import replace
 
 from app.domain.chat import Delta, NativeEvent, ToolCallDelta
-from app.domain.errors import EmptyReply, MessageRefused
-from app.domain.json import json_bytes
+from app.domain.errors import EmptyReply, MessageRefused, UnexpectedReply
+from app.domain.json import json_bytes, object_text
+from app.providers.api_upstream.call_ids import CallIds
 from app.providers.api_upstream.reply import Json, Reader
 from app.providers.gemini.reply import usage_in
 from app.providers.gemini.signatures import signed
@@ -31,6 +31,7 @@ class ContentReader(Reader):
         # Documents that say nothing: as long as nothing has been said, another upstream may answer.
         self._held: list[NativeEvent] = []
         self._calls = 0
+        self._ids = CallIds("call_")
         self._says_something = False
         self._blocked: object = None
 
@@ -82,6 +83,8 @@ class ContentReader(Reader):
                 raise EmptyReply(f"{self._name} sent an empty answer.")
         if self._calls and reason == "stop":
             reason = "tool_calls"
+        elif self._blocked and not self._says_something:
+            reason = "content_filter"
         yield Delta(finish_reason=reason, usage=self.usage, native=tuple(self._held))
 
     @property
@@ -89,7 +92,7 @@ class ContentReader(Reader):
         """Whether the upstream has sent a finish reason, or none will come because the prompt is blocked."""
         return super().may_end or self._blocked is not None
 
-    def _delta(self, part: Json) -> Delta | None:
+    def _delta(self, part: dict[str, object]) -> Delta | None:
         text, call, data = part.get("text"), part.get("functionCall"), part.get("inlineData")
         if isinstance(call, dict):
             return self._call(call, part)
@@ -101,20 +104,25 @@ class ContentReader(Reader):
             return None
         is_thought = part.get("thought") is True
         if self._halves or not text.isascii():
-            text = self._whole_pairs("thought" if is_thought else "text", text)
+            text = part["text"] = self._whole_pairs("thought" if is_thought else "text", text)
         self._bound(len(text))
         self._says_something = self._says_something or bool(text)
         return Delta(reasoning=text) if is_thought else Delta(text, extras=signature)
 
-    def _call(self, call: Json, part: Json) -> Delta:
-        arguments = json_bytes(call.get("args") or {}).decode()
+    def _call(self, call: Json, part: Json) -> Delta | None:
+        name, given = call.get("name"), call.get("args")
+        arguments = object_text(given if isinstance(given, str) else json_bytes(given or {}).decode())
+        if not isinstance(name, str) or not name or arguments is None:
+            if self._native:
+                return None  # the client has asked for calls in pieces
+            raise UnexpectedReply(
+                f"{self._name} sent a tool call without a name, or without a JSON object as arguments."
+            )
         self._bound(len(arguments))
         self._says_something = True
-        index, given = self._calls, call.get("id")
-        self._calls += 1
-        call_id = given if isinstance(given, str) and given else f"call_{secrets.token_hex(8)}"
+        index, self._calls = self._calls, self._calls + 1
         extras = signed(part.get("thoughtSignature"))
-        return Delta(tool_call=ToolCallDelta(index, call_id, str(call.get("name") or ""), arguments, extras))
+        return Delta(tool_call=ToolCallDelta(index, self._ids.unique(call.get("id")), name, arguments, extras))
 
     def _image(self, data: Json) -> Delta:
         """An image that the model has made, in the form that OpenRouter has for it."""
@@ -134,6 +142,6 @@ def _has_parts(document: Json) -> bool:
 def _first_candidate(document: Json) -> Json | None:
     candidates = document.get("candidates")
     for candidate in candidates if isinstance(candidates, list) else ():
-        if isinstance(candidate, dict) and candidate.get("index", 0) in (0, None):
+        if isinstance(candidate, dict) and candidate.get("index", 0) in (0, None, "0"):
             return candidate
     return None

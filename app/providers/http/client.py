@@ -104,9 +104,15 @@ class HttpClient:
         """
         return self._request("POST", url, "application/x-www-form-urlencoded", headers, form)
 
-    def post_json(self, url: str, body: bytes, headers: Mapping[str, str]) -> Coroutine[Any, Any, HttpReply]:
-        """Post JSON, and read the whole reply, whatever its status. Raises as `post_form`."""
-        return self._request("POST", url, "application/json", headers, body)
+    def post_json(
+        self, url: str, body: bytes, headers: Mapping[str, str], ends: tuple[bytes, ...] = ()
+    ) -> Coroutine[Any, Any, HttpReply]:
+        """Post JSON, and read the whole reply, whatever its status. Raises as `post_form`.
+
+        Args:
+            ends: See `HttpStream.whole`.
+        """
+        return self._request("POST", url, "application/json", headers, body, ends)
 
     def get(self, url: str, headers: Mapping[str, str]) -> Coroutine[Any, Any, HttpReply]:
         """Get a URL, and read the whole reply, whatever its status. Raises as `post_form`."""
@@ -171,7 +177,13 @@ class HttpClient:
             pool.give_back(connection)
 
     async def _request(
-        self, method: str, url: str, content_type: str, headers: Mapping[str, str], body: bytes | None
+        self,
+        method: str,
+        url: str,
+        content_type: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        ends: tuple[bytes, ...] = (),
     ) -> HttpReply:
         # `stream_json` and its `whole` in one: a context manager costs more than the whole way through the pool.
         pool = self._opened
@@ -183,7 +195,7 @@ class HttpClient:
                 await stream.wait()
             if stream.set_cookies:
                 self._take_cookies(url, stream)
-            return await stream.whole()
+            return await stream.whole(ends)
         except HttpError as error:
             error.server = head.destination.server
             raise

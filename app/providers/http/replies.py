@@ -125,8 +125,11 @@ class HttpStream:
         """Stop reading from the connection when so many bytes wait unread: for large replies that are passed on."""
         self._max_unread = most
 
-    async def whole(self) -> HttpReply:
+    async def whole(self, ends: tuple[bytes, ...] = ()) -> HttpReply:
         """Read the reply to its end.
+
+        Args:
+            ends: Behind a part that ends like this nothing more is waited for: some servers leave the connection open.
 
         Raises:
             ReplyTooLong: The body is longer than `max_reply_bytes`.
@@ -140,6 +143,9 @@ class HttpStream:
             size += len(part)
             if size > self._max_reply_bytes:
                 raise ReplyTooLong(self._max_reply_bytes)
+            if ends and part.endswith(ends):
+                await self.finish()
+                break
         return HttpReply(self.status, self.headers, b"".join(parts))
 
     async def finish(self) -> None:

@@ -5,6 +5,7 @@ docs/architecture.md lists what genuine WordPress answers in which case. An answ
 
 import html
 import re
+from collections.abc import Mapping
 
 from app.domain.errors import (
     CloudflareChallenge,
@@ -22,6 +23,7 @@ from app.domain.errors import (
 )
 from app.providers.cloudflare import is_challenge
 from app.providers.http import HttpReply, address_of, retry_after
+from app.providers.kimi import wording
 
 _SCRIPT = re.compile(r"<(script|style)\b.*?(</\1\s*>|$)", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"<[^>]{0,2000}>?")
@@ -32,33 +34,26 @@ _LOOKED_AT = 10_000
 # been asked all the same. 523 means that nobody was.
 _TIMEOUTS = (504, 522, 524, 598, 599)
 _DEFAULT_RETRY_AFTER = 5.0
+# Where plugins put what they have to say, and how many objects deep.
+_TEXTS = ("message", "error", "msg", "detail", "errors")
+_DEEPEST = 4
+# The element of WordPress's own pages for errors.
+_DIES = b"wp-die-message"
 _CHALLENGE_RETRY_AFTER = 10.0
 
-# What a refusal is about, by its words; `refusal` has the order.
-_STALE = re.compile(r"nonce|security|expired|过期|安全验证|刷新页面", re.IGNORECASE)
-_RATE = re.compile(r"rate.?limit|too many|limit (?:reached|exceeded)|quota|slow down|频繁|次数", re.IGNORECASE)
-_LENGTH = re.compile(
-    r"too long|too many char|(?:character|length) limit|(?:maximum|max\.?) .{0,40}(?:char|length)|过长|字数",
-    re.IGNORECASE,
-)
-_TIMEOUT = re.compile(r"tim(?:ed?|ing)[ -]?out|\bin time\b|超时", re.IGNORECASE)
-_TROUBLE = re.compile(r"unavailable|overload|busy|try again|temporar|繁忙|稍后", re.IGNORECASE)
-_POLICY = re.compile(r"policy|violat|inappropriate|prohibited|sensitive|moderation|违规|敏感", re.IGNORECASE)
-_EMPTY = re.compile(r"\bempty\b|message is required|不能为空", re.IGNORECASE)
-_MODEL = re.compile(
-    r"(?:invalid|unknown|unsupported) model|model .{0,40}(?:not (?:found|available|supported|exist)|no longer)|"
-    r"(?:无效|未知|不支持).{0,6}模型|模型.{0,6}不存在",
-    re.IGNORECASE,
-)
+
+def challenge() -> CloudflareChallenge:
+    """The error for Cloudflare's browser check in place of the site's page or answer."""
+    return CloudflareChallenge(
+        "Cloudflare requires a browser check before this gateway can reach the Kimi site.",
+        retry_after=_CHALLENGE_RETRY_AFTER,
+    )
 
 
 def http_failure(reply: HttpReply) -> GatewayError | None:
     """The error that status and headers alone report, of the page or of a message; None if there is none."""
     if is_challenge(reply):
-        return CloudflareChallenge(
-            "Cloudflare requires a browser check before this gateway can reach the Kimi site.",
-            retry_after=_CHALLENGE_RETRY_AFTER,
-        )
+        return challenge()
     status = reply.status
     if status == 200:
         return None
@@ -84,40 +79,66 @@ def http_failure(reply: HttpReply) -> GatewayError | None:
     return SiteChanged(f"The Kimi site answered with HTTP {status}: the site may have changed.")
 
 
-def refusal(reply: HttpReply, data: object, nonce: str) -> GatewayError:
-    """The error for a `success: false`, by what the site says in its `data`; the nonce is never quoted."""
-    said = _quotable(data, nonce)
+def refusal(reply: HttpReply, document: Mapping[str, object], nonce: str) -> GatewayError:
+    """The error for a `success: false`, by what the site says in its `data` or beside it; the nonce is never quoted."""
+    said, code = _said(document)
+    said = _quotable(said, nonce)
+    words = f"{code} {said}"
     wait = retry_after(reply.headers)
     quoted = f": {said}" if said else "."
-    if _LENGTH.search(said):
+    if wording.LENGTH.search(words):
         return ContextTooLong(f"The message is too long for the Kimi site{quoted}", param="messages")
-    if reply.status == 429 or _RATE.search(said):
+    if reply.status == 429 or wording.RATE.search(words):
         limit = _DEFAULT_RETRY_AFTER if wait is None else wait
         return UpstreamRateLimited(f"The Kimi site asks for fewer requests{quoted}", retry_after=limit)
-    if _POLICY.search(said):
+    if wording.POLICY.search(words):
         return MessageRefused(f"The Kimi site won't answer this message{quoted}", param="messages")
-    if _STALE.search(said):
+    if wording.STALE.search(words):
         return NonceRejected("The Kimi site rejected the nonce.")
-    if _MODEL.search(said):
+    if wording.MODEL.search(words):
         return SiteChanged(f"The Kimi site doesn't have the configured model{quoted}")
-    if reply.status in _TIMEOUTS or _TIMEOUT.search(said):
+    if reply.status in _TIMEOUTS or wording.TIMEOUT.search(words):
         return UpstreamTimeout(f"The Kimi site did not answer in time{quoted}", retry_after=wait)
-    if reply.status >= 500 or _TROUBLE.search(said):
+    if reply.status >= 500 or wording.TROUBLE.search(words):
         return UpstreamUnavailable(f"The Kimi site can't answer at the moment{quoted}", retry_after=wait)
-    if _EMPTY.search(said):
+    if wording.EMPTY.search(words):
         return InvalidRequest(f"The Kimi site doesn't accept this message{quoted}", param="messages")
     return UpstreamRefused(f"The Kimi site refused this message{quoted}")
 
 
-def _quotable(data: object, nonce: str) -> str:
-    """The text in the data of WordPress's `wp_send_json_error`, without markup or nonce, and shortened."""
+def is_stale_page(reply: HttpReply) -> bool:
+    """Whether this is the page on which WordPress says that a nonce is too old."""
+    if reply.status != 403 or _DIES not in reply.body:
+        return False
+    return wording.STALE_PAGE.search(reply.body[:_LOOKED_AT].decode("utf-8", "replace")) is not None
+
+
+def _said(document: Mapping[str, object]) -> tuple[str, str]:
+    """The text and the code in the data of WordPress's `wp_send_json_error`, in whatever form; or those beside it."""
+    data = document.get("data")
     if isinstance(data, list) and data:
         data = data[0]
-    if isinstance(data, dict):
-        data = data.get("message", "")
-    if not isinstance(data, str):
-        return ""
-    text = _TAG.sub(" ", _SCRIPT.sub(" ", html.unescape(data[:_LOOKED_AT])))
+    if isinstance(data, str) and data:
+        return data, ""
+    said = code = ""
+    for part in (data, document):
+        depth = 0
+        while isinstance(part, dict) and depth < _DEEPEST:
+            told = next((part[name] for name in _TEXTS if part.get(name)), None)
+            code = code or _code(part.get("code"))
+            said = said or (told if isinstance(told, str) else "")
+            part, depth = told, depth + 1  # noqa: PLW2901 - a level deeper
+    return said, code
+
+
+def _code(code: object) -> str:
+    """A code with words in it: `invalid_nonce` as it would be in a sentence."""
+    return code.replace("_", " ")[:_QUOTED_LENGTH] if isinstance(code, str) else ""
+
+
+def _quotable(said: str, nonce: str) -> str:
+    """A text of the site's, without markup or nonce, and shortened."""
+    text = _TAG.sub(" ", _SCRIPT.sub(" ", html.unescape(said[:_LOOKED_AT])))
     text = _SPACE.sub(" ", text.encode("utf-8", "replace").decode()).strip()
     if nonce:
         text = text.replace(nonce, "…")

@@ -17,8 +17,9 @@ from urllib.parse import urljoin, urlsplit
 from msgspec import Struct
 
 from app.domain.errors import NonceMissing, SiteChanged, UpstreamError, UpstreamUnavailable
+from app.providers.cloudflare import is_challenge_page
 from app.providers.http import server_of
-from app.providers.kimi.failure import http_failure
+from app.providers.kimi.failure import challenge, http_failure
 from app.providers.kimi.request import message_headers
 from app.providers.kimi.script import script_values
 from app.providers.threads import AbandonableThreads, TooManyStuckThreads
@@ -65,7 +66,7 @@ def read_script(page: str) -> tuple[str, str | None]:
         NonceMissing: The page has no such variable, or the variable has no nonce.
     """
     for values in script_values(page):
-        nonce = values.get("nonce", "")
+        nonce = values.get("nonce", "").strip()
         if _NONCE.fullmatch(nonce):
             return nonce, values.get("ajax_url")
     raise NonceMissing("The Kimi site's chat page doesn't contain the nonce that messages need.")
@@ -121,7 +122,12 @@ class PageReader:
         failed = http_failure(reply.http)
         if failed is not None:
             raise failed if isinstance(failed, UpstreamError) else SiteChanged(failed.message)
-        nonce, ajax_url = read_script(reply.http.body.decode("utf-8", "replace"))
+        try:
+            nonce, ajax_url = read_script(reply.http.body.decode("utf-8", "replace"))
+        except NonceMissing:
+            if is_challenge_page(reply.http.body):
+                raise challenge() from None
+            raise
         return Clearance(
             nonce=nonce,
             ajax_url=self._ajax_url or _trusted(ajax_url, reply.url),

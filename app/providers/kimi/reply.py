@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 from app.domain.errors import EmptyReply, NonceRejected, SiteChanged
 from app.domain.json import is_overladen, read_json_object
+from app.providers.cloudflare import is_challenge_page
 from app.providers.http import HttpReply
-from app.providers.kimi.failure import http_failure, refusal
+from app.providers.kimi.failure import challenge, http_failure, is_stale_page, refusal
 
 _MARK = b"\xef\xbb\xbf"
+_JSON = json.JSONDecoder(strict=False)
 # What plugins and PHP print around an answer may have braces, too: a comment, a script, the beginning of an object.
 _ASIDE_OR_OBJECT = re.compile(
     r"(?P<comment><!--)|<(?P<tag>script|style|template|pre|textarea)\b|(?:^|(?<=[\s>]))(?P<note>/\*)|"
@@ -54,10 +56,14 @@ def read_reply(reply: HttpReply, *, nonce: str) -> str:
         if document is None and reply.status in (200, 403) and _is_refused_nonce(dirty):
             raise NonceRejected("The Kimi site rejected the nonce.")
     failed = http_failure(reply)
-    if document is not None and document.get("success") is False:
-        raise refusal(reply, document.get("data"), nonce)
+    if document is not None and _is_refusal(document):
+        raise refusal(reply, document, nonce)
+    if is_stale_page(reply) or (document is not None and _refuses_nonce(document)):
+        raise NonceRejected("The Kimi site rejected the nonce.")
     if failed is not None:
         raise failed
+    if document is None and is_challenge_page(reply.body):
+        raise challenge()
     if document is None:
         raise SiteChanged("The Kimi site's answer is not the expected JSON: the site may have changed.")
     return _text(document)
@@ -73,6 +79,16 @@ def _unmarked(body: bytes) -> bytes:
 def _is_refused_nonce(body: str) -> bool:
     """Whether WordPress says -1, in a line of its own behind whatever was printed before."""
     return _COMMENT.sub("", body[-_LAST_PART:]).rstrip().rpartition("\n")[2].strip(" \t\ufeff") == "-1"
+
+
+def _is_refusal(document: dict[str, object]) -> bool:
+    return document.get("success") in (False, "false", "False", "0")
+
+
+def _refuses_nonce(document: dict[str, object]) -> bool:
+    """Whether WordPress says it in the form of its REST API."""
+    code = document.get("code")
+    return "success" not in document and isinstance(code, str) and "nonce" in code
 
 
 def _answer_within(body: str) -> dict[str, object] | None:
@@ -94,7 +110,7 @@ def _objects(body: str) -> Iterator[dict[str, object]]:
         if _INSIDE.search(body[max(0, start - _LOOKED_BACK) : start]):
             continue
         try:
-            document, end = json.JSONDecoder().raw_decode(body, start)
+            document, end = _JSON.raw_decode(body, start)
         except json.JSONDecodeError as error:
             in_vain += error.pos - start
             continue

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from http.client import RemoteDisconnected
+from http.client import HTTPException, HTTPResponse, RemoteDisconnected, parse_headers
 from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -25,6 +25,10 @@ _PART_BYTES = 64 * 1024
 _PAGE_BYTES = 5 * 1024 * 1024
 _MOST_REDIRECTS = 5
 _MOST_COOKIES = 300
+# Of these nothing follows a 101, and 100 is passed over by the library.
+_FIRST_INTERIM, _LAST_INTERIM = 102, 199
+_MOST_INTERIM = 50
+_HUNG_UP = ("connection reset", "connection closed without a reply")
 
 
 class Page(Struct, frozen=True):
@@ -68,6 +72,18 @@ class RedirectRefused(Exception):
         super().__init__()
         self.address = address
         self.is_downgrade = is_downgrade
+
+
+class _FinalResponse(HTTPResponse):
+    """A response behind interim ones, such as 103 Early Hints. The standard library passes over 100 only."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        for _ in range(_MOST_INTERIM):
+            version, status, reason = super()._read_status()  # type: ignore[misc]  # where the library reads it itself
+            if not _FIRST_INTERIM <= status <= _LAST_INTERIM:
+                return version, status, reason
+            parse_headers(self.fp)
+        raise HTTPException("too many interim responses")
 
 
 class BoundedScraper(cloudscraper.CloudScraper):  # type: ignore[misc]  # cloudscraper ships no types
@@ -118,18 +134,30 @@ class BoundedScraper(cloudscraper.CloudScraper):  # type: ignore[misc]  # clouds
         self._at = url
         headers = {"Cache-Control": "no-cache", "Pragma": "no-cache"}
         # The parameter bypasses caches that would serve an old nonce.
-        response = self.get(url, params={"_": str(time.time_ns() // 1_000_000)}, headers=headers, timeout=timeout)
+        fresh = {"_": str(time.time_ns() // 1_000_000)}
+        response = self._get(url, params=fresh, headers=headers, timeout=timeout)
         for _ in range(_MOST_REDIRECTS):
             target = super().get_redirect_target(response)
             if target is None:
                 break
-            response = self.get(urljoin(response.url, requote_uri(target)), headers=headers, timeout=timeout)
+            response = self._get(urljoin(response.url, requote_uri(target)), headers=headers, timeout=timeout)
         else:
             raise requests.TooManyRedirects("The page redirects again and again.")
         if len(self.cookies) > _MOST_COOKIES:
             self.cookies.clear()
         headers = {name.lower(): value for name, value in response.headers.items()}
         return Page(response.url, HttpReply(response.status_code, headers, response.content))
+
+    def _get(self, url: str, **options: Any) -> requests.Response:
+        """Get a URL: once more if a connection that was kept turns out to have been closed by the server meanwhile."""
+        may_be_old = bool(self._connections)
+        try:
+            response: requests.Response = self.get(url, **options)
+        except requests.ConnectionError as error:
+            if self.aborted or not may_be_old or fetch_failure_reason(error) not in _HUNG_UP:
+                raise
+            response = self.get(url, **options)
+        return response
 
     def abort(self) -> None:
         """Close all connections, from another thread, so that reads end now. The scraper can't be used again."""
@@ -181,6 +209,7 @@ class BoundedScraper(cloudscraper.CloudScraper):  # type: ignore[misc]  # clouds
         if self.aborted:
             raise requests.Timeout("The fetch was aborted.")
         connection = kind(**options)
+        connection.response_class = _FinalResponse
         self._connections[connection.host, connection.port] = connection
         return connection
 

@@ -2,9 +2,11 @@
 
 import base64
 import binascii
+import html
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
+from urllib.parse import unquote
 
 _VARIABLE = re.compile(
     r"""\bkimi_ajax['"`]?\s*\]?\s*=(?![=>])\s*
@@ -15,6 +17,8 @@ _VARIABLE = re.compile(
 _MEMBER = re.compile(
     r"""\bkimi_ajax\s*(?:\.\s*|\[\s*['"`])(?P<name>nonce|ajax_url)(?:['"`]\s*\])?\s*=(?!=)\s*(?=['"`])"""
 )
+# An element of the page that has the object in it or in an attribute: `id="kimi_ajax">{…}`, `data-kimi_ajax='{…}'`.
+_ELEMENT = re.compile(r"""kimi_ajax(?:["'][^<>]{0,200}>|["']?=["'])\s*(?=\{)""")
 _TOKEN = re.compile(
     r"""(?P<blank>\s+|//[^\n]*|/\*.*?\*/)
       | (?P<text>"[^"\\]*+(?:\\.[^"\\]*+)*+" | '[^'\\]*+(?:\\.[^'\\]*+)*+' | `[^`\\]*+(?:\\.[^`\\]*+)*+`)
@@ -45,15 +49,46 @@ _NAME = "kimi_ajax"
 def script_values(page: str) -> Iterator[Mapping[str, str]]:
     """What the page's script sets `kimi_ajax` to, one reading after the other: those values that are texts.
 
-    What is commented out comes last.
+    The last one comes first, as it is the one that counts in a browser; what is commented out comes last.
     """
     pages = [page, *_encoded_scripts(page)]
     for text in pages:
-        variables = list(_mentions(_VARIABLE, text))
+        variables = list(_mentions(_VARIABLE, text))[::-1]
+        members = list(_mentions(_MEMBER, text))
+        if variables and members and members[-1].start() > variables[0].start():
+            # A cached page may have its nonce put right by a script that isn't cached.
+            yield _set_by_parts(text, [found for found in members if found.start() > variables[0].start()])
         for variable in sorted(variables, key=lambda found: _is_commented_out(text, found.start())):
             yield from _objects(text, variable)
     for text in pages:
-        yield {found["name"]: _text_at(text, found.end()) for found in _mentions(_MEMBER, text)}
+        yield _set_by_parts(text, list(_mentions(_MEMBER, text)))
+    yield from _quoted_objects(page)
+
+
+def _set_by_parts(page: str, members: Sequence[re.Match[str]]) -> Mapping[str, str]:
+    return {
+        found["name"]: _text_at(page, found.end()) for found in members if not _is_commented_out(page, found.start())
+    }
+
+
+def _quoted_objects(page: str) -> Iterator[Mapping[str, str]]:
+    """What the variable is set to in a quoted script (the address of an outer one, say), or in the page's elements."""
+    for place in _places(page):
+        quoted = page[place : place + _LONGEST_LEAD]
+        if element := _ELEMENT.match(quoted):
+            yield _object(html.unescape(quoted[element.end() :]), 0)[0]
+        for plain in {html.unescape(quoted), unquote(quoted)} - {quoted}:
+            if variable := _VARIABLE.match(plain):
+                yield from _objects(plain, variable)
+
+
+def _places(page: str) -> Iterator[int]:
+    place = -1
+    for _ in range(_MOST_VARIABLES):
+        place = page.find(_NAME, place + 1)
+        if place < 0:
+            return
+        yield place
 
 
 def _mentions(form: re.Pattern[str], page: str) -> Iterator[re.Match[str]]:
@@ -72,12 +107,17 @@ def _mentions(form: re.Pattern[str], page: str) -> Iterator[re.Match[str]]:
 
 def _encoded_scripts(page: str) -> Iterator[str]:
     for found in islice(_ENCODED_SCRIPT.finditer(page), _MOST_VARIABLES):
-        try:
-            script = base64.b64decode(found[1] + "=" * (-len(found[1]) % 4), validate=True)
-        except binascii.Error:
-            continue
-        if b"kimi_ajax" in script:
-            yield script.decode("utf-8", "replace")
+        script = _from_base64(found[1])
+        if _NAME in script:
+            yield script
+
+
+def _from_base64(text: str) -> str:
+    """The text that is meant, or nothing if there is none."""
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True).decode("utf-8", "replace")
+    except (binascii.Error, ValueError):
+        return ""
 
 
 def _is_commented_out(page: str, place: int) -> bool:
@@ -93,8 +133,11 @@ def _objects(page: str, variable: re.Match[str]) -> Iterator[Mapping[str, str]]:
     """The objects that a variable is set to: one; or those of which one is made, as `Object.assign` does."""
     place = variable.end()
     if variable["opening"] != "{":
+        text = _text_at(page, place)
+        if variable["lead"].rstrip(" (").endswith("atob"):
+            text = _from_base64(text)
         if "JSON.parse" in variable["lead"]:
-            yield _object(_text_at(page, place), 0)[0]
+            yield _object(unquote(text) if "decodeURI" in variable["lead"] else text, 0)[0]
         return
     values: dict[str, str] = {}
     while True:

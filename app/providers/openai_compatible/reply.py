@@ -57,6 +57,8 @@ class ReplyReader(Reader):
     def __init__(self, name: str, max_characters: int) -> None:
         super().__init__(name, max_characters)
         self._calls = ToolCallReader(name)
+        self._within_call = False
+        self._behind_call: list[Delta] = []
         self._seen = _Seen()
 
     def feed(self, document: Json) -> list[Delta]:
@@ -70,7 +72,7 @@ class ReplyReader(Reader):
         usage = document.get("usage")
         choice = _first_choice(document)
         if choice is not None:
-            reason = choice.get("finish_reason")
+            reason = choice.get("finish_reason") if "finish_reason" in choice else _reason_elsewhere(choice)
             usage = usage or choice.get("usage")
             delta, message = choice.get("delta"), choice.get("message")
             if isinstance(delta, dict) and (delta or choice.get("logprobs")):
@@ -85,6 +87,17 @@ class ReplyReader(Reader):
                 self._finish(reason)
         if usage or not _COUNTS.isdisjoint(document):
             self.usage = usage_of(usage) or _usage_elsewhere(document) or self.usage
+        return self._in_order(deltas) if self._seen.tool_calls else deltas
+
+    def _in_order(self, deltas: list[Delta]) -> list[Delta]:
+        """What comes within a call, behind it: most dialects can't go on with a call after something else."""
+        if self._within_call and (len(deltas) != 1 or deltas[0].tool_call is None):
+            self._behind_call += [delta for delta in deltas if delta.tool_call is None]
+            deltas = [delta for delta in deltas if delta.tool_call is not None]
+        self._within_call = self._calls.within_call
+        if not self._within_call and self._behind_call:
+            deltas += self._behind_call
+            self._behind_call = []
         return deltas
 
     def end(self) -> Iterator[Delta]:
@@ -98,9 +111,11 @@ class ReplyReader(Reader):
         reason = self._finish_reason or "stop"
         for part in self._calls.flush(cut=reason in ("length", "content_filter")):
             yield Delta(tool_call=part)
-        if self._seen.tool_calls and reason == "stop":
+        yield from self._behind_call
+        calls = self._seen.tool_calls and self._calls.has_named
+        if calls and reason == "stop":
             reason = "tool_calls"
-        if not self._characters and not self._seen.tool_calls:
+        if not self._characters and not calls:
             if reason == "content_filter":
                 raise MessageRefused(f"{self._name}'s content filter removed the whole answer.", param="messages")
             if reason != "length":
@@ -241,9 +256,14 @@ def reader_for(name: str, max_characters: int, wanted: int) -> ReplyReader:
 def _first_choice(document: Json) -> Json | None:
     choices = document.get("choices")
     for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, dict) and choice.get("index", 0) in (0, None):
+        if isinstance(choice, dict) and choice.get("index", 0) in (0, None, "0"):
             return choice
     return None
+
+
+def _reason_elsewhere(choice: Json) -> object:
+    """The finish reason of an upstream that has another name for it."""
+    return choice.get("finishReason") or choice.get("stop_reason")
 
 
 def _texts(said: Json) -> list[tuple[_Kind, str]]:
@@ -259,6 +279,8 @@ def _texts(said: Json) -> list[tuple[_Kind, str]]:
         texts.append(("text", content))
     elif isinstance(content, list):
         texts += [_of_part(part) for part in content]
+    elif content:
+        texts.append(_of_part(content))
     if refusal := said.get("refusal"):
         texts.append(("refusal", text_in(refusal)))
     return texts
@@ -266,7 +288,7 @@ def _texts(said: Json) -> list[tuple[_Kind, str]]:
 
 def _of_part(part: object) -> tuple[_Kind, str]:
     kind = part.get("type") if isinstance(part, dict) else None
-    if kind in THOUGHT_PARTS or (isinstance(part, dict) and part.get("thought") is True):
+    if (isinstance(kind, str) and kind in THOUGHT_PARTS) or (isinstance(part, dict) and part.get("thought") is True):
         return "reasoning", text_in(part)
     return ("refusal" if kind == "refusal" else "text"), text_in(part)
 

@@ -1,7 +1,6 @@
 """Tool calls from their parts, however an upstream numbers them, passed on one call after the other. Pure."""
 
 import json
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,13 +8,16 @@ from app.domain.chat import ToolCallDelta
 from app.domain.errors import UnexpectedReply
 from app.domain.json import object_text
 from app.domain.message_shapes import CALL_EXTRAS
-from app.providers.openai_compatible.object_end import ObjectEnd
+from app.domain.surrogates import whole_pairs
+from app.providers.api_upstream.call_ids import CallIds
+from app.providers.api_upstream.object_end import ObjectEnd
 
 Wire = Mapping[str, object]
 
 _MOST_CALLS = 128
 # Spaces around an empty object included.
 _LONGEST_BARE = 1000
+_LONGEST_INDEX = 9
 
 
 @dataclass(slots=True)
@@ -33,6 +35,8 @@ class _Call:
     told: int = 0
     """How many pieces of the arguments have been passed on."""
     begun: bool = False
+    half: str = ""
+    """Of a character whose other half is to come with the next piece."""
     end: ObjectEnd = field(default_factory=ObjectEnd)
     whole: str | None = None
     """The arguments, joined when they were complete, if they could be read then."""
@@ -67,15 +71,17 @@ class _Call:
 
     def add(self, arguments: str) -> None:
         """Add a piece to the arguments."""
+        if self.half or not arguments.isascii():
+            arguments, self.half = whole_pairs(self.half + arguments)
+        arguments = self.end.feed(arguments)
         self.pieces.append(arguments)
         self.size += len(arguments)
-        self.end.feed(arguments)
 
     def begin_anew(self) -> None:
         """Forget the arguments."""
         self.pieces.clear()
         self.size = 0
-        self.end, self.whole, self.complete_at, self.value = ObjectEnd(), None, -1, None
+        self.end, self.whole, self.complete_at, self.value, self.half = ObjectEnd(), None, -1, None, ""
 
     def repeats(self, arguments: str) -> bool:
         """Whether these are the whole arguments once more."""
@@ -144,9 +150,20 @@ class ToolCallReader:
     def __init__(self, upstream: str) -> None:
         self._upstream = upstream
         self._calls: list[_Call] = []
-        self._ids: set[str] = set()
+        self._ids = CallIds("call_")
         self.size = 0
         self._current = 0
+
+    @property
+    def has_named(self) -> bool:
+        """Whether any call has a name: one without is no call."""
+        return any(call.name for call in self._calls)
+
+    @property
+    def within_call(self) -> bool:
+        """Whether a call has begun whose arguments are still to come."""
+        call = self._calls[self._current] if self._current < len(self._calls) else None
+        return call is not None and call.begun and not call.is_complete
 
     def feed(self, parts: Sequence[Wire]) -> Iterator[ToolCallDelta]:
         """What can be passed on after these parts, which came together and belong to different calls.
@@ -157,8 +174,7 @@ class ToolCallReader:
         touched: list[_Call] = []
         for wire in parts:
             call_id, name, arguments = _read(wire)
-            index = wire.get("index")
-            index = index if isinstance(index, int) and not isinstance(index, bool) else None
+            index = _index(wire.get("index"))
             call = self._continued(index, call_id, name, arguments, touched) or self._begin(index)
             touched.append(call)
             self._add(call, wire)
@@ -231,10 +247,7 @@ class ToolCallReader:
     def _name(self, call: _Call) -> None:
         """Give the call its id, which is told with its name."""
         if call.name and not call.id:
-            call.id = call.wire_id
-            if not call.id or call.id in self._ids:
-                call.id = f"call_{secrets.token_hex(12)}"
-            self._ids.add(call.id)
+            call.id = self._ids.unique(call.wire_id)
 
     def _begin(self, index: int | None) -> _Call:
         if len(self._calls) == _MOST_CALLS:
@@ -310,6 +323,12 @@ def _read(wire: Wire) -> tuple[str, str, str]:
     call_id = wire.get("id")
     call_id = str(call_id) if isinstance(call_id, int) else _word(call_id)
     return call_id, _word(function.get("name")), _arguments(function.get("arguments"))
+
+
+def _index(value: object) -> int | None:
+    if isinstance(value, str) and len(value) <= _LONGEST_INDEX and value.isascii() and value.isdigit():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _begins(arguments: str) -> bool:

@@ -103,7 +103,15 @@ def test_an_empty_answer_is_a_message_without_content() -> None:
 
 def test_a_native_message_stays_but_for_the_model_s_name() -> None:
     """What is known of it beside is of no consequence; a notice of the gateway's is a block below."""
-    own = {"id": "msg_own", "type": "message", "content": [{"type": "thinking", "signature": "s"}], "model": "own"}
+    own: dict[str, object] = {
+        "id": "msg_own",
+        "type": "message",
+        "role": "assistant",
+        "model": "own",
+        "stop_reason": "end_turn",
+        "content": [{"type": "thinking", "signature": "s"}],
+        "usage": {"output_tokens": 3},
+    }
     assert written("Hi", native=own) == {**own, "model": "kimi"}
     told = answer("Hi", native=own)
     noted = replace(told, ending=replace(told.ending, notice="> Note")).as_shown()

@@ -113,6 +113,13 @@ def test_an_answer_that_is_too_long_is_given_up() -> None:
             read(*documents, native=True, most=100)
 
 
+def test_what_waits_for_the_end_of_a_call_is_bounded() -> None:
+    """It is taken in one go, which may not take long."""
+    other = [{**start("text", text="x"), "index": index + 1} for index in range(10_001)]
+    with pytest.raises(UnexpectedReply, match="at a time"):
+        read(start("tool_use", id="t", name="n"), *other)
+
+
 def test_a_model_that_gave_up_is_no_answer() -> None:
     """A reason that means a failure is one."""
     with pytest.raises(UpstreamUnavailable):

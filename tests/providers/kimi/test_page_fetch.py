@@ -94,6 +94,42 @@ async def test_a_redirect_on_the_site_is_followed_with_its_cookies() -> None:
     assert clearance.page_url == f"http://127.0.0.1:{site.port}/chat/new?a=b%20c"
 
 
+async def test_interim_responses_come_before_the_page() -> None:
+    """Early hints say what the page will need, and nothing that the gateway needs; without end they are no page."""
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n"
+    async with server(hints * 3 + PAGE) as site:
+        assert (await _reader(site.url).fetch()).nonce == NONCE
+    async with server(hints * 1000) as site:
+        assert (await _refusal(site.url)).code == "upstream_unavailable"
+
+
+async def test_a_connection_that_was_closed_meanwhile_is_no_failure() -> None:
+    """A server may close what it has kept just as the next request is sent on it."""
+    kept = reply(b"", "Location: /chat/new", status="302 Found")
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(kept)
+        await reader.readuntil(b"\r\n\r\n")
+        raise ConnectionResetError
+
+    async with server(hang_up, PAGE) as site:
+        assert (await _reader(site.url).fetch()).nonce == NONCE
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        b"<html><head><title>Just a moment...</title></head><body>Checking.</body></html>",
+        b'<html><body><form id="challenge-form" method="POST"></form></body></html>',
+        b"<html><script>window._cf_chl_opt = {};</script></html>",
+    ],
+)
+async def test_a_challenge_is_known_by_its_page_alone(page: bytes) -> None:
+    """Whatever its status: the page that was asked for isn't there."""
+    async with server(reply(page, "Connection: close")) as site:
+        assert (await _refusal(site.url)).code == "cloudflare_challenge"
+
+
 async def test_redirects_in_a_circle_end() -> None:
     """After a handful."""
     async with server(_redirect("/chat/")) as site:

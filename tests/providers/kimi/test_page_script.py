@@ -1,10 +1,12 @@
 """What is read off the chat page's script, however WordPress and its plugins write it."""
 
 import base64
+import html
 import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -87,6 +89,27 @@ def _page(script: str) -> str:
             + base64.b64encode(f"var kimi_ajax = {SCRIPT};".encode()).decode()
             + '" defer></script><script>',
             id="in the address of a script",
+        ),
+        pytest.param(
+            f'</script><script src="data:text/javascript,{quote(f"var kimi_ajax = {SCRIPT};")}"></script><script>',
+            id="in the address of a script, quoted",
+        ),
+        pytest.param(html.escape(f"var kimi_ajax = {SCRIPT};"), id="escaped as text"),
+        pytest.param(f"</script><i data-kimi_ajax='{html.escape(SCRIPT)}'></i><script>", id="in an attribute"),
+        pytest.param(f'</script><i data-kimi_ajax="{html.escape(SCRIPT)}"></i><script>', id="in another attribute"),
+        pytest.param(
+            f'</script><script type="application/json" id="kimi_ajax">{SCRIPT}</script><script>', id="in an element"
+        ),
+        pytest.param(f"var kimi_ajax = JSON.parse(decodeURIComponent('{quote(SCRIPT)}'));", id="decoded and parsed"),
+        pytest.param(
+            f"var kimi_ajax = JSON.parse(atob('{base64.b64encode(SCRIPT.encode()).decode()}'));", id="from base64"
+        ),
+        pytest.param(f'var kimi_ajax = {{"ajax_url":"{AJAX_URL}","nonce":" {NONCE}\n"}};', id="with blanks around it"),
+        pytest.param(f"var kimi_ajax = {{nonce: 'cached-one'}}; var kimi_ajax = {SCRIPT};", id="after an older one"),
+        pytest.param(
+            f"var kimi_ajax = {{nonce: 'cached-one', ajax_url: 'x'}}; "
+            f"kimi_ajax.nonce = '{NONCE}'; kimi_ajax.ajax_url = '{AJAX_URL}';\n// kimi_ajax.nonce = 'commented-out'",
+            id="put right afterwards",
         ),
         pytest.param(f"var kimi_ajax = {SCRIPT}; var kimi_ajax = {{}};", id="before an empty one"),
         pytest.param(f"if (kimi_ajax == null) kimi_ajax = load();\nvar kimi_ajax = {SCRIPT};", id="after its own use"),

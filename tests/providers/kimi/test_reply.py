@@ -35,6 +35,8 @@ def _success(message: object) -> bytes:
         b'/* {"success":false} */ {"success":true,"data":{"message":"Hello"}} /* cached */',
         b'Notice: Undefined index: kimi in /x.php on line 3 {"success":true,"data":{"message":"Hello"}}',
         b'PHP Notice: {0} {"debug":{"success":false}} {"success":true,"data":{"message":"Hello"}}',
+        b'{"success":true,\n"data":{"message":"Hello","debug":"a\n\tb"}}',
+        b'<b>x</b> {"success":true,"data":{"debug":"a\n\tb","message":"Hello"}}',
         b'D\xe9bogage {"success":true,"data":{"message":"Hello"}} d\xe9bogage',
     ],
 )

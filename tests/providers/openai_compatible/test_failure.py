@@ -98,6 +98,9 @@ CASES: list[tuple[str, Any, type[GatewayError]]] = [
     ("400 Bad", [error("API key expired. Please renew the API key.")], UpstreamKeyRejected),
     ("429 Slow", b"data: " + json.dumps(error("You exceeded your current quota")).encode(), UpstreamQuotaExhausted),
     ("200 OK", {"choices": [{"error": {"code": 502, "message": "Provider down"}}]}, UpstreamUnavailable),
+    ("200 OK", {"choices": None, "base_resp": {"status_code": 1002, "status_msg": "rate limit"}}, UpstreamRateLimited),
+    ("200 OK", {"error": {"error": {"message": "Overloaded", "code": 503}}}, UpstreamUnavailable),
+    ("200 OK", {"error": True, "message": "Overloaded, try again later"}, UpstreamUnavailable),
 ]  # fmt: skip
 
 

@@ -13,9 +13,9 @@ from structlog.testing import capture_logs
 
 from app.domain.errors import UnexpectedReply
 from app.domain.json import object_text, read_json_list, read_json_object
+from app.providers.api_upstream.object_end import ObjectEnd
 from app.providers.api_upstream.sse_decoder import SseDecoder
 from app.providers.base import BaseProvider
-from app.providers.openai_compatible.object_end import ObjectEnd
 from app.providers.openai_compatible.reply import ReplyReader
 from tests.providers.openai_compatible.upstream import delta, provider_at, raw_upstream, stream, wanted
 

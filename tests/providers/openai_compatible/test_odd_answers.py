@@ -8,7 +8,7 @@ import pytest
 
 from app.chat.deltas import gather
 from app.domain.chat import Completion, ToolCall, Usage
-from app.domain.errors import UnexpectedReply, UpstreamUnavailable
+from app.domain.errors import EmptyReply, UnexpectedReply, UpstreamUnavailable
 from tests.providers.openai_compatible.upstream import (
     DONE,
     chunked,
@@ -83,6 +83,14 @@ async def whole(body: object) -> Completion:
                      id="lines-of-json"),
         pytest.param([*PIECES, STOP, b"[DONE]\n"], id="done-without-data"),
         pytest.param([b"data: {\ndata: " + PIECES[0][7:], *PIECES[1:], STOP], id="json-over-two-lines"),
+        pytest.param([b"\0" + PIECES[0], b" " + PIECES[1], b"\xef\xbb\xbf" + PIECES[2], STOP], id="dirt-before-data"),
+        pytest.param([piece.replace(b"data:", b"Data :") for piece in (*PIECES, STOP)], id="data-in-other-letters"),
+        pytest.param([chunk(delta={"content": {"type": "text", "text": TEXT}}), STOP], id="a-part-without-its-list"),
+        pytest.param([chunk(delta={"content": [{"type": ["x"]}, {"type": {}}, {"text": TEXT}]}), STOP], id="odd-types"),
+        pytest.param([chunk(index="0", delta={"content": TEXT}), STOP], id="a-text-for-the-index"),
+        pytest.param([*PIECES, chunk(delta={}, finishReason="stop")], id="the-reason-in-camel-case"),
+        pytest.param([event({"status": "ok", "message": "Routed."}), *PIECES, STOP,
+                      event({"code": 0, "msg": "success"}), DONE], id="all-is-well-in-the-envelope"),
     ],
 )  # fmt: skip
 async def test_the_text_comes_whole_and_once(pieces: Sequence[bytes]) -> None:
@@ -110,6 +118,14 @@ async def test_the_body_tells_what_it_is(body: bytes, kind: str, streaming: bool
         else:
             answer = await provider.create_completion(wanted())
     assert (answer.text, answer.finish_reason) == (TEXT, "stop")
+
+
+@pytest.mark.parametrize("hold", [False, True])
+async def test_a_stream_that_nobody_asked_for_ends_with_its_last_event(hold: bool) -> None:
+    """Whether the connection is left open behind it, or lost before the last chunk."""
+    answer = chunked(*PIECES, STOP, DONE)
+    async with raw_upstream(answer, hold=hold) as upstream, provider_at(upstream.base_url) as provider:
+        assert (await provider.create_completion(wanted())).text == TEXT
 
 
 async def test_reasons_that_cannot_be_believed_do_not_make_a_lost_connection_an_end() -> None:
@@ -152,6 +168,9 @@ ALPHA, BETA = '{"path": "alpha"}', '{"path": "beta"}'
                      id="text-in-a-text-and-an-object"),
         pytest.param([call("a", "read", " \n" + ALPHA, index=0), call("b", "read", BETA + "\n", index=1)],
                      id="spaces-around"),
+        pytest.param([call("a", "read", ALPHA[:5], index="0"), call("b", "read", BETA[:5], index="1"),
+                      call(None, None, ALPHA[5:], index="0"), call(None, None, BETA[5:], index="1")],
+                     id="indexes-that-are-texts"),
     ],
 )  # fmt: skip
 async def test_parts_that_belong_together_come_together(parts: list[dict[str, object]]) -> None:
@@ -178,6 +197,45 @@ async def test_no_arguments_are_an_empty_object(arguments: object) -> None:
     answers = [await whole(message(content=None, tool_calls=[found]))]
     answers.append(joined(await streamed(*stream(delta(tool_calls=[{**found, "index": 0}]), STOP, DONE))))
     assert [answer.tool_calls for answer in answers] == [(ToolCall("a", "now", "{}"),)] * 2
+
+
+async def test_arguments_are_valid_json_though_their_pieces_are_not() -> None:
+    """Raw line ends and tabs within a text are escaped, and a pair of surrogates may come in two events."""
+    pieces = ['{\n\t"path": "a', "\n\tb\ud83d", '\ude00"\n}']
+    lines = [json.dumps({"choices": [{"delta": {"tool_calls": [call("a", "read", piece)]}}]}) for piece in pieces]
+    answer = joined(await streamed(*stream(*[f"data: {line}\n\n".encode() for line in lines], STOP, DONE)))
+    assert answer.tool_calls[0].arguments == '{\n\t"path": "a\\u000a\\u0009b😀"\n}'
+    assert calls_of(await whole(message(content=None, tool_calls=[call("a", "read", '{"path": "a\tb"}')]))) == [
+        ("read", {"path": "a\tb"})
+    ]
+
+
+async def test_what_comes_within_a_call_comes_behind_it() -> None:
+    """Most dialects can't go on with a call after something else; the call's end is not waited for in vain."""
+    middle = [delta(content="Rain "), delta(reasoning="Hm."), delta(content="on the ", annotations=[{"type": "x"}])]
+    begun, ended = delta(tool_calls=[call("a", "read", ALPHA[:9])]), delta(tool_calls=[call(None, None, ALPHA[9:])])
+    deltas = await streamed(*stream(begun, *middle, ended, delta(content="roof."), STOP, DONE))
+    places = [place for place, part in enumerate(deltas) if part.tool_call is not None]
+    assert places == [0, 1]
+    answer = joined(deltas)
+    assert (answer.text, answer.reasoning, calls_of(answer)) == (TEXT, "Hm.", [A])
+    assert answer.extras == {"annotations": [{"type": "x"}]}
+    without = joined(await streamed(*stream(delta(tool_calls=[call("a", "now", "")]), *PIECES, STOP, DONE)))
+    assert (without.text, calls_of(without)) == (TEXT, [("now", {})])
+
+
+async def test_raw_control_characters_in_an_answer_are_read() -> None:
+    """Servers that put their JSON together by hand don't escape line ends."""
+    assert (await whole(b'{"choices":[{"message":{"content":"a\n\tb"}}]}')).text == "a\n\tb"
+
+
+@pytest.mark.parametrize("nothing", [{"id": "a"}, {"id": "a", "type": "custom", "custom": {"name": "f", "input": "x"}}])
+async def test_calls_of_nothing_are_no_answer(nothing: dict[str, object]) -> None:
+    """A call without a function, and nothing else, is an empty answer, whole and streamed."""
+    with pytest.raises(EmptyReply):
+        await whole(message(content=None, tool_calls=[nothing]))
+    with pytest.raises(EmptyReply):
+        await streamed(*stream(delta(tool_calls=[nothing]), STOP, DONE))
 
 
 @pytest.mark.parametrize(

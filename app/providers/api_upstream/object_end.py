@@ -3,6 +3,8 @@
 import re
 
 _MARKS = re.compile(r'[{}"\\]')
+_CONTROL = re.compile(r"[\x00-\x1f]")
+_ESCAPES = {code: f"\\u{code:04x}" for code in range(32)}
 
 
 class ObjectEnd:
@@ -14,16 +16,35 @@ class ObjectEnd:
         is_over: The object's last brace has come, and nothing but spaces after it.
     """
 
-    __slots__ = ("_depth", "_escaped", "_in_text", "_spoilt", "begins", "is_blank", "is_over")
+    __slots__ = ("_depth", "_escaped", "_in_text", "_quotes", "_spoilt", "begins", "is_blank", "is_over")
 
     def __init__(self) -> None:
         self._depth = 0
         self._in_text = self._escaped = self._spoilt = False
+        # Where the quotes of a piece are that begin and end texts, while somebody wants to know.
+        self._quotes: list[int] | None = None
         self.is_blank = True
         self.begins = self.is_over = False
 
-    def feed(self, piece: str) -> None:
-        """Take the next piece."""
+    def feed(self, piece: str) -> str:
+        """Take the next piece. Returns it as JSON has it: with control characters escaped that stand within a text."""
+        if piece.isprintable() or _CONTROL.search(piece) is None:
+            self._take(piece)
+            return piece
+        is_text = self._in_text
+        blanks = len(piece) - len(piece.lstrip()) if self.is_blank else 0
+        quotes: list[int] = []
+        self._quotes = quotes
+        self._take(piece)
+        self._quotes = None
+        parts, start = [], 0
+        for place in (*[blanks + quote for quote in quotes], len(piece)):
+            part = piece[start:place]
+            parts.append(part.translate(_ESCAPES) if is_text else part)
+            start, is_text = place, not is_text
+        return "".join(parts)
+
+    def _take(self, piece: str) -> None:
         if self.is_blank:
             piece = piece.lstrip()
             if not piece:
@@ -45,6 +66,8 @@ class ObjectEnd:
                 continue
             if mark == '"':
                 self._in_text = not self._in_text
+                if self._quotes is not None:
+                    self._quotes.append(place)
             elif mark == "\\":
                 escaped = place + 1
             elif not self._in_text:
