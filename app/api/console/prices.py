@@ -43,7 +43,7 @@ class PricePages:
             row = _row(form)
         except ValueError as fault:
             return await self._shown(request, values=form, fault=str(fault))
-        await self._database.run(lambda connection: change_prices(self._database, connection, actor, [row]))
+        await self._database.change(lambda connection: change_prices(self._database, connection, actor, [row]))
         return RedirectResponse(f"{home_of(request)}/prices", HTTPStatus.SEE_OTHER)
 
     async def _shown(self, request: Request, *, values: Mapping[str, str] | None = None, fault: str = "") -> Response:
