@@ -41,6 +41,8 @@ _DAY = 86_400_000
 _CHANGES_KEPT = _DAY
 _CLOSED_KEPT = 30 * _DAY
 _CLEANING_SECONDS = 600.0
+# The first time; workers that start together shall not all clean together.
+_FIRST_CLEANING_SECONDS = 30.0
 _ADOPTING_SECONDS = 10.0
 _DELETED_AT_ONCE = 5000
 # Recorded texts are kept for so long at most.
@@ -88,6 +90,7 @@ class LedgerWriter:
         self._adopted: list[JournalFile] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+        self._carried = 0.0
         self.written = 0
         self.unfit = 0
 
@@ -130,10 +133,12 @@ class LedgerWriter:
         for file in self._journal.files():
             self._carry(file, own=True)
         self._carry_memory()
+        self._carried = time.monotonic()
         return self.written - before
 
     def _run(self) -> None:
-        adopting = cleaning = 0.0
+        adopting = 0.0
+        cleaning = time.monotonic() + random.uniform(0, _FIRST_CLEANING_SECONDS)  # noqa: S311
         away = False
         while True:
             stopping = self._stopping.is_set()
@@ -258,14 +263,14 @@ class LedgerWriter:
             forget_recordings(connection, now() - _TEXTS_KEPT)
         self._forget_key_hours()
         texts_kept = min(self._kept, _TEXTS_KEPT)
-        while self._delete_texts(now() - texts_kept) and not self._stopping.wait(_OTHERS_TURN_SECONDS):
+        while self._delete_texts(now() - texts_kept) and self._goes_on():
             pass
         # Texts go first.
-        while self._is_too_large() and self._delete_texts(now()) and not self._stopping.wait(_OTHERS_TURN_SECONDS):
+        while self._is_too_large() and self._delete_texts(now()) and self._goes_on():
             pass
-        while self._delete(id_at(now() - self._kept)) and not self._stopping.wait(_OTHERS_TURN_SECONDS):
+        while self._delete(id_at(now() - self._kept)) and self._goes_on():
             pass
-        while self._is_too_large() and self._delete(id_at(now())) and not self._stopping.wait(_OTHERS_TURN_SECONDS):
+        while self._is_too_large() and self._delete(id_at(now())) and self._goes_on():
             pass
 
     def _forget_key_hours(self) -> None:
@@ -276,8 +281,16 @@ class LedgerWriter:
         for key in keys:
             with self._database.transaction() as connection:
                 forget_key_hours(connection, key, before)
-            if self._stopping.wait(_OTHERS_TURN_SECONDS):
+            if not self._goes_on():
                 return
+
+    def _goes_on(self) -> bool:
+        """Between two steps of cleaning: let others write, and new calls not wait for the end. False at the end."""
+        if self._stopping.wait(_OTHERS_TURN_SECONDS):
+            return False
+        if time.monotonic() >= self._carried + _PAUSE_SECONDS:
+            self.carry_all()
+        return True
 
     def _is_too_large(self) -> bool:
         with self._database.transaction(reads=True) as connection:

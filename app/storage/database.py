@@ -59,6 +59,8 @@ _OPTION_REFUSED = (
 _PATIENCE_SECONDS = 120
 # As SQLite tells it.
 _INCREMENTAL = 2
+# Bytes that SQLite's file of what is written (`-wal`) keeps when all of it is in the database.
+_MOST_WAL = 16 * 1024 * 1024
 # Two for requests' sake (the event loop's thread, the ledger's writer), one more for a report.
 _CONNECTIONS = 3
 _REPORT_SECONDS = 10.0
@@ -288,7 +290,8 @@ def _sqlite(url: URL, timeout: float) -> Engine:
         if connection.execute("PRAGMA auto_vacuum").fetchone() != (_INCREMENTAL,):
             # Only in a new file: setting it writes, and so would wait for whoever else writes.
             connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        # What has been written while somebody read for long makes the further file large: it becomes smaller again.
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", f"journal_size_limit={_MOST_WAL}"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")

@@ -685,6 +685,20 @@ def test_old_rows_go_and_sums_stay(database: Database, tmp_path: Path) -> None:
     assert _total(database) == {"k_ada": 2}
 
 
+def test_new_calls_don_t_wait_for_the_end_of_a_cleaning(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a setting was changed it may take minutes."""
+    monkeypatch.setattr("app.ledger.writer._PAUSE_SECONDS", 0)
+    journal = _journal(tmp_path)
+    writer = _writer(database, journal, kept_days=1)
+    Ledger(journal).call_ended(_record(began=(now() - 3 * 24 * _HOUR) / 1000))
+    writer.carry_all()
+    Ledger(journal).call_ended(_record(model="new", served_model="new"))
+    writer.clean()
+    assert [row["served"] for row in _rows(database)] == ["new"]
+
+
 def test_a_database_that_is_too_large_loses_its_oldest_rows(tmp_path: Path) -> None:
     """DATABASE_MAX_MB holds, and the file becomes smaller."""
     database = Database(f"sqlite:///{tmp_path}/gateway.db", timeout=5)

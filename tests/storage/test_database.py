@@ -15,7 +15,7 @@ from app.settings import SettingsError
 from app.storage.database import Database, DatabaseAway
 from app.storage.keys import list_keys
 from tests import databases
-from tests.live import WAIT_SECONDS
+from tests.live import WAIT_SECONDS, until
 
 shared_postgres = databases.shared_postgres
 database_url = databases.database_url
@@ -105,6 +105,24 @@ def test_whoever_reads_doesn_t_wait_for_who_writes(database: Database, database_
         writing.execute(text("DELETE FROM request"))
         with other.transaction(reads=True) as reading:
             assert list_keys(reading) == []
+
+
+def test_what_was_written_during_a_long_report_doesn_t_keep_its_room(tmp_path: Path) -> None:
+    """SQLite's further file grows while somebody reads what was before, and is short again soon after."""
+    with closing(Database(f"sqlite:///{tmp_path}/gateway.db")) as database:
+
+        def write(megabytes: int) -> int:
+            for _ in range(megabytes):
+                with database.transaction() as connection:
+                    connection.execute(text("INSERT INTO filled VALUES (zeroblob(1000000))"))
+            return (tmp_path / "gateway.db-wal").stat().st_size // 1_000_000
+
+        with database.transaction() as connection:
+            connection.execute(text("CREATE TABLE filled (bytes BLOB)"))
+        with database.transaction(reads=True) as connection:
+            connection.execute(text("SELECT count(*) FROM filled")).scalar()
+            assert write(30) >= 30
+        assert until(lambda: write(1) < 20)
 
 
 def test_a_step_may_take_longer_than_a_statement(database_url: str) -> None:
