@@ -148,6 +148,7 @@ class LedgerWriter:
                 if time.monotonic() >= adopting:
                     adopting = time.monotonic() + _ADOPTING_SECONDS
                     self.adopt()
+                    self._journal.leave_if_gone()
                 self.carry_all()
                 if away:
                     _log.info("ledger_database_back")

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -299,6 +300,24 @@ def test_a_full_journal_is_followed_by_a_new_one_and_deleted(database: Database,
     assert len(list(tmp_path.glob("*.journal"))) == 1
     assert len(_rows(database)) == 90
     assert _total(database) == {"k_ada": 90}
+
+
+def test_a_journal_that_somebody_deletes_is_followed_by_a_new_one(database: Database, tmp_path: Path) -> None:
+    """What comes from then on is on the disk again; what was in it is carried over all the same."""
+    journal = _journal(tmp_path / "journal")
+    writer, ledger = _writer(database, journal), Ledger(journal)
+    ledger.call_ended(_record())
+    shutil.rmtree(tmp_path / "journal")
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(2):
+            journal.leave_if_gone()
+            ledger.call_ended(_record())
+    assert [line["event"] for line in logs] == ["journal_gone"]
+    (file,) = (tmp_path / "journal").iterdir()
+    assert file.read_bytes().count(b"\n") == 2
+    assert writer.carry_all() == 3
+    assert len(_rows(database)) == 3
+    assert list((tmp_path / "journal").iterdir()) == [file]
 
 
 def test_lines_that_come_while_a_file_is_finished_aren_t_deleted_with_it(
