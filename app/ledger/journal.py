@@ -13,7 +13,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -248,12 +248,19 @@ class Journal:
             if self._memory:
                 _log.error("calls_lost", count=len(self._memory), meaning="neither disk nor database took them")
 
-    def close(self) -> None:
-        """Let go of all files; whoever comes next carries over what is left."""
+    def close(self, carried: Mapping[str, int] | None = None) -> None:
+        """Let go of all files; whoever comes next carries over what is left.
+
+        Args:
+            carried: How far journals have been carried over. Those with nothing behind that are deleted.
+        """
         self.save_memory()
         with self._lock:
             for file in (*self._full, *([self._file] if self._file else [])):
-                file.close()
+                if (carried or {}).get(file.id) == file.size:
+                    file.delete()
+                else:
+                    file.close()
             self._file = None
 
     def _append_otherwise(self, line: bytes) -> None:

@@ -111,7 +111,7 @@ class LedgerWriter:
             self._journal.save_memory()
             return
         self._give_back()
-        self._journal.close()
+        self._journal.close(self._closed_whole())
         for file in self._adopted:
             file.close()
 
@@ -207,6 +207,21 @@ class LedgerWriter:
             self._taken = []
             with self._database.transaction() as connection:
                 delete_journal(connection, journal)
+
+    def _closed_whole(self) -> dict[str, int]:
+        """Close this process's journals of which nothing is left to be carried over, and say how far they were.
+
+        A gateway with another database, which may be started next, would take all of their lines for new ones.
+        """
+        whole = {file.id: file.size for file in self._journal.files() if self._positions.get(file.id) == file.size}
+        if whole:
+            try:
+                with self._database.transaction() as connection:
+                    for journal in whole:
+                        close_journal(connection, journal)
+            except DatabaseAway:
+                return {}
+        return whole
 
     def _give_back(self) -> None:
         """Let what was taken from memory wait there again."""

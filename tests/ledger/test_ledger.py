@@ -278,6 +278,19 @@ def test_what_was_killed_is_carried_over_by_whoever_comes_next(database: Databas
         assert connection.execute(text("SELECT count(*) FROM journal WHERE number IS NOT NULL")).scalar() == 0
 
 
+def test_a_gateway_that_stops_in_order_leaves_no_journal(database: Database, tmp_path: Path) -> None:
+    """One that is started with another database would count all of its calls again."""
+    journal = _journal(tmp_path)
+    writer = _writer(database, journal)
+    writer.start()
+    Ledger(journal).call_ended(_record())
+    writer.stop(10)
+    assert len(_rows(database)) == 1
+    assert list(tmp_path.glob("*.journal")) == []
+    with database.transaction(reads=True) as connection:
+        assert connection.execute(text("SELECT count(*) FROM journal WHERE number IS NOT NULL")).scalar() == 0
+
+
 def test_a_journal_of_a_living_process_is_left_alone(database: Database, tmp_path: Path) -> None:
     """Two workers that share a folder carry over their own lines only."""
     first, second = _journal(tmp_path), _journal(tmp_path)
