@@ -102,14 +102,15 @@ class JournalFile:
         self.size = end + 1
         return True
 
-    @property
-    def is_gone(self) -> bool:
-        """Whether somebody has deleted the file: what is in it is lost with this process."""
-        return not self.path.exists()
+    def ends_as_gone(self) -> bool:
+        """Take no more lines if somebody has deleted the file, and say whether that is news.
 
-    def take_no_more(self) -> None:
-        """Have no room for further lines."""
+        What is in such a file is lost with this process.
+        """
+        if not self._room or self.path.exists():
+            return False
         self._room = 0
+        return True
 
     def read(self, begin: int) -> bytes:
         """Read whole lines from a position on, up to 512 KiB; empty at the end.
@@ -222,11 +223,9 @@ class Journal:
     def leave_if_gone(self) -> None:
         """Let the next line begin another file, if somebody has deleted this one."""
         file = self._file
-        if file is not None and file.is_gone:
-            _log.warning(
-                "journal_gone", folder=str(self.folder), meaning="somebody has deleted it; another one is made"
-            )
-            file.take_no_more()  # the event loop's thread makes the other one: it may be writing to this one now
+        # The event loop's thread makes the other one: it may be writing to this one now.
+        if file is not None and file.ends_as_gone():
+            _log.warning("journal_gone", folder=str(self.folder), meaning="deleted by somebody; another is made")
 
     def done(self, file: JournalFile) -> None:
         """Delete a full file that has been carried over."""

@@ -324,6 +324,7 @@ def test_a_journal_that_somebody_deletes_is_followed_by_a_new_one(database: Data
     with structlog.testing.capture_logs() as logs:
         for _ in range(2):
             journal.leave_if_gone()
+            journal.leave_if_gone()
             ledger.call_ended(_record())
     assert [line["event"] for line in logs] == ["journal_gone"]
     (file,) = (tmp_path / "journal").iterdir()
