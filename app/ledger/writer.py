@@ -41,8 +41,6 @@ _DAY = 86_400_000
 _CHANGES_KEPT = _DAY
 _CLOSED_KEPT = 30 * _DAY
 _CLEANING_SECONDS = 600.0
-# The first time; workers that start together shall not all clean together.
-_FIRST_CLEANING_SECONDS = 30.0
 _ADOPTING_SECONDS = 10.0
 _DELETED_AT_ONCE = 5000
 # Recorded texts are kept for so long at most.
@@ -137,8 +135,7 @@ class LedgerWriter:
         return self.written - before
 
     def _run(self) -> None:
-        adopting = 0.0
-        cleaning = time.monotonic() + random.uniform(0, _FIRST_CLEANING_SECONDS)  # noqa: S311
+        adopting = cleaning = 0.0
         away = False
         while True:
             stopping = self._stopping.is_set()
