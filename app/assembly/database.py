@@ -30,7 +30,7 @@ from app.providers.stored import Catalog, UpstreamAdministration
 from app.recording.recorder import Recorder
 from app.settings import Settings, SettingsError
 from app.settings.database import DatabaseSettings
-from app.storage.database import Connection, Database, DatabaseAway
+from app.storage.database import AddressRefused, Connection, Database, DatabaseAway
 from app.storage.feed import ChangeFeed
 from app.storage.keys import list_keys
 from app.storage.limits import Worker, states_of
@@ -287,4 +287,6 @@ def prepare(database: Database) -> None:
     except DatabaseAway as error:
         if database.is_sqlite:
             raise SettingsError(f"DATABASE_URL: {database.url.database} can't be used: {error}") from None
+        if isinstance(error, AddressRefused):
+            raise SettingsError(f"DATABASE_URL: {error}") from None
         raise

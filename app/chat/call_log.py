@@ -296,6 +296,6 @@ def _outcome(error: BaseException | None) -> tuple[Outcome, str | None, int]:
         return "abandoned", None, ClientClosedRequest.status
     if isinstance(error, LimitReached | LimitsUnavailable):
         return "refused", error.code, error.status
-    return (
-        ("failed", error.code, error.status) if isinstance(error, GatewayError) else ("failed", "internal_error", 500)
-    )
+    if isinstance(error, GatewayError):
+        return "failed", error.code or error.type, error.status  # as refusals have it
+    return "failed", "internal_error", 500

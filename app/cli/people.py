@@ -46,7 +46,10 @@ def _done(options: argparse.Namespace) -> int:
         if options.action == "list":
             with database.transaction(reads=True) as connection:
                 people = list_people(connection)
-            _print_list(people, as_json=options.json)
+            if options.json:
+                print_json([_plain(person) for person in people])
+            else:
+                _print_list(people)
         elif options.action in ("create", "link"):
             with database.transaction() as connection:
                 person, ticket = _with_ticket(connection, options)
@@ -58,7 +61,10 @@ def _done(options: argparse.Namespace) -> int:
         else:
             with database.transaction() as connection:
                 person = _changed(database, connection, options)
-            _print_list([person], as_json=options.json)
+            if options.json:
+                print_json(_plain(person))
+            else:
+                _print_list([person])
     return 0
 
 
@@ -88,10 +94,8 @@ def _changed(database: Database, connection: Connection, options: argparse.Names
     return after
 
 
-def _print_list(people: list[Person], *, as_json: bool) -> None:
-    if as_json:
-        print_json([_plain(person) for person in people])
-    elif not people:
+def _print_list(people: list[Person]) -> None:
+    if not people:
         print("There are no people yet; add one with: python main.py people create NAME")
     else:
         print_table(

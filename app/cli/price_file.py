@@ -63,7 +63,7 @@ def read_prices(file: Path) -> list[Price]:
 
 def dollars_text(nano: int | None, column: str) -> str:
     """A price of the database as files have it; empty for none."""
-    return "" if nano is None else f"{nano / _factor(column):g}"
+    return "" if nano is None else f"{(Decimal(nano) / _factor(column)).normalize():f}"
 
 
 def _text_of(file: Path) -> str:

@@ -16,6 +16,7 @@ from app.cli.database_access import (
 )
 from app.cli.limit_scopes import read_owner
 from app.domain.durations import span
+from app.domain.spreadsheet import cell
 from app.domain.units import UNITS
 from app.storage.clock import now
 from app.storage.keys import list_keys
@@ -47,6 +48,9 @@ def run(options: argparse.Namespace) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
+    if not seconds:
+        print(f"--last {options.last}: nothing lies in no time; write for example 24h", file=sys.stderr)
+        return 2
     return told(lambda: _shown(options, seconds))
 
 
@@ -69,7 +73,7 @@ def _shown(options: argparse.Namespace, seconds: float) -> int:
     elif options.csv:
         writer = csv.DictWriter(sys.stdout, (options.by, *_SHOWN))
         writer.writeheader()
-        writer.writerows(table)
+        writer.writerows({name: cell(value) for name, value in row.items()} for row in table)
     elif not table:
         print(f"Nothing was used in the last {options.last}.")
     else:

@@ -166,7 +166,8 @@ def only_key(connection: Connection, words: str, project: str | None = None) -> 
     """
     found = find_key(connection, words, project)
     if not found:
-        raise KeyFault(f"There is no key {words!r}; a revoked one is found by its id.")
+        where = "" if project is None else f" in the project {project!r}"
+        raise KeyFault(f"There is no key {words!r}{where}; a revoked one is found by its id.")
     if len(found) > 1:
         where = ", ".join(f"{key.id} in {key.project}" for key in found)
         raise KeyFault(f"Several keys have the name {words!r}: {where}. Name the project, or the id.")

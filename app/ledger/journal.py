@@ -13,7 +13,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -100,6 +100,16 @@ class JournalFile:
         # Last, so that a line that has an end is whole, wherever the process is killed.
         self._memory[end] = _NEW_LINE
         self.size = end + 1
+        return True
+
+    def ends_as_gone(self) -> bool:
+        """Take no more lines if somebody has deleted the file, and say whether that is news.
+
+        What is in such a file is lost with this process.
+        """
+        if not self._room or self.path.exists():
+            return False
+        self._room = 0
         return True
 
     def read(self, begin: int) -> bytes:
@@ -210,6 +220,13 @@ class Journal:
         """Whether a file gets new lines."""
         return file is self._file
 
+    def leave_if_gone(self) -> None:
+        """Let the next line begin another file, if somebody has deleted this one."""
+        file = self._file
+        # The event loop's thread makes the other one: it may be writing to this one now.
+        if file is not None and file.ends_as_gone():
+            _log.warning("journal_gone", folder=str(self.folder), meaning="deleted by somebody; another is made")
+
     def done(self, file: JournalFile) -> None:
         """Delete a full file that has been carried over."""
         with self._lock:
@@ -230,12 +247,19 @@ class Journal:
             if self._memory:
                 _log.error("calls_lost", count=len(self._memory), meaning="neither disk nor database took them")
 
-    def close(self) -> None:
-        """Let go of all files; whoever comes next carries over what is left."""
+    def close(self, carried: Mapping[str, int] | None = None) -> None:
+        """Let go of all files; whoever comes next carries over what is left.
+
+        Args:
+            carried: How far journals have been carried over. Those with nothing behind that are deleted.
+        """
         self.save_memory()
         with self._lock:
             for file in (*self._full, *([self._file] if self._file else [])):
-                file.close()
+                if (carried or {}).get(file.id) == file.size:
+                    file.delete()
+                else:
+                    file.close()
             self._file = None
 
     def _append_otherwise(self, line: bytes) -> None:

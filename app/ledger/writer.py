@@ -88,6 +88,7 @@ class LedgerWriter:
         self._adopted: list[JournalFile] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+        self._carried = 0.0
         self.written = 0
         self.unfit = 0
 
@@ -108,7 +109,7 @@ class LedgerWriter:
             self._journal.save_memory()
             return
         self._give_back()
-        self._journal.close()
+        self._journal.close(self._closed_whole())
         for file in self._adopted:
             file.close()
 
@@ -130,6 +131,7 @@ class LedgerWriter:
         for file in self._journal.files():
             self._carry(file, own=True)
         self._carry_memory()
+        self._carried = time.monotonic()
         return self.written - before
 
     def _run(self) -> None:
@@ -143,6 +145,7 @@ class LedgerWriter:
                 if time.monotonic() >= adopting:
                     adopting = time.monotonic() + _ADOPTING_SECONDS
                     self.adopt()
+                    self._journal.leave_if_gone()
                 self.carry_all()
                 if away:
                     _log.info("ledger_database_back")
@@ -202,6 +205,21 @@ class LedgerWriter:
             with self._database.transaction() as connection:
                 delete_journal(connection, journal)
 
+    def _closed_whole(self) -> dict[str, int]:
+        """Close this process's journals of which nothing is left to be carried over, and say how far they were.
+
+        A gateway with another database, which may be started next, would take all of their lines for new ones.
+        """
+        whole = {file.id: file.size for file in self._journal.files() if self._positions.get(file.id) == file.size}
+        if whole:
+            try:
+                with self._database.transaction() as connection:
+                    for journal in whole:
+                        close_journal(connection, journal)
+            except DatabaseAway:
+                return {}
+        return whole
+
     def _give_back(self) -> None:
         """Let what was taken from memory wait there again."""
         self._journal.give_back(self._taken)
@@ -258,14 +276,14 @@ class LedgerWriter:
             forget_recordings(connection, now() - _TEXTS_KEPT)
         self._forget_key_hours()
         texts_kept = min(self._kept, _TEXTS_KEPT)
-        while self._delete_texts(now() - texts_kept) and not self._stopping.wait(_OTHERS_TURN_SECONDS):
+        while self._delete_texts(now() - texts_kept) and self._goes_on():
             pass
         # Texts go first.
-        while self._is_too_large() and self._delete_texts(now()) and not self._stopping.wait(_OTHERS_TURN_SECONDS):
+        while self._is_too_large() and self._delete_texts(now()) and self._goes_on():
             pass
-        while self._delete(id_at(now() - self._kept)) and not self._stopping.wait(_OTHERS_TURN_SECONDS):
+        while self._delete(id_at(now() - self._kept)) and self._goes_on():
             pass
-        while self._is_too_large() and self._delete(id_at(now())) and not self._stopping.wait(_OTHERS_TURN_SECONDS):
+        while self._is_too_large() and self._delete(id_at(now())) and self._goes_on():
             pass
 
     def _forget_key_hours(self) -> None:
@@ -276,8 +294,16 @@ class LedgerWriter:
         for key in keys:
             with self._database.transaction() as connection:
                 forget_key_hours(connection, key, before)
-            if self._stopping.wait(_OTHERS_TURN_SECONDS):
+            if not self._goes_on():
                 return
+
+    def _goes_on(self) -> bool:
+        """Between two steps of cleaning: let others write, and new calls not wait for the end. False at the end."""
+        if self._stopping.wait(_OTHERS_TURN_SECONDS):
+            return False
+        if time.monotonic() >= self._carried + _PAUSE_SECONDS:
+            self.carry_all()
+        return True
 
     def _is_too_large(self) -> bool:
         with self._database.transaction(reads=True) as connection:

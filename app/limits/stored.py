@@ -49,6 +49,8 @@ def change_limits(
     database: Database, connection: Connection, actor: Actor, scope: Scope, limits: tuple[Limit, ...] | None
 ) -> None:
     """Set a scope's limits, and write down who has changed which; None for those of the settings."""
+    # Else who changes the same meanwhile would be missing in what is written down.
+    database.hold_back_writers(connection)
     before = limits_of_scope(connection, scope)
     after = None if limits is None else texts_of(limits)
     if before == after:

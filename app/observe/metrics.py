@@ -169,7 +169,10 @@ class Metrics:
             "kimi_step_failures_total", "Failed steps, including those tried again", "steps", ("step", "error")
         )
         self._tokens = counter(
-            "kimi_tokens_total", "Tokens in prompts and completions, partly estimated", "tokens", ("model", "kind")
+            "kimi_tokens_total",
+            "Tokens in prompts and completions, as the ledger counts them; partly estimated",
+            "tokens",
+            ("model", "kind"),
         )
         self._units = counter(
             "kimi_units_total",
@@ -273,11 +276,12 @@ class Metrics:
             self._upstream_seconds.observe(record.upstream_seconds, (provider,))
         for passed_over in record.passed_over:
             self._passed_over.values[passed_over] += 1
-        if record.usage is not None:
-            self._tokens.values[model, "prompt"] += record.usage.prompt_tokens
-            self._tokens.values[model, "completion"] += record.usage.completion_tokens
-            if record.usage.unit is not None:
-                self._units.values[model, record.usage.unit] += record.usage.amount
+        charged = record.charged
+        if charged is not None:
+            self._tokens.values[model, "prompt"] += charged.prompt_tokens
+            self._tokens.values[model, "completion"] += charged.completion_tokens
+            if charged.unit is not None:
+                self._units.values[model, charged.unit] += charged.amount
         if record.dropped:
             self._dropped.values[model,] += record.dropped
         if record.tools_left_out:

@@ -46,7 +46,8 @@ class DatabaseSettings(SettingsGroup):
     journal: Path = setting(
         "JOURNAL_DIR",
         "data/journal",
-        "A folder on a disk of this machine, where finished calls wait for the database.",
+        "A folder on a disk of this machine, where finished calls wait for the database. Gateways with different "
+        "databases need different ones: each carries over what it finds there.",
     )
     journal_max: Megabytes = setting(
         "JOURNAL_MAX_MB",

@@ -46,10 +46,21 @@ _REASONS = {
     "starting up": "starting up",
     "closed": "connection lost",
 }
+# What psycopg, PostgreSQL's client library, its server and poolers say of options that they don't take.
+_OPTION_REFUSED = (
+    "connection is bad: invalid ",
+    "for connection option",
+    "bad value for connect_timeout",
+    "FATAL:  unrecognized configuration parameter",
+    "FATAL:  invalid value for parameter",
+    "FATAL:  unsupported startup parameter",
+)
 # How long a transaction that may take its time waits for others.
 _PATIENCE_SECONDS = 120
 # As SQLite tells it.
 _INCREMENTAL = 2
+# Bytes that SQLite's file of what is written (`-wal`) keeps when all of it is in the database.
+_MOST_WAL = 16 * 1024 * 1024
 # Two for requests' sake (the event loop's thread, the ledger's writer), one more for a report.
 _CONNECTIONS = 3
 _REPORT_SECONDS = 10.0
@@ -59,6 +70,10 @@ _WRITE_LOCK = 0x6B696D69
 
 class DatabaseAway(Exception):
     """The database can't be reached, or takes too long; says why, without secrets."""
+
+
+class AddressRefused(DatabaseAway):
+    """The driver or the server doesn't take an option in the address: waiting doesn't help."""
 
 
 class Database:
@@ -113,6 +128,19 @@ class Database:
             self.fault = f"it took longer than {self._timeout:g} s"
             raise DatabaseAway(self.fault) from None
 
+    async def change(self, work: Callable[[Connection], T]) -> T:
+        """Run a function that changes something: what it reads first, nobody else changes until it is done.
+
+        Raises:
+            DatabaseAway: See `run`.
+        """
+
+        def alone(connection: Connection) -> T:
+            self.hold_back_writers(connection)
+            return work(connection)
+
+        return await self.run(alone)
+
     async def report(self, work: Callable[[Connection], T]) -> T:
         """Run a function that only reads on a thread of its own: a long report holds up nothing else.
 
@@ -152,7 +180,8 @@ class Database:
             self.fault = _reason(error)
             if self.is_sqlite and self.fault == _NOT_OPENED and (why := _why_not_opened(Path(str(self.url.database)))):
                 self.fault = f"{_NOT_OPENED}: {why}"
-            raise DatabaseAway(self.fault) from error
+            is_refused = any(sign in self.fault for sign in _OPTION_REFUSED)
+            raise (AddressRefused if is_refused else DatabaseAway)(self.fault) from error
         finally:
             if self._is_closed:
                 pool.dispose()  # `close` could only close the connections that nobody used
@@ -216,7 +245,7 @@ def _checked(url: str | URL) -> URL:
         # Behind the password's first @ the rest of it would count as the host, which error messages name.
         if "@" in (parsed.host or "") or ("@" in (parsed.database or "") and "%40" not in str(url)):
             raise ValueError(f"there is an @ too many in it. {_IN_PASSWORDS}")
-        return parsed.set(drivername="postgresql+psycopg")
+        return _known_options(parsed.set(drivername="postgresql+psycopg"))
     if backend != "sqlite":
         raise ValueError(f"{backend[:40]!r} is not a database that the gateway knows: sqlite and postgresql are")
     if not parsed.database or parsed.database == ":memory:":
@@ -224,6 +253,26 @@ def _checked(url: str | URL) -> URL:
     if parsed.query:
         raise ValueError("the address of a file takes no options; end it before the question mark")
     return parsed
+
+
+def _known_options(url: URL) -> URL:
+    """An address that has no other options than PostgreSQL's client library knows.
+
+    Raises:
+        ValueError: It has; says which.
+    """
+    # SQLAlchemy and psycopg would take some more for themselves, or fail with errors of their own.
+    pq = importlib.import_module("psycopg.pq")  # which comes with the first engine anyway
+    known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
+    for name in url.query.keys() - known:
+        if any("@" in text for text in (name, *map(str, url.query.values()))):
+            raise ValueError(f"there is an @ too many in it. {_IN_PASSWORDS}")
+        raise ValueError(f"{name[:40]!r} is not an option that PostgreSQL knows, such as sslmode")
+    try:
+        url.get_dialect()().create_connect_args(url)
+    except ArgumentError:
+        raise ValueError(f"a port in its options is not a number; write {_FORMS}") from None
+    return url
 
 
 def _sqlite(url: URL, timeout: float) -> Engine:
@@ -241,7 +290,8 @@ def _sqlite(url: URL, timeout: float) -> Engine:
         if connection.execute("PRAGMA auto_vacuum").fetchone() != (_INCREMENTAL,):
             # Only in a new file: setting it writes, and so would wait for whoever else writes.
             connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        # What has been written while somebody read for long makes the further file large: it becomes smaller again.
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", f"journal_size_limit={_MOST_WAL}"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")

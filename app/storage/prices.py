@@ -59,6 +59,8 @@ def set_prices(database: Database, connection: Connection, rows: Iterable[Price]
 
 def change_prices(database: Database, connection: Connection, actor: Actor, rows: Sequence[Price]) -> None:
     """Set prices, as `set_prices` does, and write down who has changed which."""
+    # Else who changes the same meanwhile would be missing in what is written down.
+    database.hold_back_writers(connection)
     before = list_prices(connection)
     set_prices(database, connection, rows)
     after = list_prices(connection)

@@ -106,7 +106,7 @@ def test_a_completed_call_is_recorded_with_all_that_is_known() -> None:
     ("error", "outcome", "code"),
     [
         (UpstreamUnavailable("Down."), "failed", "upstream_unavailable"),
-        (InvalidRequest("No."), "failed", None),
+        (InvalidRequest("No."), "failed", "invalid_request_error"),
         (ValueError("A fault of ours."), "failed", "internal_error"),
         (asyncio.CancelledError(), "abandoned", None),
         (GeneratorExit(), "abandoned", None),

@@ -33,8 +33,8 @@ def test_people_are_added_changed_and_let_in(run: Run, database: Database) -> No
     grace = json.loads(run("people", "create", "grace", "--json"))
     assert _people(run) == {"ada": ("admin", False), "grace": ("viewer", False)}
     run("people", "role", "grace", "admin")
-    run("people", "role", grace["id"], "admin")
-    run("people", "disable", grace["id"])
+    assert json.loads(run("people", "role", grace["id"], "admin", "--json"))["role"] == "admin"
+    assert json.loads(run("people", "disable", grace["id"], "--json"))["is_disabled"]
     assert not _opens(database, grace["link"])
     assert "disabled" in run("people", "link", "grace", fails=True)
     assert "disabled" in run("people", "list")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.cli.database_access import CommandFault
-from app.cli.price_file import read_prices
+from app.cli.price_file import dollars_text, read_prices
 from app.storage.prices import Price
 from tests.cli.conftest import Run
 
@@ -34,6 +34,12 @@ def test_a_file_has_prices_for_tokens_and_for_pieces(run: Run, tmp_path: Path) -
     head, *_, last = run("prices", "list").splitlines()
     assert head.split()[-2:] == ["CHARACTERS", "SEARCH"]
     assert last.split()[-4:] == ["0.04", "0.0001", "15", "0.002"]
+
+
+def test_a_price_is_listed_to_its_last_digit() -> None:
+    """In the form in which a file may have it."""
+    prices = [(123_456_789, "input"), (1_000_000_000, "output"), (1, "image"), (0, "search"), (None, "cache_write")]
+    assert [dollars_text(*price) for price in prices] == ["123456.789", "1000000", "0.000000001", "0", ""]
 
 
 @pytest.mark.parametrize(

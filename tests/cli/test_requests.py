@@ -66,6 +66,11 @@ def test_what_makes_no_sense_is_refused(run: Run, words: str) -> None:
     assert "error: argument" in run(*words.split(), fails=True)
 
 
+def test_no_time_is_no_span(run: Run) -> None:
+    """Instead of the sums of the hour so far."""
+    assert "nothing lies in no time" in run("usage", "--last", "0d", fails=True)
+
+
 def _coming(database: Database, *batches: list[dict[str, object]]) -> Callable[[float], None]:
     """A pause in which the next calls come; in the last one, somebody presses Ctrl+C."""
     rest: Iterator[list[dict[str, object]]] = iter(batches)
@@ -92,3 +97,13 @@ def test_calls_are_shown_as_they_end(run: Run, database: Database, monkeypatch: 
     lines = run("requests", "--tail", "--trouble", fails=True).splitlines()
     assert [line.rpartition(" s  ")[2] for line in lines] == ["failed"]
     assert "\x1b" not in run("requests")
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "@SUM(A1)", "-1"])
+def test_a_spreadsheet_runs_no_name_as_a_formula(run: Run, database: Database, name: str) -> None:
+    """Names of keys and projects may be anybody's; in JSON they are as they are."""
+    key = json.loads(run("keys", "create", "ada", f"--project={name}", "--json"))["id"]
+    write(database, [call(at=now() - 60_000, key_id=key, project=name)])
+    for by, told in (("project", f"'{name},1,"), ("key", f"'{name}/ada,1,")):
+        assert run("usage", "--by", by, "--csv").splitlines()[1].startswith(told)
+    assert json.loads(run("usage", "--by", "project", "--json"))[0]["project"] == name

@@ -43,7 +43,9 @@ def test_a_price_is_set_shown_and_written_down(console: Console) -> None:
     [
         ("model", " ", "1 to 200 characters"),
         ("model", "x" * 201, "1 to 200 characters"),
+        ("model", "a\x1b[31m", "1 to 200 characters"),
         ("since", "tomorrow", "'tomorrow' is not a date"),
+        ("since", "0001-01-01", "'0001-01-01' is not a date"),
         ("input", "", "'' is not a price"),
         ("input", "nan", "'nan' is not a price"),
         ("output", "-1", "'-1' is not a price"),

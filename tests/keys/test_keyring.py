@@ -294,8 +294,10 @@ def test_a_name_is_free_again_after_the_key_is_revoked(database: Database) -> No
         assert len(list_keys(connection, revoked=True)) == 3
         with pytest.raises(KeyFault, match=r"Several keys have the name 'ada': .* Name the project"):
             only_key(connection, "ada")
-        with pytest.raises(KeyFault, match="There is no key 'bob'"):
+        with pytest.raises(KeyFault, match="There is no key 'bob';"):
             only_key(connection, "bob")
+        with pytest.raises(KeyFault, match="There is no key 'ada' in the project 'lab'"):
+            only_key(connection, "ada", "lab")
 
 
 @pytest.mark.parametrize(

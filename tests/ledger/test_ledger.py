@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -277,6 +278,19 @@ def test_what_was_killed_is_carried_over_by_whoever_comes_next(database: Databas
         assert connection.execute(text("SELECT count(*) FROM journal WHERE number IS NOT NULL")).scalar() == 0
 
 
+def test_a_gateway_that_stops_in_order_leaves_no_journal(database: Database, tmp_path: Path) -> None:
+    """One that is started with another database would count all of its calls again."""
+    journal = _journal(tmp_path)
+    writer = _writer(database, journal)
+    writer.start()
+    Ledger(journal).call_ended(_record())
+    writer.stop(10)
+    assert len(_rows(database)) == 1
+    assert list(tmp_path.glob("*.journal")) == []
+    with database.transaction(reads=True) as connection:
+        assert connection.execute(text("SELECT count(*) FROM journal WHERE number IS NOT NULL")).scalar() == 0
+
+
 def test_a_journal_of_a_living_process_is_left_alone(database: Database, tmp_path: Path) -> None:
     """Two workers that share a folder carry over their own lines only."""
     first, second = _journal(tmp_path), _journal(tmp_path)
@@ -299,6 +313,25 @@ def test_a_full_journal_is_followed_by_a_new_one_and_deleted(database: Database,
     assert len(list(tmp_path.glob("*.journal"))) == 1
     assert len(_rows(database)) == 90
     assert _total(database) == {"k_ada": 90}
+
+
+def test_a_journal_that_somebody_deletes_is_followed_by_a_new_one(database: Database, tmp_path: Path) -> None:
+    """What comes from then on is on the disk again; what was in it is carried over all the same."""
+    journal = _journal(tmp_path / "journal")
+    writer, ledger = _writer(database, journal), Ledger(journal)
+    ledger.call_ended(_record())
+    shutil.rmtree(tmp_path / "journal")
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(2):
+            journal.leave_if_gone()
+            journal.leave_if_gone()
+            ledger.call_ended(_record())
+    assert [line["event"] for line in logs] == ["journal_gone"]
+    (file,) = (tmp_path / "journal").iterdir()
+    assert file.read_bytes().count(b"\n") == 2
+    assert writer.carry_all() == 3
+    assert len(_rows(database)) == 3
+    assert list((tmp_path / "journal").iterdir()) == [file]
 
 
 def test_lines_that_come_while_a_file_is_finished_aren_t_deleted_with_it(
@@ -683,6 +716,20 @@ def test_old_rows_go_and_sums_stay(database: Database, tmp_path: Path) -> None:
     writer.clean()
     assert len(_rows(database)) == 1
     assert _total(database) == {"k_ada": 2}
+
+
+def test_new_calls_don_t_wait_for_the_end_of_a_cleaning(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a setting was changed it may take minutes."""
+    monkeypatch.setattr("app.ledger.writer._PAUSE_SECONDS", 0)
+    journal = _journal(tmp_path)
+    writer = _writer(database, journal, kept_days=1)
+    Ledger(journal).call_ended(_record(began=(now() - 3 * 24 * _HOUR) / 1000))
+    writer.carry_all()
+    Ledger(journal).call_ended(_record(model="new", served_model="new"))
+    writer.clean()
+    assert [row["served"] for row in _rows(database)] == ["new"]
 
 
 def test_a_database_that_is_too_large_loses_its_oldest_rows(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from tests import databases
 from tests.addresses import address
 from tests.conftest import StartGateway
 from tests.ledger.upstream import answers, upstream_in_thread
-from tests.live import WAIT_SECONDS, LiveGateway, until
+from tests.live import ALICE_KEY, WAIT_SECONDS, LiveGateway, until
 from tests.providers.openai_compatible.upstream import DONE, RawUpstream, chunked, delta, event, reply, stream
 from tests.storage.calls import rows_of
 
@@ -847,6 +847,9 @@ def test_the_table_holds_on_either_database(books: Books) -> None:
     assert rows[3]["tokens_out"] > 0
     assert [rows[place]["cost"] for place in (0, 1, 2, 4, 5)] == [20 * 1000 + 50 * 100 + 30 * 3000, 0, 0, 0, 0]
     assert books.requests == 3
+    metrics = books.client.get("/metrics", headers={"Authorization": f"Bearer {ALICE_KEY}"}).text
+    for kind, column in (("prompt", "tokens_in"), ("completion", "tokens_out")):
+        assert f'kimi_tokens_total{{kind="{kind}",model="m"}} {sum(row[column] for row in rows):.1f}' in metrics
     with books.database.transaction(reads=True) as connection:
         by_key = usage_by(connection, "key", since=0, until=now() + 3_600_000)
         trouble = page_of_rows(connection, RowFilter(trouble=True)).rows

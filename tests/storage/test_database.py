@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
+from app.assembly.database import prepare
+from app.settings import SettingsError
 from app.storage.database import Database, DatabaseAway
 from app.storage.keys import list_keys
 from tests import databases
-from tests.live import WAIT_SECONDS
+from tests.live import WAIT_SECONDS, until
 
 shared_postgres = databases.shared_postgres
 database_url = databases.database_url
@@ -28,6 +30,11 @@ database = databases.database
         pytest.param("postgresql://u:p@sec/ret@host/db", "an @ too many", id="and a slash"),
         pytest.param("postgresql://u:p@secret:x@host/db", "port is not a number", id="and a colon"),
         pytest.param("postgresql://u:p@host:port/db", "port is not a number", id="no port"),
+        pytest.param("postgresql://u:pass@se?cret=x@host/db", "an @ too many", id="and a question mark"),
+        pytest.param("postgresql://u@host/db?ssl_mode=require", "'ssl_mode' is not an option", id="an unknown option"),
+        pytest.param("postgresql://u@host/db?autocommit=1", "'autocommit' is not an option", id="an option of psycopg"),
+        pytest.param("postgresql://u@host/db?plugin=x", "'plugin' is not an option", id="an option of SQLAlchemy"),
+        pytest.param("postgresql://u@/db?host=a&port=x", "port in its options is not a number", id="no port there"),
         pytest.param("sqlite:///data/gateway.db?mode=ro", "no options", id="an option of a file"),
         pytest.param("sqlite:///file:gateway.db?uri=true", "no options", id="a file as SQLite names it"),
     ],
@@ -38,6 +45,19 @@ def test_an_address_that_can_t_be_meant_is_refused(url: str, reason: str) -> Non
         Database(url)
     assert "secret" not in str(refusal.value)
     assert "invalid literal" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["sslmode=maybe", "connect_timeout=soon", "keepalives=x", "port=70000", "options=-c%20colour%3D1"],
+)
+def test_an_option_that_is_not_taken_ends_the_start(shared_postgres: databases.PostgresServer, option: str) -> None:
+    """Who waited for a database that is away would wait for ever. The word at fault is told."""
+    with (
+        closing(Database(f"{shared_postgres.new_database()}?{option}")) as database,
+        pytest.raises(SettingsError, match=r"DATABASE_URL: .*(maybe|soon|\"x\"|70000|colour)"),
+    ):
+        prepare(database)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +105,24 @@ def test_whoever_reads_doesn_t_wait_for_who_writes(database: Database, database_
         writing.execute(text("DELETE FROM request"))
         with other.transaction(reads=True) as reading:
             assert list_keys(reading) == []
+
+
+def test_what_was_written_during_a_long_report_doesn_t_keep_its_room(tmp_path: Path) -> None:
+    """SQLite's further file grows while somebody reads what was before, and is short again soon after."""
+    with closing(Database(f"sqlite:///{tmp_path}/gateway.db")) as database:
+
+        def write(megabytes: int) -> int:
+            for _ in range(megabytes):
+                with database.transaction() as connection:
+                    connection.execute(text("INSERT INTO filled VALUES (zeroblob(1000000))"))
+            return (tmp_path / "gateway.db-wal").stat().st_size // 1_000_000
+
+        with database.transaction() as connection:
+            connection.execute(text("CREATE TABLE filled (bytes BLOB)"))
+        with database.transaction(reads=True) as connection:
+            connection.execute(text("SELECT count(*) FROM filled")).scalar()
+            assert write(30) >= 30
+        assert until(lambda: write(1) < 20)
 
 
 def test_a_step_may_take_longer_than_a_statement(database_url: str) -> None:

@@ -226,17 +226,12 @@ async def read(database: Database, work: Callable[[Connection], T]) -> T:
 
 
 async def change(database: Database, work: Callable[[Connection], T]) -> T:
-    """Change something in the database, one change after the other: what one reads first, no other changes meanwhile.
+    """Change something in the database, as `Database.change` does.
 
     Raises:
         KeyStoreUnavailable: The database is away.
     """
-
-    def alone(connection: Connection) -> T:
-        database.hold_back_writers(connection)
-        return work(connection)
-
-    return await _done(database.run(alone))
+    return await _done(database.change(work))
 
 
 async def _done(work: Awaitable[T]) -> T:

@@ -30,6 +30,7 @@ from app.api.admin.request_detail import known_headers, time_line
 from app.api.admin.services import AdminServices
 from app.domain.errors import InvalidRequest, NotFound
 from app.domain.json import json_bytes
+from app.domain.spreadsheet import cell
 from app.domain.units import UNITS, Unit
 from app.storage.clock import now
 from app.storage.database import Connection
@@ -377,7 +378,7 @@ async def _csv(rows: Sequence[Mapping[str, Any]]) -> AsyncGenerator[bytes, None]
             writer.writerow(_CSV_COLUMNS)
         for row in rows[begin : begin + _EXPORTED_AT_ONCE]:
             told = {**row, "day": time_at(row["day"]).date().isoformat(), "cost_usd": f"{row['cost'] / 1e9:.6f}"}
-            writer.writerow([told[name] for name in _CSV_COLUMNS])
+            writer.writerow([cell(told[name]) for name in _CSV_COLUMNS])
         yield text.getvalue().encode()
 
 

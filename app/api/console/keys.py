@@ -127,7 +127,7 @@ class KeyPages:
             return new
 
         try:
-            new = await self._database.run(make)
+            new = await self._database.change(make)
         except (administration.KeyFault, ValueError) as fault:
             return self._rendering.page(request, "key_new", status=400, values=form, fault=str(fault), scopes=SCOPES)
         return self._rendering.page(request, "key_secret", status=201, key=new.key, secret=new.secret, is_new=True)
@@ -168,7 +168,7 @@ class KeyPages:
             note_changed(connection, actor, "key.update", before, changed)
 
         try:
-            await self._database.run(change)
+            await self._database.change(change)
         except (administration.KeyFault, ValueError) as fault:
             return await self._shown(request, key_id, fault=str(fault), values=form)
         return RedirectResponse(f"{key_id}?saved=1", HTTPStatus.SEE_OTHER)
@@ -188,7 +188,7 @@ class KeyPages:
                 return new
 
             try:
-                new = await self._database.run(rotate)
+                new = await self._database.change(rotate)
             except administration.KeyFault as fault:
                 return await self._shown(request, key_id, fault=str(fault), status=409)
             return self._rendering.page(request, "key_secret", key=new.key, secret=new.secret, is_new=False)
@@ -202,7 +202,7 @@ class KeyPages:
             note_changed(connection, actor, f"key.{action}", before, work(self._database, connection, key))
 
         try:
-            await self._database.run(act)
+            await self._database.change(act)
         except administration.KeyFault as fault:
             return await self._shown(request, key_id, fault=str(fault), status=409)
         return RedirectResponse(f"../{key_id}", HTTPStatus.SEE_OTHER)

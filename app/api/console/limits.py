@@ -73,7 +73,7 @@ class LimitPages:
             limits = None if form.get("do") == "unset" or not text.strip() else read_limits(text)
         except ValueError as error:
             return await self._shown(request, scope, text=text, fault=str(error))
-        await self._database.run(lambda connection: change_limits(self._database, connection, actor, scope, limits))
+        await self._database.change(lambda connection: change_limits(self._database, connection, actor, scope, limits))
         return RedirectResponse(f"{home_of(request)}{page_path(request)}?saved=1", HTTPStatus.SEE_OTHER)
 
     async def _shown(

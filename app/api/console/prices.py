@@ -12,6 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from app.api.console.rendering import Rendering
 from app.api.console.services import ConsoleServices
 from app.api.console.visitors import actor_of, form_of, home_of
+from app.domain.durations import FIRST_YEAR, LAST_YEAR
 from app.storage.prices import Price, change_prices, list_prices
 
 # A form has dollars for a million tokens or characters, and for one of all else; the database has nano-dollars for one.
@@ -43,7 +44,7 @@ class PricePages:
             row = _row(form)
         except ValueError as fault:
             return await self._shown(request, values=form, fault=str(fault))
-        await self._database.run(lambda connection: change_prices(self._database, connection, actor, [row]))
+        await self._database.change(lambda connection: change_prices(self._database, connection, actor, [row]))
         return RedirectResponse(f"{home_of(request)}/prices", HTTPStatus.SEE_OTHER)
 
     async def _shown(self, request: Request, *, values: Mapping[str, str] | None = None, fault: str = "") -> Response:
@@ -74,13 +75,15 @@ def _row(form: Mapping[str, str]) -> Price:
         ValueError: A field can't be read.
     """
     model = form.get("model", "").strip()
-    if not 0 < len(model) <= _LONGEST_NAME:
+    if not 0 < len(model) <= _LONGEST_NAME or not model.isprintable():
         raise ValueError(f"A model's name has 1 to {_LONGEST_NAME} characters.")
     since = form.get("since", "").strip()
     try:
         day = datetime.strptime(since, "%Y-%m-%d").replace(tzinfo=UTC)
     except ValueError:
-        raise ValueError(f"{since[:20]!r} is not a date; write it like 2027-01-31.") from None
+        day = None
+    if day is None or not FIRST_YEAR <= day.year <= LAST_YEAR:
+        raise ValueError(f"{since[:20]!r} is not a date; write it like 2027-01-31.")
     read, written = _nano(form, "input"), _nano(form, "output")
     given = {name: _nano(form, name) for name in (*_OF_TOKENS[2:], *_FURTHER) if form.get(name, "").strip()}
     return Price(model, round(day.timestamp() * 1000), read, written, **{"cached": read, **given})

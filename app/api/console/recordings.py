@@ -100,7 +100,7 @@ class RecordingPages:
                 case _:
                     raise Refused(HTTPStatus.BAD_REQUEST, "form")
 
-        await self._database.run(change)
+        await self._database.change(change)
 
     async def _shown(self, request: Request, *, chosen: str = "", fault: str = "") -> Response:
         def read(connection: Connection) -> dict[str, Any]:

@@ -127,7 +127,7 @@ class SignInPages:
                 change_person(connection, replace(person, password=hashed))
                 note_action(connection, actor, "person.password", f"person:{person.id}")
 
-        await self._database.run(change)
+        await self._database.change(change)
         return RedirectResponse("../account?saved=1", HTTPStatus.SEE_OTHER)
 
     async def leave(self, request: Request) -> Response:
