@@ -573,3 +573,40 @@ def test_calls_of_a_large_limit_wait_for_a_moment_however_many_they_are() -> Non
         assert await gateway.count(200) == 200
 
     leaping(work())
+
+
+@pytest.mark.parametrize("limits", ["1 request/minute", "1 at once", "1 request/hour, 1 at once"])
+@pytest.mark.parametrize("new", ["none", "100 requests/minute, 100 at once, 100 requests/hour"])
+def test_who_waits_follows_what_is_set(limits: str, new: str) -> None:
+    """However long calls wait, for a key's limit or an upstream's, they go on within a second of its change."""
+
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        gateway = Gateway(limits, 4000, upstream=limits)
+        await gateway.admit()
+        await gateway.limiter.at_upstream("up", "kimi", 4000)
+        waiting = [gateway.limiter.admit(CALL, ADA, "up", "kimi"), gateway.limiter.at_upstream("up", "kimi", 4000)]
+        changed = loop.time() + 7.0
+        loop.call_at(changed, gateway.book.set_stored, {Scope("key", "k_ada"): new, Scope("upstream", "up"): new})
+        admissions = await asyncio.gather(*waiting)
+        assert 0 <= loop.time() - changed < 1
+        assert [one is None for one in admissions] == 2 * [new == "none"]
+        await gateway.leases.aclose()
+
+    leaping(work())
+
+
+def test_who_waits_is_let_in_by_the_new_limit_only() -> None:
+    """A limit that is set while a call waits for another one counts for that call, too."""
+
+    async def work() -> None:
+        gateway = Gateway("1 at once", 60)
+        running, waiting = await gateway.admit(), asyncio.create_task(gateway.admit())
+        await asyncio.sleep(5)
+        gateway.book.set_stored({Scope("key", "k_ada"): "1 at once, 1 request/day"})
+        gateway.end(running, Usage(1, 1))
+        with pytest.raises(QuotaSpent):
+            await waiting
+        await gateway.leases.aclose()
+
+    leaping(work())
