@@ -610,3 +610,32 @@ def test_who_waits_is_let_in_by_the_new_limit_only() -> None:
         await gateway.leases.aclose()
 
     leaping(work())
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "let_in"),
+    [
+        ("1000 requests/day", "80 requests/day", 10),
+        ("1000 requests/minute", "980 requests/minute", 60),
+        ("1000 requests/minute", "2 requests/minute", 0),
+        ("1000k tokens/hour", "3 tokens/hour", 0),
+        ("50 at once", "1 at once", 1),
+        ("50 at once, 1000 requests/day", "10 at once, 75 requests/day", 5),
+    ],
+)
+def test_what_was_leased_of_a_larger_limit_lets_nobody_in(before: str, after: str, let_in: int) -> None:
+    """A limit is made smaller while much of it lies ready: a crowd that comes next gets what is left of the new one."""
+
+    async def work() -> None:
+        gateway = Gateway(before, 0)
+        for _ in range(70):
+            gateway.end(await gateway.admit(), Usage(1, 1))
+            await asyncio.sleep(0.01)
+        crowd = [await gateway.admit() for _ in range(40)] if "at once" in before else []
+        for admission in crowd:
+            admission.settle(None, counts=False)
+        gateway.book.set_stored({Scope("key", "k_ada"): after})
+        assert await gateway.count(60) == let_in
+        await gateway.leases.aclose()
+
+    leaping(work())
