@@ -95,8 +95,18 @@ class Limit(Struct, frozen=True):
         return f"{words} for {self.pattern}" if self.pattern else words
 
     def counts(self, model: str) -> bool:
-        """Whether it counts calls of a model."""
-        return not self.pattern or fnmatchcase(model.lower(), self.pattern)
+        """Whether it counts calls of a model: by its name, or by what follows an upstream's or a maker's name in it.
+
+        A model that no upstream lists is called `moonshot/kimi-x`, even if it was asked for as `kimi-x`.
+        """
+        if not self.pattern:
+            return True
+        name, slash = model.lower(), "/"
+        while slash:
+            if fnmatchcase(name, self.pattern):
+                return True
+            _, slash, name = name.partition("/")
+        return False
 
 
 class Headroom(Struct, frozen=True):

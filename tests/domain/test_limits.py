@@ -81,6 +81,23 @@ def test_a_models_name_may_end_with_a_digit() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("pattern", "model", "counts"),
+    [
+        ("kimi*", "Kimi-K2", True),
+        ("kimi*", "moonshot/kimi-k9", True),
+        ("kimi*", "openrouter/moonshotai/kimi-k9", True),
+        ("moonshotai/*", "openrouter/moonshotai/kimi-k9", True),
+        ("kimi*", "my-kimi", False),
+        ("kimi*", "moonshot/gpt/", False),
+        ("moonshot/*", "kimi-k9", False),
+    ],
+)
+def test_a_models_name_counts_with_and_without_its_upstreams(pattern: str, model: str, counts: bool) -> None:
+    """Who asks an upstream for a model that it doesn't list is limited by that model's own name, too."""
+    assert read_limit(f"1 request/day for {pattern}").counts(model) == counts
+
+
 def test_large_sums_are_kept_to_the_last_digit() -> None:
     """A limit that is read and written and read again is the same."""
     (limit,) = read_limits("$244380566.181038/month")
