@@ -111,14 +111,14 @@ class _Wish(Struct, frozen=True):
     Args:
         plan: Makes a plan of its limits as they are now.
         reserve: What is reserved of each.
-        certain: What is certain to be used of each; None if that is what is reserved.
+        certain: What is certain to be used of each.
         deadline: Until when it waits at most, in the loop's time.
         most_waiting: How many may wait with it.
     """
 
     plan: Callable[[], _Plan]
     reserve: Callable[[_Plan], Sequence[int]]
-    certain: Callable[[_Plan], Sequence[int]] | None
+    certain: Callable[[_Plan], Sequence[int]]
     deadline: float
     most_waiting: int
 
@@ -283,12 +283,19 @@ class Limiter:
         reserved: Sequence[int] = plan.ones or self._reservation(plan, call, provider, model)
         admission = self._taken(plan, reserved, now)
         if admission is None:
+            new_plan = partial(self._new_plan, caller, model)
+            wish = self._wish(new_plan, call, provider, model, now + self._policy.wait, _MOST_WAITING)
             with Waiting("limits", on_wait):
-                return await self._admitted_later(plan, reserved, call, caller, provider, model)
+                admission = await self._taken_later(plan, reserved, wish)
         return admission
 
     async def at_upstream(
-        self, provider: str, model: str, seconds: float, on_wait: OnWait | None = None
+        self,
+        call: ChatCall | RelayCall,
+        provider: str,
+        model: str,
+        seconds: float,
+        on_wait: OnWait | None = None,
     ) -> Admission | None:
         """Let a call to an upstream through; None if nothing limits it.
 
@@ -304,16 +311,16 @@ class Limiter:
             plan = self._new_upstream_plan(provider, model)
         if not plan.allowances:
             return None
-        reserved = _one_each(plan)
-        admission = self._taken(plan, reserved, now)
-        if admission is None:
-            new_plan = partial(self._new_upstream_plan, provider, model)
-            wish = _Wish(new_plan, _one_each, None, now + seconds, _MOST_WAITING * 64)
-            try:
+        try:
+            reserved: Sequence[int] = plan.ones or self._reservation(plan, call, provider, model)
+            admission = self._taken(plan, reserved, now)
+            if admission is None:
+                new_plan = partial(self._new_upstream_plan, provider, model)
+                wish = self._wish(new_plan, call, provider, model, now + seconds, _MOST_WAITING * 64)
                 with Waiting("limits", on_wait):
-                    return await self._taken_later(plan, reserved, wish)
-            except (LimitReached, QuotaSpent, LimitsUnavailable) as refusal:
-                raise GatewayOverloaded(refusal.message, retry_after=refusal.retry_after) from None
+                    admission = await self._taken_later(plan, reserved, wish)
+        except (LimitReached, QuotaSpent, LimitsUnavailable) as refusal:
+            raise GatewayOverloaded(refusal.message, retry_after=refusal.retry_after) from None
         return admission
 
     def measured(
@@ -364,16 +371,16 @@ class Limiter:
         """Whether limits have changed since a plan was made, or a period is over."""
         return now >= plan.until or plan.version != self._book.version + self.leases.version
 
-    async def _admitted_later(
+    def _wish(
         self,
-        plan: _Plan,
-        reserved: Sequence[int],
+        new_plan: Callable[[], _Plan],
         call: ChatCall | RelayCall,
-        caller: Caller,
         provider: str,
         model: str,
-    ) -> Admission | None:
-        """Let a call in as soon as there is room for it. The arguments are those of `admit`."""
+        deadline: float,
+        most_waiting: int,
+    ) -> _Wish:
+        """What a call wants that has to wait."""
 
         def reserve(plan: _Plan) -> Sequence[int]:
             return plan.ones or self._reservation(plan, call, provider, model)
@@ -381,9 +388,7 @@ class Limiter:
         def certain(plan: _Plan) -> Sequence[int]:
             return plan.of_each(self.measured(plan, Usage(_prompt_tokens(call), 0), provider, model))
 
-        deadline = self.now() + self._policy.wait
-        wish = _Wish(partial(self._new_plan, caller, model), reserve, certain, deadline, _MOST_WAITING)
-        return await self._taken_later(plan, reserved, wish)
+        return _Wish(new_plan, reserve, certain, deadline, most_waiting)
 
     async def _taken_later(self, plan: _Plan, reserved: Sequence[int], wish: _Wish) -> Admission | None:
         """Wait until all of it can be taken, by the limits as they are then; None if nothing limits it any more."""
@@ -573,15 +578,11 @@ def _upstream_key(provider: str, model: str) -> tuple[str, str, str]:
     return f"upstream {provider}", model, ""
 
 
-def _one_each(plan: _Plan) -> Sequence[int]:
-    return plan.of_each(_ONE_EACH)
-
-
 def _need(plan: _Plan, place: int, reserved: Sequence[int], wish: _Wish) -> tuple[Allowance, int, int]:
     """An allowance that has too little, what the call has to have of it, and what would do: of a quota, what is certain
     of the call."""
     allowance, amount = plan.allowances[place], reserved[place]
-    if allowance.kind != "quota" or wish.certain is None:
+    if allowance.kind != "quota":
         return allowance, amount, amount
     return allowance, amount, max(wish.certain(plan)[place], 1)
 

@@ -288,15 +288,15 @@ def test_an_upstreams_limit_makes_a_call_wait_or_go_elsewhere() -> None:
     async def work() -> None:
         gateway = Gateway("", upstream="1 at once")
         loop = asyncio.get_running_loop()
-        passage = await gateway.limiter.at_upstream("up", "kimi", 0)
+        passage = await gateway.limiter.at_upstream(CALL, "up", "kimi", 0)
         assert passage is not None
         with pytest.raises(GatewayOverloaded, match="upstream up"):
-            await gateway.limiter.at_upstream("up", "kimi", 0)
+            await gateway.limiter.at_upstream(CALL, "up", "kimi", 0)
         loop.call_later(20, lambda: passage.settle(None, counts=True))
         began = loop.time()
-        assert await gateway.limiter.at_upstream("up", "kimi", 60) is not None
+        assert await gateway.limiter.at_upstream(CALL, "up", "kimi", 60) is not None
         assert 20 <= loop.time() - began <= 21
-        assert await gateway.limiter.at_upstream("other", "kimi", 0) is None
+        assert await gateway.limiter.at_upstream(CALL, "other", "kimi", 0) is None
         await gateway.leases.aclose()
 
     leaping(work())
@@ -584,8 +584,11 @@ def test_who_waits_follows_what_is_set(limits: str, new: str) -> None:
         loop = asyncio.get_running_loop()
         gateway = Gateway(limits, 4000, upstream=limits)
         await gateway.admit()
-        await gateway.limiter.at_upstream("up", "kimi", 4000)
-        waiting = [gateway.limiter.admit(CALL, ADA, "up", "kimi"), gateway.limiter.at_upstream("up", "kimi", 4000)]
+        await gateway.limiter.at_upstream(CALL, "up", "kimi", 4000)
+        waiting = [
+            gateway.limiter.admit(CALL, ADA, "up", "kimi"),
+            gateway.limiter.at_upstream(CALL, "up", "kimi", 4000),
+        ]
         changed = loop.time() + 7.0
         loop.call_at(changed, gateway.book.set_stored, {Scope("key", "k_ada"): new, Scope("upstream", "up"): new})
         admissions = await asyncio.gather(*waiting)
@@ -636,6 +639,36 @@ def test_what_was_leased_of_a_larger_limit_lets_nobody_in(before: str, after: st
             admission.settle(None, counts=False)
         gateway.book.set_stored({Scope("key", "k_ada"): after})
         assert await gateway.count(60) == let_in
+        await gateway.leases.aclose()
+
+    leaping(work())
+
+
+@pytest.mark.parametrize(
+    "limit", ["300 tokens/hour", "300 tokens/day", "250 output tokens/week", "90 input tokens in total"]
+)
+def test_an_upstreams_limits_of_tokens_hold(limit: str) -> None:
+    """What is used up lets no further call through to that upstream; nor is there ever room for one that is larger."""
+
+    async def work() -> None:
+        gateway = Gateway("", upstream=limit)
+        let_through = 0
+
+        async def use() -> None:
+            nonlocal let_through
+            while let_through < 9:
+                passage = await gateway.limiter.at_upstream(CALL, "up", "kimi", 0)
+                assert passage is not None
+                gateway.end(passage, Usage(30, 100))
+                let_through += 1
+
+        with pytest.raises(GatewayOverloaded, match="The upstream up may use"):
+            await use()
+        assert 0 < let_through <= 3
+        long = ChatCall("kimi", (Message("user", "word " * 900),))
+        if "output" not in limit:
+            with pytest.raises(GatewayOverloaded, match="it is too large"):
+                await gateway.limiter.at_upstream(long, "up", "kimi", 0)
         await gateway.leases.aclose()
 
     leaping(work())
