@@ -432,7 +432,8 @@ class Limiter:
             pause = max(_LOOK_AGAIN_SECONDS if pause is None else pause, 0.001)
             if allowance.is_dry(least, now()):
                 pause = max(pause, allowance.dry_until - now())
-            is_spent = allowance.kind == "quota" and allowance.used >= allowance.limit.amount
+            # Not in this period any more, whatever is given back of what is in use.
+            is_spent = allowance.kind == "quota" and allowance.used + least > allowance.limit.amount
             most_waiting = max(wish.most_waiting, self._let_in(allowance))
             if is_spent or now() + pause > wish.deadline or allowance.waiting >= most_waiting:
                 raise self._refusal(plan, short, least, now())

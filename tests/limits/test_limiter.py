@@ -672,3 +672,22 @@ def test_an_upstreams_limits_of_tokens_hold(limit: str) -> None:
         await gateway.leases.aclose()
 
     leaping(work())
+
+
+@pytest.mark.parametrize("used", [1000, 900])
+def test_nobody_waits_for_a_quota_that_will_not_suffice(used: int) -> None:
+    """Where a period has less left than a request needs for certain, it is refused at once, by an upstream, too."""
+
+    async def work() -> None:
+        gateway = Gateway("1000 tokens/day", 50, upstream="1000 tokens/day")
+        gateway.end(await gateway.admit(), Usage(used, 0))
+        loop, long = asyncio.get_running_loop(), ChatCall("kimi", (Message("user", "word " * 200),))
+        began = loop.time()
+        with pytest.raises(QuotaSpent):
+            await gateway.admit(long)
+        with pytest.raises(GatewayOverloaded):
+            await gateway.limiter.at_upstream(long, "up", "kimi", 50)
+        assert loop.time() - began < 0.5
+        await gateway.leases.aclose()
+
+    leaping(work())
