@@ -106,21 +106,22 @@ class _Plan(Struct):
 
 
 class _Wish(Struct, frozen=True):
-    """What a call that waits wants, whatever its limits become in the meantime.
+    """A call that waits to be let in, whatever its limits become in the meantime.
 
     Args:
-        plan: Makes a plan of its limits as they are now.
-        reserve: What is reserved of each.
-        certain: What is certain to be used of each.
+        provider: Whose prices count.
+        model: Its model.
+        new_plan: Makes a plan of its limits as they are now.
         deadline: Until when it waits at most, in the loop's time.
-        most_waiting: How many may wait with it.
+        most_waiting: How many may wait for a limit with it.
     """
 
-    plan: Callable[[], _Plan]
-    reserve: Callable[[_Plan], Sequence[int]]
-    certain: Callable[[_Plan], Sequence[int]]
+    call: ChatCall | RelayCall
+    provider: str
+    model: str
+    new_plan: Callable[[], _Plan]
     deadline: float
-    most_waiting: int
+    most_waiting: int = _MOST_WAITING
 
 
 class Admission(Struct, eq=False):
@@ -284,7 +285,7 @@ class Limiter:
         admission = self._taken(plan, reserved, now)
         if admission is None:
             new_plan = partial(self._new_plan, caller, model)
-            wish = self._wish(new_plan, call, provider, model, now + self._policy.wait, _MOST_WAITING)
+            wish = _Wish(call, provider, model, new_plan, now + self._policy.wait)
             with Waiting("limits", on_wait):
                 admission = await self._taken_later(plan, reserved, wish)
         return admission
@@ -316,7 +317,7 @@ class Limiter:
             admission = self._taken(plan, reserved, now)
             if admission is None:
                 new_plan = partial(self._new_upstream_plan, provider, model)
-                wish = self._wish(new_plan, call, provider, model, now + seconds, _MOST_WAITING * 64)
+                wish = _Wish(call, provider, model, new_plan, now + seconds, _MOST_WAITING * 64)
                 with Waiting("limits", on_wait):
                     admission = await self._taken_later(plan, reserved, wish)
         except (LimitReached, QuotaSpent, LimitsUnavailable) as refusal:
@@ -371,34 +372,15 @@ class Limiter:
         """Whether limits have changed since a plan was made, or a period is over."""
         return now >= plan.until or plan.version != self._book.version + self.leases.version
 
-    def _wish(
-        self,
-        new_plan: Callable[[], _Plan],
-        call: ChatCall | RelayCall,
-        provider: str,
-        model: str,
-        deadline: float,
-        most_waiting: int,
-    ) -> _Wish:
-        """What a call wants that has to wait."""
-
-        def reserve(plan: _Plan) -> Sequence[int]:
-            return plan.ones or self._reservation(plan, call, provider, model)
-
-        def certain(plan: _Plan) -> Sequence[int]:
-            return plan.of_each(self.measured(plan, Usage(_prompt_tokens(call), 0), provider, model))
-
-        return _Wish(new_plan, reserve, certain, deadline, most_waiting)
-
     async def _taken_later(self, plan: _Plan, reserved: Sequence[int], wish: _Wish) -> Admission | None:
         """Wait until all of it can be taken, by the limits as they are then; None if nothing limits it any more."""
         while True:
             reserved = await self._wait(plan, reserved, wish)
             if self._is_old(plan, self.now()):
-                plan = wish.plan()
+                plan = wish.new_plan()
                 if not plan.allowances:
                     return None
-                reserved = wish.reserve(plan)
+                reserved = plan.ones or self._reservation(plan, wish.call, wish.provider, wish.model)
             admission = self._taken(plan, reserved, self.now())
             if admission is not None:
                 return admission
@@ -415,7 +397,7 @@ class Limiter:
             places = [place for place, one in enumerate(plan.allowances) if one.free < reserved[place]]
             if not places or self._is_old(plan, now()):
                 return reserved
-            needs = [_need(plan, place, reserved, wish) for place in places]
+            needs = [self._need(plan, place, reserved, wish) for place in places]
             short, (allowance, amount, least) = places[0], needs[0]
             if self.leases.is_away:
                 self._share(allowance, now())
@@ -444,6 +426,15 @@ class Limiter:
         while (left := end - self.now()) > 0 and not self._is_old(plan, self.now()):
             if await _freed(allowance, min(left, _LOOK_AT_LIMITS_SECONDS)):
                 return
+
+    def _need(self, plan: _Plan, place: int, reserved: Sequence[int], wish: _Wish) -> tuple[Allowance, int, int]:
+        """An allowance that has too little, what the call has to have of it, and what would do: of a quota, what is
+        certain of the call."""
+        allowance, amount = plan.allowances[place], reserved[place]
+        if allowance.kind != "quota":
+            return allowance, amount, amount
+        certain = self.measured(plan, Usage(_prompt_tokens(wish.call), 0), wish.provider, wish.model)
+        return allowance, amount, max(plan.of_each(certain)[place], 1)
 
     def _let_in(self, allowance: Allowance) -> float:
         """How many calls a limit lets in within the longest wait, as far as that matters."""
@@ -577,15 +568,6 @@ def _prompt_tokens(call: ChatCall | RelayCall) -> int:
 
 def _upstream_key(provider: str, model: str) -> tuple[str, str, str]:
     return f"upstream {provider}", model, ""
-
-
-def _need(plan: _Plan, place: int, reserved: Sequence[int], wish: _Wish) -> tuple[Allowance, int, int]:
-    """An allowance that has too little, what the call has to have of it, and what would do: of a quota, what is certain
-    of the call."""
-    allowance, amount = plan.allowances[place], reserved[place]
-    if allowance.kind != "quota":
-        return allowance, amount, amount
-    return allowance, amount, max(wish.certain(plan)[place], 1)
 
 
 async def _freed(allowance: Allowance, seconds: float) -> bool:
