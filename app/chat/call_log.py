@@ -18,6 +18,7 @@ from app.domain.errors import (
     ClientClosedRequest,
     ContextTooLong,
     GatewayError,
+    GatewayOverloaded,
     InternalError,
     LimitReached,
     LimitsUnavailable,
@@ -164,8 +165,7 @@ class CallLog:
         if isinstance(error, ContextTooLong):
             error.tell_limit(target.spec.prompt_limit.in_words)
         self.passed_over.append((target.provider.name, error.code or "unfit"))
-        # That a larger model is in trouble tells the client more than that a smaller one lacks the room.
-        if not isinstance(self._refusal, UpstreamError) or isinstance(error, UpstreamError):
+        if _tells_more(error, self._refusal):
             # Without its traceback, which leads back to this object: they would keep each other alive.
             self._refusal = error.with_traceback(None)
 
@@ -272,6 +272,15 @@ class CallLog:
             return False
         refused = isinstance(error, GatewayError) and not self._was_sent and self._upstream_seconds is None
         return not refused
+
+
+def _tells_more(error: GatewayError, known: GatewayError | None) -> bool:
+    """Whether an error tells the client of a call that nobody has answered more than an earlier one."""
+    if isinstance(known, GatewayOverloaded) and isinstance(error, GatewayOverloaded):
+        # Whoever comes again asks all of them: the one that has room first says when.
+        return known.retry_after is None or (error.retry_after is not None and error.retry_after <= known.retry_after)
+    # That a larger model is in trouble tells more than that a smaller one lacks the room.
+    return not isinstance(known, UpstreamError) or isinstance(error, UpstreamError)
 
 
 def _used_by(call: RelayCall, told: Usage | None) -> Usage | None:

@@ -3,18 +3,25 @@
 import asyncio
 
 from app.chat.call_log import CallLog
+from app.domain.chat import ChatCall
+from app.domain.relay import RelayCall
 from app.limits.limiter import Limiter
 from app.providers.base import CompletionRequest, RelayRequest
 from app.providers.registry import Target
 
 
 async def pass_upstream(
-    limiter: Limiter | None, target: Target, request: CompletionRequest | RelayRequest, log: CallLog
+    limiter: Limiter | None,
+    call: ChatCall | RelayCall,
+    target: Target,
+    request: CompletionRequest | RelayRequest,
+    log: CallLog,
 ) -> None:
     """Wait for an upstream's limits to let a request through; not at all if another upstream may be asked.
 
     Args:
         limiter: None if nothing is limited.
+        call: What the client asks: that is how much it is taken to need.
         target: Who is about to be asked.
         request: What for.
         log: Takes the admission.
@@ -27,4 +34,5 @@ async def pass_upstream(
     seconds = 0.0
     if request.retries and request.deadline is not None:
         seconds = request.deadline - asyncio.get_running_loop().time()
-    log.passage = await limiter.at_upstream(target.provider.name, target.spec.id, seconds, log.note_wait)
+    provider, model = target.provider.name, target.spec.id
+    log.passage = await limiter.at_upstream(call, provider, model, seconds, log.note_wait)

@@ -86,7 +86,7 @@ class RelayService:
                 log.turn_to(target)
                 try:
                     request = _request(call, caller, target, deadline, log, others=others)
-                    await pass_upstream(self._limiter, target, request, log)
+                    await pass_upstream(self._limiter, call, target, request, log)
                     async with aclosing(target.provider.relay(request)) as parts:
                         async for part in parts:
                             if isinstance(part, RelayHead):

@@ -86,7 +86,7 @@ class ChatService:
                     return _known(call, session, targets[0], known, log)
                 for attempt in self._attempts(call, caller, targets, session, log):
                     try:
-                        await pass_upstream(self._limiter, attempt.target, attempt.request, log)
+                        await pass_upstream(self._limiter, call, attempt.target, attempt.request, log)
                         completion = await _asked(attempt, log)
                     except GatewayError as error:
                         log.failed(error)
@@ -132,7 +132,7 @@ class ChatService:
                     opening = _opening(call, session, attempt.target, attempt.request.prompt, log, attempt.ignored)
                     yield opening
                     try:
-                        await pass_upstream(self._limiter, attempt.target, attempt.request, log)
+                        await pass_upstream(self._limiter, call, attempt.target, attempt.request, log)
                         async with aclosing(_deltas(attempt, log)) as deltas:
                             async for delta in deltas:
                                 if not said:

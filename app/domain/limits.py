@@ -95,8 +95,18 @@ class Limit(Struct, frozen=True):
         return f"{words} for {self.pattern}" if self.pattern else words
 
     def counts(self, model: str) -> bool:
-        """Whether it counts calls of a model."""
-        return not self.pattern or fnmatchcase(model.lower(), self.pattern)
+        """Whether it counts calls of a model: by its name, or by what follows an upstream's or a maker's name in it.
+
+        A model that no upstream lists is called `moonshot/kimi-x`, even if it was asked for as `kimi-x`.
+        """
+        if not self.pattern:
+            return True
+        name, slash = model.lower(), "/"
+        while slash:
+            if fnmatchcase(name, self.pattern):
+                return True
+            _, slash, name = name.partition("/")
+        return False
 
 
 class Headroom(Struct, frozen=True):
@@ -165,8 +175,10 @@ def read_limit(text: str) -> Limit:
     Raises:
         ValueError: It says something else.
     """
-    shown = text.strip()[:60]
-    found = _LIMIT.fullmatch(text.strip())
+    # One space at most between words: `_LIMIT` tries each way to divide a longer gap.
+    text = " ".join(text.split())
+    shown = text[:60]
+    found = _LIMIT.fullmatch(text)
     if found is None:
         raise ValueError(f"{shown!r} is not a limit; {_EXAMPLES}")
     what = " ".join((found["what"] or "").lower().split())
@@ -186,6 +198,8 @@ def read_limit(text: str) -> Limit:
     if amount > most:
         raise ValueError(f"{shown!r}: the number is too large (for no limit, leave it out)")
     pattern = (found["pattern"] or "").lower()
+    if not pattern.isprintable():  # such as what comes along invisibly from a web page: no model is called so
+        raise ValueError(f"{shown!r}: the name of the models has characters that can't be seen")
     if len(pattern) > _LONGEST_PATTERN:
         raise ValueError(f"{shown!r}: the name of the models is too long")
     return Limit(amount, measure, window, "" if pattern == "*" else pattern)
@@ -244,7 +258,9 @@ def _window(word: str | None, measure: Measure, shown: str) -> Window:
         if word:
             raise ValueError(f"{shown!r}: `at once` has no time; {_EXAMPLES}")
         return ""
-    window = _WINDOWS.get((word or "").lower().removesuffix("s") or "s" if word else "")
+    name = (word or "").lower()
+    # Words may be in the plural, letters may not: `ms` isn't minutes.
+    window = _WINDOWS.get(name.removesuffix("s") if len(name) > 2 else name)
     if window is None:
         raise ValueError(f"{shown!r} needs a time: second, minute, hour, day, week, month, or `in total`")
     if measure == "dollars" and window in _SECONDS:

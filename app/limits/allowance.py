@@ -53,6 +53,7 @@ class Allowance:
         "__weakref__",
         "_alone",
         "_answered_at",
+        "_aside",
         "_asked_at",
         "_asked_least",
         "_debt",
@@ -129,6 +130,8 @@ class Allowance:
         self._is_unsure = False
         # Of a bucket: what calls have given back beyond that; the store knows whether there is still room for it.
         self._returned = 0
+        # What was free when the limit was lowered: nobody may use it any more, and the store has yet to hear of it.
+        self._aside = 0
         # Of permits and quotas: so much of what is in use has been given to others, and doesn't come back.
         self._lost = 0
         # While the store is away: what was freed of this worker's share, the share, and among how many it is divided.
@@ -176,8 +179,9 @@ class Allowance:
         after = self.free + reserved - used
         if used < reserved:
             # More than the store counts as held here may have been refilled in the meantime.
-            if after > self._reported:
-                kept = max(self._reported, self.free)
+            reported = self._reported - self._aside
+            if after > reported:
+                kept = max(reported, self.free)
                 self._returned += after - kept
                 after = kept
             self.dry_until = 0.0
@@ -243,8 +247,10 @@ class Allowance:
         rate = (self.taken - self._taken_before) / elapsed
         self._rate = rate if self._rate == 0 else (self._rate + rate) / 2
         self._taken_before, self._asked_at = self.taken, now
-        reserve = 0 if parting else self._reserve(now, workers)
-        back = max(self.free - reserve, 0) if parting or self.wanted or self._is_idle(now) else 0
+        reserve = 0 if parting or self._aside else self._reserve(now, workers)
+        self.free += self._aside
+        back = max(self.free - reserve, 0) if parting or self._aside or self.wanted or self._is_idle(now) else 0
+        self._aside = 0
         self.free -= back
         if back:
             self.dry_until = 0.0  # now the store has it
@@ -272,8 +278,12 @@ class Allowance:
 
     def change(self, limit: Limit) -> None:
         """The limit has another amount now."""
-        # What this worker holds of more than there is now goes back with the next message.
-        self.wanted |= limit.amount < self.limit.amount
+        if limit.amount < self.limit.amount:
+            # What this worker holds of more than there is now goes back with the next message. Until then nobody may
+            # have it: it may be many times what the limit is now.
+            self.wanted = True
+            self._aside, self.free = self._aside + max(self.free, 0), min(self.free, 0)
+            self._left -= self.limit.amount - limit.amount
         self.limit = limit
         self.dry_until = 0.0
         self.seconds_each = limit.seconds / limit.amount if limit.kind == "bucket" else 0.0
@@ -346,7 +356,7 @@ class Allowance:
         if is_back and self._alone:
             # If the store is away again before it has granted anything, the rest of the share is this worker's again.
             self._share_left = share_left
-        self.free = min(self.free, 0)
+        self.free, self._aside = min(self.free, 0), 0
         if not is_back:
             self.free += share_left
         elif self.kind == "bucket":

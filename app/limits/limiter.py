@@ -9,6 +9,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from operator import itemgetter
 from typing import Literal
 from zoneinfo import ZoneInfo
@@ -36,6 +37,8 @@ _MOST_WAITING, _MOST_WAITING_AT_LARGE_LIMITS = 16, 1000
 _FIRST_OUTPUT = 256.0
 _NEWEST_PART = 0.2
 _LOOK_AGAIN_SECONDS = 0.1
+# However long a call may wait, it notices within that time that its limits have changed.
+_LOOK_AT_LIMITS_SECONDS = 0.5
 # What headers say may be so old, if calls since then used at most this part of each limit that they tell of.
 _TOLD_SECONDS, _TOLD_PARTS = 0.1, 10_000
 _TOLD_MEASURES: frozenset[Measure] = frozenset({"requests", "tokens", "input tokens", "output tokens"})
@@ -100,6 +103,25 @@ class _Plan(Struct):
     told_by: Callable[[Tightest], Headers] | None = None
     told_until: float = 0.0
     told_again: int = 0
+
+
+class _Wish(Struct, frozen=True):
+    """A call that waits to be let in, whatever its limits become in the meantime.
+
+    Args:
+        provider: Whose prices count.
+        model: Its model.
+        new_plan: Makes a plan of its limits as they are now.
+        deadline: Until when it waits at most, in the loop's time.
+        most_waiting: How many may wait for a limit with it.
+    """
+
+    call: ChatCall | RelayCall
+    provider: str
+    model: str
+    new_plan: Callable[[], _Plan]
+    deadline: float
+    most_waiting: int = _MOST_WAITING
 
 
 class Admission(Struct, eq=False):
@@ -260,14 +282,21 @@ class Limiter:
         if not plan.allowances:
             return None
         reserved: Sequence[int] = plan.ones or self._reservation(plan, call, provider, model)
-        while (admission := self._taken(plan, reserved, now)) is None:
+        admission = self._taken(plan, reserved, now)
+        if admission is None:
+            new_plan = partial(self._new_plan, caller, model)
+            wish = _Wish(call, provider, model, new_plan, now + self._policy.wait)
             with Waiting("limits", on_wait):
-                reserved = await self._wait(plan, reserved, call=call, provider=provider, model=model)
-            now = self.now()
+                admission = await self._taken_later(plan, reserved, wish)
         return admission
 
     async def at_upstream(
-        self, provider: str, model: str, seconds: float, on_wait: OnWait | None = None
+        self,
+        call: ChatCall | RelayCall,
+        provider: str,
+        model: str,
+        seconds: float,
+        on_wait: OnWait | None = None,
     ) -> Admission | None:
         """Let a call to an upstream through; None if nothing limits it.
 
@@ -278,20 +307,21 @@ class Limiter:
         Raises:
             GatewayOverloaded: The upstream's limit leaves no room for it.
         """
-        key = (f"upstream {provider}", model, "")
-        plan = self._plans.get(key)
-        if plan is None or self.now() >= plan.until or plan.version != self._book.version + self.leases.version:
-            owners = ((Scope("upstream", provider), f"The upstream {provider}"),)
-            plan = self._planned(key, owners)
+        now, plan = self.now(), self._plans.get(_upstream_key(provider, model))
+        if plan is None or self._is_old(plan, now):
+            plan = self._new_upstream_plan(provider, model)
         if not plan.allowances:
             return None
-        reserved: Sequence[int] = plan.of_each(_ONE_EACH)
-        while (admission := self._taken(plan, reserved, self.now())) is None:
-            try:
+        try:
+            reserved: Sequence[int] = plan.ones or self._reservation(plan, call, provider, model)
+            admission = self._taken(plan, reserved, now)
+            if admission is None:
+                new_plan = partial(self._new_upstream_plan, provider, model)
+                wish = _Wish(call, provider, model, new_plan, now + seconds, _MOST_WAITING * 64)
                 with Waiting("limits", on_wait):
-                    reserved = await self._wait(plan, reserved, seconds, _MOST_WAITING * 64)
-            except (LimitReached, QuotaSpent, LimitsUnavailable) as refusal:
-                raise GatewayOverloaded(refusal.message, retry_after=refusal.retry_after) from None
+                    admission = await self._taken_later(plan, reserved, wish)
+        except (LimitReached, QuotaSpent, LimitsUnavailable) as refusal:
+            raise GatewayOverloaded(refusal.message, retry_after=refusal.retry_after) from None
         return admission
 
     def measured(
@@ -338,30 +368,36 @@ class Limiter:
         self.now = asyncio.get_running_loop().time
         return self.now()
 
-    async def _wait(
-        self,
-        plan: _Plan,
-        reserved: Sequence[int],
-        seconds: float | None = None,
-        most_waiting: int = _MOST_WAITING,
-        *,
-        call: ChatCall | RelayCall | None = None,
-        provider: str = "",
-        model: str = "",
-    ) -> Sequence[int]:
-        """Wait until everything is free at once.
+    def _is_old(self, plan: _Plan, now: float) -> bool:
+        """Whether limits have changed since a plan was made, or a period is over."""
+        return now >= plan.until or plan.version != self._book.version + self.leases.version
+
+    async def _taken_later(self, plan: _Plan, reserved: Sequence[int], wish: _Wish) -> Admission | None:
+        """Wait until all of it can be taken, by the limits as they are then; None if nothing limits it any more."""
+        while True:
+            reserved = await self._wait(plan, reserved, wish)
+            if self._is_old(plan, self.now()):
+                plan = wish.new_plan()
+                if not plan.allowances:
+                    return None
+                reserved = plan.ones or self._reservation(plan, wish.call, wish.provider, wish.model)
+            admission = self._taken(plan, reserved, self.now())
+            if admission is not None:
+                return admission
+
+    async def _wait(self, plan: _Plan, reserved: Sequence[int], wish: _Wish) -> Sequence[int]:
+        """Wait until everything is free at once, or limits have changed.
 
         Returns:
             What is reserved: less of a quota than asked for, if what is left is enough for what is certain of the call.
         """
         now = self.now
-        deadline = now() + (self._policy.wait if seconds is None else seconds)
         while True:
             self.leases.expire(now())
             places = [place for place, one in enumerate(plan.allowances) if one.free < reserved[place]]
-            if not places:
+            if not places or self._is_old(plan, now()):
                 return reserved
-            needs = [self._need(plan, place, reserved, call, provider, model) for place in places]
+            needs = [self._need(plan, place, reserved, wish) for place in places]
             short, (allowance, amount, least) = places[0], needs[0]
             if self.leases.is_away:
                 self._share(allowance, now())
@@ -378,26 +414,26 @@ class Limiter:
             pause = max(_LOOK_AGAIN_SECONDS if pause is None else pause, 0.001)
             if allowance.is_dry(least, now()):
                 pause = max(pause, allowance.dry_until - now())
-            is_spent = allowance.kind == "quota" and allowance.used >= allowance.limit.amount
-            if is_spent or now() + pause > deadline or allowance.waiting >= max(most_waiting, self._let_in(allowance)):
+            # Not in this period any more, whatever is given back of what is in use.
+            is_spent = allowance.kind == "quota" and allowance.used + least > allowance.limit.amount
+            most_waiting = max(wish.most_waiting, self._let_in(allowance))
+            if is_spent or now() + pause > wish.deadline or allowance.waiting >= most_waiting:
                 raise self._refusal(plan, short, least, now())
-            await _until_freed(allowance, pause)
+            await self._until_freed(plan, allowance, now() + pause)
 
-    def _need(
-        self,
-        plan: _Plan,
-        place: int,
-        reserved: Sequence[int],
-        call: ChatCall | RelayCall | None,
-        provider: str,
-        model: str,
-    ) -> tuple[Allowance, int, int]:
+    async def _until_freed(self, plan: _Plan, allowance: Allowance, end: float) -> None:
+        """Wait until something has become free, limits have changed, or it is time."""
+        while (left := end - self.now()) > 0 and not self._is_old(plan, self.now()):
+            if await _freed(allowance, min(left, _LOOK_AT_LIMITS_SECONDS)):
+                return
+
+    def _need(self, plan: _Plan, place: int, reserved: Sequence[int], wish: _Wish) -> tuple[Allowance, int, int]:
         """An allowance that has too little, what the call has to have of it, and what would do: of a quota, what is
         certain of the call."""
         allowance, amount = plan.allowances[place], reserved[place]
-        if allowance.kind != "quota" or call is None:
+        if allowance.kind != "quota":
             return allowance, amount, amount
-        certain = self.measured(plan, Usage(_prompt_tokens(call), 0), provider, model)
+        certain = self.measured(plan, Usage(_prompt_tokens(wish.call), 0), wish.provider, wish.model)
         return allowance, amount, max(plan.of_each(certain)[place], 1)
 
     def _let_in(self, allowance: Allowance) -> float:
@@ -443,6 +479,10 @@ class Limiter:
             (Scope("gateway"), "This gateway"),
         )
         return self._planned((caller.id, model, caller.project), whose)
+
+    def _new_upstream_plan(self, provider: str, model: str) -> _Plan:
+        owner = (Scope("upstream", provider), f"The upstream {provider}")
+        return self._planned(_upstream_key(provider, model), (owner,))
 
     def _planned(self, key: tuple[str, str, str], whose: Sequence[tuple[Scope, str]]) -> _Plan:
         """Make and keep a plan. The key's middle is the model."""
@@ -526,13 +566,18 @@ def _prompt_tokens(call: ChatCall | RelayCall) -> int:
     return tokens
 
 
-async def _until_freed(allowance: Allowance, seconds: float) -> None:
-    """Wait until something has become free, or the time is over."""
+def _upstream_key(provider: str, model: str) -> tuple[str, str, str]:
+    return f"upstream {provider}", model, ""
+
+
+async def _freed(allowance: Allowance, seconds: float) -> bool:
+    """Wait until something has become free, or the time is over; whether something has."""
     if allowance.freed is None:
         allowance.freed = asyncio.get_running_loop().create_future()
     allowance.waiting += 1
     try:
         # Not `wait_for`: others wait for the same future, and it must not be cancelled.
-        await asyncio.wait((allowance.freed,), timeout=seconds)
+        done, _ = await asyncio.wait((allowance.freed,), timeout=seconds)
     finally:
         allowance.waiting -= 1
+    return bool(done)

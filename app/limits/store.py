@@ -103,7 +103,7 @@ class MemoryStore:
             Scope("upstream", record.provider),
             Scope("gateway"),
         ):
-            used = self._used[scope][day, record.model]
+            used = self._used[scope][day, record.served_model]
             used[0] += 1
             used[1] += charged.prompt_tokens
             used[2] += charged.completion_tokens

@@ -17,6 +17,7 @@ from app.domain.conversation import SessionKey
 from app.domain.errors import (
     ContextTooLong,
     GatewayError,
+    GatewayOverloaded,
     InternalError,
     InvalidRequest,
     UpstreamTimeout,
@@ -205,6 +206,7 @@ def test_texts_are_taken_of_those_whose_texts_are_wanted_and_nobody_else() -> No
 
 
 DOWN, SLOW = UpstreamUnavailable("Down."), UpstreamTimeout("Slow.")
+BUSY, SPENT = GatewayOverloaded("Busy.", retry_after=1), GatewayOverloaded("Spent.", retry_after=20_000)
 LONG, UNFIT = ContextTooLong("Too long."), InvalidRequest("No images.")
 
 
@@ -217,10 +219,17 @@ LONG, UNFIT = ContextTooLong("Too long."), InvalidRequest("No images.")
         ([UNFIT, LONG], LONG),
         ([DOWN, SLOW], SLOW),
         ([LONG, DOWN, UNFIT, SLOW, LONG], SLOW),
+        ([BUSY, SPENT, SPENT], BUSY),
+        ([SPENT, BUSY], BUSY),
+        ([GatewayOverloaded("Full."), BUSY], BUSY),
+        ([DOWN, SPENT], DOWN),
     ],
 )
 def test_an_upstreams_trouble_says_more_than_a_lack_of_room(errors: list[GatewayError], refusal: GatewayError) -> None:
-    """The client is told of the latest trouble; only if there was none, of what the request is too much for."""
+    """The client is told of the latest trouble; only if there was none, of what the request is too much for.
+
+    Of several upstreams without room, it is told of the one that has some first, and so when to come again.
+    """
     log = _Told().log()
     for error in errors:
         log.pass_over(FIRST, error)

@@ -33,6 +33,8 @@ _CHANGES = [1_774_746_000, 1_792_890_000, 1_772_953_200, 1_793_512_800, 1_775_35
         ("$ .25 in total", Limit(NANO // 4, "dollars", "total")),
         ("5 at once", Limit(5, "at once", "")),
         ("1 AT  ONCE for Kimi*", Limit(1, "at once", "", "kimi*")),
+        ("60 requests per mins", Limit(60, "requests", "minute")),
+        ("60\u3000requests \t /\tminute", Limit(60, "requests", "minute")),
         ("10 requests/minute for *", Limit(10, "requests", "minute")),
     ],
 )
@@ -55,6 +57,9 @@ def test_a_limit_is_read(text: str, limit: Limit) -> None:
         ("-5 requests/minute", "is not a limit"),
         ("many requests/minute", "is not a limit"),
         ("5 requests/minute for " + "k" * 101, "too long"),
+        ("60 requests/ms", "needs a time"),
+        ("5 at once for kimi\u200b", "can't be seen"),
+        ("5 at once for \0", "can't be seen"),
     ],
 )
 def test_what_is_no_limit_is_refused_in_words(text: str, words: str) -> None:
@@ -63,11 +68,34 @@ def test_what_is_no_limit_is_refused_in_words(text: str, words: str) -> None:
         read_limit(text)
 
 
+def test_a_long_gap_takes_no_longer_than_a_short_one() -> None:
+    """Whoever may set limits can't hold up a worker for minutes with 4,000 spaces, which once was for ever."""
+    with pytest.raises(ValueError, match="is not a limit"):
+        read_limit("5" + 4000 * " " + "x")
+
+
 def test_a_models_name_may_end_with_a_digit() -> None:
     """The comma after it separates, also where three digits follow."""
     assert texts_of(read_limits("10 requests/day for gpt-4,500 requests/day for k*")) == (
         "10 requests/day for gpt-4, 500 requests/day for k*"
     )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "model", "counts"),
+    [
+        ("kimi*", "Kimi-K2", True),
+        ("kimi*", "moonshot/kimi-k9", True),
+        ("kimi*", "openrouter/moonshotai/kimi-k9", True),
+        ("moonshotai/*", "openrouter/moonshotai/kimi-k9", True),
+        ("kimi*", "my-kimi", False),
+        ("kimi*", "moonshot/gpt/", False),
+        ("moonshot/*", "kimi-k9", False),
+    ],
+)
+def test_a_models_name_counts_with_and_without_its_upstreams(pattern: str, model: str, counts: bool) -> None:
+    """Who asks an upstream for a model that it doesn't list is limited by that model's own name, too."""
+    assert read_limit(f"1 request/day for {pattern}").counts(model) == counts
 
 
 def test_large_sums_are_kept_to_the_last_digit() -> None:

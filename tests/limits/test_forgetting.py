@@ -39,12 +39,14 @@ async def test_a_limit_that_is_forgotten_never_lives_twice() -> None:
     assert let_in == 10
 
 
-def _ended(days_ago: float, *, charged: Usage | None = TEN, answered: bool = True) -> CallRecord:
+def _ended(days_ago: float, *, charged: Usage | None = TEN, answered: bool = True, model: str = "kimi") -> CallRecord:
     """A call of Ada's that ended some days ago."""
+    listed = "kimi" if model == "kimi" else "unlisted"
     return CallRecord(
-        *("k_ada", "kimi", "up", "completed", None, None, None, None, charged, 0.0, 0.1 if answered else None),
+        *("k_ada", listed, "up", "completed", None, None, None, None, charged, 0.0, 0.1 if answered else None),
         project="lab",
         charged=charged,
+        served_model=model,
         began=time.time() - days_ago * 86_400,
     )
 
@@ -73,3 +75,12 @@ def test_requests_without_tokens_count_once_they_were_answered() -> None:
     store.call_ended(_ended(0, charged=None))
     store.call_ended(_ended(0, charged=None, answered=False))
     assert _used(store, "10 requests/day") == 1
+
+
+def test_models_that_no_upstream_lists_count_by_their_names() -> None:
+    """Metrics call them all `unlisted`; a limit for some models means what they are called."""
+    store = MemoryStore(UTC)
+    store.call_ended(_ended(0, model="moonshot/kimi-k9"))
+    store.call_ended(_ended(0, model="moonshot/gpt-9"))
+    assert _used(store, "10 requests/day for kimi*") == 1
+    assert _used(store, "10 requests/day for moonshot/*") == 2

@@ -288,15 +288,15 @@ def test_an_upstreams_limit_makes_a_call_wait_or_go_elsewhere() -> None:
     async def work() -> None:
         gateway = Gateway("", upstream="1 at once")
         loop = asyncio.get_running_loop()
-        passage = await gateway.limiter.at_upstream("up", "kimi", 0)
+        passage = await gateway.limiter.at_upstream(CALL, "up", "kimi", 0)
         assert passage is not None
         with pytest.raises(GatewayOverloaded, match="upstream up"):
-            await gateway.limiter.at_upstream("up", "kimi", 0)
+            await gateway.limiter.at_upstream(CALL, "up", "kimi", 0)
         loop.call_later(20, lambda: passage.settle(None, counts=True))
         began = loop.time()
-        assert await gateway.limiter.at_upstream("up", "kimi", 60) is not None
+        assert await gateway.limiter.at_upstream(CALL, "up", "kimi", 60) is not None
         assert 20 <= loop.time() - began <= 21
-        assert await gateway.limiter.at_upstream("other", "kimi", 0) is None
+        assert await gateway.limiter.at_upstream(CALL, "other", "kimi", 0) is None
         await gateway.leases.aclose()
 
     leaping(work())
@@ -571,5 +571,123 @@ def test_calls_of_a_large_limit_wait_for_a_moment_however_many_they_are() -> Non
         # The worker's share refills from nothing.
         gateway.store.exchange = away  # type: ignore[method-assign]
         assert await gateway.count(200) == 200
+
+    leaping(work())
+
+
+@pytest.mark.parametrize("limits", ["1 request/minute", "1 at once", "1 request/hour, 1 at once"])
+@pytest.mark.parametrize("new", ["none", "100 requests/minute, 100 at once, 100 requests/hour"])
+def test_who_waits_follows_what_is_set(limits: str, new: str) -> None:
+    """However long calls wait, for a key's limit or an upstream's, they go on within a second of its change."""
+
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        gateway = Gateway(limits, 4000, upstream=limits)
+        await gateway.admit()
+        await gateway.limiter.at_upstream(CALL, "up", "kimi", 4000)
+        waiting = [
+            gateway.limiter.admit(CALL, ADA, "up", "kimi"),
+            gateway.limiter.at_upstream(CALL, "up", "kimi", 4000),
+        ]
+        changed = loop.time() + 7.0
+        loop.call_at(changed, gateway.book.set_stored, {Scope("key", "k_ada"): new, Scope("upstream", "up"): new})
+        admissions = await asyncio.gather(*waiting)
+        assert 0 <= loop.time() - changed < 1
+        assert [one is None for one in admissions] == 2 * [new == "none"]
+        await gateway.leases.aclose()
+
+    leaping(work())
+
+
+def test_who_waits_is_let_in_by_the_new_limit_only() -> None:
+    """A limit that is set while a call waits for another one counts for that call, too."""
+
+    async def work() -> None:
+        gateway = Gateway("1 at once", 60)
+        running, waiting = await gateway.admit(), asyncio.create_task(gateway.admit())
+        await asyncio.sleep(5)
+        gateway.book.set_stored({Scope("key", "k_ada"): "1 at once, 1 request/day"})
+        gateway.end(running, Usage(1, 1))
+        with pytest.raises(QuotaSpent):
+            await waiting
+        await gateway.leases.aclose()
+
+    leaping(work())
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "let_in"),
+    [
+        ("1000 requests/day", "80 requests/day", 10),
+        ("1000 requests/minute", "980 requests/minute", 60),
+        ("1000 requests/minute", "2 requests/minute", 0),
+        ("1000k tokens/hour", "3 tokens/hour", 0),
+        ("50 at once", "1 at once", 1),
+        ("50 at once, 1000 requests/day", "10 at once, 75 requests/day", 5),
+    ],
+)
+def test_what_was_leased_of_a_larger_limit_lets_nobody_in(before: str, after: str, let_in: int) -> None:
+    """A limit is made smaller while much of it lies ready: a crowd that comes next gets what is left of the new one."""
+
+    async def work() -> None:
+        gateway = Gateway(before, 0)
+        for _ in range(70):
+            gateway.end(await gateway.admit(), Usage(1, 1))
+            await asyncio.sleep(0.01)
+        crowd = [await gateway.admit() for _ in range(40)] if "at once" in before else []
+        for admission in crowd:
+            admission.settle(None, counts=False)
+        gateway.book.set_stored({Scope("key", "k_ada"): after})
+        assert await gateway.count(60) == let_in
+        await gateway.leases.aclose()
+
+    leaping(work())
+
+
+@pytest.mark.parametrize(
+    "limit", ["300 tokens/hour", "300 tokens/day", "250 output tokens/week", "90 input tokens in total"]
+)
+def test_an_upstreams_limits_of_tokens_hold(limit: str) -> None:
+    """What is used up lets no further call through to that upstream; nor is there ever room for one that is larger."""
+
+    async def work() -> None:
+        gateway = Gateway("", upstream=limit)
+        let_through = 0
+
+        async def use() -> None:
+            nonlocal let_through
+            while let_through < 9:
+                passage = await gateway.limiter.at_upstream(CALL, "up", "kimi", 0)
+                assert passage is not None
+                gateway.end(passage, Usage(30, 100))
+                let_through += 1
+
+        with pytest.raises(GatewayOverloaded, match="The upstream up may use"):
+            await use()
+        assert 0 < let_through <= 3
+        long = ChatCall("kimi", (Message("user", "word " * 900),))
+        if "output" not in limit:
+            with pytest.raises(GatewayOverloaded, match="it is too large"):
+                await gateway.limiter.at_upstream(long, "up", "kimi", 0)
+        await gateway.leases.aclose()
+
+    leaping(work())
+
+
+@pytest.mark.parametrize("used", [1000, 900])
+def test_nobody_waits_for_a_quota_that_will_not_suffice(used: int) -> None:
+    """Where a period has less left than a request needs for certain, it is refused at once, by an upstream, too."""
+
+    async def work() -> None:
+        gateway = Gateway("1000 tokens/day", 50, upstream="1000 tokens/day")
+        gateway.end(await gateway.admit(), Usage(used, 0))
+        loop, long = asyncio.get_running_loop(), ChatCall("kimi", (Message("user", "word " * 200),))
+        began = loop.time()
+        with pytest.raises(QuotaSpent):
+            await gateway.admit(long)
+        with pytest.raises(GatewayOverloaded):
+            await gateway.limiter.at_upstream(long, "up", "kimi", 50)
+        assert loop.time() - began < 0.5
+        await gateway.leases.aclose()
 
     leaping(work())
