@@ -207,7 +207,7 @@ async def test_a_turn_that_could_not_be_saved_does_not_keep_its_lock(
     open_store: OpenStore, redis_server: RedisServer, wire: Wire
 ) -> None:
     """Nor does one whose server was away for longer than a save is tried."""
-    store = open_store(wire.url, lock_ttl=3600, command_timeout=0.3)
+    store = open_store(wire.url, lock_ttl=3600, command_timeout=1)
     async with store.hold(ADA) as held:
         wire.break_down()
         with pytest.raises(SessionStoreUnavailable):
@@ -220,7 +220,7 @@ async def test_a_turn_that_could_not_be_saved_does_not_keep_its_lock(
 
 async def test_a_release_is_not_tried_for_longer_than_the_lock_lives(open_store: OpenStore, wire: Wire) -> None:
     """Then it has expired by itself."""
-    store = open_store(wire.url, lock_ttl=0.2, command_timeout=0.3)
+    store = open_store(wire.url, lock_ttl=0.2, command_timeout=1)
     async with store.hold(ADA):
         wire.break_down()
     await eventually(lambda: not store._commands)
