@@ -24,6 +24,8 @@ from app.domain.usage import CallRecord
 
 # Longer than a month, in milliseconds: what was used before counts for no period that has an end.
 _DAYS_APART = 40 * 86_400_000
+# Of models, as clients may call those that no upstream lists what they like.
+_MOST_NAMES = 5000
 _NO_TOKENS = Usage(0, 0)
 
 
@@ -58,6 +60,7 @@ class MemoryStore:
         # By scope, then by day and model: requests, tokens in, tokens out.
         self._used: defaultdict[Scope, defaultdict[tuple[int, str], list[int]]] = defaultdict(_no_use)
         self._newest_day = Period("", 0, 0)
+        self._names: set[str] = set()
 
     async def exchange(self, claims: Sequence[Claim]) -> Exchanged:
         """See `LimitStore`."""
@@ -96,14 +99,14 @@ class MemoryStore:
         if record.charged is None and record.upstream_seconds is None:
             return  # no answer came: that counts for no quota
         began = int((record.began or time.time() - record.seconds) * 1000)
-        day = self._day_of(began)
+        day, name = self._day_of(began), self._name_of(record)
         for scope in (
             Scope("key", record.caller_id),
             Scope("project", record.project),
             Scope("upstream", record.provider),
             Scope("gateway"),
         ):
-            used = self._used[scope][day, record.served_model]
+            used = self._used[scope][day, name]
             used[0] += 1
             used[1] += charged.prompt_tokens
             used[2] += charged.completion_tokens
@@ -118,6 +121,15 @@ class MemoryStore:
             self._newest_day = day
             self._fold(day.start - _DAYS_APART)
         return day.start
+
+    def _name_of(self, record: CallRecord) -> str:
+        """Under which model's name a call is counted: its own, unless there are too many names already."""
+        name = record.served_model
+        if name not in self._names:
+            if len(self._names) >= _MOST_NAMES:
+                return record.model
+            self._names.add(name)
+        return name
 
     def _fold(self, before: int) -> None:
         """Keep what was used before a time as one sum: no period but the one without an end is as long."""

@@ -13,7 +13,7 @@ from app.domain.usage import CallRecord
 from app.limits.book import LimitBook
 from app.limits.leases import Leases
 from app.limits.limiter import Limiter, LimiterPolicy
-from app.limits.store import MemoryStore
+from app.limits.store import _MOST_NAMES, MemoryStore
 
 ADA = Caller("k_ada", "ada", "lab")
 UTC = ZoneInfo("UTC")
@@ -84,3 +84,13 @@ def test_models_that_no_upstream_lists_count_by_their_names() -> None:
     store.call_ended(_ended(0, model="moonshot/gpt-9"))
     assert _used(store, "10 requests/day for kimi*") == 1
     assert _used(store, "10 requests/day for moonshot/*") == 2
+
+
+def test_clients_fill_no_memory_with_names_of_models() -> None:
+    """Whoever calls ever new models at an upstream that takes any name is counted, under one name in the end."""
+    store = MemoryStore(UTC)
+    calls = _MOST_NAMES + 1000
+    for number in range(calls):
+        store.call_ended(_ended(0, model=f"any/{number}"))
+    assert len(store._used[Scope("key", "k_ada")]) <= _MOST_NAMES + 2
+    assert _used(store, "10k requests/day") == calls
