@@ -283,6 +283,52 @@ async def test_nobody_watches_a_client_whose_request_is_done() -> None:
         await watched.wait()
 
 
+async def test_nothing_is_done_for_a_client_that_has_left_already() -> None:
+    """It has gone before the work begins."""
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    begun = False
+    with pytest.raises(ClientClosedRequest), cancel_on_disconnect(receive):
+        begun = True
+    assert not begun
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_the_watch_goes_on_whenever_a_server_lets_others_run() -> None:
+    """A server may do so between two messages, without waiting for anything."""
+
+    async def receive() -> Message:
+        await asyncio.sleep(0)
+        return {"type": "http.disconnect"}
+
+    with pytest.raises(ClientClosedRequest), cancel_on_disconnect(receive):
+        await asyncio.Event().wait()
+
+
+async def test_a_client_that_leaves_as_the_work_ends_cancels_nothing() -> None:
+    """What was waited for has happened, but the block ends before anybody hears of it."""
+    leaves = asyncio.Event()
+
+    async def receive() -> Message:
+        await leaves.wait()
+        return {"type": "http.disconnect"}
+
+    failures: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+    with cancel_on_disconnect(receive):
+        leaves.set()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    assert not failures
+
+
 async def test_another_cancellation_is_not_taken_for_a_client_that_left() -> None:
     """A server that ends cancels a task for good."""
     begun = asyncio.Event()
