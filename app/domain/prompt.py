@@ -355,8 +355,9 @@ def _select(draft: _Draft, must: list[_Section], limit: PromptLimit) -> list[_Se
         return must
     kept: list[_Section] = []
     budget = limit.size - told
-    asked = 0
-    for section in draft.sections(draft.history[place] for place in _asked(draft)):
+    asked, place = 0, _asked(draft)
+    if place is not None:
+        (section,) = draft.sections([draft.history[place]])
         asked = min(measure(section.tag) + separator + measure(section.body), budget // _SHARES)
     share = max(min(room - asked, budget // _SHARES), 0)
     taken = 0
@@ -463,8 +464,9 @@ def _by_importance(draft: _Draft, max_characters: int) -> tuple[list[int], list[
         # People introduce themselves, and what they want, in the first thing they say.
         first = [place for place in first if place != opening]
         first.insert(1, opening)
-    for place in _asked(draft):
-        first = [place, *(other for other in first if other != place)]
+    asked = _asked(draft)
+    if asked is not None:
+        first = [asked, *(place for place in first if place != asked)]
     for place in unanswered:
         if room_for_others < 0:
             break
@@ -473,12 +475,12 @@ def _by_importance(draft: _Draft, max_characters: int) -> tuple[list[int], list[
     return first, answers
 
 
-def _asked(draft: _Draft) -> Sequence[int]:
+def _asked(draft: _Draft) -> int | None:
     """The place of what the user asked last, if tool results wait for an answer: without it they mean nothing."""
     if draft.first_pending.role != "tool":
-        return ()
+        return None
     history = draft.history
-    return [place for place in range(len(history) - 1, -1, -1) if history[place].role == "user"][:1]
+    return next((place for place in range(len(history) - 1, -1, -1) if history[place].role == "user"), None)
 
 
 def _cut(section: _Section, room: int, limit: PromptLimit) -> list[_Section]:

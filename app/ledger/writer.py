@@ -88,7 +88,7 @@ class LedgerWriter:
         self._adopted: list[JournalFile] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
-        self._carried = 0.0
+        self._carried_at = 0.0
         self.written = 0
         self.unfit = 0
 
@@ -131,7 +131,7 @@ class LedgerWriter:
         for file in self._journal.files():
             self._carry(file, own=True)
         self._carry_memory()
-        self._carried = time.monotonic()
+        self._carried_at = time.monotonic()
         return self.written - before
 
     def _run(self) -> None:
@@ -301,7 +301,7 @@ class LedgerWriter:
         """Between two steps of cleaning: let others write, and new calls not wait for the end. False at the end."""
         if self._stopping.wait(_OTHERS_TURN_SECONDS):
             return False
-        if time.monotonic() >= self._carried + _PAUSE_SECONDS:
+        if time.monotonic() >= self._carried_at + _PAUSE_SECONDS:
             self.carry_all()
         return True
 

@@ -160,7 +160,7 @@ class Admission(Struct, eq=False):
             plan.output += (charged.completion_tokens - plan.output) * _NEWEST_PART
         used_of = limiter.measured(plan, charged or (_NO_TOKENS if was_answered and counts else None), provider, model)
         reserved, used_of_each = self._reserved, plan.of_each(used_of)
-        # By place: `zip` would take as long as two turns of the loop to get going.
+        # By place, for speed: to begin a `zip` takes as long as two turns of the loop.
         for place, allowance in enumerate(plan.allowances):
             amount, used, unit = reserved[place], used_of_each[place], allowance.unit
             if unit == REQUEST and counts:

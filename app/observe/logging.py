@@ -178,7 +178,7 @@ def _with_worker(worker_id: str) -> structlog.typing.Processor:
 def log_call(record: CallRecord) -> None:
     """Add the outcome of a call to its request's access line."""
     fields = access_fields.get({})
-    # One by one: `update` would make a dictionary of them first.
+    # One by one, for speed: `update` would make a dictionary of them first.
     fields["model"] = record.model
     fields["provider"] = record.provider
     fields["outcome"] = record.outcome

@@ -150,7 +150,8 @@ class KeyPages:
         def change(connection: Connection) -> None:
             key = _only(connection, key_id)
             scope, before = Scope("key", key.id), key_facts(connection, key)
-            if form.get("version", version := _version(before)) != version:
+            version = _version(before)
+            if form.get("version", version) != version:
                 form["version"] = version  # saved again, it replaces what has come between
                 raise administration.KeyFault(_CHANGED_MEANWHILE)
             limits = _limits(form.get("limits", ""))

@@ -55,11 +55,12 @@ _NEWER_NAMES = {"max_tokens": "max_completion_tokens"}
 async def read(body: bytes, context: RequestContext, services: DialectServices) -> Exchange:
     """Read a chat completion request."""
     request = parse_body(ChatCompletionRequest, body)
-    # Each look at a field of pydantic's costs as much as ten at a variable.
+    # For speed: reading a field of a pydantic model takes as long as reading ten variables.
     tools, user, stream_options = request.tools, request.user, request.stream_options
     options = given_fields(request, HONOURED)
     unserved = take_other_models(options) if options else []
-    # Within a text its quotes would be escaped. `in` would raise an error within, and catch it, before it looks.
+    # Within a text its quotes would be escaped.
+    # `find`, for speed: `in` raises a TypeError within, and catches it, before it looks for bytes.
     if body.find(b'"cache_control"') >= 0:
         unserved.append("cache_control")
     hints = session_hints(context.headers, user if services.session_from_user else None)

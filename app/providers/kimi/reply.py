@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from app.domain.errors import EmptyReply, NonceRejected, SiteChanged
 from app.domain.json import is_overladen, read_json_object
+from app.domain.surrogates import without_halves
 from app.providers.cloudflare import is_challenge_page
 from app.providers.http import HttpReply
 from app.providers.kimi.failure import challenge, http_failure, is_stale_page, refusal
@@ -153,5 +154,5 @@ def _text(document: dict[str, object]) -> str:
         raise EmptyReply("The Kimi site answered with an empty message.")
     if message.isascii():
         return message
-    # Half a surrogate pair (from a cut-off \\ud83d escape) can't be encoded as UTF-8.
-    return message.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    # An escape such as \\ud83d may have been cut off from its other half.
+    return without_halves(message)

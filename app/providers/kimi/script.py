@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from urllib.parse import unquote
 
+from app.domain.surrogates import without_halves
+
 _VARIABLE = re.compile(
     r"""\bkimi_ajax['"`]?\s*\]?\s*=(?![=>])\s*
         # `window.kimi_ajax || {…}`, `Object.assign({}, {…})`, `JSON.parse('{…}')` and the like
@@ -202,7 +204,7 @@ def _unquoted(token: str) -> str:
         return token
     text = _ESCAPE.sub(_unescaped, token[1:-1]) if "\\" in token else token[1:-1]
     # Escapes may be half of a character, and two of them a whole one.
-    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text if text.isascii() else without_halves(text)
 
 
 def _unescaped(escape: re.Match[str]) -> str:
