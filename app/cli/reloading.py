@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -72,6 +73,8 @@ def inherited_socket() -> socket.socket | None:
 
 def start_anew(listener: socket.socket) -> None:
     """Put a new process in the place of this one, with its number, command line and listening socket."""
+    # Until the new one has its handler, another SIGHUP would kill it: let it wait.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
     os.set_inheritable(listener.fileno(), True)
     words: Sequence[str] = sys.orig_argv[1:]
     os.execve(sys.executable, [sys.executable, *words], {**os.environ, _SOCKETS: str(listener.fileno())})  # noqa: S606

@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
 from types import FrameType
 
 import structlog
@@ -81,6 +82,7 @@ class GracefulServer(uvicorn.Server):
         self.kept: socket.socket | None = None
         self._settings_fault = settings_fault
         self._reloading: asyncio.Task[None] | None = None
+        self._hung_up_meanwhile = False
         self._had_terminal = False
         self._most = most
         self._watch: asyncio.Task[None] | None = None
@@ -102,7 +104,9 @@ class GracefulServer(uvicorn.Server):
         self._watch = asyncio.create_task(self._watch_connections())
         if self._settings_fault is not None and hasattr(signal, "SIGHUP"):
             self._had_terminal = _has_terminal()
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload, self._settings_fault)
+            reload = partial(asyncio.get_running_loop().call_soon_threadsafe, self._reload, self._settings_fault)
+            # Not by the loop's `add_signal_handler`: a loop that is closed lets the next SIGHUP end the process.
+            signal.signal(signal.SIGHUP, partial(self._hang_up, reload))
             signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))
         gc.collect()
         gc.freeze()
@@ -119,23 +123,29 @@ class GracefulServer(uvicorn.Server):
         finally:
             if self._watch is not None:
                 self._watch.cancel()
-            if self.kept is not None:
-                # Until the process that comes next has its handler, another SIGHUP would kill it: let it wait.
-                signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
+
+    def _hang_up(self, reload: Callable[[], object], _number: int, _frame: FrameType | None) -> None:
+        # Once the socket is kept, the process that comes next reads the settings in any case.
+        if self.kept is None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the server ends
+                reload()
 
     def _reload(self, settings_fault: Callable[[], Awaitable[str]]) -> None:
         if self._had_terminal and not _has_terminal():
             self.should_exit = True  # that is what the signal was about: its window was closed
-        elif not self._drain.active and (self._reloading is None or self._reloading.done()):
+        elif self._reloading is not None and not self._reloading.done():
+            self._hung_up_meanwhile = True
+        elif not self._drain.active:
             self._reloading = asyncio.create_task(self._give_way(settings_fault))
 
     async def _give_way(self, settings_fault: Callable[[], Awaitable[str]]) -> None:
         """End as SIGTERM would, for a process that reads the settings anew, unless something is wrong with these."""
         log = structlog.get_logger("kimi.server")
-        fault = await settings_fault()
-        if fault:
+        while fault := await settings_fault():
             log.error("settings_refused", reason=fault, meaning="the old ones hold on")
-            return
+            if not self._hung_up_meanwhile:
+                return
+            self._hung_up_meanwhile = False  # they may have been mended while they were checked
         if self._drain.active:
             return
         log.info("reloading", meaning="a new process reads the settings")

@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -43,64 +45,97 @@ def test_a_cluster_reads_its_file_anew_unless_that_is_wrong(site: LiveSimulator,
         assert (_ask(client, "new"), _ask(client, "old")) == (200, 404)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGHUP")
-def test_a_single_server_reads_env_anew_unless_that_is_wrong(site: LiveSimulator, tmp_path: Path) -> None:
-    """The process goes on with the same number and socket; who connects meanwhile is answered. A signal that comes
-    before the new one is ready waits for it."""
-    port = free_port()
-    lines = [f"API_MASTER_KEY={ALICE_KEY}", f"CHAT_PAGE_URL={site.page_url}", "DRAIN_SECONDS=0.1", f"API_PORT={port}"]
-    settings = tmp_path / ".env"
+class _Single:
+    """A server by itself in a folder with its `.env`, under load."""
 
-    def write(*more: str) -> None:
-        settings.write_text("\n".join([*lines, *more, "DATABASE_URL=none", "LOG_FORMAT=json", ""]), "utf-8")
+    def __init__(self, folder: Path, site: LiveSimulator) -> None:
+        self._folder = folder
+        self._log = folder / "log"
+        self._lines = [
+            f"API_MASTER_KEY={ALICE_KEY}",
+            f"CHAT_PAGE_URL={site.page_url}",
+            "DRAIN_SECONDS=0.1",
+            f"API_PORT={(port := free_port())}",
+            "DATABASE_URL=none",
+            "LOG_FORMAT=json",
+        ]
+        self._address = f"http://127.0.0.1:{port}"
 
-    write()
-    log = tmp_path / "log"
-    with log.open("w") as said:
-        process = subprocess.Popen(
-            [sys.executable, str(ROOT / "main.py"), "serve"],
-            cwd=tmp_path,
-            env={"PATH": os.environ["PATH"]},
-            stdout=said,
-            stderr=said,
-        )
-    stop = threading.Event()
+    def write(self, *more: str) -> None:
+        """Write `.env` anew."""
+        (self._folder / ".env").write_text("\n".join([*self._lines, *more, ""]), "utf-8")
 
-    def load() -> set[int]:
-        statuses = set()
-        # A connection each: those that are open end with the old process.
-        while not stop.is_set():
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_SECONDS, verify=NO_TLS) as client:
-                client.headers["authorization"] = f"Bearer {ALICE_KEY}"
-                statuses.add(_ask(client, "kimi"))
-        return statuses
+    def hang_up(self) -> None:
+        self.process.send_signal(signal.SIGHUP)
 
-    try:
-        until(lambda: "Uvicorn running" in log.read_text() or process.poll() is not None)
-        with (
-            httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_SECONDS, verify=NO_TLS) as client,
-            ThreadPoolExecutor(2) as pool,
-        ):
+    def said(self, words: str, times: int = 1) -> bool:
+        """Whether its log has these words so often, or nothing is left to wait for, as it has ended."""
+        return self._log.read_text().count(words) >= times or self.process.poll() is not None
+
+    def ask(self, model: str) -> int:
+        """The status of a call. It has a connection of its own: those that are open end with the old process."""
+        with httpx.Client(base_url=self._address, timeout=WAIT_SECONDS, verify=NO_TLS) as client:
             client.headers["authorization"] = f"Bearer {ALICE_KEY}"
+            return _ask(client, model)
+
+    @contextmanager
+    def under_load(self) -> Iterator[None]:
+        """Two clients ask again and again meanwhile, and each is answered."""
+        stop = threading.Event()
+
+        def load() -> set[int]:
+            statuses = set()
+            while not stop.is_set():
+                statuses.add(self.ask("kimi"))
+            return statuses
+
+        with ThreadPoolExecutor(2) as pool:
             loads = [pool.submit(load) for _ in range(2)]
             try:
-                write("MAX_RETRIES=many")
-                process.send_signal(signal.SIGHUP)
-                until(lambda: "settings_refused" in log.read_text())
-                assert "MAX_RETRIES" in log.read_text()
-                assert "reloading" not in log.read_text()
-                write("MODEL_ROUTES=fresh=kimi-k2-instruct")
-                process.send_signal(signal.SIGHUP)
-                until(lambda: "Finished server process" in log.read_text())
-                process.send_signal(signal.SIGHUP)
-                until(lambda: log.read_text().count("Application startup complete") == 3 or process.poll() is not None)
-                assert _ask(client, "fresh") == 200
+                yield
             finally:
                 stop.set()
             assert set().union(*(one.result() for one in loads)) == {200}
-        process.send_signal(signal.SIGTERM)
-        process.wait(WAIT_SECONDS)
-    finally:
-        process.kill()
-        process.wait()
-        print(log.read_text()[-3000:])
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        command = [sys.executable, str(ROOT / "main.py"), "serve"]
+        environment = {"PATH": os.environ["PATH"]}
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen(command, cwd=self._folder, env=environment, stdout=log, stderr=log)
+        try:
+            until(lambda: self.said("Uvicorn running"))
+            yield
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(WAIT_SECONDS)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            print(self._log.read_text()[-3000:])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGHUP")
+def test_a_single_server_reads_env_anew_unless_that_is_wrong(site: LiveSimulator, tmp_path: Path) -> None:
+    """The process goes on with the same number and socket; who connects meanwhile is answered. What is written when a
+    signal comes holds, also where the signal comes while settings are checked or one process gives way to the next."""
+    single = _Single(tmp_path, site)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    single.write()
+    with single.running(), single.under_load():
+        single.write("MAX_RETRIES=many")
+        single.hang_up()
+        until(lambda: single.said("settings_refused"))
+        assert single.said("MAX_RETRIES")
+        # A pipe in the place of a file holds the check until the test opens it, too.
+        single.write(f"PROVIDERS_FILE={pipe}")
+        single.hang_up()
+        with pipe.open("w") as being_checked:
+            single.write("MODEL_ROUTES=fresh=kimi-k2-instruct")
+            single.hang_up()
+            being_checked.write(_WRONG)
+        until(lambda: single.said("settings_refused", times=2))
+        until(lambda: single.said("Finished server process"))
+        single.write("MODEL_ROUTES=fresher=kimi-k2-instruct")
+        single.hang_up()
+        until(lambda: single.ask("fresher") == 200)
