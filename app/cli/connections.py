@@ -8,17 +8,19 @@ import asyncio
 import socket
 import sys
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
+from urllib.parse import unquote
 
 import httptools
 from msgspec import Struct
-from starlette.types import Message, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.api.anthropic.errors import ANTHROPIC_ERRORS
 from app.api.error_responses import OPENAI_ERRORS
 from app.api.gemini.errors import GEMINI_ERRORS
 from app.api.wire.addresses import GOOGLE
+from app.cli.cycle import Cycle
 from app.domain.errors import GatewayError, HeadersTooLarge, InvalidRequest, RequestTimeout
 from app.domain.request_ids import RequestIds
 
@@ -105,10 +107,30 @@ class HttpProtocol(HttpToolsProtocol):
             # To the parser, which ends: nothing of this becomes a request.
             raise ValueError
         self._head_since, self._received, self._body_since = None, 0, self.loop.time()
-        super().on_headers_complete()
-        # A request to upgrade has no cycle.
-        if self.scope["http_version"] == "1.0" and getattr(self.cycle, "scope", None) is self.scope:
-            self.cycle.send = _without_chunks(self.cycle)  # type: ignore[method-assign, assignment]  # no other way in
+        scope, parser = self.scope, self.parser
+        scope["method"], scope["http_version"] = parser.get_method().decode(), parser.get_http_version()
+        if parser.should_upgrade() and self._should_upgrade():
+            return
+        scope["path"], scope["raw_path"], scope["query_string"] = _target(self.url)
+        earlier: RequestResponseCycle | None = self.cycle
+        self.cycle = cycle = Cycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=scope["http_version"] != "1.0" and parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if earlier is None or earlier.response_complete:
+            self._start_asgi_task(cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
 
     def on_response_complete(self) -> None:
         """A request has been answered."""
@@ -201,22 +223,14 @@ def _answer(error: GatewayError, url: bytes) -> bytes:
     )
 
 
-def _without_chunks(cycle: RequestResponseCycle) -> Send:
-    """A `send` for an answer that the end of the connection ends, if it doesn't say how long it is.
+@lru_cache(64)  # most requests go to a few addresses
+def _target(url: bytes) -> tuple[str, bytes, bytes]:
+    """The path of an address, as it is meant and as it came, and its query.
 
-    Clients of HTTP/1.0 would take the sizes of chunks for text.
+    Raises:
+        ValueError: It has none, or isn't an address.
     """
-    send, endless = cycle.send, False
-
-    async def send_plain(message: Message) -> None:
-        nonlocal endless
-        if message["type"] == "http.response.start":
-            endless = not any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
-            if endless:
-                cycle.chunked_encoding = False
-        elif endless:
-            # uvicorn counts what is missing of a length that was told.
-            cycle.expected_content_length = len(message.get("body", b""))
-        await send(message)  # type: ignore[arg-type]  # uvicorn has its own name for the same messages
-
-    return send_plain
+    parsed = httptools.parse_url(url)
+    if parsed.path is None:
+        raise ValueError
+    return unquote(parsed.path.decode("ascii")), parsed.path, parsed.query or b""

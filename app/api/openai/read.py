@@ -110,9 +110,10 @@ def to_call(
         if message.tool_calls:
             messages = with_call_ids(messages)
             break
+    # Without `**hints`, for speed: it would have one dictionary made of all fields, and taken apart again.
     return ChatCall(
-        model=request.model or services.registry.default_model,
-        messages=messages,
+        request.model or services.registry.default_model,
+        messages,
         tools=_functions(request) if legacy else _tools(request) if tools or request.tool_choice else None,
         output_format=(
             output_format(request.response_format, "response_format", "response_format.json_schema.schema")
@@ -123,7 +124,13 @@ def to_call(
         stop=stop_texts(request.stop) if request.stop else (),
         options=options,
         n=request.n or 1,
-        **hints,
+        provider=hints["provider"],
+        session=hints["session"],
+        reset=hints["reset"],
+        strict=hints["strict"],
+        is_retry=hints["is_retry"],
+        idempotency_key=hints["idempotency_key"],
+        cache=hints["cache"],
     )
 
 
