@@ -7,34 +7,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, select, text
 
 from app.assembly.database import prepare
 from app.settings import SettingsError
-from app.storage import schema
 from app.storage.audit import Actor, note_action
 from app.storage.database import Database
 from app.storage.keys import list_keys
 from app.storage.moving import MoveFault, copy_all
 from app.storage.partial_indexes import add_partial_indexes
 from app.storage.request_pages import RowFilter, page_of_rows, rows_of_request, scan_of_rows
-from app.storage.schema import HEAD, SchemaError, migrate, version_of
+from app.storage.schema import HEAD, NEW_SQLITE, SchemaError, migrate, version_of
 from app.storage.tables import metadata, secrets, usage
 from app.storage.usage import DAY, usage_by
 from tests import databases
 from tests.storage.calls import call, some_calls, write
+from tests.storage.new_sqlite import new_sqlite
+from tests.storage.steps import FOLDER, upgrade
 
 shared_postgres = databases.shared_postgres
 database_url = databases.database_url
 empty_database = databases.empty_database
 database = databases.database
 
-_FOLDER = str(Path(schema.__file__).parent / "migrations")
 _AT = 1_764_000_000_000
 _KEYS_0001 = [
     "INSERT INTO project VALUES ('p_1', 'lab', 1)",
@@ -109,17 +107,13 @@ _FILLED["0008"] = [
     .replace("'kimi', 0, 1, 2, 3)", "'kimi', 0, 1, 2, 3, 4, 5, 6, 7, 8)")
     for statement in _FILLED["0007"]
 ]
-_OLDER = [step.revision for step in ScriptDirectory(_FOLDER).walk_revisions() if step.revision != HEAD]
+_OLDER = [step.revision for step in ScriptDirectory(FOLDER).walk_revisions() if step.revision != HEAD]
 
 
 def _bring_to(database: Database, version: str) -> None:
     """Make a database as a gateway of that version would have."""
     with database.transaction() as connection:
-        steps = Config()
-        steps.set_main_option("script_location", _FOLDER)
-        steps.set_main_option("path_separator", "os")
-        steps.attributes["connection"] = connection
-        command.upgrade(steps, version)
+        upgrade(connection, version)
         for statement in _FILLED[version]:
             connection.execute(text(statement))
 
@@ -177,6 +171,11 @@ def test_every_older_version_becomes_the_newest(
 def test_every_older_version_is_tried() -> None:
     """Whoever adds a step says here what a database before it may have been filled with."""
     assert sorted(_FILLED) == sorted(_OLDER)
+
+
+def test_a_new_file_is_what_the_steps_make_of_it() -> None:
+    """Whoever adds a step writes the script of new files anew: `python -m tests.storage.new_sqlite`."""
+    assert NEW_SQLITE.read_text("utf-8") == new_sqlite()
 
 
 def test_rows_survive_the_second_step(empty_database: Database) -> None:
