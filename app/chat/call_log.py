@@ -51,6 +51,8 @@ class CallLog:
         ending: The end of the answer; None if there is none.
         action: What the call means for its session; None until that is known.
         admission: By the limits of its caller; None if there are none.
+        admitted_model: The model that it was let in for.
+        fallback: By the limits of its caller for another model, if that one is asked instead; None if there are none.
         passage: By the limits of the upstream that is asked; None if there are none.
         passed_over: The providers that didn't answer, each with the code of its reason.
         left_out: What of the request's tools and form the model wasn't told.
@@ -72,8 +74,10 @@ class CallLog:
         "_was_sent",
         "action",
         "admission",
+        "admitted_model",
         "deltas",
         "ending",
+        "fallback",
         "left_out",
         "passage",
         "passed_over",
@@ -108,6 +112,8 @@ class CallLog:
         self._was_sent = False
         self.action: Action | None = None
         self.admission: Admission | None = None
+        self.admitted_model = target.spec.id
+        self.fallback: Admission | None = None
         self.passage: Admission | None = None
         self.passed_over: list[tuple[str, str]] = []
         self.left_out: tuple[str, ...] = ()
@@ -152,9 +158,10 @@ class CallLog:
     def failed(self, error: GatewayError) -> None:
         """Note that an attempt has failed."""
         self._was_sent = self._was_sent or error.was_sent
-        if self.passage is not None:
-            self.passage.settle(None, counts=error.was_sent)
-            self.passage = None
+        for admission in (self.fallback, self.passage):
+            if admission is not None:
+                admission.settle(None, counts=error.was_sent)
+        self.fallback = self.passage = None
 
     def answered(self) -> None:
         """Note that the upstream has answered, or begun to."""
@@ -185,7 +192,7 @@ class CallLog:
             for take in self._on_call:
                 take(record)
         finally:
-            for admission in (self.admission, self.passage):
+            for admission in (self.admission, self.fallback, self.passage):
                 if admission is not None:
                     admission.settle(
                         record.charged,

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from msgspec import Struct
 
 from app.chat.call_log import CallLog
-from app.chat.passage import pass_upstream
+from app.chat.passage import pass_limits
 from app.domain.caller import Caller
 from app.domain.errors import GatewayError, InvalidRequest
 from app.domain.relay import RelayCall, RelayHead, Service
@@ -86,7 +86,7 @@ class RelayService:
                 log.turn_to(target)
                 try:
                     request = _request(call, caller, target, deadline, log, others=others)
-                    await pass_upstream(self._limiter, call, target, request, log)
+                    await pass_limits(self._limiter, call, caller, target, request, log)
                     async with aclosing(target.provider.relay(request)) as parts:
                         async for part in parts:
                             if isinstance(part, RelayHead):

@@ -13,7 +13,7 @@ from app.chat.emulated import ask_emulated
 from app.chat.events import Answer, Ending, Event, Opening
 from app.chat.fitting import USUAL_ROOM, RoomPolicy
 from app.chat.notices import notice_below, without_notices
-from app.chat.passage import pass_upstream
+from app.chat.passage import pass_limits
 from app.chat.session import CallSession, SessionPolicy
 from app.domain.caller import Caller
 from app.domain.chat import ChatCall, Completion, Delta, FinishReason, Message
@@ -86,7 +86,7 @@ class ChatService:
                     return _known(call, session, targets[0], known, log)
                 for attempt in self._attempts(call, caller, targets, session, log):
                     try:
-                        await pass_upstream(self._limiter, call, attempt.target, attempt.request, log)
+                        await pass_limits(self._limiter, call, caller, attempt.target, attempt.request, log)
                         completion = await _asked(attempt, log)
                     except GatewayError as error:
                         log.failed(error)
@@ -132,7 +132,7 @@ class ChatService:
                     opening = _opening(call, session, attempt.target, attempt.request.prompt, log, attempt.ignored)
                     yield opening
                     try:
-                        await pass_upstream(self._limiter, call, attempt.target, attempt.request, log)
+                        await pass_limits(self._limiter, call, caller, attempt.target, attempt.request, log)
                         async with aclosing(_deltas(attempt, log)) as deltas:
                             async for delta in deltas:
                                 if not said:

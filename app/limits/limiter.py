@@ -318,14 +318,47 @@ class Limiter:
         now, plan = self.now(), self._plans.get(_upstream_key(provider, model))
         if plan is None or self._is_old(plan, now):
             plan = self._new_upstream_plan(provider, model)
+        wish = _Wish(
+            call, provider, model, partial(self._new_upstream_plan, provider, model), now + seconds, _MOST_WAITING * 64
+        )
+        return await self._passed(plan, wish, on_wait)
+
+    async def at_fallback(
+        self,
+        call: ChatCall | RelayCall,
+        caller: Caller,
+        target: tuple[str, str],
+        instead_of: str,
+        seconds: float,
+        on_wait: OnWait | None = None,
+    ) -> Admission | None:
+        """Let a call that is in already go to another model; None if that one has no limits that the first hasn't.
+
+        Args:
+            target: The provider that is about to be asked, and its model.
+            instead_of: The model that it was let in for.
+            seconds: To wait at most, if that is less than other calls wait.
+            on_wait: Told how long it had to wait.
+
+        Raises:
+            GatewayOverloaded: The caller's limits for that model leave no room for it.
+        """
+        now, (provider, model) = self.now(), target
+        plan = self._plans.get(_fallback_key(caller, model, instead_of))
+        if plan is None or self._is_old(plan, now):
+            plan = self._new_fallback_plan(caller, model, instead_of)
+        new_plan = partial(self._new_fallback_plan, caller, model, instead_of)
+        deadline = now + min(seconds, self._policy.wait)
+        return await self._passed(plan, _Wish(call, provider, model, new_plan, deadline), on_wait)
+
+    async def _passed(self, plan: _Plan, wish: _Wish, on_wait: OnWait | None) -> Admission | None:
+        """Let a call through to an upstream, or have the next one asked."""
         if not plan.allowances:
             return None
         try:
-            reserved: Sequence[int] = plan.ones or self._reservation(plan, call, provider, model)
-            admission = self._taken(plan, reserved, now)
+            reserved: Sequence[int] = plan.ones or self._reservation(plan, wish.call, wish.provider, wish.model)
+            admission = self._taken(plan, reserved, self.now())
             if admission is None:
-                new_plan = partial(self._new_upstream_plan, provider, model)
-                wish = _Wish(call, provider, model, new_plan, now + seconds, _MOST_WAITING * 64)
                 with Waiting("limits", on_wait):
                     admission = await self._taken_later(plan, reserved, wish)
         except (LimitReached, QuotaSpent, LimitsUnavailable) as refusal:
@@ -481,25 +514,25 @@ class Limiter:
         return [min(amount, one.limit.amount) for one, amount in zip(plan.allowances, reserved, strict=True)]
 
     def _new_plan(self, caller: Caller, model: str) -> _Plan:
-        whose = (
-            (Scope("key", caller.id), f"Key '{caller.name or caller.id}'"),
-            (Scope("project", caller.project), f"Project '{caller.project}'"),
-            (Scope("gateway"), "This gateway"),
-        )
-        return self._planned((caller.id, model, caller.project), whose)
+        return self._planned((caller.id, model, caller.project), model, _whose(caller))
+
+    def _new_fallback_plan(self, caller: Caller, model: str, instead_of: str) -> _Plan:
+        return self._planned(_fallback_key(caller, model, instead_of), model, _whose(caller), instead_of)
 
     def _new_upstream_plan(self, provider: str, model: str) -> _Plan:
         owner = (Scope("upstream", provider), f"The upstream {provider}")
-        return self._planned(_upstream_key(provider, model), (owner,))
+        return self._planned(_upstream_key(provider, model), model, (owner,))
 
-    def _planned(self, key: tuple[str, str, str], whose: Sequence[tuple[Scope, str]]) -> _Plan:
-        """Make and keep a plan. The key's middle is the model."""
+    def _planned(
+        self, key: tuple[str, str, str], model: str, whose: Sequence[tuple[Scope, str]], instead_of: str | None = None
+    ) -> _Plan:
+        """Make and keep a plan of the limits that count a model, but don't count the one that it stands in for."""
         moment = self._time()
         start, end = 0.0, math.inf
         allowances, owners = [], []
         for scope, owner in whose:
             for limit in self._book.of(scope):
-                if not limit.counts(key[1]):
+                if not limit.counts(model) or (instead_of is not None and limit.counts(instead_of)):
                     continue
                 one = scoped(scope, limit, round(moment * 1000), self._policy.zone)
                 allowance = self.leases.allowance(one.limit_id, limit, one.quota, one.ends_at)
@@ -575,6 +608,19 @@ def _prompt_tokens(call: ChatCall | RelayCall) -> int:
     for message in call.messages:
         tokens += estimate(message.text)
     return tokens
+
+
+def _whose(caller: Caller) -> tuple[tuple[Scope, str], ...]:
+    """Whose limits count a caller's calls, and how messages call each."""
+    return (
+        (Scope("key", caller.id), f"Key '{caller.name or caller.id}'"),
+        (Scope("project", caller.project), f"Project '{caller.project}'"),
+        (Scope("gateway"), "This gateway"),
+    )
+
+
+def _fallback_key(caller: Caller, model: str, instead_of: str) -> tuple[str, str, str]:
+    return f"{caller.id} instead of {instead_of}", model, caller.project
 
 
 def _upstream_key(provider: str, model: str) -> tuple[str, str, str]:

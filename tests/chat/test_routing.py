@@ -273,3 +273,39 @@ def test_the_stop_text_of_a_replay_is_told(site: LiveSimulator, log_stream: Text
         answers = [client.post("/v1/messages", json=body, headers=headers).json() for _ in range(2)]
     assert [answer["stop_sequence"] for answer in answers] == ["END", "END"]
     assert len(text.requests) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_fallback_keeps_to_the_callers_limits_for_its_model(
+    site: LiveSimulator, log_stream: TextIO, stream: bool
+) -> None:
+    """Where they leave no room it is passed over like one that is down; the next one answers, or the client is told."""
+    down = ScriptedProvider("down", UpstreamUnavailable("Down."))
+    dear, last = ScriptedProvider("dear"), ScriptedProvider("last")
+    limits = "2 requests/hour for dear*, 1 at once for dear*, 100 requests/hour"
+    settings = {"database_url": "none", "default_limits": limits}
+    with gateway_with(site, log_stream, down, dear, last, **settings) as gateway:
+        answers = [_ask(gateway, stream=stream) for _ in range(3)]
+        assert [answer.headers["x-provider"] for answer in answers] == ["dear", "dear", "last"]
+        assert answers[2].headers["x-fallback"] == "down=upstream_unavailable, dear=gateway_overloaded"
+        last.answer = UpstreamUnavailable("Down, too.")
+        refused = _ask(gateway, stream=stream)
+        assert (refused.status_code, refused.json()["error"]["message"]) == (503, "Down, too.")
+        assert _ask(gateway, model="dear-model").status_code == 429
+        assert (len(dear.requests), len(last.requests)) == (2, 2)
+
+
+def test_a_fallback_that_was_not_asked_uses_nothing_of_its_models_limits(
+    site: LiveSimulator, log_stream: TextIO
+) -> None:
+    """What is taken for it is given back if nothing was sent to it, and so is its place among calls at once."""
+    down = ScriptedProvider("down", UpstreamUnavailable("Down."))
+    full = ScriptedProvider("full", GatewayOverloaded("Full."))
+    settings = {"database_url": "none", "default_limits": "1 requests/hour for full*, 1 at once for full*"}
+    with gateway_with(site, log_stream, down, full, **settings) as gateway:
+        statuses = [_ask(gateway).status_code for _ in range(3)]
+        full.answer = Completion("Here.")
+        answered, refused = _ask(gateway), _ask(gateway)
+    assert statuses == [503, 503, 503]
+    assert (_text(answered), refused.status_code) == ("Here.", 503)
+    assert len(full.requests) == 4
