@@ -283,7 +283,7 @@ def test_a_fallback_keeps_to_the_callers_limits_for_its_model(
     down = ScriptedProvider("down", UpstreamUnavailable("Down."))
     dear, last = ScriptedProvider("dear"), ScriptedProvider("last")
     limits = "2 requests/hour for dear*, 1 at once for dear*, 100 requests/hour"
-    settings = {"database_url": "none", "default_limits": limits}
+    settings: dict[str, Any] = {"database_url": "none", "default_limits": limits}
     with gateway_with(site, log_stream, down, dear, last, **settings) as gateway:
         answers = [_ask(gateway, stream=stream) for _ in range(3)]
         assert [answer.headers["x-provider"] for answer in answers] == ["dear", "dear", "last"]
@@ -301,7 +301,10 @@ def test_a_fallback_that_was_not_asked_uses_nothing_of_its_models_limits(
     """What is taken for it is given back if nothing was sent to it, and so is its place among calls at once."""
     down = ScriptedProvider("down", UpstreamUnavailable("Down."))
     full = ScriptedProvider("full", GatewayOverloaded("Full."))
-    settings = {"database_url": "none", "default_limits": "1 requests/hour for full*, 1 at once for full*"}
+    settings: dict[str, Any] = {
+        "database_url": "none",
+        "default_limits": "1 requests/hour for full*, 1 at once for full*",
+    }
     with gateway_with(site, log_stream, down, full, **settings) as gateway:
         statuses = [_ask(gateway).status_code for _ in range(3)]
         full.answer = Completion("Here.")
