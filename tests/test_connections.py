@@ -345,3 +345,37 @@ def test_an_app_s_answer_is_framed_as_its_head_says(serve: Callable[..., Any], a
     assert rest == body
     assert (b"\r\ntransfer-encoding: chunked" in head) == body.endswith(b"0\r\n\r\n")
     assert b"\r\nb: c" not in head
+
+
+def test_a_body_may_come_after_its_answer(serve: Callable[..., Any]) -> None:
+    """Who is refused by the head alone may have the body under way: it isn't taken for the next request's head."""
+    with serve() as server, server.connect() as connection:
+        for _ in range(2):
+            connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n{")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+            connection.sendall(b"x" * 299_999)
+        connection.sendall(_REQUEST.replace(b"Host: x", b"Host: x\r\nConnection: close"))
+        assert _rest(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_client_that_is_idle_after_a_late_body_is_hung_up_on(serve: Callable[..., Any]) -> None:
+    """Without a word, as nobody asks; and not before a request that follows at once is answered."""
+    with serve(client_timeout=0.2) as server, server.connect() as connection:
+        connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n{")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+        connection.sendall(b"xxGET /health HTTP/1.1\r\nHost: x\r\n\r\nPOST / HTTP/1.1\r\nContent-Length: 3\r\n\r\n{")
+        answers = connection.recv(65536)
+        while answers.count(b"HTTP/1.1 ") < 2:
+            answers += connection.recv(65536)
+        connection.sendall(b"xx")
+        assert _rest(connection) == b""
+
+
+def test_a_body_that_never_comes_after_its_answer_ends_the_connection(serve: Callable[..., Any]) -> None:
+    """Nothing is said behind the answer: the client would take it for the next one."""
+    with serve(client_timeout=0.2) as server, server.connect() as connection:
+        connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 300\r\n\r\n{")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+        connection.sendall(b"x")
+        assert _rest(connection) == b""
+        until(lambda: server.connections == 0)
