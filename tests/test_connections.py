@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, cast
 
@@ -61,11 +61,11 @@ def serve(site: LiveSimulator) -> Callable[..., Any]:
 
     @contextmanager
     def running(
-        client_timeout: float = 60, write_timeout: float = 60, most: int = 1000, **settings: object
+        client_timeout: float = 60, write_timeout: float = 60, most: int = 1000, app: Any = None, **settings: object
     ) -> Iterator[_Server]:
         limits = ConnectionLimits(client_timeout=client_timeout, write_timeout=write_timeout, most=most)
         values: dict[str, Any] = {"_env_file": None, "api_master_key": ALICE_KEY, "chat_page_url": site.page_url}
-        app = create_app(load_settings(**{**values, "typing_delay_seconds": 0, **settings}))
+        app = app or create_app(load_settings(**{**values, "typing_delay_seconds": 0, **settings}))
         config = uvicorn.Config(
             app,
             port=0,
@@ -288,3 +288,94 @@ def test_odd_requests_hang_nothing_and_break_nothing(serve: Callable[..., Any], 
             first = connection.recv(65536)
             assert not first.startswith(b"HTTP/1.1 5")
         assert server.send(_REQUEST.replace(b"Host: x", b"Host: x\r\nConnection: close")).startswith(b"HTTP/1.1 200 ")
+
+
+_PLAIN = [(b"content-length", b"5")]
+
+
+class _Replies:
+    """An app that sends what a test says, and nothing more once it is refused, unless the test says that it goes on."""
+
+    def __init__(self, *messages: dict[str, Any], goes_on: bool = False) -> None:
+        self._messages = messages
+        self._goes_on = goes_on
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG002 - ASGI's signature
+        for message in self._messages:
+            with suppress(*[RuntimeError] * self._goes_on):
+                await send(message)
+
+
+def _start(*headers: tuple[bytes, bytes]) -> dict[str, Any]:
+    return {"type": "http.response.start", "status": 200, "headers": headers}
+
+
+def _body(body: bytes, *, more: bool = False) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": body, "more_body": more}
+
+
+@pytest.mark.parametrize(
+    ("app", "body"),
+    [
+        (_Replies(_start((b"transfer-encoding", b"chunked"), *_PLAIN), _body(b"hello")), b"5\r\nhello\r\n0\r\n\r\n"),
+        (_Replies(_start(*_PLAIN, (b"transfer-encoding", b"chunked")), _body(b"hello")), b"5\r\nhello\r\n0\r\n\r\n"),
+        (_Replies(_start((b"Transfer-Encoding", b"gzip")), _body(b"hello")), b"5\r\nhello\r\n0\r\n\r\n"),
+        (_Replies(_start(*_PLAIN, (b"content-length", b"7")), _body(b"hello")), b"hello"),
+        (_Replies(_start((b"content-length", b"7")), _body(b"he", more=True), _body(b"llo")), b"hello"),
+        (_Replies(_start(*_PLAIN), _body(b"much too long", more=True), _body(b"hello"), goes_on=True), b"hello"),
+        (_Replies(_start(*_PLAIN, (b"x", b"a\n")), _start(), _body(b"hi"), goes_on=True), b"2\r\nhi\r\n0\r\n\r\n"),
+        (_Replies(_start(*_PLAIN, (b"x", b"a\r\nb: c"))), b"Internal Server Error"),
+    ],
+    ids=[
+        "chunks and a length",
+        "a length and chunks",
+        "another coding",
+        "two lengths",
+        "too short",
+        "too long, then right",
+        "refused head",
+        "line break",
+    ],
+)
+def test_an_app_s_answer_is_framed_as_its_head_says(serve: Callable[..., Any], app: _Replies, body: bytes) -> None:
+    """Whatever an app says of its length; the pieces that it may send arrive, and a refused head leaves no trace."""
+    with serve(app=app) as server:
+        answer = server.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    head, _, rest = answer.partition(b"\r\n\r\n")
+    assert rest == body
+    assert (b"\r\ntransfer-encoding: chunked" in head) == body.endswith(b"0\r\n\r\n")
+    assert b"\r\nb: c" not in head
+
+
+def test_a_body_may_come_after_its_answer(serve: Callable[..., Any]) -> None:
+    """Who is refused by the head alone may have the body under way: it isn't taken for the next request's head."""
+    with serve() as server, server.connect() as connection:
+        for _ in range(2):
+            connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n{")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+            connection.sendall(b"x" * 299_999)
+        connection.sendall(_REQUEST.replace(b"Host: x", b"Host: x\r\nConnection: close"))
+        assert _rest(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_client_that_is_idle_after_a_late_body_is_hung_up_on(serve: Callable[..., Any]) -> None:
+    """Without a word, as nobody asks; and not before a request that follows at once is answered."""
+    with serve(client_timeout=0.2) as server, server.connect() as connection:
+        connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n{")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+        connection.sendall(b"xxGET /health HTTP/1.1\r\nHost: x\r\n\r\nPOST / HTTP/1.1\r\nContent-Length: 3\r\n\r\n{")
+        answers = connection.recv(65536)
+        while answers.count(b"HTTP/1.1 ") < 2:
+            answers += connection.recv(65536)
+        connection.sendall(b"xx")
+        assert _rest(connection) == b""
+
+
+def test_a_body_that_never_comes_after_its_answer_ends_the_connection(serve: Callable[..., Any]) -> None:
+    """Nothing is said behind the answer: the client would take it for the next one."""
+    with serve(client_timeout=0.2) as server, server.connect() as connection:
+        connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 300\r\n\r\n{")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+        connection.sendall(b"x")
+        assert _rest(connection) == b""
+        until(lambda: server.connections == 0)

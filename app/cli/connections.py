@@ -88,7 +88,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """A client has sent something."""
-        if self._head_since is None and self.cycle.response_complete:
+        if self._head_since is None and self.cycle.response_complete and not self.cycle.more_body:
             self._head_since, self._received = self.loop.time(), 0
         self._received += len(data)
         super().data_received(data)
@@ -131,6 +131,16 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
+
+    def on_message_complete(self) -> None:
+        """A request has arrived."""
+        if self.parser.should_upgrade() and self._should_upgrade():
+            return
+        # uvicorn leaves this out for a request that has been answered already.
+        self.cycle.more_body = False
+        self.cycle.message_event.set()
+        if self.cycle.response_complete:
+            self._head_since, self._received = self.loop.time(), 0
 
     def on_response_complete(self) -> None:
         """A request has been answered."""
@@ -179,7 +189,7 @@ class HttpProtocol(HttpToolsProtocol):
         elif self._head_since is not None:
             if now - self._head_since > self._limits.client_timeout:
                 self._refuse(RequestTimeout("The request did not arrive in time."))
-        elif self.cycle.more_body and not self.cycle.response_complete and not self.flow.read_paused:
+        elif self.cycle.more_body and not self.flow.read_paused:
             patience = self._limits.client_timeout + self._received / _SLOWEST_BODY
             if now - self._body_since > patience:
                 self._refuse(RequestTimeout("The request's body did not arrive in time."))
@@ -194,7 +204,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _refuse(self, error: GatewayError) -> None:
         """Answer without a request, and hang up. A silent client is told nothing, as nobody asks."""
         cycle: RequestResponseCycle | None = self.cycle
-        is_answered = cycle is not None and cycle.response_started and not cycle.response_complete
+        is_answered = cycle is not None and cycle.response_started and (cycle.more_body or not cycle.response_complete)
         is_silent = self._head_since is not None and not self._received
         if not (self.transport.is_closing() or is_silent or is_answered):
             self.transport.write(_answer(error, getattr(self, "url", b"") or b""))

@@ -36,6 +36,8 @@ class Cycle(RequestResponseCycle):
         if message["type"] == "http.response.body" and self.response_started:
             self._write_body(message.get("body", b""), is_last=not message.get("more_body", False))
         elif message["type"] == "http.response.start" and not self.response_started:
+            # What a head said that was refused counts no longer.
+            self.chunked_encoding, self.expected_content_length = None, 0
             self._write_head(message)
         else:
             raise RuntimeError(f"The message {message['type']!r} comes out of turn.")
@@ -69,10 +71,10 @@ class Cycle(RequestResponseCycle):
 
     def _note(self, name: bytes, value: bytes) -> bool:
         """Take in a header that may say how the response goes on; whether the connection ends with it."""
-        if name == b"content-length":
+        if name == b"content-length" and self.chunked_encoding is None:
             self.expected_content_length, self.chunked_encoding = int(value), False
-        elif name == b"transfer-encoding":
-            self.chunked_encoding = value.lower() == b"chunked"
+        elif name == b"transfer-encoding" and value.lower() == b"chunked":
+            self.expected_content_length, self.chunked_encoding = 0, True
         elif name == b"connection" and b"close" in [token.strip() for token in value.lower().split(b",")]:
             self.keep_alive = False
             return True
@@ -81,15 +83,19 @@ class Cycle(RequestResponseCycle):
     def _write_body(self, body: bytes, *, is_last: bool) -> None:
         if self.response_complete:
             raise RuntimeError("The response is complete already.")
-        if self.chunked_encoding:
+        if self.scope["method"] == "HEAD":
+            body, self.expected_content_length = b"", 0
+        elif self.chunked_encoding:
             body = _chunk(body, is_last=is_last)
-        elif not self._is_endless and self.scope["method"] != "HEAD":
+        elif not self._is_endless:
+            if len(body) > self.expected_content_length:
+                raise RuntimeError("The response is longer than its Content-Length.")
             self.expected_content_length -= len(body)
-            if self.expected_content_length < 0 or (is_last and self.expected_content_length):
-                raise RuntimeError("The response is longer or shorter than its Content-Length.")
-        if body and self.scope["method"] != "HEAD":
+        if body:
             self.transport.write(body)
         if is_last:
+            if self.expected_content_length:
+                raise RuntimeError("The response is shorter than its Content-Length.")
             self.response_complete = True
             self.message_event.set()
             if not self.keep_alive:
