@@ -51,8 +51,8 @@ class CallLog:
         ending: The end of the answer; None if there is none.
         action: What the call means for its session; None until that is known.
         admission: By the limits of its caller; None if there are none.
-        admitted_model: The model that it was let in for.
-        fallback: By the limits of its caller for another model, if that one is asked instead; None if there are none.
+        admitted_models: The models that it was let in for, and that were asked.
+        fallback: By the limits of its caller for another model, while that one is asked; None if there are none.
         passage: By the limits of the upstream that is asked; None if there are none.
         passed_over: The providers that didn't answer, each with the code of its reason.
         left_out: What of the request's tools and form the model wasn't told.
@@ -64,6 +64,7 @@ class CallLog:
         "_began",
         "_call",
         "_caller",
+        "_earlier_fallbacks",
         "_on_call",
         "_on_texts",
         "_origin",
@@ -74,7 +75,7 @@ class CallLog:
         "_was_sent",
         "action",
         "admission",
-        "admitted_model",
+        "admitted_models",
         "deltas",
         "ending",
         "fallback",
@@ -112,8 +113,9 @@ class CallLog:
         self._was_sent = False
         self.action: Action | None = None
         self.admission: Admission | None = None
-        self.admitted_model = target.spec.id
+        self.admitted_models: tuple[str, ...] = (target.spec.id,)
         self.fallback: Admission | None = None
+        self._earlier_fallbacks: tuple[Admission, ...] = ()
         self.passage: Admission | None = None
         self.passed_over: list[tuple[str, str]] = []
         self.left_out: tuple[str, ...] = ()
@@ -158,10 +160,6 @@ class CallLog:
     def failed(self, error: GatewayError) -> None:
         """Note that an attempt has failed."""
         self._was_sent = self._was_sent or error.was_sent
-        for admission in (self.fallback, self.passage):
-            if admission is not None:
-                admission.settle(None, counts=error.was_sent)
-        self.fallback = self.passage = None
 
     def answered(self) -> None:
         """Note that the upstream has answered, or begun to."""
@@ -172,9 +170,25 @@ class CallLog:
         if isinstance(error, ContextTooLong):
             error.tell_limit(target.spec.prompt_limit.in_words)
         self.passed_over.append((target.provider.name, error.code or "unfit"))
+        self._leave(target, error)
         if _tells_more(error, self._refusal):
             # Without its traceback, which leads back to this object: they would keep each other alive.
             self._refusal = error.with_traceback(None)
+
+    def _leave(self, target: Target, error: GatewayError) -> None:
+        """Settle what was taken to ask a target that doesn't answer."""
+        fallback, passage, self.fallback, self.passage = self.fallback, self.passage, None, None
+        if passage is not None:
+            # Its caller doesn't pay for replies that were of no use, but the upstream gave them.
+            passage.settle(self.used, counts=error.was_sent, provider=target.provider.name, model=target.spec.id)
+        if fallback is None:
+            return
+        if error.was_sent:
+            # Until the call ends, as with the first model: a limit counts a call once, whoever is asked after this one.
+            self._earlier_fallbacks += (fallback,)
+            self.admitted_models += (fallback.model,)
+        else:
+            fallback.settle(None, counts=False)
 
     def refusal(self) -> GatewayError:
         """What the client is told when no target has answered; to be raised, once."""
@@ -192,7 +206,7 @@ class CallLog:
             for take in self._on_call:
                 take(record)
         finally:
-            for admission in (self.admission, self.fallback, self.passage):
+            for admission in (self.admission, *self._earlier_fallbacks, self.fallback, self.passage):
                 if admission is not None:
                     admission.settle(
                         record.charged,
@@ -246,11 +260,21 @@ class CallLog:
             status,
             None if self.action == "replayed" else usage or self._used_so_far(error),
             self._counts(error),
-            0.0 if self.admission is None else self.admission.at,
+            self._counts_from,
             prompt.limit if prompt else None,
             prompt.shortened if prompt else 0,
             self._waits,
         )
+
+    @property
+    def _counts_from(self) -> float:
+        """When the call counts by the quotas that it was let in for first; 0 if there are none."""
+        if self.admission is not None and self.admission.at:
+            return self.admission.at
+        for admission in (*self._earlier_fallbacks, self.fallback, self.passage):
+            if admission is not None and admission.at:
+                return admission.at
+        return 0.0
 
     def _used_so_far(self, error: BaseException | None) -> Usage | None:
         """The tokens of an answer that broke off: those that the upstream has told, else of what came; None if nothing

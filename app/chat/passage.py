@@ -35,7 +35,7 @@ async def pass_limits(
     if limiter is None:
         return
     model = target.spec.id
-    is_other = limiter.limits_calls and model != log.admitted_model
+    is_other = limiter.limits_calls and model != log.admitted_models[0]
     if not (is_other or limiter.limits_upstreams):
         return
     seconds = 0.0
@@ -43,6 +43,6 @@ async def pass_limits(
         seconds = request.deadline - asyncio.get_running_loop().time()
     provider, wait = target.provider.name, log.note_wait
     if is_other:
-        log.fallback = await limiter.at_fallback(call, caller, (provider, model), log.admitted_model, seconds, wait)
+        log.fallback = await limiter.at_fallback(call, caller, (provider, model), log.admitted_models, seconds, wait)
     if limiter.limits_upstreams:
         log.passage = await limiter.at_upstream(call, provider, model, seconds, wait)

@@ -74,6 +74,7 @@ class _Plan(Struct):
 
     Args:
         owners: Whose limit each is, and how messages call it.
+        model: That model.
         ones: What a call takes of each, if that is one each; None if it depends on the call.
         permits: Those of them that running calls hold.
         requests: The places and allowances of those that a call takes one of, whatever it uses.
@@ -92,6 +93,7 @@ class _Plan(Struct):
 
     allowances: tuple[Allowance, ...]
     owners: tuple[tuple[Scope, str], ...]
+    model: str
     permits: tuple[Allowance, ...]
     requests: tuple[tuple[int, Allowance], ...]
     sized: tuple[tuple[int, Allowance], ...]
@@ -144,6 +146,11 @@ class Admission(Struct, eq=False):
     _reserved: Sequence[int]
     at: float = 0.0
 
+    @property
+    def model(self) -> str:
+        """The model that the call was let in for."""
+        return self._plan.model
+
     def settle(
         self,
         charged: Usage | None,
@@ -159,10 +166,12 @@ class Admission(Struct, eq=False):
             charged: The tokens that its caller pays.
             counts: Whether it was a request.
             was_answered: Whether an answer came, or began to: it counts for a quota of requests, even without tokens.
-            provider: Who answered, and with which model: their prices count.
+            provider: Who answered, and with which model: their prices count, and limits for other models count nothing
+                of it.
         """
         limiter, plan = self._limiter, self._plan
-        if charged is not None and plan.ones is None:
+        is_other = model not in (plan.model, "")
+        if charged is not None and plan.ones is None and not is_other:
             plan.output += (charged.completion_tokens - plan.output) * _NEWEST_PART
         for allowance in plan.permits:
             allowance.release()
@@ -175,6 +184,8 @@ class Admission(Struct, eq=False):
         reserved, used_of_each = self._reserved, plan.of_each(used_of)
         for place, allowance in settled:
             amount, used = reserved[place], used_of_each[place]
+            if is_other and not allowance.limit.counts(model):
+                used = 0
             if allowance.is_given_back:
                 allowance.settle_quota(amount, used, limiter.line())
             elif used != amount:
@@ -328,15 +339,15 @@ class Limiter:
         call: ChatCall | RelayCall,
         caller: Caller,
         target: tuple[str, str],
-        instead_of: str,
+        instead_of: tuple[str, ...],
         seconds: float,
         on_wait: OnWait | None = None,
     ) -> Admission | None:
-        """Let a call that is in already go to another model; None if that one has no limits that the first hasn't.
+        """Let a call that is in already go to another model; None if that one has no limits of its own.
 
         Args:
             target: The provider that is about to be asked, and its model.
-            instead_of: The model that it was let in for.
+            instead_of: The models that it was let in for: what counts one of them, too, was taken with it.
             seconds: To wait at most, if that is less than other calls wait.
             on_wait: Told how long it had to wait.
 
@@ -362,7 +373,9 @@ class Limiter:
                 with Waiting("limits", on_wait):
                     admission = await self._taken_later(plan, reserved, wish)
         except (LimitReached, QuotaSpent, LimitsUnavailable) as refusal:
-            raise GatewayOverloaded(refusal.message, retry_after=refusal.retry_after) from None
+            overloaded = GatewayOverloaded(refusal.message, retry_after=refusal.retry_after)
+            overloaded.should_retry = refusal.should_retry
+            raise overloaded from None
         return admission
 
     def measured(
@@ -516,7 +529,7 @@ class Limiter:
     def _new_plan(self, caller: Caller, model: str) -> _Plan:
         return self._planned((caller.id, model, caller.project), model, _whose(caller))
 
-    def _new_fallback_plan(self, caller: Caller, model: str, instead_of: str) -> _Plan:
+    def _new_fallback_plan(self, caller: Caller, model: str, instead_of: tuple[str, ...]) -> _Plan:
         return self._planned(_fallback_key(caller, model, instead_of), model, _whose(caller), instead_of)
 
     def _new_upstream_plan(self, provider: str, model: str) -> _Plan:
@@ -524,15 +537,19 @@ class Limiter:
         return self._planned(_upstream_key(provider, model), model, (owner,))
 
     def _planned(
-        self, key: tuple[str, str, str], model: str, whose: Sequence[tuple[Scope, str]], instead_of: str | None = None
+        self,
+        key: tuple[str, str, str],
+        model: str,
+        whose: Sequence[tuple[Scope, str]],
+        instead_of: tuple[str, ...] = (),
     ) -> _Plan:
-        """Make and keep a plan of the limits that count a model, but don't count the one that it stands in for."""
+        """Make and keep a plan of the limits that count a model, but don't count one that it stands in for."""
         moment = self._time()
         start, end = 0.0, math.inf
         allowances, owners = [], []
         for scope, owner in whose:
             for limit in self._book.of(scope):
-                if not limit.counts(model) or (instead_of is not None and limit.counts(instead_of)):
+                if not limit.counts(model) or any(limit.counts(other) for other in instead_of):
                     continue
                 one = scoped(scope, limit, round(moment * 1000), self._policy.zone)
                 allowance = self.leases.allowance(one.limit_id, limit, one.quota, one.ends_at)
@@ -548,6 +565,7 @@ class Limiter:
         plan = self._plans[key] = _Plan(
             allowances=tuple(allowances),
             owners=tuple(owners),
+            model=model,
             permits=tuple([one for one in allowances if one.unit == PERMIT]),
             requests=tuple([(place, one) for place, one in enumerate(allowances) if one.unit == REQUEST]),
             sized=tuple([(place, one) for place, one in enumerate(allowances) if one.unit == SIZED]),
@@ -619,8 +637,8 @@ def _whose(caller: Caller) -> tuple[tuple[Scope, str], ...]:
     )
 
 
-def _fallback_key(caller: Caller, model: str, instead_of: str) -> tuple[str, str, str]:
-    return f"{caller.id} instead of {instead_of}", model, caller.project
+def _fallback_key(caller: Caller, model: str, instead_of: tuple[str, ...]) -> tuple[str, str, str]:
+    return f"{caller.id} instead of {' '.join(instead_of)}", model, caller.project
 
 
 def _upstream_key(provider: str, model: str) -> tuple[str, str, str]:

@@ -132,11 +132,18 @@ def test_a_call_counts_at_the_time_at_which_its_quotas_let_it_in() -> None:
     async def work() -> None:
         told = _Told()
         leases = Leases(MemoryStore(ZoneInfo("UTC")))
-        limiter = Limiter(LimitBook(read_limits("5 requests/day")), leases, LimiterPolicy())
+        limiter = Limiter(
+            LimitBook(read_limits("5 requests/day for first*, 5 requests/day for second*")), leases, LimiterPolicy()
+        )
         with told.log() as log:
             log.admission = await limiter.admit(CALL, Caller("alice"), "first", "first-model")
         assert log.admission is not None
         assert told.record.began == log.admission.at > 1_000_000_000
+        told = _Told()
+        with told.log() as log:
+            log.fallback = await limiter.at_fallback(CALL, Caller("alice"), ("second", "second-model"), ("first",), 0)
+        assert log.fallback is not None
+        assert told.record.began == log.fallback.at > 1_000_000_000
         await leases.aclose()
 
     asyncio.run(work())

@@ -9,6 +9,7 @@ from app.api.wire.addresses import GENERATE
 from app.domain.chat import Completion, Delta, ToolCall, Usage
 from app.domain.errors import (
     ContextTooLong,
+    EmptyReply,
     GatewayError,
     GatewayOverloaded,
     MessageRefused,
@@ -20,7 +21,7 @@ from app.domain.prompt import PromptLimit
 from simulator.live import LiveSimulator
 from tests.addresses import address
 from tests.live import LiveGateway
-from tests.scripted import ScriptedProvider, gateway_with
+from tests.scripted import Answer, ScriptedProvider, gateway_with
 
 HELLO = [{"role": "user", "content": "Hello"}]
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
@@ -312,3 +313,77 @@ def test_a_fallback_that_was_not_asked_uses_nothing_of_its_models_limits(
     assert statuses == [503, 503, 503]
     assert (_text(answered), refused.status_code) == ("Here.", 503)
     assert len(full.requests) == 4
+
+
+_LONG = "word " * 3000
+_CALLED = [{"type": "function", "function": {"name": "f"}}]
+
+
+@pytest.mark.parametrize(
+    "limits", [{"default_limits": "1k tokens/hour for dear*"}, {"upstream_limits": "dear: 1k tokens/hour"}]
+)
+@pytest.mark.parametrize(
+    ("answer", "asked"),
+    [
+        ([Delta(_LONG), UpstreamUnavailable("Gone.")], {"stream": True}),
+        (EmptyReply("Nothing."), {"stop": ["END"], "messages": [{"role": "user", "content": _LONG[:3000]}]}),
+        (Completion(_LONG), {"tools": _CALLED, "tool_choice": "required"}),
+    ],
+)
+def test_what_a_fallback_used_counts_for_its_limits_also_if_it_failed(
+    site: LiveSimulator, log_stream: TextIO, limits: dict[str, Any], answer: Answer, asked: dict[str, Any]
+) -> None:
+    """It broke off after its first word, said nothing where it may, or was asked twice for what it doesn't do."""
+    down, dear = ScriptedProvider("down", UpstreamUnavailable("Down.")), ScriptedProvider("dear", answer)
+    with gateway_with(site, log_stream, down, dear, database_url="none", **limits) as gateway:
+        for _ in range(3):
+            _ask(gateway, **asked)
+        asked_before = len(dear.requests)
+        _ask(gateway, **asked)
+    assert len(dear.requests) == asked_before
+    assert asked_before <= 2
+
+
+@pytest.mark.parametrize("limit", ["2k tokens/hour", "2k tokens/day", "1 requests/day"])
+def test_what_a_fallback_used_counts_for_no_limit_of_the_first_model(
+    site: LiveSimulator, log_stream: TextIO, limit: str
+) -> None:
+    """Limits for some models count only those."""
+    down, dear = ScriptedProvider("down", UpstreamUnavailable("Down.")), ScriptedProvider("dear", Completion(_LONG))
+    with gateway_with(
+        site, log_stream, down, dear, database_url="none", default_limits=f"{limit} for down*"
+    ) as gateway:
+        assert [_ask(gateway).status_code for _ in range(3)] == [200, 200, 200]
+
+
+def test_a_call_counts_once_for_a_limit_however_many_fallbacks_that_counts(
+    site: LiveSimulator, log_stream: TextIO
+) -> None:
+    """One that was asked in vain leaves the next one room, as the first target does."""
+    down, dear = (ScriptedProvider(name, UpstreamUnavailable("Down.")) for name in ("down", "dear"))
+    dearer, limits = ScriptedProvider("dearer"), "2 requests/hour for dear*, 1 at once for dear*"
+    with gateway_with(site, log_stream, down, dear, dearer, database_url="none", default_limits=limits) as gateway:
+        answers = [_ask(gateway) for _ in range(3)]
+        assert [answer.headers.get("x-provider") for answer in answers] == ["dearer", "dearer", None]
+        assert (len(dear.requests), len(dearer.requests)) == (2, 2)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages", GENERATE])
+def test_a_client_is_not_asked_to_try_again_where_a_fallbacks_quota_is_spent(
+    site: LiveSimulator, log_stream: TextIO, path: str
+) -> None:
+    """Where nothing else could be asked."""
+    small, dear = ScriptedProvider("small", limit=PromptLimit(10)), ScriptedProvider("dear")
+    body: dict[str, Any] = {"model": "r", "messages": [{"role": "user", "content": "Hello, you there."}]}
+    if path == "/v1/responses":
+        body = {"model": "r", "input": "Hello, you there."}
+    elif path == GENERATE:
+        body = {"contents": [{"parts": [{"text": "Hello, you there."}]}]}
+    limits: dict[str, Any] = {"database_url": "none", "default_limits": "1 requests in total for dear*"}
+    with gateway_with(site, log_stream, small, dear, **limits) as gateway, gateway.client() as client:
+        answers = [
+            client.post(address(path, "r"), json={**body, **({"max_tokens": 9} if "messages" in path else {})})
+            for _ in range(2)
+        ]
+    assert [answer.status_code for answer in answers] == [200, 503], answers[0].text
+    assert answers[1].headers["x-should-retry"] == "false"
