@@ -234,6 +234,9 @@ class CallLog:
         usage = self.ending.usage if self.ending else None
         reason, server = (error.reason, error.server) if isinstance(error, GatewayError) else ("", "")
         spec, session, prompt = self.target.spec, self._call.session, self.prompt
+        began = 0.0 if self.admission is None else self.admission.at
+        if not began and (self.passage or self.fallback or self._earlier_fallbacks):
+            began = self._began_at_fallbacks()
         # By position: with names it would take five times as long, 1 µs of every call.
         return CallRecord(
             self._caller.id,
@@ -260,17 +263,14 @@ class CallLog:
             status,
             None if self.action == "replayed" else usage or self._used_so_far(error),
             self._counts(error),
-            self._counts_from,
+            began,
             prompt.limit if prompt else None,
             prompt.shortened if prompt else 0,
             self._waits,
         )
 
-    @property
-    def _counts_from(self) -> float:
-        """When the call counts by the quotas that it was let in for first; 0 if there are none."""
-        if self.admission is not None and self.admission.at:
-            return self.admission.at
+    def _began_at_fallbacks(self) -> float:
+        """When the call counts by the first quotas that it was let in for on its way; 0 if there are none."""
         for admission in (*self._earlier_fallbacks, self.fallback, self.passage):
             if admission is not None and admission.at:
                 return admission.at
