@@ -315,7 +315,8 @@ def _postgresql(url: URL, timeout: float) -> Engine:
         "keepalives_interval": 5,
         "keepalives_count": 3,
         "application_name": "kimi-ai-2api",
-        "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
+        # Not compiled: that takes longer than most of these statements.
+        "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds} -c jit=off",
     }
     # What the address says itself wins.
     engine = create_engine(
