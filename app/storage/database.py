@@ -315,8 +315,7 @@ def _postgresql(url: URL, timeout: float) -> Engine:
         "keepalives_interval": 5,
         "keepalives_count": 3,
         "application_name": "kimi-ai-2api",
-        # Not compiled: that takes longer than most of these statements.
-        "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds} -c jit=off",
+        "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
     }
     # What the address says itself wins.
     engine = create_engine(
