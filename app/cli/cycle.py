@@ -1,6 +1,6 @@
 """A request and its response on a connection, written as uvicorn would write it.
 
-The shape is for speed: over a head of fifteen headers uvicorn's own class spends a tenth of what a whole call takes.
+The shape is for speed: over a head of 17 headers uvicorn's own class runs a tenth of all of a call's bytecodes.
 """
 
 from starlette.types import Message
