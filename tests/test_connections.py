@@ -1,5 +1,6 @@
 """What a client's connection does can't hurt a worker: all over real sockets, with the server that `serve` runs."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -61,7 +62,12 @@ def serve(site: LiveSimulator) -> Callable[..., Any]:
 
     @contextmanager
     def running(
-        client_timeout: float = 60, write_timeout: float = 60, most: int = 1000, app: Any = None, **settings: object
+        client_timeout: float = 60,
+        write_timeout: float = 60,
+        most: int = 1000,
+        keep_alive: int = 5,
+        app: Any = None,
+        **settings: object,
     ) -> Iterator[_Server]:
         limits = ConnectionLimits(client_timeout=client_timeout, write_timeout=write_timeout, most=most)
         values: dict[str, Any] = {"_env_file": None, "api_master_key": ALICE_KEY, "chat_page_url": site.page_url}
@@ -73,6 +79,7 @@ def serve(site: LiveSimulator) -> Callable[..., Any]:
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=1,
+            timeout_keep_alive=keep_alive,
             http=cast("Any", partial(HttpProtocol, limits=limits)),
         )
         server = GracefulServer(config, Drain(), 0, most)
@@ -325,6 +332,10 @@ def _body(body: bytes, *, more: bool = False) -> dict[str, Any]:
         (_Replies(_start(*_PLAIN), _body(b"much too long", more=True), _body(b"hello"), goes_on=True), b"hello"),
         (_Replies(_start(*_PLAIN, (b"x", b"a\n")), _start(), _body(b"hi"), goes_on=True), b"2\r\nhi\r\n0\r\n\r\n"),
         (_Replies(_start(*_PLAIN, (b"x", b"a\r\nb: c"))), b"Internal Server Error"),
+        (_Replies(_start(*_PLAIN)), b"Internal Server Error"),
+        (_Replies(_start(*_PLAIN), {"type": "unheard of"}), b"Internal Server Error"),
+        (_Replies(_start(*_PLAIN), _start(), _body(b"hi")), b"2\r\nhi\r\n0\r\n\r\n"),
+        (_Replies(_start(*_PLAIN), _start((b"x", b"\n")), _body(b"hello"), goes_on=True), b"Internal Server Error"),
     ],
     ids=[
         "chunks and a length",
@@ -335,6 +346,10 @@ def _body(body: bytes, *, more: bool = False) -> dict[str, Any]:
         "too long, then right",
         "refused head",
         "line break",
+        "no body",
+        "a fault before the body",
+        "two heads",
+        "a head, then a refused one",
     ],
 )
 def test_an_app_s_answer_is_framed_as_its_head_says(serve: Callable[..., Any], app: _Replies, body: bytes) -> None:
@@ -345,6 +360,46 @@ def test_an_app_s_answer_is_framed_as_its_head_says(serve: Callable[..., Any], a
     assert rest == body
     assert (b"\r\ntransfer-encoding: chunked" in head) == body.endswith(b"0\r\n\r\n")
     assert b"\r\nb: c" not in head
+
+
+def test_an_answer_without_a_body_has_a_head(serve: Callable[..., Any]) -> None:
+    """The head waits for the body, of which there may be nothing: on HEAD, with a 204, or with a length of 0."""
+    head = b"HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    empty = {"type": "http.response.start", "status": 204, "headers": []}
+    with serve(app=_Replies(_start(*_PLAIN), _body(b"hello"))) as server:
+        assert server.send(head).lower().endswith(b"\r\ncontent-length: 5\r\nconnection: close\r\n\r\n")
+    for start, status in ((empty, b" 204 "), (_start((b"content-length", b"0")), b" 200 ")):
+        with serve(app=_Replies(start, _body(b""))) as server:
+            answer = server.send(head.replace(b"HEAD", b"GET"))
+        assert answer.startswith(b"HTTP/1.1" + status)
+        assert answer.endswith(b"\r\n\r\n")
+
+
+def test_a_head_goes_alone_if_the_app_says_so(serve: Callable[..., Any]) -> None:
+    """An empty part of the body sends it: the first event of a stream may take long."""
+    may_go_on = threading.Event()
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send(_start())
+        await send(_body(b"", more=True))
+        await asyncio.to_thread(may_go_on.wait, WAIT_SECONDS)
+        await send(_body(b"hi"))
+
+    with serve(app=app) as server, server.connect() as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert connection.recv(65536).endswith(b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n")
+        may_go_on.set()
+        assert _rest(connection) == b"2\r\nhi\r\n0\r\n\r\n"
+
+
+def test_an_idle_connection_is_hung_up_on(serve: Callable[..., Any]) -> None:
+    """Some time after its last answer, and not while there is one to come."""
+    with serve(keep_alive=0) as server, server.connect() as connection:
+        for _ in range(2):
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        assert _rest(connection) == b""
+        until(lambda: server.connections == 0)
 
 
 def test_a_body_may_come_after_its_answer(serve: Callable[..., Any]) -> None:

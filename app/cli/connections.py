@@ -20,7 +20,7 @@ from app.api.anthropic.errors import ANTHROPIC_ERRORS
 from app.api.error_responses import OPENAI_ERRORS
 from app.api.gemini.errors import GEMINI_ERRORS
 from app.api.wire.addresses import GOOGLE
-from app.cli.cycle import Cycle
+from app.cli.cycle import Arrival, Cycle
 from app.domain.errors import GatewayError, HeadersTooLarge, InvalidRequest, RequestTimeout
 from app.domain.request_ids import RequestIds
 
@@ -70,6 +70,9 @@ class HttpProtocol(HttpToolsProtocol):
         # Bytes that wait for the client to read, and since when there were never fewer.
         self._unread = 0
         self._unread_since = 0.0
+        # The last cycle, if the connection was idle behind it when it was looked at, and when that was first so.
+        self._idle_behind: RequestResponseCycle | None = None
+        self._idle_since = 0.0
         # Where what follows the head of a request to upgrade begins, in what has just been received.
         self._behind_upgrade: int | None = None
         self._fault: GatewayError = InvalidRequest("This is not a valid HTTP request.", code="bad_request")
@@ -121,7 +124,7 @@ class HttpProtocol(HttpToolsProtocol):
             access_logger=self.access_logger,
             access_log=False,
             default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
+            message_event=Arrival(self.loop),  # type: ignore[arg-type]  # it stands for uvicorn's
             expect_100_continue=self.expect_100_continue,
             keep_alive=scope["http_version"] != "1.0" and parser.should_keep_alive(),
             on_response=self.on_response_complete,
@@ -143,11 +146,19 @@ class HttpProtocol(HttpToolsProtocol):
             self._head_since, self._received = self.loop.time(), 0
 
     def on_response_complete(self) -> None:
-        """A request has been answered."""
-        super().on_response_complete()
+        """A request has been answered. When it is time to hang up `check` knows: uvicorn would set a timer for it."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if not self.pipeline:
+            self.flow.resume_reading()
+            return
+        # uvicorn would read on meanwhile, and keep what it reads, however many requests wait already.
+        self._start_asgi_task(*self.pipeline.pop())
         if self.pipeline:
-            # uvicorn would read on, and keep what it reads, however many requests wait already.
             self.flow.pause_reading()
+        else:
+            self.flow.resume_reading()
 
     def _should_upgrade(self) -> bool:
         """Whether what the parser takes for a request to upgrade is one; uvicorn then makes no request of it."""
@@ -193,6 +204,11 @@ class HttpProtocol(HttpToolsProtocol):
             patience = self._limits.client_timeout + self._received / _SLOWEST_BODY
             if now - self._body_since > patience:
                 self._refuse(RequestTimeout("The request's body did not arrive in time."))
+        elif self.cycle.response_complete:
+            if self._idle_behind is not self.cycle:
+                self._idle_behind, self._idle_since = self.cycle, now
+            elif now - self._idle_since > self.timeout_keep_alive:
+                self.transport.close()
 
     def _is_unread_for_too_long(self, now: float) -> bool:
         unread = self.transport.get_write_buffer_size()

@@ -102,7 +102,7 @@ class EventStream:
                 async with aclosing(self._events) as events:
                     with out:
                         await self._write_all(events, out)
-                    await out.writer.write(b"", more=False)
+                    await out.writer.write(out.last, more=False)
         except ClientClosedRequest:
             if out.encoder is None:
                 raise
@@ -135,7 +135,7 @@ class EventStream:
                 # Whatever it is, the client must not take the answer for complete.
                 structlog.get_logger("kimi.stream").exception("stream_failed")
                 error = InternalError("Internal error. The gateway's log has the details under this request id.")
-            await out.write(out.encoder.failure(error))
+            out.end_with(out.encoder.failure(error))
 
     async def _write_events(self, events: AsyncGenerator[Event, None], out: LateResponse) -> None:
         """Write everything that the call says. The call is over before its ending is written.
@@ -184,7 +184,7 @@ class EventStream:
                 await self._write_delta(out, event)
             else:
                 encoder = await out.open()
-                await out.write(encoder.ending(event))
+                out.end_with(encoder.ending(event))
                 return True
         return False
 

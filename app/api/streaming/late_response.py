@@ -44,6 +44,8 @@ class LateResponse:
         self._grace_ends = self._loop.time() + grace
         self._written = 0.0
         self._unsent = b""
+        # The last part of the body, which is written as the response ends: both in one write.
+        self.last = b""
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
@@ -81,6 +83,10 @@ class LateResponse:
         if body:
             self._written = self._loop.time()
             await self.writer.write(body)
+
+    def end_with(self, body: bytes) -> None:
+        """Let a part of the body be the last one."""
+        self.last, self._unsent = self._unsent + body, b""
 
     def _opened(self) -> tuple[Message, EventEncoder]:
         message, self.encoder = self._begin()
