@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 from app import __version__
 from app.api.answering import AnsweringEndpoint
 from app.api.anthropic.dialect import MESSAGES
-from app.api.app import Gateway
+from app.api.app import Gateway, without_old_models
 from app.api.completions.dialect import COMPLETIONS
 from app.api.dialects import Dialect, DialectServices
 from app.api.key import key_router
@@ -61,8 +61,11 @@ def create_app(
         SettingsError: Settings are at odds with what they refer to: a file, a module, a package that isn't installed.
     """
     logs.configure(settings.logs.level, settings.logs.format, worker_id=settings.logs.worker_id)
-    resources = make_resources(settings, further_providers)
+    return _gateway(settings, make_resources(settings, further_providers), faults)
 
+
+@without_old_models()
+def _gateway(settings: Settings, resources: Resources, faults: Faults | None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
         async with resources.opened():

@@ -53,12 +53,14 @@ def _word(text: str) -> str:
 _ROLES = "|".join(map(_word, ("system", "user", "assistant", "tool")))
 _TAG = re.compile(rf"[\[{_OPENING}](?={_GAP}(?:{_ROLES})(?!\w)[^\]{_CLOSING}]{{0,80}}[\]{_CLOSING}]{_GAP}{_COLON})")
 # Any form of a call that `app/domain/emulation` reads, whoever's tag it is in; and tokens of chat templates.
-_TOOL, _FUNCTION, _CALL_WORD = _word("tool"), _word("function"), _word("call")
+# Each word stands in it once: a class of signs takes a tenth of a millisecond to compile.
+_ENDS, _IS, _NAMES = rf"{_GAP}[>{_GREATER}]", "=", rf"{_GAP}name{_GAP}="
+_CALL_WORD = rf"{_CRACK}[_＿]?{_CRACK}{_word('call')}[sSｓＳ]?"
 _CALL = re.compile(
-    rf"[<{_LESS}](?=[\s/{_INVISIBLE}]{{0,24}}+(?:{_BAR}{_GAP}[\w▁/]{{1,40}}{_GAP}{_BAR}{_GAP}[>{_GREATER}]"
+    rf"[<{_LESS}](?=[\s/{_INVISIBLE}]{{0,24}}+(?:{_BAR}{_GAP}[\w▁/]{{1,40}}{_GAP}{_BAR}{_ENDS}"
     rf"|(?:[\w-]{{1,20}}:|{_BAR}DSML{_BAR})?"
-    rf"(?:(?:{_TOOL}|{_FUNCTION}){_CRACK}[_＿]?{_CRACK}{_CALL_WORD}[sSｓＳ]?{_GAP}[>{_GREATER}]"
-    rf"|(?:{_FUNCTION}|{_TOOL}|{_word('invoke')})(?:=|{_GAP}name{_GAP}=)|{_word('invoke')}{_GAP}[>{_GREATER}])))"
+    rf"(?:(?:{_word('tool')}|{_word('function')})(?:{_CALL_WORD}{_ENDS}|{_IS}|{_NAMES})"
+    rf"|{_word('invoke')}(?:{_IS}|{_NAMES}|{_ENDS}))))"
     r"|\[(?=/?TOOL_CALLS\])"
 )
 _KIMI_CALL = re.compile(rf"{_word('functions')}({_CRACK}[.．])(?={_CRACK}[\w.\-]{{1,128}}:\d)")
