@@ -1,6 +1,6 @@
 """Who has changed what, and the answers to requests that may be sent again."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -84,14 +84,21 @@ def note_update(
 
 
 def actions_before(
-    connection: Connection, before: int | None, *, subject: str | None = None, limit: int = 50
+    connection: Connection,
+    before: int | None,
+    *,
+    subject: str | None = None,
+    actions: Collection[str] = (),
+    limit: int = 50,
 ) -> list[dict[str, Any]]:
-    """A page of the audit log, the newest first, before a number; of one subject if asked for."""
+    """A page of the audit log, the newest first, before a number; of one subject, and of some actions, if asked for."""
     query = select(_AUDIT).order_by(_AUDIT.c.number.desc()).limit(limit)
     if before is not None:
         query = query.where(_AUDIT.c.number < before)
     if subject is not None:
         query = query.where(_AUDIT.c.subject == subject)
+    if actions:
+        query = query.where(_AUDIT.c.action.in_(actions))
     return [
         {**row, "before": _object(row["before"]), "after": _object(row["after"])}
         for row in connection.execute(query).mappings()

@@ -32,9 +32,10 @@ class Tab:
     home: str
     faults: list[str] = field(default_factory=list)
 
-    def go(self, path: str) -> None:
-        """Open a page of the console, and wait until it is there."""
-        self.page.goto(f"{self.home}/{path}", wait_until="load")
+    def go(self, path: str) -> int:
+        """Open a page of the console, and wait until it is there; its status."""
+        response = self.page.goto(f"{self.home}/{path}", wait_until="load")
+        return response.status if response else 0
 
     def axe(self) -> list[str]:
         """What axe finds on the page as it is."""

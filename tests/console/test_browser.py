@@ -265,7 +265,7 @@ def test_every_page_is_within_reach(
         details = [f"requests/{used_console.rows()[0]['id']}", f"keys/{key_id}", f"requests/{recorded}"]
         others = ("upstreams/gpu", "upstreams?model=fast", "limits/project:default", "limits/upstream:gpu", "nowhere")
         for page in (*PAGES, *others, f"sessions?key={key_id}", *details):
-            opened.go(page)
+            assert opened.go(page) == (404 if page == "nowhere" else 200), page
             found += opened.axe()
             if opened.overflow() > 0:
                 found.append(f"{page} is {opened.overflow()} pixels wider than the window")
