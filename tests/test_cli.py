@@ -96,6 +96,13 @@ def test_a_gateway_loads_only_what_it_serves_with(tmp_path: Path) -> None:
     assert loaded.isdisjoint(unused | not_either | {"app.api.admin.app", "app.api.console"})
 
 
+def test_a_request_by_fastapis_router_finds_its_route_made() -> None:
+    """FastAPI makes no route at the first request, and loads nothing for it, in which all streams would stand still."""
+    request = "status = starlette.testclient.TestClient(main.app).get('/health').status_code"
+    script = f"import sys, main, starlette.testclient; {request}; print(status, 'pydantic.v1' in sys.modules)"
+    assert run("-c", script, API_MASTER_KEY=ALICE_KEY).stdout.split()[-2:] == ["200", "False"]
+
+
 def test_a_python_without_the_packages_is_told_of_the_command_that_has_them() -> None:
     """Instead of a traceback, to whoever runs `python main.py` where only `./dev` has installed anything."""
     ended = subprocess.run(
