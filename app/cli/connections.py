@@ -70,8 +70,8 @@ class HttpProtocol(HttpToolsProtocol):
         # Bytes that wait for the client to read, and since when there were never fewer.
         self._unread = 0
         self._unread_since = 0.0
-        # The last cycle, if the connection was idle behind it when it was looked at, and when that was first so.
-        self._idle_behind: RequestResponseCycle | None = None
+        # The answered request after which `check` last found the connection idle, and when it first did so.
+        self._idle_after: RequestResponseCycle | None = None
         self._idle_since = 0.0
         # Where what follows the head of a request to upgrade begins, in what has just been received.
         self._behind_upgrade: int | None = None
@@ -146,7 +146,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._head_since, self._received = self.loop.time(), 0
 
     def on_response_complete(self) -> None:
-        """A request has been answered. When it is time to hang up `check` knows: uvicorn would set a timer for it."""
+        """A request has been answered. uvicorn would set a timer to end an idle connection, which `check` does here."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
@@ -205,8 +205,8 @@ class HttpProtocol(HttpToolsProtocol):
             if now - self._body_since > patience:
                 self._refuse(RequestTimeout("The request's body did not arrive in time."))
         elif self.cycle.response_complete:
-            if self._idle_behind is not self.cycle:
-                self._idle_behind, self._idle_since = self.cycle, now
+            if self._idle_after is not self.cycle:
+                self._idle_after, self._idle_since = self.cycle, now
             elif now - self._idle_since > self.timeout_keep_alive:
                 self.transport.close()
 

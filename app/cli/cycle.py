@@ -56,7 +56,7 @@ class Arrival:
 
 
 class Cycle(RequestResponseCycle):
-    """uvicorn's cycle with heads that cost less, and without its access log.
+    """uvicorn's cycle with heads that cost less and go with what follows them, and without its access log.
 
     An answer to HTTP/1.0 that doesn't say how long it is ends with its connection: clients of HTTP/1.0 would take the
     sizes of chunks for text.
@@ -64,8 +64,8 @@ class Cycle(RequestResponseCycle):
 
     # Whether the end of the connection ends the answer.
     _is_endless = False
-    # A head that has yet to be written, with the first part of the body, as ASGI has it: one write less for the kernel
-    # and for the client. Until then, another one may take its place, if the app fails.
+    # A head that waits to be written with the first part of the body, as ASGI has it, which saves the kernel and the
+    # client a write. Until then another one may take its place, such as that of a 500.
     _head = b""
     message_event: Arrival  # type: ignore[assignment]  # it stands for uvicorn's
 

@@ -9,8 +9,8 @@ from app.storage.audit import Actor, note_action
 from app.storage.database import Connection, Database
 from app.storage.limits import limits_of_scope, set_limits, stored_limits
 
-# How changes of limits are called in the audit log.
-SET, UNSET = "limits.set", "limits.unset"
+# What the audit log calls changes of limits.
+LIMITS_SET, LIMITS_UNSET = "limits.set", "limits.unset"
 _SETTINGS = {"key": "DEFAULT_LIMITS", "upstream": "UPSTREAM_LIMITS", "gateway": "GATEWAY_LIMITS"}
 
 
@@ -61,7 +61,7 @@ def change_limits(
     note_action(
         connection,
         actor,
-        UNSET if after is None else SET,
+        LIMITS_UNSET if after is None else LIMITS_SET,
         scope.text,
         before=None if before is None else {"limits": before},
         after=None if after is None else {"limits": after},

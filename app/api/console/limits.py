@@ -14,7 +14,7 @@ from app.api.console.visitors import Refused, actor_of, form_of, home_of, page_p
 from app.domain.caller import ENVIRONMENT
 from app.domain.granting import Scope
 from app.domain.limits import read_limits
-from app.limits.stored import SET, UNSET, change_limits
+from app.limits.stored import LIMITS_SET, LIMITS_UNSET, change_limits
 from app.storage.audit import actions_before
 from app.storage.clock import now
 from app.storage.database import Connection
@@ -80,8 +80,9 @@ class LimitPages:
         self, request: Request, scope: Scope, *, text: str | None = None, tried: Tried | None = None, fault: str = ""
     ) -> Response:
         def read(connection: Connection) -> dict[str, Any]:
-            # Of an upstream there are others, too.
-            actions = actions_before(connection, None, subject=scope.text, limit=10, actions=(SET, UNSET))
+            # An upstream has the same name there: its other changes aren't about limits.
+            wanted = (LIMITS_SET, LIMITS_UNSET)
+            actions = actions_before(connection, None, subject=scope.text, actions=wanted, limit=10)
             return {
                 "standing": read_standing(self._services, connection, [scope]),
                 "actions": actions,

@@ -44,7 +44,7 @@ class LateResponse:
         self._grace_ends = self._loop.time() + grace
         self._written = 0.0
         self._unsent = b""
-        # The last part of the body, which is written as the response ends: both in one write.
+        # The last part of the body. It waits for the response's end, so that both are one write.
         self.last = b""
         self._timer: asyncio.TimerHandle | None = None
 

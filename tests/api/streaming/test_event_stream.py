@@ -205,7 +205,8 @@ async def test_a_call_that_ends_without_an_ending_is_a_failure(
     assert b"Half of " in body
     assert b'"code":"internal_error"' in body
     assert b"[DONE]" not in body
-    assert sent[-1]["more_body"] is False
+    assert [message["more_body"] for message in sent[1:]] == [True] * (len(sent) - 2) + [False]
+    assert b'"code":"internal_error"' in sent[-1]["body"]
 
 
 async def test_what_comes_after_a_whole_text_waits_for_it_but_the_call_does_not() -> None:
